@@ -1,0 +1,61 @@
+# Everything a person runs. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# Options of the training targets.
+DATA_ROOT ?=
+SEED ?= 1
+ARGS ?=
+
+.PHONY: help
+help: ## List the commands and their variables
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "Variables: DATA_ROOT=folder of the real MNRE (default: the demo corpus), SEED=1, ARGS='any option of mmib',"
+	@echo "           PYTHON=python3 (3.11 or newer, used once to make .venv)"
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv and install the pinned versions (every other command does this by itself)
+
+$(STAMP): setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,dev]'
+	@touch $@
+
+.PHONY: train-mre
+train-mre: $(STAMP) ## Train relation extraction: on the demo corpus, or with DATA_ROOT=… on real MNRE
+	$(BIN)/mmib fit --config $(if $(DATA_ROOT),mre-mnre-offline --data.root '$(DATA_ROOT)',mre-demo) --seed_everything $(SEED) $(ARGS)
+
+.PHONY: baseline-mre
+baseline-mre: $(STAMP) ## Train the late-fusion baseline (whole image, no attention) on the demo corpus
+	$(BIN)/mmib fit --config mre-demo-late-fusion --seed_everything $(SEED) $(ARGS)
+
+.PHONY: demo-data
+demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
+	$(BIN)/mmib demo-data $(ARGS)
+
+.PHONY: test
+test: $(STAMP) lint ## Run the linters and all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) ## Check style (ruff) and types (mypy)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(STAMP) ## Format the code (ruff)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: clean
+clean: ## Remove caches and build products; runs and data stay
+	rm -rf build dist *.egg-info .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Readers of the data sets, their images and features, and the demo corpus."""

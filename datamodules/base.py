@@ -1,0 +1,344 @@
+"""What the data modules of both tasks share: pictures, the feature cache, batches and loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batching import LengthBucketSampler
+from datamodules.cache import ImageFeatureCache
+from datamodules.images import UnreadableImageError, read_image
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.schema import NO_IMAGE, ConfigError, DataError, PostBatch
+
+Box = tuple[float, float, float, float]
+ImageUse = Literal["own", "none", "shuffled"]
+
+WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
+UNKNOWN_BOX: Box = (0.0, 0.0, 0.0, 0.0)
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that becomes regions: the whole image of a post or an object crop of it, with its box."""
+
+    file: Path
+    box: Box
+
+
+@dataclass(frozen=True)
+class Post:
+    """What every task knows of a row: the name of its image, and the pictures that may belong to it, whole first."""
+
+    image: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass
+class Example:
+    """A row ready for batching.
+
+    Attributes:
+        row: position in the split.
+        input_ids: word pieces, special tokens included.
+        image_id: id of the image, -1 where no picture of the row can be read.
+        pictures: the readable pictures.
+    """
+
+    row: int
+    input_ids: list[int]
+    image_id: int
+    pictures: tuple[Picture, ...]
+
+
+ExampleT = TypeVar("ExampleT", bound=Example)
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """How many of a split's images are there.
+
+    Attributes:
+        images: distinct images that the rows name.
+        images_found: those that are there and can be read.
+        rows: rows of the split.
+        rows_with_image: rows whose image is found.
+        unreadable: names of the files that are there and cannot be read, with the reason.
+    """
+
+    images: int
+    images_found: int
+    rows: int
+    rows_with_image: int
+    unreadable: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows" + (
+            f", {len(self.unreadable)} unreadable: {_some(self.unreadable)}" if self.unreadable else ""
+        )
+
+
+class PostDataset(Dataset[tuple[Example, Tensor | None]]):
+    """Examples, with the decoded pixels of their pictures where a transform is given."""
+
+    def __init__(self, examples: Sequence[Example], transform: Any | None) -> None:
+        self.examples = examples
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, number: int) -> tuple[Example, Tensor | None]:
+        example = self.examples[number]
+        if self.transform is None or not example.pictures:
+            return example, None
+        return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+
+
+class PostDataModule(pl.LightningDataModule, ABC):
+    """Loads posts with their images; a subclass reads the files of its data set and adds its labels.
+
+    Args:
+        root: folder of the data set.
+        text_encoder: its tokenizer is used. On the command line it is the model's own.
+        image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
+        batch_size: rows of a training batch.
+        eval_batch_size: rows of a validation, test or prediction batch.
+        max_length: most word pieces of a row, special tokens and markers included.
+        max_crops: most object crops of a row, beside the whole image.
+        images: `own`; `none` switches every image off; `shuffled` gives each image's posts another image of the
+            split.
+        max_missing_images: largest share of distinct images that may be missing or unreadable.
+        augment: random crops and flips of training images. Needs pixels, so no features are cached.
+        cache_dir: folder of the feature caches.
+        workers: processes that load batches; worth it only where pixels are decoded.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        text_encoder: TextEncoder,
+        image_encoder: ImageEncoder,
+        batch_size: int = 16,
+        eval_batch_size: int = 64,
+        max_length: int = 128,
+        max_crops: int = 4,
+        images: ImageUse = "own",
+        max_missing_images: float = 0.05,
+        augment: bool = False,
+        cache_dir: str = ".cache/features",
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        self.root = Path(root)
+        self.tokenizer = text_encoder.tokenizer
+        self.image_encoder = image_encoder
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.max_length = _checked_length(max_length, self.tokenizer.max_length)
+        self.max_crops = 0 if image_encoder.regions == "grid" else max_crops
+        self.images = images
+        self.max_missing_images = max_missing_images
+        self.augment = augment
+        self.workers = workers
+        self.cache: ImageFeatureCache | None = None
+        if image_encoder.frozen and not augment:
+            self.cache = ImageFeatureCache(Path(cache_dir), image_encoder)
+        self.examples: dict[str, list[Any]] = {}
+        self.image_reports: dict[str, ImageReport] = {}
+
+    @abstractmethod
+    def read_split(self, split: str) -> list[Any]:
+        """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields."""
+
+    @abstractmethod
+    def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
+        """A typed batch of examples, on top of `collate_posts`."""
+
+    @abstractmethod
+    def text_file(self, split: str) -> Path:
+        """The file that holds the text of `train`, `val` or `test`."""
+
+    def has_split(self, split: str) -> bool:
+        """Whether the text of a split is there; releases and development copies often lack the test split."""
+        return self.text_file(split).is_file()
+
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart."""
+        digest = hashlib.sha256(self.text_file(split).read_bytes()).hexdigest()
+        return {"rows": len(self.examples[split]), "sha256": digest}
+
+    def setup(self, stage: str) -> None:
+        """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+        for split in SPLITS[stage]:
+            if split not in self.examples:
+                self.examples[split] = self.read_split(split)
+                rank_zero_info(f"{split}: {self.image_reports[split]}")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Length-bucketed batches, reshuffled each epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """In order of length."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """In order of length."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test rows, in order of length."""
+        return self._loader("test")
+
+    def locate_images(self, split: str, posts: Sequence[Post]) -> list[tuple[int, tuple[Picture, ...]]]:
+        """For each row its image id and readable pictures; what is missing is counted and reported.
+
+        Raises:
+            DataError: more images are missing than `max_missing_images` allows.
+        """
+        if self.images == "none":
+            self.image_reports[split] = ImageReport(len({p.image for p in posts}), 0, len(posts), 0, {})
+            return [(NO_IMAGE, ())] * len(posts)
+        there = {picture.file for post in posts for picture in post.pictures if picture.file.is_file()}
+        unreadable = self._unreadable(sorted(there))
+        there -= unreadable.keys()
+        pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in posts]
+        found = {post.image for post, own in zip(posts, pictures, strict=True) if own}
+        names = {file.name: reason for file, reason in unreadable.items()}
+        distinct = sorted({post.image for post in posts})
+        report = ImageReport(len(distinct), len(found), len(posts), sum(map(bool, pictures)), names)
+        self.image_reports[split] = report
+        self._check_missing(split, report, [image for image in distinct if image not in found])
+        if self.images == "shuffled":
+            pictures = _shuffled(posts, pictures)
+        ids = {image: number for number, image in enumerate(distinct)}
+        return [(ids[post.image] if own else NO_IMAGE, own) for post, own in zip(posts, pictures, strict=True)]
+
+    def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
+        """The fields of `PostBatch`, each padded to the longest row of the batch."""
+        examples = [example for example, _ in items]
+        length = max(len(example.input_ids) for example in examples)
+        input_ids = torch.full((len(examples), length), self.tokenizer.pad_id)
+        text_mask = torch.zeros(len(examples), length, dtype=torch.bool)
+        for number, example in enumerate(examples):
+            input_ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
+            text_mask[number, : len(example.input_ids)] = True
+        pixels = [stack for _, stack in items if stack is not None]
+        return {
+            "rows": torch.tensor([example.row for example in examples]),
+            "input_ids": input_ids,
+            "text_mask": text_mask,
+            "image_ids": torch.tensor([example.image_id for example in examples]),
+            "pixels": torch.cat(pixels) if pixels else None,
+            **self._collate_regions(examples),
+        }
+
+    def _collate_regions(self, examples: Sequence[Example]) -> dict[str, Any]:
+        cells = self.image_encoder.region_boxes()
+        boxes = [[_nested(picture.box, cell) for picture in e.pictures for cell in cells] for e in examples]
+        regions = max(1, *(len(own) for own in boxes))
+        mask = torch.zeros(len(examples), regions, dtype=torch.bool)
+        padded = torch.zeros(len(examples), regions, 4)
+        features = None
+        # A batch without any picture has nothing to encode: its features are the (masked) zeros.
+        if self.cache is not None or not any(boxes):
+            features = torch.zeros(len(examples), regions, self.image_encoder.dim)
+        for number, (example, own) in enumerate(zip(examples, boxes, strict=True)):
+            if not own:
+                continue
+            mask[number, : len(own)] = True
+            padded[number, : len(own)] = torch.tensor(own)
+            if self.cache is not None and features is not None:
+                cached = np.concatenate([self.cache.features(picture.file) for picture in example.pictures])
+                features[number, : len(own)] = torch.from_numpy(cached)
+        return {"region_mask": mask, "boxes": padded, "features": features}
+
+    def _loader(self, split: str) -> DataLoader[Any]:
+        training = split == "train"
+        transform = None
+        if self.cache is None:
+            augmented = training and self.augment
+            transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
+        examples = self.examples[split]
+        sampler = LengthBucketSampler(
+            [len(example.input_ids) for example in examples],
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            seed=torch.initial_seed(),
+            epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+        )
+        return DataLoader(
+            PostDataset(examples, transform),
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _unreadable(self, files: list[Path]) -> dict[Path, str]:
+        if self.cache is not None:
+            return self.cache.build(files)
+        reasons = {}
+        for file in files:
+            try:
+                read_image(file)
+            except UnreadableImageError as error:
+                reasons[file] = str(error)
+        return reasons
+
+    def _check_missing(self, split: str, report: ImageReport, missing: list[str]) -> None:
+        share = len(missing) / report.images if report.images else 0.0
+        if share > self.max_missing_images:
+            raise DataError(
+                f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
+                f"({share:.0%}, {_some(missing)}), and max_missing_images allows {self.max_missing_images:.0%}. "
+                "Put the images in place, or go on without them with --data.max_missing_images 1.0"
+            )
+
+
+def _checked_length(wanted: int, possible: int | None) -> int:
+    if possible is not None and wanted > possible:
+        raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
+    return wanted
+
+
+def _nested(outer: Box, inner: Box) -> Box:
+    """A box inside a picture as a box of the whole image; unknown stays unknown."""
+    width, height = outer[2] - outer[0], outer[3] - outer[1]
+    x0, y0 = outer[0] + inner[0] * width, outer[1] + inner[1] * height
+    return x0, y0, x0 + (inner[2] - inner[0]) * width, y0 + (inner[3] - inner[1]) * height
+
+
+def _shuffled(posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]]) -> list[tuple[Picture, ...]]:
+    """Pictures of another image for each image, the same for all of its rows and in every run.
+
+    A missing image stays missing: the share of rows with an image does not change.
+    """
+    by_image = {post.image: own for post, own in zip(posts, pictures, strict=True) if own}
+    order = sorted(by_image)
+    random.Random(0).shuffle(order)
+    donor = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [by_image[donor[post.image]] if own else () for post, own in zip(posts, pictures, strict=True)]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMES_SHOWN:,} more" if len(listed) > NAMES_SHOWN else ""
+    return ", ".join(listed[:NAMES_SHOWN]) + more

@@ -1,0 +1,159 @@
+"""Features of a frozen image encoder, computed once and memory-mapped."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datamodules.files import atomic_file, write_text
+from datamodules.images import UnreadableImageError, read_image
+from mmib.encoders.image import ImageEncoder
+from mmib.schema import DataError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+SHARD_IMAGES = 1024
+BATCH_IMAGES = 32
+
+
+class ImageFeatureCache:
+    """Features by image content, for one encoder with its weights, its transform and its kind of regions.
+
+    The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the content
+    hash of each image and the checksum of the features. A shard counts once its JSON file is there, which is
+    written last; so a build that is killed loses at most one shard, and splits, runs and processes share what is
+    there. Builders take turns on a lock.
+
+    Args:
+        root: folder of all caches; each encoder has a folder of its own in it.
+        encoder: the frozen encoder; runs only for images that no shard holds.
+    """
+
+    def __init__(self, root: Path, encoder: ImageEncoder) -> None:
+        self.encoder = encoder
+        key = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode()).hexdigest()[:16]
+        self.folder = root / f"{encoder.name.replace(':', '-').replace('/', '-')}-{key}"
+        self._shards: dict[Path, np.ndarray] = {}
+        self._places: dict[str, tuple[np.ndarray, int]] = {}
+        self._hashes: dict[Path, str] = {}
+
+    def build(self, files: Sequence[Path]) -> dict[Path, str]:
+        """Make sure that the features of every readable file are there.
+
+        Returns:
+            {file: reason} of the files that cannot be decoded.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        for file in files:
+            if file not in self._hashes:
+                self._hashes[file] = hashlib.sha256(file.read_bytes()).hexdigest()
+        self._read_shards()
+        if all(self._hashes[file] in self._places for file in files):
+            return {}
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / "lock"):
+                self._read_shards()
+                distinct = {self._hashes[file]: file for file in files if self._hashes[file] not in self._places}
+                unreadable = self._compute(distinct)
+        except OSError as error:
+            raise DataError(f"the feature cache {self.folder} cannot be written: {error}") from error
+        return {file: unreadable[self._hashes[file]] for file in files if self._hashes[file] in unreadable}
+
+    def features(self, file: Path) -> np.ndarray:
+        """(G, V) float16 features of a file that `build` has seen and could read."""
+        shard, place = self._places[self._hashes[file]]
+        return shard[place]
+
+    def _compute(self, files: dict[str, Path]) -> dict[str, str]:
+        """Encode {hash: file} into new shards; {hash: reason} of unreadable ones."""
+        unreadable: dict[str, str] = {}
+        pending = list(files.items())
+        with tqdm(total=len(pending), desc="image features", unit="image", disable=not pending) as bar:
+            for start in range(0, len(pending), SHARD_IMAGES):
+                hashes, features = [], []
+                for digest, feature in self._encode(pending[start : start + SHARD_IMAGES], unreadable, bar):
+                    hashes.append(digest)
+                    features.append(feature)
+                if hashes:
+                    self._write_shard(hashes, np.stack(features))
+        self._read_shards()
+        return unreadable
+
+    def _encode(
+        self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Decode in threads, encode in batches on the encoder's own device."""
+        device = next(self.encoder.parameters()).device
+
+        def decode(item: tuple[str, Path]) -> torch.Tensor | str:
+            try:
+                return self.encoder.transform(read_image(item[1]))
+            except UnreadableImageError as error:
+                return str(error)
+
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            for start in range(0, len(files), BATCH_IMAGES):
+                batch = files[start : start + BATCH_IMAGES]
+                decoded = list(pool.map(decode, batch))
+                readable = [
+                    (digest, d) for (digest, _), d in zip(batch, decoded, strict=True) if not isinstance(d, str)
+                ]
+                unreadable |= {digest: d for (digest, _), d in zip(batch, decoded, strict=True) if isinstance(d, str)}
+                bar.update(len(batch))
+                if readable:
+                    pixels = torch.stack([d for _, d in readable]).to(device, memory_format=torch.channels_last)
+                    with torch.inference_mode():
+                        encoded = self.encoder(pixels).to("cpu", torch.float16).numpy()
+                    yield from zip((digest for digest, _ in readable), encoded, strict=True)
+
+    def _write_shard(self, hashes: list[str], features: np.ndarray) -> None:
+        name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+        path = self.folder / f"{name}.npy"
+        with atomic_file(path) as file:
+            np.save(file, features)
+        description = {"hashes": hashes, "sha256": _checksum(path)}
+        write_text(self.folder / f"{name}.json", json.dumps(description))
+
+    def _read_shards(self) -> None:
+        """Map the shards that are new since the last look; damaged ones are left out, and so computed again."""
+        for path in sorted(self.folder.glob("*.json")):
+            if path in self._shards:
+                continue
+            array = path.with_suffix(".npy")
+            try:
+                description = json.loads(path.read_text(encoding="utf-8"))
+                if _checksum(array) != description["sha256"]:
+                    raise ValueError("the checksum does not match")
+                features = np.load(array, mmap_mode="r", allow_pickle=False)
+                places = {digest: (features, number) for number, digest in enumerate(description["hashes"])}
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("the feature cache file %s is damaged and is computed again: %s", array, error)
+                continue
+            self._shards[path] = features
+            self._places |= places
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,16 @@
+"""The demo corpus: drawn posts in MNRE's own format, whose best possible scores are known."""
+
+from datamodules.demo.ceilings import expected_best_f1
+from datamodules.demo.corpus import write_demo_corpus
+from datamodules.demo.reading import read_ceilings, read_levels
+from datamodules.demo.settings import SIZES, SPLITS, DemoSettings
+
+__all__ = [
+    "SIZES",
+    "SPLITS",
+    "DemoSettings",
+    "expected_best_f1",
+    "read_ceilings",
+    "read_levels",
+    "write_demo_corpus",
+]

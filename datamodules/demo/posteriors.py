@@ -1,0 +1,103 @@
+"""What a reader who knows the generating process can conclude about a post: exact, by enumeration.
+
+The unknowns are the themes of the ambiguous clauses and whether the image fits its post. Wordings, names, dressing
+and the drawing itself are independent of both given what the image shows, so they drop out.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections import defaultdict
+from typing import Literal
+
+from datamodules.demo.posts import HARD, Clause, Post
+from datamodules.demo.themes import COLOURS, MEANINGS, THEMES, theme_prior
+
+# What a reader sees of the image: nothing; everything; or what is in it but not who holds what. The last is the most
+# that a description of the whole image without regions can give on the hard level.
+View = Literal["text", "multimodal", "unbound"]
+
+Belief = dict[tuple[str, ...], float]
+
+
+def relation_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
+    """p(relation | what is seen), zeros left out, for each of the post's pairs."""
+    belief = theme_belief(post, view, noise)
+    open_clauses = _open_clauses(post)
+    posteriors = []
+    for pair in post.pairs:
+        if pair.clause not in open_clauses:
+            posteriors.append({pair.relation: 1.0})
+            continue
+        place = open_clauses.index(pair.clause)
+        meanings = MEANINGS[str(post.clauses[pair.clause].family)]
+        mass: dict[str, float] = defaultdict(float)
+        for themes, probability in belief.items():
+            mass[meanings[themes[place]].relation] += probability
+        posteriors.append({relation: p for relation, p in sorted(mass.items()) if p > 0.0})
+    return posteriors
+
+
+def theme_belief(post: Post, view: View, noise: float) -> Belief:
+    """p(themes of the ambiguous clauses | what is seen), jointly, in the clauses' order."""
+    clauses = [post.clauses[index] for index in _open_clauses(post)]
+    prior = _joint_prior(tuple(str(clause.family) for clause in clauses))
+    if view == "text" or post.missing:
+        return dict(prior)
+    likelihood = _people_likelihood if post.level == HARD else _scene_likelihood
+    irrelevant = noise * likelihood(post, [], (), view)
+    joint = {
+        themes: p * ((1.0 - noise) * likelihood(post, clauses, themes, view) + irrelevant)
+        for themes, p in prior.items()
+    }
+    return _normalise(joint)
+
+
+def _open_clauses(post: Post) -> list[int]:
+    return [index for index, clause in enumerate(post.clauses) if clause.ambiguous]
+
+
+@functools.cache
+def _joint_prior(families: tuple[str, ...]) -> Belief:
+    """Two clauses of a post are about different themes: the product of the priors where they differ."""
+    priors = [theme_prior(family) for family in families]
+    return _normalise(
+        {
+            themes: math.prod(prior[theme] for prior, theme in zip(priors, themes, strict=True))
+            for themes in itertools.product(THEMES, repeat=len(families))
+            if len(set(themes)) == len(themes)
+        }
+    )
+
+
+def _normalise(weights: Belief) -> Belief:
+    total = sum(weights.values())
+    return {themes: weight / total for themes, weight in weights.items()}
+
+
+def _scene_likelihood(post: Post, clauses: list[Clause], themes: tuple[str, ...], view: View) -> float:
+    """p(scene | themes); without clauses, of an irrelevant image."""
+    if not clauses:
+        return 1.0 / len(THEMES)
+    return float(post.picture.scene == themes[0])
+
+
+def _people_likelihood(post: Post, clauses: list[Clause], themes: tuple[str, ...], view: View) -> float:
+    """p(people | their number, themes), for either kind of view; without clauses, of an irrelevant image.
+
+    The clauses fix some pairs of colour and prop; the others take any of the colours and props that are left. Unbound,
+    colours and props are two sets: any matching of the people that are left gives the same two sets.
+    """
+    people = post.picture.people
+    wanted = [(str(clause.colour), theme) for clause, theme in zip(clauses, themes, strict=True)]
+    colours, props = ({person[part] for person in people} for part in (0, 1))
+    if view == "unbound":
+        seen = all(colour in colours and theme in props for colour, theme in wanted)
+    else:
+        seen = set(wanted) <= set(people)
+    rest = len(people) - len(wanted)
+    matchings = 1 if view == "unbound" else math.factorial(rest)
+    ways = math.comb(len(COLOURS) - len(wanted), rest) * math.comb(len(THEMES) - len(wanted), rest) * matchings
+    return float(seen) / ways

@@ -1,0 +1,235 @@
+"""Posts as the generating process draws them: words, gold labels, and what their image shows. Nothing is painted here.
+
+Every post has a random stream of its own, so a post does not depend on which others are drawn, nor in what order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from dataclasses import dataclass
+
+from datamodules.demo.names import draw_names
+from datamodules.demo.settings import DemoSettings
+from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
+from datamodules.demo.wordings import AMBIGUOUS, DECIDED, EMOJI, ENDINGS, HASHTAGS, JOINTS, POINTERS
+from mmib.schema import NO_RELATION
+
+EASY, HARD = "easy", "hard"
+LEVELS: tuple[str, ...] = (EASY, HARD)
+
+# Number of people in a hard image, whether it fits its post or not.
+PEOPLE_LAW: dict[int, float] = {2: 0.15, 3: 0.5, 4: 0.35}
+TWO_OPEN_SHARE = 0.6  # of the hard posts, both clauses of which the image decides
+CROSS_SHARE = 0.15  # of the posts, which also ask for a pair across their clauses
+DECIDED_NONE_SHARE = 0.3
+DRESSING = {"retweet": 0.12, "hashtag": 0.3, "url": 0.12, "emoji": 0.2}
+
+
+@dataclass(frozen=True)
+class Clause:
+    """A part of a post that names two entities.
+
+    Attributes:
+        words: its tokens.
+        head: span of the head's name in `words`.
+        tail: span of the tail's name.
+        types: entity types of head and tail.
+        relation: its gold relation.
+        family: the family of an ambiguous clause, None where the words decide.
+        theme: the theme that an ambiguous clause is about.
+        colour: the shirt that a hard ambiguous clause points at.
+    """
+
+    words: tuple[str, ...]
+    head: tuple[int, int]
+    tail: tuple[int, int]
+    types: tuple[str, str]
+    relation: str
+    family: str | None = None
+    theme: str | None = None
+    colour: str | None = None
+
+    @property
+    def ambiguous(self) -> bool:
+        """Whether the words leave the relation open."""
+        return self.family is not None
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an image shows, as far as it can matter: a scene, or people as (shirt colour, theme of the prop).
+
+    The order of the people carries nothing.
+    """
+
+    scene: str | None = None
+    people: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A question about a post: the relation of two of its entities, by their positions in `Post.entities`."""
+
+    head: int
+    tail: int
+    relation: str
+    kind: str  # "ambiguous", "text" or "cross"
+    clause: int | None  # None for a pair across clauses
+
+
+@dataclass(frozen=True)
+class Post:
+    """A post with everything that is known about it. `missing`: its image is not on disk, though it has a name."""
+
+    identity: str
+    split: str
+    level: str
+    tokens: tuple[str, ...]
+    clauses: tuple[Clause, ...]
+    entities: tuple[tuple[int, int, str], ...]
+    pairs: tuple[Pair, ...]
+    picture: Picture
+    noisy: bool
+    missing: bool
+
+    @property
+    def image(self) -> str:
+        """File name of the image."""
+        return f"{self.identity}.jpg"
+
+
+def opaque_name(*parts: object) -> str:
+    """A name that says nothing but is the same in every build."""
+    return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:12]
+
+
+def draw_posts(settings: DemoSettings, split: str) -> list[Post]:
+    """All posts of a split, levels in random order."""
+    hard = settings.hard_posts(split)
+    levels = [HARD] * hard + [EASY] * (settings.posts(split) - hard)
+    random.Random(f"{settings.seed}/{split}/levels").shuffle(levels)
+    return [draw_post(settings, split, number, level) for number, level in enumerate(levels)]
+
+
+def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Post:
+    """One post of the process."""
+    rng = random.Random(f"{settings.seed}/{split}/{number}/{level}")
+    families = _draw_families(rng, level)
+    colours = rng.sample(sorted(COLOURS), len(families)) if level == HARD else [None] * len(families)
+    themes = _draw_themes(rng, families)
+    names = draw_names(rng, split, 4)
+    clauses = [
+        _ambiguous(rng, family, theme, colour, names[2 * index : 2 * index + 2])
+        for index, (family, theme, colour) in enumerate(zip(families, themes, colours, strict=True))
+    ]
+    if len(clauses) < 2:
+        clauses.append(_decided(rng, names[2:]))
+        rng.shuffle(clauses)
+    tokens, offsets = _join(rng, split, clauses)
+    noisy = rng.random() < settings.noise
+    return Post(
+        identity=f"demo_{opaque_name(settings.seed, split, number)}",
+        split=split,
+        level=level,
+        tokens=tokens,
+        clauses=tuple(clauses),
+        entities=_entities(clauses, offsets),
+        pairs=_pairs(rng, clauses),
+        picture=_draw_picture(rng, level, {} if noisy else dict(zip(colours, themes, strict=True))),
+        noisy=noisy,
+        missing=rng.random() < settings.missing,
+    )
+
+
+def _draw_families(rng: random.Random, level: str) -> list[str]:
+    count = 2 if level == HARD and rng.random() < TWO_OPEN_SHARE else 1
+    return [rng.choice(FAMILIES) for _ in range(count)]
+
+
+def _draw_themes(rng: random.Random, families: list[str]) -> list[str]:
+    """Themes of the ambiguous clauses: the product of their priors, restricted to distinct themes."""
+    while True:
+        themes = []
+        for family in families:
+            prior = theme_prior(family)
+            themes.append(rng.choices(list(prior), list(prior.values()))[0])
+        if len(set(themes)) == len(themes):
+            return themes
+
+
+def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str]) -> Picture:
+    """An image that shows `wanted`, themes by colour; what is not wanted is uniform."""
+    if level == EASY:
+        return Picture(scene=next(iter(wanted.values()), None) or rng.choice(THEMES))
+    count = rng.choices(list(PEOPLE_LAW), list(PEOPLE_LAW.values()))[0] - len(wanted)
+    colours = rng.sample(sorted(set(COLOURS) - set(wanted)), count)
+    themes = rng.sample(sorted(set(THEMES) - set(wanted.values())), count)
+    people = [*((str(colour), theme) for colour, theme in wanted.items()), *zip(colours, themes, strict=True)]
+    rng.shuffle(people)
+    return Picture(people=tuple(people))
+
+
+def _ambiguous(rng: random.Random, family: str, theme: str, colour: str | None, names: list[tuple[str, ...]]) -> Clause:
+    meaning = MEANINGS[family][theme]
+    wording = rng.choice(AMBIGUOUS[family])
+    if colour is not None:
+        wording = wording.replace("{h}", rng.choice(POINTERS[family]).replace("{c}", colour))
+    words, head, tail = _fill(wording, names)
+    types = (meaning.head_type, meaning.tail_type)
+    return Clause(words, head, tail, types, meaning.relation, family, theme, colour)
+
+
+def _decided(rng: random.Random, names: list[tuple[str, ...]]) -> Clause:
+    none = rng.random() < DECIDED_NONE_SHARE
+    relation, *types = rng.choice([key for key in DECIDED if (key[0] == NO_RELATION) == none])
+    words, head, tail = _fill(rng.choice(DECIDED[relation, types[0], types[1]]), names)
+    return Clause(words, head, tail, (types[0], types[1]), relation)
+
+
+def _fill(wording: str, names: list[tuple[str, ...]]) -> tuple[tuple[str, ...], tuple[int, int], tuple[int, int]]:
+    words: list[str] = []
+    spans: dict[str, tuple[int, int]] = {}
+    slots = dict(zip(("{h}", "{t}"), names, strict=True))
+    for piece in wording.split():
+        filled = slots.get(piece, (piece,))
+        spans[piece] = (len(words), len(words) + len(filled))
+        words.extend(filled)
+    return tuple(words), spans["{h}"], spans["{t}"]
+
+
+def _join(rng: random.Random, split: str, clauses: list[Clause]) -> tuple[tuple[str, ...], list[int]]:
+    """The post's tokens, and where each clause starts in them."""
+    handle = draw_names(rng, split, 1)[0][0].lower()
+    wears = {name: rng.random() < share for name, share in DRESSING.items()}
+    tokens = ["RT", f"@{handle}", ":"] if wears["retweet"] else []
+    offsets = []
+    for index, clause in enumerate(clauses):
+        tokens.extend([rng.choice(JOINTS)] if index else [])
+        offsets.append(len(tokens))
+        tokens.extend(clause.words)
+    tail = [rng.choice(ENDINGS)]
+    tail += [rng.choice(EMOJI)] if wears["emoji"] else []
+    tail += [rng.choice(HASHTAGS)] if wears["hashtag"] else []
+    tail += [f"https://t.co/{opaque_name(rng.random())[:4]}"] if wears["url"] else []
+    return tuple(tokens + [token for token in tail if token]), offsets
+
+
+def _entities(clauses: list[Clause], offsets: list[int]) -> tuple[tuple[int, int, str], ...]:
+    """Head and tail of each clause: entity 2 i is the head of clause i, entity 2 i + 1 its tail."""
+    return tuple(
+        (start + offset, end + offset, entity_type)
+        for clause, offset in zip(clauses, offsets, strict=True)
+        for (start, end), entity_type in zip((clause.head, clause.tail), clause.types, strict=True)
+    )
+
+
+def _pairs(rng: random.Random, clauses: list[Clause]) -> tuple[Pair, ...]:
+    pairs = [
+        Pair(2 * index, 2 * index + 1, clause.relation, "ambiguous" if clause.ambiguous else "text", index)
+        for index, clause in enumerate(clauses)
+    ]
+    if rng.random() < CROSS_SHARE:
+        one, other = rng.sample(range(len(clauses)), 2)
+        pairs.append(Pair(2 * one, 2 * other + 1, NO_RELATION, "cross", None))
+    return tuple(pairs)

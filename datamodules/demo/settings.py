@@ -1,0 +1,53 @@
+"""What a demo corpus is made from; two corpora with equal settings are equal byte for byte."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmib.schema import ConfigError
+
+SPLITS: tuple[str, ...] = ("train", "val", "test")
+
+# Posts as (train, val, test). Training and validation mix the levels by `hard_share`; a test split holds both levels
+# in equal parts, so that the score of each means something (1,000 rows of each in `default`).
+SIZES: dict[str, tuple[int, int, int]] = {
+    "default": (3000, 400, 1040),
+    "study": (900, 200, 500),
+    "tiny": (60, 20, 20),
+}
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Settings of a demo corpus.
+
+    Attributes:
+        seed: seed of everything that is drawn.
+        size: a key of `SIZES`.
+        noise: share of the posts whose image has nothing to do with their text.
+        missing: share of the posts whose image file does not exist.
+        hard_share: share of hard posts in the training and the validation split.
+    """
+
+    seed: int = 0
+    size: str = "default"
+    noise: float = 0.05
+    missing: float = 0.05
+    hard_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"demo corpus: unknown size {self.size!r}; there are {', '.join(SIZES)}")
+        for name in ("noise", "missing", "hard_share"):
+            value = getattr(self, name)
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"demo corpus: {name} is a share from 0 to 1, not {value!r}")
+
+    def posts(self, split: str) -> int:
+        """Number of posts of a split."""
+        return SIZES[self.size][SPLITS.index(split)]
+
+    def hard_posts(self, split: str) -> int:
+        """Number of hard posts of a split."""
+        share = 0.5 if split == "test" else self.hard_share
+        return round(share * self.posts(split))

@@ -1,0 +1,46 @@
+"""Reading and writing files so that nothing is half-written and every failure names its file."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from mmib.schema import DataError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole text file, atomically."""
+    with atomic_file(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file that appears under its name only when it is complete and on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def inside(folder: Path, name: str, place: str) -> Path:
+    """`folder / name`, refused where the name leads out of the folder.
+
+    Raises:
+        DataError: `name` is empty, absolute, or climbs out; `place` tells where it stands.
+    """
+    path = Path(os.path.normpath(folder / name))
+    if not name or Path(name).is_absolute() or folder.resolve() not in (folder / name).resolve().parents:
+        raise DataError(f"{place}: the file name {name!r} does not lie inside {folder}")
+    return path

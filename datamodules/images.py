@@ -1,0 +1,47 @@
+"""Decoding images that come from the wild."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+# Twelve times a 24-megapixel photograph is a bomb, not a picture of a post.
+MAX_PIXELS = 300_000_000
+
+
+class UnreadableImageError(Exception):
+    """An image file that cannot be decoded. Internal: data modules count such files as missing, with their names."""
+
+
+def read_image(path: Path) -> Image.Image:
+    """The first frame as RGB, turned as its EXIF data says, transparency on white.
+
+    Raises:
+        UnreadableImageError: missing, truncated, no image at all, or absurdly large.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow warns of palettes with transparency and of mid-sized bombs; both are handled here.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise UnreadableImageError(f"{image.width} x {image.height} pixels")
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+            return _to_rgb(upright)
+    # Pillow's plugins raise these for broken files; a damaged EXIF block too.
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, OverflowError, Image.DecompressionBombError) as error:
+        raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16") or image.mode == "I":
+        # Pillow clips 16-bit greys at 255 where it should scale them.
+        image = image.point(lambda value: value / 256).convert("L")
+    if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")

@@ -1,0 +1,95 @@
+"""Entity markers and the window that keeps both entities."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from mmib.encoders.text import WordTokenizer
+from mmib.schema import HEAD_END, HEAD_START, MARKERS, TAIL_END, TAIL_START, DataError
+
+Span = tuple[int, int]
+
+
+class MarkedPost(NamedTuple):
+    """A post as the encoder sees it.
+
+    Attributes:
+        input_ids: word pieces with special tokens and the four markers.
+        head_index: position of the head's opening marker.
+        tail_index: position of the tail's opening marker.
+    """
+
+    input_ids: list[int]
+    head_index: int
+    tail_index: int
+
+
+def mark_entities(
+    pieces: list[list[int]], head: Span, tail: Span, tokenizer: WordTokenizer, max_length: int
+) -> MarkedPost:
+    """Set markers around two entities, which may touch, overlap, nest, coincide or end the post.
+
+    A post that is too long keeps the window of words around both entities, with the context on either side as even
+    as it can be.
+
+    Args:
+        pieces: word pieces of each word.
+        head: words [start, end) of the head entity.
+        tail: words [start, end) of the tail entity.
+        tokenizer: gives special tokens and marker ids.
+        max_length: most positions in the result, special tokens and markers included.
+
+    Raises:
+        DataError: both entities with what lies between them do not fit.
+    """
+    frame = len(tokenizer.prefix) + len(tokenizer.suffix) + len(MARKERS)
+    first, last = _window([len(ids) for ids in pieces], head, tail, max_length - frame)
+    before, after = _markers_by_boundary(head, tail)
+    ids = list(tokenizer.prefix)
+    positions: dict[str, int] = {}
+    for word in range(first, last + 1):
+        # What closes at this boundary comes before what opens at it.
+        for marker in after.get(word, []) + before.get(word, []):
+            positions[marker] = len(ids)
+            ids.append(tokenizer.marker_ids[marker])
+        if word < last:
+            ids.extend(pieces[word])
+    ids.extend(tokenizer.suffix)
+    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START])
+
+
+def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
+    """Opening and closing markers by the word before which they stand; a longer span encloses a shorter one."""
+    spans = [(head, HEAD_START, HEAD_END), (tail, TAIL_START, TAIL_END)]
+    spans.sort(key=lambda item: item[0][0] - item[0][1])  # longest first; the head encloses a tail of equal length
+    opening: dict[int, list[str]] = {}
+    closing: dict[int, list[str]] = {}
+    for (start, end), open_marker, close_marker in spans:
+        opening.setdefault(start, []).append(open_marker)
+        closing.setdefault(end, []).insert(0, close_marker)
+    return opening, closing
+
+
+def _window(lengths: list[int], head: Span, tail: Span, budget: int) -> Span:
+    """Words [first, last) that hold both entities and as much context as the budget of pieces allows."""
+    first, last = min(head[0], tail[0]), max(head[1], tail[1])
+    used = sum(lengths[first:last])
+    if used > budget:
+        raise DataError(
+            f"the two entities and the words between them take {used} word pieces, {max(budget, 0)} fit: "
+            "raise max_length or leave the row out"
+        )
+    left_used = right_used = 0
+    while True:
+        can_left = first > 0 and used + lengths[first - 1] <= budget
+        can_right = last < len(lengths) and used + lengths[last] <= budget
+        if not can_left and not can_right:
+            return first, last
+        if can_left and (left_used <= right_used or not can_right):
+            first -= 1
+            left_used += lengths[first]
+            used += lengths[first]
+        else:
+            right_used += lengths[last]
+            used += lengths[last]
+            last += 1

@@ -1,0 +1,257 @@
+"""MNRE: relation extraction rows with their images, in the layout of the data set's later releases."""
+
+from __future__ import annotations
+
+import ast
+import json
+import pickle
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE, Box, Example, Picture, Post, PostDataModule
+from datamodules.files import inside
+from datamodules.markers import MarkedPost, Span, mark_entities
+from mmib.schema import RELATION_IDS, RELATIONS, DataError, MREBatch
+
+LAYOUT = """expected below the root:
+  txt/ours_train.txt, txt/ours_val.txt, txt/ours_test.txt
+  img_org/train/<img_id>, img_org/val/<img_id>, img_org/test/<img_id>
+  ours_rel2id.json (optional, checked)
+  txt/mre_train_dict.pth, txt/mre_dev_dict.pth, txt/mre_test_dict.pth with img_vg/<split>/crops/ (optional crops)"""
+CROP_DICTIONARIES = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}
+FAILURES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RelationRow:
+    """A line of an MNRE file.
+
+    Attributes:
+        tokens: the post's words.
+        head: words [start, end) of the head entity.
+        tail: words [start, end) of the tail entity.
+        image: file name of the image.
+        relation: name of the relation.
+    """
+
+    tokens: list[str]
+    head: Span
+    tail: Span
+    image: str
+    relation: str
+
+
+@dataclass
+class RelationExample(Example):
+    """A row ready for batching, with the positions of its opening markers and its class id."""
+
+    head_index: int
+    tail_index: int
+    relation: int
+
+
+class MNREDataModule(PostDataModule):
+    """The MNRE data set, or any corpus in its format. The arguments are those of `PostDataModule`."""
+
+    def text_file(self, split: str) -> Path:
+        """See `PostDataModule.text_file`."""
+        return self.root / "txt" / f"ours_{split}.txt"
+
+    def read_split(self, split: str) -> list[RelationExample]:
+        """Rows with markers set, tokenised, with the pictures that can be read.
+
+        Raises:
+            DataError: a missing or malformed file, an entity pair that does not fit, too many missing images.
+        """
+        if not self.root.is_dir():
+            raise DataError(f"the data folder {self.root} does not exist; {LAYOUT}")
+        check_relation_ids(self.root / "ours_rel2id.json")
+        path = self.text_file(split)
+        rows = read_rows(path)
+        posts = self._posts(split, rows, path)
+        marked = self._mark(rows, path)
+        images = self.locate_images(split, posts)
+        return [
+            RelationExample(
+                row=number,
+                input_ids=post.input_ids,
+                image_id=image_id,
+                pictures=pictures,
+                head_index=post.head_index,
+                tail_index=post.tail_index,
+                relation=RELATION_IDS[row.relation],
+            )
+            for number, (row, post, (image_id, pictures)) in enumerate(zip(rows, marked, images, strict=True))
+        ]
+
+    def collate(self, items: list[tuple[RelationExample, Tensor | None]]) -> MREBatch:
+        """See `PostDataModule.collate`."""
+        examples = [example for example, _ in items]
+        return MREBatch(
+            **self.collate_posts(items),
+            head_index=torch.tensor([example.head_index for example in examples]),
+            tail_index=torch.tensor([example.tail_index for example in examples]),
+            relations=torch.tensor([example.relation for example in examples]),
+        )
+
+    def _mark(self, rows: list[RelationRow], path: Path) -> list[MarkedPost]:
+        marked, failures = [], []
+        pieces = self.tokenizer.pieces([row.tokens for row in rows])
+        for number, (row, words) in enumerate(zip(rows, pieces, strict=True)):
+            try:
+                marked.append(mark_entities(words, row.head, row.tail, self.tokenizer, self.max_length))
+            except DataError as error:
+                failures.append(f"{path}:{number + 1}: {error}")
+        if failures:
+            shown = "\n".join(failures[:FAILURES_SHOWN])
+            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{shown}")
+        return marked
+
+    def _posts(self, split: str, rows: list[RelationRow], path: Path) -> list[Post]:
+        folder = self.root / "img_org" / split
+        crop_folder = self.root / "img_vg" / split / "crops"
+        dictionary = self.root / "txt" / CROP_DICTIONARIES[split]
+        crops = read_crop_dictionary(dictionary) if dictionary.is_file() else {}
+        boxes = read_boxes(crop_folder.parent / "boxes.json")
+        posts = []
+        for number, row in enumerate(rows):
+            pictures = [Picture(inside(folder, row.image, f"{path}:{number + 1}"), WHOLE_IMAGE)]
+            for name in crops.get(number, [])[: self.max_crops]:
+                file = inside(crop_folder, name, f"{dictionary}, row {number}")
+                pictures.append(Picture(file, boxes.get(name, UNKNOWN_BOX)))
+            posts.append(Post(row.image, tuple(pictures)))
+        return posts
+
+
+def read_rows(path: Path) -> list[RelationRow]:
+    """The rows of an MNRE file: one Python literal a line.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist; {LAYOUT}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    # Only the line feed ends a row: posts may hold U+2028 and its like, at which splitlines would cut.
+    lines = text.split("\n")
+    rows = [_parse_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+    if not rows:
+        raise DataError(f"{path} holds no rows")
+    return rows
+
+
+def _parse_row(line: str, place: str) -> RelationRow:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
+            row = ast.literal_eval(line.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: expected a dict, got {type(row).__name__}")
+    for key in ("token", "h", "t", "img_id", "relation"):
+        if key not in row:
+            raise DataError(f"{place}: the key {key!r} is missing; the row has {sorted(map(str, row))}")
+    tokens = row["token"]
+    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+        raise DataError(f"{place}: 'token' must be a list of words")
+    if not tokens:
+        raise DataError(f"{place}: the sentence is empty")
+    if not isinstance(row["img_id"], str):
+        raise DataError(f"{place}: 'img_id' must be a file name, got {row['img_id']!r}")
+    if not isinstance(row["relation"], str) or row["relation"] not in RELATION_IDS:
+        raise DataError(f"{place}: the relation {row['relation']!r} is none of the {len(RELATIONS)} of MNRE")
+    spans = [_parse_span(row[key], key, len(tokens), place) for key in ("h", "t")]
+    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"])
+
+
+def _parse_span(entity: Any, key: str, length: int, place: str) -> Span:
+    position = entity.get("pos") if isinstance(entity, dict) else None
+    if not isinstance(position, list | tuple) or len(position) != 2 or not all(type(p) is int for p in position):
+        raise DataError(f"{place}: {key!r} must hold 'pos': [start, end], got {entity!r}")
+    start, end = position
+    if start >= end:
+        kind = "empty" if start == end else "reversed"
+        raise DataError(f"{place}: the span [{start}, {end}) of {key!r} is {kind}")
+    if start < 0 or end > length:
+        raise DataError(f"{place}: the span [{start}, {end}) of {key!r} lies outside the sentence of {length} words")
+    return start, end
+
+
+def check_relation_ids(path: Path) -> None:
+    """Compare `ours_rel2id.json`, where it is there, with the project's own fixed labels.
+
+    Raises:
+        DataError: it is no JSON object, or says otherwise.
+    """
+    if not path.is_file():
+        return
+    found = _read_json(path)
+    if found != RELATION_IDS:
+        wrong = [name for name in RELATIONS if found.get(name) != RELATION_IDS[name]]
+        more = [name for name in found if name not in RELATION_IDS]
+        raise DataError(f"{path} differs from MNRE version 2: {', '.join((wrong + more)[:5])} (of {len(wrong + more)})")
+
+
+def read_crop_dictionary(path: Path) -> dict[int, list[str]]:
+    """{row number: crop names} from a pickle of plain containers, read without running any code.
+
+    Raises:
+        DataError: anything else.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): "
+            "expected {row number: [crop file names]} written by torch.save"
+        ) from error
+    expected = "expected {row number: [crop file names]}"
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}: {expected}")
+    crops = {}
+    for key, names in content.items():
+        number = int(key) if isinstance(key, str) and key.isdecimal() else key
+        if type(number) is not int:
+            raise DataError(f"{path} has the key {key!r}: {expected}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}, row {number}: {names!r}: {expected}")
+        crops[number] = names
+    return crops
+
+
+def read_boxes(path: Path) -> dict[str, Box]:
+    """{crop name: (x0, y0, x1, y1) in 0..1}; empty where the file is not there.
+
+    Raises:
+        DataError: not such a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    boxes: dict[str, Box] = {}
+    for name, box in _read_json(path).items():
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+        if not numbers or not all(0 <= value <= 1 for value in box):
+            raise DataError(f"{path}: the box of {name!r} is {box!r}: expected [x0, y0, x1, y1] in 0..1")
+        boxes[name] = (box[0], box[1], box[2], box[3])
+    return boxes
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}: expected a JSON object")
+    return content

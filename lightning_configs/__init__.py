@@ -1,0 +1,1 @@
+"""Configurations of the command line, shipped with the package; see base.yaml."""

@@ -1,0 +1,102 @@
+"""The shared backbone of both tasks: multimodal information bottleneck, alignment and fusion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Latents
+from mmib.nn.fusion import CrossModalFusion, Fusion
+from mmib.nn.gaussian import GaussianEncoder, Posterior
+from mmib.schema import PostBatch
+
+
+@dataclass
+class BackboneOutput:
+    """What the backbone tells of a batch.
+
+    Attributes:
+        states: (B, L, D) fused states of the word pieces.
+        text: posterior of the word pieces, (B, L, D).
+        image: posterior of the regions, (B, R, D).
+        alignment: the regulariser on this batch's latents.
+    """
+
+    states: Tensor
+    text: Posterior
+    image: Posterior
+    alignment: AlignmentOutput
+
+
+class MultimodalIB(nn.Module):
+    """Encoders, a Gaussian bottleneck for each modality, alignment between them, and fusion (paper: MMIB).
+
+    The parts that depend on the latent width D, which is the text encoder's, are given as callables of D: their
+    classes, named in a configuration with their other settings.
+
+    Args:
+        text_encoder: gives states (B, L, D).
+        image_encoder: gives region features of width V; runs here only for batches of pixels.
+        gaussian: builds the variational encoder of each modality.
+        alignment: builds the alignment regulariser.
+        fusion: builds the fusion.
+        sampling: draw the latents in training. False uses their means there too (ablation without RR). In
+            evaluation the means are used, always.
+    """
+
+    def __init__(
+        self,
+        text_encoder: TextEncoder,
+        image_encoder: ImageEncoder,
+        gaussian: Callable[[int], GaussianEncoder] = GaussianEncoder,
+        alignment: Callable[[int], Alignment] = InfoNCEAlignment,
+        fusion: Callable[[int], Fusion] = CrossModalFusion,
+        sampling: bool = True,
+    ) -> None:
+        super().__init__()
+        dim = text_encoder.dim
+        self.dim = dim
+        self.sampling = sampling
+        self.text_encoder = text_encoder
+        self.image_encoder = image_encoder
+        self.image_projection = nn.Sequential(nn.LayerNorm(image_encoder.dim), nn.Linear(image_encoder.dim, dim))
+        self.box_projection = nn.Linear(4, dim)
+        self.text_posterior = gaussian(dim)
+        self.image_posterior = gaussian(dim)
+        self.alignment = alignment(dim)
+        self.fusion = fusion(dim)
+
+    def forward(self, batch: PostBatch) -> BackboneOutput:
+        """Encode, compress, align and fuse a batch."""
+        states = self.text_encoder(batch.input_ids, batch.text_mask)
+        text = self.text_posterior(states, batch.text_mask)
+        image = self.image_posterior(self._regions(batch), batch.region_mask)
+        text_latents, image_latents = self._latents(text), self._latents(image)
+        aligned = self.alignment(text_latents, image_latents, batch.image_ids)
+        fused = self.fusion(text_latents, image_latents)
+        return BackboneOutput(fused, text, image, aligned)
+
+    def _latents(self, posterior: Posterior) -> Latents:
+        drawn = posterior.rsample() if self.training and self.sampling else posterior.mean
+        return Latents(drawn, posterior.mask)
+
+    def _regions(self, batch: PostBatch) -> Tensor:
+        """Region features and boxes, both projected, to (B, R, D)."""
+        features = batch.features if batch.features is not None else self._encode_pixels(batch)
+        dtype = self.box_projection.weight.dtype
+        return self.image_projection(features.to(dtype)) + self.box_projection(batch.boxes.to(dtype))
+
+    def _encode_pixels(self, batch: PostBatch) -> Tensor:
+        """Encode the pictures that are there, (P, 3, H, W), and lay them out as (B, R, V)."""
+        if batch.pixels is None:
+            raise ValueError("a batch holds either features or pixels: this one holds neither")
+        encoded = self.image_encoder(batch.pixels).flatten(0, 1)
+        shape = (*batch.region_mask.shape, encoded.shape[-1])
+        features = torch.zeros(shape, dtype=encoded.dtype, device=encoded.device)
+        features[batch.region_mask] = encoded
+        return features

@@ -1,0 +1,142 @@
+"""The command `mmib`: dispatches by its first word, and imports torch only for what needs it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+
+import yaml
+
+from mmib.schema import ConfigError, MMIBError
+
+TRAINER_COMMANDS = {
+    "fit": "train, select on validation, then test once with the selected checkpoint",
+    "validate": "score a checkpoint on the validation split",
+    "test": "score a checkpoint on the test split",
+    "predict": "write a checkpoint's predictions for the test split",
+}
+OTHER_COMMANDS = {"demo-data": "write the demo corpus"}
+CONFIG_OPTIONS = ("--config", "-c")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a known error is one message on standard error and exit status 2, without a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _dispatch(arguments)
+    except MMIBError as error:
+        print(f"mmib: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("mmib: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(usage())  # noqa: T201
+        return 0
+    if command == "--version":
+        print(metadata.version("mmib"))  # noqa: T201
+        return 0
+    if command in TRAINER_COMMANDS:
+        expanded = expand_configs(arguments)
+        from mmib.training import run
+
+        return run(expanded)
+    if command == "demo-data":
+        from mmib.demo_data import run as write_demo_data
+
+        return write_demo_data(arguments[1:])
+    known = ", ".join({**TRAINER_COMMANDS, **OTHER_COMMANDS})
+    raise ConfigError(f"the command {command!r} is unknown: choose from {known}")
+
+
+def usage() -> str:
+    """What `mmib --help` prints."""
+    commands = "\n".join(f"  {name:10} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
+    experiments = "\n".join(f"  {path.stem}" for path in shipped_experiments())
+    return (
+        "usage: mmib COMMAND [options]\n\n"
+        "Multimodal entity and relation extraction with a variational information bottleneck.\n\n"
+        f"commands:\n{commands}\n\n"
+        f"experiments, for --config NAME (or give the path of a YAML file):\n{experiments}\n\n"
+        "examples:\n"
+        "  mmib fit --config mre-demo\n"
+        "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre --seed_everything 2\n"
+        "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
+        "mmib COMMAND --help lists all options; add --print_config to see a composed configuration."
+    )
+
+
+def shipped_experiments() -> list[Path]:
+    """The experiment files of the installed package."""
+    return sorted(_config_root().joinpath("experiment").glob("*.yaml"))
+
+
+def expand_configs(arguments: list[str]) -> list[str]:
+    """Replace each `--config EXPERIMENT` by the files that it includes, in order, and then the experiment itself.
+
+    An experiment file may name others under `include`, relative to `lightning_configs/` or to itself; it then holds
+    only what differs from them. Files given later win.
+
+    Raises:
+        ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
+    """
+    expanded: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name not in CONFIG_OPTIONS:
+            expanded.append(argument)
+            continue
+        value = value or next(rest, "")
+        for path in _with_includes(_resolve(value, Path()), ()):
+            expanded += ["--config", str(path)]
+    return expanded
+
+
+def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
+    if path in above:
+        raise ConfigError(f"{path} includes itself, by way of {' -> '.join(str(p) for p in above)}")
+    included = _load(path).get("include") or []
+    if not isinstance(included, list):
+        raise ConfigError(f"{path}: 'include' must be a list of configuration files")
+    files = [file for name in included for file in _with_includes(_resolve(str(name), path.parent), (*above, path))]
+    return [*files, path]
+
+
+def _load(path: Path) -> dict[str, object]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}: a configuration is a mapping")
+    known = {
+        *("include", "name", "runs", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
+        *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
+    }
+    for key in content:
+        if key not in known:
+            raise ConfigError(f"{path}: the top-level key {key!r} is unknown: choose from {', '.join(sorted(known))}")
+    return content
+
+
+def _resolve(name: str, folder: Path) -> Path:
+    """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
+    root = _config_root()
+    for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
+        if name and candidate.is_file():
+            return candidate.resolve()
+    choices = ", ".join(path.stem for path in shipped_experiments())
+    raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
+
+
+def _config_root() -> Path:
+    return Path(str(resources.files("lightning_configs")))

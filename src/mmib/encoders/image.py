@@ -1,0 +1,144 @@
+"""Image encoding: pixels to region features with any timm model."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_model_data_config
+from torch import Tensor, nn
+
+from mmib.encoders.pretrained import PACKAGED, PREFIX, packaged_file, settle_hub_mode, unreachable
+from mmib.schema import ConfigError, EncoderError
+
+Regions = Literal["crops", "grid"]
+
+
+class ImageEncoder(nn.Module):
+    """Any timm model as encoder of image regions.
+
+    Args:
+        name: `pip:efficientnet-lite0` or a timm model name.
+        weights: local weight file (.safetensors or .pth) for the timm model `name`.
+        pretrained: load weights; False draws them at random.
+        frozen: no gradient, and always in evaluation mode: batch statistics neither used nor updated.
+        regions: `crops` pools each picture (the whole image, each crop) into one region; `grid` makes every cell of
+            the whole image's last feature map a region.
+
+    Attributes:
+        dim: feature width V.
+        transform: PIL image to normalised pixels (3, height, width), from the model's own data configuration.
+        training_transform: the same with timm's random crops and flips.
+
+    Raises:
+        EncoderError: the model is unknown or its weights cannot be loaded.
+        ConfigError: an unknown kind of regions.
+    """
+
+    def __init__(
+        self,
+        name: str = "pip:efficientnet-lite0",
+        weights: str | None = None,
+        pretrained: bool = True,
+        frozen: bool = True,
+        regions: Regions = "crops",
+    ) -> None:
+        super().__init__()
+        if regions not in ("crops", "grid"):
+            raise ConfigError(f"image regions {regions!r} are unknown: choose 'crops' or 'grid'")
+        self.name = name
+        self.regions = regions
+        self.frozen = frozen
+        self.encoder = _create(name, weights, pretrained)
+        self.dim: int = self.encoder.num_features
+        data_config = resolve_model_data_config(self.encoder)
+        self.input_size: tuple[int, int, int] = data_config["input_size"]
+        self.transform: Callable[[Image.Image], Tensor] = create_transform(**data_config, is_training=False)
+        self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**data_config, is_training=True)
+        if frozen:
+            self.requires_grad_(False)
+            self.eval()
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (N, 3, height, width) to region features (N, G, V); G is 1, or the cells of the grid."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.encoder.forward_features(pixels)
+            if self.regions == "crops":
+                return self.encoder.forward_head(features, pre_logits=True)[:, None, :]
+            if features.ndim == 4:
+                return features.flatten(2).transpose(1, 2)
+            return features[:, self.encoder.num_prefix_tokens :, :]
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """A frozen encoder ignores training mode."""
+        super().train(mode and not self.frozen)
+        return self
+
+    @cached_property
+    def _grid(self) -> tuple[int, int]:
+        """Rows and columns of the last feature map."""
+        with torch.inference_mode():
+            device = next(self.encoder.parameters()).device
+            features = self.encoder.forward_features(torch.zeros(1, *self.input_size, device=device))
+        if features.ndim == 4:
+            return features.shape[2], features.shape[3]
+        side = math.isqrt(features.shape[1] - self.encoder.num_prefix_tokens)
+        return side, side
+
+    def region_boxes(self) -> list[tuple[float, float, float, float]]:
+        """Box of each of the G regions inside its picture, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
+        rows, columns = (1, 1) if self.regions == "crops" else self._grid
+        return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the weights, the transform and the kind of regions: equal where features are equal."""
+        digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
+        for key, tensor in self.encoder.state_dict().items():
+            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+
+def _create(name: str, weights: str | None, pretrained: bool) -> Any:
+    if name.startswith(PREFIX):
+        return _create_packaged(name)
+    if weights is not None and not Path(weights).is_file():
+        raise EncoderError(f"the image weights {weights!r} do not exist")
+    settle_hub_mode()
+    overlay = {"file": weights} if weights is not None else None
+    try:
+        load = pretrained or weights is not None
+        return timm.create_model(name, pretrained=load, num_classes=0, pretrained_cfg_overlay=overlay)
+    except RuntimeError as error:
+        if "Unknown model" in str(error):
+            close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5]) or "see timm.list_models()"
+            raise EncoderError(f"timm has no image model {name!r}; it has for example: {close}") from error
+        raise EncoderError(f"the weights of image encoder {name!r} do not fit it: {error}") from error
+    # The hub client fails in many ways of its own; all of them mean the same to the user.
+    except Exception as error:
+        raise unreachable("image", name, error) from error
+
+
+def _create_packaged(name: str) -> Any:
+    """A network whose packaged state dict lines up one to one, in order, with timm's own under other names."""
+    path = packaged_file(name)
+    architecture = PACKAGED[name].architecture
+    if architecture is None:
+        raise EncoderError(f"{name} is not an image encoder")
+    model: Any = timm.create_model(architecture, pretrained=False)
+    theirs = torch.load(path, map_location="cpu", weights_only=True)
+    ours = model.state_dict()
+    shapes = [tuple(tensor.shape) for tensor in theirs.values()]
+    expected = [tuple(tensor.shape) for tensor in ours.values()]
+    if shapes != expected:
+        raise EncoderError(f"the weights of {name} do not line up with timm's {architecture}")
+    model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+    model.reset_classifier(0)
+    return model

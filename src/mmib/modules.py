@@ -1,0 +1,257 @@
+"""LightningModules: the shared objective and optimisation, and one class a task."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics import Metric
+
+from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.metrics import RelationScores
+from mmib.nn.gaussian import Posterior
+from mmib.nn.precision import at_least_float32, autocast_off
+from mmib.nn.relation import RelationHead
+from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
+from mmib.schema import RELATIONS, CheckpointError, ConfigError, MREBatch, PostBatch, Task
+
+CHECKPOINT_TASK_KEY = "mmib_task"
+
+
+class Scalar(NamedTuple):
+    """A value to log and its weight in a mean over batches."""
+
+    value: Tensor | float
+    weight: Tensor | int
+
+
+class ExtractionModule(pl.LightningModule, ABC):
+    """Objective, schedules and optimiser that both tasks share.
+
+    L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is averaged over
+    valid positions and latent dimensions. A weight of 0 switches its term off; with gamma 0 the alignment's
+    parameters are frozen too.
+
+    Args:
+        backbone: the shared network.
+        beta_text: weight of the text bottleneck.
+        beta_image: weight of the image bottleneck.
+        gamma: weight of the alignment regulariser.
+        beta_schedule: factor on both betas over training; constant by default.
+        free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
+        optimizer: learning rates and schedule.
+
+    Raises:
+        ConfigError: a negative weight.
+    """
+
+    task: ClassVar[Task]
+
+    def __init__(
+        self,
+        backbone: MultimodalIB,
+        beta_text: float = 0.01,
+        beta_image: float = 0.01,
+        gamma: float = 1.0,
+        beta_schedule: Schedule | None = None,
+        free_bits: float = 0.0,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        super().__init__()
+        weights = {"beta_text": beta_text, "beta_image": beta_image, "gamma": gamma, "free_bits": free_bits}
+        for name, value in weights.items():
+            if value < 0:
+                raise ConfigError(f"{name} is {value}: the weight of a loss term cannot be negative")
+        self.backbone = backbone
+        self.beta_text = beta_text
+        self.beta_image = beta_image
+        self.gamma = gamma
+        self.beta_schedule = beta_schedule or Constant()
+        self.free_bits = free_bits
+        self.optimizer = optimizer or OptimizerSettings()
+        if gamma == 0:
+            backbone.alignment.requires_grad_(False)
+
+    @property
+    def text_encoder(self) -> torch.nn.Module:
+        """The backbone's text encoder; the data module takes its tokenizer from here."""
+        return self.backbone.text_encoder
+
+    @property
+    def image_encoder(self) -> torch.nn.Module:
+        """The backbone's image encoder; the data module computes cached features with it."""
+        return self.backbone.image_encoder
+
+    @abstractmethod
+    def task_loss(self, output: BackboneOutput, batch: Any) -> tuple[Tensor, Tensor]:
+        """Scalar task loss, a mean over posts, and the scores (B, ...) that `decode` reads."""
+
+    @abstractmethod
+    def decode(self, scores: Tensor) -> Tensor:
+        """Predictions from scores."""
+
+    @abstractmethod
+    def gold(self, batch: Any) -> Tensor:
+        """Gold values in the form of `decode`'s."""
+
+    @abstractmethod
+    def metric(self, split: str) -> Metric:
+        """The metric of `val` or `test`; its `compute` gives named scores, `f1` among them."""
+
+    def objective(self, batch: PostBatch) -> tuple[Tensor, Tensor, dict[str, Scalar]]:
+        """Total loss, scores, and everything worth logging of a batch."""
+        output = self.backbone(batch)
+        task, scores = self.task_loss(output, batch)
+        factor = self.beta_schedule(self._progress())
+        loss = task + self.gamma * output.alignment.loss
+        scalars = {"task": Scalar(task.detach(), len(batch))}
+        for modality, beta in (("text", self.beta_text), ("image", self.beta_image)):
+            posterior: Posterior = getattr(output, modality)
+            rate = posterior.rate()
+            loss = loss + factor * beta * rate.clamp(min=self.free_bits).mean()
+            scalars |= _posterior_scalars(modality, posterior, rate.detach(), factor * beta)
+        scalars["align/loss"] = Scalar(output.alignment.loss.detach(), output.alignment.anchors)
+        for name, value in output.alignment.scalars.items():
+            scalars[f"align/{name}"] = Scalar(value, output.alignment.anchors)
+        scalars["loss"] = Scalar(loss.detach(), len(batch))
+        return loss, scores, scalars
+
+    def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
+        """Lightning's hook; `scalars` go to the callbacks."""
+        loss, _, scalars = self.objective(batch)
+        return {"loss": loss, "scalars": scalars}
+
+    def validation_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
+        """Lightning's hook."""
+        return self._evaluate(batch, "val")
+
+    def test_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
+        """Lightning's hook."""
+        return self._evaluate(batch, "test")
+
+    def predict_step(self, batch: PostBatch, batch_index: int) -> dict[str, Tensor]:
+        """Rows, predictions and scores of a batch."""
+        output = self.backbone(batch)
+        _, scores = self.task_loss(output, batch)
+        return {"rows": batch.rows, "predicted": self.decode(scores), "scores": scores}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/f1` and the like."""
+        self._log_metric("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log `test/f1` and the like."""
+        self._log_metric("test")
+
+    def _evaluate(self, batch: PostBatch, split: str) -> dict[str, Any]:
+        _, scores, scalars = self.objective(batch)
+        predicted, gold = self.decode(scores), self.gold(batch)
+        self.metric(split).update(predicted, gold)
+        return {"rows": batch.rows, "gold": gold, "predicted": predicted, "scores": scores, "scalars": scalars}
+
+    def _log_metric(self, split: str) -> None:
+        metric = self.metric(split)
+        self.log_dict({f"{split}/{name}": value for name, value in metric.compute().items()}, prog_bar=True)
+        metric.reset()
+
+    def _progress(self) -> float:
+        """Share of all optimiser steps that are done; 1 outside of fitting."""
+        if not self.training or self._trainer is None:
+            return 1.0
+        return min(1.0, self.global_step / max(1, self._total_steps))
+
+    def on_fit_start(self) -> None:
+        """The number of steps is asked for once: it builds the data loaders."""
+        self._total_steps = int(self.trainer.estimated_stepping_batches)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW over total parameter groups, with the linear schedule by step."""
+        settings = self.optimizer
+        rates = dict(settings.other_lrs)
+        rates[r"^backbone\.text_encoder\."] = settings.text_lr
+        rates[r"^backbone\.image_encoder\."] = settings.image_lr
+        rates["."] = settings.lr
+        groups = parameter_groups(self.named_parameters(), rates, settings.weight_decay)
+        # The fused step is several times faster; Lightning's clipping does not work with it under mixed precision.
+        optimizer = torch.optim.AdamW(groups, fused=self.trainer.precision.endswith("true"))
+        scheduler = linear_warmup_decay(optimizer, int(self.trainer.estimated_stepping_batches), settings.warmup)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Name the task, so that a checkpoint of the other one is recognised."""
+        checkpoint[CHECKPOINT_TASK_KEY] = self.task
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another task."""
+        found = checkpoint.get(CHECKPOINT_TASK_KEY)
+        if found != self.task:
+            raise CheckpointError(
+                f"the checkpoint was made by the task {found!r}, this configuration is for {self.task!r}: "
+                "give the configuration that lies beside the checkpoint"
+            )
+
+
+def _posterior_scalars(modality: str, posterior: Posterior, rate: Tensor, beta: float) -> dict[str, Scalar]:
+    """Bottleneck figures of one modality, in nats per valid token or region."""
+    with torch.no_grad():
+        valid = posterior.mask.sum()
+        count = valid.clamp(min=1)
+        kl = rate.sum()
+        squares = posterior.kl().sum(dim=2).square().sum() / count
+        std = torch.exp(0.5 * posterior.log_var).mean(dim=2).masked_fill(~posterior.mask, 0.0).sum() / count
+        return {
+            f"ib/kl_{modality}": Scalar(kl, valid),
+            f"ib/kl_std_{modality}": Scalar((squares - kl.square()).clamp(min=0).sqrt(), valid),
+            f"ib/std_{modality}": Scalar(std, valid),
+            f"ib/beta_{modality}": Scalar(beta, 1),
+        }
+
+
+class MREModule(ExtractionModule):
+    """Relation extraction between two marked entities.
+
+    Args:
+        backbone: see `ExtractionModule`.
+        head_dropout: dropout on the states that the classifier reads.
+        beta_text: see `ExtractionModule`, as the rest.
+    """
+
+    task: ClassVar[Task] = "mre"
+
+    def __init__(
+        self,
+        backbone: MultimodalIB,
+        head_dropout: float = 0.1,
+        beta_text: float = 0.01,
+        beta_image: float = 0.01,
+        gamma: float = 1.0,
+        beta_schedule: Schedule | None = None,
+        free_bits: float = 0.0,
+        optimizer: OptimizerSettings | None = None,
+    ) -> None:
+        super().__init__(backbone, beta_text, beta_image, gamma, beta_schedule, free_bits, optimizer)
+        self.head = RelationHead(backbone.dim, len(RELATIONS), head_dropout)
+        self.val_metric = RelationScores()
+        self.test_metric = RelationScores()
+
+    def task_loss(self, output: BackboneOutput, batch: MREBatch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy over the relations, and logits (B, C)."""
+        logits = at_least_float32(self.head(output.states, batch.head_index, batch.tail_index))
+        with autocast_off(logits):
+            return F.cross_entropy(logits, batch.relations), logits
+
+    def decode(self, scores: Tensor) -> Tensor:
+        """(B,) class ids."""
+        return scores.argmax(dim=-1)
+
+    def gold(self, batch: MREBatch) -> Tensor:
+        """(B,) class ids."""
+        return batch.relations
+
+    def metric(self, split: str) -> RelationScores:
+        """See `ExtractionModule.metric`."""
+        return self.test_metric if split == "test" else self.val_metric

@@ -1,0 +1,236 @@
+"""Alignment regularisers: lower bounds on what a post's text and image latents tell of each other (paper: AR)."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmib.nn.precision import at_least_float32, autocast_off
+from mmib.schema import NO_IMAGE, ConfigError
+
+Granularity = Literal["post", "late"]
+TEMPERATURE_RANGE = (0.01, 1.0)
+
+
+class Latents(NamedTuple):
+    """Latents of one modality: z (B, T, D) and mask (B, T)."""
+
+    z: Tensor
+    mask: Tensor
+
+    def post_mean(self) -> Tensor:
+        """(B, D) mean over the valid positions; zero for a post that has none."""
+        weights = self.mask.to(self.z.dtype)
+        total = torch.einsum("btd,bt->bd", self.z, weights)
+        return total / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
+
+
+class AlignmentOutput(NamedTuple):
+    """The regulariser of one batch.
+
+    Attributes:
+        loss: scalar, mean over the anchors; 0 with a graph where no row can be an anchor.
+        anchors: scalar, how many rows were anchors: the weight of `loss` and `scalars` in a mean over batches.
+        scalars: named values to log, without a graph: `temperature`, `mi_bound`, `accuracy_t2i`, `accuracy_i2t`
+            for InfoNCE, `jsd_bound` for JSD.
+    """
+
+    loss: Tensor
+    anchors: Tensor
+    scalars: dict[str, Tensor]
+
+
+class Alignment(nn.Module, ABC):
+    """Base of alignment regularisers. Its constructor takes the latent width D first."""
+
+    @abstractmethod
+    def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """Align.
+
+        Args:
+            text: latents of the word pieces, z (B, L, D).
+            image: latents of the regions, z (B, R, D).
+            image_ids: (B,) id of each row's image, -1 for none. Rows of equal id are not each other's negatives,
+                rows without an image take no part.
+        """
+
+
+def candidate_mask(image_ids: Tensor) -> Tensor:
+    """(B, B) True where row j may stand against anchor i: its own positive, and rows with another image.
+
+    Rows without an image are False throughout, also on the diagonal.
+    """
+    has_image = image_ids != NO_IMAGE
+    other = image_ids[:, None] != image_ids[None, :]
+    own = torch.eye(len(image_ids), dtype=torch.bool, device=image_ids.device)
+    return (other | own) & has_image[:, None] & has_image[None, :]
+
+
+def info_nce(logits: Tensor, candidates: Tensor) -> Tensor:
+    """InfoNCE of each anchor (van den Oord et al. 2018, equation 4): minus the log-softmax of the positive.
+
+    Args:
+        logits: (B, B) score of anchor i against candidate j, the positive on the diagonal.
+        candidates: (B, B) boolean; a row without any candidate is no anchor.
+
+    Returns:
+        (B,) loss in nats, 0 for rows that are no anchor.
+    """
+    anchors = candidates.diagonal()
+    # Non-anchors keep their (discarded) logits: a row of -inf alone would give NaN gradients.
+    masked = logits.masked_fill(~candidates & anchors[:, None], -math.inf)
+    losses = masked.logsumexp(dim=1) - logits.diagonal()
+    return losses.masked_fill(~anchors, 0.0)
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Scalar mean of `values` where `mask`; 0 with a graph where nothing is."""
+    return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
+
+
+class InfoNCEAlignment(Alignment):
+    """Symmetric InfoNCE on cosine similarities of linear projections (the project's default).
+
+    Args:
+        dim: latent width D.
+        granularity: `post` compares the masked means of both sides; `late` averages, over tokens and over regions,
+            the best match of each on the other side, so that single words can find single regions.
+        temperature: divides the cosines; within [0.01, 1].
+        learn_temperature: learn it in log space, from `temperature` on, clamped to [0.01, 1].
+
+    Raises:
+        ConfigError: an unknown granularity or a temperature outside the range.
+    """
+
+    log_temperature: Tensor
+
+    def __init__(
+        self,
+        dim: int,
+        granularity: Granularity = "post",
+        temperature: float = 0.07,
+        learn_temperature: bool = False,
+    ) -> None:
+        super().__init__()
+        similarities = {"post": post_similarity, "late": late_similarity}
+        if granularity not in similarities:
+            raise ConfigError(f"alignment granularity {granularity!r} is unknown: choose from {list(similarities)}")
+        low, high = TEMPERATURE_RANGE
+        if not low <= temperature <= high:
+            raise ConfigError(f"alignment temperature {temperature} is outside [{low}, {high}]")
+        self.similarity = similarities[granularity]
+        self.project_text = nn.Linear(dim, dim)
+        self.project_image = nn.Linear(dim, dim)
+        log_temperature = torch.tensor(math.log(temperature))
+        if learn_temperature:
+            self.log_temperature = nn.Parameter(log_temperature)
+        else:
+            self.register_buffer("log_temperature", log_temperature)
+
+    @property
+    def temperature(self) -> Tensor:
+        """The scalar temperature in use."""
+        return self.log_temperature.exp().clamp(*TEMPERATURE_RANGE)
+
+    def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """See `Alignment.forward`."""
+        projected_text = Latents(self.project_text(text.z), text.mask)
+        projected_image = Latents(self.project_image(image.z), image.mask)
+        with autocast_off(text.z):
+            similarity = self.similarity(projected_text, projected_image)
+            logits = similarity / self.temperature
+            candidates = candidate_mask(image_ids)
+            anchors = candidates.diagonal()
+            losses = 0.5 * (info_nce(logits, candidates) + info_nce(logits.T, candidates))
+            loss = masked_mean(losses, anchors)
+        return AlignmentOutput(loss, anchors.sum(), self._scalars(logits.detach(), losses.detach(), candidates))
+
+    def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:
+        anchors = candidates.diagonal()
+        bounds = candidates.sum(dim=1).clamp(min=1).log() - losses
+        own = torch.arange(len(logits), device=logits.device)
+        masked = logits.masked_fill(~candidates, -math.inf)
+        return {
+            "temperature": self.temperature.detach(),
+            "mi_bound": masked_mean(bounds, anchors),
+            "accuracy_t2i": masked_mean((masked.argmax(dim=1) == own).to(losses.dtype), anchors),
+            "accuracy_i2t": masked_mean((masked.argmax(dim=0) == own).to(losses.dtype), anchors),
+        }
+
+
+def post_similarity(text: Latents, image: Latents) -> Tensor:
+    """(B, B) cosine between the mean of text i and the mean of image j."""
+    text_mean = F.normalize(at_least_float32(text.post_mean()), dim=-1)
+    image_mean = F.normalize(at_least_float32(image.post_mean()), dim=-1)
+    return text_mean @ image_mean.T
+
+
+def late_similarity(text: Latents, image: Latents) -> Tensor:
+    """(B, B) late interaction: best region of each token and best token of each region, both means averaged.
+
+    0 between two rows of which one has no valid position.
+    """
+    tokens = F.normalize(at_least_float32(text.z), dim=-1)
+    regions = F.normalize(at_least_float32(image.z), dim=-1)
+    cosines = torch.einsum("ild,jrd->ijlr", tokens, regions)
+    lowest = -2.0  # below every cosine, finite so that a fully masked row has finite gradients
+    best_region = cosines.masked_fill(~image.mask[None, :, None, :], lowest).amax(dim=3)
+    best_token = cosines.masked_fill(~text.mask[:, None, :, None], lowest).amax(dim=2)
+    token_weight = text.mask / text.mask.sum(dim=1, keepdim=True).clamp(min=1)
+    region_weight = image.mask / image.mask.sum(dim=1, keepdim=True).clamp(min=1)
+    over_tokens = torch.einsum("ijl,il->ij", best_region, token_weight.to(cosines.dtype))
+    over_regions = torch.einsum("ijr,jr->ij", best_token, region_weight.to(cosines.dtype))
+    comparable = text.mask.any(dim=1)[:, None] & image.mask.any(dim=1)[None, :]
+    return (0.5 * (over_tokens + over_regions)).masked_fill(~comparable, 0.0)
+
+
+class JSDAlignment(Alignment):
+    """A discriminator between true and mismatched pairs, after the method's released code.
+
+    The loss is the binary cross-entropy on true pairs plus that on negatives; a row's negative image is that of the
+    next row, in cyclic order, whose image is another. `jsd_bound` = 2 log 2 - loss is at most twice the
+    Jensen-Shannon divergence between joint and product distribution; it is not mutual information. The released
+    code averages D scores a pair; here the discriminator has one.
+
+    Args:
+        dim: latent width D.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.discriminator = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
+
+    def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """See `Alignment.forward`."""
+        negatives, anchors = rolled_negatives(image_ids)
+        text_mean, image_mean = text.post_mean(), image.post_mean()
+        positive = self._score(text_mean, image_mean)
+        negative = self._score(text_mean, image_mean[negatives])
+        with autocast_off(positive):
+            # softplus(-s) and softplus(s) are the two cross-entropies of a sigmoid, in their stable form.
+            losses = F.softplus(-at_least_float32(positive)) + F.softplus(at_least_float32(negative))
+            loss = masked_mean(losses, anchors)
+            bound = masked_mean(2 * math.log(2) - losses.detach(), anchors)
+        return AlignmentOutput(loss, anchors.sum(), {"jsd_bound": bound})
+
+    def _score(self, text_mean: Tensor, image_mean: Tensor) -> Tensor:
+        return self.discriminator(torch.cat([text_mean, image_mean], dim=-1)).squeeze(-1)
+
+
+def rolled_negatives(image_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """For each row the next row, cyclically, with another image.
+
+    Returns:
+        (B,) index of the negative (the row itself where there is none), (B,) True where there is one.
+    """
+    size = len(image_ids)
+    own = torch.arange(size, device=image_ids.device)
+    valid = candidate_mask(image_ids) & (own[:, None] != own[None, :])
+    distance = ((own[None, :] - own[:, None]) % size).masked_fill(~valid, size)
+    found = valid.any(dim=1)
+    return torch.where(found, distance.argmin(dim=1), own), found

@@ -1,0 +1,75 @@
+"""The attention block that both the variational encoders and the fusion are built from."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmib.schema import ConfigError
+
+
+class AttentionBlock(nn.Module):
+    """Multi-head attention and a feed-forward layer, each with a residual on the query and a LayerNorm after it.
+
+    `block(x, x, mask)` is self-attention; `block(query, context, mask)` is the paper's cross attention
+    CA(query, context, context). A query whose keys are all masked gets zero from attention, with finite gradients,
+    so the block then passes the query on through its residual.
+
+    Args:
+        dim: width D of queries, context and output.
+        heads: attention heads; must divide `dim`.
+        dropout: on attention weights, on both residual branches.
+
+    Raises:
+        ConfigError: `heads` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
+        super().__init__()
+        if dim % heads:
+            raise ConfigError(f"{heads} attention heads do not divide the width {dim}: choose a divisor of {dim}")
+        self.heads = heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key = nn.Linear(dim, dim)
+        self.value = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+        self.attention_norm = nn.LayerNorm(dim)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
+        )
+        self.feed_forward_norm = nn.LayerNorm(dim)
+        self.residual_dropout = nn.Dropout(dropout)
+
+    def forward(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            query: (B, Q, D).
+            context: (B, K, D), K at least 1.
+            context_mask: (B, K) boolean, True = attend.
+
+        Returns:
+            (B, Q, D).
+        """
+        attended = self.residual_dropout(self._attend(query, context, context_mask))
+        hidden = self.attention_norm(query + attended)
+        return self.feed_forward_norm(hidden + self.residual_dropout(self.feed_forward(hidden)))
+
+    def _attend(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        has_key = context_mask.any(dim=1, keepdim=True)
+        # Softmax over no key at all is NaN: such rows attend to everything, and the result is discarded below.
+        keys_seen = (context_mask | ~has_key)[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            self._split(self.query(query)),
+            self._split(self.key(context)),
+            self._split(self.value(context)),
+            attn_mask=keys_seen,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        merged = attended.transpose(1, 2).flatten(2)
+        return self.output(merged).masked_fill(~has_key[:, :, None], 0.0)
+
+    def _split(self, states: Tensor) -> Tensor:
+        """(B, T, D) to (B, heads, T, D / heads)."""
+        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)

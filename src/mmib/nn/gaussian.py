@@ -1,0 +1,72 @@
+"""Variational encoding of a modality: each position becomes a diagonal Gaussian."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mmib.nn.attention import AttentionBlock
+from mmib.nn.precision import at_least_float32, autocast_off
+
+LOG_VAR_RANGE = (-10.0, 5.0)
+LOG_VAR_START = -3.0
+
+
+class Posterior(NamedTuple):
+    """q(z | x) = N(mean, diag(exp(log_var))) at each position.
+
+    Attributes:
+        mean: (B, T, D), at least float32.
+        log_var: (B, T, D), at least float32, within `LOG_VAR_RANGE`.
+        mask: (B, T) True on positions that count.
+    """
+
+    mean: Tensor
+    log_var: Tensor
+    mask: Tensor
+
+    def rsample(self) -> Tensor:
+        """A reparameterised sample, (B, T, D): mean + exp(log_var / 2) * eps."""
+        return self.mean + torch.exp(0.5 * self.log_var) * torch.randn_like(self.mean)
+
+    def kl(self) -> Tensor:
+        """KL(q(z|x) || N(0, I)) in nats, (B, T, D): a value a latent dimension, zero where masked.
+
+        Closed form of two Gaussians: (mean^2 + var - 1 - log var) / 2.
+        """
+        with autocast_off(self.mean):
+            kl = 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var)
+            return kl.masked_fill(~self.mask[:, :, None], 0.0)
+
+    def rate(self) -> Tensor:
+        """Nats of each latent dimension, (D,): the KL averaged over the batch's valid positions; 0 where none is."""
+        return self.kl().sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
+
+
+class GaussianEncoder(nn.Module):
+    """Self-attention block and two plain linear heads, for mean and log-variance (paper: variational encoder).
+
+    Neither head ends in a LayerNorm: that would fix the norm of the mean and so disable the bottleneck. The
+    log-variance starts at -3 everywhere, so that training begins with little noise.
+
+    Args:
+        dim: width D of input and latent.
+        heads: attention heads.
+        dropout: of the attention block.
+    """
+
+    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.block = AttentionBlock(dim, heads, dropout)
+        self.mean = nn.Linear(dim, dim)
+        self.log_var = nn.Linear(dim, dim)
+        nn.init.zeros_(self.log_var.weight)
+        nn.init.constant_(self.log_var.bias, LOG_VAR_START)
+
+    def forward(self, states: Tensor, mask: Tensor) -> Posterior:
+        """(B, T, D) states and their (B, T) mask to the posterior of each position."""
+        hidden = self.block(states, states, mask)
+        log_var = at_least_float32(self.log_var(hidden)).clamp(*LOG_VAR_RANGE)
+        return Posterior(at_least_float32(self.mean(hidden)), log_var, mask)

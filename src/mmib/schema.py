@@ -1,0 +1,135 @@
+"""What every part of the project agrees on: label sets, typed batches and errors.
+
+Shape legend, used throughout: B posts, L word pieces, R image regions, D latent width, V image feature width,
+C relations. Masks are boolean and True means "attend". An image id names an image within the data set; two rows
+with the same id share their image, and -1 says that the row has none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+if TYPE_CHECKING:
+    import torch
+
+Task = Literal["mre", "mner"]
+
+NO_RELATION = "None"
+
+# MNRE version 2, in the order of its own ours_rel2id.json; the position is the class id.
+RELATIONS: tuple[str, ...] = (
+    NO_RELATION,
+    "/per/per/parent",
+    "/per/per/siblings",
+    "/per/per/couple",
+    "/per/per/neighbor",
+    "/per/per/peer",
+    "/per/per/charges",
+    "/per/per/alumi",
+    "/per/per/alternate_names",
+    "/per/org/member_of",
+    "/per/loc/place_of_residence",
+    "/per/loc/place_of_birth",
+    "/org/org/alternate_names",
+    "/org/org/subsidiary",
+    "/org/loc/locate_at",
+    "/loc/loc/contain",
+    "/per/misc/present_in",
+    "/per/misc/awarded",
+    "/per/misc/race",
+    "/per/misc/religion",
+    "/per/misc/nationality",
+    "/misc/misc/part_of",
+    "/misc/loc/held_on",
+)
+RELATION_IDS: dict[str, int] = {name: number for number, name in enumerate(RELATIONS)}
+
+ENTITY_TYPES: tuple[str, ...] = ("PER", "LOC", "ORG", "MISC")
+
+# Added to the tokenizer as pieces of their own; the same characters in a post's text are never read as these.
+HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
+
+NO_IMAGE = -1
+
+
+class MMIBError(Exception):
+    """Base of every error that this project raises for its user; its text says what was wrong and what to do."""
+
+
+class ConfigError(MMIBError):
+    """A setting, or a combination of settings, that cannot work."""
+
+
+class DataError(MMIBError):
+    """A data file that is missing or malformed; the text names the file and, where there is one, the line."""
+
+
+class EncoderError(MMIBError):
+    """Pretrained weights that cannot be found, loaded or trusted."""
+
+
+class CheckpointError(MMIBError):
+    """A checkpoint that is unreadable, or was made by another task or version."""
+
+
+@dataclass
+class PostBatch:
+    """Posts padded to the longest of the batch.
+
+    Exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache, pixels go
+    through the model's own encoder.
+
+    Attributes:
+        rows: (B,) position of each row in its split, unique within it.
+        input_ids: (B, L) word-piece ids.
+        text_mask: (B, L) True on word pieces, special ones included.
+        region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
+        image_ids: (B,) image id, or -1.
+        features: (B, R, V) float features of the regions, zero where masked.
+        pixels: (P, 3, height, width) normalised pixels of the pictures that are there, row by row: P times the
+            regions of a picture is the number of True in `region_mask`, so that nothing is encoded for padding.
+        boxes: (B, R, 4) x0 y0 x1 y1 in 0..1 of each region in its image; zero where unknown or masked. The whole
+            image is 0 0 1 1.
+    """
+
+    rows: torch.Tensor
+    input_ids: torch.Tensor
+    text_mask: torch.Tensor
+    region_mask: torch.Tensor
+    image_ids: torch.Tensor
+    features: torch.Tensor | None
+    pixels: torch.Tensor | None
+    boxes: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The batch on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The batch in page-locked memory, as a DataLoader asks for it."""
+        return self._map(lambda tensor: tensor.pin_memory())
+
+    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return type(self)(**{name: value if value is None else function(value) for name, value in values.items()})
+
+
+@dataclass
+class MREBatch(PostBatch):
+    """Rows of relation extraction: a post with two marked entities.
+
+    Attributes:
+        head_index: (B,) position in L of the opening marker of the head entity.
+        tail_index: (B,) position in L of the opening marker of the tail entity.
+        relations: (B,) gold class id in `RELATIONS`.
+    """
+
+    head_index: torch.Tensor
+    tail_index: torch.Tensor
+    relations: torch.Tensor

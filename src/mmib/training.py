@@ -1,0 +1,191 @@
+"""`mmib fit`, `validate`, `test` and `predict`: the Lightning CLI with a run folder and a summary."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import pickle
+import shlex
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from datamodules.base import PostDataModule
+from datamodules.files import write_text
+from mmib.callbacks import PredictionCollector
+from mmib.modules import ExtractionModule
+from mmib.runs import WandbUse, make_loggers, new_run_folder
+from mmib.schema import CheckpointError
+from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
+
+CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a trainer command on expanded arguments."""
+    _quiet_libraries()
+    MMIBCommand(
+        ExtractionModule,
+        PostDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=SaveRunConfig,
+        save_config_kwargs={"save_to_log_dir": False},
+        seed_everything_default=1,
+        parser_kwargs={"prog": "mmib", "description": "Composes configurations and runs Lightning's trainer."},
+        args=arguments,
+    )
+    return 0
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Saves the composed configuration into the run's own folder.
+
+    Lightning's own callback would write it into the working directory under W&B, where a second run fails.
+    """
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook, called on rank 0."""
+        config = self.config.clone()
+        config.pop("include", None)
+        write_text(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config.as_dict())
+
+
+class MMIBCommand(LightningCLI):
+    """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside trainer, model and data."""
+        parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
+        parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
+        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
+        parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
+        parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
+        # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
+        for encoder in ("text_encoder", "image_encoder"):
+            parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder, and refuse a bad checkpoint before anything is loaded."""
+        config = self._own_config()
+        checkpoint = config.get("ckpt_path")
+        task = _task_of(config["model"]["class_path"])
+        if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
+            check_checkpoint(Path(checkpoint), task)
+        seed = config.get("seed_everything")
+        self.run_folder = new_run_folder(Path(config["runs"]), config["name"], seed if type(seed) is int else None)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that writes into the run folder."""
+        config = self._own_config()
+        self.collector = PredictionCollector()
+        trainer = super().instantiate_trainer(
+            default_root_dir=self.run_folder,
+            logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
+            **kwargs,
+        )
+        cast(Any, trainer).callbacks.append(self.collector)
+        return trainer
+
+    def after_fit(self) -> None:
+        """Score the checkpoint that validation selected, on validation and once on test."""
+        best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
+        if not self._own_config()["evaluate"] or best is None or not best.best_model_path:
+            return
+        selected = {
+            "split": "val",
+            "metric": best.monitor,
+            "value": float(cast(torch.Tensor, best.best_model_score)),
+            "epoch": _epoch_of(Path(best.best_model_path)),
+            "checkpoint": best.best_model_path,
+        }
+        options: Any = {"ckpt_path": best.best_model_path, "verbose": False, "weights_only": True}
+        self.trainer.validate(self.model, datamodule=self.datamodule, **options)
+        if self.datamodule.has_split("test"):
+            self.trainer.test(self.model, datamodule=self.datamodule, **options)
+        self._finish(selected)
+
+    def after_validate(self) -> None:
+        """Write what was scored."""
+        self._finish(None)
+
+    def after_test(self) -> None:
+        """Write what was scored."""
+        self._finish(None)
+
+    def after_predict(self) -> None:
+        """Write what was predicted."""
+        write_predictions(self.run_folder, self.collector.predictions)
+        print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
+
+    def _finish(self, selected: dict[str, Any] | None) -> None:
+        if not self.trainer.is_global_zero:
+            return
+        config = self._own_config()
+        summary = {
+            "task": self.model.task,
+            "corpus": str(config["name"]),
+            "data": {split: self.datamodule.fingerprint(split) for split in self.datamodule.examples},
+            "images": {split: str(report) for split, report in self.datamodule.image_reports.items()},
+            "seed": config.get("seed_everything"),
+            "command": shlex.join(["mmib", *sys.argv[1:]]),
+            "versions": versions(),
+            "selected": selected,
+            "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
+            **describe_results(self.datamodule, self.collector.predictions),
+        }
+        write_predictions(self.run_folder, self.collector.predictions)
+        write_summary(self.run_folder, summary)
+        print_summary(summary, self.run_folder)
+
+    def _own_config(self) -> Any:
+        return self.config[self.subcommand]
+
+
+def check_checkpoint(path: Path, task: str) -> None:
+    """Refuse a checkpoint that is missing, damaged, or of another task, without running any code in it.
+
+    Raises:
+        CheckpointError: with what is wrong.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+    found = content.get("mmib_task") if isinstance(content, dict) else None
+    if found != task:
+        made_by = f"the task {found!r}" if found else "something else"
+        raise CheckpointError(
+            f"{path} was made by {made_by}, this configuration is for {task!r}: "
+            "use the config.yaml that lies in the run folder of the checkpoint"
+        )
+
+
+def _task_of(class_path: str) -> str:
+    """The task of a model class that a configuration names."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name).task
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    """The epoch, from 0, after which a checkpoint was written."""
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+
+
+def _quiet_libraries() -> None:
+    """Leave standard error to what a user can act on."""
+    for name in ("huggingface_hub", "httpx", "timm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*anonymous setting has no effect.*")

@@ -1,0 +1,66 @@
+"""The ceiling is the best of all rules, and what that rule really scores."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from datamodules.demo import expected_best_f1
+from mmib.schema import NO_RELATION
+
+LABELS = (NO_RELATION, "a", "b")
+
+
+@st.composite
+def posteriors(draw: st.DrawFn) -> dict[str, float]:
+    weights = [draw(st.integers(0, 6)) for _ in LABELS]
+    total = sum(weights) or 1
+    weights[0] += sum(weights) == 0
+    return {label: weight / total for label, weight in zip(LABELS, weights, strict=True) if weight}
+
+
+def ratio_of_expectations(rows: list[dict[str, float]], answers: tuple[str, ...]) -> float:
+    gold = sum(1 - row.get(NO_RELATION, 0.0) for row in rows)
+    given_answers = [(row, answer) for row, answer in zip(rows, answers, strict=True) if answer != NO_RELATION]
+    hits = sum(row.get(answer, 0.0) for row, answer in given_answers)
+    return 2 * hits / (len(given_answers) + gold) if given_answers else 0.0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(posteriors(), min_size=1, max_size=5))
+def test_no_rule_does_better(rows: list[dict[str, float]]) -> None:
+    best = max(ratio_of_expectations(rows, answers) for answers in itertools.product(LABELS, repeat=len(rows)))
+    assert expected_best_f1(rows) == pytest.approx(best, abs=1e-12)
+
+
+def test_the_rule_scores_what_was_computed() -> None:
+    rng = random.Random(0)
+    kinds = [{"a": 1.0}, {"a": 0.24, "b": 0.46, NO_RELATION: 0.3}, {"b": 0.1, NO_RELATION: 0.9}, {NO_RELATION: 1.0}]
+    rows = [rng.choice(kinds) for _ in range(60_000)]
+    threshold = expected_best_f1(rows) / 2  # of the F1-optimal rule: answer where p is at least half the best F1
+    hits = answers = gold = 0
+    for row in rows:
+        truth = rng.choices(list(row), list(row.values()))[0]
+        gold += truth != NO_RELATION
+        label, p = max(
+            ((label, p) for label, p in row.items() if label != NO_RELATION), key=lambda x: x[1], default=("", 0)
+        )
+        if p > threshold:
+            answers += 1
+            hits += label == truth
+    assert 2 * hits / (answers + gold) == pytest.approx(expected_best_f1(rows), abs=0.01)
+
+
+def test_answering_beats_the_likeliest_class() -> None:
+    rows = [{"a": 0.4, NO_RELATION: 0.6}] * 10
+    assert expected_best_f1(rows) == pytest.approx(0.8 / 1.4)  # the likeliest class is None everywhere: F1 0
+
+
+def test_extremes() -> None:
+    assert expected_best_f1([]) == 0.0
+    assert expected_best_f1([{NO_RELATION: 1.0}]) == 0.0
+    assert expected_best_f1([{"a": 1.0}, {NO_RELATION: 1.0}]) == 1.0

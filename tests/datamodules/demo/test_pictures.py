@@ -1,0 +1,112 @@
+"""Crops say what they show and nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+
+import pytest
+
+from datamodules.demo.pictures import Layout, draw_picture, lay_out
+from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
+from datamodules.demo.settings import DemoSettings
+from datamodules.demo.themes import THEMES
+
+SETTINGS = DemoSettings(noise=0.0)
+
+
+@pytest.fixture(scope="module")
+def hard() -> list[tuple[Post, Layout, int]]:
+    """Hard posts with their layouts and the place, among the people, of the one that counts."""
+    drawn = []
+    for number in range(3000):
+        post = draw_post(SETTINGS, "train", number, HARD)
+        clause = next(clause for clause in post.clauses if clause.ambiguous)
+        target = post.picture.people.index((str(clause.colour), str(clause.theme)))
+        drawn.append((post, lay_out(post, random.Random(f"layout {number}")), target))
+    return drawn
+
+
+def uniform_enough(counts: Counter[int], bins: int) -> bool:
+    expected = counts.total() / bins
+    statistic = sum((counts[place] - expected) ** 2 / expected for place in range(bins))
+    return bool(statistic < (bins - 1) + 5 * (2 * (bins - 1)) ** 0.5)
+
+
+@pytest.mark.parametrize("people", [2, 3, 4])
+def test_place_in_the_list_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+    places = Counter(layout.order.index(target) for _, layout, target in hard if len(layout.order) == people)
+    assert uniform_enough(places, people)
+
+
+@pytest.mark.parametrize("people", [2, 3, 4])
+def test_standing_place_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+    ranks = Counter[int]()
+    for _, layout, target in hard:
+        if len(layout.figures) == people:
+            ranks[sum(figure.x < layout.figures[target].x for figure in layout.figures)] += 1
+    assert uniform_enough(ranks, people)
+
+
+@pytest.mark.parametrize("people", [2, 3, 4])
+def test_size_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+    ranks = Counter[int]()
+    for _, layout, target in hard:
+        if len(layout.regions) == people:
+            areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in layout.regions]
+            ranks[sum(area < areas[target] for area in areas)] += 1
+    assert uniform_enough(ranks, people)
+
+
+def test_number_and_size_of_easy_crops_do_not_tell_the_theme() -> None:
+    numbers: dict[str, list[int]] = {theme: [] for theme in THEMES}
+    heights: dict[str, list[float]] = {theme: [] for theme in THEMES}
+    for number in range(3000):
+        post = draw_post(SETTINGS, "train", number, EASY)
+        layout = lay_out(post, random.Random(f"layout {number}"))
+        numbers[str(post.picture.scene)].append(len(layout.regions))
+        heights[str(post.picture.scene)] += [y1 - y0 for _, y0, _, y1 in layout.regions]
+    for values, tolerance in ((numbers, 0.25), (heights, 0.05)):
+        means = [sum(one) / len(one) for one in values.values()]
+        assert max(means) - min(means) < tolerance
+
+
+def test_names_do_not_follow_the_order_or_the_people() -> None:
+    """Sorting crops by name gives each person every place equally often."""
+    places = Counter[int]()
+    for number in range(150):
+        post = draw_post(SETTINGS, "train", number, HARD)
+        drawing = draw_picture(post, seed=0)
+        if len(drawing.boxes) == 3:
+            places[sorted(drawing.boxes).index(next(iter(drawing.boxes)))] += 1
+    assert uniform_enough(places, 3)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_boxes_lie_in_the_image_and_match_their_crops(level: str) -> None:
+    for number in range(20):
+        drawing = draw_picture(draw_post(SETTINGS, "val", number, level), seed=0)
+        width, height = drawing.image.size
+        assert list(drawing.crops) == list(drawing.boxes)
+        for name, (x0, y0, x1, y1) in drawing.boxes.items():
+            assert 0 <= x0 < x1 <= 1
+            assert 0 <= y0 < y1 <= 1
+            crop = drawing.crops[name]
+            assert crop.width == pytest.approx((x1 - x0) * width, abs=1.01)
+            assert crop.height == pytest.approx((y1 - y0) * height, abs=1.01)
+
+
+def test_nobody_stands_in_front_of_another(hard: list[tuple[Post, Layout, int]]) -> None:
+    for _, layout, _ in hard[:300]:
+        figures = sorted(layout.figures, key=lambda figure: figure.x)
+        for left, right in itertools.pairwise(figures):
+            assert right.x - left.x > 0.6 * (left.size + right.size)
+
+
+def test_every_scene_varies() -> None:
+    images: dict[str, set[bytes]] = {theme: set() for theme in THEMES}
+    posts = [draw_post(SETTINGS, "val", number, EASY) for number in range(60)]
+    for post in posts:
+        images[str(post.picture.scene)].add(draw_picture(post, seed=0).image.tobytes())
+    assert sum(len(variants) for variants in images.values()) == len(posts)

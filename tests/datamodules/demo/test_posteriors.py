@@ -1,0 +1,83 @@
+"""The stated posteriors are true: gold relations come as often as they say."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import pytest
+
+from datamodules.demo.posteriors import View, relation_posteriors, theme_belief
+from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
+from datamodules.demo.settings import DemoSettings
+
+# More noise than by default, so that every term of the posterior carries weight.
+SETTINGS = DemoSettings(noise=0.3, missing=0.1)
+VIEWS: tuple[View, ...] = ("text", "multimodal", "unbound")
+
+
+@pytest.fixture(scope="module")
+def posts() -> dict[str, list[Post]]:
+    return {level: [draw_post(SETTINGS, "train", number, level) for number in range(3500)] for level in LEVELS}
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("view", VIEWS)
+def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, view: View) -> None:
+    """Within each band of stated probability the label comes that often, to 4.5 standard errors."""
+    bands: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for post in posts[level]:
+        for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
+            if pair.kind == "ambiguous":
+                for label, p in posterior.items():
+                    bands[int(p * 20)].append((p, pair.relation == label))
+    checked = 0
+    for band in bands.values():
+        stated = sum(p for p, _ in band)
+        variance = sum(p * (1 - p) for p, _ in band)
+        if variance > 5:
+            checked += 1
+            assert abs(sum(hit for _, hit in band) - stated) < 4.5 * variance**0.5
+    assert checked >= 2
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]], view: View) -> None:
+    for post in posts[EASY][:300] + posts[HARD][:300]:
+        for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
+            assert sum(posterior.values()) == pytest.approx(1.0)
+            assert posterior[pair.relation] > 0
+            if pair.kind != "ambiguous":
+                assert posterior == {pair.relation: 1.0}
+
+
+def test_without_its_image_a_post_says_what_its_text_says(posts: dict[str, list[Post]]) -> None:
+    for post in posts[EASY] + posts[HARD]:
+        if post.missing:
+            assert relation_posteriors(post, "multimodal", 0.3) == relation_posteriors(post, "text", 0.3)
+
+
+def test_an_image_that_always_fits_leaves_no_doubt(posts: dict[str, list[Post]]) -> None:
+    fitting = [post for level in LEVELS for post in posts[level] if not (post.noisy or post.missing)]
+    for post in fitting[:500]:
+        truth = tuple(clause.theme for clause in post.clauses if clause.ambiguous)
+        assert theme_belief(post, "multimodal", noise=0.0)[truth] == pytest.approx(1.0)  # type: ignore[index]
+
+
+def test_a_hard_image_without_its_bindings_leaves_doubt(posts: dict[str, list[Post]]) -> None:
+    fitting = [post for post in posts[HARD][:1000] if not (post.missing or post.noisy)]
+    bound, unbound = (
+        [max(theme_belief(post, view, noise=0.05).values()) for post in fitting] for view in ("multimodal", "unbound")
+    )
+    assert sum(unbound) / len(unbound) < 0.6 < 0.95 < sum(bound) / len(bound)
+
+
+def test_a_colour_that_nobody_wears_gives_the_image_away(posts: dict[str, list[Post]]) -> None:
+    """An image in which nobody wears the colour of the words has nothing to do with them: the prior is left."""
+    seen = 0
+    for post in posts[HARD]:
+        clauses = [clause for clause in post.clauses if clause.ambiguous]
+        worn = {colour for colour, _ in post.picture.people}
+        if len(clauses) == 1 and clauses[0].colour not in worn and not post.missing:
+            seen += 1
+            assert theme_belief(post, "multimodal", 0.3) == pytest.approx(theme_belief(post, "text", 0.3))
+    assert seen > 20

@@ -1,0 +1,144 @@
+"""The generating process: levels, mixture, and wordings that give nothing away."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post, draw_posts
+from datamodules.demo.settings import SPLITS, DemoSettings
+from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES
+from datamodules.demo.wordings import AMBIGUOUS, DECIDED, POINTERS
+from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATION_IDS, ConfigError
+
+SETTINGS = DemoSettings()
+
+
+@pytest.fixture(scope="module")
+def train() -> list[Post]:
+    return draw_posts(SETTINGS, "train")
+
+
+def test_test_split_has_a_thousand_rows_of_each_level() -> None:
+    rows = Counter(post.level for post in draw_posts(SETTINGS, "test") for _ in post.pairs)
+    assert min(rows[level] for level in LEVELS) >= 1000
+
+
+def test_training_mixes_three_parts_easy_with_one_part_hard(train: list[Post]) -> None:
+    rows = Counter(post.level for post in train for _ in post.pairs)
+    assert rows[EASY] / rows[HARD] == pytest.approx(3.0, rel=0.1)
+
+
+def test_enough_rows_need_the_image(train: list[Post]) -> None:
+    for level in LEVELS:
+        kinds = Counter(pair.kind for post in train if post.level == level for pair in post.pairs)
+        assert kinds["ambiguous"] / kinds.total() > 0.45
+        assert min(kinds[kind] for kind in ("text", "cross")) > 0
+
+
+def test_same_seed_same_posts_and_another_seed_other_posts() -> None:
+    tiny = DemoSettings(size="tiny")
+    assert draw_posts(tiny, "val") == draw_posts(tiny, "val")
+    assert draw_posts(tiny, "val") != draw_posts(DemoSettings(size="tiny", seed=1), "val")
+
+
+def test_a_post_does_not_depend_on_the_others(train: list[Post]) -> None:
+    assert draw_post(SETTINGS, "train", 17, train[17].level) == train[17]
+
+
+def test_spans_lie_in_the_post_and_hold_names(train: list[Post]) -> None:
+    for post in train:
+        assert len(post.entities) == 4
+        for start, end, entity_type in post.entities:
+            name = post.tokens[start:end]
+            assert 1 <= len(name) <= 2
+            assert all(token.istitle() for token in name)
+            assert entity_type in ENTITY_TYPES
+        covered = [place for start, end, _ in post.entities for place in range(start, end)]
+        assert len(covered) == len(set(covered))
+
+
+def test_identities_are_unique() -> None:
+    identities = [post.identity for split in SPLITS for post in draw_posts(SETTINGS, split)]
+    assert len(set(identities)) == len(identities)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_words_of_an_ambiguous_clause_do_not_depend_on_its_theme(level: str) -> None:
+    """Chi-square of wording against theme within a family; 5 standard deviations above its mean is the bound."""
+    counts: dict[str, Counter[tuple[str, str]]] = {family: Counter() for family in FAMILIES}
+    for number in range(6000):
+        for clause in draw_post(SETTINGS, "train", number, level).clauses:
+            if clause.family is not None:
+                counts[clause.family][wording_of(clause.words, clause.head, clause.tail), str(clause.theme)] += 1
+    for table in counts.values():
+        statistic, freedom = chi_square(table)
+        assert statistic < freedom + 5 * (2 * freedom) ** 0.5
+
+
+def wording_of(words: tuple[str, ...], head: tuple[int, int], tail: tuple[int, int]) -> str:
+    names = set(range(*head)) | set(range(*tail))
+    return " ".join("_" if i in names else "COLOUR" if word in COLOURS else word for i, word in enumerate(words))
+
+
+def chi_square(table: Counter[tuple[str, str]]) -> tuple[float, int]:
+    rows, columns = Counter[str](), Counter[str]()
+    for (row, column), count in table.items():
+        rows[row] += count
+        columns[column] += count
+    expected = {(row, column): rows[row] * columns[column] / table.total() for row in rows for column in columns}
+    statistic = sum((table[cell] - value) ** 2 / value for cell, value in expected.items())
+    return statistic, (len(rows) - 1) * (len(columns) - 1)
+
+
+def test_a_fitting_image_shows_what_the_words_point_at(train: list[Post]) -> None:
+    for post in train:
+        if post.noisy:
+            continue
+        for clause in post.clauses:
+            if clause.ambiguous and post.level == EASY:
+                assert post.picture.scene == clause.theme
+            elif clause.ambiguous:
+                assert (clause.colour, clause.theme) in post.picture.people
+
+
+def test_people_of_an_image_differ_in_shirt_and_prop(train: list[Post]) -> None:
+    for post in train:
+        if post.level == HARD:
+            colours, props = zip(*post.picture.people, strict=True)
+            assert 2 <= len(colours) <= 4
+            assert len(set(colours)) == len(set(props)) == len(colours)
+
+
+def test_noise_and_missing_images_come_at_their_rates() -> None:
+    posts = draw_posts(DemoSettings(noise=0.3, missing=0.2), "train")
+    assert sum(post.noisy for post in posts) / len(posts) == pytest.approx(0.3, abs=0.03)
+    assert sum(post.missing for post in posts) / len(posts) == pytest.approx(0.2, abs=0.03)
+
+
+def test_neither_the_image_nor_the_words_alone_decide() -> None:
+    for family in FAMILIES:
+        assert set(MEANINGS[family]) == set(THEMES)
+        relations = [meaning.relation for meaning in MEANINGS[family].values()]
+        assert relations.count(NO_RELATION) == 4
+        assert len(set(relations)) == 5
+    for theme in THEMES:
+        assert len({MEANINGS[family][theme].relation for family in FAMILIES}) > 1
+
+
+def test_wordings_are_enough_and_whole() -> None:
+    assert all(len(set(AMBIGUOUS[family])) >= 6 for family in FAMILIES)
+    assert all("{c}" in pointer for pointers in POINTERS.values() for pointer in pointers)
+    relations = {meaning.relation for meanings in MEANINGS.values() for meaning in meanings.values()}
+    for relation in relations:
+        assert relation in RELATION_IDS
+        assert sum(len(wordings) for key, wordings in DECIDED.items() if key[0] == relation) >= 3
+    for wording in [w for group in (*AMBIGUOUS.values(), *DECIDED.values()) for w in group]:
+        assert wording.split().count("{h}") == wording.split().count("{t}") == 1
+
+
+@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"noise": -0.1}, {"missing": 1.5}, {"hard_share": 2.0}])
+def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
+        DemoSettings(**wrong)  # type: ignore[arg-type]
