@@ -31,8 +31,8 @@ def read_image(path: Path) -> Image.Image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
             return _to_rgb(upright)
-    # Pillow's plugins raise these for broken files; a damaged EXIF block too.
-    except (OSError, ValueError, SyntaxError, EOFError, KeyError, OverflowError, Image.DecompressionBombError) as error:
+    # Pillow's plugins raise errors of every kind for broken files, struct.error and RuntimeError among them.
+    except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import pickle
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +36,7 @@ class RelationRow:
         tail: words [start, end) of the tail entity.
         image: file name of the image.
         relation: name of the relation.
+        place: `file:line` of the row, for messages.
     """
 
     tokens: list[str]
@@ -44,6 +44,7 @@ class RelationRow:
     tail: Span
     image: str
     relation: str
+    place: str
 
 
 @dataclass
@@ -73,8 +74,8 @@ class MNREDataModule(PostDataModule):
         check_relation_ids(self.root / "ours_rel2id.json")
         path = self.text_file(split)
         rows = read_rows(path)
-        posts = self._posts(split, rows, path)
-        marked = self._mark(rows, path)
+        posts = self._posts(split, rows)
+        marked = self._mark(rows)
         images = self.locate_images(split, posts)
         return [
             RelationExample(
@@ -94,25 +95,24 @@ class MNREDataModule(PostDataModule):
         examples = [example for example, _ in items]
         return MREBatch(
             **self.collate_posts(items),
-            head_index=torch.tensor([example.head_index for example in examples]),
-            tail_index=torch.tensor([example.tail_index for example in examples]),
+            positions=torch.tensor([[example.head_index, example.tail_index] for example in examples]),
             relations=torch.tensor([example.relation for example in examples]),
         )
 
-    def _mark(self, rows: list[RelationRow], path: Path) -> list[MarkedPost]:
+    def _mark(self, rows: list[RelationRow]) -> list[MarkedPost]:
         marked, failures = [], []
         pieces = self.tokenizer.pieces([row.tokens for row in rows])
-        for number, (row, words) in enumerate(zip(rows, pieces, strict=True)):
+        for row, words in zip(rows, pieces, strict=True):
             try:
                 marked.append(mark_entities(words, row.head, row.tail, self.tokenizer, self.max_length))
             except DataError as error:
-                failures.append(f"{path}:{number + 1}: {error}")
+                failures.append(f"{row.place}: {error}")
         if failures:
             shown = "\n".join(failures[:FAILURES_SHOWN])
             raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{shown}")
         return marked
 
-    def _posts(self, split: str, rows: list[RelationRow], path: Path) -> list[Post]:
+    def _posts(self, split: str, rows: list[RelationRow]) -> list[Post]:
         folder = self.root / "img_org" / split
         crop_folder = self.root / "img_vg" / split / "crops"
         dictionary = self.root / "txt" / CROP_DICTIONARIES[split]
@@ -120,7 +120,7 @@ class MNREDataModule(PostDataModule):
         boxes = read_boxes(crop_folder.parent / "boxes.json")
         posts = []
         for number, row in enumerate(rows):
-            pictures = [Picture(inside(folder, row.image, f"{path}:{number + 1}"), WHOLE_IMAGE)]
+            pictures = [Picture(inside(folder, row.image, row.place), WHOLE_IMAGE)]
             for name in crops.get(number, [])[: self.max_crops]:
                 file = inside(crop_folder, name, f"{dictionary}, row {number}")
                 pictures.append(Picture(file, boxes.get(name, UNKNOWN_BOX)))
@@ -155,7 +155,7 @@ def _parse_row(line: str, place: str) -> RelationRow:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
             row = ast.literal_eval(line.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected a dict, got {type(row).__name__}")
@@ -169,10 +169,13 @@ def _parse_row(line: str, place: str) -> RelationRow:
         raise DataError(f"{place}: the sentence is empty")
     if not isinstance(row["img_id"], str):
         raise DataError(f"{place}: 'img_id' must be a file name, got {row['img_id']!r}")
+    for text in (*tokens, row["img_id"]):
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise DataError(f"{place}: {text!r} holds half of a surrogate pair, which is no character")
     if not isinstance(row["relation"], str) or row["relation"] not in RELATION_IDS:
         raise DataError(f"{place}: the relation {row['relation']!r} is none of the {len(RELATIONS)} of MNRE")
     spans = [_parse_span(row[key], key, len(tokens), place) for key in ("h", "t")]
-    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"])
+    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"], place)
 
 
 def _parse_span(entity: Any, key: str, length: int, place: str) -> Span:
@@ -211,7 +214,8 @@ def read_crop_dictionary(path: Path) -> dict[int, list[str]]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError) as error:
+    # A damaged pickle makes the unpickler fail in any way there is, IndexError and struct.error included.
+    except Exception as error:
         raise DataError(
             f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): "
             "expected {row number: [crop file names]} written by torch.save"

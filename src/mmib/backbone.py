@@ -21,7 +21,7 @@ class BackboneOutput:
     """What the backbone tells of a batch.
 
     Attributes:
-        states: (B, L, D) fused states of the word pieces.
+        states: (B, Q, D) fused states at the batch's `positions`.
         text: posterior of the word pieces, (B, L, D).
         image: posterior of the regions, (B, R, D).
         alignment: the regulariser on this batch's latents.
@@ -78,7 +78,8 @@ class MultimodalIB(nn.Module):
         image = self.image_posterior(self._regions(batch), batch.region_mask)
         text_latents, image_latents = self._latents(text), self._latents(image)
         aligned = self.alignment(text_latents, image_latents, batch.image_ids)
-        fused = self.fusion(text_latents, image_latents)
+        rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
+        fused = self.fusion(text_latents.z[rows, batch.positions], text_latents, image_latents)
         return BackboneOutput(fused, text, image, aligned)
 
     def _latents(self, posterior: Posterior) -> Latents:

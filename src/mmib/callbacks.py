@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mmib.modules import Scalar
 
@@ -43,8 +44,20 @@ class IBMonitor(pl.Callback):
             module.log(name, scalar.value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
 
+class SelectedCheckpoint(ModelCheckpoint):
+    """A `ModelCheckpoint` that still knows the best epoch when its run is resumed, in another folder.
+
+    Lightning's own forgets the best score as soon as the folder is another, so that the first resumed epoch would be
+    selected whatever came before it.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
 class PredictionCollector(pl.Callback):
-    """Keeps gold, prediction and scores of each evaluated row, by row, for the files that `report` writes."""
+    """Keeps gold (not when predicting), prediction and scores of each row, by row, for files and summary."""
 
     def __init__(self) -> None:
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
@@ -81,7 +94,24 @@ class PredictionCollector(pl.Callback):
         """Lightning's hook."""
         self._keep("test", outputs)
 
+    def on_predict_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over: prediction reads the test rows."""
+        self.predictions["test"] = {}
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Lightning's hook."""
+        self._keep("test", outputs)
+
     def _keep(self, split: str, outputs: dict[str, Any]) -> None:
-        columns = (outputs[key].tolist() for key in ("rows", "gold", "predicted", "scores"))
-        for row, gold, predicted, scores in zip(*columns, strict=True):
-            self.predictions[split][row] = {"id": row, "gold": gold, "predicted": predicted, "scores": scores}
+        keys = [key for key in ("gold", "predicted", "scores") if key in outputs]
+        columns = (outputs[key].tolist() for key in keys)
+        for row, *values in zip(outputs["rows"].tolist(), *columns, strict=True):
+            self.predictions[split][row] = {"id": row, **dict(zip(keys, values, strict=True))}

@@ -1,8 +1,8 @@
 """What every part of the project agrees on: label sets, typed batches and errors.
 
-Shape legend, used throughout: B posts, L word pieces, R image regions, D latent width, V image feature width,
-C relations. Masks are boolean and True means "attend". An image id names an image within the data set; two rows
-with the same id share their image, and -1 says that the row has none.
+Shape legend, used throughout: B posts, L word pieces, Q positions that the head reads, R image regions, D latent
+width, V image feature width, C relations. Masks are boolean and True means "attend". An image id names an image
+within the data set; two rows with the same id share their image, and -1 says that the row has none.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class PostBatch:
         rows: (B,) position of each row in its split, unique within it.
         input_ids: (B, L) word-piece ids.
         text_mask: (B, L) True on word pieces, special ones included.
+        positions: (B, Q) places in L whose fused states the task's head reads; the others are not fused at all.
         region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
         image_ids: (B,) image id, or -1.
         features: (B, R, V) float features of the regions, zero where masked.
@@ -98,6 +99,7 @@ class PostBatch:
     rows: torch.Tensor
     input_ids: torch.Tensor
     text_mask: torch.Tensor
+    positions: torch.Tensor
     region_mask: torch.Tensor
     image_ids: torch.Tensor
     features: torch.Tensor | None
@@ -116,20 +118,19 @@ class PostBatch:
         return self._map(lambda tensor: tensor.pin_memory())
 
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return type(self)(**{name: value if value is None else function(value) for name, value in values.items()})
+        changed: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            tensor = getattr(self, field.name)
+            changed[field.name] = None if tensor is None else function(tensor)
+        return type(self)(**changed)
 
 
 @dataclass
 class MREBatch(PostBatch):
-    """Rows of relation extraction: a post with two marked entities.
+    """Rows of relation extraction: posts with two marked entities; `positions` are their opening markers, head first.
 
     Attributes:
-        head_index: (B,) position in L of the opening marker of the head entity.
-        tail_index: (B,) position in L of the opening marker of the tail entity.
         relations: (B,) gold class id in `RELATIONS`.
     """
 
-    head_index: torch.Tensor
-    tail_index: torch.Tensor
     relations: torch.Tensor

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib
 import logging
-import pickle
 import shlex
 import sys
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any, cast
 
@@ -74,13 +72,19 @@ class MMIBCommand(LightningCLI):
         for encoder in ("text_encoder", "image_encoder"):
             parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
 
-    def before_instantiate_classes(self) -> None:
-        """Choose the run folder, and refuse a bad checkpoint before anything is loaded."""
-        config = self._own_config()
-        checkpoint = config.get("ckpt_path")
-        task = _task_of(config["model"]["class_path"])
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse a bad checkpoint before Lightning reads hyperparameters from it."""
+        # Not super(): it warns of arguments that are given both here and on the command line, as they always are.
+        self.config = parser.parse_args(args)
+        command = self.config["subcommand"]
+        checkpoint = self.config[command].get("ckpt_path")
         if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
-            check_checkpoint(Path(checkpoint), task)
+            task = _task_of(self.config[command]["model"]["class_path"])
+            check_checkpoint(Path(checkpoint), task, resume=command == "fit")
+
+    def before_instantiate_classes(self) -> None:
+        """Choose the run folder."""
+        config = self._own_config()
         seed = config.get("seed_everything")
         self.run_folder = new_run_folder(Path(config["runs"]), config["name"], seed if type(seed) is int else None)
 
@@ -104,7 +108,7 @@ class MMIBCommand(LightningCLI):
         selected = {
             "split": "val",
             "metric": best.monitor,
-            "value": float(cast(torch.Tensor, best.best_model_score)),
+            "value": None if best.best_model_score is None else float(best.best_model_score),
             "epoch": _epoch_of(Path(best.best_model_path)),
             "checkpoint": best.best_model_path,
         }
@@ -151,8 +155,10 @@ class MMIBCommand(LightningCLI):
         return self.config[self.subcommand]
 
 
-def check_checkpoint(path: Path, task: str) -> None:
+def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
     """Refuse a checkpoint that is missing, damaged, or of another task, without running any code in it.
+
+    With `resume`, one that holds nothing but weights is refused too.
 
     Raises:
         CheckpointError: with what is wrong.
@@ -161,7 +167,8 @@ def check_checkpoint(path: Path, task: str) -> None:
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
+    # A damaged file makes the unpickler fail in any way there is.
+    except Exception as error:
         raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
     found = content.get("mmib_task") if isinstance(content, dict) else None
     if found != task:
@@ -170,6 +177,8 @@ def check_checkpoint(path: Path, task: str) -> None:
             f"{path} was made by {made_by}, this configuration is for {task!r}: "
             "use the config.yaml that lies in the run folder of the checkpoint"
         )
+    if resume and "optimizer_states" not in content:
+        raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
 
 
 def _task_of(class_path: str) -> str:

@@ -57,7 +57,8 @@ class ImageEncoder(nn.Module):
         self.regions = regions
         self.frozen = frozen
         self.encoder = _create(name, weights, pretrained)
-        self.dim: int = self.encoder.num_features
+        # Some networks widen their features once more between pooling and classifier.
+        self.dim: int = self.encoder.num_features if regions == "grid" else self.encoder.head_hidden_size
         data_config = resolve_model_data_config(self.encoder)
         self.input_size: tuple[int, int, int] = data_config["input_size"]
         self.transform: Callable[[Image.Image], Tensor] = create_transform(**data_config, is_training=False)
@@ -73,7 +74,7 @@ class ImageEncoder(nn.Module):
             if self.regions == "crops":
                 return self.encoder.forward_head(features, pre_logits=True)[:, None, :]
             if features.ndim == 4:
-                return features.flatten(2).transpose(1, 2)
+                return self._channels_first(features).flatten(2).transpose(1, 2)
             return features[:, self.encoder.num_prefix_tokens :, :]
 
     def train(self, mode: bool = True) -> ImageEncoder:
@@ -84,13 +85,22 @@ class ImageEncoder(nn.Module):
     @cached_property
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
+        mode = self.training
+        self.eval()  # a pass in training mode would move the batch statistics
         with torch.inference_mode():
             device = next(self.encoder.parameters()).device
             features = self.encoder.forward_features(torch.zeros(1, *self.input_size, device=device))
+        self.train(mode)
         if features.ndim == 4:
-            return features.shape[2], features.shape[3]
+            _, _, rows, columns = self._channels_first(features).shape
+            return rows, columns
         side = math.isqrt(features.shape[1] - self.encoder.num_prefix_tokens)
         return side, side
+
+    def _channels_first(self, features: Tensor) -> Tensor:
+        """A feature map as (N, V, rows, columns); some timm models, Swin among them, give channels last."""
+        channels_last = getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"
+        return features.permute(0, 3, 1, 2) if channels_last else features
 
     def region_boxes(self) -> list[tuple[float, float, float, float]]:
         """Box of each of the G regions inside its picture, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
@@ -108,7 +118,7 @@ class ImageEncoder(nn.Module):
 
 def _create(name: str, weights: str | None, pretrained: bool) -> Any:
     if name.startswith(PREFIX):
-        return _create_packaged(name)
+        return _create_packaged(name, pretrained)
     if weights is not None and not Path(weights).is_file():
         raise EncoderError(f"the image weights {weights!r} do not exist")
     settle_hub_mode()
@@ -123,16 +133,21 @@ def _create(name: str, weights: str | None, pretrained: bool) -> Any:
         raise EncoderError(f"the weights of image encoder {name!r} do not fit it: {error}") from error
     # The hub client fails in many ways of its own; all of them mean the same to the user.
     except Exception as error:
+        if weights is not None:
+            raise EncoderError(f"the image weights {weights!r} cannot be read: {error}") from error
         raise unreachable("image", name, error) from error
 
 
-def _create_packaged(name: str) -> Any:
+def _create_packaged(name: str, pretrained: bool) -> Any:
     """A network whose packaged state dict lines up one to one, in order, with timm's own under other names."""
     path = packaged_file(name)
     architecture = PACKAGED[name].architecture
     if architecture is None:
         raise EncoderError(f"{name} is not an image encoder")
     model: Any = timm.create_model(architecture, pretrained=False)
+    if not pretrained:
+        model.reset_classifier(0)
+        return model
     theirs = torch.load(path, map_location="cpu", weights_only=True)
     ours = model.state_dict()
     shapes = [tuple(tensor.shape) for tensor in theirs.values()]

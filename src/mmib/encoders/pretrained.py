@@ -113,6 +113,11 @@ def unreachable(kind: str, name: str, error: Exception) -> EncoderError:
     """The one sentence for an encoder that neither a local folder nor the hub gave."""
     reason = str(error).strip().splitlines()
     first = reason[0] if reason else type(error).__name__
+    if Path(name).is_dir():
+        return EncoderError(
+            f"{kind} encoder {name!r} could not be loaded from that folder ({type(error).__name__}: {first[:160]}): "
+            "it needs config.json, weights and tokenizer files that belong together."
+        )
     offline = ", ".join(sorted(PACKAGED))
     return EncoderError(
         f"{kind} encoder {name!r} could not be loaded: it is no local folder, it is not in the hub's local cache, "

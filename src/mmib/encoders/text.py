@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
@@ -33,7 +34,6 @@ class WordTokenizer:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **options)
         except (OSError, ValueError) as error:
             raise unreachable("text", folder, error) from error
-        self._tokenizer.backend_tokenizer.encode_special_tokens = True
         self.vocabulary_size = len(self._tokenizer)
         self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
         self.pad_id: int = self._tokenizer.pad_token_id or 0
@@ -49,7 +49,7 @@ class WordTokenizer:
         """For each post, for each of its words, the word-piece ids; an unknown piece stands in for none at all."""
         if not posts:
             return []
-        encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False)
+        encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False, split_special_tokens=True)
         result = []
         for number, words in enumerate(posts):
             pieces: list[list[int]] = [[] for _ in words]
@@ -65,8 +65,8 @@ class TextEncoder(nn.Module):
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.
         pretrained: load the weights; False draws them at random from the configuration.
-        trainable_layers: train only the top layers, this many, and the markers; the embeddings and the layers below
-            stay frozen and in evaluation mode. None trains everything, embeddings included.
+        trainable_layers: train only the top layers, this many; the embeddings, markers included, and the layers below
+            stay frozen and in evaluation mode, and no gradient runs through them. None trains everything, embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
 
     Attributes:
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
         # A local folder must not turn into a question to the hub when a file is missing in it.
         options: dict[str, Any] = {"local_files_only": Path(folder).is_dir()}
         self.encoder = _load(folder, pretrained, dropout, options)
-        self.tokenizer = WordTokenizer(folder, self.encoder.config.max_position_embeddings, **options)
+        self.tokenizer = WordTokenizer(folder, _max_length(self.encoder), **options)
         self.dim: int = self.encoder.config.hidden_size
         embeddings = cast(nn.Embedding, self.encoder.get_input_embeddings())
         self.markers = nn.Embedding(len(MARKERS), embeddings.embedding_dim)
@@ -135,7 +135,7 @@ class TextEncoder(nn.Module):
         trained = {id(p) for layer in list(layers)[depth - trainable_layers :] for p in layer.parameters()}
         lower = list(layers)[: depth - trainable_layers]
         outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]
-        return lower + outside
+        return [*lower, *outside, self.markers]
 
 
 def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:
@@ -147,5 +147,14 @@ def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[st
         if not pretrained:
             return AutoModel.from_config(config, attn_implementation="sdpa")
         return AutoModel.from_pretrained(folder, config=config, attn_implementation="sdpa", **options)
-    except (OSError, ValueError) as error:
+    # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable("text", folder, error) from error
+
+
+def _max_length(encoder: PreTrainedModel) -> int | None:
+    """Longest sequence that has positions; RoBERTa and its kin count theirs from behind the padding id."""
+    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
+    first = getattr(table, "padding_idx", None)
+    return positions if positions is None or first is None else positions - first - 1

@@ -139,8 +139,8 @@ class InfoNCEAlignment(Alignment):
 
     def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
         """See `Alignment.forward`."""
-        projected_text = Latents(self.project_text(text.z), text.mask)
-        projected_image = Latents(self.project_image(image.z), image.mask)
+        projected_text = Latents(at_least_float32(self.project_text(text.z)), text.mask)
+        projected_image = Latents(at_least_float32(self.project_image(image.z)), image.mask)
         with autocast_off(text.z):
             similarity = self.similarity(projected_text, projected_image)
             logits = similarity / self.temperature
@@ -165,8 +165,8 @@ class InfoNCEAlignment(Alignment):
 
 def post_similarity(text: Latents, image: Latents) -> Tensor:
     """(B, B) cosine between the mean of text i and the mean of image j."""
-    text_mean = F.normalize(at_least_float32(text.post_mean()), dim=-1)
-    image_mean = F.normalize(at_least_float32(image.post_mean()), dim=-1)
+    text_mean = F.normalize(text.post_mean(), dim=-1)
+    image_mean = F.normalize(image.post_mean(), dim=-1)
     return text_mean @ image_mean.T
 
 
@@ -175,8 +175,8 @@ def late_similarity(text: Latents, image: Latents) -> Tensor:
 
     0 between two rows of which one has no valid position.
     """
-    tokens = F.normalize(at_least_float32(text.z), dim=-1)
-    regions = F.normalize(at_least_float32(image.z), dim=-1)
+    tokens = F.normalize(text.z, dim=-1)
+    regions = F.normalize(image.z, dim=-1)
     cosines = torch.einsum("ild,jrd->ijlr", tokens, regions)
     lowest = -2.0  # below every cosine, finite so that a fully masked row has finite gradients
     best_region = cosines.masked_fill(~image.mask[None, :, None, :], lowest).amax(dim=3)

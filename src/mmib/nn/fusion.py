@@ -15,8 +15,17 @@ class Fusion(nn.Module, ABC):
     """Base of fusions. Its constructor takes the latent width D first."""
 
     @abstractmethod
-    def forward(self, text: Latents, image: Latents) -> Tensor:
-        """Text latents z (B, L, D) and image latents z (B, R, D) to fused states of the word pieces, (B, L, D)."""
+    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
+        """Fuse.
+
+        Args:
+            queries: (B, Q, D) those of the text latents whose fused states are wanted.
+            text: latents of all word pieces, z (B, L, D).
+            image: latents of the regions, z (B, R, D).
+
+        Returns:
+            (B, Q, D).
+        """
 
 
 class CrossModalFusion(Fusion):
@@ -33,10 +42,10 @@ class CrossModalFusion(Fusion):
         self.image_reads_text = AttentionBlock(dim, heads, dropout)
         self.text_reads_image = AttentionBlock(dim, heads, dropout)
 
-    def forward(self, text: Latents, image: Latents) -> Tensor:
+    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
         """See `Fusion.forward`."""
         grounded = self.image_reads_text(image.z, text.z, text.mask)
-        return self.text_reads_image(text.z, grounded, image.mask)
+        return self.text_reads_image(queries, grounded, image.mask)
 
 
 class LateFusion(Fusion):
@@ -52,7 +61,7 @@ class LateFusion(Fusion):
         self.mix = nn.Sequential(nn.Linear(2 * dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, text: Latents, image: Latents) -> Tensor:
+    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
         """See `Fusion.forward`."""
-        scene = image.post_mean()[:, None, :].expand_as(text.z)
-        return self.norm(text.z + self.mix(torch.cat([text.z, scene], dim=-1)))
+        scene = image.post_mean()[:, None, :].expand_as(queries)
+        return self.norm(queries + self.mix(torch.cat([queries, scene], dim=-1)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 
@@ -20,8 +19,6 @@ class RelationHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * dim, relations)
 
-    def forward(self, states: Tensor, head_index: Tensor, tail_index: Tensor) -> Tensor:
-        """States (B, L, D) and the (B,) positions of the opening markers to logits (B, C)."""
-        rows = torch.arange(len(states), device=states.device)
-        pair = torch.cat([states[rows, head_index], states[rows, tail_index]], dim=-1)
-        return self.classifier(self.dropout(pair))
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, 2, D) states of the opening markers of head and tail to logits (B, C)."""
+        return self.classifier(self.dropout(states.flatten(1)))

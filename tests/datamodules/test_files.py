@@ -1,0 +1,64 @@
+"""Files are whole or not there, and names from data files stay inside their folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.files import atomic_file, inside, write_text
+from mmib.schema import DataError
+
+
+def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "folder" / "x.bin"
+    with atomic_file(target) as file:
+        file.write(b"one")
+        assert not target.exists()
+        file.write(b"two")
+    assert target.read_bytes() == b"onetwo"
+    assert [path.name for path in target.parent.iterdir()] == ["x.bin"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "x.txt"
+    write_text(target, "old")
+    with pytest.raises(error), atomic_file(target) as file:
+        file.write(b"half of the new")
+        raise error
+    assert target.read_text(encoding="utf-8") == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
+    write_text(tmp_path / "x.txt", "é\u2028\r\nλ\n")
+    assert (tmp_path / "x.txt").read_bytes() == "é\u2028\r\nλ\n".encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../b.jpg", "x/../../b.jpg", "/etc/passwd", "sub/../..", "../images-two/a.jpg", "a\0.jpg"]
+)
+def test_a_name_that_climbs_out_is_refused_with_its_place(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"ours_train\.txt:3: the file name .* does not lie inside"):
+        inside(tmp_path / "images", name, "ours_train.txt:3")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "sub/a.jpg", "sub/../a.jpg", "..a.jpg", "a b.jpg"])
+def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
+    assert inside(tmp_path, name, "here").resolve() == (tmp_path / name).resolve()
+
+
+def test_a_link_that_lies_inside_may_lead_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "a.jpg").write_bytes(b"x")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").symlink_to(tmp_path / "disk" / "a.jpg")
+    assert inside(tmp_path / "images", "a.jpg", "here").read_bytes() == b"x"
+
+
+def test_a_relative_folder_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert inside(Path("../x/images"), "a.jpg", "here") == Path("../x/images/a.jpg")
+    with pytest.raises(DataError):
+        inside(Path("images"), "../a.jpg", "here")

@@ -1,0 +1,132 @@
+"""Images from the wild: what can be read becomes RGB as a person sees it, the rest is named as unreadable."""
+
+from __future__ import annotations
+
+import io
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from datamodules import images
+from datamodules.images import UnreadableImageError, read_image
+
+
+def pixels(path: Path) -> np.ndarray:
+    image = read_image(path)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def encoded(image: Image.Image, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def test_cmyk_keeps_its_colours(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), (200, 30, 40)).convert("CMYK").save(tmp_path / "x.jpg", quality=95)
+    assert np.abs(pixels(tmp_path / "x.jpg") - [200, 30, 40]).max() < 12
+
+
+def test_transparency_of_a_palette_becomes_white(tmp_path: Path) -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([255, 0, 0, 0, 0, 255])
+    image.putdata([0, 1])
+    image.save(tmp_path / "x.png", transparency=0)
+    assert pixels(tmp_path / "x.png").tolist() == [[[255, 255, 255], [0, 0, 255]]]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path, mode: str) -> None:
+    colour = (0, 0, 0, 128) if mode == "RGBA" else (0, 128)
+    Image.new(mode, (2, 2), colour).save(tmp_path / "x.png")
+    assert np.abs(pixels(tmp_path / "x.png") - 127).max() <= 1
+
+
+def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    assert pixels(tmp_path / "x.gif")[0, 0].tolist() == [255, 0, 0]
+
+
+def test_a_photograph_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
+    image = Image.new("RGB", (40, 20), "red")
+    image.paste("blue", (0, 0, 20, 20))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned: to be shown rotated clockwise by 90 degrees
+    image.save(tmp_path / "x.png", exif=exif)
+    turned = pixels(tmp_path / "x.png")
+    assert turned.shape == (40, 20, 3)
+    assert turned[5, 10].tolist() == [0, 0, 255]
+    assert turned[35, 10].tolist() == [255, 0, 0]
+
+
+def test_16_bit_greys_are_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "x.png")
+    assert pixels(tmp_path / "x.png")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "RGB", "F"])
+def test_one_pixel_is_an_image(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (1, 1), 1).save(tmp_path / "x.tiff")
+    assert pixels(tmp_path / "x.tiff").shape == (1, 1, 3)
+
+
+def test_the_name_of_a_file_does_not_decide_its_format(tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded(Image.new("RGB", (3, 3), "red"), "PNG"))
+    assert pixels(tmp_path / "x.jpg")[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"not an image", b"<html>404 not found</html>", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(40)],
+    ids=["zero bytes", "text", "error page", "jpeg head", "png head"],
+)
+def test_what_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImageError):
+        read_image(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_a_truncated_file_is_unreadable(tmp_path: Path, file_format: str) -> None:
+    whole = encoded(Image.effect_noise((64, 64), 80), file_format)
+    (tmp_path / "x").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UnreadableImageError):
+        read_image(tmp_path / "x")
+
+
+def test_missing_files_and_folders_are_unreadable(tmp_path: Path) -> None:
+    for path in (tmp_path / "missing.jpg", tmp_path):
+        with pytest.raises(UnreadableImageError):
+            read_image(path)
+
+
+def test_an_absurdly_large_image_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    Image.new("RGB", (11, 10)).save(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match="11 x 10 pixels"):
+        read_image(tmp_path / "x.png")
+
+
+def test_a_damaged_file_raises_no_other_error(tmp_path: Path) -> None:
+    """Pillow's decoders answer damage with errors of many kinds (struct.error and RuntimeError have been seen)."""
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A] = 6, (1, 1)
+    picture = Image.effect_noise((24, 16), 80).convert("RGB")
+    whole = [encoded(picture, file_format, exif=exif) for file_format in ("JPEG", "PNG", "WEBP")]
+    rng = random.Random(0)
+    unreadable = 0
+    for _ in range(600):
+        content = bytearray(rng.choice(whole))
+        for _ in range(6):
+            content[rng.randrange(min(len(content), 120))] = rng.randrange(256)
+        (tmp_path / "x").write_bytes(content)
+        try:
+            read_image(tmp_path / "x")
+        except UnreadableImageError:
+            unreadable += 1
+    assert unreadable > 100

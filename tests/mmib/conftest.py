@@ -1,0 +1,130 @@
+"""One finished run of the whole program, tiny, for every test of what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib.cli import main
+
+EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and what it printed."""
+
+    folder: Path
+    output: str
+    errors: str = ""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.folder / "summary.json").read_text(encoding="utf-8"))
+
+    def predictions(self, split: str) -> list[dict[str, Any]]:
+        lines = (self.folder / "predictions" / f"{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines]
+
+    def checkpoint(self, name: str) -> str:
+        return str(self.folder / "checkpoints" / f"{name}.ckpt")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where tiny runs happen: `experiment` is a configuration of the demo corpus with tiny encoders."""
+
+    root: Path
+    experiment: Path
+
+    def folders(self) -> set[Path]:
+        return set((self.root / "runs").glob("*/*"))
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory, encoder_files: Any) -> Workspace:
+    root = tmp_path_factory.mktemp("workspace")
+    experiment = {
+        "include": ["experiment/mre-demo.yaml"],
+        "name": "tiny",
+        "runs": str(root / "runs"),
+        "wandb": "off",
+        "trainer": {
+            "max_epochs": EPOCHS,
+            "accelerator": "cpu",
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+        },
+        "data": {
+            "init_args": {"root": str(root / "demo"), "cache_dir": str(root / "cache"), "demo": {"size": "tiny"}},
+        },
+        "model": {
+            "init_args": {
+                "beta_text": 0.05,
+                "beta_image": 0.1,
+                "gamma": 0.5,
+                "optimizer": {"lr": 3.0e-3, "text_lr": 3.0e-3},
+                "backbone": {
+                    "init_args": {
+                        "text_encoder": {"init_args": {"name": encoder_files.text, "trainable_layers": None}},
+                        "image_encoder": {"init_args": {"name": "test_resnet", "weights": encoder_files.image}},
+                    }
+                },
+            }
+        },
+    }
+    path = root / "tiny.yaml"
+    path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
+    return Workspace(root, path)
+
+
+@pytest.fixture(scope="session")
+def finished(workspace: Workspace) -> Run:
+    """`mmib fit`, as a person starts it."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the runs inside the test process have
+    command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiment)]
+    done = subprocess.run(command, env=environment, cwd=workspace.root, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (folder,) = workspace.folders()
+    return Run(folder, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def start(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
+    """Runs a trainer command that must succeed, inside the test process."""
+
+    def run(*arguments: str) -> Run:
+        before = workspace.folders()
+        capsys.readouterr()
+        assert main(arguments) == 0
+        output, errors = capsys.readouterr()
+        (folder,) = workspace.folders() - before
+        return Run(folder, output, errors)
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command that must end with exit status 2 and without a traceback; gives its message."""
+
+    def run(*arguments: str) -> str:
+        try:
+            status = main(arguments)
+        except SystemExit as error:  # jsonargparse's own way out
+            status = error.code
+        output, errors = capsys.readouterr()
+        assert status == 2, (output, errors)
+        assert "Traceback" not in output + errors
+        return errors
+
+    return run

@@ -1,0 +1,111 @@
+"""The attention block: masks hide keys, and a query without keys keeps itself."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmib.nn.attention import AttentionBlock
+from mmib.schema import ConfigError
+
+WIDTH = 12
+
+
+def block(dropout: float = 0.0) -> AttentionBlock:
+    return AttentionBlock(WIDTH, heads=3, dropout=dropout)
+
+
+def without_attention(module: AttentionBlock, query: Tensor) -> Tensor:
+    hidden = module.attention_norm(query)
+    return module.feed_forward_norm(hidden + module.feed_forward(hidden))
+
+
+def naive(module: AttentionBlock, query: Tensor, context: Tensor, keys: list[int]) -> Tensor:
+    """One row, (Q, D) and (K, D), with loops over heads and queries, and only the keys that count."""
+    size = WIDTH // module.heads
+    q, k, v = module.query(query), module.key(context), module.value(context)
+    attended = torch.zeros_like(query)
+    for head in range(module.heads):
+        part = slice(head * size, (head + 1) * size)
+        for at in range(len(query)):
+            scores = torch.stack([q[at, part] @ k[key, part] / math.sqrt(size) for key in keys])
+            weights = scores.softmax(dim=0)
+            attended[at, part] = sum(weight * v[key, part] for weight, key in zip(weights, keys, strict=True))
+    hidden = module.attention_norm(query + module.output(attended))
+    return module.feed_forward_norm(hidden + module.feed_forward(hidden))
+
+
+def test_output_is_that_of_a_naive_loop_over_the_unmasked_keys() -> None:
+    """Defect 1: the mask is over keys, not over queries."""
+    module = block()
+    query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
+    mask = torch.tensor([[True, False, True, True, False], [True, True, False, False, False]])
+    output = module(query, context, mask)
+    for row in range(2):
+        expected = naive(module, query[row], context[row], mask[row].nonzero().flatten().tolist())
+        torch.testing.assert_close(output[row], expected)
+
+
+@pytest.mark.parametrize("padding", [1, 4, 30])
+def test_appended_masked_keys_change_nothing_whatever_they_hold(padding: int) -> None:
+    """Defect 1: the padding's content was visible to every token."""
+    module = block()
+    query, context = torch.randn(3, 4, WIDTH), torch.randn(3, 5, WIDTH)
+    mask = torch.rand(3, 5) > 0.3
+    mask[:, 0] = True
+    longer = torch.cat([context, 1e4 * torch.randn(3, padding, WIDTH)], dim=1)
+    longer_mask = torch.cat([mask, torch.zeros(3, padding, dtype=torch.bool)], dim=1)
+    torch.testing.assert_close(module(query, longer, longer_mask), module(query, context, mask))
+
+
+def test_every_unmasked_key_reaches_every_query() -> None:
+    module = block()
+    query, context = torch.randn(1, 4, WIDTH), torch.randn(1, 3, WIDTH, requires_grad=True)
+    output = module(query, context, torch.tensor([[True, True, False]]))
+    for at in range(4):
+        (gradient,) = torch.autograd.grad(output[0, at, 0], context, retain_graph=True)
+        assert gradient[0, :2].abs().min() > 0
+        assert gradient[0, 2].abs().max() == 0
+
+
+def test_query_without_keys_takes_exactly_the_residual_path() -> None:
+    module = block()
+    query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
+    mask = torch.tensor([[False] * 5, [True] * 5])
+    output = module(query, context, mask)
+    assert torch.equal(output[0], without_attention(module, query)[0])
+    assert not torch.allclose(output[1], without_attention(module, query)[1])
+
+
+def test_gradients_stay_finite_where_a_row_has_no_keys() -> None:
+    module = block()
+    query, context = torch.randn(2, 4, WIDTH, requires_grad=True), torch.randn(2, 5, WIDTH, requires_grad=True)
+    module(query, context, torch.zeros(2, 5, dtype=torch.bool)).square().sum().backward()
+    assert query.grad is not None
+    assert query.grad.isfinite().all()
+    assert context.grad is None or not context.grad.any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
+
+
+def test_query_key_and_value_start_as_different_maps() -> None:
+    """Defect 12: three copies of one initialised layer."""
+    module = block()
+    weights = [module.query.weight, module.key.weight, module.value.weight]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        assert not torch.equal(weights[first], weights[second])
+
+
+def test_dropout_acts_in_training_only() -> None:
+    module = block(dropout=0.5)
+    states, mask = torch.randn(2, 4, WIDTH), torch.ones(2, 4, dtype=torch.bool)
+    assert not torch.equal(module(states, states, mask), module(states, states, mask))
+    module.eval()
+    assert torch.equal(module(states, states, mask), module(states, states, mask))
+
+
+def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers() -> None:
+    with pytest.raises(ConfigError, match="5 attention heads do not divide the width 24"):
+        AttentionBlock(24, heads=5)

@@ -1,0 +1,105 @@
+"""Fusions: what the text takes up from the image, and what neither reads."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmib.nn.alignment import Latents
+from mmib.nn.fusion import CrossModalFusion, Fusion, LateFusion
+
+WIDTH = 12
+
+
+def fusions() -> list[Fusion]:
+    return [CrossModalFusion(WIDTH, heads=3, dropout=0.0), LateFusion(WIDTH, dropout=0.0)]
+
+
+def latents(lengths: list[int], width: int = 0) -> Latents:
+    size = max(width, *lengths)
+    mask = torch.arange(size)[None, :] < torch.tensor(lengths)[:, None]
+    return Latents(torch.randn(len(lengths), size, WIDTH), mask)
+
+
+def pad(latents: Latents, count: int) -> Latents:
+    size = len(latents.z)
+    garbage = torch.where(latents.mask[:, :, None], latents.z, 100 * torch.randn(latents.z.shape))
+    return Latents(
+        torch.cat([garbage, 100 * torch.randn(size, count, WIDTH)], dim=1),
+        torch.cat([latents.mask, torch.zeros(size, count, dtype=torch.bool)], dim=1),
+    )
+
+
+@pytest.mark.parametrize("fusion", fusions(), ids=lambda fusion: type(fusion).__name__)
+@pytest.mark.parametrize(("pieces", "regions"), [(1, 0), (0, 1), (5, 3), (30, 10)])
+def test_padding_of_either_side_changes_no_word(fusion: Fusion, pieces: int, regions: int) -> None:
+    """Defects 1, 2 and 24."""
+    text, image = latents([5, 3, 4]), latents([2, 3, 0])
+    padded = fusion(pad(text, pieces).z, pad(text, pieces), pad(image, regions))
+    torch.testing.assert_close(padded[:, :5][text.mask], fusion(text.z, text, image)[text.mask])
+
+
+@pytest.mark.parametrize("fusion", fusions(), ids=lambda fusion: type(fusion).__name__)
+def test_image_reaches_every_word_of_its_own_post_only(fusion: Fusion) -> None:
+    text, image = latents([3, 3]), latents([2, 2])
+    image.z.requires_grad_()
+    output = fusion(text.z, text, image)
+    for at in range(3):
+        (gradient,) = torch.autograd.grad(output[0, at].square().sum(), image.z, retain_graph=True)
+        assert gradient[0].abs().max() > 0
+        assert gradient[1].abs().max() == 0
+
+
+@pytest.mark.parametrize("fusion", fusions(), ids=lambda fusion: type(fusion).__name__)
+def test_post_without_an_image_reads_nothing_of_its_empty_regions(fusion: Fusion) -> None:
+    """Defect 24: missing crops were zero images without a mask."""
+    text, image = latents([4, 2]), latents([0, 0], width=3)
+    first = fusion(text.z, text, image)
+    torch.testing.assert_close(fusion(text.z, text, Latents(100 * torch.randn(image.z.shape), image.mask)), first)
+    assert first.isfinite().all()
+
+
+def test_cross_modal_fusion_without_an_image_is_the_residual_path_on_the_text() -> None:
+    fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
+    text, image = latents([4]), latents([0], width=2)
+    block = fusion.text_reads_image
+    hidden = block.attention_norm(text.z)
+    assert torch.equal(fusion(text.z, text, image), block.feed_forward_norm(hidden + block.feed_forward(hidden)))
+
+
+def test_regions_do_not_read_padded_words() -> None:
+    """Defect 2: image-to-text attention got no mask."""
+    fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
+    text, image = latents([5, 2]), latents([2, 2])
+    text.z.requires_grad_()
+    fusion(text.z, text, image)[text.mask].square().sum().backward()
+    assert text.z.grad is not None
+    assert text.z.grad[1, 2:].abs().max() == 0
+    assert text.z.grad[text.mask].abs().sum(dim=1).min() > 0
+
+
+def test_cross_modal_fusion_is_two_attentions_in_the_order_of_the_paper() -> None:
+    fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
+    text, image = latents([5, 2]), latents([2, 1])
+    grounded = fusion.image_reads_text(image.z, text.z, text.mask)
+    expected = fusion.text_reads_image(text.z, grounded, image.mask)
+    assert torch.equal(fusion(text.z, text, image), expected)
+    swapped = fusion.text_reads_image(text.z, image.z, image.mask)
+    assert not torch.allclose(expected, swapped)
+
+
+def test_gradients_are_finite_without_any_image() -> None:
+    for fusion in fusions():
+        text, image = latents([4, 2]), latents([0, 0], width=1)
+        text.z.requires_grad_()
+        image.z.requires_grad_()
+        fusion(text.z, text, image).square().sum().backward()
+        assert text.z.grad is not None
+        assert text.z.grad.isfinite().all()
+        assert image.z.grad is None or not image.z.grad.any()
+
+
+@pytest.mark.parametrize("fusion", fusions(), ids=lambda fusion: type(fusion).__name__)
+def test_each_query_is_fused_by_itself(fusion: Fusion) -> None:
+    text, image = latents([5, 3]), latents([2, 1])
+    torch.testing.assert_close(fusion(text.z[:, [3, 0]], text, image), fusion(text.z, text, image)[:, [3, 0]])

@@ -1,0 +1,231 @@
+"""The shared backbone: what may and what may not reach its outputs."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+
+from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
+from mmib.nn.fusion import LateFusion
+from mmib.schema import MREBatch
+
+Build = Callable[..., MultimodalIB]
+MakeBatch = Callable[..., MREBatch]
+VARIANTS = {
+    "default": {},
+    "late": {"alignment": partial(InfoNCEAlignment, granularity="late")},
+    "jsd": {"alignment": JSDAlignment},
+    "late-fusion": {"fusion": partial(LateFusion, dropout=0.0)},
+}
+every_variant = pytest.mark.parametrize("variant", VARIANTS)
+
+
+def tensors(output: BackboneOutput, batch: MREBatch) -> dict[str, torch.Tensor]:
+    """Everything of an output that must not depend on padding."""
+    length, regions = batch.text_mask.shape[1], batch.region_mask.shape[1]
+    return {
+        "states": output.states,
+        "text": output.text.mean[:, :length][batch.text_mask],
+        "image": output.image.mean[:, :regions][batch.region_mask],
+        "kl_text": output.text.rate(),
+        "kl_image": output.image.rate(),
+        "alignment": output.alignment.loss,
+        **output.alignment.scalars,
+    }
+
+
+@every_variant
+@pytest.mark.parametrize(("pieces", "regions"), [(0, 0), (1, 0), (0, 1), (7, 3), (40, 11)])
+def test_padding_changes_neither_states_nor_kl_nor_alignment(
+    make_backbone: Build,
+    make_batch: MakeBatch,
+    append_garbage: Callable[..., MREBatch],
+    variant: str,
+    pieces: int,
+    regions: int,
+) -> None:
+    """Defects 1, 2, 5 and 24; (0, 0) replaces what already is padding."""
+    backbone, batch = make_backbone(**VARIANTS[variant]).eval(), make_batch()
+    expected = tensors(backbone(batch), batch)
+    padded = tensors(backbone(append_garbage(batch, pieces, regions)), batch)
+    for name, value in expected.items():
+        torch.testing.assert_close(padded[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@every_variant
+def test_states_are_those_of_the_asked_positions_in_their_order(
+    make_backbone: Build, make_batch: MakeBatch, variant: str
+) -> None:
+    backbone, batch = make_backbone(**VARIANTS[variant]).eval(), make_batch()
+    everywhere = torch.arange(batch.text_mask.shape[1]).repeat(len(batch), 1)
+    asked = torch.tensor([[4, 1, 6], [1, 4, 11], [0, 0, 7], [9, 2, 3]])
+    states = backbone(dataclasses.replace(batch, positions=asked)).states
+    all_states = backbone(dataclasses.replace(batch, positions=everywhere)).states
+    for row, columns in enumerate(asked.tolist()):
+        torch.testing.assert_close(states[row], all_states[row, columns])
+
+
+def test_a_post_reads_nothing_of_its_batch_mates(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone().eval(), make_batch(lengths=(9, 9), regions=(2, 2))
+    alone = dataclasses.replace(
+        batch, **{f.name: v[:1] for f in dataclasses.fields(batch) if (v := getattr(batch, f.name)) is not None}
+    )
+    torch.testing.assert_close(backbone(batch).states[:1], backbone(alone).states)
+
+
+def test_two_evaluation_passes_are_equal_and_use_the_means(make_backbone: Build, make_batch: MakeBatch) -> None:
+    """Defect 6: development scores of relation extraction were one random draw."""
+    backbone, batch = make_backbone(dropout=0.3, text={"dropout": 0.3}).eval(), make_batch()
+    first, second = backbone(batch), backbone(batch)
+    assert torch.equal(first.states, second.states)
+    assert torch.equal(first.alignment.loss, second.alignment.loss)
+
+
+def test_training_passes_differ_by_the_noise_alone(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone().train(), make_batch()
+    first, second = backbone(batch), backbone(batch)
+    assert torch.equal(first.text.mean, second.text.mean)
+    assert not torch.allclose(first.states, second.states)
+    assert not torch.allclose(first.alignment.loss, second.alignment.loss)
+
+
+def test_without_sampling_training_gives_what_evaluation_gives(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone(sampling=False), make_batch()
+    first, second = backbone.train()(batch), backbone.train()(batch)
+    assert torch.equal(first.states, second.states)
+    torch.testing.assert_close(backbone.eval()(batch).states, first.states)
+
+
+def test_noise_follows_the_variance(make_backbone: Build, make_batch: MakeBatch) -> None:
+    """Defect 4: with log_var at its lowest the training pass comes close to the mean's, at 5 it does not."""
+    backbone, batch = make_backbone(), make_batch()
+    distances = []
+    for log_var in (-10.0, 5.0):
+        for posterior in (backbone.text_posterior, backbone.image_posterior):
+            torch.nn.init.constant_(posterior.log_var.bias, log_var)
+        distances.append((backbone.train()(batch).states - backbone.eval()(batch).states).abs().mean().item())
+    assert distances[0] < 0.05 < 10 * distances[0] < distances[1]
+
+
+@every_variant
+def test_batch_without_any_image_works_and_says_so(make_backbone: Build, make_batch: MakeBatch, variant: str) -> None:
+    backbone = make_backbone(**VARIANTS[variant]).train()
+    output = backbone(make_batch(regions=(0, 0, 0, 0)))
+    (output.states.square().sum() + output.alignment.loss + output.image.rate().sum()).backward()
+    assert output.alignment.loss.item() == 0
+    assert output.image.rate().tolist() == [0.0] * backbone.dim
+    assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
+
+
+def test_image_changes_the_states_of_its_post_only(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone().eval(), make_batch()
+    assert batch.features is not None
+    changed = batch.features.clone()
+    changed[0, 0] += torch.randn(changed.shape[-1])
+    before, after = backbone(batch).states, backbone(dataclasses.replace(batch, features=changed)).states
+    assert (after[0] - before[0]).abs().max() > 1e-4
+    torch.testing.assert_close(after[1:], before[1:])
+
+
+def test_boxes_tell_equal_regions_apart(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone().eval(), make_batch()
+    moved = batch.boxes.clone()
+    moved[0, 0] = torch.tensor([0.5, 0.5, 1.0, 1.0])
+    before, after = backbone(batch).states, backbone(dataclasses.replace(batch, boxes=moved)).states
+    assert (after[0] - before[0]).abs().max() > 1e-4
+    torch.testing.assert_close(after[1:], before[1:])
+
+
+def as_features(backbone: MultimodalIB, batch: MREBatch) -> MREBatch:
+    """The same batch with features as a cache would hold them."""
+    assert batch.pixels is not None
+    with torch.no_grad():
+        encoded = copy.deepcopy(backbone.image_encoder).eval()(batch.pixels).flatten(0, 1)
+    features = torch.zeros(*batch.region_mask.shape, encoded.shape[-1])
+    position = 0
+    for row in range(len(batch)):
+        for region in range(int(batch.region_mask[row].sum())):
+            features[row, region] = encoded[position]
+            position += 1
+    assert position == len(encoded)
+    return dataclasses.replace(batch, features=features, pixels=None)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_pixels_and_cached_features_give_the_same(make_backbone: Build, make_batch: MakeBatch, frozen: bool) -> None:
+    backbone, batch = make_backbone(image={"frozen": frozen}).eval(), make_batch(regions=(3, 0, 1, 2), pixels=True)
+    from_pixels, from_features = backbone(batch), backbone(as_features(backbone, batch))
+    torch.testing.assert_close(from_pixels.states, from_features.states)
+    torch.testing.assert_close(from_pixels.alignment.loss, from_features.alignment.loss)
+
+
+def test_grid_pixels_and_cached_features_give_the_same(make_backbone: Build, make_batch: MakeBatch) -> None:
+    """A picture of 64 pixels has a 2 x 2 grid: four regions in a row with an image."""
+    backbone = make_backbone(image={"regions": "grid"}).eval()
+    batch = make_batch(regions=(4, 0, 4, 4), pixels=True)
+    batch = dataclasses.replace(batch, pixels=torch.randn(3, 3, 64, 64))
+    assert backbone.image_encoder(batch.pixels).shape[:2] == (3, 4)
+    torch.testing.assert_close(backbone(batch).states, backbone(as_features(backbone, batch)).states)
+
+
+def test_batch_with_neither_features_nor_pixels_is_refused(make_backbone: Build, make_batch: MakeBatch) -> None:
+    with pytest.raises(ValueError, match="either features or pixels"):
+        make_backbone()(dataclasses.replace(make_batch(), features=None))
+
+
+def train_step(backbone: MultimodalIB, batch: MREBatch) -> None:
+    backbone.train()
+    optimizer = torch.optim.AdamW([p for p in backbone.parameters() if p.requires_grad], lr=0.01)
+    output = backbone(batch)
+    (output.states.square().mean() + output.image.rate().mean() + output.alignment.loss).backward()
+    optimizer.step()
+
+
+def test_frozen_image_encoder_is_bit_identical_after_a_training_step(
+    make_backbone: Build, make_batch: MakeBatch
+) -> None:
+    """Defects 7 and 9: weights and running statistics alike, and no gradient reaches it."""
+    backbone = make_backbone()
+    before = {name: tensor.clone() for name, tensor in backbone.image_encoder.state_dict().items()}
+    assert any(name.endswith("running_mean") for name in before)
+    train_step(backbone, make_batch(pixels=True))
+    after = backbone.image_encoder.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert all(p.grad is None for p in backbone.image_encoder.parameters())
+
+
+def test_unfrozen_image_encoder_changes_in_a_training_step(make_backbone: Build, make_batch: MakeBatch) -> None:
+    """Defect 8."""
+    backbone = make_backbone(image={"frozen": False})
+    before = {name: p.detach().clone() for name, p in backbone.image_encoder.named_parameters()}
+    train_step(backbone, make_batch(pixels=True))
+    changed = [name for name, p in backbone.image_encoder.named_parameters() if not torch.equal(p, before[name])]
+    assert "encoder.conv1.0.weight" in changed  # the very first layer
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in backbone.image_encoder.parameters())
+
+
+def test_works_in_float64_with_float32_features(make_backbone: Build, make_batch: MakeBatch) -> None:
+    output = make_backbone().double()(make_batch())
+    for tensor in (output.states, output.text.kl(), output.image.kl(), output.alignment.loss):
+        assert tensor.dtype == torch.float64
+        assert tensor.isfinite().all()
+
+
+@every_variant
+@pytest.mark.parametrize("pixels", [True, False])
+def test_every_tensor_is_made_on_the_device_of_its_input(
+    make_backbone: Build, make_batch: MakeBatch, variant: str, pixels: bool
+) -> None:
+    """Defect 26: hard-coded devices. A tensor made on the default device, here meta, does not mix with the batch's."""
+    backbone, batch = make_backbone(**VARIANTS[variant]), make_batch(pixels=pixels)
+    with torch.device("meta"):
+        output = backbone(batch)
+        loss = output.states.sum() + output.alignment.loss + output.text.rate().sum() + output.image.rate().sum()
+    loss.backward()
+    assert {value.device.type for value in (output.states, loss, *output.alignment.scalars.values())} == {"cpu"}

@@ -1,0 +1,63 @@
+"""What every part agrees on."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from mmib import schema
+from mmib.schema import MARKERS, NO_RELATION, RELATION_IDS, RELATIONS, MMIBError, MREBatch
+
+
+def test_relations_are_the_23_of_mnre_with_none_first() -> None:
+    assert len(set(RELATIONS)) == len(RELATIONS) == 23
+    assert RELATIONS[0] == NO_RELATION == "None"
+    assert all(RELATIONS[number] == name for name, number in RELATION_IDS.items())
+
+
+def test_every_other_relation_names_the_types_of_its_entities() -> None:
+    types = {name.lower() for name in schema.ENTITY_TYPES}
+    for name in RELATIONS[1:]:
+        _, head, tail, relation = name.split("/")
+        assert {head, tail} <= types
+        assert relation
+
+
+def test_markers_are_four_different_ones() -> None:
+    assert len(set(MARKERS)) == 4
+
+
+def test_every_error_of_the_project_has_one_base() -> None:
+    errors = [kind for _, kind in inspect.getmembers(schema, inspect.isclass) if issubclass(kind, Exception)]
+    assert len(errors) == 5
+    assert all(issubclass(kind, MMIBError) for kind in errors)
+
+
+@pytest.mark.parametrize("pixels", [True, False])
+def test_moving_a_batch_moves_every_tensor_and_keeps_what_is_absent(
+    make_batch: Callable[..., MREBatch], pixels: bool
+) -> None:
+    batch = make_batch(pixels=pixels)
+    moved = batch.to("meta")
+    assert isinstance(moved, MREBatch)
+    for field in dataclasses.fields(batch):
+        before, after = getattr(batch, field.name), getattr(moved, field.name)
+        assert (before is None) == (after is None)
+        assert after is None or (after.device.type == "meta" and after.shape == before.shape)
+    assert (moved.features is None) == pixels
+    assert batch.input_ids.device.type == "cpu"
+
+
+def test_length_of_a_batch_is_its_rows(make_batch: Callable[..., MREBatch]) -> None:
+    assert len(make_batch(lengths=(9, 8, 9), regions=(1, 0, 2))) == 3
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
+def test_pinned_batch_is_page_locked(make_batch: Callable[..., MREBatch]) -> None:
+    batch = make_batch().pin_memory()
+    assert batch.input_ids.is_pinned()
+    assert batch.pixels is None
