@@ -79,7 +79,7 @@ class EncoderFiles:
         """What replaces the encoders of any experiment by these, on the command line."""
         settings = {
             "text_encoder.name": self.text,
-            "text_encoder.trainable_layers": "null",
+            "text_encoder.trainable_layers": str(LAYERS),
             "image_encoder.name": IMAGE_MODEL,
             "image_encoder.weights": self.image,
         }

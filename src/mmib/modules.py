@@ -188,10 +188,12 @@ class ExtractionModule(pl.LightningModule, ABC):
         gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Clip as asked; Lightning refuses to beside a fused optimiser, also where no scaling stands in the way."""
-        if self.trainer.precision == "bf16-mixed" and gradient_clip_val and gradient_clip_algorithm != "value":
-            torch.nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
-        else:
+        if self.trainer.precision != "bf16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            by_value = gradient_clip_algorithm == "value"
+            clip = torch.nn.utils.clip_grad_value_ if by_value else torch.nn.utils.clip_grad_norm_
+            clip(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Name the task, so that a checkpoint of the other one is recognised."""

@@ -20,7 +20,7 @@ from datamodules.files import write_text
 from mmib.callbacks import PredictionCollector
 from mmib.modules import ExtractionModule
 from mmib.runs import WandbUse, make_loggers, new_run_folder
-from mmib.schema import CheckpointError
+from mmib.schema import CheckpointError, MMIBError
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
@@ -82,15 +82,21 @@ class MMIBCommand(LightningCLI):
             task = _task_of(self.config[command]["model"]["class_path"])
             check_checkpoint(Path(checkpoint), task, resume=command == "fit")
 
-    def before_instantiate_classes(self) -> None:
-        """Choose the run folder."""
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""
+        try:
+            super().instantiate_classes()
+        except Exception as error:
+            own = _own_error(error)
+            if own is None:
+                raise
+            raise own from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that writes into the run folder, which is made here: model and data could be built."""
         config = self._own_config()
         seed = config.get("seed_everything")
         self.run_folder = new_run_folder(Path(config["runs"]), config["name"], seed if type(seed) is int else None)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer that writes into the run folder."""
-        config = self._own_config()
         self.collector = PredictionCollector()
         trainer = super().instantiate_trainer(
             default_root_dir=self.run_folder,
@@ -181,6 +187,13 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
         raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
 
 
+def _own_error(error: BaseException | None) -> MMIBError | None:
+    """The error of this project among an exception and its causes."""
+    while error is not None and not isinstance(error, MMIBError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def _task_of(class_path: str) -> str:
     """The task of a model class that a configuration names."""
     module, _, name = class_path.rpartition(".")
@@ -196,5 +209,10 @@ def _quiet_libraries() -> None:
     """Leave standard error to what a user can act on."""
     for name in ("huggingface_hub", "httpx", "timm"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*anonymous setting has no effect.*")
+    for harmless in (
+        ".*does not have many workers.*",  # features come from the cache: there is nothing for workers to do
+        ".*module.s. in eval mode at the start of training.*",  # frozen encoders are meant to be
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+        ".*anonymous setting has no effect.*",
+    ):
+        warnings.filterwarnings("ignore", message=harmless)

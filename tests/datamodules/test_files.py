@@ -24,9 +24,14 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "x.txt"
     write_text(target, "old")
-    with pytest.raises(error), atomic_file(target) as file:
-        file.write(b"half of the new")
-        raise error
+
+    def fail() -> None:
+        with atomic_file(target) as file:
+            file.write(b"half of the new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert target.read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
 

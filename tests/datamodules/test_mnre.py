@@ -45,8 +45,8 @@ def test_a_row_keeps_its_words_spans_and_label(mnre: Any, load: Load) -> None:
 
 def test_rows_are_python_literals_with_everything_that_allows(mnre: Any) -> None:
     mnre.line(
-        "{'token': ['it\\'s', \"d'or\", '\\u00e9', 'a\\\\d', '\U0001f600'], 'h': {'pos': (0, 1)}, 't': {'pos': [4, 5]}, "
-        "'img_id': 'a.jpg', 'relation': 'None', 'extra': None}"
+        "{'token': ['it\\'s', \"d'or\", '\\u00e9', 'a\\\\d', '\U0001f600'], 'h': {'pos': (0, 1)}, "
+        "'t': {'pos': [4, 5]}, 'img_id': 'a.jpg', 'relation': 'None', 'extra': None}"
     )
     (row,) = read_relation_rows(mnre.text("train"))
     assert row.tokens == ["it's", "d'or", "é", "a\\d", "\U0001f600"]

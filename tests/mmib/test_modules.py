@@ -234,8 +234,9 @@ def test_rate_for_parameters_that_do_not_exist_is_refused(
 
 
 @pytest.mark.parametrize("limit", [0.01, 1.0])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_are_clipped_at_the_trainers_limit(
-    make_module: Build, make_batch: MakeBatch, tmp_path: Path, limit: float
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path, limit: float, precision: str
 ) -> None:
     """Defect 30: a limit of 1.0 or less silently did nothing."""
     norms: list[float] = []
@@ -247,7 +248,8 @@ def test_gradients_are_clipped_at_the_trainers_limit(
                 norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
 
     module = make_module(beta_text=100.0)
-    trainer(tmp_path, gradient_clip_val=limit, callbacks=[NormLog()]).fit(module, loaders([make_batch()] * 3))
+    options = {"gradient_clip_val": limit, "precision": precision, "callbacks": [NormLog()]}
+    trainer(tmp_path, **options).fit(module, loaders([make_batch()] * 3))
     assert norms
     assert all(norm == pytest.approx(limit, rel=1e-2) for norm in norms)
 

@@ -118,6 +118,8 @@ class ImageEncoder(nn.Module):
 
 def _create(name: str, weights: str | None, pretrained: bool) -> Any:
     if name.startswith(PREFIX):
+        if weights is not None:
+            raise ConfigError(f"{name} brings its own weights: leave {weights!r} out, or name the timm model they fit")
         return _create_packaged(name, pretrained)
     if weights is not None and not Path(weights).is_file():
         raise EncoderError(f"the image weights {weights!r} do not exist")

@@ -65,8 +65,8 @@ class TextEncoder(nn.Module):
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.
         pretrained: load the weights; False draws them at random from the configuration.
-        trainable_layers: train only the top layers, this many; the embeddings, markers included, and the layers below
-            stay frozen and in evaluation mode, and no gradient runs through them. None trains everything, embeddings included.
+        trainable_layers: train only the top layers, this many; the embeddings, markers included, and the layers
+            below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything, embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
 
     Attributes:
@@ -131,7 +131,10 @@ class TextEncoder(nn.Module):
         depth = self.encoder.config.num_hidden_layers
         if not 0 <= trainable_layers <= depth:
             raise ConfigError(f"trainable_layers is {trainable_layers}: the text encoder has 0 to {depth} layers")
-        layers = next(m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
+        stacks = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        if not stacks:
+            raise ConfigError(f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers out")
+        layers = stacks[0]
         trained = {id(p) for layer in list(layers)[depth - trainable_layers :] for p in layer.parameters()}
         lower = list(layers)[: depth - trainable_layers]
         outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]

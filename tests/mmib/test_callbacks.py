@@ -1,0 +1,110 @@
+"""What callbacks log, keep and remember."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from mmib.callbacks import IBMonitor, PredictionCollector, SelectedCheckpoint
+from mmib.modules import Scalar
+
+
+class Scripted(pl.LightningModule):
+    """Gives the scalars of a script, a step at a time."""
+
+    def __init__(self, script: list[dict[str, Scalar]]) -> None:
+        super().__init__()
+        self.script = script
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+        return {"loss": self.weight.sum(), "scalars": self.script[index]}
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+        return {"scalars": self.script[index]}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+def log(script: list[dict[str, Scalar]], tmp_path: Path) -> dict[str, float]:
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[IBMonitor()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    batches: DataLoader[Any] = DataLoader(torch.zeros(len(script), 1), batch_size=1)  # type: ignore[arg-type]
+    trainer.fit(Scripted(script), batches, batches)
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def test_a_mean_over_batches_counts_what_each_is_a_mean_of(tmp_path: Path) -> None:
+    script = [
+        {"task": Scalar(1.0, 2), "ib/kl_image": Scalar(10.0, 1), "align/loss": Scalar(5.0, 0)},
+        {"task": Scalar(4.0, 1), "ib/kl_image": Scalar(2.0, 3), "align/loss": Scalar(3.0, torch.tensor(4))},
+    ]
+    logged = log(script, tmp_path)
+    assert logged["train/task"] == logged["val/task"] == pytest.approx(2.0)
+    assert logged["ib/kl_image"] == logged["val/ib/kl_image"] == pytest.approx(4.0)
+    assert logged["align/loss"] == pytest.approx(3.0), "a batch without anchors has no say"
+
+
+def test_an_epoch_without_any_anchor_logs_no_alignment(tmp_path: Path) -> None:
+    logged = log([{"task": Scalar(1.0, 2), "align/loss": Scalar(0.0, 0)}], tmp_path)
+    assert "align/loss" not in logged
+    assert "train/task" in logged
+
+
+def outputs(rows: list[int], predicted: list[int], gold: list[int] | None = None) -> dict[str, torch.Tensor]:
+    columns = {"rows": rows, "predicted": predicted, **({} if gold is None else {"gold": gold})}
+    return {**{key: torch.tensor(values) for key, values in columns.items()}, "scores": torch.eye(len(rows))}
+
+
+def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
+    collector, nothing = PredictionCollector(), SimpleNamespace()
+    for value in (1, 2):
+        collector.on_validation_epoch_start(nothing, nothing)  # type: ignore[arg-type]
+        for rows in ([3, 0], [1]):
+            kept = outputs(rows, [value] * len(rows), [7] * len(rows))
+            collector.on_validation_batch_end(nothing, nothing, kept, None, 0)  # type: ignore[arg-type]
+    collector.on_test_epoch_start(nothing, nothing)  # type: ignore[arg-type]
+    collector.on_test_batch_end(nothing, nothing, outputs([0], [5], [6]), None, 0)  # type: ignore[arg-type]
+    assert sorted(collector.predictions["val"]) == [0, 1, 3]
+    assert {record["predicted"] for record in collector.predictions["val"].values()} == {2}
+    assert collector.predictions["val"][0] == {"id": 0, "gold": 7, "predicted": 2, "scores": [0.0, 1.0]}
+    assert collector.predictions["test"] == {0: {"id": 0, "gold": 6, "predicted": 5, "scores": [1.0]}}
+
+
+def test_predictions_without_gold_are_kept_too() -> None:
+    collector, nothing = PredictionCollector(), SimpleNamespace()
+    collector.on_predict_epoch_start(nothing, nothing)  # type: ignore[arg-type]
+    collector.on_predict_batch_end(nothing, nothing, outputs([4], [5]), None, 0)  # type: ignore[arg-type]
+    assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
+
+
+def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
+    before, after = (
+        SelectedCheckpoint(dirpath=tmp_path / name, monitor="val/f1", mode="max") for name in ("one", "two")
+    )
+    before.best_model_score = torch.tensor(0.8)
+    before.best_model_path = str(tmp_path / "one" / "best.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.8)}
+    before.kth_best_model_path, before.kth_value = before.best_model_path, torch.tensor(0.8)
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_path == before.best_model_path
+    assert after.best_model_score == before.best_model_score
+    assert after.dirpath == str(tmp_path / "two")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision))
+    assert not after.check_monitor_top_k(trainer, torch.tensor(0.7)), "a worse epoch is not selected"
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.9))

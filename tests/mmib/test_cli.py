@@ -1,0 +1,258 @@
+"""The command `mmib`: what it starts, what it refuses, and that it does so in one message."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib import cli
+from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, expand_configs, main
+from mmib.schema import ConfigError
+
+Refused = Callable[..., str]
+
+
+def write(path: Path, content: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def expanded(*names: str) -> list[str]:
+    """The files that a command line's configurations stand for, in order, by name."""
+    arguments = expand_configs([part for name in names for part in ("--config", name)])
+    assert arguments[::2] == ["--config"] * (len(arguments) // 2)
+    return [Path(path).name for path in arguments[1::2]]
+
+
+# Help
+
+
+def test_help_imports_no_torch() -> None:
+    script = (
+        "import sys; from mmib.cli import main; status = main(['--help']); "
+        "heavy = {'torch', 'pytorch_lightning', 'transformers', 'timm', 'wandb', 'numpy'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else status)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for command in (*TRAINER_COMMANDS, *OTHER_COMMANDS):
+        assert f"\n  {command} " in done.stdout
+    for experiment in ("mre-demo", "mre-mnre-offline", "mre-mnre-published"):
+        assert f"\n  {experiment}\n" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
+def test_without_a_command_the_usage_is_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith("usage: mmib COMMAND")
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "0.1.0\n"
+
+
+def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_dispatch", interrupt)
+    assert main(["fit"]) == 130
+    assert capsys.readouterr().err == "mmib: interrupted\n"
+
+
+# Includes
+
+
+def test_an_experiment_is_its_includes_and_then_itself() -> None:
+    files = expanded("mre-demo")
+    assert files[-1] == "mre-demo.yaml"
+    assert files[0] == "base.yaml"
+
+
+def test_a_name_a_shipped_path_and_a_path_of_ones_own_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.yaml", {"include": ["base.yaml"], "name": "mine"})
+    assert expanded("mine.yaml") == ["base.yaml", "mine.yaml"]
+    assert expanded("experiment/mre-demo.yaml") == expanded("mre-demo")
+    spelled = expand_configs(["fit", "-c", "mine.yaml", "--x=1", "--config=mine.yaml", "y"])
+    assert [Path(part).name for part in spelled] == [
+        *("fit", "--config", "base.yaml", "--config", "mine.yaml", "--x=1"),
+        *("--config", "base.yaml", "--config", "mine.yaml", "y"),
+    ]
+
+
+def test_includes_are_found_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    write(tmp_path / "parts" / "a.yaml", {"include": ["b.yaml"]})
+    write(tmp_path / "parts" / "b.yaml", "")
+    outer = write(tmp_path / "outer.yaml", {"include": ["parts/a.yaml"]})
+    assert expanded(outer) == ["b.yaml", "a.yaml", "outer.yaml"]
+
+
+def test_a_file_that_two_others_include_is_no_cycle(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "")
+    for name in ("left", "right"):
+        write(tmp_path / f"{name}.yaml", {"include": ["base.yaml"]})
+    top = write(tmp_path / "top.yaml", {"include": ["left.yaml", "right.yaml"]})
+    assert expanded(top) == ["base.yaml", "left.yaml", "base.yaml", "right.yaml", "top.yaml"]
+
+
+@pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> None:
+    for name, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+        write(tmp_path / f"{name}.yaml", {"include": [f"{following}.yaml"]})
+    with pytest.raises(ConfigError, match=r"a\.yaml includes itself, by way of") as error:
+        expand_configs(["--config", str(tmp_path / "a.yaml")])
+    assert all(f"{name}.yaml" in str(error.value) for name in cycle)
+
+
+# What is refused before anything is imported
+
+
+def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None:
+    assert refused("train") == (
+        "mmib: the command 'train' is unknown: choose from fit, validate, test, predict, demo-data\n"
+    )
+
+
+def test_an_unknown_experiment_is_refused_with_the_choice(refused: Refused) -> None:
+    message = refused("fit", "--config", "mre-demmo")
+    assert message.startswith("mmib: there is no configuration file 'mre-demmo': give a path, or one of")
+    assert "mre-demo, mre-mnre-offline, mre-mnre-published" in message
+    assert message.count("\n") == 1
+
+
+def test_a_config_option_without_a_file_is_refused(refused: Refused) -> None:
+    assert "there is no configuration file ''" in refused("fit", "--config")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: [1, 2", "is not valid YAML"),
+        ("a: b: c", "is not valid YAML"),
+        ("model:\n\t- x", "is not valid YAML"),
+        ("- a\n- b", "holds a list: a configuration is a mapping"),
+        ("just text", "holds a str: a configuration is a mapping"),
+        ("modle: {}\n", "the top-level key 'modle' is unknown: choose from"),
+        ("include: base.yaml\n", "'include' must be a list of configuration files"),
+        ("include: [nowhere.yaml]\n", "there is no configuration file 'nowhere.yaml'"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:
+    error = refused("fit", "--config", write(tmp_path / "mine.yaml", content))
+    assert message in error
+    assert error.count("\n") == 1
+    assert "mine.yaml" in error or "nowhere.yaml" in error
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"name: caf\xe9\n")
+    assert "mine.yaml is not valid YAML" in refused("fit", "--config", str(tmp_path / "mine.yaml"))
+
+
+# What the parser refuses
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"trainer": {"max_epoch": 3}}, "max_epoch"),
+        ({"data": {"init_args": {"batchsize": 4}}}, "batchsize"),
+        ({"model": {"init_args": {"betta": 1.0}}}, "betta"),
+        ({"model": {"init_args": {"optimizer": {"learning_rate": 1.0}}}}, "learning_rate"),
+        ({"model": {"init_args": {"backbone": {"init_args": {"text_encoder": {"init_args": {"nam": 1}}}}}}}, "nam"),
+        ({"trainer": {"max_epochs": "many"}}, "max_epochs"),
+        ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "NoSuchModule"),
+        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "datamodules.nowhere"),
+        ({"wandb": "perhaps"}, "wandb"),
+    ],
+)
+def test_an_unknown_key_or_value_is_named(
+    refused: Refused, workspace: Any, tmp_path: Path, changed: Any, key: str
+) -> None:
+    path = write(tmp_path / "mine.yaml", {"include": [str(workspace.experiment)], **changed})
+    before = workspace.folders()
+    assert key in refused("fit", "--config", path)
+    assert workspace.folders() == before
+
+
+@pytest.mark.parametrize(
+    "option", ["--model.gama=1", "--data.bach_size=4", "--trainer.epochs=3", "--no-such-option", "stray"]
+)
+def test_an_unknown_option_is_named(refused: Refused, workspace: Any, option: str) -> None:
+    assert option.lstrip("-").split("=")[0].rsplit(".", maxsplit=1)[-1] in refused(
+        "fit", "--config", str(workspace.experiment), option
+    )
+
+
+def test_a_command_without_any_configuration_says_what_is_missing(refused: Refused) -> None:
+    assert "model" in refused("fit")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--model.gamma", "-1"], "gamma is -1.0: the weight of a loss term cannot be negative"),
+        (["--model.optimizer.warmup", "2"], "optimizer.warmup is 2.0: it is a share"),
+        (["--data.max_length", "1000"], "max_length is 1000: the text encoder takes 200 word pieces at most"),
+        (["--model.backbone.image_encoder.weights", "/nowhere.pth"], "the image weights '/nowhere.pth' do not exist"),
+        (["--model.backbone.image_encoder.name", "resnet_50"], "timm has no image model 'resnet_50'"),
+        (["--data.demo.size", "huge"], "demo corpus: unknown size 'huge'"),
+        (["--runs", "/dev/null"], "cannot be made"),
+    ],
+)
+def test_a_setting_that_cannot_work_is_one_message(
+    refused: Refused, workspace: Any, options: list[str], message: str
+) -> None:
+    before = workspace.folders()
+    error = refused("fit", "--config", str(workspace.experiment), *options)
+    assert message in error.splitlines()[-1]
+    assert workspace.folders() == before
+
+
+# The model hub
+
+
+def test_the_published_settings_fail_only_at_the_hub_with_one_clear_sentence(tmp_path: Path) -> None:
+    environment = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", "mre-mnre-published", "--wandb", "off"]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    message = next(line for line in done.stderr.splitlines() if line.startswith("mmib: "))
+    for part in ("text encoder 'bert-base-uncased' could not be loaded", "no local folder", "local cache", "model hub"):
+        assert part in message
+    for way_out in ("Give a local folder", "fill the cache", "offline encoder (pip:efficientnet-lite0, pip:minilm-l6)"):
+        assert way_out in message
+
+
+# The demo corpus
+
+
+def test_the_demo_corpus_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["demo-data", str(tmp_path / "demo"), "--size", "tiny", "--seed", "4"]
+    assert main(arguments) == 0
+    first = capsys.readouterr().out
+    assert first.startswith(f"{tmp_path / 'demo'}: written\n")
+    assert first.count("best possible F1: text 0.") == 6
+    assert main(arguments) == 0
+    assert capsys.readouterr().out.startswith(f"{tmp_path / 'demo'}: there already\n")
+
+
+def test_demo_settings_that_cannot_be_are_refused(refused: Refused, tmp_path: Path) -> None:
+    assert "unknown size 'huge'" in refused("demo-data", str(tmp_path / "demo"), "--size", "huge")
+    assert "noise is a share from 0 to 1, not 2.0" in refused("demo-data", str(tmp_path / "demo"), "--noise", "2")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").touch()
+    assert "holds something that is no demo corpus" in refused("demo-data", str(tmp_path / "full"))
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]

@@ -1,0 +1,159 @@
+"""Every run has a folder of its own, and no run depends on W&B."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
+
+from mmib import runs
+from mmib.runs import make_loggers, new_run_folder
+from mmib.schema import ConfigError
+
+STAMP = "2026-01-02_03-04-05"
+
+
+@pytest.fixture
+def same_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs.time, "strftime", lambda _: STAMP)
+
+
+def test_a_folder_is_named_by_experiment_time_and_seed(tmp_path: Path) -> None:
+    folder = new_run_folder(tmp_path / "runs", "mre-demo", 3)
+    assert folder.is_dir()
+    assert folder.parent == tmp_path / "runs" / "mre-demo"
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", folder.name)
+    assert abs(time.mktime(time.strptime(folder.name[:19], "%Y-%m-%d_%H-%M-%S")) - time.time()) < 60
+
+
+def test_seed_0_is_a_seed_and_none_is_none(tmp_path: Path, same_second: None) -> None:
+    assert new_run_folder(tmp_path, "x", 0).name == f"{STAMP}-seed0"
+    assert new_run_folder(tmp_path, "x", None).name == STAMP
+
+
+def test_two_runs_of_one_second_have_two_folders(tmp_path: Path, same_second: None) -> None:
+    names = [new_run_folder(tmp_path, "x", 1).name for _ in range(3)]
+    assert names == [f"{STAMP}-seed1", f"{STAMP}-seed1-2", f"{STAMP}-seed1-3"]
+
+
+def test_runs_that_start_together_never_share_a_folder(tmp_path: Path, same_second: None) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: new_run_folder(tmp_path, "x", 1), range(40)))
+    assert len(set(folders)) == 40
+
+
+def test_a_place_where_nothing_can_be_made_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"the run folder .* cannot be made: .*; choose another with --runs"):
+        new_run_folder(tmp_path / "file", "x", 1)
+
+
+# W&B
+
+
+class FakeWandb:
+    """Stands in for WandbLogger: records how it was started, and fails where it is told to."""
+
+    def __init__(self, failing: tuple[bool, ...]) -> None:
+        self.failing = failing
+        self.started: list[bool] = []
+
+    def __call__(self, **options: Any) -> Any:
+        self.started.append(options["offline"])
+        if options["offline"] in self.failing:
+            raise RuntimeError("the network is down")
+        return self
+
+    @property
+    def experiment(self) -> Any:
+        return self
+
+    def define_metric(self, *_: str, **__: str) -> None:
+        pass
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeWandb]:
+    def make(*failing: bool) -> FakeWandb:
+        wandb = FakeWandb(failing)
+        monkeypatch.setattr(runs, "WandbLogger", wandb)
+        return wandb
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setattr(runs.netrc, "netrc", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    return make
+
+
+def test_the_csv_log_is_always_there(tmp_path: Path, fake: Callable[..., FakeWandb]) -> None:
+    wandb = fake()
+    (logger,) = make_loggers(tmp_path, "x", "off")
+    assert isinstance(logger, CSVLogger)
+    assert Path(logger.log_dir) == tmp_path
+    assert wandb.started == []
+
+
+@pytest.mark.parametrize("use", ["auto", "offline"])
+def test_without_a_key_wandb_runs_offline(tmp_path: Path, fake: Callable[..., FakeWandb], use: Any) -> None:
+    wandb = fake()
+    assert make_loggers(tmp_path, "x", use)[1] is wandb
+    assert wandb.started == [True]
+
+
+def test_a_key_in_the_environment_puts_it_online(
+    tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = fake()
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    make_loggers(tmp_path, "x", "auto")
+    assert wandb.started == [False]
+    make_loggers(tmp_path, "x", "offline")
+    assert wandb.started == [False, True]
+
+
+def test_a_key_in_the_netrc_file_puts_it_online(
+    tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = fake()
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "WandbLogger", wandb)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for content, online in (("machine api.wandb.ai login user password key", True), ("nonsense", False), ("", False)):
+        (tmp_path / ".netrc").write_text(content)
+        (tmp_path / ".netrc").chmod(0o600)
+        make_loggers(tmp_path, "x", "auto")
+        assert wandb.started.pop() is not online
+
+
+def test_wandb_that_cannot_go_online_goes_offline(
+    tmp_path: Path, fake: Callable[..., FakeWandb], caplog: pytest.LogCaptureFixture
+) -> None:
+    wandb = fake(False)
+    assert make_loggers(tmp_path, "x", "online")[1] is wandb
+    assert wandb.started == [False, True]
+    assert "W&B could not be started online (the network is down)" in caplog.text
+
+
+def test_wandb_that_cannot_start_at_all_never_fails_a_run(
+    tmp_path: Path, fake: Callable[..., FakeWandb], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake(False, True)
+    assert [type(logger) for logger in make_loggers(tmp_path, "x", "online")] == [CSVLogger]
+    assert "W&B could not be started offline" in caplog.text
+
+
+def test_an_offline_wandb_run_is_written_below_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = new_run_folder(tmp_path / "runs", "x", 1)
+    _, logger = make_loggers(folder, "x", "offline")
+    assert isinstance(logger, WandbLogger)
+    logger.log_metrics({"val/f1": 0.5}, step=1)
+    logger.experiment.finish()
+    assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]

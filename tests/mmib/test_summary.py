@@ -1,0 +1,159 @@
+"""The table, the summary and the prediction files say what the predictions are."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sklearn.metrics import precision_recall_fscore_support
+
+from mmib import summary as summary_module
+from mmib.schema import RELATION_IDS, RELATIONS
+from mmib.summary import describe_results, print_summary, score, versions, write_predictions, write_summary
+
+PARENT, PEER, NONE = "/per/per/parent", "/per/per/peer", "None"
+
+
+def records(*pairs: tuple[str, str]) -> dict[int, dict[str, Any]]:
+    """Prediction records by row, of (gold, predicted) names."""
+    return {
+        row: {"id": row, "gold": RELATION_IDS[gold], "predicted": RELATION_IDS[predicted], "scores": [0.1234567] * 23}
+        for row, (gold, predicted) in enumerate(pairs)
+    }
+
+
+MIXED = records((PARENT, PARENT), (PARENT, PEER), (PEER, NONE), (NONE, NONE), (NONE, PEER), (PEER, PEER))
+
+
+def test_scores_count_every_relation_but_none() -> None:
+    gold, predicted = zip(*((record["gold"], record["predicted"]) for record in MIXED.values()), strict=True)
+    labels = [number for number, name in enumerate(RELATIONS) if name != NONE]
+    precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, average="micro")
+    expected = {"precision": precision, "recall": recall, "f1": f1, "accuracy": 3 / 6}
+    assert score(list(MIXED.values())) == pytest.approx(expected)
+    assert (precision, recall) == (0.5, 0.5)
+
+
+def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
+    shuffled = {row: MIXED[row] for row in (3, 0, 5, 1, 4, 2)}
+    write_predictions(tmp_path, {"val": shuffled})
+    lines = [json.loads(line) for line in (tmp_path / "predictions" / "val.jsonl").read_text().splitlines()]
+    assert [line["id"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert (lines[1]["gold"], lines[1]["predicted"]) == (PARENT, PEER)
+    assert lines[0]["scores"] == [0.123457] * 23
+
+
+def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
+    write_predictions(tmp_path, {"test": {0: {"id": 0, "predicted": 0, "scores": [1.0]}}})
+    assert json.loads((tmp_path / "predictions" / "test.jsonl").read_text()) == {
+        "id": 0,
+        "predicted": NONE,
+        "scores": [1.0],
+    }
+
+
+def test_a_data_set_without_ceilings_has_none_in_its_summary(tmp_path: Path) -> None:
+    module: Any = SimpleNamespace(root=tmp_path)
+    described = describe_results(module, {"val": MIXED})
+    assert described == {"val": score(list(MIXED.values())), "test": None}
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A data module of a corpus with two levels and known ceilings."""
+    levels = {"val": ["easy"] * 6, "test": ["easy", "easy", "hard", "hard", "hard", "hard"]}
+
+    def ceilings(_: Path, split: str) -> dict[str, Any]:
+        shift = 0.0 if split == "test" else 0.1
+        parts = {
+            level: {"rows": levels[split].count(level), "ceiling": {"text": text + shift, "multimodal": 0.9}}
+            for level, text in (("easy", 0.3), ("hard", 0.2))
+        }
+        return {"text": 0.25 + shift, "multimodal": 0.95, "levels": parts}
+
+    monkeypatch.setattr(summary_module, "read_ceilings", ceilings)
+    monkeypatch.setattr(summary_module, "read_levels", lambda _, split: levels[split])
+    return SimpleNamespace(root=Path("demo"))
+
+
+def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
+    described = describe_results(demo, {"val": MIXED, "test": MIXED})
+    assert described["ceiling"] == {"split": "test", "text": 0.25, "multimodal": 0.95}
+    easy, hard = described["levels"]["easy"], described["levels"]["hard"]
+    assert easy["test"] == score([MIXED[0], MIXED[1]])
+    assert hard["test"] == score([MIXED[row] for row in (2, 3, 4, 5)])
+    assert easy["val"] == described["val"]
+    assert hard["val"] is None
+    assert (easy["rows"], hard["rows"]) == (2, 4)
+    assert hard["ceiling"] == {"text": 0.2, "multimodal": 0.9}
+
+
+def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
+    described = describe_results(demo, {"val": MIXED})
+    assert described["ceiling"] == {"split": "val", "text": 0.35, "multimodal": 0.95}
+    assert described["test"] is None
+    assert described["levels"]["easy"]["test"] is None
+
+
+def printed(described: dict[str, Any]) -> str:
+    summary = {
+        "task": "mre",
+        "corpus": "x",
+        "seed": 1,
+        "images": {"val": "1 of 2 images, 3 of 6 rows"},
+        "selected": None,
+        **described,
+    }
+    text = io.StringIO()
+    print_summary(summary, Path("runs/x/1"), Console(file=text, width=160))
+    return text.getvalue()
+
+
+def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
+    text = printed(describe_results(demo, {"val": MIXED, "test": MIXED}))
+    rows = {
+        cells[0]: cells[1:]
+        for cells in ([cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines())
+        if line_of_scores(cells)
+    }
+    assert rows["test"] == ["50.0", "50.0", "50.0", "50.0", "25.0", "95.0"]
+    assert rows["test, easy"][4:] == ["30.0", "90.0"]
+    assert rows["test, hard"][4:] == ["20.0", "90.0"]
+    assert rows["val"][4:] == ["", ""]
+    assert "val, hard" not in rows
+
+
+def line_of_scores(cells: list[str]) -> bool:
+    return cells[0].startswith(("val", "test")) and len(cells) > 4
+
+
+def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
+    module: Any = SimpleNamespace(root=tmp_path)
+    text = printed(describe_results(module, {"val": MIXED}))
+    assert "test: no test split was scored" in text
+    assert "val: 1 of 2 images, 3 of 6 rows" in text
+    assert "best with text" not in text
+    assert text.splitlines()[-1] == "summary: runs/x/1/summary.json"
+
+
+def test_a_long_path_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 200)
+    text = io.StringIO()
+    summary: dict[str, Any] = {"task": "mre", "corpus": "[bold]x", "seed": 1, "images": {}, "selected": None}
+    print_summary({**summary, "val": None, "test": None}, folder, Console(file=text, width=80, soft_wrap=True))
+    assert text.getvalue().splitlines()[-1] == f"summary: {folder / 'summary.json'}"
+
+
+def test_the_summary_file_is_json_and_whole(tmp_path: Path) -> None:
+    write_summary(tmp_path, {"val": {"f1": 0.5}, "test": None})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"val": {"f1": 0.5}, "test": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_versions_are_those_that_decide_results() -> None:
+    assert set(versions()) >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}

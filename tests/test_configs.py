@@ -1,0 +1,166 @@
+"""Every shipped configuration parses, prints, and builds what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from mmib import training
+from mmib.cli import main, shipped_experiments
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.modules import MREModule
+from mmib.nn.alignment import JSDAlignment
+from mmib.nn.fusion import LateFusion
+from mmib.optim import parameter_groups
+
+CONFIGS = shipped_experiments()[0].parents[1]
+EXPERIMENTS = [path.stem for path in shipped_experiments()]
+
+Build = Callable[..., training.MMIBCommand]
+
+
+@pytest.fixture
+def composed(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
+    """The configuration that `--print_config` shows."""
+
+    def compose(experiment: str) -> Any:
+        with pytest.raises(SystemExit) as leave:
+            main(["fit", "--config", experiment, "--print_config"])
+        assert not leave.value.code
+        return yaml.safe_load(capsys.readouterr().out)
+
+    return compose
+
+
+@pytest.fixture
+def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder_files: Any) -> Build:
+    """Builds all that an experiment names, with tiny encoders, and runs nothing."""
+    built: list[training.MMIBCommand] = []
+    monkeypatch.setattr(training.MMIBCommand, "_run_subcommand", lambda command, _: built.append(command))
+    monkeypatch.chdir(tmp_path)
+
+    def instantiate(experiment: str, *options: str) -> training.MMIBCommand:
+        places = ["--runs", str(tmp_path / "runs"), "--wandb", "off", "--trainer.accelerator", "cpu"]
+        assert main(["fit", "--config", experiment, *encoder_files.options(), *places, *options]) == 0
+        return built.pop()
+
+    return instantiate
+
+
+def includes(path: Path) -> set[Path]:
+    names = yaml.safe_load(path.read_text(encoding="utf-8")).get("include", [])
+    files = {CONFIGS / name for name in names}
+    return files.union(*(includes(file) for file in files))
+
+
+def test_there_is_an_experiment_for_the_demo_for_real_text_and_for_the_published_settings() -> None:
+    assert {"mre-demo", "mre-mnre-offline", "mre-mnre-published"} <= set(EXPERIMENTS)
+
+
+def test_every_piece_belongs_to_an_experiment() -> None:
+    experiments = set(shipped_experiments())
+    used = set().union(*(includes(path) for path in experiments))
+    assert set(CONFIGS.rglob("*.yaml")) == experiments | used
+
+
+@pytest.mark.parametrize("path", shipped_experiments(), ids=lambda path: path.stem)
+def test_an_experiment_bears_its_own_name_and_says_what_it_is(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    assert yaml.safe_load(text)["name"] == path.stem
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_prints_as_one_configuration(experiment: str, composed: Callable[[str], Any]) -> None:
+    config = composed(experiment)
+    assert config["name"] == experiment
+    assert config["seed_everything"] == 1
+    monitors = [callback.get("init_args", {}).get("monitor") for callback in config["trainer"]["callbacks"]]
+    assert monitors[0] == "val/f1", "checkpoints are chosen on validation"
+    assert not any(monitor and monitor.startswith("test") for monitor in monitors)
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_builds(experiment: str, build: Build) -> None:
+    command = build(experiment)
+    model: Any = command.model
+    assert isinstance(model, MREModule)
+    assert isinstance(model.backbone.text_encoder, TextEncoder)
+    assert isinstance(model.backbone.image_encoder, ImageEncoder)
+    assert command.datamodule.tokenizer is model.backbone.text_encoder.tokenizer
+    assert command.datamodule.image_encoder is model.backbone.image_encoder
+    checkpoint = command.trainer.checkpoint_callback
+    assert isinstance(checkpoint, ModelCheckpoint)
+    assert (checkpoint.monitor, checkpoint.mode) == ("val/f1", "max")
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_the_optimiser_of_an_experiment_claims_every_parameter_once(experiment: str, build: Build) -> None:
+    model: Any = build(experiment).model
+    settings = model.optimizer
+    rates = {r"^backbone\.text_encoder\.": settings.text_lr, ".": settings.lr}
+    groups: Any = parameter_groups(model.named_parameters(), rates, settings.weight_decay)
+    claimed = [id(parameter) for group in groups for parameter in group["params"]]
+    trainable = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
+    assert len(claimed) == len(set(claimed))
+    assert set(claimed) == set(trainable)
+
+
+def test_the_published_settings_are_those_of_the_released_code(composed: Callable[[str], Any]) -> None:
+    config = composed("mre-mnre-published")
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    parts = model["backbone"]["init_args"]
+    assert parts["text_encoder"]["init_args"]["name"] == "bert-base-uncased"
+    assert parts["image_encoder"]["init_args"]["name"] == "resnet50"
+    assert parts["image_encoder"]["init_args"]["frozen"] is True
+    optimizer = model["optimizer"]
+    assert [optimizer[key] for key in ("lr", "text_lr", "weight_decay", "warmup")] == [3e-5, 3e-5, 0.01, 0.03]
+    assert (data["batch_size"], data["max_length"], data["max_crops"]) == (8, 80, 3)
+    assert config["trainer"]["max_epochs"] == 30
+    assert parts["alignment"]["class_path"].endswith(JSDAlignment.__name__)
+    assert data["max_missing_images"] == 0.05
+
+
+@pytest.mark.parametrize("experiment", ["mre-demo", "mre-mnre-offline"])
+def test_offline_experiments_ask_no_hub(experiment: str, composed: Callable[[str], Any]) -> None:
+    parts = composed(experiment)["model"]["init_args"]["backbone"]["init_args"]
+    names = [parts[encoder]["init_args"]["name"] for encoder in ("text_encoder", "image_encoder")]
+    assert names == ["pip:minilm-l6", "pip:efficientnet-lite0"]
+
+
+def test_the_late_fusion_baseline_sees_whole_images_and_nothing_else(build: Build) -> None:
+    command = build("mre-demo-late-fusion")
+    model: Any = command.model
+    assert isinstance(model.backbone.fusion, LateFusion)
+    assert command.datamodule.max_crops == 0
+    assert (model.beta_text, model.beta_image, model.gamma) == (0, 0, 0)
+    assert model.backbone.sampling is False
+
+
+ABLATIONS = {
+    "no refinement": ["--model.beta_text=0", "--model.beta_image=0", "--model.backbone.sampling=false"],
+    "no alignment": ["--model.gamma=0"],
+    "text only": ["--data.images=none", "--model.gamma=0", "--model.beta_image=0"],
+    "late interaction": ["--model.backbone.alignment.granularity=late"],
+    "another alignment": ["--model.backbone.alignment=mmib.nn.alignment.JSDAlignment"],
+    "a grid of regions": ["--model.backbone.image_encoder.regions=grid"],
+    "a schedule": ["--model.beta_schedule=mmib.optim.Cyclic", "--model.beta_schedule.cycles=3"],
+}
+
+
+def test_ablations_are_options(build: Build) -> None:
+    built: dict[str, Any] = {name: build("mre-demo", *options) for name, options in ABLATIONS.items()}
+    models = {name: command.model for name, command in built.items()}
+    assert models["no refinement"].backbone.sampling is False
+    assert not any(p.requires_grad for p in models["no alignment"].backbone.alignment.parameters())
+    assert any(p.requires_grad for p in models["no refinement"].backbone.alignment.parameters())
+    assert built["text only"].datamodule.images == "none"
+    assert isinstance(models["another alignment"].backbone.alignment, JSDAlignment)
+    assert len(models["a grid of regions"].backbone.image_encoder.region_boxes()) == 25
+    assert models["a schedule"].beta_schedule.cycles == 3
