@@ -162,6 +162,11 @@ class PostDataModule(pl.LightningDataModule, ABC):
         self.examples: dict[str, list[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
 
+    @property
+    def corpus(self) -> str:
+        """Name of the data set, for tables and files."""
+        return type(self).__name__.removesuffix("DataModule")
+
     @abstractmethod
     def read_split(self, split: str) -> list[Any]:
         """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields."""

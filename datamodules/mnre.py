@@ -59,6 +59,11 @@ class RelationExample(Example):
 class MNREDataModule(PostDataModule):
     """The MNRE data set, or any corpus in its format. The arguments are those of `PostDataModule`."""
 
+    @property
+    def corpus(self) -> str:
+        """See `PostDataModule.corpus`."""
+        return "mnre"
+
     def text_file(self, split: str) -> Path:
         """See `PostDataModule.text_file`."""
         return self.root / "txt" / f"ours_{split}.txt"

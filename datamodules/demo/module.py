@@ -22,6 +22,11 @@ class DemoMREDataModule(MNREDataModule):
         super().__init__(root, **kwargs)
         self.demo = demo or DemoSettings()
 
+    @property
+    def corpus(self) -> str:
+        """See `PostDataModule.corpus`."""
+        return f"demo-{self.demo.size}"
+
     def prepare_data(self) -> None:
         """Write the corpus; Lightning calls this on one process a node."""
         write_demo_corpus(self.root, self.demo)

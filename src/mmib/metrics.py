@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -67,3 +69,21 @@ class RelationScores(Metric):
             if predicted or gold:
                 table[name] = {**asdict(Scores.from_counts(correct, predicted, gold)), "gold": gold}
         return table
+
+
+def f1_standard_error(predictions: Sequence[int], gold: Sequence[int], resamples: int = 1000) -> float:
+    """Bootstrap standard error of the micro F1 over all relations but None, rows drawn with replacement.
+
+    Args:
+        predictions: class id of each row.
+        gold: class id of each row.
+        resamples: bootstrap samples; they are the same in every run.
+    """
+    predicted, truth = np.asarray(predictions), np.asarray(gold)
+    none = RELATION_IDS[NO_RELATION]
+    correct = (predicted == truth) & (truth != none)
+    either = (predicted != none).astype(int) + (truth != none)
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=resamples)
+    f1 = 2 * (draws @ correct) / np.maximum(draws @ either, 1)
+    return float(f1.std(ddof=1))

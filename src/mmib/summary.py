@@ -16,11 +16,11 @@ from rich.table import Table
 from datamodules.base import PostDataModule
 from datamodules.demo import read_ceilings, read_levels
 from datamodules.files import write_text
-from mmib.metrics import RelationScores
+from mmib.metrics import RelationScores, f1_standard_error
 from mmib.schema import RELATIONS
 
 SPLITS = ("val", "test")
-SCORES = ("precision", "recall", "f1", "accuracy")
+SCORES = {"precision": "precision", "recall": "recall", "f1": "F1", "f1_se": "± (s.e.)", "accuracy": "accuracy"}
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
 Predictions = dict[int, dict[str, Any]]
@@ -32,13 +32,12 @@ def versions() -> dict[str, str]:
 
 
 def score(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Precision, recall, F1 and accuracy of prediction records, as fractions."""
+    """Precision, recall, F1 with its bootstrap standard error, and accuracy of records, as fractions."""
+    predicted = [record["predicted"] for record in predictions]
+    gold = [record["gold"] for record in predictions]
     metric = RelationScores()
-    metric.update(
-        torch.tensor([record["predicted"] for record in predictions], dtype=torch.long),
-        torch.tensor([record["gold"] for record in predictions], dtype=torch.long),
-    )
-    return metric.compute()
+    metric.update(torch.tensor(predicted, dtype=torch.long), torch.tensor(gold, dtype=torch.long))
+    return {**metric.compute(), "f1_se": f1_standard_error(predicted, gold)}
 
 
 def describe_results(datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:
@@ -103,7 +102,7 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title=f"{summary['task']} on {summary['corpus']}, seed {summary['seed']} (percent)")
     table.add_column("split")
     ceilings = "ceiling" in summary
-    headings = [*SCORES, "best with text", "best with text and image"] if ceilings else SCORES
+    headings = [*SCORES.values(), *(["best with text", "best with text and image"] if ceilings else [])]
     for heading in headings:
         table.add_column(heading, justify="right")
     for split in SPLITS:

@@ -143,7 +143,8 @@ class MMIBCommand(LightningCLI):
         config = self._own_config()
         summary = {
             "task": self.model.task,
-            "corpus": str(config["name"]),
+            "corpus": self.datamodule.corpus,
+            "experiment": config["name"],
             "data": {split: self.datamodule.fingerprint(split) for split in self.datamodule.examples},
             "images": {split: str(report) for split, report in self.datamodule.image_reports.items()},
             "seed": config.get("seed_everything"),

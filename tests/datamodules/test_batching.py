@@ -14,7 +14,7 @@ def sampler(lengths: list[int], shuffle: bool = True, seed: int = 1, epoch: int 
     return list(LengthBucketSampler(lengths, size, shuffle, seed, lambda: epoch))
 
 
-LENGTHS = [random.Random(0).randint(5, 60) for _ in range(503)]
+LENGTHS = random.Random(0).choices(range(5, 61), k=503)
 
 
 @given(

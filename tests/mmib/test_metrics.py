@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from mmib.metrics import RelationScores, Scores
+from mmib.metrics import RelationScores, Scores, f1_standard_error
 from mmib.schema import RELATIONS
 
 SOME = list(range(1, len(RELATIONS)))
@@ -91,3 +93,13 @@ def test_scores_from_counts_are_zero_where_undefined() -> None:
     assert Scores.from_counts(0, 0, 5) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(0, 5, 0) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(2, 4, 8) == Scores(0.5, 0.25, pytest.approx(1 / 3))
+
+
+def test_the_bootstrap_error_of_one_relation_is_near_its_analytic_value() -> None:
+    """Where every row is of one relation, F1 is 2 p / (1 + p) of the share p found (delta method)."""
+    size, share = 2000, 0.7
+    gold = [5] * size
+    predicted = [5] * int(share * size) + [0] * (size - int(share * size))
+    analytic = 2 / (1 + share) ** 2 * math.sqrt(share * (1 - share) / size)
+    assert f1_standard_error(predicted, gold) == pytest.approx(analytic, rel=0.1)
+    assert f1_standard_error(gold, gold) == 0

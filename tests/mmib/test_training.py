@@ -68,7 +68,7 @@ def test_the_last_line_names_the_summary(finished: Any) -> None:
 
 def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any) -> None:
     summary = finished.summary
-    assert (summary["task"], summary["corpus"], summary["seed"]) == ("mre", "tiny", 1)
+    assert (summary["task"], summary["corpus"], summary["seed"]) == ("mre", "demo-tiny", 1)
     assert summary["command"] == f"mmib fit --config {workspace.experiment}"
     assert summary["versions"].keys() >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}
     assert {split: described["rows"] for split, described in summary["data"].items()}.keys() == {"train", "val", "test"}

@@ -66,7 +66,8 @@ class TextEncoder(nn.Module):
         name: `pip:minilm-l6`, a local folder, or a hub name.
         pretrained: load the weights; False draws them at random from the configuration.
         trainable_layers: train only the top layers, this many; the embeddings, markers included, and the layers
-            below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything, embeddings included.
+            below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
+            embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
 
     Attributes:

@@ -140,9 +140,7 @@ def layers_of(names: list[str]) -> set[str]:
         (0, set()),
     ],
 )
-def test_trainable_layers_are_the_top_ones(
-    make_text_encoder: Build, trainable: int | None, expected: set[str]
-) -> None:
+def test_trainable_layers_are_the_top_ones(make_text_encoder: Build, trainable: int | None, expected: set[str]) -> None:
     encoder = make_text_encoder(trainable_layers=trainable)
     assert layers_of([name for name, p in encoder.named_parameters() if p.requires_grad]) == expected
 
