@@ -250,7 +250,7 @@ def read_boxes(path: Path) -> dict[str, Box]:
     boxes: dict[str, Box] = {}
     for name, box in _read_json(path).items():
         numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
-        if not numbers or not all(0 <= value <= 1 for value in box):
+        if not numbers or not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
             raise DataError(f"{path}: the box of {name!r} is {box!r}: expected [x0, y0, x1, y1] in 0..1")
         boxes[name] = (box[0], box[1], box[2], box[3])
     return boxes

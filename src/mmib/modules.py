@@ -200,12 +200,21 @@ class ExtractionModule(pl.LightningModule, ABC):
         checkpoint[CHECKPOINT_TASK_KEY] = self.task
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task."""
+        """Refuse a checkpoint of another task or network."""
         found = checkpoint.get(CHECKPOINT_TASK_KEY)
         if found != self.task:
             raise CheckpointError(
                 f"the checkpoint was made by the task {found!r}, this configuration is for {self.task!r}: "
                 "give the configuration that lies beside the checkpoint"
+            )
+        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        if own != theirs:
+            differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+            raise CheckpointError(
+                f"the checkpoint holds another network than this configuration: {len(differing)} tensors differ, "
+                f"for example {differing[0]} ({theirs.get(differing[0])} there, {own.get(differing[0])} here): "
+                "give the config.yaml that lies in the run folder of the checkpoint"
             )
 
 

@@ -99,12 +99,13 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"{summary['task']} on {summary['corpus']}, seed {summary['seed']} (percent)")
-    table.add_column("split")
-    ceilings = "ceiling" in summary
-    headings = [*SCORES.values(), *(["best with text", "best with text and image"] if ceilings else [])]
-    for heading in headings:
-        table.add_column(heading, justify="right")
+    """At most 80 columns wide, so that nothing wraps in a plain terminal or a log file."""
+    title = f"{summary['task']} on {summary['corpus']}, seed {summary['seed']} (percent)"
+    table = Table(title=title, collapse_padding=True, pad_edge=False)
+    table.add_column("split", no_wrap=True)
+    ceilings = ["best with\ntext", "best with\ntext and\nimage"] if "ceiling" in summary else []
+    for heading in [*SCORES.values(), *ceilings]:
+        table.add_column(heading, justify="right", no_wrap=True)
     for split in SPLITS:
         _add_row(table, split, summary[split], _ceiling_of(summary.get("ceiling"), split))
         for level, described in summary.get("levels", {}).items():

@@ -7,6 +7,7 @@ import logging
 import shlex
 import sys
 import warnings
+from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +21,7 @@ from datamodules.files import write_text
 from mmib.callbacks import PredictionCollector
 from mmib.modules import ExtractionModule
 from mmib.runs import WandbUse, make_loggers, new_run_folder
-from mmib.schema import CheckpointError, MMIBError
+from mmib.schema import CheckpointError, ConfigError, MMIBError
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
@@ -29,17 +30,22 @@ CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 def run(arguments: list[str]) -> int:
     """Run a trainer command on expanded arguments."""
     _quiet_libraries()
-    MMIBCommand(
-        ExtractionModule,
-        PostDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=SaveRunConfig,
-        save_config_kwargs={"save_to_log_dir": False},
-        seed_everything_default=1,
-        parser_kwargs={"prog": "mmib", "description": "Composes configurations and runs Lightning's trainer."},
-        args=arguments,
-    )
+    # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
+    ours: dict[str, Any] = {"exit_on_error": False}
+    try:
+        MMIBCommand(
+            ExtractionModule,
+            PostDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=1,
+            parser_kwargs={"prog": "mmib", **ours, **dict.fromkeys(LightningCLI.subcommands(), ours)},
+            args=arguments,
+        )
+    except ArgumentError as error:
+        raise ConfigError(f"the configuration is not valid: {error}") from error
     return 0
 
 
@@ -215,5 +221,6 @@ def _quiet_libraries() -> None:
         ".*module.s. in eval mode at the start of training.*",  # frozen encoders are meant to be
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*anonymous setting has no effect.*",
+        "Experiment logs directory .* exists and is not empty.*",  # each run has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=harmless)

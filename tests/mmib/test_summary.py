@@ -130,6 +130,20 @@ def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
     assert "val, hard" not in rows
 
 
+def test_the_table_fits_into_80_columns(demo: Any) -> None:
+    everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
+    text = io.StringIO()
+    summary = {"task": "mre", "corpus": "x", "seed": 1, "images": {}, "selected": None}
+    described = describe_results(demo, {"val": everything_right, "test": everything_right})
+    print_summary({**summary, **described}, Path("x"), Console(file=text, width=80, soft_wrap=True))
+    rows = [line for line in text.getvalue().splitlines() if line.startswith("│")]
+    assert [row.strip("│").split("│")[0].strip() for row in rows] == [
+        *("val", "val, easy", "test", "test, easy", "test, hard")
+    ]
+    assert all("100.0" in row and len(row) <= 80 for row in rows)
+    assert "…" not in text.getvalue()
+
+
 def line_of_scores(cells: list[str]) -> bool:
     return cells[0].startswith(("val", "test")) and len(cells) > 4
 
@@ -139,7 +153,7 @@ def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
     text = printed(describe_results(module, {"val": MIXED}))
     assert "test: no test split was scored" in text
     assert "val: 1 of 2 images, 3 of 6 rows" in text
-    assert "best with text" not in text
+    assert "best with" not in text
     assert text.splitlines()[-1] == "summary: runs/x/1/summary.json"
 
 

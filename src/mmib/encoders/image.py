@@ -108,8 +108,10 @@ class ImageEncoder(nn.Module):
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
-        """SHA-256 over the weights, the transform and the kind of regions: equal where features are equal."""
+        """SHA-256 over class, weights, transform and kind of regions: equal where features are equal."""
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
+        if type(self) is not ImageEncoder:
+            digest.update(type(self).__qualname__.encode())
         for key, tensor in self.encoder.state_dict().items():
             digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
             digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
