@@ -301,7 +301,17 @@ def test_a_crop_name_that_leads_out_is_refused(mnre: Any, load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    "box", [[0, 0, 1, 1.5], [-0.1, 0, 1, 1], [0, 0, 1], [0, 0, 1, "1"], "whole", None, [0, 0, 1, float("nan")]]
+    "box",
+    [
+        [0, 0, 1, 1.5],
+        [-0.1, 0, 1, 1],
+        [0, 0, 1],
+        [0, 0, 1, "1"],
+        "whole",
+        None,
+        [0, 0, 1, float("nan")],
+        [0.9, 0, 0.1, 1],
+    ],
 )
 def test_boxes_out_of_range_are_refused(tmp_path: Path, box: Any) -> None:
     (tmp_path / "boxes.json").write_text(json.dumps({"good.jpg": [0, 0, 1, 1], "bad.jpg": box}))

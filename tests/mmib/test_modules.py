@@ -440,3 +440,13 @@ def test_checkpoint_of_another_task_is_refused(make_module: Build, make_batch: M
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=f"made by the task {task!r}, this configuration is for 'mre'"):
             trainer(tmp_path).validate(module, loaders([batch]), ckpt_path=path, verbose=False, weights_only=True)
+
+
+def test_checkpoint_of_another_network_is_refused_by_name(
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    path = saved(make_module(), make_batch(), tmp_path)
+    other = make_module()
+    other.head.classifier = torch.nn.Linear(2 * other.backbone.dim, 5)
+    with pytest.raises(CheckpointError, match=r"2 tensors differ, for example head\.classifier\.bias \(\(23,\) there"):
+        trainer(tmp_path).validate(other, loaders([make_batch()]), ckpt_path=path, verbose=False, weights_only=True)

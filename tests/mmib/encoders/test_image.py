@@ -159,6 +159,19 @@ def test_fingerprint_is_equal_exactly_where_features_are(make_image_encoder: Bui
     assert first.fingerprint() != second.fingerprint()
 
 
+def test_a_subclass_has_a_fingerprint_of_its_own(make_image_encoder: Build) -> None:
+    """It may compute other features from the same weights."""
+
+    class Doubled(ImageEncoder):
+        pass
+
+    torch.manual_seed(0)
+    plain = make_image_encoder()
+    doubled = Doubled(plain.name, pretrained=False)
+    doubled.load_state_dict(plain.state_dict())
+    assert doubled.fingerprint() != plain.fingerprint()
+
+
 def test_fingerprint_covers_the_transform(make_image_encoder: Build) -> None:
     encoder = make_image_encoder()
     before = encoder.fingerprint()
