@@ -62,15 +62,11 @@ class PredictionCollector(pl.Callback):
     def __init__(self) -> None:
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
 
-    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over: only the last pass counts."""
-        self.predictions["val"] = {}
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over: of several passes only the last counts."""
+        self.predictions[_split(trainer)] = {}
 
-    def on_test_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over: only the last pass counts."""
-        self.predictions["test"] = {}
-
-    def on_validation_batch_end(
+    def _keep(
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
@@ -79,39 +75,15 @@ class PredictionCollector(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Lightning's hook."""
-        self._keep("val", outputs)
-
-    def on_test_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Lightning's hook."""
-        self._keep("test", outputs)
-
-    def on_predict_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over: prediction reads the test rows."""
-        self.predictions["test"] = {}
-
-    def on_predict_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Lightning's hook."""
-        self._keep("test", outputs)
-
-    def _keep(self, split: str, outputs: dict[str, Any]) -> None:
         keys = [key for key in ("gold", "predicted", "scores") if key in outputs]
         columns = (outputs[key].tolist() for key in keys)
         for row, *values in zip(outputs["rows"].tolist(), *columns, strict=True):
-            self.predictions[split][row] = {"id": row, **dict(zip(keys, values, strict=True))}
+            self.predictions[_split(trainer)][row] = {"id": row, **dict(zip(keys, values, strict=True))}
+
+    on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _keep
+
+
+def _split(trainer: pl.Trainer) -> str:
+    """The split that a pass outside of training reads; prediction reads the test rows."""
+    return "test" if trainer.testing or trainer.predicting else "val"

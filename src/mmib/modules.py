@@ -240,23 +240,13 @@ class MREModule(ExtractionModule):
     Args:
         backbone: see `ExtractionModule`.
         head_dropout: dropout on the states that the classifier reads.
-        beta_text: see `ExtractionModule`, as the rest.
+        objective: the other arguments of `ExtractionModule`.
     """
 
     task: ClassVar[Task] = "mre"
 
-    def __init__(
-        self,
-        backbone: MultimodalIB,
-        head_dropout: float = 0.1,
-        beta_text: float = 0.01,
-        beta_image: float = 0.01,
-        gamma: float = 1.0,
-        beta_schedule: Schedule | None = None,
-        free_bits: float = 0.0,
-        optimizer: OptimizerSettings | None = None,
-    ) -> None:
-        super().__init__(backbone, beta_text, beta_image, gamma, beta_schedule, free_bits, optimizer)
+    def __init__(self, backbone: MultimodalIB, head_dropout: float = 0.1, **objective: Any) -> None:
+        super().__init__(backbone, **objective)
         self.head = RelationHead(backbone.dim, len(RELATIONS), head_dropout)
         self.val_metric = RelationScores()
         self.test_metric = RelationScores()

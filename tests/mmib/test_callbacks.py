@@ -71,15 +71,21 @@ def outputs(rows: list[int], predicted: list[int], gold: list[int] | None = None
     return {**{key: torch.tensor(values) for key, values in columns.items()}, "scores": torch.eye(len(rows))}
 
 
+VALIDATING: Any = SimpleNamespace(testing=False, predicting=False)
+TESTING: Any = SimpleNamespace(testing=True, predicting=False)
+PREDICTING: Any = SimpleNamespace(testing=False, predicting=True)
+MODULE: Any = None
+
+
 def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
-    collector, nothing = PredictionCollector(), SimpleNamespace()
+    collector = PredictionCollector()
     for value in (1, 2):
-        collector.on_validation_epoch_start(nothing, nothing)  # type: ignore[arg-type]
+        collector.on_validation_epoch_start(VALIDATING, MODULE)
         for rows in ([3, 0], [1]):
             kept = outputs(rows, [value] * len(rows), [7] * len(rows))
-            collector.on_validation_batch_end(nothing, nothing, kept, None, 0)  # type: ignore[arg-type]
-    collector.on_test_epoch_start(nothing, nothing)  # type: ignore[arg-type]
-    collector.on_test_batch_end(nothing, nothing, outputs([0], [5], [6]), None, 0)  # type: ignore[arg-type]
+            collector.on_validation_batch_end(VALIDATING, MODULE, kept, None, 0)
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, outputs([0], [5], [6]), None, 0)
     assert sorted(collector.predictions["val"]) == [0, 1, 3]
     assert {record["predicted"] for record in collector.predictions["val"].values()} == {2}
     assert collector.predictions["val"][0] == {"id": 0, "gold": 7, "predicted": 2, "scores": [0.0, 1.0]}
@@ -87,9 +93,9 @@ def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
 
 
 def test_predictions_without_gold_are_kept_too() -> None:
-    collector, nothing = PredictionCollector(), SimpleNamespace()
-    collector.on_predict_epoch_start(nothing, nothing)  # type: ignore[arg-type]
-    collector.on_predict_batch_end(nothing, nothing, outputs([4], [5]), None, 0)  # type: ignore[arg-type]
+    collector = PredictionCollector()
+    collector.on_predict_epoch_start(PREDICTING, MODULE)
+    collector.on_predict_batch_end(PREDICTING, MODULE, outputs([4], [5]), None, 0)
     assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
 
 
