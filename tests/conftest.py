@@ -46,6 +46,13 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def _awake_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention blocks start as identities; tests of masks and padding need ones that do something."""
+    if "fresh_weights" not in request.keywords:
+        monkeypatch.setattr("mmib.nn.attention.start_at_zero", lambda layer: None)
+
+
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A local folder with a BERT of 3 layers, width 24, and its word-piece tokenizer."""

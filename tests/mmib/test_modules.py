@@ -126,7 +126,7 @@ def test_repeating_the_rows_of_a_batch_leaves_every_mean_as_it_is(make_module: B
     twice, _, twice_scalars = module.objective(take(batch, [0, 1, 2, 3, 0, 1, 2, 3]))
     torch.testing.assert_close(twice, once)
     for name, scalar in scalars.items():
-        assert float(twice_scalars[name].value) == pytest.approx(float(scalar.value), rel=1e-4), name
+        assert float(twice_scalars[name].value) == pytest.approx(float(scalar.value), rel=1e-4, abs=1e-4), name
 
 
 def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Build, make_batch: MakeBatch) -> None:

@@ -19,6 +19,9 @@ from datamodules.demo import read_ceilings, read_levels
 from mmib.schema import NO_RELATION, RELATIONS, CheckpointError
 from mmib.training import check_checkpoint
 
+# Runs in this process must start like the one in a process of its own.
+pytestmark = pytest.mark.fresh_weights
+
 Start = Callable[..., Any]
 Refused = Callable[..., str]
 

@@ -8,12 +8,21 @@ from torch import Tensor, nn
 from mmib.schema import ConfigError
 
 
+def start_at_zero(layer: nn.Linear) -> None:
+    """Make the layer's output 0 before training."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+
+
 class AttentionBlock(nn.Module):
     """Multi-head attention and a feed-forward layer, each with a residual on the query and a LayerNorm after it.
 
     `block(x, x, mask)` is self-attention; `block(query, context, mask)` is the paper's cross attention
     CA(query, context, context). A query whose keys are all masked gets zero from attention, with finite gradients,
     so the block then passes the query on through its residual.
+
+    Both residual branches start at zero: the block starts as the identity, up to its norms, so that pretrained states
+    reach the head unharmed.
 
     Args:
         dim: width D of queries, context and output.
@@ -35,11 +44,12 @@ class AttentionBlock(nn.Module):
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
         self.attention_norm = nn.LayerNorm(dim)
-        self.feed_forward = nn.Sequential(
-            nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim)
-        )
+        narrow = nn.Linear(4 * dim, dim)
+        self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), narrow)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.residual_dropout = nn.Dropout(dropout)
+        start_at_zero(self.output)
+        start_at_zero(narrow)
 
     def forward(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """Attend.

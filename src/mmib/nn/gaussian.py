@@ -48,8 +48,9 @@ class Posterior(NamedTuple):
 class GaussianEncoder(nn.Module):
     """Self-attention block and two plain linear heads, for mean and log-variance (paper: variational encoder).
 
-    Neither head ends in a LayerNorm: that would fix the norm of the mean and so disable the bottleneck. The
-    log-variance starts at -3 everywhere, so that training begins with little noise.
+    Neither head ends in a LayerNorm: that would fix the norm of the mean and so disable the bottleneck. The mean
+    starts as the block's own output and the log-variance at -3 everywhere, so that training begins from the
+    pretrained states, with little noise.
 
     Args:
         dim: width D of input and latent.
@@ -62,6 +63,8 @@ class GaussianEncoder(nn.Module):
         self.block = AttentionBlock(dim, heads, dropout)
         self.mean = nn.Linear(dim, dim)
         self.log_var = nn.Linear(dim, dim)
+        nn.init.eye_(self.mean.weight)
+        nn.init.zeros_(self.mean.bias)
         nn.init.zeros_(self.log_var.weight)
         nn.init.constant_(self.log_var.bias, LOG_VAR_START)
 

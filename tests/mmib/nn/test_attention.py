@@ -109,3 +109,17 @@ def test_dropout_acts_in_training_only() -> None:
 def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match="5 attention heads do not divide the width 24"):
         AttentionBlock(24, heads=5)
+
+
+@pytest.mark.fresh_weights
+def test_a_new_block_is_the_identity_up_to_its_norms_and_learns_from_the_first_step() -> None:
+    attention = block()
+    query, context = torch.randn(2, 3, WIDTH), torch.randn(2, 4, WIDTH)
+    normed = torch.nn.functional.layer_norm(query, (WIDTH,))
+    output = attention(query, context, torch.ones(2, 4, dtype=torch.bool))
+    torch.testing.assert_close(output, normed, atol=1e-4, rtol=1e-4)
+    (output * torch.randn_like(output)).sum().backward()
+    for layer in (attention.output, attention.feed_forward[-1]):
+        assert isinstance(layer, torch.nn.Linear)
+        assert layer.weight.grad is not None
+        assert layer.weight.grad.abs().sum() > 0
