@@ -19,7 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from datamodules.base import PostDataModule
 from datamodules.files import write_text
 from mmib.callbacks import PredictionCollector
-from mmib.modules import ExtractionModule
+from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
 from mmib.runs import WandbUse, make_loggers, new_run_folder
 from mmib.schema import CheckpointError, ConfigError, MMIBError
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
@@ -183,7 +183,7 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
     # A damaged file makes the unpickler fail in any way there is.
     except Exception as error:
         raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
-    found = content.get("mmib_task") if isinstance(content, dict) else None
+    found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
     if found != task:
         made_by = f"the task {found!r}" if found else "something else"
         raise CheckpointError(

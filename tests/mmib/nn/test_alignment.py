@@ -38,15 +38,6 @@ def latents(lengths: list[int], slots: int = 1) -> Latents:
     return Latents(torch.randn(*mask.shape, WIDTH), mask)
 
 
-def pad(latents: Latents, count: int) -> Latents:
-    size = len(latents.z)
-    garbage = torch.where(latents.mask[:, :, None], latents.z, 100 * torch.randn(latents.z.shape))
-    return Latents(
-        torch.cat([garbage, 100 * torch.randn(size, count, WIDTH)], dim=1),
-        torch.cat([latents.mask, torch.zeros(size, count, dtype=torch.bool)], dim=1),
-    )
-
-
 def one_hot(columns: list[int]) -> Latents:
     """One position a row, a unit vector along the row's column."""
     z = F.one_hot(torch.tensor(columns), WIDTH).float()[:, None, :]
@@ -189,7 +180,7 @@ def test_module_is_info_nce_of_its_projected_similarities(granularity: str) -> N
 
 @every_kind
 @pytest.mark.parametrize(("pieces", "regions"), [(1, 0), (0, 1), (5, 3), (40, 12)])
-def test_padding_changes_nothing(kind: str, pieces: int, regions: int) -> None:
+def test_padding_changes_nothing(pad: Callable[[Latents, int], Latents], kind: str, pieces: int, regions: int) -> None:
     """Defects 1 and 24."""
     module = KINDS[kind]()
     text, image, ids = latents([4, 2, 3, 5]), latents([2, 0, 3, 1]), torch.tensor([5, -1, 6, 7])

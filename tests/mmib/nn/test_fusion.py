@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -27,17 +29,10 @@ def latents(lengths: list[int], width: int = 0) -> Latents:
     return Latents(torch.randn(len(lengths), size, WIDTH), mask)
 
 
-def pad(latents: Latents, count: int) -> Latents:
-    size = len(latents.z)
-    garbage = torch.where(latents.mask[:, :, None], latents.z, 100 * torch.randn(latents.z.shape))
-    return Latents(
-        torch.cat([garbage, 100 * torch.randn(size, count, WIDTH)], dim=1),
-        torch.cat([latents.mask, torch.zeros(size, count, dtype=torch.bool)], dim=1),
-    )
-
-
 @pytest.mark.parametrize(("pieces", "regions"), [(1, 0), (0, 1), (5, 3), (30, 10)])
-def test_padding_of_either_side_changes_no_word(fusion: Fusion, pieces: int, regions: int) -> None:
+def test_padding_of_either_side_changes_no_word(
+    fusion: Fusion, pad: Callable[[Latents, int], Latents], pieces: int, regions: int
+) -> None:
     """Defects 1, 2 and 24."""
     text, image = latents([5, 3, 4]), latents([2, 3, 0])
     padded = fusion(pad(text, pieces).z, pad(text, pieces), pad(image, regions))
