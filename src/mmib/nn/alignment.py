@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmib.nn.attention import start_as_similarity
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import NO_IMAGE, ConfigError
 
@@ -96,6 +97,8 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 class InfoNCEAlignment(Alignment):
     """Symmetric InfoNCE on cosine similarities of linear projections (the project's default).
 
+    The projections start as identities: the latents themselves are aligned, so that attention between them can use it.
+
     Args:
         dim: latent width D.
         granularity: `post` compares the masked means of both sides; `late` averages, over tokens and over regions,
@@ -126,6 +129,7 @@ class InfoNCEAlignment(Alignment):
         self.similarity = similarities[granularity]
         self.project_text = nn.Linear(dim, dim)
         self.project_image = nn.Linear(dim, dim)
+        start_as_similarity(self.project_text, self.project_image)
         log_temperature = torch.tensor(math.log(temperature))
         if learn_temperature:
             self.log_temperature = nn.Parameter(log_temperature)

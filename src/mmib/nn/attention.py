@@ -14,6 +14,13 @@ def start_at_zero(layer: nn.Linear) -> None:
     nn.init.zeros_(layer.bias)
 
 
+def start_as_similarity(*projections: nn.Linear) -> None:
+    """Make the products of projected states those of the states themselves before training."""
+    for projection in projections:
+        nn.init.eye_(projection.weight)
+        nn.init.zeros_(projection.bias)
+
+
 class AttentionBlock(nn.Module):
     """Multi-head attention and a feed-forward layer, each with a residual on the query and a LayerNorm after it.
 
@@ -22,7 +29,9 @@ class AttentionBlock(nn.Module):
     so the block then passes the query on through its residual.
 
     Both residual branches start at zero: the block starts as the identity, up to its norms, so that pretrained states
-    reach the head unharmed.
+    reach the head unharmed. Attention starts as a similarity: with identities for query and key projections, a query
+    attends to the states that resemble it, head by head. Latents of words and regions that the alignment has drawn
+    together therefore find each other from the first step on. (The values are drawn at random as usual.)
 
     Args:
         dim: width D of queries, context and output.
@@ -48,6 +57,7 @@ class AttentionBlock(nn.Module):
         self.feed_forward = nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), narrow)
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.residual_dropout = nn.Dropout(dropout)
+        start_as_similarity(self.query, self.key)
         start_at_zero(self.output)
         start_at_zero(narrow)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmib.nn.attention import AttentionBlock
+from mmib.nn.attention import AttentionBlock, start_as_similarity
 from mmib.schema import ConfigError
 
 WIDTH = 12
@@ -90,12 +90,25 @@ def test_gradients_stay_finite_where_a_row_has_no_keys() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
 
 
-def test_query_key_and_value_start_as_different_maps() -> None:
-    """Defect 12: three copies of one initialised layer."""
+def test_query_key_and_value_part_with_the_first_step() -> None:
+    """Defect 12: three copies of one initialised layer. Query and key share their start on purpose, values do not."""
     module = block()
-    weights = [module.query.weight, module.key.weight, module.value.weight]
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        assert not torch.equal(weights[first], weights[second])
+    assert not torch.equal(module.query.weight, module.value.weight)
+    query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
+    module(query, context, torch.ones(2, 5, dtype=torch.bool)).square().sum().backward()
+    gradients = [layer.weight.grad for layer in (module.query, module.key)]
+    assert all(gradient is not None and gradient.any() for gradient in gradients)
+    assert not torch.allclose(*gradients)
+
+
+def test_a_new_block_attends_to_what_resembles_the_query() -> None:
+    module = block()
+    start_as_similarity(module.value, module.output)
+    context = 20 * torch.eye(WIDTH)[None]
+    chosen = torch.tensor([5, 0, 11])
+    attended = module._attend(context[:, chosen], context, torch.ones(1, WIDTH, dtype=torch.bool))
+    # Each head sees its own slice of the width; the chosen key stands in one of them.
+    assert torch.equal(attended[0].argmax(dim=1), chosen)
 
 
 def test_dropout_acts_in_training_only() -> None:
