@@ -129,6 +129,9 @@ class PostDataModule(pl.LightningDataModule, ABC):
         workers: processes that load batches; worth it only where pixels are decoded.
     """
 
+    layout: str
+    """Which files are expected where below the root, for messages."""
+
     def __init__(
         self,
         root: str,
@@ -190,6 +193,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+        if not self.root.is_dir():
+            raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
         for split in SPLITS[stage]:
             if split not in self.examples:
                 self.examples[split] = self.read_split(split)

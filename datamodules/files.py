@@ -18,6 +18,26 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def read_text(path: Path, layout: str) -> str:
+    """The text of a data file, its line ends as they are.
+
+    Args:
+        path: the file.
+        layout: which files are expected where, for the message.
+
+    Raises:
+        DataError: the file is missing or not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path} does not exist; {layout}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on disk."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE, Box, Example, Picture, Post, PostDataModule
-from datamodules.files import inside
+from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
+from datamodules.crops import Crops, read_crop_dictionary, read_json_object, row_number
+from datamodules.files import inside, read_text
 from datamodules.markers import MarkedPost, Span, mark_entities
 from mmib.schema import RELATION_IDS, RELATIONS, DataError, MREBatch
 
@@ -59,6 +59,8 @@ class RelationExample(Example):
 class MNREDataModule(PostDataModule):
     """The MNRE data set, or any corpus in its format. The arguments are those of `PostDataModule`."""
 
+    layout = LAYOUT
+
     @property
     def corpus(self) -> str:
         """See `PostDataModule.corpus`."""
@@ -74,8 +76,6 @@ class MNREDataModule(PostDataModule):
         Raises:
             DataError: a missing or malformed file, an entity pair that does not fit, too many missing images.
         """
-        if not self.root.is_dir():
-            raise DataError(f"the data folder {self.root} does not exist; {LAYOUT}")
         check_relation_ids(self.root / "ours_rel2id.json")
         path = self.text_file(split)
         rows = read_rows(path)
@@ -119,17 +119,13 @@ class MNREDataModule(PostDataModule):
 
     def _posts(self, split: str, rows: list[RelationRow]) -> list[Post]:
         folder = self.root / "img_org" / split
-        crop_folder = self.root / "img_vg" / split / "crops"
         dictionary = self.root / "txt" / CROP_DICTIONARIES[split]
-        crops = read_crop_dictionary(dictionary) if dictionary.is_file() else {}
-        boxes = read_boxes(crop_folder.parent / "boxes.json")
+        cut = self.root / "img_vg" / split
+        crops = Crops(cut / "crops", read_crop_dictionary(dictionary, row_number), dictionary, cut / "boxes.json")
         posts = []
         for number, row in enumerate(rows):
-            pictures = [Picture(inside(folder, row.image, row.place), WHOLE_IMAGE)]
-            for name in crops.get(number, [])[: self.max_crops]:
-                file = inside(crop_folder, name, f"{dictionary}, row {number}")
-                pictures.append(Picture(file, boxes.get(name, UNKNOWN_BOX)))
-            posts.append(Post(row.image, tuple(pictures)))
+            whole = Picture(inside(folder, row.image, row.place), WHOLE_IMAGE)
+            posts.append(Post(row.image, (whole, *crops.pictures(number, self.max_crops))))
         return posts
 
 
@@ -139,14 +135,7 @@ def read_rows(path: Path) -> list[RelationRow]:
     Raises:
         DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; {LAYOUT}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+    text = read_text(path, LAYOUT)
     # Only the line feed ends a row: posts may hold U+2028 and its like, at which splitlines would cut.
     lines = text.split("\n")
     rows = [_parse_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
@@ -204,63 +193,8 @@ def check_relation_ids(path: Path) -> None:
     """
     if not path.is_file():
         return
-    found = _read_json(path)
+    found = read_json_object(path)
     if found != RELATION_IDS:
         wrong = [name for name in RELATIONS if found.get(name) != RELATION_IDS[name]]
         more = [name for name in found if name not in RELATION_IDS]
         raise DataError(f"{path} differs from MNRE version 2: {', '.join((wrong + more)[:5])} (of {len(wrong + more)})")
-
-
-def read_crop_dictionary(path: Path) -> dict[int, list[str]]:
-    """{row number: crop names} from a pickle of plain containers, read without running any code.
-
-    Raises:
-        DataError: anything else.
-    """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged pickle makes the unpickler fail in any way there is, IndexError and struct.error included.
-    except Exception as error:
-        raise DataError(
-            f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): "
-            "expected {row number: [crop file names]} written by torch.save"
-        ) from error
-    expected = "expected {row number: [crop file names]}"
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}: {expected}")
-    crops = {}
-    for key, names in content.items():
-        number = int(key) if isinstance(key, str) and key.isdecimal() else key
-        if type(number) is not int:
-            raise DataError(f"{path} has the key {key!r}: {expected}")
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise DataError(f"{path}, row {number}: {names!r}: {expected}")
-        crops[number] = names
-    return crops
-
-
-def read_boxes(path: Path) -> dict[str, Box]:
-    """{crop name: (x0, y0, x1, y1) in 0..1}; empty where the file is not there.
-
-    Raises:
-        DataError: not such a JSON object.
-    """
-    if not path.is_file():
-        return {}
-    boxes: dict[str, Box] = {}
-    for name, box in _read_json(path).items():
-        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
-        if not numbers or not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
-            raise DataError(f"{path}: the box of {name!r} is {box!r}: expected [x0, y0, x1, y1] in 0..1")
-        boxes[name] = (box[0], box[1], box[2], box[3])
-    return boxes
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a readable JSON file: {error}") from error
-    if not isinstance(content, dict):
-        raise DataError(f"{path} holds a {type(content).__name__}: expected a JSON object")
-    return content

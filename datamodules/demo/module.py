@@ -1,16 +1,18 @@
-"""The demo corpus as a data module: written where it is missing, then read like MNRE."""
+"""The demo corpus as data modules: written where it is missing, then read like the real sets."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from datamodules.base import PostDataModule
 from datamodules.demo.corpus import write_demo_corpus
 from datamodules.demo.settings import DemoSettings
 from datamodules.mnre import MNREDataModule
+from datamodules.twitter import TwitterDataModule
 
 
-class DemoMREDataModule(MNREDataModule):
-    """Relation extraction on the demo corpus.
+class DemoDataModule(PostDataModule):
+    """What both tasks on the demo corpus share.
 
     Args:
         root: folder of the corpus; written there if it is not there yet.
@@ -30,3 +32,11 @@ class DemoMREDataModule(MNREDataModule):
     def prepare_data(self) -> None:
         """Write the corpus; Lightning calls this on one process a node."""
         write_demo_corpus(self.root, self.demo)
+
+
+class DemoMREDataModule(DemoDataModule, MNREDataModule):
+    """Relation extraction on the demo corpus, which is written in MNRE's format."""
+
+
+class DemoMNERDataModule(DemoDataModule, TwitterDataModule):
+    """Entity recognition on the same posts, which are written in Twitter-2017's format too."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import pickle
-import random
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +13,7 @@ import pytest
 import torch
 
 from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE
-from datamodules.mnre import MNREDataModule, RelationExample, check_relation_ids, read_boxes, read_crop_dictionary
+from datamodules.mnre import MNREDataModule, RelationExample, check_relation_ids
 from datamodules.mnre import read_rows as read_relation_rows
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import WordTokenizer
@@ -236,48 +234,6 @@ def test_a_malicious_pickle_is_refused_and_not_executed(
     assert (tmp_path / "hacked").exists(), "the pickle of this test does nothing"
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ([["a.jpg"]], "holds a list"),
-        ({"a.jpg": ["b.jpg"]}, "has the key 'a.jpg'"),
-        ({0.5: ["b.jpg"]}, "has the key 0.5"),
-        ({True: ["b.jpg"]}, "has the key True"),
-        ({0: "b.jpg"}, "row 0: 'b.jpg'"),
-        ({3: [1]}, r"row 3: \[1\]"),
-        ({0: None}, "row 0: None"),
-        (torch.zeros(2), "holds a Tensor"),
-    ],
-)
-def test_a_dictionary_of_something_else_is_refused(mnre: Any, content: Any, message: str) -> None:
-    with pytest.raises(DataError, match=rf"mre_train_dict\.pth.*{message}.*expected {{row number"):
-        read_crop_dictionary(mnre.crops(content))
-
-
-def test_damaged_dictionaries_raise_no_other_error(tmp_path: Path) -> None:
-    """The unpickler answers damage with errors of many kinds (IndexError and struct.error have been seen)."""
-    content = {0: ["a.jpg"], 1: []}
-    whole = [pickle.dumps(content, protocol=protocol) for protocol in (1, 2, 2, 2)]
-    torch.save(content, tmp_path / "new.pth")
-    whole.append((tmp_path / "new.pth").read_bytes())
-    rng = random.Random(0)
-    refused = 0
-    for _ in range(400):
-        damaged = bytearray(rng.choice(whole))
-        for _ in range(2):
-            damaged[rng.randrange(2, min(60, len(damaged)))] = rng.randrange(256)
-        (tmp_path / "x.pth").write_bytes(damaged)
-        try:
-            read_crop_dictionary(tmp_path / "x.pth")
-        except DataError:
-            refused += 1
-    assert refused > 100
-
-
-def test_row_numbers_may_be_text(mnre: Any) -> None:
-    assert read_crop_dictionary(mnre.crops({"0": ["a.jpg"], 7: []})) == {0: ["a.jpg"], 7: []}
-
-
 def test_crops_come_in_the_listed_order_behind_the_whole_image_with_their_boxes(mnre: Any, load: Load) -> None:
     mnre.row()
     mnre.row(img_id="b.jpg")
@@ -296,29 +252,8 @@ def test_crops_come_in_the_listed_order_behind_the_whole_image_with_their_boxes(
 def test_a_crop_name_that_leads_out_is_refused(mnre: Any, load: Load) -> None:
     mnre.row()
     mnre.crops({0: ["../../../a.jpg"]})
-    with pytest.raises(DataError, match=r"mre_train_dict\.pth, row 0: the file name"):
+    with pytest.raises(DataError, match=r"mre_train_dict\.pth, 0: the file name"):
         read(load())
-
-
-@pytest.mark.parametrize(
-    "box",
-    [
-        [0, 0, 1, 1.5],
-        [-0.1, 0, 1, 1],
-        [0, 0, 1],
-        [0, 0, 1, "1"],
-        "whole",
-        None,
-        [0, 0, 1, float("nan")],
-        [0.9, 0, 0.1, 1],
-    ],
-)
-def test_boxes_out_of_range_are_refused(tmp_path: Path, box: Any) -> None:
-    (tmp_path / "boxes.json").write_text(json.dumps({"good.jpg": [0, 0, 1, 1], "bad.jpg": box}))
-    with pytest.raises(
-        DataError, match=r"boxes\.json: the box of 'bad\.jpg' is .*expected \[x0, y0, x1, y1\] in 0\.\.1"
-    ):
-        read_boxes(tmp_path / "boxes.json")
 
 
 # The real files

@@ -1,0 +1,120 @@
+"""Object crops: which belong to which row, and where they lie in their image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from datamodules.base import UNKNOWN_BOX, Box, Picture
+from datamodules.files import inside
+from mmib.schema import DataError
+
+KeyT = TypeVar("KeyT")
+
+
+class Crops:
+    """The crops of a split.
+
+    Args:
+        folder: holds the files.
+        names: file names below `folder`, by row or by image.
+        source: where `names` comes from, for messages.
+        boxes: a file that tells, by name, where the crops were cut out; need not be there.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[Any, list[str]], source: Path, boxes: Path) -> None:
+        self.folder = folder
+        self.names = names
+        self.source = source
+        self.boxes = read_boxes(boxes)
+
+    def pictures(self, key: Any, most: int) -> list[Picture]:
+        """The first `most` crops of a row or an image, whether their files are there or not.
+
+        Raises:
+            DataError: a name that leads out of the folder.
+        """
+        place = f"{self.source}, {key!r}"
+        names = self.names.get(key, [])[:most]
+        return [Picture(inside(self.folder, name, place), self.boxes.get(name, UNKNOWN_BOX)) for name in names]
+
+
+def row_number(key: object) -> int | None:
+    """A key of MNRE's dictionaries: a row number, or one written as text."""
+    number = int(key) if isinstance(key, str) and key.isdecimal() else key
+    return number if type(number) is int else None
+
+
+def image_name(key: object) -> str | None:
+    """A key of the Twitter dictionaries: the file name of an image."""
+    return key if isinstance(key, str) else None
+
+
+def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None]) -> dict[KeyT, list[str]]:
+    """{key: crop names} from a pickle of plain containers, read without running any code; empty without a file.
+
+    Args:
+        path: the dictionary.
+        parse_key: `row_number` or `image_name`; gives None for a key that is none.
+
+    Raises:
+        DataError: anything else.
+    """
+    if not path.is_file():
+        return {}
+    expected = f"expected {{{parse_key.__name__.replace('_', ' ')}: [crop file names]}}"
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged pickle makes the unpickler fail in any way there is, IndexError and struct.error included.
+    except Exception as error:
+        raise DataError(
+            f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): "
+            f"{expected} written by torch.save"
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}: {expected}")
+    crops = {}
+    for key, names in content.items():
+        parsed = parse_key(key)
+        if parsed is None:
+            raise DataError(f"{path} has the key {key!r}: {expected}")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(f"{path}, {key!r}: {names!r}: {expected}")
+        crops[parsed] = names
+    return crops
+
+
+def read_boxes(path: Path) -> dict[str, Box]:
+    """{crop name: (x0, y0, x1, y1) in 0..1}; empty where the file is not there.
+
+    Raises:
+        DataError: not such a JSON object.
+    """
+    if not path.is_file():
+        return {}
+    boxes: dict[str, Box] = {}
+    for name, box in read_json_object(path).items():
+        numbers = isinstance(box, list) and len(box) == 4 and all(isinstance(value, int | float) for value in box)
+        if not numbers or not (0 <= box[0] <= box[2] <= 1 and 0 <= box[1] <= box[3] <= 1):
+            raise DataError(f"{path}: the box of {name!r} is {box!r}: expected [x0, y0, x1, y1] in 0..1")
+        boxes[name] = (box[0], box[1], box[2], box[3])
+    return boxes
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """A JSON file that holds an object.
+
+    Raises:
+        DataError: it does not, or cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable JSON file: {error}") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path} holds a {type(content).__name__}: expected a JSON object")
+    return content

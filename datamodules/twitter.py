@@ -1,0 +1,250 @@
+"""Twitter-2015 and Twitter-2017: posts with entity tags, in the column format of their public release."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
+from datamodules.crops import Crops, image_name, read_crop_dictionary
+from datamodules.files import inside, read_text
+from mmib.schema import NO_TAG, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
+
+LAYOUT = """expected below the root, for the year {year}:
+  twitter{year}/train.txt, twitter{year}/valid.txt, twitter{year}/test.txt
+  twitter{year}_images/<IMGID>.jpg
+  optional crops: twitter{year}/twitter{year}_<train, val, test>_dict.pth with
+    twitter{year}_aux_images/<train, val, test>/crops/, or
+    twitter{year}_crop_images/<IMGID>/crop_<person, organization, location, miscellaneous>_<IMGID>.jpg"""
+YEARS = (2015, 2017)
+TEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
+CROP_TYPES = ("person", "organization", "location", "miscellaneous")
+IMAGE_LINE = "IMGID:"
+
+
+@dataclass(frozen=True)
+class TaggedPost:
+    """A post of a Twitter file.
+
+    Attributes:
+        identity: what stands behind IMGID.
+        words: its words.
+        tags: the tag of each word as the file has it, but for OTHER, which reads as MISC.
+        place: `file:line` of its IMGID, for messages.
+    """
+
+    identity: str
+    words: list[str]
+    tags: list[str]
+    place: str
+
+
+@dataclass
+class EntityExample(Example):
+    """A post ready for batching.
+
+    Attributes:
+        word_positions: place of the first piece of each word that fits; the words behind them are not seen.
+        gold: the file's own tag ids, one for every word of the post.
+        tags: the same with stray I- tags repaired.
+    """
+
+    word_positions: list[int]
+    gold: list[int]
+    tags: list[int]
+
+
+class TwitterDataModule(PostDataModule):
+    """Twitter-2015 or Twitter-2017, or any corpus in their format.
+
+    Words beyond `max_length` keep their gold tags and count as missed; how many there are is reported.
+
+    Args:
+        root: folder of the data set.
+        year: 2015 or 2017; names the files.
+        kwargs: see `PostDataModule`.
+
+    Raises:
+        ConfigError: another year.
+    """
+
+    def __init__(self, root: str, year: int = 2017, **kwargs: Any) -> None:
+        super().__init__(root, **kwargs)
+        if year not in YEARS:
+            raise ConfigError(f"there is no Twitter-{year}: the years are {YEARS[0]} and {YEARS[1]}")
+        self.year = year
+        self.layout = LAYOUT.format(year=year)
+
+    @property
+    def corpus(self) -> str:
+        """See `PostDataModule.corpus`."""
+        return f"twitter{self.year}"
+
+    def text_file(self, split: str) -> Path:
+        """See `PostDataModule.text_file`."""
+        return self.root / f"twitter{self.year}" / TEXT_FILES[split]
+
+    def read_split(self, split: str) -> list[EntityExample]:
+        """Posts, tokenised, with the pictures that can be read.
+
+        Raises:
+            DataError: a missing or malformed file, or too many missing images.
+        """
+        posts = read_posts(self.text_file(split), self.layout)
+        pieces = self.tokenizer.pieces([post.words for post in posts])
+        images = self.locate_images(split, self._posts(split, posts))
+        examples = []
+        for number, (post, words, (image_id, pictures)) in enumerate(zip(posts, pieces, images, strict=True)):
+            input_ids, positions = self._fit(words)
+            gold, tags = ([TAG_IDS[tag] for tag in own] for own in (post.tags, repair(post.tags)))
+            examples.append(EntityExample(number, input_ids, image_id, pictures, positions, gold, tags))
+        rank_zero_info(f"{split}: {describe(posts)}{_unseen(examples)}")
+        return examples
+
+    def collate(self, items: list[tuple[EntityExample, Tensor | None]]) -> MNERBatch:
+        """See `PostDataModule.collate`."""
+        examples = [example for example, _ in items]
+        gold = _pad([example.gold for example in examples], NO_TAG)
+        seen = torch.tensor([len(example.word_positions) for example in examples])
+        positions = torch.zeros_like(gold)
+        for row, example in enumerate(examples):
+            positions[row, : len(example.word_positions)] = torch.tensor(example.word_positions)
+        return MNERBatch(
+            **self.collate_posts(items),
+            positions=positions,
+            word_mask=torch.arange(gold.shape[1])[None, :] < seen[:, None],
+            tags=_pad([example.tags for example in examples], TAG_IDS["O"]),
+            gold=gold,
+        )
+
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """Posts, entities in both readings, and SHA-256 of a split that has been read."""
+        examples = self.examples[split]
+        repaired, own = (
+            sum(TAGS[tag].startswith("B-") for example in examples for tag in tags(example))
+            for tags in (lambda example: example.tags, lambda example: example.gold)
+        )
+        # With the stray tags repaired, every entity of the default reading opens with a B-.
+        return {**super().fingerprint(split), "entities": repaired, "entities_strict": own}
+
+    def _fit(self, words: list[list[int]]) -> tuple[list[int], list[int]]:
+        """Input ids of as many whole words as fit, and the position of each one's first piece."""
+        ids = list(self.tokenizer.prefix)
+        end = self.max_length - len(self.tokenizer.suffix)
+        positions = []
+        for pieces in words:
+            if len(ids) + len(pieces) > end:
+                break
+            positions.append(len(ids))
+            ids.extend(pieces)
+        return ids + self.tokenizer.suffix, positions
+
+    def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
+        folder = self.root / f"twitter{self.year}_images"
+        crops = self._crops(split, posts)
+        result = []
+        for post in posts:
+            image = f"{post.identity}.jpg"
+            whole = Picture(inside(folder, image, post.place), WHOLE_IMAGE)
+            result.append(Post(image, (whole, *crops.pictures(image, self.max_crops))))
+        return result
+
+    def _crops(self, split: str, posts: list[TaggedPost]) -> Crops:
+        """From a crop dictionary, or else by the names of the files."""
+        dictionary = self.text_file(split).parent / f"twitter{self.year}_{split}_dict.pth"
+        if dictionary.is_file():
+            cut = self.root / f"twitter{self.year}_aux_images" / split
+            return Crops(cut / "crops", read_crop_dictionary(dictionary, image_name), dictionary, cut / "boxes.json")
+        folder = self.root / f"twitter{self.year}_crop_images"
+        names = {
+            f"{post.identity}.jpg": [
+                name
+                for kind in CROP_TYPES
+                if (folder / (name := f"{post.identity}/crop_{kind}_{post.identity}.jpg")).is_file()
+            ]
+            for post in posts
+        }
+        return Crops(folder, names, folder, folder / "boxes.json")
+
+
+def read_posts(path: Path, layout: str) -> list[TaggedPost]:
+    """The posts of a Twitter file: a line `IMGID:…`, then a line `word TAB tag` for each word.
+
+    Words that look empty (U+FE0F, U+00A0 and their like) are words.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
+    """
+    posts: list[TaggedPost] = []
+    # Only the line feed ends a line: words may hold U+0085 or U+2028, at which splitlines would cut.
+    for number, ended in enumerate(read_text(path, layout).split("\n"), start=1):
+        line, place = ended.removesuffix("\r"), f"{path}:{number}"
+        if line.startswith(IMAGE_LINE) and "\t" not in line:
+            _check_last(posts)
+            identity = line.removeprefix(IMAGE_LINE).strip()
+            if not identity:
+                raise DataError(f"{place}: IMGID without a name")
+            posts.append(TaggedPost(identity, [], [], place))
+        elif line and not (line.isspace() and "\t" not in line):
+            word, tag = _parse_word(line, place)
+            if not posts:
+                raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
+            posts[-1].words.append(word)
+            posts[-1].tags.append(tag)
+    _check_last(posts)
+    if not posts:
+        raise DataError(f"{path} holds no posts")
+    return posts
+
+
+def _check_last(posts: list[TaggedPost]) -> None:
+    if posts and not posts[-1].words:
+        raise DataError(f"{posts[-1].place}: IMGID:{posts[-1].identity} has no words")
+
+
+def _parse_word(line: str, place: str) -> tuple[str, str]:
+    fields = line.split("\t")
+    if len(fields) != 2 or not fields[0]:
+        raise DataError(f"{place}: expected a word, one tab and its tag, got {line[:80]!r}")
+    word, label = fields
+    tag = label.replace("-OTHER", "-MISC")
+    if tag not in TAG_IDS:
+        raise DataError(f"{place}: the label {label!r} is none of {', '.join(TAGS)} (or OTHER for MISC)")
+    return word, tag
+
+
+def repair(tags: list[str]) -> list[str]:
+    """Stray I- tags open an entity, as in seqeval's default reading: the sequence it stands for in proper BIO."""
+    return [
+        f"B-{tag[2:]}" if tag.startswith("I-") and last[2:] != tag[2:] else tag
+        for last, tag in itertools.pairwise(["O", *tags])
+    ]
+
+
+def describe(posts: list[TaggedPost]) -> str:
+    """Counts of a split: posts, entities in seqeval's default and in the strict reading, and oddities."""
+    strays = [sum(own != mended for own, mended in zip(post.tags, repair(post.tags), strict=True)) for post in posts]
+    strict = sum(tag.startswith("B-") for post in posts for tag in post.tags)
+    text = f"{len(posts):,} posts, {strict + sum(strays):,} entities"
+    if any(strays):
+        text += f" ({strict:,} in strict IOB2: {sum(strays)} stray I- tags in {sum(map(bool, strays))} posts)"
+    repeated = len(posts) - len({post.identity for post in posts})
+    return text + (f", {repeated} repeated IMGIDs" if repeated else "")
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def _unseen(examples: list[EntityExample]) -> str:
+    beyond = [len(example.gold) - len(example.word_positions) for example in examples]
+    if not any(beyond):
+        return ""
+    return f", {sum(beyond):,} words of {sum(map(bool, beyond)):,} posts lie beyond max_length and count as missed"
