@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2, Entities
 from torch import Tensor
 from torchmetrics import Metric
 
-from mmib.schema import NO_RELATION, RELATION_IDS, RELATIONS
+from mmib.schema import ENTITY_TYPES, NO_RELATION, NO_TAG, RELATIONS, TAGS
 
 
 @dataclass(frozen=True)
@@ -30,60 +36,160 @@ class Scores:
         return cls(precision, recall, 2 * correct / both if both else 0.0)
 
 
-class RelationScores(Metric):
-    """Micro precision, recall and F1 over all relations but None, accuracy over all, and scores per relation.
+class Counts(NamedTuple):
+    """How many items are correct, predicted and gold; tensors of one shape."""
 
-    The convention of MNRE: a row whose gold is None counts against precision when a relation is predicted for it.
-    """
-
-    full_state_update = False
     correct: Tensor
     predicted: Tensor
     gold: Tensor
 
+
+class ExtractionScores(Metric, ABC):
+    """Micro precision, recall and F1 of what is extracted, accuracy of all labels, and scores by class.
+
+    Attributes:
+        classes: names of the N classes of items.
+        scored: ids of the classes that the micro scores count.
+        readings: prefix of the scores of each of the R ways to read items off the labels; the first is the one that
+            `per_class` and `row_counts` speak of.
+    """
+
+    full_state_update = False
+    classes: ClassVar[tuple[str, ...]]
+    scored: ClassVar[list[int]]
+    readings: ClassVar[tuple[str, ...]] = ("",)
+    correct: Tensor
+    predicted: Tensor
+    gold: Tensor
+    right_labels: Tensor
+    labels: Tensor
+
     def __init__(self) -> None:
         super().__init__()
-        for name in ("correct", "predicted", "gold"):
-            self.add_state(name, torch.zeros(len(RELATIONS), dtype=torch.long), dist_reduce_fx="sum")
+        shape = len(self.readings), len(self.classes)
+        for name in Counts._fields:
+            self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+        for name in ("right_labels", "labels"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    @abstractmethod
+    def count(self, predictions: Tensor, gold: Tensor) -> Counts:
+        """The items of each row, (B, R, N)."""
 
     def update(self, predictions: Tensor, gold: Tensor) -> None:
-        """Count (N,) predicted against (N,) gold class ids."""
-        size = len(RELATIONS)
-        self.predicted += torch.bincount(predictions, minlength=size)
-        self.gold += torch.bincount(gold, minlength=size)
-        self.correct += torch.bincount(gold[predictions == gold], minlength=size)
+        """Count (B, ...) predicted against gold label ids; gold is -1 where there is nothing to label."""
+        counts = self.count(predictions, gold)
+        self.correct += counts.correct.sum(dim=0)
+        self.predicted += counts.predicted.sum(dim=0)
+        self.gold += counts.gold.sum(dim=0)
+        labelled = gold != NO_TAG
+        self.right_labels += ((predictions == gold) & labelled).sum()
+        self.labels += labelled.sum()
 
     def compute(self) -> dict[str, float]:
-        """`precision`, `recall`, `f1`, `accuracy`, as fractions."""
-        relations = torch.arange(len(RELATIONS)) != RELATION_IDS[NO_RELATION]
-        counts = [float(count.cpu()[relations].sum()) for count in (self.correct, self.predicted, self.gold)]
-        total = int(self.gold.sum())
-        accuracy = float(self.correct.sum()) / total if total else 0.0
-        return {**asdict(Scores.from_counts(*counts)), "accuracy": accuracy}
+        """`precision`, `recall` and `f1` of each reading, and `accuracy`, as fractions."""
+        result: dict[str, float] = {}
+        for reading, prefix in enumerate(self.readings):
+            counts = [int(count[reading, self.scored].sum()) for count in (self.correct, self.predicted, self.gold)]
+            result |= {prefix + name: score for name, score in asdict(Scores.from_counts(*counts)).items()}
+        return {**result, "accuracy": int(self.right_labels) / max(1, int(self.labels))}
 
-    def per_relation(self) -> dict[str, dict[str, float]]:
-        """{relation: precision, recall, f1 and gold count} of the relations that occur or are predicted."""
-        table = {}
-        counts = zip(RELATIONS, self.correct.tolist(), self.predicted.tolist(), self.gold.tolist(), strict=True)
-        for name, correct, predicted, gold in counts:
-            if predicted or gold:
-                table[name] = {**asdict(Scores.from_counts(correct, predicted, gold)), "gold": gold}
-        return table
+    def per_class(self) -> dict[str, dict[str, float]]:
+        """{class: precision, recall, f1 and gold count} of the classes that occur or are predicted."""
+        columns = (count[0].tolist() for count in (self.correct, self.predicted, self.gold))
+        return {
+            name: {**asdict(Scores.from_counts(correct, predicted, gold)), "gold": gold}
+            for name, correct, predicted, gold in zip(self.classes, *columns, strict=True)
+            if predicted or gold
+        }
+
+    def row_counts(self, predictions: Tensor, gold: Tensor) -> Counts:
+        """The items of each row that the micro scores count, (B,), for `f1_standard_error`."""
+        return Counts(*(count[:, 0, self.scored].sum(dim=1) for count in self.count(predictions, gold)))
 
 
-def f1_standard_error(predictions: Sequence[int], gold: Sequence[int], resamples: int = 1000) -> float:
-    """Bootstrap standard error of the micro F1 over all relations but None, rows drawn with replacement.
+class RelationScores(ExtractionScores):
+    """Scores of all relations but None, which has a row in the table only; labels are (B,) relation ids.
+
+    The convention of MNRE: a row whose gold is None counts against precision when a relation is predicted for it.
+    """
+
+    classes = RELATIONS
+    scored: ClassVar = [number for number, name in enumerate(RELATIONS) if name != NO_RELATION]
+
+    def count(self, predictions: Tensor, gold: Tensor) -> Counts:
+        """See `ExtractionScores.count`."""
+        predicted, true = (F.one_hot(ids, len(RELATIONS))[:, None] for ids in (predictions, gold))
+        return Counts(predicted * true, predicted, true)
+
+
+Span = tuple[str, int, int]
+
+
+def default_entities(posts: list[list[str]]) -> list[list[Span]]:
+    """Type, first and last word of each entity as seqeval reads them by default: a stray I- opens one."""
+    return [get_entities(tags) for tags in posts]
+
+
+def strict_entities(posts: list[list[str]]) -> list[list[Span]]:
+    """Type, first word and the word behind each entity in strict IOB2: a stray I- is none."""
+    return [[(entity.tag, entity.start, entity.end) for entity in post] for post in Entities(posts, IOB2).entities]
+
+
+READERS: dict[str, Callable[[list[list[str]]], list[list[Span]]]] = {
+    "": default_entities,
+    "strict_": strict_entities,
+}
+
+
+class EntityScores(ExtractionScores):
+    """Scores of entities, right in type and both ends; labels are (B, W) tag ids, gold -1 where there is no word.
+
+    In seqeval's default reading, which papers report, and with the prefix `strict_` in strict IOB2. The two differ
+    where tags hold a stray I-, which gold may do.
+    """
+
+    classes = ENTITY_TYPES
+    scored: ClassVar = list(range(len(ENTITY_TYPES)))
+    readings = tuple(READERS)
+
+    def count(self, predictions: Tensor, gold: Tensor) -> Counts:
+        """See `ExtractionScores.count`."""
+        words = gold != NO_TAG
+        posts = [
+            [[TAGS[tag] for tag in post[mask].tolist()] for post, mask in zip(tags.cpu(), words.cpu(), strict=True)]
+            for tags in (predictions, gold)
+        ]
+        by_reading = []
+        for read in READERS.values():
+            predicted, true = (list(map(set, read(tags))) for tags in posts)
+            correct = [ours & theirs for ours, theirs in zip(predicted, true, strict=True)]
+            by_reading.append([_count_types(entities) for entities in (correct, predicted, true)])
+        return Counts(*(torch.stack(counts, dim=1).to(gold.device) for counts in zip(*by_reading, strict=True)))
+
+    def compute(self) -> dict[str, float]:
+        """`ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
+        table = self.per_class().values()
+        return {**super().compute(), "f1_macro": sum(scores["f1"] for scores in table) / max(1, len(table))}
+
+
+def _count_types(posts: Iterable[set[Span]]) -> Tensor:
+    """(B, types) number of entities of each type."""
+    counters = [Counter(kind for kind, _, _ in entities) for entities in posts]
+    counts = [[counter[name] for name in ENTITY_TYPES] for counter in counters]
+    return torch.tensor(counts, dtype=torch.long).reshape(len(counts), len(ENTITY_TYPES))
+
+
+def f1_standard_error(correct: Tensor, predicted: Tensor, gold: Tensor, resamples: int = 1000) -> float:
+    """Bootstrap standard error of the micro F1, rows drawn with replacement.
 
     Args:
-        predictions: class id of each row.
-        gold: class id of each row.
+        correct: (B,) number of correct items of each row.
+        predicted: (B,) number of predicted items of each row.
+        gold: (B,) number of gold items of each row.
         resamples: bootstrap samples; they are the same in every run.
     """
-    predicted, truth = np.asarray(predictions), np.asarray(gold)
-    none = RELATION_IDS[NO_RELATION]
-    correct = (predicted == truth) & (truth != none)
-    either = (predicted != none).astype(int) + (truth != none)
-    rng = np.random.default_rng(0)
-    draws = rng.multinomial(len(truth), np.full(len(truth), 1 / len(truth)), size=resamples)
-    f1 = 2 * (draws @ correct) / np.maximum(draws @ either, 1)
+    rows = len(gold)
+    draws = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
+    f1 = 2 * (draws @ correct.numpy()) / np.maximum(draws @ (predicted + gold).numpy(), 1)
     return float(f1.std(ddof=1))

@@ -1,8 +1,8 @@
 """What every part of the project agrees on: label sets, typed batches and errors.
 
-Shape legend, used throughout: B posts, L word pieces, Q positions that the head reads, R image regions, D latent
-width, V image feature width, C relations. Masks are boolean and True means "attend". An image id names an image
-within the data set; two rows with the same id share their image, and -1 says that the row has none.
+Shape legend, used throughout: B posts, L word pieces, W words, Q positions that the head reads, R image regions, D
+latent width, V image feature width, C relations, K tags. Masks are boolean and True means "attend". An image id names
+an image within the data set; two rows with the same id share their image, and -1 says that the row has none.
 """
 
 from __future__ import annotations
@@ -48,6 +48,11 @@ RELATIONS: tuple[str, ...] = (
 RELATION_IDS: dict[str, int] = {name: number for number, name in enumerate(RELATIONS)}
 
 ENTITY_TYPES: tuple[str, ...] = ("PER", "LOC", "ORG", "MISC")
+
+# BIO; the position is the tag id, and there is none where a padded post has no word.
+TAGS: tuple[str, ...] = ("O", *(f"{prefix}-{name}" for name in ENTITY_TYPES for prefix in ("B", "I")))
+TAG_IDS: dict[str, int] = {name: number for number, name in enumerate(TAGS)}
+NO_TAG = -1
 
 # Added to the tokenizer as pieces of their own; the same characters in a post's text are never read as these.
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")

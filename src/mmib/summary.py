@@ -33,11 +33,11 @@ def versions() -> dict[str, str]:
 
 def score(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
     """Precision, recall, F1 with its bootstrap standard error, and accuracy of records, as fractions."""
-    predicted = [record["predicted"] for record in predictions]
-    gold = [record["gold"] for record in predictions]
+    predicted = torch.tensor([record["predicted"] for record in predictions], dtype=torch.long)
+    gold = torch.tensor([record["gold"] for record in predictions], dtype=torch.long)
     metric = RelationScores()
-    metric.update(torch.tensor(predicted, dtype=torch.long), torch.tensor(gold, dtype=torch.long))
-    return {**metric.compute(), "f1_se": f1_standard_error(predicted, gold)}
+    metric.update(predicted, gold)
+    return {**metric.compute(), "f1_se": f1_standard_error(*metric.row_counts(predicted, gold))}
 
 
 def describe_results(datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:

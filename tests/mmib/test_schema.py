@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmib import schema
-from mmib.schema import MARKERS, NO_RELATION, RELATION_IDS, RELATIONS, MMIBError, MREBatch
+from mmib.schema import MARKERS, NO_RELATION, NO_TAG, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, MMIBError, MREBatch
 
 
 def test_relations_are_the_23_of_mnre_with_none_first() -> None:
@@ -25,6 +25,12 @@ def test_every_other_relation_names_the_types_of_its_entities() -> None:
         _, head, tail, relation = name.split("/")
         assert {head, tail} <= types
         assert relation
+
+
+def test_tags_are_bio_of_every_entity_type() -> None:
+    assert TAGS == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
+    assert all(TAGS[number] == name for name, number in TAG_IDS.items())
+    assert NO_TAG not in TAG_IDS.values()
 
 
 def test_markers_are_four_different_ones() -> None:
