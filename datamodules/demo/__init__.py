@@ -1,4 +1,4 @@
-"""The demo corpus: drawn posts in MNRE's own format, whose best possible scores are known."""
+"""The demo corpus: drawn posts in MNRE's and Twitter-2017's own formats, whose best possible scores are known."""
 
 from datamodules.demo.ceilings import expected_best_f1
 from datamodules.demo.corpus import write_demo_corpus

@@ -1,4 +1,4 @@
-"""Writes the demo corpus in MNRE's own layout, with what is known about it beside it.
+"""Writes the demo corpus in the layouts of MNRE and Twitter-2017, with what is known about it beside them.
 
 The folder appears at once and complete, or not at all: everything is written into a hidden sibling, which is renamed
 at the end. Of two processes that build the same corpus at the same time, the first to finish wins.
@@ -16,28 +16,23 @@ import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from tqdm import tqdm
 
-from datamodules.demo.ceilings import expected_best_f1
-from datamodules.demo.pictures import Box, draw_picture
-from datamodules.demo.posteriors import View, relation_posteriors
-from datamodules.demo.posts import LEVELS, Post, draw_posts
+from datamodules.demo.layouts import Boxes, twitter_folders, write_json, write_mnre, write_twitter
+from datamodules.demo.pictures import draw_picture
+from datamodules.demo.posts import Post, draw_posts
 from datamodules.demo.settings import SPLITS, DemoSettings
-from mmib.schema import RELATION_IDS, DataError
+from datamodules.demo.truth import summarise, write_truth
+from mmib.schema import RELATION_IDS, DataError, Task
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "demo.json"
 
-# MNRE calls its validation split "val" everywhere but in the name of this one file.
-_CROP_FILES = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}
-_VIEWS: tuple[View, ...] = ("text", "multimodal")
 _DEFAULTS = DemoSettings()
 _CHUNK = 40  # images that a worker draws at a time
 _QUALITY = 88
-
-Boxes = dict[str, dict[str, Box]]  # image name -> crop name -> box, in the order in which crops are listed
 
 
 def write_demo_corpus(root: Path, settings: DemoSettings = _DEFAULTS) -> bool:
@@ -110,17 +105,18 @@ def _is_built(root: Path, settings: DemoSettings) -> bool:
 
 def _build(root: Path, settings: DemoSettings) -> None:
     posts = {split: draw_posts(settings, split) for split in SPLITS}
+    (root / "demo").mkdir()
     for split in SPLITS:
-        for folder in ("txt", "demo", f"img_org/{split}", f"img_vg/{split}/crops"):
-            (root / folder).mkdir(parents=True, exist_ok=True)
+        twitter_folders(root, split).make()
     boxes = _draw_all(root, posts, settings.seed)
     for split in SPLITS:
-        _write_text(root, split, posts[split])
-        _write_crop_lists(root, split, posts[split], boxes)
-        _write_truth(root, split, posts[split], settings.noise)
-    _write_json(root / "ours_rel2id.json", RELATION_IDS)
-    splits = {split: _summary(posts[split], settings.noise) for split in SPLITS}
-    _write_json(root / MANIFEST, {**describe(settings), "splits": splits})
+        write_twitter(root, split, posts[split], boxes)
+        write_mnre(root, split, posts[split], boxes)
+        write_truth(root, split, posts[split], settings.noise)
+    write_json(root / "ours_rel2id.json", RELATION_IDS)
+    tasks: tuple[Task, ...] = get_args(Task)
+    splits = {split: {task: summarise(posts[split], task, settings.noise) for task in tasks} for split in SPLITS}
+    write_json(root / MANIFEST, {**describe(settings), "splits": splits})
 
 
 def _draw_all(root: Path, posts: dict[str, list[Post]], seed: int) -> Boxes:
@@ -151,126 +147,10 @@ def _run(jobs: list[tuple[Path, list[Post], int]]) -> Iterator[Boxes]:
 def _draw_chunk(root: Path, posts: list[Post], seed: int) -> Boxes:
     boxes: Boxes = {}
     for post in posts:
+        folders = twitter_folders(root, post.split)
         drawing = draw_picture(post, seed)
-        drawing.image.save(root / "img_org" / post.split / post.image, quality=_QUALITY)
+        drawing.image.save(folders.images / post.image, quality=_QUALITY)
         for name, crop in drawing.crops.items():
-            crop.save(root / "img_vg" / post.split / "crops" / name, quality=_QUALITY)
+            crop.save(folders.crops / name, quality=_QUALITY)
         boxes[post.image] = drawing.boxes
     return boxes
-
-
-def _write_text(root: Path, split: str, posts: list[Post]) -> None:
-    with (root / "txt" / f"ours_{split}.txt").open("w", encoding="utf-8") as file:
-        for post in posts:
-            for pair in post.pairs:
-                row = {
-                    "token": list(post.tokens),
-                    "h": _mention(post, pair.head),
-                    "t": _mention(post, pair.tail),
-                    "img_id": post.image,
-                    "relation": pair.relation,
-                }
-                file.write(f"{row!r}\n")
-
-
-def _mention(post: Post, entity: int) -> dict[str, Any]:
-    start, end, _ = post.entities[entity]
-    return {"name": " ".join(post.tokens[start:end]), "pos": [start, end]}
-
-
-def _write_crop_lists(root: Path, split: str, posts: list[Post], boxes: Boxes) -> None:
-    import torch  # noqa: PLC0415 - slow to import, and only this file is in its format
-
-    shown = {post.image: boxes[post.image] for post in posts if post.image in boxes}
-    rows = enumerate(post.image for post in posts for _ in post.pairs)
-    crops = {row: list(shown[image]) for row, image in rows if image in shown}
-    torch.save(crops, root / "txt" / _CROP_FILES[split])
-    flat = {crop: [round(side, 5) for side in box] for crops in shown.values() for crop, box in crops.items()}
-    _write_json(root / "img_vg" / split / "boxes.json", flat)
-
-
-def _write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None:
-    """What is known about each post and each row; no model reads it."""
-    row = 0
-    with (
-        (root / "demo" / f"{split}.jsonl").open("w", encoding="utf-8") as post_file,
-        (root / "demo" / f"rows_{split}.jsonl").open("w", encoding="utf-8") as row_file,
-    ):
-        for post in posts:
-            numbers = list(range(row, row + len(post.pairs)))
-            row += len(numbers)
-            post_file.write(_json_line(_post_record(post, numbers)))
-            for record in _row_records(post, numbers, noise):
-                row_file.write(_json_line(record))
-
-
-def _post_record(post: Post, numbers: list[int]) -> dict[str, Any]:
-    return {
-        "id": post.identity,
-        "level": post.level,
-        "tokens": post.tokens,
-        "entities": post.entities,
-        "relations": [(pair.head, pair.tail, pair.relation) for pair in post.pairs],
-        "image": None if post.missing else post.image,
-        "noisy": post.noisy,
-        "clauses": [
-            {"family": clause.family, "theme": clause.theme, "colour": clause.colour} for clause in post.clauses
-        ],
-        "picture": {"scene": post.picture.scene, "people": post.picture.people},
-        "rows": numbers,
-    }
-
-
-def _row_records(post: Post, numbers: list[int], noise: float) -> Iterator[dict[str, Any]]:
-    posteriors = zip(*(relation_posteriors(post, view, noise) for view in _VIEWS), strict=True)
-    for number, pair, (text, multimodal) in zip(numbers, post.pairs, posteriors, strict=True):
-        yield {
-            "row": number,
-            "post": post.identity,
-            "level": post.level,
-            "kind": pair.kind,
-            "relation": pair.relation,
-            "posterior_text": text,
-            "posterior_multimodal": multimodal,
-        }
-
-
-def _summary(posts: list[Post], noise: float) -> dict[str, Any]:
-    by_level = {level: [post for post in posts if post.level == level] for level in LEVELS}
-    return {
-        **_counts(posts),
-        "ceiling": _ceilings(posts, noise),
-        "levels": {
-            level: {
-                **_counts(members),
-                "ceiling": _ceilings(members, noise),
-                # With every colour and every prop known, but not who holds what: what regions are needed for.
-                "unbound": _ceiling(members, "unbound", noise),
-            }
-            for level, members in by_level.items()
-        },
-    }
-
-
-def _counts(posts: list[Post]) -> dict[str, int]:
-    return {
-        "posts": len(posts),
-        "rows": sum(len(post.pairs) for post in posts),
-        "images": sum(not post.missing for post in posts),
-    }
-
-
-def _ceilings(posts: list[Post], noise: float) -> dict[str, float]:
-    return {view: _ceiling(posts, view, noise) for view in _VIEWS}
-
-
-def _ceiling(posts: list[Post], view: View, noise: float) -> float:
-    return expected_best_f1([row for post in posts for row in relation_posteriors(post, view, noise)])
-
-
-def _json_line(record: dict[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

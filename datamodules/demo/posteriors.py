@@ -13,7 +13,7 @@ from collections import defaultdict
 from typing import Literal
 
 from datamodules.demo.posts import HARD, Clause, Post
-from datamodules.demo.themes import COLOURS, MEANINGS, THEMES, theme_prior
+from datamodules.demo.themes import COLOURS, MEANINGS, THEMES, Meaning, theme_prior
 
 # What a reader sees of the image: nothing; everything; or what is in it but not who holds what. The last is the most
 # that a description of the whole image without regions can give on the hard level.
@@ -25,19 +25,36 @@ Belief = dict[tuple[str, ...], float]
 def relation_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
     """p(relation | what is seen), zeros left out, for each of the post's pairs."""
     belief = theme_belief(post, view, noise)
-    open_clauses = _open_clauses(post)
-    posteriors = []
-    for pair in post.pairs:
-        if pair.clause not in open_clauses:
-            posteriors.append({pair.relation: 1.0})
-            continue
-        place = open_clauses.index(pair.clause)
-        meanings = MEANINGS[str(post.clauses[pair.clause].family)]
-        mass: dict[str, float] = defaultdict(float)
-        for themes, probability in belief.items():
-            mass[meanings[themes[place]].relation] += probability
-        posteriors.append({relation: p for relation, p in sorted(mass.items()) if p > 0.0})
-    return posteriors
+    return [
+        {pair.relation: 1.0} if pair.clause is None else _clause_posterior(post, pair.clause, "relation", belief)
+        for pair in post.pairs
+    ]
+
+
+def entity_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
+    """p(type | what is seen), zeros left out, for each of the post's entities.
+
+    Their spans are certain: names come from known pools, and no wording puts two names side by side.
+    """
+    belief = theme_belief(post, view, noise)
+    return [
+        _clause_posterior(post, index, part, belief)
+        for index in range(len(post.clauses))
+        for part in ("head_type", "tail_type")
+    ]
+
+
+def _clause_posterior(post: Post, index: int, part: str, belief: Belief) -> dict[str, float]:
+    """p(an attribute of the clause's `Meaning`) under a belief about the post's themes."""
+    clause = post.clauses[index]
+    if not clause.ambiguous:
+        return {getattr(Meaning(clause.relation, *clause.types), part): 1.0}
+    place = _open_clauses(post).index(index)
+    meanings = MEANINGS[str(clause.family)]
+    mass: dict[str, float] = defaultdict(float)
+    for themes, probability in belief.items():
+        mass[getattr(meanings[themes[place]], part)] += probability
+    return {label: p for label, p in sorted(mass.items()) if p > 0.0}
 
 
 def theme_belief(post: Post, view: View, noise: float) -> Belief:

@@ -1,18 +1,31 @@
 """Posts as the generating process draws them: words, gold labels, and what their image shows. Nothing is painted here.
 
 Every post has a random stream of its own, so a post does not depend on which others are drawn, nor in what order.
+Posts with entities serve both tasks; chatter, which names nothing, holds no pair and serves entity recognition alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from datamodules.demo.names import draw_names
 from datamodules.demo.settings import DemoSettings
 from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
-from datamodules.demo.wordings import AMBIGUOUS, DECIDED, EMOJI, ENDINGS, HASHTAGS, JOINTS, POINTERS
+from datamodules.demo.wordings import (
+    AMBIGUOUS,
+    CHATTER,
+    DECIDED,
+    EMOJI,
+    ENDINGS,
+    HASHTAGS,
+    JOINTS,
+    ORDINARY_WORDS,
+    POINTERS,
+    SPLIT_EMOJI,
+)
 from mmib.schema import NO_RELATION
 
 EASY, HARD = "easy", "hard"
@@ -23,6 +36,9 @@ PEOPLE_LAW: dict[int, float] = {2: 0.15, 3: 0.5, 4: 0.35}
 TWO_OPEN_SHARE = 0.6  # of the hard posts, both clauses of which the image decides
 CROSS_SHARE = 0.15  # of the posts, which also ask for a pair across their clauses
 DECIDED_NONE_SHARE = 0.3
+CHATTER_SHARE = 0.08  # of all posts, which name nothing
+CAPITAL_SHARE = 0.5  # of the ordinary words of chatter
+SPLIT_EMOJI_SHARE = 0.3  # of the chatter
 DRESSING = {"retweet": 0.12, "hashtag": 0.3, "url": 0.12, "emoji": 0.2}
 
 
@@ -80,7 +96,20 @@ class Pair:
 
 @dataclass(frozen=True)
 class Post:
-    """A post with everything that is known about it. `missing`: its image is not on disk, though it has a name."""
+    """A post with everything that is known about it.
+
+    Attributes:
+        identity: its id in both data sets' files.
+        split: its split.
+        level: its level.
+        tokens: its words.
+        clauses: its parts that name entities; empty for chatter.
+        entities: (start, end, type) of each name; 2 i is the head of clause i, 2 i + 1 its tail.
+        pairs: the questions that relation extraction asks; empty for chatter.
+        picture: what its image shows.
+        noisy: the image was drawn for no clause, though there are some.
+        missing: the image is not on disk, though it has a name.
+    """
 
     identity: str
     split: str
@@ -105,15 +134,20 @@ def opaque_name(*parts: object) -> str:
 
 
 def draw_posts(settings: DemoSettings, split: str) -> list[Post]:
-    """All posts of a split, levels in random order."""
+    """All posts of a split, levels in random order, chatter in random places among the others."""
     hard = settings.hard_posts(split)
     levels = [HARD] * hard + [EASY] * (settings.posts(split) - hard)
     random.Random(f"{settings.seed}/{split}/levels").shuffle(levels)
-    return [draw_post(settings, split, number, level) for number, level in enumerate(levels)]
+    posts = [draw_post(settings, split, number, level) for number, level in enumerate(levels)]
+    rng = random.Random(f"{settings.seed}/{split}/chatter")
+    for number in range(round(len(posts) * CHATTER_SHARE / (1.0 - CHATTER_SHARE))):
+        chatter = draw_chatter(settings, split, number, rng.choice(levels))
+        posts.insert(rng.randint(0, len(posts)), chatter)
+    return posts
 
 
 def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Post:
-    """One post of the process."""
+    """One post that names entities."""
     rng = random.Random(f"{settings.seed}/{split}/{number}/{level}")
     families = _draw_families(rng, level)
     colours = rng.sample(sorted(COLOURS), len(families)) if level == HARD else [None] * len(families)
@@ -126,7 +160,7 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Po
     if len(clauses) < 2:
         clauses.append(_decided(rng, names[2:]))
         rng.shuffle(clauses)
-    tokens, offsets = _join(rng, split, clauses)
+    tokens, offsets = _join(rng, split, [clause.words for clause in clauses])
     noisy = rng.random() < settings.noise
     return Post(
         identity=f"demo_{opaque_name(settings.seed, split, number)}",
@@ -140,6 +174,33 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Po
         noisy=noisy,
         missing=rng.random() < settings.missing,
     )
+
+
+def draw_chatter(settings: DemoSettings, split: str, number: int, level: str) -> Post:
+    """One post that names nothing: its image is like any other of its level, and there is nothing it could fit."""
+    rng = random.Random(f"{settings.seed}/{split}/chatter/{number}/{level}")
+    words = iter(rng.sample(ORDINARY_WORDS, 4))
+    sentences = [
+        tuple(_capitalise(rng, next(words)) if piece == "{w}" else piece for piece in wording.split())
+        for wording in rng.sample(CHATTER, 2)
+    ]
+    tokens, _ = _join(rng, split, sentences)
+    return Post(
+        identity=f"demo_{opaque_name(settings.seed, split, 'chatter', number)}",
+        split=split,
+        level=level,
+        tokens=tokens + (SPLIT_EMOJI if rng.random() < SPLIT_EMOJI_SHARE else ()),
+        clauses=(),
+        entities=(),
+        pairs=(),
+        picture=_draw_picture(rng, level, {}),
+        noisy=False,
+        missing=rng.random() < settings.missing,
+    )
+
+
+def _capitalise(rng: random.Random, word: str) -> str:
+    return word.capitalize() if rng.random() < CAPITAL_SHARE else word
 
 
 def _draw_families(rng: random.Random, level: str) -> list[str]:
@@ -198,16 +259,16 @@ def _fill(wording: str, names: list[tuple[str, ...]]) -> tuple[tuple[str, ...], 
     return tuple(words), spans["{h}"], spans["{t}"]
 
 
-def _join(rng: random.Random, split: str, clauses: list[Clause]) -> tuple[tuple[str, ...], list[int]]:
-    """The post's tokens, and where each clause starts in them."""
+def _join(rng: random.Random, split: str, sentences: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[int]]:
+    """The tokens of a dressed post, and where each sentence starts in them."""
     handle = draw_names(rng, split, 1)[0][0].lower()
     wears = {name: rng.random() < share for name, share in DRESSING.items()}
     tokens = ["RT", f"@{handle}", ":"] if wears["retweet"] else []
     offsets = []
-    for index, clause in enumerate(clauses):
+    for index, sentence in enumerate(sentences):
         tokens.extend([rng.choice(JOINTS)] if index else [])
         offsets.append(len(tokens))
-        tokens.extend(clause.words)
+        tokens.extend(sentence)
     tail = [rng.choice(ENDINGS)]
     tail += [rng.choice(EMOJI)] if wears["emoji"] else []
     tail += [rng.choice(HASHTAGS)] if wears["hashtag"] else []
@@ -216,7 +277,7 @@ def _join(rng: random.Random, split: str, clauses: list[Clause]) -> tuple[tuple[
 
 
 def _entities(clauses: list[Clause], offsets: list[int]) -> tuple[tuple[int, int, str], ...]:
-    """Head and tail of each clause: entity 2 i is the head of clause i, entity 2 i + 1 its tail."""
+    """Head and tail of each clause, in the order of `Post.entities`."""
     return tuple(
         (start + offset, end + offset, entity_type)
         for clause, offset in zip(clauses, offsets, strict=True)

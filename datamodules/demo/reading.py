@@ -7,21 +7,26 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.demo.corpus import read_manifest
+from mmib.schema import Task
 
 
-def read_levels(root: Path, split: str) -> list[str] | None:
-    """The level of each row of a split; None where `root` is no demo corpus."""
+def read_levels(root: Path, split: str, task: Task) -> list[str] | None:
+    """The level of each row (MRE) or post (MNER) of a split, in file order; None where `root` is no demo corpus."""
     if read_manifest(root) is None:
         return None
-    with (Path(root) / "demo" / f"rows_{split}.jsonl").open(encoding="utf-8") as file:
+    name = f"rows_{split}.jsonl" if task == "mre" else f"{split}.jsonl"
+    with (Path(root) / "demo" / name).open(encoding="utf-8") as file:
         return [json.loads(line)["level"] for line in file]
 
 
-def read_ceilings(root: Path, split: str) -> dict[str, Any] | None:
-    """`text` and `multimodal` ceilings of a split, and by level; None where `root` is no demo corpus."""
+def read_ceilings(root: Path, split: str, task: Task) -> dict[str, Any] | None:
+    """`text` and `multimodal` ceilings of a split, and by level; None where `root` is no demo corpus.
+
+    `rows` of a level counts rows (MRE) or posts (MNER), as `read_levels` does.
+    """
     manifest = read_manifest(root)
     if manifest is None:
         return None
-    found = manifest["splits"][split]
+    found = manifest["splits"][split][task]
     levels = {level: {"rows": part["rows"], "ceiling": part["ceiling"]} for level, part in found["levels"].items()}
     return {**found["ceiling"], "levels": levels}

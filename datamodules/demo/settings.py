@@ -8,8 +8,9 @@ from mmib.schema import ConfigError
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
-# Posts as (train, val, test). Training and validation mix the levels by `hard_share`; a test split holds both levels
-# in equal parts, so that the score of each means something (1,000 rows of each in `default`).
+# Posts that name entities, as (train, val, test); posts that name none come on top. Training and validation mix the
+# levels by `hard_share`; a test split holds both levels in equal parts, so that the score of each means something
+# (1,000 rows of each in `default`).
 SIZES: dict[str, tuple[int, int, int]] = {
     "default": (3000, 400, 1040),
     "study": (900, 200, 500),
@@ -44,10 +45,10 @@ class DemoSettings:
                 raise ConfigError(f"demo corpus: {name} is a share from 0 to 1, not {value!r}")
 
     def posts(self, split: str) -> int:
-        """Number of posts of a split."""
+        """Number of posts of a split that name entities."""
         return SIZES[self.size][SPLITS.index(split)]
 
     def hard_posts(self, split: str) -> int:
-        """Number of hard posts of a split."""
+        """Number of hard ones among them."""
         share = 0.5 if split == "test" else self.hard_share
         return round(share * self.posts(split))

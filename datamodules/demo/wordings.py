@@ -1,7 +1,7 @@
 """The words of a clause: {h} and {t} are its two names, {c} is a colour.
 
 An ambiguous wording is drawn independently of the theme, so it says no more than its family. A decided wording fixes
-relation and types by itself.
+relation and types by itself. Chatter names nobody and nothing: {w} is an ordinary word.
 """
 
 from __future__ import annotations
@@ -121,8 +121,42 @@ DECIDED: dict[tuple[str, str, str], tuple[str, ...]] = {
     (NO_RELATION, "PER", "MISC"): ("{h} did not watch the film {t}", "{h} forgot the song {t}"),
 }
 
+# Worded like the others, with ordinary words where they have names, so that neither a wording nor a capital letter
+# gives an entity away.
+CHATTER: tuple[str, ...] = (
+    "so happy for {w} and {w}",
+    "no {w} without {w}",
+    "look who came : my {w} again",
+    "{w} & {w} , what a pair",
+    "{w} means a lot to me",
+    "all eyes on {w} today",
+    "can not get enough of {w}",
+    "news about {w} / {w}",
+    "{w} , all about {w} now",
+    "great to see {w} beside {w}",
+    "a big {w} day for us",
+    "this is what {w} looks like",
+    "who else needs {w} right now ?",
+    "still thinking about that {w}",
+    "why is it always {w} ?",
+    "Good Morning everyone , time for {w}",
+    "Happy {w} to all of you",
+    "Do Not talk to me before {w}",
+    "Best {w} Ever , and I mean it",
+    "Throwback to the {w} of last year",
+    "Thank You for the {w}",
+    "My Mum says {w} is over",
+)
+ORDINARY_WORDS: tuple[str, ...] = (
+    *("coffee", "breakfast", "dinner", "pizza", "cake", "homework", "laundry", "work", "traffic", "weather"),
+    *("sunshine", "rain", "summer", "winter", "monday", "friday", "weekend", "birthday", "holiday", "music"),
+    *("football", "sleep", "shopping", "gardening", "dancing"),
+)
+
 # Dressing of a post, drawn independently of everything else.
 JOINTS: tuple[str, ...] = (".", ".", ".", "!", ";", "-", "...")
 ENDINGS: tuple[str, ...] = ("", "", ".", "!", "...")
 HASHTAGS: tuple[str, ...] = ("#weekend", "#tbt", "#today", "#photo", "#news", "#wow", "#monday", "#life", "#2018")
 EMOJI: tuple[str, ...] = ("\U0001f602", "\U0001f44f", "\U0001f525", "\u2764\ufe0f", "\U0001f60d", "\U0001f64c")
+# Tokenized as real posts sometimes are: a word-piece tokenizer makes nothing of the second token.
+SPLIT_EMOJI: tuple[str, ...] = ("\u2764", "\ufe0f")

@@ -6,14 +6,18 @@ import argparse
 from pathlib import Path
 
 from datamodules.demo import DemoSettings, read_ceilings, write_demo_corpus
+from mmib.schema import Task
 
 SPLITS = ("train", "val", "test")
+UNITS: dict[Task, str] = {"mre": "rows", "mner": "posts"}
 
 
 def run(arguments: list[str]) -> int:
     """Write the demo corpus unless it is there already, and print its ceilings."""
     defaults = DemoSettings()
-    parser = argparse.ArgumentParser(prog="mmib demo-data", description="Write the demo corpus in MNRE's own format.")
+    parser = argparse.ArgumentParser(
+        prog="mmib demo-data", description="Write the demo corpus in the formats of MNRE and Twitter-2017."
+    )
     parser.add_argument("root", nargs="?", default="data/demo", type=Path, help="folder to make (default: data/demo)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the corpus (default: %(default)s)")
     parser.add_argument("--size", default=defaults.size, help="default, study or tiny (default: %(default)s)")
@@ -26,11 +30,12 @@ def run(arguments: list[str]) -> int:
     root: Path = chosen.pop("root")
     built = write_demo_corpus(root, DemoSettings(**chosen))
     print(f"{root}: {'written' if built else 'there already'}")  # noqa: T201
-    for split in SPLITS:
-        for level, described in (read_ceilings(root, split) or {}).get("levels", {}).items():
-            ceiling = described["ceiling"]
-            print(  # noqa: T201
-                f"  {split:5} {level:4} {described['rows']:6,} rows, best possible F1: "
-                f"text {ceiling['text']:.3f}, text and image {ceiling['multimodal']:.3f}"
-            )
+    for task, unit in UNITS.items():
+        for split in SPLITS:
+            for level, described in (read_ceilings(root, split, task) or {}).get("levels", {}).items():
+                ceiling = described["ceiling"]
+                print(  # noqa: T201
+                    f"  {task:4} {split:5} {level:4} {described['rows']:6,} {unit}, best possible F1: "
+                    f"text {ceiling['text']:.3f}, text and image {ceiling['multimodal']:.3f}"
+                )
     return 0

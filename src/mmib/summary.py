@@ -47,7 +47,7 @@ def describe_results(datamodule: PostDataModule, predictions: dict[str, Predicti
     }
     # Ceilings are those of the test rows where these are scored, else of the validation rows.
     ceiling_split = "test" if result["test"] else "val"
-    ceilings = read_ceilings(datamodule.root, ceiling_split)
+    ceilings = read_ceilings(datamodule.root, ceiling_split, "mre")
     if ceilings is None:
         return result
     result["ceiling"] = {"split": ceiling_split, "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
@@ -58,7 +58,7 @@ def describe_results(datamodule: PostDataModule, predictions: dict[str, Predicti
     for split in SPLITS:
         if not predictions.get(split):
             continue
-        levels = read_levels(datamodule.root, split) or []
+        levels = read_levels(datamodule.root, split, "mre") or []
         for level, described in result["levels"].items():
             own = [record for row, record in predictions[split].items() if levels[row] == level]
             described[split] = score(own) if own else None

@@ -244,7 +244,7 @@ def test_the_demo_corpus_is_written_once(tmp_path: Path, capsys: pytest.CaptureF
     assert main(arguments) == 0
     first = capsys.readouterr().out
     assert first.startswith(f"{tmp_path / 'demo'}: written\n")
-    assert first.count("best possible F1: text 0.") == 6
+    assert first.count("best possible F1: text 0.") == 12
     assert main(arguments) == 0
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'demo'}: there already\n")
 

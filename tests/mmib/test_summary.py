@@ -69,7 +69,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A data module of a corpus with two levels and known ceilings."""
     levels = {"val": ["easy"] * 6, "test": ["easy", "easy", "hard", "hard", "hard", "hard"]}
 
-    def ceilings(_: Path, split: str) -> dict[str, Any]:
+    def ceilings(_: Path, split: str, task: str) -> dict[str, Any]:
         shift = 0.0 if split == "test" else 0.1
         parts = {
             level: {"rows": levels[split].count(level), "ceiling": {"text": text + shift, "multimodal": 0.9}}
@@ -78,7 +78,7 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
         return {"text": 0.25 + shift, "multimodal": 0.95, "levels": parts}
 
     monkeypatch.setattr(summary_module, "read_ceilings", ceilings)
-    monkeypatch.setattr(summary_module, "read_levels", lambda _, split: levels[split])
+    monkeypatch.setattr(summary_module, "read_levels", lambda _, split, task: levels[split])
     return SimpleNamespace(root=Path("demo"))
 
 

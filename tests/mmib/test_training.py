@@ -115,18 +115,18 @@ def test_gold_labels_of_the_predictions_are_those_of_the_file(finished: Any, wor
 
 def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any) -> None:
     summary, demo = finished.summary, workspace.root / "demo"
-    ceilings = read_ceilings(demo, "test")
+    ceilings = read_ceilings(demo, "test", "mre")
     assert ceilings is not None
     assert summary["ceiling"] == {"split": "test", "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
     for split in ("val", "test"):
-        levels = read_levels(demo, split) or []
+        levels = read_levels(demo, split, "mre") or []
         for level in ("easy", "hard"):
             own = [record for record in finished.predictions(split) if levels[record["id"]] == level]
             assert points(summary["levels"][level][split]) == pytest.approx(scored(own))
     for level in ("easy", "hard"):
         assert summary["levels"][level]["ceiling"] == ceilings["levels"][level]["ceiling"]
         assert set(summary["levels"][level]["ceiling"]) == {"text", "multimodal"}
-        assert summary["levels"][level]["rows"] == (read_levels(demo, "test") or []).count(level)
+        assert summary["levels"][level]["rows"] == (read_levels(demo, "test", "mre") or []).count(level)
 
 
 def test_the_table_shows_what_the_summary_holds(finished: Any) -> None:

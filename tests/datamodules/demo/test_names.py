@@ -7,7 +7,7 @@ import random
 
 from datamodules.demo.names import draw_names, name_pool
 from datamodules.demo.settings import SPLITS
-from datamodules.demo.wordings import AMBIGUOUS, DECIDED, POINTERS
+from datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, ORDINARY_WORDS, POINTERS
 
 
 def test_pools_share_no_token() -> None:
@@ -17,7 +17,7 @@ def test_pools_share_no_token() -> None:
 
 
 def test_names_are_no_words_of_the_wordings() -> None:
-    wordings = itertools.chain(*AMBIGUOUS.values(), *POINTERS.values(), *DECIDED.values())
+    wordings = itertools.chain(*AMBIGUOUS.values(), *POINTERS.values(), *DECIDED.values(), CHATTER, ORDINARY_WORDS)
     words = {word.lower() for wording in wordings for word in wording.split()}
     assert not words & {name.lower() for split in SPLITS for name in name_pool(split)}
 

@@ -1,18 +1,23 @@
-"""The stated posteriors are true: gold relations come as often as they say."""
+"""The stated posteriors are true: gold relations and gold types come as often as they say."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from datamodules.demo.posteriors import View, relation_posteriors, theme_belief
-from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
+from datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors, theme_belief
+from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_chatter, draw_post
 from datamodules.demo.settings import DemoSettings
+from datamodules.demo.themes import theme_prior
 
 # More noise than by default, so that every term of the posterior carries weight.
 SETTINGS = DemoSettings(noise=0.3, missing=0.1)
 VIEWS: tuple[View, ...] = ("text", "multimodal", "unbound")
+
+Answer = tuple[dict[str, float], str, bool]  # posterior, gold label, whether the words leave it open
+Answers = Callable[[Post, View], Iterator[Answer]]
 
 
 @pytest.fixture(scope="module")
@@ -20,16 +25,28 @@ def posts() -> dict[str, list[Post]]:
     return {level: [draw_post(SETTINGS, "train", number, level) for number in range(3500)] for level in LEVELS}
 
 
+def relations(post: Post, view: View) -> Iterator[Answer]:
+    for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
+        yield posterior, pair.relation, pair.kind == "ambiguous"
+
+
+def entities(post: Post, view: View) -> Iterator[Answer]:
+    posteriors = entity_posteriors(post, view, SETTINGS.noise)
+    for index, ((_, _, entity_type), posterior) in enumerate(zip(post.entities, posteriors, strict=True)):
+        yield posterior, entity_type, post.clauses[index // 2].ambiguous
+
+
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("view", VIEWS)
-def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, view: View) -> None:
+@pytest.mark.parametrize("answers", [relations, entities])
+def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, view: View, answers: Answers) -> None:
     """Within each band of stated probability the label comes that often, to 4.5 standard errors."""
     bands: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for post in posts[level]:
-        for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
-            if pair.kind == "ambiguous":
+        for posterior, truth, is_open in answers(post, view):
+            if is_open:
                 for label, p in posterior.items():
-                    bands[int(p * 20)].append((p, pair.relation == label))
+                    bands[int(p * 20)].append((p, truth == label))
     checked = 0
     for band in bands.values():
         stated = sum(p for p, _ in band)
@@ -41,19 +58,38 @@ def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, vie
 
 
 @pytest.mark.parametrize("view", VIEWS)
-def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]], view: View) -> None:
+@pytest.mark.parametrize("answers", [relations, entities])
+def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]], view: View, answers: Answers) -> None:
     for post in posts[EASY][:300] + posts[HARD][:300]:
-        for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
+        for posterior, truth, is_open in answers(post, view):
             assert sum(posterior.values()) == pytest.approx(1.0)
-            assert posterior[pair.relation] > 0
-            if pair.kind != "ambiguous":
-                assert posterior == {pair.relation: 1.0}
+            assert posterior[truth] > 0
+            if not is_open:
+                assert posterior == {truth: 1.0}
+
+
+def test_relation_and_types_of_a_clause_are_told_by_one_belief(posts: dict[str, list[Post]]) -> None:
+    """A resident is told from a member by the type of the thing: the two posteriors say the same."""
+    for post in posts[EASY]:
+        types, told = entity_posteriors(post, "text", 0.3), relation_posteriors(post, "text", 0.3)
+        for index, clause in enumerate(post.clauses):
+            if clause.family == "person_thing":
+                assert types[2 * index] == pytest.approx({"PER": 1.0})
+                home = theme_prior("person_thing")["home"]  # the other theme that makes the thing a place
+                residence = told[index]["/per/loc/place_of_residence"]
+                assert types[2 * index + 1]["LOC"] == pytest.approx(residence + home)
+
+
+def test_a_post_without_entities_has_nothing_to_tell() -> None:
+    chatter = draw_chatter(SETTINGS, "train", 0, HARD)
+    assert relation_posteriors(chatter, "multimodal", 0.3) == entity_posteriors(chatter, "multimodal", 0.3) == []
 
 
 def test_without_its_image_a_post_says_what_its_text_says(posts: dict[str, list[Post]]) -> None:
     for post in posts[EASY] + posts[HARD]:
         if post.missing:
             assert relation_posteriors(post, "multimodal", 0.3) == relation_posteriors(post, "text", 0.3)
+            assert entity_posteriors(post, "multimodal", 0.3) == entity_posteriors(post, "text", 0.3)
 
 
 def test_an_image_that_always_fits_leaves_no_doubt(posts: dict[str, list[Post]]) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import pytest
 
-from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post, draw_posts
+from datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post, draw_chatter, draw_post, draw_posts
 from datamodules.demo.settings import SPLITS, DemoSettings
 from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES
-from datamodules.demo.wordings import AMBIGUOUS, DECIDED, POINTERS
+from datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
 from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATION_IDS, ConfigError
 
 SETTINGS = DemoSettings()
@@ -17,7 +18,14 @@ SETTINGS = DemoSettings()
 
 @pytest.fixture(scope="module")
 def train() -> list[Post]:
-    return draw_posts(SETTINGS, "train")
+    """Posts that name entities."""
+    return [post for post in draw_posts(SETTINGS, "train") if post.pairs]
+
+
+@pytest.fixture(scope="module")
+def chatter() -> list[Post]:
+    """Posts that name nothing."""
+    return [draw_chatter(SETTINGS, "train", number, LEVELS[number % 2]) for number in range(1000)]
 
 
 def test_test_split_has_a_thousand_rows_of_each_level() -> None:
@@ -44,7 +52,75 @@ def test_same_seed_same_posts_and_another_seed_other_posts() -> None:
 
 
 def test_a_post_does_not_depend_on_the_others(train: list[Post]) -> None:
-    assert draw_post(SETTINGS, "train", 17, train[17].level) == train[17]
+    assert train == [draw_post(SETTINGS, "train", number, post.level) for number, post in enumerate(train)]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_chatter_comes_at_its_rate_and_at_both_levels_among_the_others(split: str) -> None:
+    posts = draw_posts(SETTINGS, split)
+    places = [place for place, post in enumerate(posts) if not post.entities]
+    assert len(places) / len(posts) == pytest.approx(CHATTER_SHARE, abs=0.002)
+    assert sum(places) / len(places) == pytest.approx(len(posts) / 2, rel=0.2)
+    hard = [posts[place].level == HARD for place in places]
+    assert sum(hard) / len(hard) == pytest.approx(SETTINGS.hard_posts(split) / SETTINGS.posts(split), abs=0.13)
+
+
+def test_chatter_names_nothing_and_asks_nothing(chatter: list[Post]) -> None:
+    for post in chatter:
+        assert (post.entities, post.pairs, post.clauses, post.noisy) == ((), (), (), False)
+        assert all(token and not any(map(str.isspace, token)) for token in post.tokens)
+        assert not any("{" in token for token in post.tokens)
+
+
+def test_chatter_is_dressed_like_any_other_post(train: list[Post], chatter: list[Post]) -> None:
+    for mark in ("@", "#", "https://", "RT"):
+        shares = [
+            sum(any(t.startswith(mark) for t in post.tokens) for post in group) / len(group)
+            for group in (train, chatter)
+        ]
+        assert 0.05 < shares[0] == pytest.approx(shares[1], abs=0.05)
+    lengths = [sum(len(post.tokens) for post in group) / len(group) for group in (train, chatter)]
+    assert lengths[0] == pytest.approx(lengths[1], rel=0.25)
+
+
+def test_capitals_do_not_give_names_away(chatter: list[Post]) -> None:
+    """Ordinary words stand within sentences with and without a capital, in most of the chatter."""
+    capitals = [sum(token.istitle() for token in post.tokens[1:]) for post in chatter]
+    assert sum(count > 0 for count in capitals) / len(chatter) > 0.7
+    words = {token for post in chatter for token in post.tokens}
+    assert {"coffee", "Coffee", "weekend", "Weekend"} <= words
+
+
+def test_chatter_has_images_like_the_others(chatter: list[Post]) -> None:
+    scenes = Counter(post.picture.scene for post in chatter if post.level == EASY)
+    assert set(scenes) == set(THEMES)
+    for post in chatter:
+        assert (post.picture.scene is None) == (post.level == HARD)
+        assert len(post.picture.people) in ((0,) if post.level == EASY else (2, 3, 4))
+    assert sum(post.missing for post in chatter) / len(chatter) == pytest.approx(SETTINGS.missing, abs=0.03)
+
+
+def test_some_chatter_splits_an_emoji(chatter: list[Post]) -> None:
+    split = [post for post in chatter if "\ufe0f" in post.tokens]
+    assert 0.2 < len(split) / len(chatter) < 0.4
+    assert all(post.tokens[post.tokens.index("\ufe0f") - 1] == "\u2764" for post in split)
+
+
+def test_spans_are_certain(train: list[Post]) -> None:
+    """No two names side by side: a run of name tokens is one name, and the ceilings need not doubt it."""
+    for post in train:
+        spans = sorted((start, end) for start, end, _ in post.entities)
+        assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
+    pointed = [w.replace("{h}", p) for family in FAMILIES for w in AMBIGUOUS[family] for p in POINTERS[family]]
+    for wording in itertools.chain(pointed, *AMBIGUOUS.values(), *DECIDED.values()):
+        assert not any({one, other} <= {"{h}", "{t}"} for one, other in itertools.pairwise(wording.split()))
+    assert all(JOINTS)
+
+
+def test_a_wording_stands_under_one_heading() -> None:
+    """So a wording decides its types, or says no more than its family."""
+    wordings = [*itertools.chain(*AMBIGUOUS.values(), *DECIDED.values()), *CHATTER]
+    assert len(set(wordings)) == len(wordings)
 
 
 def test_spans_lie_in_the_post_and_hold_names(train: list[Post]) -> None:
@@ -112,7 +188,7 @@ def test_people_of_an_image_differ_in_shirt_and_prop(train: list[Post]) -> None:
 
 
 def test_noise_and_missing_images_come_at_their_rates() -> None:
-    posts = draw_posts(DemoSettings(noise=0.3, missing=0.2), "train")
+    posts = [post for post in draw_posts(DemoSettings(noise=0.3, missing=0.2), "train") if post.pairs]
     assert sum(post.noisy for post in posts) / len(posts) == pytest.approx(0.3, abs=0.03)
     assert sum(post.missing for post in posts) / len(posts) == pytest.approx(0.2, abs=0.03)
 
