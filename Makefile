@@ -17,7 +17,8 @@ ARGS ?=
 help: ## List the commands and their variables
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
-	@echo "Variables: DATA_ROOT=folder of the real MNRE (default: the demo corpus), SEED=1, ARGS='any option of mmib',"
+	@echo "Variables: DATA_ROOT=folder of the real data set (train-mre: MNRE instead of the demo corpus; train-mner15 and"
+	@echo "           train-mner17: the folder that holds twitter2015 or twitter2017), SEED=1, ARGS='any option of mmib',"
 	@echo "           PYTHON=python3 (3.11 or newer, used once to make .venv)"
 
 .PHONY: setup
@@ -36,6 +37,17 @@ train-mre: $(STAMP) ## Train relation extraction: on the demo corpus, or with DA
 .PHONY: baseline-mre
 baseline-mre: $(STAMP) ## Train the late-fusion baseline (whole image, no attention) on the demo corpus
 	$(BIN)/mmib fit --config mre-demo-late-fusion --seed_everything $(SEED) $(ARGS)
+
+.PHONY: train-mner
+train-mner: $(STAMP) ## Train entity recognition on the demo corpus
+	$(BIN)/mmib fit --config mner-demo --seed_everything $(SEED) $(ARGS)
+
+.PHONY: train-mner15 train-mner17
+train-mner15: ## Train entity recognition on Twitter-2015: DATA_ROOT=…
+train-mner17: ## Train entity recognition on Twitter-2017: DATA_ROOT=…
+train-mner15 train-mner17: train-mner%: $(STAMP)
+	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/twitter20$*"; exit 2; }
+	$(BIN)/mmib fit --config mner-twitter20$*-offline --data.root '$(DATA_ROOT)' --seed_everything $(SEED) $(ARGS)
 
 .PHONY: demo-data
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)

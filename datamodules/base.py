@@ -129,7 +129,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         workers: processes that load batches; worth it only where pixels are decoded.
     """
 
-    layout: str
+    layout: str = "its data module says which files are expected there"
     """Which files are expected where below the root, for messages."""
 
     def __init__(

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mmib.modules import Scalar
+from mmib.schema import NO_TAG
 
 
 class IBMonitor(pl.Callback):
@@ -57,7 +58,7 @@ class SelectedCheckpoint(ModelCheckpoint):
 
 
 class PredictionCollector(pl.Callback):
-    """Keeps gold (not when predicting), prediction and scores of each row, by row, for files and summary."""
+    """Keeps gold (not when predicting), prediction and what goes with it, by row, for files and summary."""
 
     def __init__(self) -> None:
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
@@ -75,13 +76,22 @@ class PredictionCollector(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        keys = [key for key in ("gold", "predicted", "scores") if key in outputs]
-        columns = (outputs[key].tolist() for key in keys)
-        for row, *values in zip(outputs["rows"].tolist(), *columns, strict=True):
-            self.predictions[_split(trainer)][row] = {"id": row, **dict(zip(keys, values, strict=True))}
+        columns = {key: values.tolist() for key, values in outputs.items() if key not in ("rows", "scalars")}
+        for row, *values in zip(outputs["rows"].tolist(), *columns.values(), strict=True):
+            record = _without_padding(dict(zip(columns, values, strict=True)))
+            self.predictions[_split(trainer)][row] = {"id": row, **record}
 
     on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _keep
+
+
+def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose values speak of words, without those that are no words."""
+    predicted = record["predicted"]
+    if not isinstance(predicted, list):
+        return record
+    words = [number for number, label in enumerate(predicted) if label != NO_TAG]
+    return {key: [values[number] for number in words] for key, values in record.items()}
 
 
 def _split(trainer: pl.Trainer) -> str:

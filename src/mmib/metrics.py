@@ -16,7 +16,7 @@ from seqeval.scheme import IOB2, Entities
 from torch import Tensor
 from torchmetrics import Metric
 
-from mmib.schema import ENTITY_TYPES, NO_RELATION, NO_TAG, RELATIONS, TAGS
+from mmib.schema import ENTITY_TYPES, NO_RELATION, NO_TAG, RELATIONS, TAGS, Task
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,9 @@ class EntityScores(ExtractionScores):
         """`ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
         table = self.per_class().values()
         return {**super().compute(), "f1_macro": sum(scores["f1"] for scores in table) / max(1, len(table))}
+
+
+METRICS: dict[Task, type[ExtractionScores]] = {"mre": RelationScores, "mner": EntityScores}
 
 
 def _count_types(posts: Iterable[set[Span]]) -> Tensor:

@@ -8,16 +8,16 @@ from typing import Any, ClassVar, NamedTuple
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torchmetrics import Metric
+from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.metrics import RelationScores
+from mmib.metrics import METRICS, ExtractionScores
+from mmib.nn.crf import LinearChainCRF, bio_constraints
 from mmib.nn.gaussian import Posterior
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.nn.relation import RelationHead
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
-from mmib.schema import RELATIONS, CheckpointError, ConfigError, MREBatch, PostBatch, Task
+from mmib.schema import NO_TAG, RELATIONS, TAGS, CheckpointError, ConfigError, MNERBatch, MREBatch, PostBatch, Task
 
 CHECKPOINT_TASK_KEY = "mmib_task"
 
@@ -73,6 +73,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         self.beta_schedule = beta_schedule or Constant()
         self.free_bits = free_bits
         self.optimizer = optimizer or OptimizerSettings()
+        self.val_metric = METRICS[self.task]()
+        self.test_metric = METRICS[self.task]()
         if gamma == 0:
             backbone.alignment.requires_grad_(False)
 
@@ -91,16 +93,12 @@ class ExtractionModule(pl.LightningModule, ABC):
         """Scalar task loss, a mean over posts, and the scores (B, ...) that `decode` reads."""
 
     @abstractmethod
-    def decode(self, scores: Tensor) -> Tensor:
-        """Predictions from scores."""
+    def decode(self, scores: Tensor, batch: Any) -> dict[str, Tensor]:
+        """`predicted` in the form of `gold`'s, and what else is known of each row's prediction, (B, ...) each."""
 
     @abstractmethod
     def gold(self, batch: Any) -> Tensor:
-        """Gold values in the form of `decode`'s."""
-
-    @abstractmethod
-    def metric(self, split: str) -> Metric:
-        """The metric of `val` or `test`; its `compute` gives named scores, `f1` among them."""
+        """Gold values."""
 
     def objective(self, batch: PostBatch) -> tuple[Tensor, Tensor, dict[str, Scalar]]:
         """Total loss, scores, and everything worth logging of a batch."""
@@ -137,7 +135,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         """Rows, predictions and scores of a batch."""
         output = self.backbone(batch)
         _, scores = self.task_loss(output, batch)
-        return {"rows": batch.rows, "predicted": self.decode(scores), "scores": scores}
+        return {"rows": batch.rows, **self.decode(scores, batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -149,14 +147,17 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     def _evaluate(self, batch: PostBatch, split: str) -> dict[str, Any]:
         _, scores, scalars = self.objective(batch)
-        predicted, gold = self.decode(scores), self.gold(batch)
-        self.metric(split).update(predicted, gold)
-        return {"rows": batch.rows, "gold": gold, "predicted": predicted, "scores": scores, "scalars": scalars}
+        decoded, gold = self.decode(scores, batch), self.gold(batch)
+        self._metric(split).update(decoded["predicted"], gold)
+        return {"rows": batch.rows, "gold": gold, **decoded, "scalars": scalars}
 
     def _log_metric(self, split: str) -> None:
-        metric = self.metric(split)
+        metric = self._metric(split)
         self.log_dict({f"{split}/{name}": value for name, value in metric.compute().items()}, prog_bar=True)
         metric.reset()
+
+    def _metric(self, split: str) -> ExtractionScores:
+        return self.test_metric if split == "test" else self.val_metric
 
     def _progress(self) -> float:
         """Share of all optimiser steps that are done; 1 outside of fitting."""
@@ -248,8 +249,6 @@ class MREModule(ExtractionModule):
     def __init__(self, backbone: MultimodalIB, head_dropout: float = 0.1, **objective: Any) -> None:
         super().__init__(backbone, **objective)
         self.head = RelationHead(backbone.dim, len(RELATIONS), head_dropout)
-        self.val_metric = RelationScores()
-        self.test_metric = RelationScores()
 
     def task_loss(self, output: BackboneOutput, batch: MREBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the relations, and logits (B, C)."""
@@ -257,14 +256,49 @@ class MREModule(ExtractionModule):
         with autocast_off(logits):
             return F.cross_entropy(logits, batch.relations), logits
 
-    def decode(self, scores: Tensor) -> Tensor:
-        """(B,) class ids."""
-        return scores.argmax(dim=-1)
+    def decode(self, scores: Tensor, batch: MREBatch) -> dict[str, Tensor]:
+        """`predicted` (B,) class ids and `scores` (B, C) logits."""
+        return {"predicted": scores.argmax(dim=-1), "scores": scores}
 
     def gold(self, batch: MREBatch) -> Tensor:
         """(B,) class ids."""
         return batch.relations
 
-    def metric(self, split: str) -> RelationScores:
-        """See `ExtractionModule.metric`."""
-        return self.test_metric if split == "test" else self.val_metric
+
+class MNERModule(ExtractionModule):
+    """Named entity recognition: a tag for each word of a post.
+
+    Args:
+        backbone: see `ExtractionModule`.
+        head_dropout: dropout on the states that the emissions are computed from.
+        constrained: make tag sequences that BIO forbids impossible.
+        objective: the other arguments of `ExtractionModule`.
+    """
+
+    task: ClassVar[Task] = "mner"
+
+    def __init__(
+        self, backbone: MultimodalIB, head_dropout: float = 0.1, constrained: bool = True, **objective: Any
+    ) -> None:
+        super().__init__(backbone, **objective)
+        self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(backbone.dim, len(TAGS)))
+        self.crf = LinearChainCRF(len(TAGS), *(bio_constraints(TAGS) if constrained else ()))
+
+    def task_loss(self, output: BackboneOutput, batch: MNERBatch) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood of the repaired tags, summed over a post's words, and emissions (B, W, K)."""
+        emissions = at_least_float32(self.head(output.states))
+        return self.crf(emissions, batch.tags, batch.word_mask).mean(), emissions
+
+    def decode(self, scores: Tensor, batch: MNERBatch) -> dict[str, Tensor]:
+        """`predicted` (B, W) tag ids, O for words that the encoder does not see, -1 where padded; `confidence` (B, W).
+
+        The confidence of a word is the marginal probability of its predicted tag; 0 where nothing was seen.
+        """
+        best = self.crf.viterbi(scores, batch.word_mask)
+        marginals = self.crf.marginals(scores, batch.word_mask)
+        confidence = marginals.gather(2, best[:, :, None]).squeeze(2)
+        return {"predicted": best.masked_fill(batch.gold == NO_TAG, NO_TAG), "confidence": confidence}
+
+    def gold(self, batch: MNERBatch) -> Tensor:
+        """(B, W) the file's own tag ids, -1 where padded."""
+        return batch.gold

@@ -54,6 +54,9 @@ TAGS: tuple[str, ...] = ("O", *(f"{prefix}-{name}" for name in ENTITY_TYPES for 
 TAG_IDS: dict[str, int] = {name: number for number, name in enumerate(TAGS)}
 NO_TAG = -1
 
+# Names of what a task's model predicts, by id.
+LABELS: dict[Task, tuple[str, ...]] = {"mre": RELATIONS, "mner": TAGS}
+
 # Added to the tokenizer as pieces of their own; the same characters in a post's text are never read as these.
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
 
@@ -139,3 +142,18 @@ class MREBatch(PostBatch):
     """
 
     relations: torch.Tensor
+
+
+@dataclass
+class MNERBatch(PostBatch):
+    """Posts of entity recognition, padded to W words; `positions` (B, W) are their first pieces, 0 where there is none.
+
+    Attributes:
+        word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond the longest input.
+        tags: (B, W) gold tag ids to train on, with stray I- tags repaired; O where padded.
+        gold: (B, W) the file's own tag ids, to score against; -1 where padded.
+    """
+
+    word_mask: torch.Tensor
+    tags: torch.Tensor
+    gold: torch.Tensor

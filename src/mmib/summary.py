@@ -12,15 +12,28 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.base import PostDataModule
 from datamodules.demo import read_ceilings, read_levels
 from datamodules.files import write_text
-from mmib.metrics import RelationScores, f1_standard_error
-from mmib.schema import RELATIONS
+from mmib.metrics import METRICS, f1_standard_error
+from mmib.schema import LABELS, NO_TAG, Task
 
 SPLITS = ("val", "test")
-SCORES = {"precision": "precision", "recall": "recall", "f1": "F1", "f1_se": "± (s.e.)", "accuracy": "accuracy"}
+COLUMNS: dict[Task, dict[str, str]] = {
+    "mre": {"precision": "precision", "recall": "recall", "f1": "F1", "f1_se": "± (s.e.)", "accuracy": "accuracy"},
+    "mner": {
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "f1_se": "± (s.e.)",
+        "f1_macro": "macro\nF1",
+        "strict_f1": "strict\nF1",
+    },
+}
+CLASS_COLUMNS = ("precision", "recall", "f1")
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
 Predictions = dict[int, dict[str, Any]]
@@ -31,23 +44,29 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
 
 
-def score(predictions: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Precision, recall, F1 with its bootstrap standard error, and accuracy of records, as fractions."""
-    predicted = torch.tensor([record["predicted"] for record in predictions], dtype=torch.long)
-    gold = torch.tensor([record["gold"] for record in predictions], dtype=torch.long)
-    metric = RelationScores()
+def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
+    predicted, gold = (_labels([record[key] for record in predictions]) for key in ("predicted", "gold"))
+    metric = METRICS[task]()
     metric.update(predicted, gold)
-    return {**metric.compute(), "f1_se": f1_standard_error(*metric.row_counts(predicted, gold))}
+    error = f1_standard_error(*metric.row_counts(predicted, gold))
+    return {**metric.compute(), "f1_se": error, "classes": metric.per_class()}
 
 
-def describe_results(datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:
+def _labels(rows: list[Any]) -> Tensor:
+    """(B,) or, padded, (B, W) label ids."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, True, NO_TAG) if tensors[0].ndim else torch.stack(tensors)
+
+
+def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:
     """Scores of each split that was evaluated, with ceilings and levels where the data set is the demo corpus."""
     result: dict[str, Any] = {
-        split: score(list(predictions[split].values())) if predictions.get(split) else None for split in SPLITS
+        split: score(task, list(predictions[split].values())) if predictions.get(split) else None for split in SPLITS
     }
     # Ceilings are those of the test rows where these are scored, else of the validation rows.
     ceiling_split = "test" if result["test"] else "val"
-    ceilings = read_ceilings(datamodule.root, ceiling_split, "mre")
+    ceilings = read_ceilings(datamodule.root, ceiling_split, task)
     if ceilings is None:
         return result
     result["ceiling"] = {"split": ceiling_split, "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
@@ -58,21 +77,28 @@ def describe_results(datamodule: PostDataModule, predictions: dict[str, Predicti
     for split in SPLITS:
         if not predictions.get(split):
             continue
-        levels = read_levels(datamodule.root, split, "mre") or []
+        levels = read_levels(datamodule.root, split, task) or []
         for level, described in result["levels"].items():
             own = [record for row, record in predictions[split].items() if levels[row] == level]
-            described[split] = score(own) if own else None
+            described[split] = score(task, own) if own else None
     return result
 
 
-def write_predictions(folder: Path, predictions: dict[str, Predictions]) -> None:
-    """`predictions/<split>.jsonl`, a line a row in the order of the file: id, gold, predicted, scores."""
+def write_predictions(folder: Path, task: Task, predictions: dict[str, Predictions]) -> None:
+    """`predictions/<split>.jsonl`, a line a row in the order of the file: id, gold, predicted, and how sure.
+
+    Labels are written by name, one a row (mre) or one a word (mner); `scores` are logits (mre), `confidence` the
+    probability of each word's tag (mner).
+    """
+
+    def readable(key: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return [readable(key, item) for item in value]
+        return LABELS[task][value] if key in ("gold", "predicted") else round(value, 6)
+
     for split, rows in predictions.items():
-        lines = []
-        for _, record in sorted(rows.items()):
-            named = {key: RELATIONS[record[key]] for key in ("gold", "predicted") if key in record}
-            scores = [round(value, 6) for value in record["scores"]]
-            lines.append(json.dumps({"id": record["id"], **named, "scores": scores}) + "\n")
+        records = ({key: readable(key, value) for key, value in record.items()} for _, record in sorted(rows.items()))
+        lines = [json.dumps(record) + "\n" for record in records]
         write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
 
 
@@ -85,6 +111,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     """The table, what it was measured on, and where everything lies; the last line is the path of the summary."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(_table(summary))
+    if summary["test"] or summary["val"]:
+        console.print(_class_table(summary))
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")
     if summary["test"] is None:
@@ -104,13 +132,13 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title=title, collapse_padding=True, pad_edge=False)
     table.add_column("split", no_wrap=True)
     ceilings = ["best with\ntext", "best with\ntext and\nimage"] if "ceiling" in summary else []
-    for heading in [*SCORES.values(), *ceilings]:
+    for heading in [*COLUMNS[summary["task"]].values(), *ceilings]:
         table.add_column(heading, justify="right", no_wrap=True)
     for split in SPLITS:
-        _add_row(table, split, summary[split], _ceiling_of(summary.get("ceiling"), split))
+        _add_row(table, summary["task"], split, summary[split], _ceiling_of(summary.get("ceiling"), split))
         for level, described in summary.get("levels", {}).items():
             same = {**described["ceiling"], "split": summary["ceiling"]["split"]}
-            _add_row(table, f"{split}, {level}", described[split], _ceiling_of(same, split))
+            _add_row(table, summary["task"], f"{split}, {level}", described[split], _ceiling_of(same, split))
     return table
 
 
@@ -122,6 +150,18 @@ def _ceiling_of(ceiling: dict[str, Any] | None, split: str) -> list[str]:
     return [f"{100 * ceiling[key]:.1f}" for key in ("text", "multimodal")]
 
 
-def _add_row(table: Table, name: str, scores: dict[str, float] | None, ceiling: list[str]) -> None:
+def _add_row(table: Table, task: Task, name: str, scores: dict[str, float] | None, ceiling: list[str]) -> None:
     if scores is not None:
-        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in SCORES), *ceiling)
+        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in COLUMNS[task]), *ceiling)
+
+
+def _class_table(summary: dict[str, Any]) -> Table:
+    """Relations or entity types of the test split or, where that was not scored, of validation."""
+    split = "test" if summary["test"] else "val"
+    table = Table(title=f"by class, {split} (percent)", pad_edge=False)
+    table.add_column("class", no_wrap=True)
+    for heading in ("precision", "recall", "F1", "gold"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, scores in summary[split]["classes"].items():
+        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in CLASS_COLUMNS), f"{scores['gold']:,}")
+    return table

@@ -140,7 +140,7 @@ class MMIBCommand(LightningCLI):
 
     def after_predict(self) -> None:
         """Write what was predicted."""
-        write_predictions(self.run_folder, self.collector.predictions)
+        write_predictions(self.run_folder, self.model.task, self.collector.predictions)
         print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
 
     def _finish(self, selected: dict[str, Any] | None) -> None:
@@ -158,9 +158,9 @@ class MMIBCommand(LightningCLI):
             "versions": versions(),
             "selected": selected,
             "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
-            **describe_results(self.datamodule, self.collector.predictions),
+            **describe_results(self.model.task, self.datamodule, self.collector.predictions),
         }
-        write_predictions(self.run_folder, self.collector.predictions)
+        write_predictions(self.run_folder, self.model.task, self.collector.predictions)
         write_summary(self.run_folder, summary)
         print_summary(summary, self.run_folder)
 

@@ -355,7 +355,7 @@ def test_validation_and_test_keep_separate_counts(make_module: Build, make_batch
     assert int(module.test_metric.gold.sum()) == 0
     module.test_step(make_batch(), 0)
     assert int(module.val_metric.gold.sum()) == 4
-    assert module.metric("val") is not module.metric("test")
+    assert module.val_metric is not module.test_metric
 
 
 def test_metric_is_logged_for_all_rows_of_unequal_batches_and_reset(

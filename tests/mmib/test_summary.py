@@ -35,14 +35,14 @@ def test_scores_count_every_relation_but_none() -> None:
     labels = [number for number, name in enumerate(RELATIONS) if name != NONE]
     precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, average="micro")
     expected = {"precision": precision, "recall": recall, "f1": f1, "accuracy": 3 / 6}
-    found = score(list(MIXED.values()))
+    found = score("mre", list(MIXED.values()))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert (precision, recall) == (0.5, 0.5)
 
 
 def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
     shuffled = {row: MIXED[row] for row in (3, 0, 5, 1, 4, 2)}
-    write_predictions(tmp_path, {"val": shuffled})
+    write_predictions(tmp_path, "mre", {"val": shuffled})
     lines = [json.loads(line) for line in (tmp_path / "predictions" / "val.jsonl").read_text().splitlines()]
     assert [line["id"] for line in lines] == [0, 1, 2, 3, 4, 5]
     assert (lines[1]["gold"], lines[1]["predicted"]) == (PARENT, PEER)
@@ -50,7 +50,7 @@ def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
 
 
 def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
-    write_predictions(tmp_path, {"test": {0: {"id": 0, "predicted": 0, "scores": [1.0]}}})
+    write_predictions(tmp_path, "mre", {"test": {0: {"id": 0, "predicted": 0, "scores": [1.0]}}})
     assert json.loads((tmp_path / "predictions" / "test.jsonl").read_text()) == {
         "id": 0,
         "predicted": NONE,
@@ -58,10 +58,39 @@ def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
     }
 
 
+ENTITIES = {
+    0: {"id": 0, "gold": [1, 2, 0], "predicted": [1, 2, 0], "confidence": [0.9999999, 0.5, 1.0]},
+    1: {"id": 1, "gold": [4], "predicted": [3], "confidence": [0.4]},
+    2: {"id": 2, "gold": [0, 7], "predicted": [0, 5], "confidence": [0.9, 0.3]},
+}
+
+
+def test_entities_are_scored_over_posts_of_unequal_length() -> None:
+    """Right: a person; a location that gold opens with a stray I-, which strict IOB2 does not count. Wrong: a type."""
+    found = score("mner", list(ENTITIES.values()))
+    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert found["strict_f1"] == pytest.approx(2 * 1 / (3 + 2))
+    assert found["f1_macro"] == pytest.approx((1 + 1 + 0 + 0) / 4)
+    assert found["classes"]["PER"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "gold": 1}
+    assert found["f1_se"] > 0
+
+
+def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
+    write_predictions(tmp_path, "mner", {"test": ENTITIES})
+    lines = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
+    assert lines[0] == {
+        "id": 0,
+        "gold": ["B-PER", "I-PER", "O"],
+        "predicted": ["B-PER", "I-PER", "O"],
+        "confidence": [1.0, 0.5, 1.0],
+    }
+    assert (lines[1]["gold"], lines[1]["predicted"]) == (["I-LOC"], ["B-LOC"])
+
+
 def test_a_data_set_without_ceilings_has_none_in_its_summary(tmp_path: Path) -> None:
     module: Any = SimpleNamespace(root=tmp_path)
-    described = describe_results(module, {"val": MIXED})
-    assert described == {"val": score(list(MIXED.values())), "test": None}
+    described = describe_results("mre", module, {"val": MIXED})
+    assert described == {"val": score("mre", list(MIXED.values())), "test": None}
 
 
 @pytest.fixture
@@ -83,11 +112,11 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
-    described = describe_results(demo, {"val": MIXED, "test": MIXED})
+    described = describe_results("mre", demo, {"val": MIXED, "test": MIXED})
     assert described["ceiling"] == {"split": "test", "text": 0.25, "multimodal": 0.95}
     easy, hard = described["levels"]["easy"], described["levels"]["hard"]
-    assert easy["test"] == score([MIXED[0], MIXED[1]])
-    assert hard["test"] == score([MIXED[row] for row in (2, 3, 4, 5)])
+    assert easy["test"] == score("mre", [MIXED[0], MIXED[1]])
+    assert hard["test"] == score("mre", [MIXED[row] for row in (2, 3, 4, 5)])
     assert easy["val"] == described["val"]
     assert hard["val"] is None
     assert (easy["rows"], hard["rows"]) == (2, 4)
@@ -95,7 +124,7 @@ def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
 
 
 def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
-    described = describe_results(demo, {"val": MIXED})
+    described = describe_results("mre", demo, {"val": MIXED})
     assert described["ceiling"] == {"split": "val", "text": 0.35, "multimodal": 0.95}
     assert described["test"] is None
     assert described["levels"]["easy"]["test"] is None
@@ -116,13 +145,13 @@ def printed(described: dict[str, Any]) -> str:
 
 
 def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
-    text = printed(describe_results(demo, {"val": MIXED, "test": MIXED}))
+    text = printed(describe_results("mre", demo, {"val": MIXED, "test": MIXED}))
     rows = {
         cells[0]: cells[1:]
         for cells in ([cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines())
         if line_of_scores(cells)
     }
-    error = f"{100 * score(list(MIXED.values()))['f1_se']:.1f}"
+    error = f"{100 * score('mre', list(MIXED.values()))['f1_se']:.1f}"
     assert rows["test"] == ["50.0", "50.0", "50.0", error, "50.0", "25.0", "95.0"]
     assert rows["test, easy"][5:] == ["30.0", "90.0"]
     assert rows["test, hard"][5:] == ["20.0", "90.0"]
@@ -134,11 +163,12 @@ def test_the_table_fits_into_80_columns(demo: Any) -> None:
     everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
     text = io.StringIO()
     summary = {"task": "mre", "corpus": "x", "seed": 1, "images": {}, "selected": None}
-    described = describe_results(demo, {"val": everything_right, "test": everything_right})
+    described = describe_results("mre", demo, {"val": everything_right, "test": everything_right})
     print_summary({**summary, **described}, Path("x"), Console(file=text, width=80, soft_wrap=True))
     rows = [line for line in text.getvalue().splitlines() if line.startswith("│")]
     assert [row.strip("│").split("│")[0].strip() for row in rows] == [
-        *("val", "val, easy", "test", "test, easy", "test, hard")
+        *("val", "val, easy", "test", "test, easy", "test, hard"),
+        *(PARENT, PEER),
     ]
     assert all("100.0" in row and len(row) <= 80 for row in rows)
     assert "…" not in text.getvalue()
@@ -150,7 +180,7 @@ def line_of_scores(cells: list[str]) -> bool:
 
 def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
     module: Any = SimpleNamespace(root=tmp_path)
-    text = printed(describe_results(module, {"val": MIXED}))
+    text = printed(describe_results("mre", module, {"val": MIXED}))
     assert "test: no test split was scored" in text
     assert "val: 1 of 2 images, 3 of 6 rows" in text
     assert "best with" not in text
