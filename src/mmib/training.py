@@ -221,6 +221,8 @@ def _quiet_libraries() -> None:
         ".*module.s. in eval mode at the start of training.*",  # frozen encoders are meant to be
         ".*isinstance.treespec, LeafSpec.. is deprecated.*",
         ".*anonymous setting has no effect.*",
+        ".*not supported by the model summary.*",
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # averaged weights are what it holds
         "Experiment logs directory .* exists and is not empty.*",  # each run has a folder of its own
     ):
         warnings.filterwarnings("ignore", message=harmless)
