@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,14 +16,29 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
+from datamodules.twitter import repair
 from mmib.backbone import MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.modules import MREModule
+from mmib.modules import ExtractionModule, MNERModule, MREModule
 from mmib.nn.alignment import InfoNCEAlignment
 from mmib.nn.fusion import CrossModalFusion
 from mmib.nn.gaussian import GaussianEncoder
-from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_IMAGE, TAIL_END, TAIL_START, MREBatch, PostBatch
+from mmib.schema import (
+    HEAD_END,
+    HEAD_START,
+    MARKERS,
+    NO_IMAGE,
+    NO_TAG,
+    TAG_IDS,
+    TAGS,
+    TAIL_END,
+    TAIL_START,
+    MNERBatch,
+    MREBatch,
+    PostBatch,
+    Task,
+)
 
 torch.set_num_threads(1)
 transformers_logging.disable_progress_bar()
@@ -134,64 +150,119 @@ def make_backbone(
 
 
 @pytest.fixture
-def make_module(make_backbone: Callable[..., MultimodalIB]) -> Callable[..., MREModule]:
-    """Builds a tiny MREModule: `backbone` holds options of `make_backbone`, the rest goes to the module."""
+def task() -> Task:
+    """The task of `make_batch` and `make_module`; a test, or a file, of both tasks parametrises it."""
+    return "mre"
 
-    def make(backbone: dict[str, Any] | None = None, **options: Any) -> MREModule:
-        return MREModule(make_backbone(**backbone or {}), **{"head_dropout": 0.0} | options)
+
+@pytest.fixture
+def make_module(make_backbone: Callable[..., MultimodalIB], task: Task) -> Callable[..., ExtractionModule]:
+    """Builds a tiny module: `backbone` holds options of `make_backbone`, the rest goes to the module."""
+
+    def make(backbone: dict[str, Any] | None = None, **options: Any) -> ExtractionModule:
+        kind: type[ExtractionModule] = {"mre": MREModule, "mner": MNERModule}[task]
+        return kind(make_backbone(**backbone or {}), **{"head_dropout": 0.0} | options)
 
     return make
 
 
-def _post(length: int, generator: torch.Generator) -> list[int]:
-    """[CLS] <head> word </head> … <tail> word </tail> … [SEP], of random words; the shortest has 8 pieces."""
+def _posts(
+    contents: Sequence[Sequence[int]],
+    regions: Sequence[int],
+    image_ids: Sequence[int] | None,
+    pixels: bool,
+    generator: torch.Generator,
+) -> dict[str, Any]:
+    """The fields of `PostBatch` but `positions`, of word pieces and random images."""
+    size, width, slots = len(contents), max(map(len, contents)), max(1, *regions)
+    input_ids = torch.zeros(size, width, dtype=torch.long)
+    for row, content in enumerate(contents):
+        input_ids[row, : len(content)] = torch.tensor(content)
+    region_mask = torch.arange(slots)[None, :] < torch.tensor(regions)[:, None]
+    features = torch.randn(size, slots, IMAGE_WIDTH, generator=generator) * region_mask[:, :, None]
+    corners = torch.rand(size, slots, 4, generator=generator) * region_mask[:, :, None]
+    pictures = torch.randn(int(region_mask.sum()), 3, PICTURE_SIZE, PICTURE_SIZE, generator=generator)
+    own_ids = [row if count else NO_IMAGE for row, count in enumerate(regions)]
+    return {
+        "rows": torch.arange(size),
+        "input_ids": input_ids,
+        "text_mask": torch.arange(width)[None, :] < torch.tensor(list(map(len, contents)))[:, None],
+        "region_mask": region_mask,
+        "image_ids": torch.tensor(own_ids if image_ids is None else image_ids),
+        "features": None if pixels else features,
+        "pixels": pictures if pixels else None,
+        "boxes": corners,
+    }
+
+
+def _content(length: int, task: Task, generator: torch.Generator) -> list[int]:
+    """[CLS], random pieces, [SEP]; for MRE [CLS] <head> word </head> <tail> word </tail> …, of 8 pieces or more."""
     word = partial(torch.randint, 5, len(VOCABULARY), (1,), generator=generator)
     marker = {name: len(VOCABULARY) + number for number, name in enumerate(MARKERS)}
     entities = [
         *(marker[HEAD_START], int(word()), marker[HEAD_END]),
         *(marker[TAIL_START], int(word()), marker[TAIL_END]),
     ]
-    filler = [int(word()) for _ in range(length - len(entities) - 2)]
-    return [2, *entities, *filler, 3]
+    opening = entities if task == "mre" else []
+    return [2, *opening, *(int(word()) for _ in range(length - len(opening) - 2)), 3]
+
+
+def _first_pieces(length: int) -> list[int]:
+    """Where words of one, two, one and three pieces in turn start in a post of `length` pieces."""
+    return list(
+        itertools.takewhile(lambda place: place < length - 1, itertools.accumulate([1, *[1, 2, 1, 3] * length]))
+    )
+
+
+def _tag_fields(
+    lengths: Sequence[int], unseen: Sequence[int], gold: Sequence[Sequence[str]] | None, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """The fields that an MNERBatch adds, of random tags where no gold is given; strays are among them."""
+    pieces = [_first_pieces(length) for length in lengths]
+    if gold is None:
+        words = [len(own) + beyond for own, beyond in zip(pieces, unseen, strict=True)]
+        gold = [[TAGS[tag] for tag in torch.randint(len(TAGS), (count,), generator=generator)] for count in words]
+    shape = len(lengths), max(map(len, gold))
+    positions, tags = torch.zeros(shape, dtype=torch.long), torch.full(shape, TAG_IDS["O"])
+    own, seen = torch.full(shape, NO_TAG), torch.zeros(shape, dtype=torch.bool)
+    for row, (labels, places) in enumerate(zip(gold, pieces, strict=True)):
+        visible = places[: len(labels)]
+        positions[row, : len(visible)] = torch.tensor(visible)
+        seen[row, : len(visible)] = True
+        own[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in labels])
+        tags[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in repair(list(labels))])
+    return {"positions": positions, "word_mask": seen, "tags": tags, "gold": own}
 
 
 @pytest.fixture
-def make_batch() -> Callable[..., MREBatch]:
-    """Builds an MREBatch of random posts.
+def make_batch(task: Task) -> Callable[..., PostBatch]:
+    """Builds a batch of random posts.
 
     `lengths` gives each row's word pieces (8 or more), `regions` its regions (0: no image), `image_ids` an id for
-    each row (default: every image its own), `pixels` replaces the features by pictures, one a region.
+    each row (default: every image its own), `pixels` replaces the features by pictures, one a region. `labels` are
+    those of the task: a relation a row, or the names of the file's own tags of each row, one a word. Words behind the
+    last piece are not seen; without `labels` there are as many as `unseen` says.
     """
 
     def make(
         lengths: Sequence[int] = (9, 12, 8, 10),
         regions: Sequence[int] = (3, 1, 0, 2),
         image_ids: Sequence[int] | None = None,
-        relations: Sequence[int] | None = None,
+        labels: Sequence[Any] | None = None,
         pixels: bool = False,
         seed: int = 0,
-    ) -> MREBatch:
+        unseen: Sequence[int] | None = None,
+    ) -> PostBatch:
         generator = torch.Generator().manual_seed(seed)
-        size, width, slots = len(lengths), max(lengths), max(1, *regions)
-        input_ids = torch.zeros(size, width, dtype=torch.long)
-        for row, length in enumerate(lengths):
-            input_ids[row, :length] = torch.tensor(_post(length, generator))
-        region_mask = torch.arange(slots)[None, :] < torch.tensor(regions)[:, None]
-        features = torch.randn(size, slots, IMAGE_WIDTH, generator=generator) * region_mask[:, :, None]
-        corners = torch.rand(size, slots, 4, generator=generator) * region_mask[:, :, None]
-        pictures = torch.randn(int(region_mask.sum()), 3, PICTURE_SIZE, PICTURE_SIZE, generator=generator)
-        own_ids = [row if count else NO_IMAGE for row, count in enumerate(regions)]
+        contents = [_content(length, task, generator) for length in lengths]
+        posts = _posts(contents, regions, image_ids, pixels, generator)
+        if task == "mner":
+            beyond = [row % 2 * 2 for row in range(len(lengths))] if unseen is None else unseen
+            return MNERBatch(**posts, **_tag_fields(lengths, beyond, labels, generator))
         return MREBatch(
-            rows=torch.arange(size),
-            input_ids=input_ids,
-            text_mask=torch.arange(width)[None, :] < torch.tensor(lengths)[:, None],
-            region_mask=region_mask,
-            image_ids=torch.tensor(own_ids if image_ids is None else image_ids),
-            features=None if pixels else features,
-            pixels=pictures if pixels else None,
-            boxes=corners,
-            positions=torch.tensor([[1, 4]]).expand(size, 2),
-            relations=torch.arange(size) if relations is None else torch.tensor(relations),
+            **posts,
+            positions=torch.tensor([[1, 4]]).expand(len(lengths), 2),
+            relations=torch.arange(len(lengths)) if labels is None else torch.tensor(labels),
         )
 
     return make
@@ -199,27 +270,35 @@ def make_batch() -> Callable[..., MREBatch]:
 
 @pytest.fixture
 def append_garbage() -> Callable[..., PostBatch]:
-    """Appends masked word pieces and masked regions to a batch, full of large and valid-looking content."""
+    """Appends masked word pieces, regions and (MNER) words to a batch; what is masked is valid-looking garbage."""
 
-    def append(batch: MREBatch, pieces: int, regions: int) -> MREBatch:
-        size = len(batch)
-        ids = torch.randint(0, len(VOCABULARY) + len(MARKERS), (size, pieces))
+    def append(batch: PostBatch, pieces: int, regions: int, words: int = 0) -> PostBatch:
+        text_mask, region_mask = _longer(batch.text_mask, pieces), _longer(batch.region_mask, regions)
+        ids = torch.randint(0, len(VOCABULARY) + len(MARKERS), text_mask.shape)
         changed: dict[str, torch.Tensor] = {
-            "input_ids": torch.cat([batch.input_ids, ids], dim=1),
-            "text_mask": torch.cat([batch.text_mask, torch.zeros(size, pieces, dtype=torch.bool)], dim=1),
-            "region_mask": torch.cat([batch.region_mask, torch.zeros(size, regions, dtype=torch.bool)], dim=1),
-            "boxes": torch.cat([batch.boxes, 100 * torch.randn(size, regions, 4)], dim=1),
+            "text_mask": text_mask,
+            "region_mask": region_mask,
+            "input_ids": torch.where(text_mask, _longer(batch.input_ids, pieces), ids),
+            "boxes": torch.cat([batch.boxes, 100 * torch.randn(len(batch), regions, 4)], dim=1),
         }
-        changed["input_ids"] = torch.where(
-            changed["text_mask"], changed["input_ids"], torch.randint(0, len(VOCABULARY), changed["text_mask"].shape)
-        )
         if batch.features is not None:
-            features = torch.cat([batch.features, torch.zeros(size, regions, IMAGE_WIDTH)], dim=1)
-            garbage = 100 * torch.randn(features.shape)
-            changed["features"] = torch.where(changed["region_mask"][:, :, None], features, garbage)
+            garbage = 100 * torch.randn(*region_mask.shape, IMAGE_WIDTH)
+            changed["features"] = torch.where(region_mask[:, :, None], _longer(batch.features, regions), garbage)
+        if isinstance(batch, MNERBatch):
+            word_mask = _longer(batch.word_mask, words)
+            places, tags = (torch.randint(most, word_mask.shape) for most in (text_mask.shape[1], len(TAGS)))
+            changed["word_mask"] = word_mask
+            changed["positions"] = torch.where(word_mask, _longer(batch.positions, words), places)
+            changed["tags"] = torch.where(word_mask, _longer(batch.tags, words), tags)
+            changed["gold"] = torch.cat([batch.gold, torch.full((len(batch), words), NO_TAG)], dim=1)
         return dataclasses.replace(batch, **changed)
 
     return append
+
+
+def _longer(tensor: torch.Tensor, more: int) -> torch.Tensor:
+    """(B, N, ...) with `more` zeros behind the N."""
+    return torch.cat([tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])], dim=1)
 
 
 @pytest.fixture
