@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from datamodules.mnre import MNREDataModule
+from datamodules.twitter import TwitterDataModule
 from mmib import training
 from mmib.cli import main, shipped_experiments
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.modules import MREModule
+from mmib.modules import MNERModule, MREModule
 from mmib.nn.alignment import JSDAlignment
 from mmib.nn.fusion import LateFusion
-from mmib.optim import parameter_groups
 
 CONFIGS = shipped_experiments()[0].parents[1]
 EXPERIMENTS = [path.stem for path in shipped_experiments()]
+CLASSES = {"mre": (MREModule, MNREDataModule), "mner": (MNERModule, TwitterDataModule)}
 
 Build = Callable[..., training.MMIBCommand]
 
@@ -60,7 +64,10 @@ def includes(path: Path) -> set[Path]:
 
 
 def test_there_is_an_experiment_for_the_demo_for_real_text_and_for_the_published_settings() -> None:
-    assert {"mre-demo", "mre-mnre-offline", "mre-mnre-published"} <= set(EXPERIMENTS)
+    assert {"mre-demo", "mre-mnre-offline", "mre-mnre-published", "mner-demo"} <= set(EXPERIMENTS)
+    assert {f"mner-twitter{year}-{kind}" for year in (2015, 2017) for kind in ("offline", "published")} <= set(
+        EXPERIMENTS
+    )
 
 
 def test_every_piece_belongs_to_an_experiment() -> None:
@@ -91,7 +98,9 @@ def test_an_experiment_prints_as_one_configuration(experiment: str, composed: Ca
 def test_an_experiment_builds(experiment: str, build: Build) -> None:
     command = build(experiment)
     model: Any = command.model
-    assert isinstance(model, MREModule)
+    model_class, data_class = CLASSES[experiment.split("-", maxsplit=1)[0]]
+    assert isinstance(model, model_class)
+    assert isinstance(command.datamodule, data_class)
     assert isinstance(model.backbone.text_encoder, TextEncoder)
     assert isinstance(model.backbone.image_encoder, ImageEncoder)
     assert command.datamodule.tokenizer is model.backbone.text_encoder.tokenizer
@@ -104,17 +113,31 @@ def test_an_experiment_builds(experiment: str, build: Build) -> None:
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_optimiser_of_an_experiment_claims_every_parameter_once(experiment: str, build: Build) -> None:
     model: Any = build(experiment).model
+    model._trainer = SimpleNamespace(precision="32-true", estimated_stepping_batches=10)
+    groups = model.configure_optimizers()["optimizer"].param_groups
+    rates = {id(parameter): group["initial_lr"] for group in groups for parameter in group["params"]}
+    trainable = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert sum(len(group["params"]) for group in groups) == len(trainable) == len(rates)
     settings = model.optimizer
-    rates = {r"^backbone\.text_encoder\.": settings.text_lr, ".": settings.lr}
-    groups: Any = parameter_groups(model.named_parameters(), rates, settings.weight_decay)
-    claimed = [id(parameter) for group in groups for parameter in group["params"]]
-    trainable = [id(parameter) for parameter in model.parameters() if parameter.requires_grad]
-    assert len(claimed) == len(set(claimed))
-    assert set(claimed) == set(trainable)
+    for name, parameter in trainable.items():
+        encoders = {".text_encoder.": settings.text_lr, ".image_encoder.": settings.image_lr, "": settings.lr}
+        expected = next(rate for pattern, rate in (settings.other_lrs | encoders).items() if re.search(pattern, name))
+        assert rates[id(parameter)] == expected, name
 
 
-def test_the_published_settings_are_those_of_the_released_code(composed: Callable[[str], Any]) -> None:
-    config = composed("mre-mnre-published")
+RELEASED = {
+    # experiment: learning rates of head and CRF, longest input, crops, and the weights of all three terms
+    "mre-mnre-published": ({}, 80, 3, 1 / 8),
+    "mner-twitter2015-published": ({r"^(crf|head)\.": 5e-2}, 128, 4, 1.0),
+    "mner-twitter2017-published": ({r"^(crf|head)\.": 5e-2}, 128, 4, 1.0),
+}
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.endswith("published")])
+def test_the_published_settings_are_those_of_the_released_code(experiment: str, composed: Callable[[str], Any]) -> None:
+    """Defect 27: which settings the published commands meant had to be found out; here they are written down."""
+    config = composed(experiment)
+    other_lrs, max_length, max_crops, weight = RELEASED[experiment]
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     parts = model["backbone"]["init_args"]
     assert parts["text_encoder"]["init_args"]["name"] == "bert-base-uncased"
@@ -122,17 +145,30 @@ def test_the_published_settings_are_those_of_the_released_code(composed: Callabl
     assert parts["image_encoder"]["init_args"]["frozen"] is True
     optimizer = model["optimizer"]
     assert [optimizer[key] for key in ("lr", "text_lr", "weight_decay", "warmup")] == [3e-5, 3e-5, 0.01, 0.03]
-    assert (data["batch_size"], data["max_length"], data["max_crops"]) == (8, 80, 3)
+    assert optimizer["other_lrs"] == other_lrs
+    assert [model[key] for key in ("beta_text", "beta_image", "gamma")] == [weight] * 3
+    assert model["head_dropout"] == 0.1
+    assert (data["batch_size"], data["max_length"], data["max_crops"]) == (8, max_length, max_crops)
     assert config["trainer"]["max_epochs"] == 30
     assert parts["alignment"]["class_path"].endswith(JSDAlignment.__name__)
     assert data["max_missing_images"] == 0.05
 
 
-@pytest.mark.parametrize("experiment", ["mre-demo", "mre-mnre-offline"])
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.endswith("published")])
 def test_offline_experiments_ask_no_hub(experiment: str, composed: Callable[[str], Any]) -> None:
     parts = composed(experiment)["model"]["init_args"]["backbone"]["init_args"]
     names = [parts[encoder]["init_args"]["name"] for encoder in ("text_encoder", "image_encoder")]
     assert names == ["pip:minilm-l6", "pip:efficientnet-lite0"]
+
+
+@pytest.mark.parametrize("kind", ["offline", "published"])
+def test_both_twitter_sets_have_one_configuration(kind: str, composed: Callable[[str], Any]) -> None:
+    first, second = (composed(f"mner-twitter{year}-{kind}") for year in (2015, 2017))
+    for year, config in ((2015, first), (2017, second)):
+        assert config["data"]["init_args"].pop("year") == year
+        assert config.pop("name") == f"mner-twitter{year}-{kind}"
+        config.pop("include")
+    assert first == second
 
 
 def test_the_late_fusion_baseline_sees_whole_images_and_nothing_else(build: Build) -> None:
