@@ -1,7 +1,8 @@
-"""One finished run of the whole program, tiny, for every test of what a run leaves behind."""
+"""One finished run of the whole program a task, tiny, for every test of what a run leaves behind."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from mmib.cli import main
+from mmib.schema import Task
 
 EPOCHS = 2
 
@@ -41,10 +43,15 @@ class Run:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where tiny runs happen: `experiment` is a configuration of the demo corpus with tiny encoders."""
+    """Where tiny runs happen: `experiments` are configurations of the demo corpus with tiny encoders, by task."""
 
     root: Path
-    experiment: Path
+    experiments: dict[Task, Path]
+
+    @property
+    def experiment(self) -> Path:
+        """That of MRE, for what is the same for both tasks."""
+        return self.experiments["mre"]
 
     def folders(self) -> set[Path]:
         return set((self.root / "runs").glob("*/*"))
@@ -53,9 +60,18 @@ class Workspace:
 @pytest.fixture(scope="session")
 def workspace(tmp_path_factory: pytest.TempPathFactory, encoder_files: Any) -> Workspace:
     root = tmp_path_factory.mktemp("workspace")
-    experiment = {
-        "include": ["experiment/mre-demo.yaml"],
-        "name": "tiny",
+    tasks: tuple[Task, ...] = ("mre", "mner")
+    experiments = {task: root / f"tiny-{task}.yaml" for task in tasks}
+    for task, path in experiments.items():
+        path.write_text(yaml.safe_dump(tiny_experiment(task, root, encoder_files)), encoding="utf-8")
+    return Workspace(root, experiments)
+
+
+def tiny_experiment(task: Task, root: Path, encoder_files: Any) -> dict[str, Any]:
+    """The task's demo experiment, made small."""
+    return {
+        "include": [f"experiment/{task}-demo.yaml"],
+        "name": f"tiny-{task}",
         "runs": str(root / "runs"),
         "wandb": "off",
         "trainer": {
@@ -73,7 +89,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, encoder_files: Any) -> W
                 "beta_image": 0.1,
                 "gamma": 0.5,
                 # Slow enough that the predictions do not collapse into the largest class.
-                "optimizer": {"lr": 1.0e-5, "text_lr": 1.0e-5},
+                "optimizer": {"lr": 1.0e-5, "text_lr": 1.0e-5, "other_lrs": {}},
                 "backbone": {
                     "init_args": {
                         "text_encoder": {"init_args": {"name": encoder_files.text, "trainable_layers": None}},
@@ -83,23 +99,31 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, encoder_files: Any) -> W
             }
         },
     }
-    path = root / "tiny.yaml"
-    path.write_text(yaml.safe_dump(experiment), encoding="utf-8")
-    return Workspace(root, path)
 
 
 @pytest.fixture(scope="session")
-def finished(workspace: Workspace) -> Run:
-    """`mmib fit`, as a person starts it."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the runs inside the test process have
-    command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiment)]
-    before = workspace.folders()
-    done = subprocess.run(
-        command, env=environment, cwd=workspace.root, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    (folder,) = workspace.folders() - before
-    return Run(folder, done.stdout, done.stderr)
+def finished_runs(workspace: Workspace) -> Callable[[Task], Run]:
+    """`mmib fit` of a task, as a person starts it, once."""
+
+    @functools.cache
+    def fit(task: Task) -> Run:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the runs inside the test process have
+        command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiments[task])]
+        before = workspace.folders()
+        done = subprocess.run(
+            command, env=environment, cwd=workspace.root, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        (folder,) = workspace.folders() - before
+        return Run(folder, done.stdout, done.stderr)
+
+    return fit
+
+
+@pytest.fixture
+def finished(finished_runs: Callable[[Task], Run], task: Task) -> Run:
+    """The finished run of the test's task."""
+    return finished_runs(task)
 
 
 @pytest.fixture

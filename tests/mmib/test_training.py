@@ -1,26 +1,34 @@
-"""A whole run: what it leaves behind, and how it is scored again, repeated, resumed."""
+"""A whole run of each task: what it leaves behind, and how it is scored again, repeated, resumed."""
 
 from __future__ import annotations
 
+import ast
 import csv
 import math
 import random
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from seqeval import metrics as seqeval
+from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from datamodules.demo import read_ceilings, read_levels
-from mmib.schema import NO_RELATION, RELATIONS, CheckpointError
+from datamodules.twitter import repair
+from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, Task
 from mmib.training import check_checkpoint
 
 # Runs in this process must start like the one in a process of its own.
 pytestmark = pytest.mark.fresh_weights
+both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
 
 Start = Callable[..., Any]
 Refused = Callable[..., str]
@@ -35,25 +43,43 @@ def logged(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in metrics(folder) if row[name]]
 
 
-def scored(records: list[dict[str, Any]]) -> dict[str, float]:
-    """Scores of a predictions file, by scikit-learn."""
+def scored(task: Task, records: list[dict[str, Any]]) -> dict[str, float]:
+    """Scores of a predictions file, by scikit-learn or seqeval."""
     gold, predicted = ([record[key] for record in records] for key in ("gold", "predicted"))
-    relations = [name for name in RELATIONS if name != NO_RELATION]
-    precision, recall, f1, _ = precision_recall_fscore_support(
-        gold, predicted, labels=relations, average="micro", zero_division=0
-    )
-    return {"precision": precision, "recall": recall, "f1": f1, "accuracy": accuracy_score(gold, predicted)}
+    if task == "mre":
+        relations = [name for name in RELATIONS if name != NO_RELATION]
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            gold, predicted, labels=relations, average="micro", zero_division=0
+        )
+        return {"precision": precision, "recall": recall, "f1": f1, "accuracy": accuracy_score(gold, predicted)}
+    found = {"accuracy": seqeval.accuracy_score(gold, predicted)}
+    for name in ("precision", "recall", "f1"):
+        score = getattr(seqeval, f"{name}_score")
+        found[name] = score(gold, predicted, zero_division=0)
+        found[f"strict_{name}"] = score(gold, predicted, mode="strict", scheme=IOB2, zero_division=0)
+    return {**found, "f1_macro": seqeval.f1_score(gold, predicted, average="macro", zero_division=0)}
 
 
-def points(scores: dict[str, float]) -> dict[str, float]:
-    """The scores of a summary without their standard error."""
-    return {name: value for name, value in scores.items() if name != "f1_se"}
+def points(scores: dict[str, Any]) -> dict[str, float]:
+    """The scores of a summary without their standard error and those of each class."""
+    return {name: value for name, value in scores.items() if name not in ("f1_se", "classes")}
+
+
+def gold_labels(task: Task, demo: Path, split: str) -> list[Any]:
+    """Relation of each row, or tags of each post, as the corpus says."""
+    if task == "mre":
+        lines = (demo / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
+        return [ast.literal_eval(line)["relation"] for line in lines]
+    text = (demo / "twitter2017" / {"val": "valid.txt"}.get(split, f"{split}.txt")).read_text(encoding="utf-8")
+    posts = [block.split("\n")[1:] for block in text.strip("\n").split("\n\n")]
+    return [[line.partition("\t")[2] for line in post] for post in posts]
 
 
 # What a run leaves behind
 
 
-def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any) -> None:
+@both_tasks
+def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: Task) -> None:
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert files >= {
         "config.yaml",
@@ -64,26 +90,30 @@ def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace
         "predictions/test.jsonl",
         "summary.json",
     }
-    assert finished.folder.parent == workspace.root / "runs" / "tiny"
+    assert finished.folder.parent == workspace.root / "runs" / f"tiny-{task}"
     assert finished.folder.name.endswith("-seed1")
-    assert {path.name for path in workspace.root.iterdir()} == {"runs", "cache", "demo", "tiny.yaml"}
+    made = {path.name for path in workspace.root.iterdir()} - {path.name for path in workspace.experiments.values()}
+    assert made == {"runs", "cache", "demo"}
 
 
+@both_tasks
 def test_the_last_line_names_the_summary(finished: Any) -> None:
     assert finished.output.splitlines()[-1] == f"summary: {finished.folder / 'summary.json'}"
     assert "Traceback" not in finished.errors
 
 
-def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any) -> None:
+@both_tasks
+def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, task: Task) -> None:
     summary = finished.summary
-    assert (summary["task"], summary["corpus"], summary["seed"]) == ("mre", "demo-tiny", 1)
-    assert summary["command"] == f"mmib fit --config {workspace.experiment}"
+    assert (summary["task"], summary["corpus"], summary["seed"]) == (task, "demo-tiny", 1)
+    assert summary["command"] == f"mmib fit --config {workspace.experiments[task]}"
     assert summary["versions"].keys() >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}
     assert {split: described["rows"] for split, described in summary["data"].items()}.keys() == {"train", "val", "test"}
     assert all(len(described["sha256"]) == 64 for described in summary["data"].values())
     assert summary["images"]["test"].endswith("rows")
 
 
+@both_tasks
 def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> None:
     selected = finished.summary["selected"]
     history = logged(finished.folder, "val/f1")[:2]  # of both epochs; then comes the final scoring
@@ -96,48 +126,85 @@ def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> 
     assert content["epoch"] == selected["epoch"]
 
 
+@both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_scores_are_those_of_the_predictions_file(finished: Any, split: str) -> None:
+def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, task: Task) -> None:
     records = finished.predictions(split)
     assert [record["id"] for record in records] == list(range(finished.summary["data"][split]["rows"]))
-    assert points(finished.summary[split]) == pytest.approx(scored(records))
-    assert 0 <= finished.summary[split]["f1_se"] < 0.2
-    assert len({record["predicted"] for record in records}) > 1
-    best = [max(range(len(RELATIONS)), key=record["scores"].__getitem__) for record in records]
-    assert [RELATIONS[number] for number in best] == [record["predicted"] for record in records]
+    assert points(finished.summary[split]) == pytest.approx(scored(task, records))
+    assert finished.summary[split]["f1"] > 0
+    assert 0 < finished.summary[split]["f1_se"] < 0.2
+    assert len({str(record["predicted"]) for record in records}) > 1
 
 
-def test_gold_labels_of_the_predictions_are_those_of_the_file(finished: Any, workspace: Any) -> None:
-    lines = (workspace.root / "demo" / "txt" / "ours_test.txt").read_text(encoding="utf-8").splitlines()
-    for line, record in zip(lines, finished.predictions("test"), strict=True):
-        assert repr(record["gold"]) in line
+def test_predicted_relations_have_the_highest_logit(finished: Any) -> None:
+    for record in finished.predictions("test"):
+        assert RELATIONS[max(range(len(RELATIONS)), key=record["scores"].__getitem__)] == record["predicted"]
 
 
-def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any) -> None:
+@pytest.mark.parametrize("task", ["mner"])
+def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> None:
+    for record in finished.predictions("test"):
+        assert len(record["gold"]) == len(record["predicted"]) == len(record["confidence"])
+        assert repair(record["predicted"]) == record["predicted"]
+        for tag, confidence in zip(record["predicted"], record["confidence"], strict=True):
+            assert 0 < confidence <= 1 or (tag, confidence) == ("O", 0), "0 where the word is beyond the longest input"
+
+
+@both_tasks
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_gold_labels_of_the_predictions_are_those_of_the_file(
+    finished: Any, workspace: Any, split: str, task: Task
+) -> None:
+    """Defect 18: the predictions for validation stood beside the text and the images of the test split."""
+    gold = [record["gold"] for record in finished.predictions(split)]
+    assert gold == gold_labels(task, workspace.root / "demo", split)
+
+
+@both_tasks
+def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: Task) -> None:
     summary, demo = finished.summary, workspace.root / "demo"
-    ceilings = read_ceilings(demo, "test", "mre")
+    ceilings = read_ceilings(demo, "test", task)
     assert ceilings is not None
     assert summary["ceiling"] == {"split": "test", "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
     for split in ("val", "test"):
-        levels = read_levels(demo, split, "mre") or []
+        levels = read_levels(demo, split, task) or []
         for level in ("easy", "hard"):
             own = [record for record in finished.predictions(split) if levels[record["id"]] == level]
-            assert points(summary["levels"][level][split]) == pytest.approx(scored(own))
+            assert points(summary["levels"][level][split]) == pytest.approx(scored(task, own))
     for level in ("easy", "hard"):
         assert summary["levels"][level]["ceiling"] == ceilings["levels"][level]["ceiling"]
         assert set(summary["levels"][level]["ceiling"]) == {"text", "multimodal"}
-        assert summary["levels"][level]["rows"] == (read_levels(demo, "test", "mre") or []).count(level)
+        assert summary["levels"][level]["rows"] == (read_levels(demo, "test", task) or []).count(level)
 
 
-def test_the_table_shows_what_the_summary_holds(finished: Any) -> None:
+@both_tasks
+def test_the_table_shows_what_the_summary_holds(finished: Any, task: Task) -> None:
     summary = finished.summary
-    row = next(line for line in finished.output.splitlines() if line.lstrip("│ ").startswith("test, hard"))
-    cells = [cell.strip() for cell in row.strip("│").split("│")]
-    shown = [summary["levels"]["hard"]["test"][key] for key in ("precision", "recall", "f1", "f1_se", "accuracy")]
-    shown += [summary["levels"]["hard"]["ceiling"][key] for key in ("text", "multimodal")]
-    assert cells == ["test, hard", *(f"{100 * value:.1f}" for value in shown)]
+    hard = summary["levels"]["hard"]
+    columns = {"mre": ["accuracy"], "mner": ["f1_macro", "strict_f1"]}[task]
+    shown = [hard["test"][key] for key in ("precision", "recall", "f1", "f1_se", *columns)]
+    shown += [hard["ceiling"][key] for key in ("text", "multimodal")]
+    assert cells(finished.output, "test, hard") == [f"{100 * value:.1f}" for value in shown]
     for path in (finished.checkpoint("best"), "metrics.csv", "config.yaml", summary["images"]["test"]):
         assert path in finished.output
+
+
+@both_tasks
+def test_every_class_of_the_test_split_has_its_row(finished: Any, task: Task) -> None:
+    classes = finished.summary["test"]["classes"]
+    records = finished.predictions("test")
+    found = {label for record in records for key in ("gold", "predicted") for label in np.ravel(record[key])}
+    assert set(classes) == {label.removeprefix("B-") for label in found if not re.match("O$|I-", label)}
+    for name, row in classes.items():
+        shown = [f"{100 * row[key]:.1f}" for key in ("precision", "recall", "f1")]
+        assert cells(finished.output, name) == [*shown, str(row["gold"])]
+
+
+def cells(output: str, name: str) -> list[str]:
+    """What a table says behind the name of a row."""
+    rows = ([cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines())
+    return next(row[1:] for row in rows if row[0] == name)
 
 
 # Scalars
@@ -148,19 +215,24 @@ TRAINING_SCALARS = (
     *("align/accuracy_t2i", "align/accuracy_i2t"),
     *(f"ib/{name}_{modality}" for name in ("kl", "kl_std", "std", "beta") for modality in ("text", "image")),
 )
-SCORES = ("f1", "precision", "recall", "accuracy")
+SCORES: dict[Task, tuple[str, ...]] = {
+    "mre": ("f1", "precision", "recall", "accuracy"),
+    "mner": ("f1", "precision", "recall", "accuracy", "f1_macro", "strict_f1", "strict_precision", "strict_recall"),
+}
 
 
-def test_the_log_has_the_documented_names(finished: Any) -> None:
+@both_tasks
+def test_the_log_has_the_documented_names(finished: Any, task: Task) -> None:
     columns = set(metrics(finished.folder)[0])
     on_validation = {f"val/{name.removeprefix('train/')}" for name in TRAINING_SCALARS}
     assert columns >= {*TRAINING_SCALARS, *on_validation}
-    assert columns >= {f"{split}/{score}" for split in ("val", "test") for score in SCORES}
+    assert columns >= {f"{split}/{score}" for split in ("val", "test") for score in SCORES[task]}
     for name in TRAINING_SCALARS:
         assert len(logged(finished.folder, name)) == 2, f"{name} once an epoch"
         assert all(map(math.isfinite, logged(finished.folder, name)))
 
 
+@both_tasks
 def test_the_logged_terms_add_up_to_the_logged_loss(finished: Any) -> None:
     """L = L_task + beta * KL averaged over dimensions (24 of them) + gamma * L_align; validation is one batch."""
     values = {name: logged(finished.folder, f"val/{name}") for name in ("loss", "task", "align/loss")}
@@ -171,8 +243,9 @@ def test_the_logged_terms_add_up_to_the_logged_loss(finished: Any) -> None:
         assert loss == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any) -> None:
-    for score in SCORES:
+@both_tasks
+def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any, task: Task) -> None:
+    for score in SCORES[task]:
         assert logged(finished.folder, f"test/{score}") == [pytest.approx(finished.summary["test"][score], abs=1e-6)]
 
 
@@ -188,6 +261,7 @@ def test_the_saved_configuration_is_complete(finished: Any) -> None:
     assert "include" not in saved
 
 
+@both_tasks
 def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, start: Start, workspace: Any) -> None:
     config = str(finished.folder / "config.yaml")
     again = start("test", "--config", config, "--ckpt_path", finished.checkpoint("best"))
@@ -206,14 +280,32 @@ def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, star
     assert validated.output.splitlines()[-1] == f"summary: {validated.folder / 'summary.json'}"
 
 
-def test_predictions_need_no_gold_labels(finished: Any, start: Start) -> None:
+@both_tasks
+def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task) -> None:
     config = str(finished.folder / "config.yaml")
     predicted = start("predict", "--config", config, "--ckpt_path", finished.checkpoint("best"))
     records = predicted.predictions("test")
     assert [record["predicted"] for record in records] == [
         record["predicted"] for record in finished.predictions("test")
     ]
-    assert all(set(record) == {"id", "predicted", "scores"} for record in records)
+    known = {"mre": "scores", "mner": "confidence"}[task]
+    assert all(set(record) == {"id", "predicted", known} for record in records)
+
+
+@both_tasks
+@pytest.mark.parametrize("images", ["none", "shuffled"])
+def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
+    finished: Any, start: Start, task: Task, images: str
+) -> None:
+    options = ("--ckpt_path", finished.checkpoint("best"), "--data.images", images)
+    run = start("test", "--config", str(finished.folder / "config.yaml"), *options)
+    own, other = finished.summary["images"]["test"], run.summary["images"]["test"]
+    assert own == other if images == "shuffled" else re.match(r"0 of (\d+) images, 0 of (\d+) rows$", other)
+    assert not own.startswith("0 of")
+    known = {"mre": "scores", "mner": "confidence"}[task]
+    pairs = list(zip(finished.predictions("test"), run.predictions("test"), strict=True))
+    assert all(before["gold"] == after["gold"] for before, after in pairs)
+    assert any(before[known] != after[known] for before, after in pairs)
 
 
 # Repeated and resumed
@@ -255,69 +347,94 @@ def test_resuming_a_run_that_is_over_scores_its_best_checkpoint(finished: Any, s
 # Data without a test split
 
 
+@dataclass(frozen=True)
+class RealLayout:
+    """Training and validation text in a real set's layout, and nothing else: as it lies on a developer's machine."""
+
+    root: Path
+    validation: Path
+    arguments: list[str]
+
+
 @pytest.fixture
-def real_layout(finished: Any, workspace: Any, tmp_path: Path) -> Path:
-    """Training and validation text of the demo corpus, and nothing else: as MNRE lies on a developer's machine."""
-    root = tmp_path / "mnre"
-    (root / "txt").mkdir(parents=True)
-    for split in ("train", "val"):
-        shutil.copy(workspace.root / "demo" / "txt" / f"ours_{split}.txt", root / "txt")
-    return root
-
-
-def tiny_real(workspace: Any, encoder_files: Any, root: Path, *options: str) -> list[str]:
-    return [
-        *("fit", "--config", "mre-mnre-offline", *encoder_files.options(), "--data.root", str(root)),
+def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Path, task: Task) -> RealLayout:
+    files, experiment = {
+        "mre": (("txt/ours_train.txt", "txt/ours_val.txt"), "mre-mnre-offline"),
+        "mner": (("twitter2017/train.txt", "twitter2017/valid.txt"), "mner-twitter2017-offline"),
+    }[task]
+    root = tmp_path / "real"
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(workspace.root / "demo" / file, root / file)
+    arguments = [
+        *("fit", "--config", experiment, *encoder_files.options(), "--data.root", str(root)),
         *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
-        *("--runs", str(workspace.root / "runs"), "--wandb", "off", *options),
+        *("--runs", str(workspace.root / "runs"), "--wandb", "off"),
     ]
+    return RealLayout(root, root / files[1], arguments)
 
 
+@both_tasks
 def test_without_a_test_split_test_is_null_and_the_table_says_so(
-    real_layout: Path, start: Start, workspace: Any, encoder_files: Any
+    real_layout: RealLayout, start: Start, task: Task
 ) -> None:
-    run = start(*tiny_real(workspace, encoder_files, real_layout))
+    run = start(*real_layout.arguments)
     assert run.summary["test"] is None
-    assert points(run.summary["val"]) == pytest.approx(scored(run.predictions("val")))
+    assert points(run.summary["val"]) == pytest.approx(scored(task, run.predictions("val")))
     assert "ceiling" not in run.summary
     assert "levels" not in run.summary
     assert "test: no test split was scored" in run.output
-    assert run.summary["images"]["train"] == "0 of 60 images, 0 of 125 rows"
+    assert (
+        run.summary["images"]["train"]
+        == {"mre": "0 of 60 images, 0 of 125 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
+    )
     assert not (run.folder / "predictions" / "test.jsonl").exists()
 
 
-def test_evaluation_after_the_fit_can_be_left_out(
-    real_layout: Path, start: Start, workspace: Any, encoder_files: Any
-) -> None:
-    run = start(*tiny_real(workspace, encoder_files, real_layout, "--evaluate", "false"))
+def test_evaluation_after_the_fit_can_be_left_out(real_layout: RealLayout, start: Start) -> None:
+    run = start(*real_layout.arguments, "--evaluate", "false")
     assert not (run.folder / "summary.json").exists()
     assert (run.folder / "checkpoints" / "best.ckpt").exists()
 
 
-@pytest.mark.parametrize("wrong", ["a bad row", "no data", "too many missing images"])
-def test_bad_data_is_one_message(
-    real_layout: Path, refused: Refused, workspace: Any, encoder_files: Any, wrong: str
-) -> None:
+@both_tasks
+@pytest.mark.parametrize("wrong", ["a bad line", "no data", "too many missing images"])
+def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: Task) -> None:
     options = []
-    if wrong == "a bad row":
-        with (real_layout / "txt" / "ours_val.txt").open("a", encoding="utf-8") as file:
+    if wrong == "a bad line":
+        lines = real_layout.validation.read_text(encoding="utf-8").count("\n")
+        with real_layout.validation.open("a", encoding="utf-8") as file:
             file.write("{'token': []\n")
-        expected = "ours_val.txt:46: not a Python literal"
+        problem = {"mre": "not a Python literal", "mner": "expected a word, one tab and its tag"}[task]
+        expected = f"{real_layout.validation.name}:{lines + 1}: {problem}"
     elif wrong == "no data":
-        shutil.rmtree(real_layout)
-        expected = f"mmib: the data folder {real_layout} does not exist; expected below the root:"
+        shutil.rmtree(real_layout.root)
+        expected = f"mmib: the data folder {real_layout.root} does not exist; expected below the root"
     else:
         options = ["--data.max_missing_images", "0.05"]
-        expected = "60 of 60 images are missing or unreadable"
-    assert expected in refused(*tiny_real(workspace, encoder_files, real_layout, *options))
+        expected = {"mre": "60 of 60", "mner": "65 of 65"}[task] + " images are missing or unreadable"
+    assert expected in refused(*real_layout.arguments, *options)
 
 
 # Checkpoints
 
 
-def test_a_good_checkpoint_passes(finished: Any) -> None:
-    check_checkpoint(Path(finished.checkpoint("best")), "mre")
-    check_checkpoint(Path(finished.checkpoint("last")), "mre", resume=True)
+@both_tasks
+def test_a_good_checkpoint_passes(finished: Any, task: Task) -> None:
+    check_checkpoint(Path(finished.checkpoint("best")), task)
+    check_checkpoint(Path(finished.checkpoint("last")), task, resume=True)
+
+
+@pytest.mark.parametrize(("task", "other"), [("mre", "mner"), ("mner", "mre")])
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_a_checkpoint_of_the_other_task_is_refused(
+    finished: Any, refused: Refused, workspace: Any, task: Task, other: Task, command: str
+) -> None:
+    path = finished.checkpoint("last")
+    before = workspace.folders()
+    message = refused(command, "--config", str(workspace.experiments[other]), "--ckpt_path", path)
+    assert f"{path} was made by the task {task!r}, this configuration is for {other!r}: use the config" in message
+    assert workspace.folders() == before
 
 
 class Malicious:
@@ -328,24 +445,21 @@ class Malicious:
         return (Path.touch, (self.marker,))
 
 
-@pytest.mark.parametrize("kind", ["missing", "garbage", "malicious", "of another task", "of something else"])
+@pytest.mark.parametrize("kind", ["missing", "garbage", "malicious", "of something else"])
 def test_a_bad_checkpoint_is_refused_before_anything_is_loaded(
-    finished: Any, refused: Refused, workspace: Any, tmp_path: Path, kind: str
+    refused: Refused, workspace: Any, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "x.ckpt"
     expected = {
         "missing": f"there is no checkpoint {path}",
         "garbage": f"{path} is no checkpoint, or is damaged",
         "malicious": f"{path} is no checkpoint, or is damaged",
-        "of another task": f"{path} was made by the task 'mner', this configuration is for 'mre': use the config.yaml",
         "of something else": f"{path} was made by something else",
     }
     if kind == "garbage":
         path.write_bytes(b"PK\x03\x04 no checkpoint")
     elif kind == "malicious":
         torch.save({"mmib_task": "mre", "state_dict": Malicious(tmp_path / "hacked")}, path)
-    elif kind == "of another task":
-        torch.save({**torch.load(finished.checkpoint("best"), weights_only=True), "mmib_task": "mner"}, path)
     elif kind == "of something else":
         torch.save([1, 2, 3], path)
     before = workspace.folders()
