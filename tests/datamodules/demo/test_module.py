@@ -1,0 +1,113 @@
+"""The data modules of both tasks read what the corpus says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from seqeval.metrics.sequence_labeling import get_entities
+
+from datamodules.base import WHOLE_IMAGE
+from datamodules.demo import SPLITS, DemoSettings, read_levels
+from datamodules.demo.module import DemoDataModule, DemoMNERDataModule, DemoMREDataModule
+from mmib.schema import NO_IMAGE, RELATIONS, TAGS, DataError, Task
+
+Load = Callable[..., Any]
+both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
+
+
+@pytest.fixture
+def load(corpus: Any, text_encoder: Any, image_encoder: Any, tmp_path: Path, task: Task) -> Load:
+    """The task's data module over the corpus, with a split read."""
+
+    def make(split: str, **options: Any) -> Any:
+        kind: type[DemoDataModule] = {"mre": DemoMREDataModule, "mner": DemoMNERDataModule}[task]
+        encoders = {"text_encoder": text_encoder, "image_encoder": image_encoder, "cache_dir": str(tmp_path / "cache")}
+        settings = {"demo": corpus.settings, "max_length": 200, "max_missing_images": 1.0, **encoders}
+        module = kind(str(corpus.root), **settings | options)
+        module.prepare_data()
+        module.examples[split] = module.read_split(split)
+        return module
+
+    return make
+
+
+def posts_of_rows(corpus: Any, split: str, task: Task) -> list[dict[str, Any]]:
+    """What the corpus knows of the post of each row, in file order."""
+    posts = corpus.records(f"{split}.jsonl")
+    return [post for post in posts for _ in post["rows"]] if task == "mre" else posts
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", ["mner"])
+def test_entities_are_those_of_the_corpus(corpus: Any, load: Load, split: str) -> None:
+    module = load(split, images="none")
+    posts = corpus.records(f"{split}.jsonl")
+    for example, post in zip(module.examples[split], posts, strict=True):
+        spans = get_entities([TAGS[tag] for tag in example.gold])
+        assert [[start, last + 1, kind] for kind, start, last in spans] == sorted(post["entities"])
+        assert len(example.gold) == len(post["tokens"])
+        assert example.tags == example.gold, "no stray tags are drawn"
+    entities = sum(len(post["entities"]) for post in posts)
+    fingerprint = module.fingerprint(split)
+    assert (fingerprint["rows"], fingerprint["entities"], fingerprint["entities_strict"]) == (
+        len(posts),
+        entities,
+        entities,
+    )
+
+
+@pytest.mark.parametrize("split", SPLITS)
+@pytest.mark.parametrize("task", ["mre"])
+def test_relations_are_those_of_the_corpus(corpus: Any, load: Load, split: str) -> None:
+    examples = load(split, images="none").examples[split]
+    expected = [relation for post in corpus.records(f"{split}.jsonl") for _, _, relation in post["relations"]]
+    assert [RELATIONS[example.relation] for example in examples] == expected
+
+
+@both_tasks
+def test_rows_stand_in_the_order_of_the_levels(corpus: Any, load: Load, task: Task) -> None:
+    module = load("val", images="none")
+    levels = [post["level"] for post in posts_of_rows(corpus, "val", task)]
+    assert read_levels(module.root, "val", task) == levels
+    assert [example.row for example in module.examples["val"]] == list(range(len(levels)))
+
+
+@both_tasks
+def test_pictures_are_the_posts_own_with_their_boxes(corpus: Any, load: Load, task: Task) -> None:
+    module = load("val", max_crops=2)
+    crops = corpus.crops_by_image("val")
+    boxes = json.loads((corpus.root / "twitter2017_aux_images" / "val" / "boxes.json").read_text())
+    posts = posts_of_rows(corpus, "val", task)
+    assert any(post["image"] is None for post in posts), "some images are missing"
+    assert max(len(crops[post["image"]]) for post in posts if post["image"]) > 2
+    for example, post in zip(module.examples["val"], posts, strict=True):
+        names = [post["image"], *crops[post["image"]][:2]] if post["image"] else []
+        assert [picture.file.name for picture in example.pictures] == names
+        assert [picture.box for picture in example.pictures] == [
+            WHOLE_IMAGE,
+            *(tuple(boxes[name]) for name in names[1:]),
+        ][: len(names)]
+        assert (example.image_id == NO_IMAGE) == (not names)
+
+
+@both_tasks
+def test_a_batch_holds_every_row_once(load: Load) -> None:
+    module = load("val", max_crops=1)
+    batches = list(module.val_dataloader())
+    assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(len(module.examples["val"])))
+    regions = [int(count) for batch in batches for count in batch.region_mask.sum(dim=1)]
+    assert sorted(regions) == sorted(len(example.pictures) for example in module.examples["val"])
+
+
+@both_tasks
+def test_an_existing_corpus_is_left_as_it_is(corpus: Any, load: Load, task: Task) -> None:
+    before = (corpus.root / "demo.json").stat().st_mtime_ns
+    module = load("val", images="none")
+    assert (corpus.root / "demo.json").stat().st_mtime_ns == before
+    assert module.corpus == "demo-tiny"
+    with pytest.raises(DataError, match="holds another demo corpus"):
+        load("val", demo=DemoSettings(size="tiny", missing=0.2))
