@@ -112,6 +112,7 @@ def test_an_experiment_builds(experiment: str, build: Build) -> None:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_the_optimiser_of_an_experiment_claims_every_parameter_once(experiment: str, build: Build) -> None:
+    """Defect 10: the rate of the CRF reached nothing."""
     model: Any = build(experiment).model
     model._trainer = SimpleNamespace(precision="32-true", estimated_stepping_batches=10)
     groups = model.configure_optimizers()["optimizer"].param_groups

@@ -109,6 +109,7 @@ def test_other_reads_as_misc(twitter: TwitterFolder) -> None:
 def test_a_word_that_looks_like_nothing_keeps_its_place_and_label(
     twitter: TwitterFolder, load: Load, word: str
 ) -> None:
+    """Defect 22: it vanished from gold."""
     twitter.write(posts_of(("1", f"ada/O {word}/B-PER bob/I-PER")))
     (example,) = read(load())
     assert [TAGS[tag] for tag in example.gold] == ["O", "B-PER", "I-PER"]
@@ -229,14 +230,17 @@ def test_positions_are_first_pieces_and_padding_is_marked(twitter: TwitterFolder
 
 @pytest.mark.parametrize("length", [3, 4, 5, 8])
 def test_words_beyond_the_longest_input_keep_their_gold_and_are_counted(
-    twitter: TwitterFolder, load: Load, capsys: pytest.CaptureFixture[str], length: int
+    twitter: TwitterFolder, load: Load, caplog: pytest.LogCaptureFixture, length: int
 ) -> None:
+    """Defect 22: they vanished from gold, which inflates recall."""
     twitter.write(posts_of(("1", "anna/B-PER the/O bob/B-PER paris/B-LOC")))
     module = load(max_length=length)
     (example,) = read(module)
     seen = min(4, length - 2)  # [CLS] and [SEP]; one piece a word
     assert len(example.input_ids) <= length
     assert len(example.word_positions) == seen
+    counted = f"1 posts, 3 entities, {4 - seen} words of 1 posts lie beyond max_length and count as missed"
+    assert (counted in caplog.text) == (seen < 4)
     batch = module.collate([(example, None)])
     assert batch.gold.tolist() == [[TAG_IDS[tag] for tag in ("B-PER", "O", "B-PER", "B-LOC")]]
     assert int(batch.word_mask.sum()) == seen
@@ -283,6 +287,21 @@ def test_crops_named_after_types_are_found_without_a_dictionary(twitter: Twitter
         "crop_miscellaneous_1.jpg",
     ]
     assert second.pictures == ()
+
+
+def test_an_unreadable_crop_is_named_and_left_out(twitter: TwitterFolder, load: Load) -> None:
+    """Defect 25: the crops of entity recognition were read without any protection, and other images replaced."""
+    twitter.write(posts_of(("1", "a/O"), ("2", "b/O")))
+    twitter.picture("twitter2017_images", "1.jpg")
+    for kind in ("person", "location"):
+        twitter.picture("twitter2017_crop_images", "1", f"crop_{kind}_1.jpg")
+    twitter.picture("twitter2017_images", "2.jpg").write_bytes(b"\xff\xd8 no image")
+    (twitter.root / "twitter2017_crop_images" / "1" / "crop_person_1.jpg").write_bytes(b"")
+    module = load()
+    first, second = read(module)
+    assert [picture.file.name for picture in first.pictures] == ["1.jpg", "crop_location_1.jpg"]
+    assert (second.image_id, second.pictures) == (-1, ())
+    assert set(module.image_reports["train"].unreadable) == {"2.jpg", "crop_person_1.jpg"}
 
 
 # The real files

@@ -115,6 +115,7 @@ def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, t
 
 @both_tasks
 def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> None:
+    """Defect 17: entity recognition kept the epoch that was best on the test split."""
     selected = finished.summary["selected"]
     history = logged(finished.folder, "val/f1")[:2]  # of both epochs; then comes the final scoring
     assert selected["split"] == "val"
