@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
 from mmib.modules import Scalar
 from mmib.schema import NO_TAG
@@ -46,11 +46,24 @@ class IBMonitor(pl.Callback):
 
 
 class SelectedCheckpoint(ModelCheckpoint):
-    """A `ModelCheckpoint` that still knows the best epoch when its run is resumed, in another folder.
+    """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
 
     Lightning's own forgets the best score as soon as the folder is another, so that the first resumed epoch would be
-    selected whatever came before it.
+    selected whatever came before it. And where weights are averaged, it validates the average, but a checkpoint of
+    weights only gets those of the last step.
     """
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Lightning's hook."""
+        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
+        averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
+        if not self.save_weights_only:
+            averaging = []  # Lightning saves both, each under its own key
+        for callback in averaging:
+            callback.on_validation_epoch_start(trainer, trainer.lightning_module)
+        super()._save_checkpoint(trainer, filepath)
+        for callback in averaging:
+            callback.on_validation_epoch_end(trainer, trainer.lightning_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""

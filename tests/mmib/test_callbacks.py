@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
 from mmib.callbacks import IBMonitor, PredictionCollector, SelectedCheckpoint
@@ -114,3 +115,43 @@ def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision))
     assert not after.check_monitor_top_k(trainer, torch.tensor(0.7)), "a worse epoch is not selected"
     assert after.check_monitor_top_k(trainer, torch.tensor(0.9))
+
+
+class Climbing(pl.LightningModule):
+    """A weight that grows by 1 a step, and a score that is the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        self.log("val/f1", self.weight.detach().sum())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_checkpoint_holds_the_weights_that_were_validated(
+    tmp_path: Path, weights_only: bool, averaged: bool
+) -> None:
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="max", save_weights_only=weights_only)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    module = Climbing()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, *([EMAWeightAveraging(decay=0.5)] if averaged else [])],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]["weight"]
+    assert float(saved) == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert (float(saved) < 8) == averaged, "the last step's weight is 8"
