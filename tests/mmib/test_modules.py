@@ -609,17 +609,21 @@ def test_words_that_are_not_seen_are_predicted_o_and_padding_is_no_word(
 
 @mner
 def test_confidence_is_the_marginal_of_the_predicted_tag(make_module: Build, make_batch: MakeBatch) -> None:
-    module, batch = make_module().eval(), make_batch(lengths=(8,), regions=(1,), labels=[["O", "O"]])
+    posts = 50
+    module = make_module().eval()
+    batch = make_batch(lengths=(8,) * posts, regions=(0,) * posts, labels=[["O", "O"]] * posts)
     torch.nn.init.normal_(module.crf.transition)
-    scores = module.objective(batch)[1]
-    paths = scores[0, 0, :, None] + scores[0, 1, None, :] + module.crf.transition
-    forbidden = torch.tensor([[repair([first, second]) != [first, second] for second in TAGS] for first in TAGS])
-    joint = paths.masked_fill(forbidden, -torch.inf).flatten().softmax(dim=0).view(paths.shape)
-    best = divmod(int(joint.argmax()), len(TAGS))
+    scores = torch.randn(posts, 2, len(TAGS))
     decoded = module.decode(scores, batch)
-    assert decoded["predicted"].tolist() == [list(best)]
-    expected = torch.stack([joint.sum(dim=1)[best[0]], joint.sum(dim=0)[best[1]]])
-    torch.testing.assert_close(decoded["confidence"][0], expected)
+    forbidden = torch.tensor([[repair([first, second]) != [first, second] for second in TAGS] for first in TAGS])
+    paths = scores[:, 0, :, None] + scores[:, 1, None, :] + module.crf.transition
+    joint = paths.masked_fill(forbidden, -torch.inf).flatten(1).softmax(dim=1).view_as(paths)
+    best = joint.flatten(1).argmax(dim=1)
+    predicted = torch.stack([best // len(TAGS), best % len(TAGS)], dim=1)
+    assert torch.equal(decoded["predicted"], predicted)
+    marginals = torch.stack([joint.sum(dim=2), joint.sum(dim=1)], dim=1)
+    assert not torch.equal(marginals.argmax(dim=2), predicted), "the best path is not that of the best words"
+    torch.testing.assert_close(decoded["confidence"], marginals.gather(2, predicted[:, :, None]).squeeze(2))
 
 
 @mner
