@@ -490,6 +490,25 @@ def test_predicted_relation_has_the_highest_logit(make_module: Build, make_batch
     assert torch.equal(predicted["predicted"], predicted["scores"].argmax(dim=1))
 
 
+@pytest.mark.parametrize(
+    ("probabilities", "expected"), [((0.6, 0.35, 0.05), 1), ((0.6, 0.2, 0.2), 0), ((0.1, 0.4, 0.5), 2)]
+)
+def test_a_threshold_decides_when_a_relation_is_predicted(
+    make_module: Build, make_batch: MakeBatch, probabilities: tuple[float, ...], expected: int
+) -> None:
+    scores = torch.full((4, len(RELATIONS)), -50.0)
+    scores[:, :3] = torch.tensor(probabilities).log()
+    decoded = make_module(threshold=0.3).decode(scores, make_batch())
+    assert decoded["predicted"].tolist() == [expected] * 4
+    assert torch.equal(decoded["scores"], scores)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5])
+def test_a_threshold_that_is_no_probability_is_refused(make_module: Build, threshold: float) -> None:
+    with pytest.raises(ConfigError, match=f"threshold is {threshold}"):
+        make_module(threshold=threshold)
+
+
 @both_tasks
 def test_works_in_float64(make_module: Build, make_batch: MakeBatch) -> None:
     loss, scores, _ = make_module().double().objective(make_batch())
