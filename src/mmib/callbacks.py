@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
 
 from mmib.modules import Scalar
 from mmib.schema import NO_TAG
@@ -45,6 +46,24 @@ class IBMonitor(pl.Callback):
             module.log(name, scalar.value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
 
+class AveragedWeights(EMAWeightAveraging):
+    """Validates, while fitting, an exponential moving average of the weights; it is what `SelectedCheckpoint` keeps.
+
+    Lightning's own would also swap its last average in when a checkpoint is validated after fitting, so that the
+    score would not be that checkpoint's.
+    """
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+
 class SelectedCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
 
@@ -56,7 +75,7 @@ class SelectedCheckpoint(ModelCheckpoint):
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Lightning's hook."""
         callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
-        averaging = [callback for callback in callbacks if isinstance(callback, WeightAveraging)]
+        averaging = [callback for callback in callbacks if isinstance(callback, AveragedWeights)]
         if not self.save_weights_only:
             averaging = []  # Lightning saves both, each under its own key
         for callback in averaging:

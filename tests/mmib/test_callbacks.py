@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
-from mmib.callbacks import IBMonitor, PredictionCollector, SelectedCheckpoint
+from mmib.callbacks import AveragedWeights, IBMonitor, PredictionCollector, SelectedCheckpoint
 from mmib.modules import Scalar
 
 
@@ -146,7 +145,7 @@ def test_the_checkpoint_holds_the_weights_that_were_validated(
         max_epochs=2,
         accelerator="cpu",
         logger=False,
-        callbacks=[best, *([EMAWeightAveraging(decay=0.5)] if averaged else [])],
+        callbacks=[best, *([AveragedWeights(decay=0.5)] if averaged else [])],
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
@@ -155,3 +154,23 @@ def test_the_checkpoint_holds_the_weights_that_were_validated(
     saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]["weight"]
     assert float(saved) == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
     assert (float(saved) < 8) == averaged, "the last step's weight is 8"
+
+
+def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) -> None:
+    """Scores of a first epoch, kept as the best one by `mode`, are not those of the last average."""
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="min", save_weights_only=True)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, AveragedWeights(decay=0.5)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    module = Climbing()
+    trainer.fit(module, batches, batches)
+    (scored,) = trainer.validate(module, batches, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    assert scored["val/f1"] == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert scored["val/f1"] < 4
