@@ -247,6 +247,13 @@ def test_words_beyond_the_longest_input_keep_their_gold_and_are_counted(
     assert batch.positions.shape == batch.gold.shape
 
 
+def test_no_word_is_seen_behind_one_that_does_not_fit(twitter: TwitterFolder, load: Load) -> None:
+    twitter.write(posts_of(("1", "the/O qwertzuiop/B-PER the/B-LOC")))
+    (example,) = read(load(max_length=5))
+    assert example.word_positions == [1]
+    assert len(example.input_ids) == 3
+
+
 # Images
 
 
