@@ -76,8 +76,8 @@ class SelectedCheckpoint(ModelCheckpoint):
         """Lightning's hook."""
         callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
         averaging = [callback for callback in callbacks if isinstance(callback, AveragedWeights)]
-        if not self.save_weights_only:
-            averaging = []  # Lightning saves both, each under its own key
+        if not self.save_weights_only:  # Lightning saves both then, each under its own key
+            averaging = []
         for callback in averaging:
             callback.on_validation_epoch_start(trainer, trainer.lightning_module)
         super()._save_checkpoint(trainer, filepath)
