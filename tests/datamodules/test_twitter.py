@@ -196,8 +196,9 @@ def test_training_sees_repaired_tags_and_scoring_the_files_own(twitter: TwitterF
     twitter.write(posts_of(("1", "ada/I-PER lee/I-PER")))
     module = load()
     (example,) = read(module)
-    assert [TAGS[tag] for tag in example.tags] == ["B-PER", "I-PER"]
-    assert [TAGS[tag] for tag in example.gold] == ["I-PER", "I-PER"]
+    batch = module.collate([(example, None)])
+    assert [TAGS[tag] for tag in batch.tags[0]] == ["B-PER", "I-PER"]
+    assert [TAGS[tag] for tag in batch.gold[0]] == ["I-PER", "I-PER"]
     fingerprint = module.fingerprint("train")
     assert (fingerprint["rows"], fingerprint["entities"], fingerprint["entities_strict"]) == (1, 1, 0)
 
