@@ -56,12 +56,14 @@ class Example:
     Attributes:
         row: position in the split.
         input_ids: word pieces, special tokens included.
+        mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
         image_id: id of the image, -1 where no picture of the row can be read.
         pictures: the readable pictures.
     """
 
     row: int
     input_ids: list[int]
+    mentions: list[int]
     image_id: int
     pictures: tuple[Picture, ...]
 
@@ -246,14 +248,17 @@ class PostDataModule(pl.LightningDataModule, ABC):
         length = max(len(example.input_ids) for example in examples)
         input_ids = torch.full((len(examples), length), self.tokenizer.pad_id)
         text_mask = torch.zeros(len(examples), length, dtype=torch.bool)
+        mentions = torch.zeros(len(examples), length, dtype=torch.long)
         for number, example in enumerate(examples):
             input_ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
             text_mask[number, : len(example.input_ids)] = True
+            mentions[number, : len(example.mentions)] = torch.tensor(example.mentions)
         pixels = [stack for _, stack in items if stack is not None]
         return {
             "rows": torch.tensor([example.row for example in examples]),
             "input_ids": input_ids,
             "text_mask": text_mask,
+            "mentions": mentions,
             "image_ids": torch.tensor([example.image_id for example in examples]),
             "pixels": torch.cat(pixels) if pixels else None,
             **self._collate_regions(examples),

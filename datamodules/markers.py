@@ -17,11 +17,13 @@ class MarkedPost(NamedTuple):
         input_ids: word pieces with special tokens and the four markers.
         head_index: position of the head's opening marker.
         tail_index: position of the tail's opening marker.
+        mentions: for each of `input_ids` 1 inside the head, 2 inside the tail (or both), 0 elsewhere.
     """
 
     input_ids: list[int]
     head_index: int
     tail_index: int
+    mentions: list[int]
 
 
 def mark_entities(
@@ -46,16 +48,21 @@ def mark_entities(
     first, last = _window([len(ids) for ids in pieces], head, tail, max_length - frame)
     before, after = _markers_by_boundary(head, tail)
     ids = list(tokenizer.prefix)
+    mentions = [0] * len(ids)
     positions: dict[str, int] = {}
     for word in range(first, last + 1):
         # What closes at this boundary comes before what opens at it.
         for marker in after.get(word, []) + before.get(word, []):
             positions[marker] = len(ids)
             ids.append(tokenizer.marker_ids[marker])
+            mentions.append(0)
         if word < last:
             ids.extend(pieces[word])
+            mention = 2 if tail[0] <= word < tail[1] else int(head[0] <= word < head[1])
+            mentions.extend([mention] * len(pieces[word]))
     ids.extend(tokenizer.suffix)
-    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START])
+    mentions.extend([0] * len(tokenizer.suffix))
+    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START], mentions)
 
 
 def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], dict[int, list[str]]]:

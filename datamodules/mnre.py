@@ -86,6 +86,7 @@ class MNREDataModule(PostDataModule):
             RelationExample(
                 row=number,
                 input_ids=post.input_ids,
+                mentions=post.mentions,
                 image_id=image_id,
                 pictures=pictures,
                 head_index=post.head_index,

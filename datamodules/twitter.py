@@ -102,9 +102,10 @@ class TwitterDataModule(PostDataModule):
         images = self.locate_images(split, self._posts(split, posts))
         examples = []
         for number, (post, words, (image_id, pictures)) in enumerate(zip(posts, pieces, images, strict=True)):
-            input_ids, positions = self._fit(words)
-            gold, tags = ([TAG_IDS[tag] for tag in own] for own in (post.tags, repair(post.tags)))
-            examples.append(EntityExample(number, input_ids, image_id, pictures, positions, gold, tags))
+            repaired = repair(post.tags)
+            input_ids, positions, mentions = self._fit(words, count_mentions(repaired))
+            gold, tags = ([TAG_IDS[tag] for tag in own] for own in (post.tags, repaired))
+            examples.append(EntityExample(number, input_ids, mentions, image_id, pictures, positions, gold, tags))
         rank_zero_info(f"{split}: {describe(posts)}{_unseen(examples)}")
         return examples
 
@@ -134,17 +135,19 @@ class TwitterDataModule(PostDataModule):
         # With the stray tags repaired, every entity of the default reading opens with a B-.
         return {**super().fingerprint(split), "entities": repaired, "entities_strict": own}
 
-    def _fit(self, words: list[list[int]]) -> tuple[list[int], list[int]]:
-        """Input ids of as many whole words as fit, and the position of each one's first piece."""
+    def _fit(self, words: list[list[int]], numbers: list[int]) -> tuple[list[int], list[int], list[int]]:
+        """Input ids of as many whole words as fit, the position of each one's first piece, and the ids' mentions."""
         ids = list(self.tokenizer.prefix)
+        mentions = [0] * len(ids)
         end = self.max_length - len(self.tokenizer.suffix)
         positions = []
-        for pieces in words:
+        for pieces, number in zip(words, numbers, strict=True):
             if len(ids) + len(pieces) > end:
                 break
             positions.append(len(ids))
             ids.extend(pieces)
-        return ids + self.tokenizer.suffix, positions
+            mentions.extend([number] * len(pieces))
+        return ids + self.tokenizer.suffix, positions, mentions + [0] * len(self.tokenizer.suffix)
 
     def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
         folder = self.root / f"twitter{self.year}_images"
@@ -226,6 +229,12 @@ def repair(tags: list[str]) -> list[str]:
         f"B-{tag[2:]}" if tag.startswith("I-") and last[2:] != tag[2:] else tag
         for last, tag in itertools.pairwise(["O", *tags])
     ]
+
+
+def count_mentions(tags: list[str]) -> list[int]:
+    """For each tag in proper BIO the mention that it belongs to, counted from 1; 0 for O."""
+    opened = itertools.accumulate(tag.startswith("B-") for tag in tags)
+    return [0 if tag == "O" else number for tag, number in zip(tags, opened, strict=True)]
 
 
 def describe(posts: list[TaggedPost]) -> str:

@@ -16,7 +16,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
-from datamodules.twitter import repair
+from datamodules.twitter import count_mentions, repair
 from mmib.backbone import MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
@@ -173,7 +173,7 @@ def _posts(
     pixels: bool,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """The fields of `PostBatch` but `positions`, of word pieces and random images."""
+    """The fields of `PostBatch` but `positions` and `mentions`, of word pieces and random images."""
     size, width, slots = len(contents), max(map(len, contents)), max(1, *regions)
     input_ids = torch.zeros(size, width, dtype=torch.long)
     for row, content in enumerate(contents):
@@ -225,13 +225,17 @@ def _tag_fields(
     shape = len(lengths), max(map(len, gold))
     positions, tags = torch.zeros(shape, dtype=torch.long), torch.full(shape, TAG_IDS["O"])
     own, seen = torch.full(shape, NO_TAG), torch.zeros(shape, dtype=torch.bool)
+    mentions = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     for row, (labels, places) in enumerate(zip(gold, pieces, strict=True)):
         visible = places[: len(labels)]
         positions[row, : len(visible)] = torch.tensor(visible)
         seen[row, : len(visible)] = True
         own[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in labels])
         tags[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in repair(list(labels))])
-    return {"positions": positions, "word_mask": seen, "tags": tags, "gold": own}
+        numbers = count_mentions(repair(list(labels)))
+        for start, end, number in zip(visible, [*visible[1:], lengths[row] - 1], numbers, strict=False):
+            mentions[row, start:end] = number
+    return {"positions": positions, "mentions": mentions, "word_mask": seen, "tags": tags, "gold": own}
 
 
 @pytest.fixture
@@ -259,8 +263,11 @@ def make_batch(task: Task) -> Callable[..., PostBatch]:
         if task == "mner":
             beyond = [row % 2 * 2 for row in range(len(lengths))] if unseen is None else unseen
             return MNERBatch(**posts, **_tag_fields(lengths, beyond, labels, generator))
+        mentions = torch.zeros_like(posts["input_ids"])
+        mentions[:, [2, 5]] = torch.tensor([1, 2])
         return MREBatch(
             **posts,
+            mentions=mentions,
             positions=torch.tensor([[1, 4]]).expand(len(lengths), 2),
             relations=torch.arange(len(lengths)) if labels is None else torch.tensor(labels),
         )
@@ -279,6 +286,7 @@ def append_garbage() -> Callable[..., PostBatch]:
             "text_mask": text_mask,
             "region_mask": region_mask,
             "input_ids": torch.where(text_mask, _longer(batch.input_ids, pieces), ids),
+            "mentions": _longer(batch.mentions, pieces),
             "boxes": torch.cat([batch.boxes, 100 * torch.randn(len(batch), regions, 4)], dim=1),
         }
         if batch.features is not None:

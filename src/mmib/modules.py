@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import pytorch_lightning as pl
@@ -55,10 +56,12 @@ class ExtractionModule(pl.LightningModule, ABC):
         gamma: weight of the alignment regulariser.
         beta_schedule: factor on both betas over training; constant by default.
         free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
+        mention_dropout: probability that a gold mention, as a whole, is hidden behind mask pieces, in training only.
+            Names cannot be learnt by heart then: what they are must be read from the words around and the image.
         optimizer: learning rates and schedule.
 
     Raises:
-        ConfigError: a negative weight.
+        ConfigError: a negative weight, or a dropout that is no probability.
     """
 
     task: ClassVar[Task]
@@ -71,6 +74,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         gamma: float = 1.0,
         beta_schedule: Schedule | None = None,
         free_bits: float = 0.0,
+        mention_dropout: float = 0.0,
         optimizer: OptimizerSettings | None = None,
     ) -> None:
         super().__init__()
@@ -78,12 +82,15 @@ class ExtractionModule(pl.LightningModule, ABC):
         for name, value in weights.items():
             if value < 0:
                 raise ConfigError(f"{name} is {value}: the weight of a loss term cannot be negative")
+        if not 0 <= mention_dropout <= 1:
+            raise ConfigError(f"mention_dropout is {mention_dropout}: it is a probability, from 0 to 1")
         self.backbone = backbone
         self.beta_text = beta_text
         self.beta_image = beta_image
         self.gamma = gamma
         self.beta_schedule = beta_schedule or Constant()
         self.free_bits = free_bits
+        self.mention_dropout = mention_dropout
         self.optimizer = optimizer or OptimizerSettings()
         self.val_metric = METRICS[self.task]()
         self.test_metric = METRICS[self.task]()
@@ -132,7 +139,7 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
         """Lightning's hook; `scalars` go to the callbacks."""
-        loss, _, scalars = self.objective(batch)
+        loss, _, scalars = self.objective(self._hide_mentions(batch))
         return {"loss": loss, "scalars": scalars}
 
     def validation_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
@@ -162,6 +169,16 @@ class ExtractionModule(pl.LightningModule, ABC):
         decoded, gold = self.decode(scores, batch), self.gold(batch)
         self._metric(split).update(decoded["predicted"], gold)
         return {"rows": batch.rows, "gold": gold, **decoded, "scalars": scalars}
+
+    def _hide_mentions(self, batch: PostBatch) -> PostBatch:
+        """The batch with `mention_dropout` of its gold mentions behind mask pieces."""
+        if not self.mention_dropout:
+            return batch
+        # A row has fewer mentions than word pieces: a draw for each piece is enough.
+        drawn = torch.rand(batch.mentions.shape, device=batch.mentions.device) < self.mention_dropout
+        hidden = drawn.gather(1, batch.mentions) & (batch.mentions > 0)
+        masked = batch.input_ids.masked_fill(hidden, self.backbone.text_encoder.tokenizer.mask_id)
+        return replace(batch, input_ids=masked)
 
     def _log_metric(self, split: str) -> None:
         metric = self._metric(split)

@@ -94,6 +94,7 @@ class PostBatch:
         rows: (B,) position of each row in its split, unique within it.
         input_ids: (B, L) word-piece ids.
         text_mask: (B, L) True on word pieces, special ones included.
+        mentions: (B, L) which gold entity mention of its row a word piece belongs to, counted from 1; 0 outside.
         positions: (B, Q) places in L whose fused states the task's head reads; the others are not fused at all.
         region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
         image_ids: (B,) image id, or -1.
@@ -107,6 +108,7 @@ class PostBatch:
     rows: torch.Tensor
     input_ids: torch.Tensor
     text_mask: torch.Tensor
+    mentions: torch.Tensor
     positions: torch.Tensor
     region_mask: torch.Tensor
     image_ids: torch.Tensor

@@ -99,6 +99,22 @@ def test_context_on_both_sides_is_as_even_as_it_can_be(tokenizer: WordTokenizer)
     assert spelled(mark(post, (10, 11), (10, 11), tokenizer, 12), tokenizer) == "hij<[k]>lm"
 
 
+@pytest.mark.parametrize(
+    ("head", "tail", "expected"),
+    [
+        ((0, 1), (2, 4), "001000222000"),
+        ((3, 4), (0, 1), "002000001000"),
+        ((0, 4), (2, 3), "001102201000"),
+        ((1, 3), (1, 3), "000022200000"),
+    ],
+    ids=["apart", "tail first", "tail inside the head", "the same span"],
+)
+def test_pieces_of_both_mentions_are_known(head: Span, tail: Span, expected: str, tokenizer: WordTokenizer) -> None:
+    marked = mark("a b cd e f", head, tail, tokenizer)
+    assert len(marked.mentions) == len(marked.input_ids)
+    assert "".join(map(str, marked.mentions)) == expected
+
+
 def test_room_that_one_side_leaves_goes_to_the_other(tokenizer: WordTokenizer) -> None:
     post = " ".join(LETTERS[:12])
     assert spelled(mark(post, (1, 2), (1, 2), tokenizer, 12), tokenizer) == "a<[b]>cdef"

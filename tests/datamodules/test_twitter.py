@@ -192,6 +192,20 @@ def test_repaired_tags_hold_the_entities_of_seqevals_default_reading(tags: list[
     assert repair(repaired) == repaired
 
 
+def test_every_piece_knows_its_mention(twitter: TwitterFolder, load: Load) -> None:
+    twitter.write(posts_of(("1", "ada/B-PER lee/I-PER met/O bob/B-PER zoe/B-LOC"), ("2", "hi/O")))
+    module = load()
+    examples = read(module)
+    for example in examples:
+        ends = [*example.word_positions[1:], len(example.input_ids) - 1]
+        words = [set(example.mentions[start:end]) for start, end in zip(example.word_positions, ends, strict=True)]
+        assert words == ([{1}, {1}, {0}, {2}, {3}] if example.row == 0 else [{0}])
+        assert (example.mentions[0], example.mentions[-1]) == (0, 0)
+    batch = module.collate([(example, None) for example in examples])
+    assert batch.mentions.shape == batch.input_ids.shape
+    assert not batch.mentions[1].any()
+
+
 def test_training_sees_repaired_tags_and_scoring_the_files_own(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "ada/I-PER lee/I-PER")))
     module = load()

@@ -391,6 +391,39 @@ def test_image_alone_can_decide(make_module: Build, make_batch: MakeBatch, label
 
 
 @both_tasks
+def test_mention_dropout_hides_whole_mentions_at_its_rate(make_module: Build, make_batch: MakeBatch) -> None:
+    module = make_module(mention_dropout=0.3)
+    mask = module.text_encoder.tokenizer.mask_id
+    batch = make_batch(lengths=(30,) * 400, regions=(0,) * 400)
+    hidden = module._hide_mentions(batch).input_ids == mask
+    assert not hidden[batch.mentions == 0].any()
+    counts = []
+    for row in range(len(batch)):
+        for number in set(batch.mentions[row].tolist()) - {0}:
+            pieces = hidden[row, batch.mentions[row] == number]
+            assert pieces.all() or not pieces.any()
+            counts.append(bool(pieces.any()))
+    assert sum(counts) / len(counts) == pytest.approx(0.3, abs=0.06)
+
+
+@both_tasks
+def test_mention_dropout_acts_in_training_alone(make_module: Build, make_batch: MakeBatch) -> None:
+    module, batch = make_module(mention_dropout=1.0, backbone={"sampling": False}), make_batch()
+    mask = module.text_encoder.tokenizer.mask_id
+    hidden = dataclasses.replace(batch, input_ids=batch.input_ids.masked_fill(batch.mentions > 0, mask))
+    plain, masked = module.objective(batch)[0], module.objective(hidden)[0]
+    assert not torch.equal(plain, masked)
+    assert torch.equal(module.training_step(batch, 0)["loss"], masked)
+    assert torch.equal(module.validation_step(batch, 0)["scalars"]["loss"].value, plain)
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.1])
+def test_mention_dropout_that_is_no_probability_is_refused(make_module: Build, probability: float) -> None:
+    with pytest.raises(ConfigError, match=f"mention_dropout is {probability}"):
+        make_module(mention_dropout=probability)
+
+
+@both_tasks
 def test_head_dropout_acts_in_training_alone(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module({"sampling": False}, head_dropout=0.5), make_batch()
     training = [float(module.train().objective(batch)[2]["loss"].value) for _ in range(2)]

@@ -71,8 +71,6 @@ class TextEncoder(nn.Module):
             below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
             embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
-        piece_dropout: probability that a word piece is hidden behind the mask piece, in training only; special pieces
-            and markers never are. Keeps names from being learnt by heart.
 
     Attributes:
         dim: width d_t of the states.
@@ -80,7 +78,7 @@ class TextEncoder(nn.Module):
 
     Raises:
         EncoderError: the weights cannot be loaded.
-        ConfigError: `trainable_layers` is more than there are, or `piece_dropout` is no probability below 1.
+        ConfigError: `trainable_layers` is more than there are.
     """
 
     def __init__(
@@ -89,12 +87,8 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
         trainable_layers: int | None = None,
         dropout: float | None = None,
-        piece_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 0 <= piece_dropout < 1:
-            raise ConfigError(f"piece_dropout is {piece_dropout}: it is a probability, from 0 to below 1")
-        self.piece_dropout = piece_dropout
         folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
         settle_hub_mode()
         # A local folder must not turn into a question to the hub when a file is missing in it.
@@ -112,22 +106,12 @@ class TextEncoder(nn.Module):
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
-        if self.training and self.piece_dropout:
-            input_ids = self._hide(input_ids)
         first_marker = self.tokenizer.vocabulary_size
         is_marker = input_ids >= first_marker
         words = self.encoder.get_input_embeddings()(input_ids.masked_fill(is_marker, self.tokenizer.pad_id))
         markers = self.markers((input_ids - first_marker).clamp(min=0))
         embedded = torch.where(is_marker[:, :, None], markers, words)
         return self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
-
-    def _hide(self, input_ids: Tensor) -> Tensor:
-        """The same pieces (B, L), some of the ordinary ones replaced by the mask piece."""
-        tokenizer = self.tokenizer
-        special = torch.tensor([*tokenizer.prefix, *tokenizer.suffix, tokenizer.pad_id], device=input_ids.device)
-        ordinary = ~torch.isin(input_ids, special) & (input_ids < tokenizer.vocabulary_size)
-        drawn = torch.rand(input_ids.shape, device=input_ids.device) < self.piece_dropout
-        return input_ids.masked_fill(ordinary & drawn, tokenizer.mask_id)
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Frozen parts stay in evaluation mode, so that no dropout disturbs them."""

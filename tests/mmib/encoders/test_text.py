@@ -183,26 +183,6 @@ def test_more_trainable_layers_than_there_are_is_refused(make_text_encoder: Buil
         make_text_encoder(trainable_layers=trainable)
 
 
-def test_piece_dropout_hides_its_share_of_ordinary_pieces_in_training_only(make_text_encoder: Build) -> None:
-    encoder = make_text_encoder(piece_dropout=0.3)
-    markers = [encoder.tokenizer.marker_ids[marker] for marker in MARKERS]
-    ids = torch.tensor([[CLS, *markers, *[7] * 40, SEP, *[PAD] * 4]]).repeat(100, 1)
-    hidden = encoder._hide(ids)
-    ordinary = ids == 7
-    assert torch.equal(hidden[~ordinary], ids[~ordinary])
-    assert set(hidden[ordinary].tolist()) == {7, MASK}
-    assert (hidden[ordinary] == MASK).float().mean().item() == pytest.approx(0.3, abs=0.03)
-    mask = ids != PAD
-    assert not torch.equal(encoder.train()(ids, mask)[0], encoder(ids, mask)[1])
-    assert torch.equal(encoder.eval()(ids, mask)[0], encoder(ids, mask)[1])
-
-
-@pytest.mark.parametrize("probability", [-0.1, 1.0])
-def test_piece_dropout_that_is_no_probability_is_refused(make_text_encoder: Build, probability: float) -> None:
-    with pytest.raises(ConfigError, match=f"piece_dropout is {probability}"):
-        make_text_encoder(piece_dropout=probability)
-
-
 def test_weights_are_loaded_or_drawn(make_text_encoder: Build) -> None:
     weights = [
         make_text_encoder(pretrained=pretrained).encoder.get_input_embeddings().weight
