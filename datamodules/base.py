@@ -5,24 +5,26 @@ from __future__ import annotations
 import hashlib
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import LengthBucketSampler
+from datamodules.batching import GlobalBatchSampler, RowSize, Share
 from datamodules.cache import ImageFeatureCache
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, ConfigError, DataError, PostBatch
+from mmib.seeding import run_seed, seed_from
 
 Box = tuple[float, float, float, float]
 ImageUse = Literal["own", "none", "shuffled"]
@@ -95,21 +97,64 @@ class ImageReport:
         )
 
 
-class PostDataset(Dataset[tuple[Example, Tensor | None]]):
-    """Examples, with the decoded pixels of their pictures where a transform is given."""
+class Drawn(NamedTuple):
+    """What a rank has drawn for a batch: examples with the pixels of their pictures, and the share they make up."""
 
-    def __init__(self, examples: Sequence[Example], transform: Any | None) -> None:
+    items: list[tuple[Example, Tensor | None]]
+    share: Share
+
+
+class PostDataset(Dataset[tuple[Example, Tensor | None]]):
+    """Examples, with the decoded pixels of their pictures where a transform is given.
+
+    Args:
+        examples: one a row.
+        transform: from an image to its pixels; None where features are cached.
+        seed: of what is random in the transform; together with epoch and row it decides what is drawn.
+    """
+
+    def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
         self.examples = examples
         self.transform = transform
+        self.seed = seed
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, number: int) -> tuple[Example, Tensor | None]:
-        example = self.examples[number]
+    def __getitems__(self, share: Share) -> Drawn:
+        """The examples of a share; fillers are rows without a number and without images."""
+        counted = len(share.rows) - share.fillers
+        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:counted]]
+        fillers = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[counted:]]
+        return Drawn(items + [(filler, None) for filler in fillers], share)
+
+    def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
         if self.transform is None or not example.pictures:
             return example, None
-        return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed_from(self.seed, epoch, example.row))
+            return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+
+
+class PostLoader(DataLoader[Any]):
+    """A loader that a run can resume within an epoch: it counts the batches that were consumed, not those drawn.
+
+    Args:
+        consumed: tells how many batches of the running epoch have been trained on.
+        options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
+    """
+
+    def __init__(self, *args: Any, consumed: Callable[[], int], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.consumed = consumed
+
+    def state_dict(self) -> dict[str, int]:
+        """Lightning's hook: what a checkpoint keeps."""
+        return {"consumed": self.consumed()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lightning's hook, called before the first epoch of a run that resumes in the middle of one."""
+        cast(GlobalBatchSampler, self.batch_sampler).start = state["consumed"]
 
 
 class PostDataModule(pl.LightningDataModule, ABC):
@@ -119,8 +164,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
         root: folder of the data set.
         text_encoder: its tokenizer is used. On the command line it is the model's own.
         image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
-        batch_size: rows of a training batch.
-        eval_batch_size: rows of a validation, test or prediction batch.
+        batch_size: rows of a training batch, over all ranks: a run is the same on any number of them.
+        eval_batch_size: rows of a validation, test or prediction batch, over all ranks.
         max_length: most word pieces of a row, special tokens and markers included.
         max_crops: most object crops of a row, beside the whole image.
         images: `own`; `none` switches every image off; `shuffled` gives each image's posts another image of the
@@ -291,20 +336,48 @@ class PostDataModule(pl.LightningDataModule, ABC):
             augmented = training and self.augment
             transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
         examples = self.examples[split]
-        sampler = LengthBucketSampler(
-            [len(example.input_ids) for example in examples],
+        seed = run_seed()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if training and self.batch_size % ranks:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
+                f"choose a multiple of {ranks}"
+            )
+        cells = len(self.image_encoder.region_boxes())
+        sampler = GlobalBatchSampler(
+            [RowSize(len(example.input_ids), len(example.pictures) * cells) for example in examples],
             self.batch_size if training else self.eval_batch_size,
             shuffle=training,
-            seed=torch.initial_seed(),
+            seed=seed,
             epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            ranks=ranks,
+            rank=rank,
+            accumulate=lambda: self.trainer.accumulate_grad_batches if training and self.trainer else 1,
         )
-        return DataLoader(
-            PostDataset(examples, transform),
+        return PostLoader(
+            PostDataset(examples, transform, seed),
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=self._complete,
+            consumed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.processed if self.trainer else 0,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+        )
+
+    def _complete(self, drawn: Drawn) -> PostBatch:
+        """The batch of a share, padded to the longest row of all ranks."""
+        batch = self.collate(drawn.items)
+        pieces = drawn.share.size.pieces - batch.input_ids.shape[1]
+        regions = max(1, drawn.share.size.regions) - batch.region_mask.shape[1]
+        return replace(
+            batch,
+            input_ids=F.pad(batch.input_ids, (0, pieces), value=self.tokenizer.pad_id),
+            text_mask=F.pad(batch.text_mask, (0, pieces)),
+            mentions=F.pad(batch.mentions, (0, pieces)),
+            region_mask=F.pad(batch.region_mask, (0, regions)),
+            boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
+            features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
+            window=drawn.share.window,
         )
 
     def _unreadable(self, files: list[Path]) -> dict[Path, str]:

@@ -1,53 +1,136 @@
-"""Which rows stand together in a batch."""
+"""Which rows stand together in a batch, and which of them each rank takes."""
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch.utils.data import Sampler
+
+from mmib.schema import Window
 
 # Rows are sorted by length within pools of this many batches: little padding, and batches still differ by epoch.
 POOL_BATCHES = 50
 
 
-class LengthBucketSampler(Sampler[list[int]]):
-    """Batches of rows of similar length, in an order that seed and epoch decide.
+class RowSize(NamedTuple):
+    """How many word pieces and image regions a row has."""
+
+    pieces: int
+    regions: int
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one rank takes of a global batch.
+
+    Attributes:
+        rows: row numbers.
+        fillers: how many of the last rows only fill up, so that the shares of all ranks are equally long.
+        size: largest row of the global batch, to which every rank pads.
+        window: what the global batch weighs in its optimiser step.
+        epoch: the epoch it belongs to.
+    """
+
+    rows: list[int]
+    fillers: int
+    size: RowSize
+    window: Window
+    epoch: int
+
+
+class GlobalBatchSampler(Sampler[Share]):
+    """Batches of rows of similar length, in an order that seed and epoch decide, shared out over the ranks.
+
+    The sequence of global batches does not depend on the number of ranks. Each takes a contiguous part of every one.
 
     Args:
-        lengths: length of each row.
-        batch_size: rows a batch; the last one may be smaller.
+        sizes: size of each row.
+        batch_size: rows of a global batch; the last one may be smaller.
         shuffle: reshuffle each epoch; False keeps batches and rows in order of length.
         seed: of the shuffling.
         epoch: tells the current epoch.
+        ranks: how many processes share a batch.
+        rank: which of them this is.
+        accumulate: tells how many batches make an optimiser step.
+
+    Attributes:
+        start: batches of the coming epoch to leave out, because they were consumed before a run was resumed.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, shuffle: bool, seed: int, epoch: Callable[[], int]
+        self,
+        sizes: Sequence[RowSize],
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        epoch: Callable[[], int] = lambda: 0,
+        ranks: int = 1,
+        rank: int = 0,
+        accumulate: Callable[[], int] = lambda: 1,
     ) -> None:
-        self.lengths = lengths
+        self.sizes = sizes
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.epoch = epoch
+        self.ranks = ranks
+        self.rank = rank
+        self.accumulate = accumulate
+        self.start = 0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.lengths) / self.batch_size)
+        return math.ceil(len(self.sizes) / self.batch_size)
 
-    def __iter__(self) -> Iterator[list[int]]:
-        rows = list(range(len(self.lengths)))
+    def __iter__(self) -> Iterator[Share]:
+        epoch, batches = self.epoch(), self._global_batches()
+        windows = self._windows(batches)
+        start, self.start = self.start, 0
+        for batch, window in itertools.islice(zip(batches, windows, strict=True), start, None):
+            yield self._share(batch, window, epoch)
+
+    def _global_batches(self) -> list[list[int]]:
+        rows = list(range(len(self.sizes)))
         if not self.shuffle:
-            return iter(self._batches(sorted(rows, key=lambda row: self.lengths[row])))
+            return self._cut(rows)
         rng = random.Random(f"{self.seed}/{self.epoch()}")
         rng.shuffle(rows)
         pool = self.batch_size * POOL_BATCHES
-        pools = (rows[start : start + pool] for start in range(0, len(rows), pool))
-        batches = [
-            batch for chosen in pools for batch in self._batches(sorted(chosen, key=lambda row: self.lengths[row]))
-        ]
+        batches = [batch for start in range(0, len(rows), pool) for batch in self._cut(rows[start : start + pool])]
         rng.shuffle(batches)
-        return iter(batches)
+        return batches
 
-    def _batches(self, rows: list[int]) -> list[list[int]]:
-        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+    def _cut(self, rows: list[int]) -> list[list[int]]:
+        """Batches of the rows in order of length."""
+        ordered = sorted(rows, key=lambda row: self.sizes[row].pieces)
+        return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+
+    def _windows(self, batches: list[list[int]]) -> list[Window]:
+        """What each batch weighs among those of its optimiser step."""
+        steps = self.accumulate()
+        if steps == 1:
+            return [Window()] * len(batches)
+        counts = [self._counts(batch) for batch in batches]
+        windows = []
+        for start in range(0, len(counts), steps):
+            step = counts[start : start + steps]
+            # Lightning divides by `steps` also where an epoch ends before a step is full.
+            means = [sum(column) / steps for column in zip(*step, strict=True)]
+            windows += [Window(*(own / mean if mean else 0.0 for own, mean in zip(c, means, strict=True))) for c in step]
+        return windows
+
+    def _counts(self, batch: list[int]) -> tuple[int, int, int, int]:
+        sizes = [self.sizes[row] for row in batch]
+        pieces, regions = (sum(column) for column in zip(*sizes, strict=True))
+        return len(batch), pieces, regions, sum(size.regions > 0 for size in sizes)
+
+    def _share(self, batch: list[int], window: Window, epoch: int) -> Share:
+        size = RowSize(*(max(column) for column in zip(*(self.sizes[row] for row in batch), strict=True)))
+        length = math.ceil(len(batch) / self.ranks)
+        rows = batch[self.rank * length : (self.rank + 1) * length]
+        fillers = length - len(rows)
+        return Share(rows + batch[:1] * fillers, fillers, size, window, epoch)

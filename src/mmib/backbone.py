@@ -24,12 +24,16 @@ class BackboneOutput:
         states: (B, Q, D) fused states at the batch's `positions`.
         text: posterior of the word pieces, (B, L, D).
         image: posterior of the regions, (B, R, D).
-        alignment: the regulariser on this batch's latents.
+        text_latents: what was drawn from it, or its mean.
+        image_latents: the same of the image.
+        alignment: the regulariser on the latents.
     """
 
     states: Tensor
     text: Posterior
     image: Posterior
+    text_latents: Latents
+    image_latents: Latents
     alignment: AlignmentOutput
 
 
@@ -80,7 +84,7 @@ class MultimodalIB(nn.Module):
         aligned = self.alignment(text_latents, image_latents, batch.image_ids)
         rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
         fused = self.fusion(text_latents.z[rows, batch.positions], text_latents, image_latents)
-        return BackboneOutput(fused, text, image, aligned)
+        return BackboneOutput(fused, text, image, text_latents, image_latents, aligned)
 
     def _latents(self, posterior: Posterior) -> Latents:
         drawn = posterior.rsample() if self.training and self.sampling else posterior.mean
@@ -89,6 +93,10 @@ class MultimodalIB(nn.Module):
     def _regions(self, batch: PostBatch) -> Tensor:
         """Region features and boxes, both projected, to (B, R, D)."""
         features = batch.features if batch.features is not None else self._encode_pixels(batch)
+        if batch.pixels is None:
+            # A rank whose rows have no image still touches every parameter that the others train.
+            trained = (p.sum() for p in self.image_encoder.parameters() if p.requires_grad)
+            features = features + 0.0 * sum(trained)
         dtype = self.box_projection.weight.dtype
         return self.image_projection(features.to(dtype)) + self.box_projection(batch.boxes.to(dtype))
 

@@ -2,30 +2,68 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
 
-from mmib.modules import Scalar
+from mmib.distributed import gather_objects, global_sum, world_size
+from mmib.figures import draw_information_plane
+from mmib.modules import ExtractionModule
 from mmib.schema import NO_TAG
+from mmib.totals import MODALITIES, Totals, add, information_plane, scalars
 
 
 class IBMonitor(pl.Callback):
-    """Logs the loss terms, the bottleneck's KL and the alignment's bounds, under the names of the documentation.
+    """Shows the bottleneck and the alignment over all ranks, under the names of the documentation.
 
-    Training scalars are epoch means; validation ones carry the prefix `val/`. Each is weighted by
-    what it is a mean of: posts, valid tokens or regions, anchors.
+    An epoch's scalars come from sums over the whole epoch, a step's (with `_step` behind the name) from those of its
+    global batch, every `log_every_n_steps` steps of the trainer; validation ones carry the prefix `val/`. At the end
+    of fitting the information plane is written into the run's folder, a point for each validation.
+
+    Args:
+        gradients_every: log the gradient norm of each loss term every so many steps; each time costs four backward
+            passes. 0 never does.
+        histograms_every: log histograms of the KL by latent dimension to W&B every so many steps; 0 never does.
     """
+
+    def __init__(self, gradients_every: int = 0, histograms_every: int = 0) -> None:
+        self.gradients_every = gradients_every
+        self.histograms_every = histograms_every
+        self._train: Totals = {}
+        self._validation: Totals = {}
+        self._plane: list[dict[str, float]] = []
+        self._logged_step = 0
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Lightning's hook."""
+        module = cast(ExtractionModule, pl_module)
+        if self.gradients_every and trainer.global_step % self.gradients_every == 0:
+            _log_now(trainer, {f"grad/{name}": norm for name, norm in gradient_norms(module).items()})
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        for name, scalar in outputs["scalars"].items():
-            full = f"train/{name}" if "/" not in name else name
-            self._log(pl_module, full, scalar)
+        totals, step = outputs["totals"], trainer.global_step
+        self._train = add(self._train, totals)
+        if step == self._logged_step:  # gradients are still being accumulated
+            return
+        self._logged_step = step
+        if step % trainer.log_every_n_steps == 0:
+            _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()})
+        if self.histograms_every and step % self.histograms_every == 0:
+            self._log_histograms(trainer, totals)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        _log_epoch(pl_module, _named(self._train))
+        self._train = {}
 
     def on_validation_batch_end(
         self,
@@ -37,13 +75,67 @@ class IBMonitor(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Lightning's hook."""
-        for name, scalar in outputs["scalars"].items():
-            self._log(pl_module, f"val/{name}", scalar)
+        self._validation = add(self._validation, outputs["totals"])
 
-    def _log(self, module: pl.LightningModule, name: str, scalar: Scalar) -> None:
-        weight = int(scalar.weight)
-        if weight:
-            module.log(name, scalar.value, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        _log_epoch(pl_module, {f"val/{name}": value for name, value in scalars(self._validation).items()})
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._plane.append({"step": trainer.global_step, **information_plane(self._validation)})
+        self._validation = {}
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.is_global_zero and self._plane:
+            draw_information_plane(self._plane, Path(trainer.default_root_dir))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook: what a run needs to go on in the middle of an epoch."""
+        return {"train": self._train, "plane": self._plane, "logged_step": self._logged_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self._train, self._plane = state_dict["train"], state_dict["plane"]
+        self._logged_step = state_dict["logged_step"]
+
+    def _log_histograms(self, trainer: pl.Trainer, totals: Totals) -> None:
+        import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
+
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                rates = {m: totals[f"{m}/kl"] / totals[f"{m}/positions"].clamp(min=1) for m in MODALITIES}
+                histograms = {f"ib/kl_{m}_by_dimension": wandb.Histogram(rate.cpu()) for m, rate in rates.items()}
+                logger.log_metrics(histograms, step=trainer.global_step)
+
+
+def gradient_norms(module: ExtractionModule) -> dict[str, Tensor]:
+    """L2 norm over all trainable parameters of each loss term's gradient, of the global batch.
+
+    Every rank must call this, between a training step and its backward pass.
+    """
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    norms = {}
+    for name, term in module.loss_terms.items():
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        flat = torch.cat([g.flatten().double() for g in gradients if g is not None])
+        norms[name] = (global_sum(flat) / world_size()).norm()
+    return norms
+
+
+def _named(totals: Totals) -> dict[str, Tensor]:
+    """The scalars of training under the names of the documentation."""
+    return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(totals).items()}
+
+
+def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor]) -> None:
+    # The same on every rank: nothing is left to synchronise.
+    module.log_dict({name: value.float() for name, value in named.items()}, on_step=False, on_epoch=True)
+
+
+def _log_now(trainer: pl.Trainer, named: dict[str, Tensor]) -> None:
+    values = {name: float(value) for name, value in named.items()}
+    for logger in trainer.loggers:
+        logger.log_metrics(values, step=trainer.global_step)
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -108,10 +200,18 @@ class PredictionCollector(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        columns = {key: values.tolist() for key, values in outputs.items() if key not in ("rows", "scalars")}
+        columns = {key: values.tolist() for key, values in outputs.items() if key not in ("rows", "totals")}
         for row, *values in zip(outputs["rows"].tolist(), *columns.values(), strict=True):
+            if row < 0:  # a filler
+                continue
             record = _without_padding(dict(zip(columns, values, strict=True)))
             self.predictions[_split(trainer)][row] = {"id": row, **record}
+
+    def gather(self) -> None:
+        """Bring the predictions of all ranks together on each, in order of row; every rank must call this."""
+        for split in sorted(self.predictions):
+            rows = {row: record for own in gather_objects(self.predictions[split]) for row, record in own.items()}
+            self.predictions[split] = dict(sorted(rows.items()))
 
     on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start
     on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _keep

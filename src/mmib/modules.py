@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.distributed import global_sums
 from mmib.metrics import METRICS, ExtractionScores
 from mmib.nn.crf import LinearChainCRF, bio_constraints
-from mmib.nn.gaussian import Posterior
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.nn.relation import RelationHead
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
@@ -31,15 +31,26 @@ from mmib.schema import (
     PostBatch,
     Task,
 )
+from mmib.seeding import run_seed, seed_from
+from mmib.totals import Totals, alignment_sums, pair_sums, posterior_sums
 
 CHECKPOINT_TASK_KEY = "mmib_task"
 
 
-class Scalar(NamedTuple):
-    """A value to log and its weight in a mean over batches."""
+class Objective(NamedTuple):
+    """What a batch comes to.
 
-    value: Tensor | float
-    weight: Tensor | int
+    Attributes:
+        loss: scalar, of the global batch: the sum of its terms.
+        terms: `task`, `kl_text`, `kl_image` and `align`, weighted as in the loss.
+        scores: what `decode` reads, of this rank's rows.
+        totals: sums over the global batch, without a graph.
+    """
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    scores: Tensor
+    totals: Totals
 
 
 class ExtractionModule(pl.LightningModule, ABC):
@@ -92,6 +103,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         self.free_bits = free_bits
         self.mention_dropout = mention_dropout
         self.optimizer = optimizer or OptimizerSettings()
+        self.loss_terms: dict[str, Tensor] = {}
         self.val_metric = METRICS[self.task]()
         self.test_metric = METRICS[self.task]()
         if gamma == 0:
@@ -109,7 +121,7 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     @abstractmethod
     def task_loss(self, output: BackboneOutput, batch: Any) -> tuple[Tensor, Tensor]:
-        """Scalar task loss, a mean over posts, and the scores (B, ...) that `decode` reads."""
+        """Task loss of each post, (B,), and the scores (B, ...) that `decode` reads."""
 
     @abstractmethod
     def decode(self, scores: Tensor, batch: Any) -> dict[str, Tensor]:
@@ -119,28 +131,59 @@ class ExtractionModule(pl.LightningModule, ABC):
     def gold(self, batch: Any) -> Tensor:
         """Gold values."""
 
-    def objective(self, batch: PostBatch) -> tuple[Tensor, Tensor, dict[str, Scalar]]:
-        """Total loss, scores, and everything worth logging of a batch."""
+    def objective(self, batch: PostBatch) -> Objective:
+        """The loss of the global batch, this rank's scores, and everything worth logging.
+
+        Under DDP every rank computes the same loss; see `mmib.distributed` for its gradients.
+        """
         output = self.backbone(batch)
-        task, scores = self.task_loss(output, batch)
-        factor = self.beta_schedule(self._progress())
-        loss = task + self.gamma * output.alignment.loss
-        scalars = {"task": Scalar(task.detach(), len(batch))}
-        for modality, beta in (("text", self.beta_text), ("image", self.beta_image)):
-            posterior: Posterior = getattr(output, modality)
-            rate = posterior.rate()
-            loss = loss + factor * beta * rate.clamp(min=self.free_bits).mean()
-            scalars |= _posterior_scalars(modality, posterior, rate.detach(), factor * beta)
-        scalars["align/loss"] = Scalar(output.alignment.loss.detach(), output.alignment.anchors)
-        for name, value in output.alignment.scalars.items():
-            scalars[f"align/{name}"] = Scalar(value, output.alignment.anchors)
-        scalars["loss"] = Scalar(loss.detach(), len(batch))
-        return loss, scores, scalars
+        losses, scores = self.task_loss(output, batch)
+        counted = batch.counted
+        totals = global_sums(
+            {
+                "posts": counted.sum(),
+                "task": losses.masked_fill(~counted, 0.0).sum(),
+                **posterior_sums("text", output.text, counted),
+                **posterior_sums("image", output.image, counted),
+                **pair_sums(output.text_latents, output.image_latents, counted),
+                **alignment_sums(output.alignment),
+            }
+        )
+        window, factor = batch.window, self.beta_schedule(self._progress())
+        betas = {"text": factor * self.beta_text, "image": factor * self.beta_image}
+        terms = {
+            "task": window.posts * totals["task"] / totals["posts"],
+            "kl_text": window.tokens * betas["text"] * self._rate(totals, "text"),
+            "kl_image": window.regions * betas["image"] * self._rate(totals, "image"),
+            "align": window.images * self.gamma * totals["align/loss"] / totals["align/anchors"].clamp(min=1),
+        }
+        loss = torch.stack(list(terms.values())).sum()
+        totals["loss"] = loss * totals["posts"]
+        totals |= {f"{modality}/beta": beta * totals["posts"] for modality, beta in betas.items()}
+        return Objective(loss, terms, scores, {name: total.detach() for name, total in totals.items()})
+
+    def _rate(self, totals: Totals, modality: str) -> Tensor:
+        """KL averaged over positions and latent dimensions, with free bits."""
+        rate = totals[f"{modality}/kl"] / totals[f"{modality}/positions"].clamp(min=1)
+        return rate.clamp(min=self.free_bits).mean()
+
+    def on_fit_start(self) -> None:
+        """The number of steps is asked for once: it builds the data loaders."""
+        self._total_steps = int(self.trainer.estimated_stepping_batches)
+
+    def on_train_batch_start(self, batch: PostBatch, batch_index: int) -> None:
+        """Noise and dropout differ between ranks and steps, and depend on nothing that would have to be saved."""
+        torch.manual_seed(seed_from(run_seed(), self.global_rank, self.trainer.fit_loop.total_batch_idx))
 
     def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
-        """Lightning's hook; `scalars` go to the callbacks."""
-        loss, _, scalars = self.objective(self._hide_mentions(batch))
-        return {"loss": loss, "scalars": scalars}
+        """Lightning's hook; `totals` go to the callbacks, and `loss_terms` stay until the backward pass is done."""
+        objective = self.objective(self._hide_mentions(batch))
+        self.loss_terms = objective.terms
+        return {"loss": objective.loss, "totals": objective.totals}
+
+    def on_after_backward(self) -> None:
+        """Let go of the graph."""
+        self.loss_terms = {}
 
     def validation_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
         """Lightning's hook."""
@@ -165,10 +208,11 @@ class ExtractionModule(pl.LightningModule, ABC):
         self._log_metric("test")
 
     def _evaluate(self, batch: PostBatch, split: str) -> dict[str, Any]:
-        _, scores, scalars = self.objective(batch)
-        decoded, gold = self.decode(scores, batch), self.gold(batch)
-        self._metric(split).update(decoded["predicted"], gold)
-        return {"rows": batch.rows, "gold": gold, **decoded, "scalars": scalars}
+        objective = self.objective(batch)
+        decoded, gold = self.decode(objective.scores, batch), self.gold(batch)
+        counted = batch.counted
+        self._metric(split).update(decoded["predicted"][counted], gold[counted])
+        return {"rows": batch.rows, "gold": gold, **decoded, "totals": objective.totals}
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
         """The batch with `mention_dropout` of its gold mentions behind mask pieces."""
@@ -193,10 +237,6 @@ class ExtractionModule(pl.LightningModule, ABC):
         if not self.training or self._trainer is None:
             return 1.0
         return min(1.0, self.global_step / max(1, self._total_steps))
-
-    def on_fit_start(self) -> None:
-        """The number of steps is asked for once: it builds the data loaders."""
-        self._total_steps = int(self.trainer.estimated_stepping_batches)
 
     def configure_optimizers(self) -> Any:
         """AdamW over total parameter groups, with the linear schedule by step."""
@@ -248,22 +288,6 @@ class ExtractionModule(pl.LightningModule, ABC):
             )
 
 
-def _posterior_scalars(modality: str, posterior: Posterior, rate: Tensor, beta: float) -> dict[str, Scalar]:
-    """Bottleneck figures of one modality, in nats per valid token or region."""
-    with torch.no_grad():
-        valid = posterior.mask.sum()
-        count = valid.clamp(min=1)
-        kl = rate.sum()
-        deviations = (posterior.kl().sum(dim=2) - kl).masked_fill(~posterior.mask, 0.0)
-        std = torch.exp(0.5 * posterior.log_var).mean(dim=2).masked_fill(~posterior.mask, 0.0).sum() / count
-        return {
-            f"ib/kl_{modality}": Scalar(kl, valid),
-            f"ib/kl_std_{modality}": Scalar((deviations.square().sum() / count).sqrt(), valid),
-            f"ib/std_{modality}": Scalar(std, valid),
-            f"ib/beta_{modality}": Scalar(beta, 1),
-        }
-
-
 class MREModule(ExtractionModule):
     """Relation extraction between two marked entities.
 
@@ -291,10 +315,10 @@ class MREModule(ExtractionModule):
         self.head = RelationHead(backbone.dim, len(RELATIONS), head_dropout)
 
     def task_loss(self, output: BackboneOutput, batch: MREBatch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over the relations, and logits (B, C)."""
+        """Cross-entropy over the relations, (B,), and logits (B, C)."""
         logits = at_least_float32(self.head(output.states))
         with autocast_off(logits):
-            return F.cross_entropy(logits, batch.relations), logits
+            return F.cross_entropy(logits, batch.relations, reduction="none"), logits
 
     def decode(self, scores: Tensor, batch: MREBatch) -> dict[str, Tensor]:
         """`predicted` (B,) class ids and `scores` (B, C) logits."""
@@ -330,9 +354,9 @@ class MNERModule(ExtractionModule):
         self.crf = LinearChainCRF(len(TAGS), *(bio_constraints(TAGS) if constrained else ()))
 
     def task_loss(self, output: BackboneOutput, batch: MNERBatch) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of the repaired tags, summed over a post's words, and emissions (B, W, K)."""
+        """Negative log-likelihood of the repaired tags, (B,), summed over words, and emissions (B, W, K)."""
         emissions = at_least_float32(self.head(output.states))
-        return self.crf(emissions, batch.tags, batch.word_mask).mean(), emissions
+        return self.crf(emissions, batch.tags, batch.word_mask), emissions
 
     def decode(self, scores: Tensor, batch: MNERBatch) -> dict[str, Tensor]:
         """`predicted` (B, W) tag ids, O for words that the encoder does not see, -1 where padded; `confidence` (B, W).

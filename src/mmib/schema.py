@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 if TYPE_CHECKING:
     import torch
@@ -83,15 +83,29 @@ class CheckpointError(MMIBError):
     """A checkpoint that is unreadable, or was made by another task or version."""
 
 
-@dataclass
+class Window(NamedTuple):
+    """What the means of a batch weigh among the batches of one optimiser step.
+
+    Each weight is the batch's count over the mean count of the step's batches, so that the average of the weighted
+    means is the mean over everything that the step sees. All 1 where gradients are not accumulated.
+    """
+
+    posts: float = 1.0
+    tokens: float = 1.0
+    regions: float = 1.0
+    images: float = 1.0
+
+
+@dataclass(kw_only=True)
 class PostBatch:
-    """Posts padded to the longest of the batch.
+    """Posts padded to the longest of the batch; under DDP, of the batch of all ranks.
 
     Exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache, pixels go
     through the model's own encoder.
 
     Attributes:
-        rows: (B,) position of each row in its split, unique within it.
+        rows: (B,) position of each row in its split, unique within it; -1 marks a filler, which only keeps the
+            batches of all ranks alike and counts in no loss and no score.
         input_ids: (B, L) word-piece ids.
         text_mask: (B, L) True on word pieces, special ones included.
         mentions: (B, L) which gold entity mention of its row a word piece belongs to, counted from 1; 0 outside.
@@ -103,6 +117,7 @@ class PostBatch:
             regions of a picture is the number of True in `region_mask`, so that nothing is encoded for padding.
         boxes: (B, R, 4) x0 y0 x1 y1 in 0..1 of each region in its image; zero where unknown or masked. The whole
             image is 0 0 1 1.
+        window: what the batch weighs where gradients are accumulated.
     """
 
     rows: torch.Tensor
@@ -115,9 +130,15 @@ class PostBatch:
     features: torch.Tensor | None
     pixels: torch.Tensor | None
     boxes: torch.Tensor
+    window: Window = Window()
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def counted(self) -> torch.Tensor:
+        """(B,) False on fillers."""
+        return self.rows >= 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
@@ -130,12 +151,12 @@ class PostBatch:
     def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
         changed: dict[str, Any] = {}
         for field in dataclasses.fields(self):
-            tensor = getattr(self, field.name)
-            changed[field.name] = None if tensor is None else function(tensor)
+            value = getattr(self, field.name)
+            changed[field.name] = function(value) if isinstance(value, torch.Tensor) else value
         return type(self)(**changed)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MREBatch(PostBatch):
     """Rows of relation extraction: posts with two marked entities; `positions` are their opening markers, head first.
 
@@ -146,7 +167,7 @@ class MREBatch(PostBatch):
     relations: torch.Tensor
 
 
-@dataclass
+@dataclass(kw_only=True)
 class MNERBatch(PostBatch):
     """Posts of entity recognition, padded to W words; `positions` (B, W) are their first pieces, 0 where there is none.
 

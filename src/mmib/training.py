@@ -140,10 +140,13 @@ class MMIBCommand(LightningCLI):
 
     def after_predict(self) -> None:
         """Write what was predicted."""
-        write_predictions(self.run_folder, self.model.task, self.collector.predictions)
-        print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
+        self.collector.gather()
+        if self.trainer.is_global_zero:
+            write_predictions(self.run_folder, self.model.task, self.collector.predictions)
+            print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
 
     def _finish(self, selected: dict[str, Any] | None) -> None:
+        self.collector.gather()
         if not self.trainer.is_global_zero:
             return
         config = self._own_config()

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmib.distributed import global_rows, world_size
 from mmib.nn.attention import start_as_similarity
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import NO_IMAGE, ConfigError
 
 Granularity = Literal["post", "late"]
+Negatives = Literal["global", "local"]
 TEMPERATURE_RANGE = (0.01, 1.0)
 
 
@@ -30,6 +32,20 @@ class Latents(NamedTuple):
         total = torch.einsum("btd,bt->bd", self.z, weights)
         return total / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 
+    def pooled(self) -> Latents:
+        """Their means as latents of one position, masked where there was none."""
+        return Latents(self.post_mean()[:, None, :], self.mask.any(dim=1, keepdim=True))
+
+
+def gather_latents(text: Latents, image: Latents, image_ids: Tensor) -> tuple[Latents, Latents, Tensor]:
+    """The same of all ranks' rows, in order of rank, in two collectives."""
+    lengths = text.z.shape[1], image.z.shape[1]
+    z = global_rows(torch.cat([text.z, image.z], dim=1))
+    known = global_rows(torch.cat([text.mask.long(), image.mask.long(), image_ids[:, None]], dim=1))
+    text_mask, image_mask, ids = known.split([*lengths, 1], dim=1)
+    text_z, image_z = z.split(lengths, dim=1)
+    return Latents(text_z, text_mask.bool()), Latents(image_z, image_mask.bool()), ids.squeeze(1)
+
 
 class AlignmentOutput(NamedTuple):
     """The regulariser of one batch.
@@ -39,17 +55,32 @@ class AlignmentOutput(NamedTuple):
         anchors: scalar, how many rows were anchors: the weight of `loss` and `scalars` in a mean over batches.
         scalars: named values to log, without a graph: `temperature`, `mi_bound`, `accuracy_t2i`, `accuracy_i2t`
             for InfoNCE, `jsd_bound` for JSD.
+        ranks: how many ranks share this output, because it is about the rows of all of them.
     """
 
     loss: Tensor
     anchors: Tensor
     scalars: dict[str, Tensor]
+    ranks: int = 1
 
 
 class Alignment(nn.Module, ABC):
-    """Base of alignment regularisers. Its constructor takes the latent width D first."""
+    """Base of alignment regularisers. The constructor of a subclass takes the latent width D first.
 
-    @abstractmethod
+    Args:
+        negatives: `global` compares the rows of all ranks, so that N ranks train as one process with their rows
+            would; `local` those of each rank among themselves.
+
+    Raises:
+        ConfigError: anything else.
+    """
+
+    def __init__(self, negatives: Negatives = "global") -> None:
+        super().__init__()
+        if negatives not in get_args(Negatives):
+            raise ConfigError(f"negatives {negatives!r} are unknown: choose from {list(get_args(Negatives))}")
+        self.negatives = negatives
+
     def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
         """Align.
 
@@ -59,6 +90,18 @@ class Alignment(nn.Module, ABC):
             image_ids: (B,) id of each row's image, -1 for none. Rows of equal id are not each other's negatives,
                 rows without an image take no part.
         """
+        compared = (*self.represent(text, image), image_ids)
+        if self.negatives == "local":
+            return self.compare(*compared)
+        return self.compare(*gather_latents(*compared))._replace(ranks=world_size())
+
+    def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
+        """What each side is compared by: the latents themselves, or less, which is cheaper to gather."""
+        return text, image
+
+    @abstractmethod
+    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """The regulariser of rows that `represent` has prepared; see `forward`."""
 
 
 def candidate_mask(image_ids: Tensor) -> Tensor:
@@ -105,6 +148,7 @@ class InfoNCEAlignment(Alignment):
             the best match of each on the other side, so that single words can find single regions.
         temperature: divides the cosines; within [0.01, 1].
         learn_temperature: learn it in log space, from `temperature` on, clamped to [0.01, 1].
+        negatives: see `Alignment`.
 
     Raises:
         ConfigError: an unknown granularity or a temperature outside the range.
@@ -118,14 +162,16 @@ class InfoNCEAlignment(Alignment):
         granularity: Granularity = "post",
         temperature: float = 0.07,
         learn_temperature: bool = False,
+        negatives: Negatives = "global",
     ) -> None:
-        super().__init__()
+        super().__init__(negatives)
         similarities = {"post": post_similarity, "late": late_similarity}
         if granularity not in similarities:
             raise ConfigError(f"alignment granularity {granularity!r} is unknown: choose from {list(similarities)}")
         low, high = TEMPERATURE_RANGE
         if not low <= temperature <= high:
             raise ConfigError(f"alignment temperature {temperature} is outside [{low}, {high}]")
+        self.granularity = granularity
         self.similarity = similarities[granularity]
         self.project_text = nn.Linear(dim, dim)
         self.project_image = nn.Linear(dim, dim)
@@ -141,13 +187,19 @@ class InfoNCEAlignment(Alignment):
         """The scalar temperature in use."""
         return self.log_temperature.exp().clamp(*TEMPERATURE_RANGE)
 
-    def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
-        """See `Alignment.forward`."""
+    def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
+        """Projected latents, or their means."""
         projected_text = Latents(at_least_float32(self.project_text(text.z)), text.mask)
         projected_image = Latents(at_least_float32(self.project_image(image.z)), image.mask)
+        if self.granularity == "late":
+            return projected_text, projected_image
         with autocast_off(text.z):
-            similarity = self.similarity(projected_text, projected_image)
-            logits = similarity / self.temperature
+            return projected_text.pooled(), projected_image.pooled()
+
+    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """See `Alignment.compare`."""
+        with autocast_off(text.z):
+            logits = self.similarity(text, image) / self.temperature
             candidates = candidate_mask(image_ids)
             anchors = candidates.diagonal()
             losses = 0.5 * (info_nce(logits, candidates) + info_nce(logits.T, candidates))
@@ -203,14 +255,19 @@ class JSDAlignment(Alignment):
 
     Args:
         dim: latent width D.
+        negatives: see `Alignment`.
     """
 
-    def __init__(self, dim: int) -> None:
-        super().__init__()
+    def __init__(self, dim: int, negatives: Negatives = "global") -> None:
+        super().__init__(negatives)
         self.discriminator = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
 
-    def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
-        """See `Alignment.forward`."""
+    def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
+        """Means."""
+        return text.pooled(), image.pooled()
+
+    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+        """See `Alignment.compare`."""
         negatives, anchors = rolled_negatives(image_ids)
         text_mean, image_mean = text.post_mean(), image.post_mean()
         positive = self._score(text_mean, image_mean)

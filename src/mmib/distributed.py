@@ -1,0 +1,80 @@
+"""What the ranks of a job share: sums and rows over all of them, with gradients that suit DDP.
+
+Every rank computes the same loss from the same sums and rows, but its gradient reaches only what is its own. DDP then
+averages the ranks' gradients; each is multiplied by their number here, so that the average is the gradient of the loss
+of the global batch. No further collective is needed on the way back.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Number of ranks; 1 where nothing is distributed."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this rank, from 0."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def global_sum(tensor: Tensor) -> Tensor:
+    """The sum over ranks of a tensor that has the same shape on each. Every rank must call this."""
+    return tensor if world_size() == 1 else _GlobalSum.apply(tensor)
+
+
+def global_sums(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The sums over ranks of several tensors, in float64 and in one collective. Every rank must call this."""
+    flat = torch.cat([value.double().flatten() for value in values.values()])
+    parts = global_sum(flat).split([value.numel() for value in values.values()])
+    return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+
+
+def global_rows(tensor: Tensor) -> Tensor:
+    """The rows of all ranks, (N * B, ...), in order of rank, from (B, ...) of one shape on each.
+
+    Every rank must call this.
+    """
+    return tensor if world_size() == 1 else _GlobalRows.apply(tensor)
+
+
+def gather_objects(value: T) -> list[T]:
+    """The value of each rank, in order of rank. Every rank must call this."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+class _GlobalSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0] * world_size()
+
+
+class _GlobalRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        ctx.rows = len(tensor)
+        rows = tensor.new_empty(world_size() * len(tensor), *tensor.shape[1:])
+        dist.all_gather_into_tensor(rows, tensor.contiguous())
+        return rows
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].narrow(0, rank() * ctx.rows, ctx.rows) * world_size()
