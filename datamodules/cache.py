@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.files import atomic_file, write_text
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
+from mmib.files import atomic_file, write_text
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)

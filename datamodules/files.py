@@ -1,21 +1,11 @@
-"""Reading and writing files so that nothing is half-written and every failure names its file."""
+"""Reading files so that every failure names its file."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from mmib.schema import DataError
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, atomically."""
-    with atomic_file(path) as file:
-        file.write(text.encode())
 
 
 def read_text(path: Path, layout: str) -> str:
@@ -36,22 +26,6 @@ def read_text(path: Path, layout: str) -> str:
         raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def inside(folder: Path, name: str, place: str) -> Path:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.files import atomic_file, write_text
+from mmib.files import atomic_file, write_text
 
 
 def draw_information_plane(points: Sequence[dict[str, float]], folder: Path) -> None:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.base import PostDataModule
 from datamodules.demo import read_ceilings, read_levels
-from datamodules.files import write_text
+from mmib.files import write_text
 from mmib.metrics import METRICS, f1_standard_error
 from mmib.schema import LABELS, NO_TAG, Task
 

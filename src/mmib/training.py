@@ -17,8 +17,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from datamodules.base import PostDataModule
-from datamodules.files import write_text
 from mmib.callbacks import PredictionCollector
+from mmib.files import write_text
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
 from mmib.runs import WandbUse, make_loggers, new_run_folder
 from mmib.schema import CheckpointError, ConfigError, MMIBError
