@@ -130,7 +130,7 @@ class PostBatch:
     features: torch.Tensor | None
     pixels: torch.Tensor | None
     boxes: torch.Tensor
-    window: Window = Window()
+    window: Window = dataclasses.field(default_factory=Window)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -152,7 +152,7 @@ class PostBatch:
         changed: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            changed[field.name] = function(value) if isinstance(value, torch.Tensor) else value
+            changed[field.name] = value if value is None or isinstance(value, Window) else function(value)
         return type(self)(**changed)
 
 

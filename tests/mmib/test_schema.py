@@ -10,7 +10,18 @@ import pytest
 import torch
 
 from mmib import schema
-from mmib.schema import MARKERS, NO_RELATION, NO_TAG, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, MMIBError, MREBatch
+from mmib.schema import (
+    MARKERS,
+    NO_RELATION,
+    NO_TAG,
+    RELATION_IDS,
+    RELATIONS,
+    TAG_IDS,
+    TAGS,
+    MMIBError,
+    MREBatch,
+    Window,
+)
 
 
 def test_relations_are_the_23_of_mnre_with_none_first() -> None:
@@ -47,15 +58,24 @@ def test_every_error_of_the_project_has_one_base() -> None:
 def test_moving_a_batch_moves_every_tensor_and_keeps_what_is_absent(
     make_batch: Callable[..., MREBatch], pixels: bool
 ) -> None:
-    batch = make_batch(pixels=pixels)
+    batch = dataclasses.replace(make_batch(pixels=pixels), window=Window(0.5, 2.0, 1.5, 0.0))
     moved = batch.to("meta")
     assert isinstance(moved, MREBatch)
     for field in dataclasses.fields(batch):
         before, after = getattr(batch, field.name), getattr(moved, field.name)
-        assert (before is None) == (after is None)
-        assert after is None or (after.device.type == "meta" and after.shape == before.shape)
+        assert type(before) is type(after)
+        if isinstance(before, torch.Tensor):
+            assert after.device.type == "meta"
+            assert after.shape == before.shape
+        else:
+            assert after == before
     assert (moved.features is None) == pixels
     assert batch.input_ids.device.type == "cpu"
+
+
+def test_fillers_are_the_rows_without_a_number(make_batch: Callable[..., MREBatch]) -> None:
+    batch = dataclasses.replace(make_batch(), rows=torch.tensor([0, -1, 7, -1]))
+    assert batch.counted.tolist() == [True, False, True, False]
 
 
 def test_length_of_a_batch_is_its_rows(make_batch: Callable[..., MREBatch]) -> None:
