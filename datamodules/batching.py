@@ -120,7 +120,8 @@ class GlobalBatchSampler(Sampler[Share]):
             step = counts[start : start + steps]
             # Lightning divides by `steps` also where an epoch ends before a step is full.
             means = [sum(column) / steps for column in zip(*step, strict=True)]
-            windows += [Window(*(own / mean if mean else 0.0 for own, mean in zip(c, means, strict=True))) for c in step]
+            for own in step:
+                windows.append(Window(*(n / mean if mean else 0.0 for n, mean in zip(own, means, strict=True))))
         return windows
 
     def _counts(self, batch: list[int]) -> tuple[int, int, int, int]:

@@ -36,12 +36,13 @@ def posterior_sums(modality: str, posterior: Posterior, counted: Tensor) -> Tota
             deviation = torch.exp(0.5 * own.log_var).mean(dim=2).masked_fill(~own.mask, 0.0)
             sums = {
                 "positions": own.mask.sum(),
-                "kl_square": kl.sum(dim=2).double().square().sum(),
+                "kl_square": kl.sum(dim=2, dtype=torch.float64).square().sum(),
                 "std": deviation.sum(),
                 "mean": mean.sum(dim=(0, 1)),
                 "mean_square": mean.square().sum(dim=(0, 1)),
             }
-        sums["kl"] = kl.sum(dim=(0, 1))
+        # In float64: the spread of the KL is the difference of two sums that are nearly equal.
+        sums["kl"] = kl.sum(dim=(0, 1), dtype=torch.float64)
     return {f"{modality}/{name}": value for name, value in sums.items()}
 
 

@@ -19,9 +19,22 @@ import torchcrf
 
 from datamodules.twitter import repair
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
-from mmib.nn.alignment import JSDAlignment
+from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
 from mmib.optim import Cyclic, LinearWarmup, OptimizerSettings
-from mmib.schema import NO_TAG, RELATIONS, TAG_IDS, TAGS, CheckpointError, ConfigError, MREBatch, PostBatch, Task
+from mmib.schema import (
+    NO_IMAGE,
+    NO_TAG,
+    RELATIONS,
+    TAG_IDS,
+    TAGS,
+    CheckpointError,
+    ConfigError,
+    MREBatch,
+    PostBatch,
+    Task,
+    Window,
+)
+from mmib.totals import scalars
 
 Build = Callable[..., Any]
 MakeBatch = Callable[..., Any]
@@ -40,8 +53,24 @@ pytestmark = [
 def take(batch: PostBatch, rows: list[int]) -> PostBatch:
     """Some rows of a batch of features, in this order."""
     return dataclasses.replace(
-        batch, **{f.name: v[rows] for f in dataclasses.fields(batch) if (v := getattr(batch, f.name)) is not None}
+        batch,
+        **{f.name: v[rows] for f in dataclasses.fields(batch) if isinstance(v := getattr(batch, f.name), torch.Tensor)},
     )
+
+
+def add_fillers(batch: PostBatch, count: int) -> PostBatch:
+    """A batch of features with fillers behind its rows, as the data modules make them: no number and no image."""
+    size = len(batch)
+    longer = take(batch, [*range(size), *[0] * count])
+    longer.rows[size:] = -1
+    longer.image_ids[size:] = NO_IMAGE
+    longer.region_mask[size:] = False
+    return longer
+
+
+def named(module: ExtractionModule, batch: PostBatch) -> dict[str, float]:
+    """The scalars of a batch."""
+    return {name: float(value) for name, value in scalars(module.objective(batch).totals).items()}
 
 
 def loaders(batches: list[PostBatch]) -> Any:
@@ -88,6 +117,10 @@ def trainer(folder: Path, **options: Any) -> pl.Trainer:
     )
 
 
+# What the scalars are means over.
+COUNTS = ("posts", "text/positions", "image/positions", "align/anchors", "pairs/count")
+
+
 @both_tasks
 @pytest.mark.parametrize(("pieces", "regions", "words"), [(1, 0, 0), (0, 1, 0), (0, 0, 3), (9, 4, 5)])
 def test_padding_changes_neither_loss_nor_predictions_nor_any_scalar(
@@ -101,32 +134,38 @@ def test_padding_changes_neither_loss_nor_predictions_nor_any_scalar(
     """Defects 1, 2, 5 and 24, through the whole model, in training mode without noise."""
     module, batch = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2), make_batch()
     longer = append_garbage(batch, pieces, regions, words)
-    loss, scores, scalars = module.train().objective(batch)
-    other_loss, other_scores, other_scalars = module.objective(longer)
-    torch.testing.assert_close(other_loss, loss)
-    other_decoded = module.decode(other_scores, longer)
-    for key, values in module.decode(scores, batch).items():
+    plain, other = module.train().objective(batch), module.objective(longer)
+    torch.testing.assert_close(other.loss.float(), plain.loss.float())
+    other_decoded = module.decode(other.scores, longer)
+    for key, values in module.decode(plain.scores, batch).items():
         torch.testing.assert_close(
             other_decoded[key][:, : values.shape[1]] if values.ndim > 1 else other_decoded[key], values
         )
-    for name, scalar in scalars.items():
-        assert float(other_scalars[name].value) == pytest.approx(float(scalar.value), rel=1e-4, abs=1e-5), name
-        assert int(other_scalars[name].weight) == int(scalar.weight), name
+    expected, found = scalars(plain.totals), scalars(other.totals)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
+    for count in COUNTS:
+        assert int(other.totals[count]) == int(plain.totals[count]), count
 
 
 @both_tasks
 def test_loss_is_the_weighted_sum_of_its_named_terms(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module(beta_text=0.3, beta_image=0.2, gamma=0.5).eval()
     batch = make_batch()
-    loss, scores, _ = module.objective(batch)
+    objective = module.objective(batch)
     output = module.backbone(batch)
-    expected = (
-        task_loss(module, scores, batch)
-        + 0.3 * output.text.kl()[batch.text_mask].mean()
-        + 0.2 * output.image.kl()[batch.region_mask].mean()
-        + 0.5 * output.alignment.loss
-    )
-    torch.testing.assert_close(loss, expected)
+    expected = {
+        "task": task_loss(module, objective.scores, batch),
+        "kl_text": 0.3 * output.text.kl()[batch.text_mask].mean(),
+        "kl_image": 0.2 * output.image.kl()[batch.region_mask].mean(),
+        "align": 0.5 * output.alignment.loss,
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(objective.terms[name].float(), value)
+    assert objective.terms.keys() == expected.keys()
+    total = torch.stack(list(expected.values())).sum()
+    torch.testing.assert_close(objective.loss.float(), total)
 
 
 @pytest.mark.parametrize("term", ["beta_text", "beta_image", "gamma"])
@@ -141,15 +180,17 @@ def test_weight_of_zero_switches_its_term_off(make_module: Build, make_batch: Ma
     }
     assert terms[term] > 0
     rest = sum(weights[name] * value for name, value in terms.items() if name != term)
-    loss, scores, _ = module.objective(batch)
-    torch.testing.assert_close(loss, task_loss(module, scores, batch) + rest)
+    objective = module.objective(batch)
+    expected = task_loss(module, objective.scores, batch) + rest
+    torch.testing.assert_close(objective.loss.float(), expected)
 
 
 @both_tasks
 def test_without_regularisers_the_loss_is_the_task_loss(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module(beta_text=0.0, beta_image=0.0, gamma=0.0), make_batch()
-    loss, scores, _ = module.objective(batch)
-    torch.testing.assert_close(loss, task_loss(module, scores, batch))
+    objective = module.objective(batch)
+    expected = task_loss(module, objective.scores, batch)
+    torch.testing.assert_close(objective.loss.float(), expected)
 
 
 def test_gamma_zero_freezes_the_alignment_and_nothing_else(make_module: Build) -> None:
@@ -170,26 +211,80 @@ def test_repeating_the_rows_of_a_batch_leaves_every_mean_as_it_is(make_module: B
     """Defect 16: the task loss was a sum and the others were means, so their trade-off moved with the batch size."""
     module = make_module({"alignment": JSDAlignment}, beta_text=0.3, beta_image=0.2, gamma=0.5).eval()
     batch = make_batch()
-    once, _, scalars = module.objective(batch)
-    twice, _, twice_scalars = module.objective(take(batch, [0, 1, 2, 3, 0, 1, 2, 3]))
-    torch.testing.assert_close(twice, once)
-    for name, scalar in scalars.items():
-        assert float(twice_scalars[name].value) == pytest.approx(float(scalar.value), rel=1e-4, abs=1e-4), name
+    twice = take(batch, [0, 1, 2, 3, 0, 1, 2, 3])
+    torch.testing.assert_close(module.objective(twice).loss.float(), module.objective(batch).loss.float())
+    assert named(module, twice) == pytest.approx(named(module, batch), rel=1e-4, abs=1e-4)
+
+
+@both_tasks
+@pytest.mark.parametrize("alignment", [InfoNCEAlignment, JSDAlignment])
+def test_fillers_change_neither_loss_nor_gradients_nor_any_sum(
+    make_module: Build, make_batch: MakeBatch, alignment: type
+) -> None:
+    module = make_module({"sampling": False, "alignment": alignment}, beta_text=0.3, beta_image=0.2, free_bits=0.01)
+    batch = make_batch()
+    results = []
+    for own in (batch, add_fillers(batch, 3)):
+        module.zero_grad()
+        objective = module.objective(own)
+        objective.loss.backward()
+        gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        results.append((objective, gradients))
+    (plain, gradients), (filled, filled_gradients) = results
+    torch.testing.assert_close(filled.scores[: len(batch)], plain.scores)
+    torch.testing.assert_close(filled.totals, plain.totals, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(filled.terms, plain.terms, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(filled_gradients, gradients, rtol=1e-4, atol=1e-6)
+
+
+@both_tasks
+def test_fillers_change_no_score_and_no_prediction(make_module: Build, make_batch: MakeBatch) -> None:
+    batch = make_batch()
+    first, second = make_module().eval(), make_module().eval()
+    second.load_state_dict(first.state_dict())
+    plain, filled = first.validation_step(batch, 0), second.validation_step(add_fillers(batch, 3), 0)
+    assert filled["rows"].tolist() == [0, 1, 2, 3, -1, -1, -1]
+    for key in plain.keys() - {"totals", "rows"}:
+        torch.testing.assert_close(filled[key][: len(batch)], plain[key])
+    assert int(second.val_metric.labels) == int(first.val_metric.labels) > 0
+    torch.testing.assert_close(second.val_metric.compute(), first.val_metric.compute())
+    predicted = second.predict_step(add_fillers(batch, 3), 0)
+    torch.testing.assert_close(predicted["predicted"][: len(batch)], first.predict_step(batch, 0)["predicted"])
+
+
+@both_tasks
+def test_a_window_weighs_each_term_by_its_own_count(make_module: Build, make_batch: MakeBatch) -> None:
+    """Batches whose gradients are accumulated: the average of their terms is the term of all their rows."""
+    module = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2)
+    whole = make_batch()
+    expected = module.objective(whole).terms
+    found = dict.fromkeys(("task", "kl_text", "kl_image"), 0.0)
+    for rows in ([0, 1, 2], [3]):
+        own = take(whole, rows)
+        counts = (
+            (len(b), b.text_mask.sum(), b.region_mask.sum(), b.region_mask.any(dim=1).sum()) for b in (own, whole)
+        )
+        window = Window(*(2 * float(part) / float(total) for part, total in zip(*counts, strict=True)))
+        terms = module.objective(dataclasses.replace(own, window=window)).terms
+        torch.testing.assert_close(terms["align"], window.images * module.objective(own).terms["align"])
+        found = {name: value + float(terms[name].detach()) / 2 for name, value in found.items()}
+    assert found == pytest.approx({name: float(expected[name].detach()) for name in found}, rel=1e-5)
 
 
 def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Build, make_batch: MakeBatch) -> None:
     batch = make_batch()
     module = make_module(beta_text=1.0, beta_image=0.0, gamma=0.0).eval()
-    plain, scores, _ = module.objective(batch)
+    plain = module.objective(batch)
     rate = module.backbone(batch).text.rate().detach()
     module.free_bits = rate.median().item()
-    loss, _, _ = module.objective(batch)
-    task = task_loss(module, scores, batch)
-    torch.testing.assert_close(loss - task, torch.maximum(rate, rate.median()).mean())
-    assert loss > plain
+    loss = module.objective(batch).loss
+    task = task_loss(module, plain.scores, batch)
+    expected = torch.maximum(rate, rate.median()).mean()
+    torch.testing.assert_close((loss - task).float(), expected)
+    assert loss > plain.loss
     module.free_bits = rate.max().item() + 1
     module.zero_grad()
-    (module.objective(batch)[0] - task.detach()).backward()
+    (module.objective(batch).loss - task.detach()).backward()
     # Only the task loss is left, and it does not see the log-variances in evaluation mode.
     gradient = module.backbone.text_posterior.log_var.weight.grad
     assert gradient is None or not gradient.any()
@@ -197,43 +292,50 @@ def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Buil
 
 def test_kl_is_logged_in_nats_a_token_and_a_region(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
-    scalars = module.objective(batch)[2]
+    for encoder in (module.backbone.text_posterior, module.backbone.image_posterior):
+        torch.nn.init.normal_(encoder.mean.weight)  # as it starts, every position has the same KL
+    totals = module.objective(batch).totals
+    values = scalars(totals)
     output = module.backbone(batch)
     for name, posterior, mask in (
         ("text", output.text, batch.text_mask),
         ("image", output.image, batch.region_mask),
     ):
         nats = posterior.kl().sum(dim=2)[mask]
-        assert float(scalars[f"ib/kl_{name}"].value) == pytest.approx(nats.mean().item(), rel=1e-5)
-        assert float(scalars[f"ib/kl_std_{name}"].value) == pytest.approx(nats.std(correction=0).item(), rel=1e-5)
-        assert float(scalars[f"ib/std_{name}"].value) == pytest.approx(math.exp(-1.5), rel=1e-5)
-        assert int(scalars[f"ib/kl_{name}"].weight) == int(mask.sum())
-    assert scalars["task"].weight == len(batch)
-    assert int(scalars["align/loss"].weight) == 3
+        assert nats.std() > 0.01 * nats.mean()
+        assert float(values[f"ib/kl_{name}"]) == pytest.approx(nats.mean().item(), rel=1e-5)
+        assert float(values[f"ib/kl_std_{name}"]) == pytest.approx(nats.std(correction=0).item(), rel=1e-5)
+        assert float(values[f"ib/std_{name}"]) == pytest.approx(math.exp(-1.5), rel=1e-5)
+        assert int(totals[f"{name}/positions"]) == int(mask.sum())
+    assert int(totals["posts"]) == len(batch)
+    assert int(totals["align/anchors"]) == 3
 
 
 @both_tasks
 def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module({"alignment": JSDAlignment})
-    scalars = {**module.objective(make_batch())[2], **make_module().objective(make_batch())[2]}
-    for name, scalar in scalars.items():
-        assert not isinstance(scalar.value, torch.Tensor) or not scalar.value.requires_grad, name
+    for objective in (module.objective(make_batch()), make_module().objective(make_batch())):
+        assert objective.loss.requires_grad
+        for name, total in objective.totals.items():
+            assert not total.requires_grad, name
+            assert total.dtype == torch.float64, name
 
 
 @both_tasks
 def test_batch_without_images_has_a_finite_loss_and_weights_of_zero(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module()
-    loss, _, scalars = module.objective(make_batch(regions=(0, 0, 0, 0)))
+    loss, _, _, totals = module.objective(make_batch(regions=(0, 0, 0, 0)))
     loss.backward()
     assert loss.isfinite()
-    assert int(scalars["ib/kl_image"].weight) == int(scalars["align/mi_bound"].weight) == 0
+    assert int(totals["image/positions"]) == int(totals["align/anchors"]) == int(totals["pairs/count"]) == 0
+    assert not [name for name in scalars(totals) if "image" in name or name.startswith("align/")]
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
 
 
 def test_evaluation_ignores_the_beta_schedule(make_module: Build, make_batch: MakeBatch) -> None:
     batch = make_batch()
     module = make_module(beta_text=0.3, beta_schedule=LinearWarmup(0.5)).eval()
-    assert float(module.objective(batch)[2]["ib/beta_text"].value) == pytest.approx(0.3)
+    assert named(module, batch)["ib/beta_text"] == pytest.approx(0.3)
 
 
 class BetaLog(pl.Callback):
@@ -245,7 +347,7 @@ class BetaLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.betas.append(float(outputs["scalars"]["ib/beta_text"].value))
+        self.betas.append(float(scalars(outputs["totals"])["ib/beta_text"]))
 
 
 def test_beta_follows_its_schedule_by_optimiser_step(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
@@ -338,7 +440,7 @@ def test_frozen_text_layers_are_bit_identical_after_training_and_the_rest_moves(
 def test_every_trainable_parameter_gets_a_gradient(make_module: Build, make_batch: MakeBatch, images: bool) -> None:
     """Otherwise training would stop under DDP, also on a rank whose batch has no image."""
     module = make_module()
-    module.objective(make_batch() if images else make_batch(regions=(0, 0, 0, 0)))[0].backward()
+    module.objective(make_batch() if images else make_batch(regions=(0, 0, 0, 0))).loss.backward()
     missing = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
 
@@ -349,10 +451,10 @@ def steps(module: ExtractionModule, batch: PostBatch, count: int, lr: float) -> 
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
     for _ in range(count):
         optimizer.zero_grad()
-        loss, _, scalars = module.objective(batch)
+        loss, terms, *_ = module.objective(batch)
         loss.backward()
         optimizer.step()
-        yield float(scalars["task"].value)
+        yield float(terms["task"].detach())
 
 
 @both_tasks
@@ -411,10 +513,11 @@ def test_mention_dropout_acts_in_training_alone(make_module: Build, make_batch: 
     module, batch = make_module(mention_dropout=1.0, backbone={"sampling": False}), make_batch()
     mask = module.text_encoder.tokenizer.mask_id
     hidden = dataclasses.replace(batch, input_ids=batch.input_ids.masked_fill(batch.mentions > 0, mask))
-    plain, masked = module.objective(batch)[0], module.objective(hidden)[0]
+    plain, masked = module.objective(batch).loss, module.objective(hidden).loss
     assert not torch.equal(plain, masked)
     assert torch.equal(module.training_step(batch, 0)["loss"], masked)
-    assert torch.equal(module.validation_step(batch, 0)["scalars"]["loss"].value, plain)
+    validated = scalars(module.validation_step(batch, 0)["totals"])
+    assert float(validated["loss"]) == pytest.approx(float(plain.detach()), rel=1e-12)
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1])
@@ -426,8 +529,8 @@ def test_mention_dropout_that_is_no_probability_is_refused(make_module: Build, p
 @both_tasks
 def test_head_dropout_acts_in_training_alone(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module({"sampling": False}, head_dropout=0.5), make_batch()
-    training = [float(module.train().objective(batch)[2]["loss"].value) for _ in range(2)]
-    evaluation = [float(module.eval().objective(batch)[2]["loss"].value) for _ in range(2)]
+    training = [named(module.train(), batch)["loss"] for _ in range(2)]
+    evaluation = [named(module.eval(), batch)["loss"] for _ in range(2)]
     assert training[0] != training[1]
     assert evaluation[0] == evaluation[1]
 
@@ -437,10 +540,12 @@ def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, mak
     """Defect 26: a tensor made on the default device, here meta, does not mix with the batch's."""
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
-        loss, scores, _ = module.objective(batch)
+        loss, terms, scores, totals = module.objective(batch)
         decoded = module.decode(scores, batch)
+        values = scalars(totals)
     loss.backward()
-    assert {tensor.device.type for tensor in (loss, scores, *decoded.values())} == {"cpu"}
+    tensors = (loss, scores, *terms.values(), *decoded.values(), *totals.values(), *values.values())
+    assert {tensor.device.type for tensor in tensors} == {"cpu"}
 
 
 @both_tasks
@@ -448,11 +553,10 @@ def test_two_evaluation_passes_are_equal(make_module: Build, make_batch: MakeBat
     """Defect 6."""
     module, batch = make_module({"dropout": 0.3}, head_dropout=0.3).eval(), make_batch()
     first, second = (module.test_step(batch, 0) for _ in range(2))
-    scalars = [step.pop("scalars") for step in (first, second)]
+    totals, again = (step.pop("totals") for step in (first, second))
     assert all(torch.equal(first[key], second[key]) for key in first)
-    assert {name: float(scalar.value) for name, scalar in scalars[0].items()} == {
-        name: float(scalar.value) for name, scalar in scalars[1].items()
-    }
+    assert totals.keys() == again.keys()
+    assert all(torch.equal(totals[name], again[name]) for name in totals)
 
 
 @both_tasks
@@ -544,8 +648,8 @@ def test_a_threshold_that_is_no_probability_is_refused(make_module: Build, thres
 
 @both_tasks
 def test_works_in_float64(make_module: Build, make_batch: MakeBatch) -> None:
-    loss, scores, _ = make_module().double().objective(make_batch())
-    assert loss.dtype == scores.dtype == torch.float64
+    objective = make_module().double().objective(make_batch())
+    assert objective.loss.dtype == objective.scores.dtype == torch.float64
 
 
 @both_tasks
@@ -554,12 +658,13 @@ def test_autocast_reaches_the_network_but_not_the_loss(make_module: Build, make_
     plain = module.objective(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = module.backbone(batch)
-        loss, scores, scalars = module.objective(batch)
-    assert output.text.mean.dtype == output.alignment.loss.dtype == scores.dtype == loss.dtype == torch.float32
-    assert not torch.equal(loss, plain[0])  # half precision was really in use
-    assert loss.item() == pytest.approx(plain[0].item(), rel=0.05)
-    for name, scalar in scalars.items():
-        assert math.isfinite(float(scalar.value)), name
+        loss, _, scores, totals = module.objective(batch)
+    assert output.text.mean.dtype == output.alignment.loss.dtype == scores.dtype == torch.float32
+    assert loss.dtype == torch.float64, "sums over ranks and batches are exact"
+    assert not torch.equal(loss, plain.loss)  # half precision was really in use
+    assert loss.item() == pytest.approx(plain.loss.item(), rel=0.05)
+    for name, value in scalars(totals).items():
+        assert value.isfinite(), name
 
 
 @both_tasks
@@ -585,10 +690,10 @@ def test_checkpoint_gives_the_same_scores_back(make_module: Build, make_batch: M
     module, batch = make_module(), make_batch()
     path = saved(module, batch, tmp_path)
     other = make_module({"text": {"pretrained": False}})
-    expected = module.eval().objective(batch)[1]
-    assert not torch.allclose(other.eval().objective(batch)[1], expected)
+    expected = module.eval().objective(batch).scores
+    assert not torch.allclose(other.eval().objective(batch).scores, expected)
     trainer(tmp_path).validate(other, loaders([batch]), ckpt_path=path, verbose=False, weights_only=True)
-    torch.testing.assert_close(other.eval().objective(batch)[1], expected)
+    torch.testing.assert_close(other.eval().objective(batch).scores, expected)
 
 
 @both_tasks
@@ -685,10 +790,10 @@ def test_training_reads_repaired_tags_and_scoring_the_files_own(make_module: Bui
     assert not torch.equal(batch.tags[words], batch.gold[words]), "gold holds strays"
     other_gold = dataclasses.replace(batch, gold=torch.zeros_like(batch.gold).masked_fill(~words, NO_TAG))
     other_tags = dataclasses.replace(batch, tags=torch.zeros_like(batch.tags))
-    loss = module.objective(batch)[0]
+    loss = module.objective(batch).loss
     assert loss < 1000, "a stray in training would cost 1e30"
-    assert torch.equal(module.objective(other_gold)[0], loss)
-    assert not torch.equal(module.objective(other_tags)[0], loss)
+    assert torch.equal(module.objective(other_gold).loss, loss)
+    assert not torch.equal(module.objective(other_tags).loss, loss)
     assert torch.equal(module.gold(other_gold), other_gold.gold)
     assert torch.equal(module.gold(other_tags), batch.gold)
 
