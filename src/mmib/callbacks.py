@@ -10,13 +10,16 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from mmib.distributed import gather_objects, global_sum, world_size
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
-from mmib.schema import NO_TAG
+from mmib.schema import NO_TAG, CheckpointError
 from mmib.totals import MODALITIES, Totals, add, information_plane, scalars
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class IBMonitor(pl.Callback):
@@ -154,6 +157,51 @@ class AveragedWeights(EMAWeightAveraging):
         """Lightning's hook."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_end(trainer, pl_module)
+
+
+class LastCheckpoint(pl.callbacks.Checkpoint):
+    """Keeps `checkpoints/last.ckpt`, from which a run goes on exactly where it was, and the one before it.
+
+    Written every so many optimiser steps, after each epoch, and where SIGTERM ends the run. A file is complete or not
+    there; a disk that is full or read-only ends the run with the reason, and the last good checkpoint stays.
+
+    Args:
+        every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
+    """
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        self.every_n_steps = every_n_steps
+        self._saved_step = 0
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        step = trainer.global_step
+        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook; where SIGTERM came, Lightning has finished the step."""
+        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved_step = trainer.global_step
+        last = Path(trainer.default_root_dir) / "checkpoints" / LAST
+        complete = last.with_name(f".{LAST}.complete")
+        try:
+            trainer.save_checkpoint(complete)
+            if trainer.is_global_zero:
+                if last.is_file():
+                    last.replace(last.with_name(PREVIOUS))
+                complete.replace(last)
+        except OSError as error:
+            raise CheckpointError(f"{last} cannot be written: {error}; what was saved before is still there") from error
 
 
 class SelectedCheckpoint(ModelCheckpoint):

@@ -19,6 +19,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {"demo-data": "write the demo corpus"}
 CONFIG_OPTIONS = ("--config", "-c")
+RUN_OPTION = "--run"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,7 @@ def usage() -> str:
         "examples:\n"
         "  mmib fit --config mre-demo\n"
         "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre --seed_everything 2\n"
+        "  mmib fit --run RUN --ckpt_path last                  (go on where a run was stopped)\n"
         "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
         "mmib COMMAND --help lists all options; add --print_config to see a composed configuration."
     )
@@ -87,7 +89,7 @@ def expand_configs(arguments: list[str]) -> list[str]:
         ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
     """
     expanded: list[str] = []
-    rest = iter(arguments)
+    rest = iter(with_run_config(arguments))
     for argument in rest:
         name, _, value = argument.partition("=")
         if name not in CONFIG_OPTIONS:
@@ -97,6 +99,25 @@ def expand_configs(arguments: list[str]) -> list[str]:
         for path in _with_includes(_resolve(value, Path()), ()):
             expanded += ["--config", str(path)]
     return expanded
+
+
+def with_run_config(arguments: list[str]) -> list[str]:
+    """Put the configuration of the run named by `--run` in front, where no other is given.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == RUN_OPTION:
+            run = Path(value or "".join(arguments[number + 1 : number + 2]))
+            config = run / "config.yaml"
+            if not config.is_file():
+                raise ConfigError(f"there is no run {run}: its config.yaml is missing")
+            if any(option.partition("=")[0] in CONFIG_OPTIONS for option in arguments):
+                return arguments
+            return [*arguments[:1], "--config", str(config), *arguments[1:]]
+    return arguments
 
 
 def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
@@ -119,7 +140,7 @@ def _load(path: Path) -> dict[str, object]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}: a configuration is a mapping")
     known = {
-        *("include", "name", "runs", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
+        *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
         *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
     }
     for key in content:

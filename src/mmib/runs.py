@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import netrc
 import os
 import time
+from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from torch.distributed import TCPStore
 
+from datamodules.files import write_text
 from mmib.schema import ConfigError
 
 log = logging.getLogger(__name__)
@@ -19,6 +25,52 @@ WandbUse = Literal["auto", "online", "offline", "off"]
 WANDB_HOST = "api.wandb.ai"
 # A run must not wait longer than this for W&B to answer before it goes on offline.
 WANDB_TIMEOUT_S = 30
+# Where Lightning starts the other ranks itself, they learn the run's folder from their environment.
+FOLDER_VARIABLE = "MMIB_RUN_FOLDER"
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+
+
+def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
+    """A new folder for a run, the same on all of its ranks.
+
+    Under SLURM it is named after the job, so that a job that was requeued finds its own again.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    if "SLURM_PROCID" in os.environ:
+        folder = slurm_run_folder(runs, name)
+        _make(folder, exist_ok=True)
+        return folder
+    if TORCHRUN_VARIABLE in os.environ:
+        return _agreed_folder(runs, name, seed)
+    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return Path(os.environ[FOLDER_VARIABLE])
+    folder = new_run_folder(runs, name, seed)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return folder
+
+
+def slurm_job() -> str:
+    """Id of the SLURM job, with the task's number where it is one of an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def slurm_run_folder(runs: Path, name: str) -> Path:
+    """The folder of the run that this SLURM job makes."""
+    return runs / name / f"slurm-{slurm_job()}"
+
+
+def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
+    """The folder that rank 0 makes; the others learn of it from the store that torchrun keeps for its processes."""
+    store = TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(minutes=5)
+    )
+    key = f"{FOLDER_VARIABLE}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if os.environ["RANK"] == "0":
+        store.set(key, str(new_run_folder(runs, name, seed)))
+    return Path(store.get(key).decode())
 
 
 def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
@@ -34,18 +86,66 @@ def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
             # Making a folder is atomic: of two runs that start together only one gets this name.
-            folder.mkdir(parents=True)
+            _make(folder)
         except FileExistsError:
             number += 1
-        except OSError as error:
-            raise ConfigError(f"the run folder {folder} cannot be made: {error}; choose another with --runs") from error
         else:
             return folder
 
 
+def _make(folder: Path, exist_ok: bool = False) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"the run folder {folder} cannot be made: {error}; choose another with --runs") from error
+
+
+class ContinuedWriter(ExperimentWriter):
+    """Goes on with the `metrics.csv` of a run that is resumed, where Lightning's own writer deletes it.
+
+    What was logged after the checkpoint is logged once more by the resumed run, so those rows are left out.
+    """
+
+    def __init__(self, log_dir: str) -> None:
+        super().__init__(log_dir)
+        self._resumed = Path(self.metrics_file_path).is_file()
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        """Lightning's hook."""
+        if self._resumed and step is not None:
+            self._keep_rows_before(step)
+            self._resumed = False
+        super().log_metrics(metrics_dict, step)
+
+    def _keep_rows_before(self, step: int) -> None:
+        path = Path(self.metrics_file_path)
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if int(row["step"]) < step]
+        self.metrics_keys = list(reader.fieldnames or [])
+        kept = io.StringIO()
+        writer = csv.DictWriter(kept, self.metrics_keys, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(path, kept.getvalue())
+
+    def _check_log_dir_exists(self) -> None:
+        """The folder is the run's own, and what is in it stays."""
+
+
+class RunLogger(CSVLogger):
+    """`metrics.csv` and `hparams.yaml` in the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="")
+        self._experiment: Any = ContinuedWriter(str(folder))
+
+
 def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:
     """CSV always; W&B as asked, `auto` being online where a key is there and offline elsewhere."""
-    loggers: list[Logger] = [CSVLogger(folder, name="", version="")]
+    loggers: list[Logger] = [RunLogger(folder)]
     if wandb != "off":
         online = wandb == "online" or (wandb == "auto" and _has_wandb_key())
         logger = _wandb_logger(folder, name, online)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import shlex
 import sys
 import warnings
@@ -17,10 +18,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 
 from datamodules.base import PostDataModule
-from mmib.callbacks import PredictionCollector
+from mmib.callbacks import LAST, PREVIOUS, PredictionCollector
 from mmib.files import write_text
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
-from mmib.runs import WandbUse, make_loggers, new_run_folder
+from mmib.runs import WandbUse, make_loggers, shared_run_folder, slurm_job, slurm_run_folder
 from mmib.schema import CheckpointError, ConfigError, MMIBError
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
@@ -72,6 +73,9 @@ class MMIBCommand(LightningCLI):
         parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
         parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="folder of a run to go on with; --ckpt_path last"
+        )
         parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
         parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
         # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
@@ -83,9 +87,14 @@ class MMIBCommand(LightningCLI):
         # Not super(): it warns of arguments that are given both here and on the command line, as they always are.
         self.config = parser.parse_args(args)
         command = self.config["subcommand"]
-        checkpoint = self.config[command].get("ckpt_path")
+        config = self.config[command]
+        if command == "fit" and config["run"] is None and "SLURM_RESTART_COUNT" in os.environ:
+            self._go_on_after_requeue(config)
+        run, checkpoint = config["run"], config.get("ckpt_path")
+        if run is not None and checkpoint == "last":
+            config["ckpt_path"] = checkpoint = str(last_checkpoint(Path(run)))
         if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
-            task = _task_of(self.config[command]["model"]["class_path"])
+            task = _task_of(config["model"]["class_path"])
             check_checkpoint(Path(checkpoint), task, resume=command == "fit")
 
     def instantiate_classes(self) -> None:
@@ -102,7 +111,11 @@ class MMIBCommand(LightningCLI):
         """A trainer that writes into the run folder, which is made here: model and data could be built."""
         config = self._own_config()
         seed = config.get("seed_everything")
-        self.run_folder = new_run_folder(Path(config["runs"]), config["name"], seed if type(seed) is int else None)
+        if config["run"] is not None:
+            self.run_folder = Path(config["run"])
+        else:
+            seed = seed if type(seed) is int else None
+            self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
         self.collector = PredictionCollector()
         trainer = super().instantiate_trainer(
             default_root_dir=self.run_folder,
@@ -111,6 +124,13 @@ class MMIBCommand(LightningCLI):
         )
         cast(Any, trainer).callbacks.append(self.collector)
         return trainer
+
+    def _go_on_after_requeue(self, config: Any) -> None:
+        """Name this job's own run and checkpoint, where it had saved one before SLURM requeued it."""
+        folder = slurm_run_folder(Path(config["runs"]), config["name"])
+        if (folder / "checkpoints" / LAST).is_file() or (folder / "checkpoints" / PREVIOUS).is_file():
+            config["run"], config["ckpt_path"] = str(folder), "last"
+            print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
 
     def after_fit(self) -> None:
         """Score the checkpoint that validation selected, on validation and once on test."""
@@ -171,6 +191,18 @@ class MMIBCommand(LightningCLI):
         return self.config[self.subcommand]
 
 
+def last_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run that can be resumed from.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for name in (LAST, PREVIOUS):
+        if (run / "checkpoints" / name).is_file():
+            return run / "checkpoints" / name
+    raise CheckpointError(f"the run {run} has no checkpoint to go on from: there is no {run / 'checkpoints' / LAST}")
+
+
 def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
     """Refuse a checkpoint that is missing, damaged, or of another task, without running any code in it.
 
@@ -185,7 +217,11 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # A damaged file makes the unpickler fail in any way there is.
     except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__})") from error
+        before = path.with_name(PREVIOUS)
+        remedy = (
+            f"; go on from the one before it: --ckpt_path {before}" if path.name == LAST and before.is_file() else ""
+        )
+        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){remedy}") from error
     found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
     if found != task:
         made_by = f"the task {found!r}" if found else "something else"

@@ -1,0 +1,191 @@
+"""Training on N ranks is the same training as in one process: real processes, gloo, both tasks and both regularisers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from datamodules.base import PostDataModule
+from datamodules.demo.module import DemoMNERDataModule, DemoMREDataModule
+from datamodules.demo.settings import DemoSettings
+from mmib.backbone import MultimodalIB
+from mmib.callbacks import IBMonitor, PredictionCollector
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.modules import ExtractionModule, MNERModule, MREModule
+from mmib.nn.alignment import Alignment, InfoNCEAlignment, JSDAlignment
+from mmib.nn.fusion import CrossModalFusion
+from mmib.nn.gaussian import GaussianEncoder
+from mmib.optim import OptimizerSettings
+
+STEPS = 20
+Train = Callable[..., dict[str, Any]]
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        r"Found \d+ module\(s\) in eval mode at the start",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        "The '.*_dataloader' does not have many workers",
+        ".*fork.* may lead to deadlocks",
+        "Using a target size",
+    )
+]
+
+
+class Recorder(pl.Callback):
+    """Writes what rank 0 sees, at the end of fitting, into a file: the processes of a job die with what they know."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen: dict[str, list[Any]] = {"loss": [], "terms": [], "gradients": [], "totals": []}
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: Any, loss: torch.Tensor) -> None:
+        self.seen["terms"].append({name: float(term) for name, term in pl_module.loss_terms.items()})
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+        gradients = {n: p.grad.clone() for n, p in pl_module.named_parameters() if p.grad is not None}
+        self.seen["gradients"].append(gradients)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self.seen["loss"].append(float(outputs["loss"]))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if trainer.is_global_zero:
+            metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            weights = {name: parameter.detach().clone() for name, parameter in pl_module.named_parameters()}
+            torch.save({**self.seen, "metrics": metrics, "weights": weights}, self.path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Many posts without an image, and many that share one."""
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture
+def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
+    """Trains on a number of ranks and gives what rank 0 saw."""
+
+    def run(
+        ranks: int,
+        task: str,
+        alignment: Callable[[int], Alignment],
+        double: bool = True,
+        batch_size: int = 16,
+        **trainer: Any,
+    ) -> dict[str, Any]:
+        torch.manual_seed(0)
+        module = build_module(encoder_files, task, alignment)
+        data = build_data(module, task, corpus, batch_size)
+        path = tmp_path / f"{task}-{ranks}.pt"
+        options: dict[str, Any] = {"max_steps": STEPS, "limit_val_batches": 0} | trainer
+        pl.Trainer(
+            accelerator="cpu",
+            devices=ranks,
+            strategy="ddp_fork" if ranks > 1 else "auto",
+            precision="64-true" if double else "32-true",
+            use_distributed_sampler=False,
+            callbacks=[IBMonitor(), Recorder(path)],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            default_root_dir=tmp_path,
+            **options,
+        ).fit(module, data)
+        return dict(torch.load(path, weights_only=True))
+
+    return run
+
+
+def build_module(files: Any, task: str, alignment: Callable[[int], Alignment]) -> ExtractionModule:
+    """A tiny network without noise."""
+    backbone = MultimodalIB(
+        TextEncoder(files.text, dropout=0.0),
+        ImageEncoder("test_resnet", weights=files.image),
+        partial(GaussianEncoder, heads=4, dropout=0.0),
+        alignment,
+        partial(CrossModalFusion, heads=4, dropout=0.0),
+        sampling=False,
+    )
+    kind: type[ExtractionModule] = {"mre": MREModule, "mner": MNERModule}[task]
+    return kind(backbone, head_dropout=0.0, optimizer=OptimizerSettings(lr=1e-3, text_lr=1e-3), free_bits=0.05)
+
+
+def build_data(module: ExtractionModule, task: str, corpus: Path, batch_size: int) -> PostDataModule:
+    kind: type[PostDataModule] = {"mre": DemoMREDataModule, "mner": DemoMNERDataModule}[task]
+    return kind(
+        root=str(corpus / "demo"),
+        demo=DemoSettings(size="tiny", missing=0.4),
+        text_encoder=module.text_encoder,
+        image_encoder=module.image_encoder,
+        batch_size=batch_size,
+        eval_batch_size=8,
+        max_missing_images=1.0,
+        cache_dir=str(corpus / "cache"),
+    )
+
+
+LATE = partial(InfoNCEAlignment, granularity="late")
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", InfoNCEAlignment), ("mner", JSDAlignment)])
+def test_n_ranks_train_as_one_process(train: Train, ranks: int, task: str, alignment: Any) -> None:
+    one, many = train(1, task, alignment), train(ranks, task, alignment)
+    assert len(one["loss"]) == STEPS
+    for step in range(STEPS):
+        assert many["terms"][step] == pytest.approx(one["terms"][step], rel=1e-5, abs=1e-8)
+        own, others = one["gradients"][step], many["gradients"][step]
+        assert own.keys() == others.keys()
+        for name in own:
+            torch.testing.assert_close(others[name], own[name], rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+    for name in one["weights"]:
+        torch.testing.assert_close(many["weights"][name], one["weights"][name], rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_float32_has_the_same_losses_and_close_gradients(train: Train, ranks: int, task: str) -> None:
+    one, many = (train(n, task, InfoNCEAlignment, double=False, max_steps=1) for n in (1, ranks))
+    assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
+    own, others = one["gradients"][0], many["gradients"][0]
+    largest = max(float(gradient.norm()) for gradient in own.values())
+    for name in own:
+        assert float((others[name] - own[name]).norm()) < 1e-5 * largest, name
+
+
+@pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", JSDAlignment)])
+def test_every_scalar_and_metric_is_the_same_on_any_number_of_ranks(
+    train: Train, task: str, alignment: Callable[[int], Alignment]
+) -> None:
+    """20 validation posts and 60 training posts in batches of 12 and 8: some shares are short, some empty."""
+    options = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": None, "batch_size": 12}
+    one, *others = (train(ranks, task, alignment, **options)["metrics"] for ranks in (1, 2, 3, 4))
+    assert {"val/f1", "val/accuracy", "ib/kl_text", "val/ib/active_image", "align/gap", "train/loss"} <= one.keys()
+    for many in others:
+        assert many == pytest.approx(one, rel=1e-6, nan_ok=True)
+
+
+def test_accumulated_steps_are_normalised_over_their_window(train: Train) -> None:
+    """Two batches of 8 give the gradient of one of 16, up to the alignment, whose negatives stay within a batch."""
+    no_alignment = partial(InfoNCEAlignment)
+    whole = train(1, "mner", no_alignment, max_steps=3, gamma=0.0, same_order=True)
+    parts = train(2, "mner", no_alignment, max_steps=3, gamma=0.0, same_order=True, batch_size=8, accumulate_grad_batches=2)
+    for name, gradient in whole["gradients"][0].items():
+        torch.testing.assert_close(parts["gradients"][0][name], gradient, rtol=1e-5, atol=1e-8)
+
+
+def test_negatives_can_stay_local(train: Train) -> None:
+    """Fewer negatives: another loss than in one process, and the same weights on every rank all the same."""
+    one, many = (train(n, "mre", partial(InfoNCEAlignment, negatives="local"), max_steps=2) for n in (1, 2))
+    assert many["terms"][0]["task"] == pytest.approx(one["terms"][0]["task"], rel=1e-9)
+    assert many["terms"][0]["align"] < one["terms"][0]["align"]
