@@ -1,17 +1,27 @@
-"""Batches of rows of similar length, in an order that seed and epoch decide."""
+"""Batches of rows of similar length, in an order that seed and epoch decide, shared out over ranks."""
 
 from __future__ import annotations
 
+import itertools
+import math
 import random
+from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.batching import LengthBucketSampler
+from datamodules.batching import GlobalBatchSampler, RowSize, Share
+from mmib.schema import Window
+
+
+def sizes_of(lengths: Sequence[int]) -> list[RowSize]:
+    """Sizes of rows that have these lengths; some have no image."""
+    return [RowSize(length, number * 7 % 4) for number, length in enumerate(lengths)]
 
 
 def sampler(lengths: list[int], shuffle: bool = True, seed: int = 1, epoch: int = 0, size: int = 4) -> list[list[int]]:
-    return list(LengthBucketSampler(lengths, size, shuffle, seed, lambda: epoch))
+    return [share.rows for share in GlobalBatchSampler(sizes_of(lengths), size, shuffle, seed, lambda: epoch)]
 
 
 LENGTHS = random.Random(0).choices(range(5, 61), k=503)
@@ -26,8 +36,8 @@ LENGTHS = random.Random(0).choices(range(5, 61), k=503)
 def test_every_row_comes_exactly_once_in_as_many_batches_as_promised(
     lengths: list[int], size: int, shuffle: bool, epoch: int
 ) -> None:
-    batches = LengthBucketSampler(lengths, size, shuffle, 3, lambda: epoch)
-    listed = list(batches)
+    batches = GlobalBatchSampler(sizes_of(lengths), size, shuffle, 3, lambda: epoch)
+    listed = [share.rows for share in batches]
     assert sorted(row for batch in listed for row in batch) == list(range(len(lengths)))
     assert len(listed) == len(batches)
     assert max(map(len, listed)) <= size
@@ -72,7 +82,129 @@ def test_evaluation_goes_by_length_in_every_epoch() -> None:
 
 def test_an_epoch_is_asked_for_when_it_begins() -> None:
     epoch = 0
-    batches = LengthBucketSampler(LENGTHS, 4, True, 1, lambda: epoch)
+    batches = GlobalBatchSampler(sizes_of(LENGTHS), 4, True, 1, lambda: epoch)
     first = list(batches)
     epoch = 1
-    assert list(batches) != first
+    second = list(batches)
+    assert [share.rows for share in second] != [share.rows for share in first]
+    assert {share.epoch for share in first} == {0}
+    assert {share.epoch for share in second} == {1}
+
+
+# Shares of ranks
+
+row_sizes = st.lists(st.builds(RowSize, st.integers(1, 60), st.integers(0, 5)), min_size=1, max_size=150)
+
+
+def shares(sizes: list[RowSize], ranks: int, size: int = 8, accumulate: int = 1) -> list[tuple[Share, ...]]:
+    """For each global batch the shares of all ranks."""
+    own = [
+        list(GlobalBatchSampler(sizes, size, True, 3, lambda: 2, ranks, rank, lambda: accumulate))
+        for rank in range(ranks)
+    ]
+    assert len({len(listed) for listed in own}) == 1, "every rank has as many batches"
+    return list(zip(*own, strict=True))
+
+
+@given(sizes=row_sizes, ranks=st.integers(1, 4), size=st.integers(1, 12), accumulate=st.integers(1, 3))
+def test_the_shares_of_all_ranks_are_the_batch_of_one_process_in_order_and_then_fillers(
+    sizes: list[RowSize], ranks: int, size: int, accumulate: int
+) -> None:
+    alone = shares(sizes, 1, size, accumulate)
+    together = shares(sizes, ranks, size, accumulate)
+    assert len(alone) == len(together) == math.ceil(len(sizes) / size)
+    for (whole,), parts in zip(alone, together, strict=True):
+        assert whole.fillers == 0
+        assert {len(part.rows) for part in parts} == {math.ceil(len(whole.rows) / ranks)}
+        counted = [part.rows[: len(part.rows) - part.fillers] for part in parts]
+        assert list(itertools.chain(*counted)) == whole.rows
+        filled = [part.fillers > 0 for part in parts]
+        assert filled == sorted(filled), "nothing that counts comes behind a filler"
+        assert all(row in whole.rows for part in parts for row in part.rows), "fillers are no larger than the batch"
+        for part in parts:
+            assert (part.size, part.window, part.epoch) == (whole.size, whole.window, 2)
+
+
+def test_fewer_rows_than_ranks_leave_ranks_with_fillers_alone() -> None:
+    (parts,) = shares(sizes_of([5, 9]), ranks=4)
+    assert [(len(part.rows), part.fillers) for part in parts] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+
+
+@given(sizes=row_sizes, ranks=st.integers(1, 4))
+def test_every_rank_pads_to_the_largest_row_of_the_batch(sizes: list[RowSize], ranks: int) -> None:
+    for parts in shares(sizes, ranks):
+        rows = [sizes[row] for part in parts for row in part.rows]
+        largest = RowSize(max(size.pieces for size in rows), max(size.regions for size in rows))
+        assert {part.size for part in parts} == {largest}
+
+
+# Accumulated gradients
+
+
+def counts(sizes: list[RowSize], rows: Sequence[int]) -> Window:
+    """Posts, tokens, regions and images of some rows."""
+    own = [sizes[row] for row in rows]
+    images = sum(size.regions > 0 for size in own)
+    return Window(len(own), sum(size.pieces for size in own), sum(size.regions for size in own), images)
+
+
+@given(sizes=row_sizes, accumulate=st.integers(1, 5), data=st.data())
+def test_the_average_of_weighted_means_over_a_step_is_the_mean_over_all_that_it_sees(
+    sizes: list[RowSize], accumulate: int, data: st.DataObject
+) -> None:
+    """The last step of an epoch may hold fewer batches; Lightning divides by `accumulate` all the same."""
+    if accumulate == 1:
+        assert {share.window for (share,) in shares(sizes, 1)} == {Window()}
+        return
+    values = data.draw(st.lists(st.integers(-9, 9), min_size=len(sizes), max_size=len(sizes)))
+    batches = [share for (share,) in shares(sizes, 1, accumulate=accumulate)]
+    for start in range(0, len(batches), accumulate):
+        step = batches[start : start + accumulate]
+        step_rows = [row for share in step for row in share.rows]
+        for place, total in enumerate(counts(sizes, step_rows)):
+
+            def mean(rows: Sequence[int], place: int = place) -> float:
+                """Of a value that each post, token, region or image of a row has."""
+                weights = [counts(sizes, [row])[place] for row in rows]
+                return sum(w * values[row] for w, row in zip(weights, rows, strict=True)) / max(1, sum(weights))
+
+            average = sum(share.window[place] * mean(share.rows) for share in step) / accumulate
+            assert average == pytest.approx(mean(step_rows), rel=1e-9, abs=1e-9)
+            if total == 0:
+                assert {share.window[place] for share in step} == {0.0}
+
+
+def test_the_windows_of_a_full_and_of_an_incomplete_step_by_hand() -> None:
+    sizes = [RowSize(2, 0), RowSize(2, 3), RowSize(4, 0), RowSize(4, 1), RowSize(6, 2)]
+    batches = list(GlobalBatchSampler(sizes, 2, False, 1, accumulate=lambda: 2))
+    assert [share.rows for share in batches] == [[0, 1], [2, 3], [4]]
+    assert [share.window for share in batches] == [
+        Window(posts=1.0, tokens=4 / 6, regions=3 / 2, images=1.0),
+        Window(posts=1.0, tokens=8 / 6, regions=1 / 2, images=1.0),
+        Window(posts=2.0, tokens=2.0, regions=2.0, images=2.0),
+    ]
+
+
+def test_how_many_batches_make_a_step_is_asked_for_when_an_epoch_begins() -> None:
+    """Lightning's scheduler of accumulation changes it by epoch."""
+    steps = 1
+    batches = GlobalBatchSampler(sizes_of(LENGTHS), 4, True, 1, accumulate=lambda: steps)
+    assert {share.window for share in batches} == {Window()}
+    steps = 2
+    assert len({share.window for share in batches}) > 10
+
+
+# Resuming
+
+
+@given(sizes=row_sizes, ranks=st.integers(1, 3), accumulate=st.integers(1, 3), data=st.data())
+def test_start_leaves_out_the_first_batches_of_one_epoch(
+    sizes: list[RowSize], ranks: int, accumulate: int, data: st.DataObject
+) -> None:
+    batches = GlobalBatchSampler(sizes, 8, True, 3, lambda: 2, ranks, ranks - 1, lambda: accumulate)
+    whole = list(batches)
+    batches.start = data.draw(st.integers(0, len(whole)))
+    expected = whole[batches.start :]
+    assert len(batches) == len(whole), "an epoch is as long as ever"
+    assert list(batches) == expected
+    assert list(batches) == whole
