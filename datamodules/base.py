@@ -24,7 +24,7 @@ from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, ConfigError, DataError, PostBatch
-from mmib.seeding import run_seed, seed_from
+from mmib.seeding import run_seed, seeded
 
 Box = tuple[float, float, float, float]
 ImageUse = Literal["own", "none", "shuffled"]
@@ -131,8 +131,7 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
     def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
         if self.transform is None or not example.pictures:
             return example, None
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_from(self.seed, epoch, example.row))
+        with seeded(self.seed, epoch, example.row):
             return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
 
 

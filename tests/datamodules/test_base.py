@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from PIL import Image
 
@@ -16,7 +20,7 @@ from datamodules import cache as cache_module
 from datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, ConfigError, DataError, MREBatch
+from mmib.schema import NO_IMAGE, ConfigError, DataError, MREBatch, Window
 
 Load = Callable[..., MNREDataModule]
 
@@ -32,6 +36,23 @@ def by_row(module: MNREDataModule) -> tuple[MREBatch, list[int]]:
     """One batch of all training rows, and for each row its place in the batch."""
     (batch,) = batches(module)
     return batch, batch.rows.argsort().tolist()
+
+
+def trained_by(module: MNREDataModule, epoch: int = 0, ranks: int = 1, rank: int = 0, **options: Any) -> MNREDataModule:
+    """The data module of a trainer that stands somewhere."""
+    progress = SimpleNamespace(current=SimpleNamespace(processed=options.pop("processed", 0)))
+    loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
+    place = {"current_epoch": epoch, "world_size": ranks, "global_rank": rank, "accumulate_grad_batches": 1}
+    module.trainer = cast(Any, SimpleNamespace(**place | options, fit_loop=loop))
+    return module
+
+
+def pictures_of(batch: MREBatch, row: int) -> torch.Tensor:
+    """The pixels of a row's pictures."""
+    assert batch.pixels is not None
+    own = torch.zeros_like(batch.region_mask)
+    own[batch.rows == row] = True
+    return batch.pixels[own[batch.region_mask]]
 
 
 @pytest.fixture
@@ -171,13 +192,34 @@ def test_augmentation_changes_training_pictures_only(five: Any, load: Load) -> N
     five.image("a.jpg", split="val")
     module = load(augment=True)
     assert module.cache is None
-    first, second = batches(module)[0], batches(module)[0]
+    first, second = (batches(trained_by(module, epoch=epoch))[0] for epoch in (0, 1))
     order_first, order_second = first.rows.argsort(), second.rows.argsort()
     assert torch.equal(first.input_ids[order_first], second.input_ids[order_second])
     assert first.pixels is not None
-    assert not torch.equal(first.pixels, second.pixels)
+    assert second.pixels is not None
+    for row in range(len(first)):
+        one, two = (pictures_of(batch, row) for batch in (first, second))
+        assert one.shape == two.shape
+        assert not torch.equal(one, two), "every epoch crops anew"
     evaluated = [batches(module, "val")[0].pixels for _ in range(2)]
     assert torch.equal(evaluated[0], evaluated[1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_is_decided_by_seed_epoch_and_row(
+    five: Any, load: Load, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    """timm draws from torch and from Python: both are the same in any worker, rank and order of batches."""
+    drawn: list[dict[int, torch.Tensor]] = []
+    for seed, options in ((5, {}), (5, {"workers": workers, "batch_size": 2}), (6, {})):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        random.seed(len(drawn))
+        torch.manual_seed(len(drawn))
+        own = batches(trained_by(load(augment=True, **options), epoch=3))
+        drawn.append({row: pictures_of(batch, row) for batch in own for row in batch.rows.tolist()})
+    for row in range(5):
+        assert torch.equal(drawn[0][row], drawn[1][row])
+        assert not torch.equal(drawn[0][row], drawn[2][row])
 
 
 def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
@@ -195,6 +237,148 @@ def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
     batch, _ = by_row(load(image_encoder=encoder))
     assert batch.features is not None
     assert batch.features.any()
+
+
+# Ranks
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_fillers(
+    five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], ranks: int, frozen: bool, split: str
+) -> None:
+    for number in range(6):
+        five.row("val", token=["w"] * (9 - number), img_id="red.png")
+    five.image("red.png", split="val")
+    options = {
+        "image_encoder": make_image_encoder(frozen=frozen),
+        **{"batch_size": 4 if ranks != 3 else 3, "eval_batch_size": 4},
+    }
+    alone = batches(load(**options), split)
+    shared = [batches(trained_by(load(**options), ranks=ranks, rank=rank), split) for rank in range(ranks)]
+    assert {len(own) for own in shared} == {len(alone)}
+    fillers = 0
+    for whole, *parts in zip(alone, *shared, strict=True):
+        count = len(whole)
+        assert len({len(part) for part in parts}) == 1
+        for name in ("rows", "input_ids", "text_mask", "mentions", "positions", "relations"):
+            joined = torch.cat([getattr(part, name) for part in parts])
+            assert torch.equal(joined[:count], getattr(whole, name)), name
+        for name in ("region_mask", "boxes", "image_ids"):
+            joined = torch.cat([getattr(part, name) for part in parts])
+            assert torch.equal(joined[:count], getattr(whole, name)), name
+            assert torch.equal(joined[count:], torch.full_like(joined[count:], NO_IMAGE if name == "image_ids" else 0))
+        assert (torch.cat([part.rows for part in parts])[count:] == -1).all()
+        if frozen:
+            joined = torch.cat([part.features for part in parts if part.features is not None])
+            assert whole.features is not None
+            assert torch.equal(joined[:count], whole.features)
+            assert not joined[count:].any()
+        else:
+            assert whole.pixels is not None
+            pixels = [part.pixels for part in parts if part.pixels is not None]
+            assert torch.equal(torch.cat(pixels), whole.pixels), "a filler has no picture"
+            assert all((part.pixels is None) == (not part.region_mask.any()) for part in parts)
+            assert all((part.features is None) == (part.pixels is not None) for part in parts)
+        fillers += sum(len(part) for part in parts) - count
+    assert fillers > 0
+
+
+def test_a_batch_size_that_ranks_cannot_share_is_refused_for_training_alone(five: Any, load: Load) -> None:
+    module = trained_by(load(batch_size=16, eval_batch_size=16), ranks=3)
+    with pytest.raises(ConfigError, match=r"batch_size is 16 rows over all ranks, and 3 ranks .* multiple of 3"):
+        batches(module)
+    assert len(batches(module, "val")[0]) == 1
+
+
+def test_batches_of_training_alone_are_weighed_within_their_step(five: Any, load: Load) -> None:
+    module = trained_by(load(batch_size=2, eval_batch_size=1), accumulate_grad_batches=3)
+    five.row("val")
+    windows = [batch.window for batch in batches(module)]
+    assert [round(window.posts, 6) for window in windows] == [
+        pytest.approx(3 * len(batch) / 5) for batch in batches(module)
+    ]
+    assert sum(window.images for window in windows) == pytest.approx(3)
+    assert {batch.window for batch in batches(module, "val")} == {Window()}
+
+
+# Resuming
+
+
+def rows_of(loader: Any) -> list[list[int]]:
+    return [batch.rows.tolist() for batch in loader]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_loader_goes_on_behind_the_batches_that_were_trained_on(five: Any, load: Load, workers: int) -> None:
+    """Not behind those that workers had already drawn."""
+    options = {"batch_size": 1, "workers": workers}
+    module = trained_by(load(**options), epoch=4)
+    module.setup("fit")
+    loader: Any = module.train_dataloader()
+    whole = rows_of(loader)
+    trained_by(module, epoch=4, processed=2)
+    drawing = iter(loader)
+    next(drawing)
+    state = loader.state_dict()
+    assert state == {"consumed": 2}
+    other = trained_by(load(**options), epoch=4)
+    other.setup("fit")
+    resumed: Any = other.train_dataloader()
+    resumed.load_state_dict(state)
+    assert len(resumed) == 5
+    assert rows_of(resumed) == whole[2:]
+    assert rows_of(resumed) == whole, "later epochs are whole again"
+
+
+class Reader(pl.LightningModule):
+    """Notes the rows that it is trained on, by epoch; saves a checkpoint behind a batch of the second, and stops."""
+
+    def __init__(self, checkpoint: Path | None = None) -> None:
+        super().__init__()
+        self.checkpoint = checkpoint
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[tuple[int, list[int]]] = []
+
+    def training_step(self, batch: MREBatch, index: int) -> torch.Tensor:
+        self.seen.append((self.current_epoch, batch.rows.tolist()))
+        return self.weight.sum()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.checkpoint and len(self.seen) == 8:
+            self.trainer.save_checkpoint(self.checkpoint)
+            raise KeyboardInterrupt
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no", "ignore:.*LeafSpec")
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_run_trains_on_exactly_the_rest(five: Any, load: Load, tmp_path: Path, workers: int) -> None:
+    def fit(model: Reader, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
+        trainer = pl.Trainer(
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            max_epochs=3,
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+        )
+        trainer.fit(model, datamodule=load(batch_size=1, workers=workers), ckpt_path=ckpt_path, weights_only=True)
+        return model.seen
+
+    whole = fit(Reader())
+    assert len(whole) == 15
+    checkpoint = tmp_path / "middle.ckpt"
+    with pytest.raises(SystemExit):
+        fit(first := Reader(checkpoint))
+    assert first.seen == whole[:8]
+    assert fit(Reader(), checkpoint) == whole[8:]
 
 
 # Images that are missing, switched off, or exchanged

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from mmib.seeding import run_seed, seed_from
+from mmib.seeding import run_seed, seed_from, seeded
 
 
 def test_a_place_has_one_seed_and_every_place_another() -> None:
@@ -56,3 +57,38 @@ def test_the_runs_seed_is_that_of_seed_everything(monkeypatch: pytest.MonkeyPatc
     torch.rand(3)
     torch.manual_seed(99)
     assert run_seed() == 5, "drawing and seeding in between change nothing"
+
+
+def draw() -> tuple[float, float]:
+    """A number of Python and one of torch; timm's transforms use both."""
+    return random.random(), torch.rand(1).item()
+
+
+def test_what_is_drawn_at_a_place_depends_on_the_place_alone() -> None:
+    drawn = []
+    for place in ((1, 2), (1, 2), (1, 3)):
+        draw()
+        with seeded(*place):
+            drawn.append(draw())
+    assert drawn[0] == drawn[1]
+    assert drawn[0][0] != drawn[2][0]
+    assert drawn[0][1] != drawn[2][1]
+
+
+def test_drawing_at_a_place_changes_nothing_outside() -> None:
+    def fail() -> None:
+        draw()
+        raise ZeroDivisionError
+
+    def outside(inner: bool) -> list[tuple[float, float]]:
+        random.seed(4)
+        torch.manual_seed(4)
+        numbers = [draw()]
+        if inner:
+            with seeded(9):
+                draw()
+            with pytest.raises(ZeroDivisionError), seeded(9):
+                fail()
+        return [*numbers, draw()]
+
+    assert outside(inner=True) == outside(inner=False)
