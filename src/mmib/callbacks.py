@@ -58,7 +58,7 @@ class IBMonitor(pl.Callback):
         if step == self._logged_step:  # gradients are still being accumulated
             return
         self._logged_step = step
-        if step % trainer.log_every_n_steps == 0:
+        if step % cast(Any, trainer).log_every_n_steps == 0:
             _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()})
         if self.histograms_every and step % self.histograms_every == 0:
             self._log_histograms(trainer, totals)
@@ -107,7 +107,9 @@ class IBMonitor(pl.Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 rates = {m: totals[f"{m}/kl"] / totals[f"{m}/positions"].clamp(min=1) for m in MODALITIES}
-                histograms = {f"ib/kl_{m}_by_dimension": wandb.Histogram(rate.cpu()) for m, rate in rates.items()}
+                histograms: Any = {
+                    f"ib/kl_{m}_by_dimension": wandb.Histogram(rate.tolist()) for m, rate in rates.items()
+                }
                 logger.log_metrics(histograms, step=trainer.global_step)
 
 
