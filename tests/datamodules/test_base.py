@@ -323,12 +323,14 @@ def test_a_loader_goes_on_behind_the_batches_that_were_trained_on(five: Any, loa
     next(drawing)
     state = loader.state_dict()
     assert state == {"consumed": 2}
-    other = trained_by(load(**options), epoch=4)
+    other = trained_by(load(**options), epoch=4, processed=2)
     other.setup("fit")
     resumed: Any = other.train_dataloader()
     resumed.load_state_dict(state)
     assert len(resumed) == 5
     assert rows_of(resumed) == whole[2:]
+    assert rows_of(other.val_dataloader()) == [[0]], "validation is always whole"
+    trained_by(other, epoch=4, processed=0)
     assert rows_of(resumed) == whole, "later epochs are whole again"
 
 

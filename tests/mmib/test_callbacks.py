@@ -372,7 +372,8 @@ def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch
     def record(row: int) -> dict[str, Any]:
         return {"id": row, "predicted": 10 * row}
 
-    collector, asked = PredictionCollector(), []
+    collector = PredictionCollector()
+    asked: list[str] = []
     collector.predictions = {"val": {2: record(2), 0: record(0)}, "test": {}}
     others = {"val": [{3: record(3), 1: record(1)}], "test": [{0: record(0)}]}
 

@@ -52,10 +52,9 @@ pytestmark = [
 
 def take(batch: PostBatch, rows: list[int]) -> PostBatch:
     """Some rows of a batch of features, in this order."""
-    return dataclasses.replace(
-        batch,
-        **{f.name: v[rows] for f in dataclasses.fields(batch) if isinstance(v := getattr(batch, f.name), torch.Tensor)},
-    )
+    values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
+    taken: Any = {name: value[rows] for name, value in values.items() if isinstance(value, torch.Tensor)}
+    return dataclasses.replace(batch, **taken)
 
 
 def add_fillers(batch: PostBatch, count: int) -> PostBatch:
@@ -443,6 +442,18 @@ def test_every_trainable_parameter_gets_a_gradient(make_module: Build, make_batc
     module.objective(make_batch() if images else make_batch(regions=(0, 0, 0, 0))).loss.backward()
     missing = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
     assert not missing
+
+
+@both_tasks
+def test_a_batch_without_images_reaches_an_unfrozen_image_encoder_too(
+    make_module: Build, make_batch: MakeBatch
+) -> None:
+    """Otherwise a rank whose rows have no image would wait for gradients that never come, or the others for its."""
+    module = make_module({"image": {"frozen": False}})
+    module.objective(make_batch(regions=(0, 0, 0, 0))).loss.backward()
+    missing = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+    assert not any(p.grad.any() for p in module.backbone.image_encoder.parameters())
 
 
 def steps(module: ExtractionModule, batch: PostBatch, count: int, lr: float) -> Iterable[float]:

@@ -75,11 +75,12 @@ def test_scalars_of_added_totals_are_those_of_all_rows(draw: tuple[Posterior, Po
 def test_fillers_change_no_sum(draw: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
     counted = torch.tensor([True] * 6 + [False] * 3)
-    plain = totals_of(*(rows(posterior, slice(0, 6)) for posterior in draw), counted[:6], losses[:6])
-    garbage = [
+    text, image = (rows(posterior, slice(0, 6)) for posterior in draw)
+    plain = totals_of(text, image, counted[:6], losses[:6])
+    text_garbage, image_garbage = (
         posterior._replace(mean=posterior.mean.masked_fill(~counted[:, None, None], math.nan)) for posterior in draw
-    ]
-    for filled in (draw, garbage):
+    )
+    for filled in (draw, (text_garbage, image_garbage)):
         found = totals_of(*filled, counted, losses)
         assert found.keys() == plain.keys()
         for name, value in plain.items():

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmib.nn import alignment as alignment_module
 from mmib.nn.alignment import (
     Alignment,
     AlignmentOutput,
@@ -16,6 +17,7 @@ from mmib.nn.alignment import (
     JSDAlignment,
     Latents,
     candidate_mask,
+    gather_latents,
     info_nce,
     late_similarity,
     masked_mean,
@@ -394,3 +396,87 @@ def test_masked_mean_divides_by_what_counts() -> None:
     values = torch.tensor([1.0, 5.0, 100.0])
     assert masked_mean(values, torch.tensor([True, True, False])).item() == 3.0
     assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
+
+
+# Ranks: collectives are replaced here; with real processes they are tested elsewhere.
+
+
+def share(all_rows: Latents, rank: int) -> Latents:
+    """The half of the rows that a rank of two has."""
+    own = slice(0, 3) if rank == 0 else slice(3, 6)
+    return Latents(all_rows.z[own], all_rows.mask[own])
+
+
+@pytest.fixture
+def gather_from(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Makes `global_rows` give, for two ranks, the rows that each rank would have sent in its first, second … call."""
+
+    def replace(module: Alignment, text: Latents, image: Latents, ids: torch.Tensor) -> None:
+        sent: list[list[torch.Tensor]] = [[], []]
+        monkeypatch.setattr(alignment_module, "world_size", lambda: 2)
+        for rank in (0, 1):
+            monkeypatch.setattr(
+                alignment_module, "global_rows", lambda tensor, own=sent[rank]: own.append(tensor) or tensor
+            )
+            gather_latents(*module.represent(share(text, rank), share(image, rank)), share(Latents(ids, ids), rank).z)
+        gathered = iter([torch.cat(parts) for parts in zip(*sent, strict=True)])
+        monkeypatch.setattr(alignment_module, "global_rows", lambda _: next(gathered))
+
+    return replace
+
+
+@every_kind
+def test_global_negatives_compare_the_rows_of_all_ranks_as_one_process_would(
+    gather_from: Callable[..., None], kind: str
+) -> None:
+    module = KINDS[kind]()
+    text, image = latents([3, 4, 1, 2, 4, 1]), latents([2, 0, 1, 3, 1, 2])
+    ids = torch.tensor([4, -1, 2, 4, 7, 2])
+    alone = module(text, image, ids)
+    assert alone.ranks == 1
+    gather_from(module, text, image, ids)
+    shared = module(share(text, 0), share(image, 0), ids[:3])
+    assert shared.ranks == 2
+    assert int(shared.anchors) == int(alone.anchors) == 5
+    torch.testing.assert_close(shared.loss, alone.loss)
+    torch.testing.assert_close(shared.scalars, alone.scalars)
+
+
+@every_kind
+def test_local_negatives_are_those_of_the_own_rank(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    module = KINDS[kind]()
+    text, image, ids = latents([3, 4, 1]), latents([2, 0, 1]), torch.tensor([4, -1, 2])
+    expected = module(text, image, ids)
+    monkeypatch.setattr(alignment_module, "world_size", lambda: 2)
+    monkeypatch.setattr(alignment_module, "global_rows", lambda _: pytest.fail("gathered"))
+    module.negatives = "local"
+    found = module(text, image, ids)
+    assert found.ranks == 1
+    torch.testing.assert_close(found.loss, expected.loss)
+    assert int(found.anchors) == 2
+
+
+def test_gathered_latents_keep_masks_ids_and_positions() -> None:
+    text, image, ids = latents([3, 0, 2]), latents([1, 2, 0], slots=4), torch.tensor([5, -1, 2**40])
+    gathered = gather_latents(text, image, ids)
+    assert torch.equal(gathered[2], ids)
+    for found, own in ((gathered[0], text), (gathered[1], image)):
+        assert torch.equal(found.z, own.z)
+        assert torch.equal(found.mask, own.mask)
+        assert found.mask.dtype == torch.bool
+
+
+@pytest.mark.parametrize("kind", [InfoNCEAlignment, JSDAlignment])
+def test_unknown_negatives_are_refused_with_the_choices(kind: Callable[..., Alignment]) -> None:
+    with pytest.raises(ConfigError, match=r"negatives 'all' are unknown: choose from \['global', 'local'\]"):
+        kind(WIDTH, negatives="all")
+    assert kind(WIDTH).negatives == "global"
+    assert kind(WIDTH, negatives="local").negatives == "local"
+
+
+@pytest.mark.parametrize("kind", ["post", "jsd"])
+def test_what_is_compared_by_its_means_is_gathered_as_means(kind: str) -> None:
+    text, image = KINDS[kind]().represent(latents([3, 4, 0]), latents([2, 0, 1]))
+    assert text.z.shape == image.z.shape == (3, 1, WIDTH)
+    assert text.mask.tolist() == [[True], [True], [False]]
+    assert image.mask.tolist() == [[True], [False], [True]]
