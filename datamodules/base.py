@@ -136,10 +136,11 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
 
 
 class PostLoader(DataLoader[Any]):
-    """A loader that a run can resume within an epoch: it counts the batches that were consumed, not those drawn.
+    """A loader with which a run goes on in the middle of an epoch, at the batch after the last one consumed.
 
     Args:
-        consumed: tells how many batches of the running epoch have been trained on.
+        consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
+            checkpoints; workers may have drawn more.
         options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
     """
 
@@ -147,13 +148,18 @@ class PostLoader(DataLoader[Any]):
         super().__init__(*args, **options)
         self.consumed = consumed
 
+    def __iter__(self) -> Any:
+        # Being a generator it starts with the first batch, when a checkpoint has been restored. Lightning asks for
+        # the iterator before that.
+        cast(GlobalBatchSampler, self.batch_sampler).start = self.consumed()
+        yield from super().__iter__()
+
     def state_dict(self) -> dict[str, int]:
-        """Lightning's hook: what a checkpoint keeps."""
+        """Tells Lightning that resuming within an epoch is safe."""
         return {"consumed": self.consumed()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Lightning's hook, called before the first epoch of a run that resumes in the middle of one."""
-        cast(GlobalBatchSampler, self.batch_sampler).start = state["consumed"]
+        """Nothing to load: `consumed` knows."""
 
 
 class PostDataModule(pl.LightningDataModule, ABC):
@@ -357,11 +363,16 @@ class PostDataModule(pl.LightningDataModule, ABC):
             PostDataset(examples, transform, seed),
             batch_sampler=sampler,
             collate_fn=self._complete,
-            consumed=lambda: self.trainer.fit_loop.epoch_loop.batch_progress.current.processed if self.trainer else 0,
+            consumed=self._consumed if training else lambda: 0,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _consumed(self) -> int:
+        """Batches of the running epoch that have been trained on."""
+        trainer: Any = self.trainer
+        return trainer.fit_loop.epoch_loop.batch_progress.current.processed if trainer else 0
 
     def _complete(self, drawn: Drawn) -> PostBatch:
         """The batch of a share, padded to the longest row of all ranks."""

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from torch.distributed import TCPStore
 
-from datamodules.files import write_text
+from mmib.files import write_text
 from mmib.schema import ConfigError
 
 log = logging.getLogger(__name__)

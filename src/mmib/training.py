@@ -96,6 +96,8 @@ class MMIBCommand(LightningCLI):
         if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
             task = _task_of(config["model"]["class_path"])
             check_checkpoint(Path(checkpoint), task, resume=command == "fit")
+        if config.get("weights_only") is None:
+            config["weights_only"] = True
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""

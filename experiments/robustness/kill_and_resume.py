@@ -1,0 +1,139 @@
+"""Kill a training run at random moments, resume it each time, and compare it with one that was never killed.
+
+    python experiments/robustness/kill_and_resume.py --kills 10 -- --config mre-demo --data.root /tmp/demo ...
+
+What stands behind `--` are the options of `mmib fit`. Exit status 1 if weights, metrics or logs differ in a single bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmib.callbacks import LAST
+
+POLL_S = 0.02
+STATE_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
+
+
+def fit(options: Sequence[str], log: Path, stop: Callable[[float], bool] = lambda seconds: False) -> bool:
+    """Run `mmib fit`; kill it with all its ranks when `stop(seconds since its start)` says so.
+
+    Returns:
+        Whether it came to its end.
+
+    Raises:
+        RuntimeError: it failed by itself.
+    """
+    with log.open("ab") as output:
+        command = [sys.executable, "-m", "mmib", "fit", *options]
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+        started = time.monotonic()
+        while process.poll() is None:
+            if stop(time.monotonic() - started):
+                subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+                process.wait()
+                return False
+            time.sleep(POLL_S)
+    if process.returncode == -signal.SIGKILL:
+        return False
+    if process.returncode != 0:
+        raise RuntimeError(f"mmib fit failed with status {process.returncode}: see {log}")
+    return True
+
+
+def only_run(runs: Path) -> Path:
+    """The newest run below a folder."""
+    return max(runs.glob("*/*"), key=lambda run: run.name)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """What two finished runs do not have in common."""
+    found = []
+    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
+    found += [f"last.ckpt: {key}" for key in STATE_KEYS if not same(states[0][key], states[1][key])]
+    best = [torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"] for run in (one, other)]
+    found += ["best.ckpt"] if not same(*best) else []
+    summaries = [json.loads((run / "summary.json").read_text()) for run in (one, other)]
+    found += [f"summary: {split}" for split in ("val", "test") if summaries[0][split] != summaries[1][split]]
+    logs = [list(csv.DictReader((run / "metrics.csv").open(newline=""))) for run in (one, other)]
+    found += ["metrics.csv"] if logs[0] != logs[1] else []
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equality bit for bit, through nested containers."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def main() -> int:
+    """Print a line a kill and the verdict."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--work", type=Path, default=Path("runs/kill-and-resume"), help="folder of the runs")
+    parser.add_argument("options", nargs="+", help="behind --: options of mmib fit")
+    arguments = parser.parse_args()
+    work, rng = arguments.work, random.Random(arguments.seed)
+    work.mkdir(parents=True, exist_ok=True)
+    log = work / "output.log"
+    for name in ("whole", "again"):
+        started = time.monotonic()
+        fit([*arguments.options, "--runs", str(work / name)], log)
+        duration = time.monotonic() - started
+    whole = only_run(work / "whole")
+    verdicts = [("a second run", differences(whole, only_run(work / "again")))]
+    print(f"never killed: {duration:.0f} s; {describe(*verdicts[0])}", flush=True)
+    kills = 0
+    while kills < arguments.kills:
+        runs = work / f"killed-{len(verdicts)}"
+        more = killed_run(arguments.options, runs, arguments.kills - kills, duration, rng, log)
+        kills += more
+        verdicts.append((f"a run after {more} kills", differences(whole, only_run(runs))))
+        print(describe(*verdicts[-1]), flush=True)
+    return int(any(found for _, found in verdicts))
+
+
+def killed_run(options: Sequence[str], runs: Path, kills: int, duration: float, rng: random.Random, log: Path) -> int:
+    """A run that is killed at random moments, up to `kills` times, and resumed until it is finished."""
+    done = 0
+    checkpoint: Path | None = None
+    while True:
+        moment = rng.uniform(0.1, 0.9) * duration if done < kills else float("inf")
+        resumed = ["--run", str(checkpoint.parents[1]), "--ckpt_path", "last"] if checkpoint else []
+        if fit(resumed or [*options, "--runs", str(runs)], log, lambda seconds, moment=moment: seconds > moment):
+            return done
+        done += 1
+        checkpoint = next(runs.glob(f"*/*/checkpoints/{LAST}"), None)
+        if checkpoint is None:
+            # It died before it had saved anything: the next one starts anew, and this one is no run.
+            shutil.rmtree(runs, ignore_errors=True)
+        step = torch.load(checkpoint, weights_only=True)["global_step"] if checkpoint else 0
+        print(f"killed after {moment:.1f} s, checkpoint at step {step}", flush=True)
+
+
+def describe(name: str, found: list[str]) -> str:
+    """The verdict on a run in words."""
+    return f"{name} differs: {', '.join(found)}" if found else f"{name} is the same bit for bit"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
