@@ -147,8 +147,16 @@ class AveragedWeights(EMAWeightAveraging):
     """Validates, while fitting, an exponential moving average of the weights; it is what `SelectedCheckpoint` keeps.
 
     Lightning's own would also swap its last average in when a checkpoint is validated after fitting, so that the
-    score would not be that checkpoint's.
+    score would not be that checkpoint's, and it would average buffers: rounded averages of whole numbers, such as the
+    position ids of a text encoder, which stand in no checkpoint and would be wrong from the first update on.
+
+    Args:
+        decay: what an update leaves of the average.
+        update_every_n_steps: optimiser steps between two updates.
     """
+
+    def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
+        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""

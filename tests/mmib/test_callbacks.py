@@ -476,3 +476,32 @@ def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) 
     (scored,) = trainer.validate(module, batches, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     assert scored["val/f1"] == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
     assert scored["val/f1"] < 4
+
+
+def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None:
+    """Position ids are such a buffer: an average of them, rounded down, spoils every score after the first update."""
+
+    class Positioned(Climbing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("position_ids", torch.arange(100), persistent=False)
+            self.seen: list[torch.Tensor] = []
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.seen.append(self.position_ids.clone())
+            super().validation_step(batch, index)
+
+    module = Positioned()
+    batches = torch.utils.data.DataLoader(torch.zeros(4, 1))
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[AveragedWeights(decay=0.9)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    assert all(torch.equal(seen, torch.arange(100)) for seen in [*module.seen, module.position_ids])
