@@ -6,6 +6,7 @@ import importlib
 import logging
 import os
 import shlex
+import signal
 import sys
 import warnings
 from argparse import ArgumentError
@@ -16,6 +17,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.base import PostDataModule
 from mmib.callbacks import LAST, PREVIOUS, PredictionCollector
@@ -47,6 +49,9 @@ def run(arguments: list[str]) -> int:
         )
     except ArgumentError as error:
         raise ConfigError(f"the configuration is not valid: {error}") from error
+    except SIGTERMException as error:
+        # Lightning ends with status 0 here: a job script would take this for a run that is done.
+        raise SystemExit(128 + signal.SIGTERM) from error
     return 0
 
 
