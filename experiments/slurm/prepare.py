@@ -1,0 +1,57 @@
+"""Make what all ranks of a job read, before they start: the demo corpus and the features of all images.
+
+    python experiments/slurm/prepare.py --config mre-demo ...
+
+Takes the options of `mmib fit`; trains nothing and makes no run folder.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+from datamodules.base import PostDataModule
+from mmib.cli import expand_configs
+from mmib.modules import ExtractionModule
+from mmib.schema import MMIBError
+from mmib.training import MMIBCommand
+
+
+class Preparation(MMIBCommand):
+    """`mmib fit` up to where training would start."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """One that writes nothing: what the configuration says of devices is for the ranks."""
+        return Trainer(
+            accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
+        )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.datamodule.prepare_data()
+        for stage in ("fit", "test"):
+            if stage == "fit" or self.datamodule.has_split("test"):
+                self.datamodule.setup(stage)
+
+
+def main() -> int:
+    """A known error is one message, as in `mmib`."""
+    try:
+        Preparation(
+            ExtractionModule,
+            PostDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            seed_everything_default=1,
+            args=expand_configs(["fit", *sys.argv[1:]]),
+        )
+    except MMIBError as error:
+        print(f"prepare: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
