@@ -57,6 +57,10 @@ demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by
 test: $(STAMP) lint ## Run the linters and all tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-slurm
+test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)
+	$(BIN)/python -m experiments.slurm.test_slurm $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .

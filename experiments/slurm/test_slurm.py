@@ -1,0 +1,342 @@
+"""Run the batch scripts on a SLURM of one node, which is started for that and stopped again: `make test-slurm`.
+
+A run of two tasks is requeued in mid-epoch, by `scontrol requeue`, by the signal before the time limit and by that of
+pre-emption, and must end as one that was left alone, bit for bit. Then a job that loses a rank, an array of sweep
+points and one of seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import pwd
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+import torch
+import yaml
+
+from experiments.robustness.kill_and_resume import differences
+from mmib.callbacks import LAST
+
+PACKAGES = ("slurm-wlm", "munge")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
+FOLDER = Path(__file__).parent
+OPTIONS = [
+    *("--config", str(FOLDER.parent / "robustness" / "resume.yaml"), "--config", "trainer/ddp_cpu.yaml"),
+    *("--wandb", "off", "--trainer.enable_progress_bar", "false"),
+]
+REQUEUES = {
+    "scontrol": ["scontrol", "requeue"],
+    "the signal before the time limit": ["scancel", "--batch", "--signal=USR1"],
+    "SIGTERM to its ranks, as pre-emption sends it": ["scancel", "--signal=TERM"],
+}
+POINTS = ["--model.gamma 0 --name 'no alignment'", "--model.gamma 0.1", "--model.gamma 0.2"]
+ENDED_BADLY = {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"}
+START_S, JOB_S, DEATH_S, POLL_S = 60, 900, 60, 0.2
+SLURM_CONF = """
+ClusterName=mmib
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={work}/munge.socket
+StateSaveLocation={work}/state
+SlurmdSpoolDir={work}/spool
+SlurmctldPidFile={work}/slurmctld.pid
+SlurmdPidFile={work}/slurmd.pid
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+MpiDefault=none
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE
+"""
+
+
+class ClusterError(Exception):
+    """What was expected did not happen; the message says what."""
+
+
+def install() -> None:
+    """Make sure that SLURM and munge are there.
+
+    Raises:
+        ClusterError: they are not, and cannot be installed.
+    """
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    if not missing():
+        return
+    if os.geteuid() == 0 and shutil.which("apt-get"):
+        print(f"installing {' and '.join(PACKAGES)}", flush=True)
+        command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        subprocess.run(["apt-get", "update", "--quiet"], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environment)
+    if missing():
+        raise ClusterError(f"{', '.join(missing())} not found: install the packages {' and '.join(PACKAGES)}")
+
+
+def missing() -> list[str]:
+    """The programs of SLURM and munge that are not there."""
+    return [program for program in PROGRAMS if not shutil.which(program)]
+
+
+@contextmanager
+def cluster(work: Path) -> Iterator[None]:
+    """A SLURM of one node with two CPUs on the loopback, for the commands that run in here."""
+    for folder in ("state", "spool"):
+        (work / folder).mkdir()
+    key = work / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    names = {"host": socket.gethostname().partition(".")[0], "user": pwd.getpwuid(os.geteuid()).pw_name, "work": work}
+    ports = {"controller_port": free_port(), "node_port": free_port()}
+    (work / "slurm.conf").write_text(SLURM_CONF.format(**names, **ports))
+    os.environ["SLURM_CONF"] = str(work / "slurm.conf")
+    files = {"key-file": key, "socket": work / "munge.socket", "pid-file": work / "munged.pid"}
+    files |= {"seed-file": work / "munge.seed", "log-file": work / "munged.log"}
+    with ExitStack() as stack:
+        stack.callback(end_leftovers)
+        # --force: it would refuse a temporary folder, which others may write into.
+        daemon(stack, work, "munged", "--foreground", "--force", *(f"--{name}={file}" for name, file in files.items()))
+        wait_for(files["socket"].exists, "munged to listen", START_S)
+        daemon(stack, work, "slurmctld", "-D", "-c")
+        daemon(stack, work, "slurmd", "-D", "-N", str(names["host"]))
+        wait_for(lambda: "idle" in ask("sinfo", "--noheader", "--format=%T"), "the node to be idle", START_S)
+        stack.callback(cancel_all)
+        yield
+
+
+def free_port() -> int:
+    """A port of the loopback that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def daemon(stack: ExitStack, work: Path, *command: str) -> None:
+    """Start a program that is stopped when `stack` is left."""
+    with (work / f"{command[0]}.output").open("ab") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    stack.callback(stop, process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a daemon, by force where asking does not help."""
+    process.terminate()
+    try:
+        process.wait(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def end_leftovers() -> None:
+    """Kill what is left of the cluster: a job that hangs outlives the daemon that would end it."""
+    mark = f"SLURM_CONF={os.environ.pop('SLURM_CONF')}".encode()
+    for process in Path("/proc").glob("[0-9]*"):
+        # Processes end meanwhile, and those of others cannot be read.
+        with suppress(OSError):
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def cancel_all() -> None:
+    """End all jobs."""
+    user = pwd.getpwuid(os.geteuid()).pw_name
+    subprocess.run(["scancel", "--user", user], check=False)
+    try:
+        wait_for(lambda: not ask("squeue", "--noheader"), "the jobs to end", START_S)
+    except ClusterError as failure:
+        print(failure, file=sys.stderr)
+
+
+def ask(*command: str) -> str:
+    """What a command prints; nothing where it fails."""
+    return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
+
+
+def wait_for(done: Callable[[], object], what: str, seconds: float = JOB_S) -> None:
+    """Wait until something is so.
+
+    Raises:
+        ClusterError: it took too long.
+    """
+    end = time.monotonic() + seconds
+    while not done():
+        if time.monotonic() > end:
+            raise ClusterError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(POLL_S)
+
+
+class Job:
+    """A submitted job of one of the batch scripts, with its runs in `work/runs`."""
+
+    def __init__(self, work: Path, script: str, sbatch: list[str], options: list[str]) -> None:
+        self.work = work
+        self.output = work / f"{len(list(work.glob('*.job')))}.job"
+        self.output.touch()
+        command = ["sbatch", "--parsable", f"--output={self.output}", *sbatch, str(FOLDER / script), *options]
+        command += [*OPTIONS, "--data.root", str(work / "demo"), "--runs", str(work / "runs")]
+        started = subprocess.run(command, check=True, capture_output=True, text=True)
+        self.id = started.stdout.strip()
+        print(f"submitted {self.id}: {script} {shlex.join(sbatch)}", flush=True)
+
+    @property
+    def state(self) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED, ..."""
+        return ask("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={self.id}")
+
+    @property
+    def run(self) -> Path:
+        """Its run folder, which is named after the job."""
+        return self.work / "runs" / "resume" / f"slurm-{self.id}"
+
+    def step(self) -> int:
+        """The optimiser step of its newest checkpoint."""
+        last = self.run / "checkpoints" / LAST
+        return int(torch.load(last, weights_only=True, mmap=True)["global_step"]) if last.is_file() else 0
+
+    def wait_for_step(self, step: int) -> None:
+        """Wait until it runs and has a checkpoint of this step or a later one."""
+        self._wait(lambda: self.state == "RUNNING" and self.step() >= step, f"a checkpoint of step {step}")
+
+    def wait_for_restart(self, restarts: int) -> None:
+        """Wait until SLURM has started it again, without the pause that SLURM makes before that."""
+
+        def restarted() -> bool:
+            if self.state == "PENDING":
+                ask("scontrol", "update", f"JobId={self.id}", "StartTime=now")
+            return f"restarts: {restarts}" in self.output.read_text()
+
+        self._wait(restarted, "the job to start again")
+
+    def wait_for_end(self) -> None:
+        """Wait until all its tasks have succeeded."""
+        self._wait(lambda: set(self.state.split()) == {"COMPLETED"}, "the job to succeed")
+
+    def _wait(self, done: Callable[[], bool], what: str) -> None:
+        def done_or_failed() -> bool:
+            if ENDED_BADLY & set(self.state.split()):
+                raise ClusterError(f"job {self.id} is {self.state}, waiting for {what}: see {self.output}")
+            return done()
+
+        wait_for(done_or_failed, what)
+
+
+def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
+    """A job that is requeued several times against one that is left alone."""
+    two = ["--ntasks-per-node=2"]
+    whole = Job(work, "job.sh", two, [])
+    whole.wait_for_end()
+    yield f"a job of two tasks finishes: {describe(whole.run)}", True
+    job = Job(work, "job.sh", two, [])
+    step = 0
+    for restarts, (how, command) in enumerate(REQUEUES.items(), 1):
+        job.wait_for_step(step + 1)
+        ask(*command, job.id)
+        job.wait_for_restart(restarts)
+        saved = job.step()
+        yield f"requeued by {how}, going on with step {saved}", saved > step
+        step = saved
+    job.wait_for_end()
+    yield "it went on each time", job.output.read_text().count("was requeued: going on with") == len(REQUEUES)
+    found = differences(whole.run, job.run)
+    yield f"it ends like the other bit for bit: {', '.join(found) or describe(job.run)}", not found
+
+
+def test_death(work: Path) -> Iterator[tuple[str, bool]]:
+    """A job one of whose ranks is killed."""
+    job = Job(work, "job.sh", ["--ntasks-per-node=2"], [])
+    job.wait_for_step(1)
+    # PID, job, step, local and global number of the task
+    processes = [process.split() for process in ask("scontrol", "listpids", job.id).splitlines()]
+    os.kill(next(int(process[0]) for process in processes if process[4] == "1"), signal.SIGKILL)
+    killed = time.monotonic()
+    wait_for(lambda: job.state == "FAILED", "the job to fail after one of its ranks was killed")
+    named = "task 1: Killed" in job.output.read_text()
+    seconds = time.monotonic() - killed
+    yield f"a killed rank ends the job within {seconds:.0f} s, and is named", named and seconds < DEATH_S
+
+
+def test_arrays(work: Path) -> Iterator[tuple[str, bool]]:
+    """Three points, and two seeds."""
+    points = work / "points.txt"
+    points.write_text("\n".join(POINTS) + "\n")
+    short = ["--trainer.max_epochs", "1", "--trainer.devices", "1"]
+    job = Job(work, "array.sh", ["--array=1-3"], ["--points", str(points)])
+    job.wait_for_end()
+    runs = [work / "runs" / name / f"slurm-{job.id}_{n}" for n, name in enumerate(["no alignment", *["resume"] * 2], 1)]
+    gammas = [option(run, "model", "init_args", "gamma") for run in runs]
+    yield f"an array of three points: gamma {gammas}", gammas == [0, 0.1, 0.2] and all(map(describe, runs))
+    job = Job(work, "array.sh", ["--array=4,7"], short)
+    job.wait_for_end()
+    seeds = [option(work / "runs" / "resume" / f"slurm-{job.id}_{n}", "seed_everything") for n in (4, 7)]
+    yield f"an array of seeds: {seeds}", seeds == [4, 7]
+
+
+def option(run: Path, *names: str) -> object:
+    """A setting of a run."""
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for name in names:
+        config = config[name]
+    return config
+
+
+def describe(run: Path) -> str:
+    """The scores of a finished run."""
+    summary = json.loads((run / "summary.json").read_text())
+    return ", ".join(f"{split} F1 {summary[split]['f1']:.3f}" for split in ("val", "test"))
+
+
+def main() -> int:
+    """Print a line a check and a summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--keep", action="store_true", help="keep the folder with runs and logs; failures keep it too")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then, too
+    os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    os.environ["OMP_NUM_THREADS"] = "1"
+    work = Path(tempfile.mkdtemp(prefix="mmib-slurm-"))
+    results = []
+    try:
+        install()
+        with cluster(work):
+            for test in (test_requeue, test_death, test_arrays):
+                for result in test(work):
+                    results.append(result)
+                    print(line(*result), flush=True)
+    except (ClusterError, subprocess.CalledProcessError) as failure:
+        results.append((str(failure), False))
+    print("\nsummary", *(line(*result) for result in results), sep="\n")
+    passed = all(good for _, good in results)
+    if passed and not arguments.keep:
+        shutil.rmtree(work)
+    else:
+        print(f"runs, output of the jobs and logs of the daemons: {work}")
+    return int(not passed)
+
+
+def line(what: str, good: bool) -> str:
+    """A line of the summary."""
+    return f"{'PASS' if good else 'FAIL'}  {what}"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
