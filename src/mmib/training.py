@@ -137,7 +137,8 @@ class MMIBCommand(LightningCLI):
         folder = slurm_run_folder(Path(config["runs"]), config["name"])
         if (folder / "checkpoints" / LAST).is_file() or (folder / "checkpoints" / PREVIOUS).is_file():
             config["run"], config["ckpt_path"] = str(folder), "last"
-            print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
+            if os.environ.get("SLURM_PROCID", "0") == "0":
+                print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
 
     def after_fit(self) -> None:
         """Score the checkpoint that validation selected, on validation and once on test."""
