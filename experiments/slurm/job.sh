@@ -20,6 +20,7 @@ set -euo pipefail
 job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
 job=${job:-$SLURM_JOB_ID}
 restarts=${SLURM_RESTART_COUNT:-0}
+ended=$PWD/.slurm-$job.ended
 patience_s=80 # for the ranks to finish their step and write last.ckpt, of the 120 that --signal leaves
 
 [[ -f experiments/slurm/prepare.py ]] || {
@@ -40,6 +41,7 @@ step() {
 # there and goes on.
 requeue() {
     echo "job $job: $1: it is requeued"
+    rm -f "$ended"
     scontrol requeue "$job" || {
         echo "job $job: cannot be requeued; go on with: sbatch … job.sh --run RUN --ckpt_path last" >&2
         exit 1
@@ -74,9 +76,13 @@ if [[ -n ${MMIB_LOCAL_CACHE:-} ]]; then
     cache=(--data.cache_dir "$MMIB_LOCAL_CACHE")
 fi
 
-status=0
-step mmib fit "$@" "${cache[@]}" --trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE" ||
-    status=$?
+# A rank that wrote last.ckpt upon SIGTERM and ended has status 75. Should srun see that, it would take it for a failure
+# and kill the ranks that are still at it, so such a rank only leaves a note.
+export ended
+# shellcheck disable=SC2016 # for the ranks' own shells
+rank='trap : TERM; mmib fit "$@" || { status=$?; ((status == 75)) || exit "$status"; : >"$ended"; }'
+rm -f "$ended"
+step bash -c "$rank" rank \
+    "$@" "${cache[@]}" --trainer.num_nodes "$SLURM_NNODES" --trainer.devices "$SLURM_NTASKS_PER_NODE"
 # Pre-emption with a grace time: SLURM sends SIGTERM to the ranks and not to this shell.
-((status != 143)) || requeue "the ranks were ended by SIGTERM"
-exit "$status"
+[[ ! -e $ended ]] || requeue "the ranks were ended by SIGTERM"

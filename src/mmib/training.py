@@ -6,7 +6,6 @@ import importlib
 import logging
 import os
 import shlex
-import signal
 import sys
 import warnings
 from argparse import ArgumentError
@@ -51,7 +50,7 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(f"the configuration is not valid: {error}") from error
     except SIGTERMException as error:
         # Lightning ends with status 0 here: a job script would take this for a run that is done.
-        raise SystemExit(128 + signal.SIGTERM) from error
+        raise SystemExit(os.EX_TEMPFAIL) from error
     return 0
 
 
