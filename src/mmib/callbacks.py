@@ -16,6 +16,7 @@ from torch import Tensor
 from mmib.distributed import gather_objects, global_sum, world_size
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
+from mmib.runs import RunLogger
 from mmib.schema import NO_TAG, CheckpointError
 from mmib.totals import MODALITIES, Totals, add, information_plane, scalars
 
@@ -182,6 +183,21 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def __init__(self, every_n_steps: int = 200) -> None:
         self.every_n_steps = every_n_steps
         self._saved_step = 0
+        self._logged_rows = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook."""
+        return {"logged_rows": self._logged_rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self._logged_rows = state_dict["logged_rows"]
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; a checkpoint has been restored by now where there was one."""
+        self._saved_step = trainer.global_step
+        for logger in _run_loggers(trainer):
+            logger.experiment.keep(self._logged_rows)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -202,6 +218,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         self._saved_step = trainer.global_step
+        for logger in _run_loggers(trainer):
+            self._logged_rows = logger.experiment.rows()
         last = Path(trainer.default_root_dir) / "checkpoints" / LAST
         complete = last.with_name(f".{LAST}.complete")
         try:
@@ -212,6 +230,11 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 complete.replace(last)
         except OSError as error:
             raise CheckpointError(f"{last} cannot be written: {error}; what was saved before is still there") from error
+
+
+def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
+    """The logger of `metrics.csv`, on the rank that writes it."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]
 
 
 class SelectedCheckpoint(ModelCheckpoint):

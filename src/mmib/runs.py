@@ -103,33 +103,29 @@ def _make(folder: Path, exist_ok: bool = False) -> None:
 
 
 class ContinuedWriter(ExperimentWriter):
-    """Goes on with the `metrics.csv` of a run that is resumed, where Lightning's own writer deletes it.
+    """Goes on with the `metrics.csv` of a run that is resumed, where Lightning's own writer deletes it."""
 
-    What was logged after the checkpoint is logged once more by the resumed run, so those rows are left out.
-    """
+    def rows(self) -> int:
+        """Number of rows on disk, after everything logged so far has been written."""
+        self.save()
+        return len(self._read()[1])
 
-    def __init__(self, log_dir: str) -> None:
-        super().__init__(log_dir)
-        self._resumed = Path(self.metrics_file_path).is_file()
-
-    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        """Lightning's hook."""
-        if self._resumed and step is not None:
-            self._keep_rows_before(step)
-            self._resumed = False
-        super().log_metrics(metrics_dict, step)
-
-    def _keep_rows_before(self, step: int) -> None:
-        path = Path(self.metrics_file_path)
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if int(row["step"]) < step]
-        self.metrics_keys = list(reader.fieldnames or [])
+    def keep(self, rows: int) -> None:
+        """Leave out what was logged after the checkpoint: the resumed run logs it once more."""
+        self.metrics_keys, written = self._read()
         kept = io.StringIO()
         writer = csv.DictWriter(kept, self.metrics_keys, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-        write_text(path, kept.getvalue())
+        writer.writerows(written[:rows])
+        write_text(Path(self.metrics_file_path), kept.getvalue())
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return [], []
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return list(reader.fieldnames or []), list(reader)
 
     def _check_log_dir_exists(self) -> None:
         """The folder is the run's own, and what is in it stays."""

@@ -1,4 +1,4 @@
-"""Training on N ranks is the same training as in one process: real processes, gloo, both tasks and both regularisers."""
+"""Training on N ranks is the same training as in one process: real processes over gloo, both tasks and alignments."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from mmib import runs
-from mmib.runs import make_loggers, new_run_folder
+from mmib.runs import RunLogger, make_loggers, new_run_folder
 from mmib.schema import ConfigError
 
 STAMP = "2026-01-02_03-04-05"
@@ -144,7 +144,7 @@ def test_wandb_that_cannot_start_at_all_never_fails_a_run(
     tmp_path: Path, fake: Callable[..., FakeWandb], caplog: pytest.LogCaptureFixture
 ) -> None:
     fake(False, True)
-    assert [type(logger) for logger in make_loggers(tmp_path, "x", "online")] == [CSVLogger]
+    assert [type(logger) for logger in make_loggers(tmp_path, "x", "online")] == [RunLogger]
     assert "W&B could not be started offline" in caplog.text
 
 
