@@ -20,14 +20,14 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from datamodules.demo.layouts import Boxes, twitter_folders, write_json, write_mnre, write_twitter
+from datamodules.demo.layouts import Boxes, link, twitter_folders, write_json, write_mnre, write_twitter
 from datamodules.demo.pictures import draw_picture
 from datamodules.demo.posts import Post, draw_posts
 from datamodules.demo.settings import SPLITS, DemoSettings
 from datamodules.demo.truth import summarise, write_truth
 from mmib.schema import RELATION_IDS, DataError, Task
 
-VERSION = 2
+VERSION = 3
 MANIFEST = "demo.json"
 
 _DEFAULTS = DemoSettings()
@@ -121,17 +121,22 @@ def _build(root: Path, settings: DemoSettings) -> None:
 
 def _draw_all(root: Path, posts: dict[str, list[Post]], seed: int) -> Boxes:
     """Draws all images, in several processes where there are many, and gives the boxes of their crops."""
-    wanted = [post for split in SPLITS for post in posts[split] if not post.missing]
+    showing: dict[str, list[Post]] = {}
+    for split in SPLITS:
+        for post in posts[split]:
+            if not post.missing:
+                showing.setdefault(post.drawing, []).append(post)
+    wanted = list(showing.values())
     jobs = [(root, wanted[start : start + _CHUNK], seed) for start in range(0, len(wanted), _CHUNK)]
     boxes: Boxes = {}
     with tqdm(total=len(wanted), desc="demo corpus", unit="image") as progress:
         for done in _run(jobs):
             boxes.update(done)
-            progress.update(len(done))
+            progress.update(min(_CHUNK, len(wanted) - progress.n))
     return boxes
 
 
-def _run(jobs: list[tuple[Path, list[Post], int]]) -> Iterator[Boxes]:
+def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
     workers = min(os.cpu_count() or 1, len(jobs) // 4)
     if workers < 2:
         yield from itertools.starmap(_draw_chunk, jobs)
@@ -144,13 +149,17 @@ def _run(jobs: list[tuple[Path, list[Post], int]]) -> Iterator[Boxes]:
             pool.shutdown(cancel_futures=True)
 
 
-def _draw_chunk(root: Path, posts: list[Post], seed: int) -> Boxes:
+def _draw_chunk(root: Path, drawings: list[list[Post]], seed: int) -> Boxes:
+    """Draws one image for each list of posts that show it."""
     boxes: Boxes = {}
-    for post in posts:
-        folders = twitter_folders(root, post.split)
-        drawing = draw_picture(post, seed)
-        drawing.image.save(folders.images / post.image, quality=_QUALITY)
+    for posts in drawings:
+        first = posts[0]
+        folders = twitter_folders(root, first.split)
+        drawing = draw_picture(first, seed)
+        drawing.image.save(folders.images / first.image, quality=_QUALITY)
         for name, crop in drawing.crops.items():
             crop.save(folders.crops / name, quality=_QUALITY)
-        boxes[post.image] = drawing.boxes
+        for post in posts[1:]:
+            link(folders.images / first.image, folders.images / post.image)
+        boxes.update({post.image: drawing.boxes for post in posts})
     return boxes

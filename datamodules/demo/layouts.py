@@ -126,14 +126,15 @@ def _write_boxes(folders: ImageFolders, shown: Boxes) -> None:
 
 def _link_images(source: ImageFolders, target: ImageFolders, shown: Boxes) -> None:
     target.make()
-    for image, crops in shown.items():
-        _link(source.images / image, target.images / image)
-        for crop in crops:
-            _link(source.crops / crop, target.crops / crop)
+    for image in shown:
+        link(source.images / image, target.images / image)
+    for crop in {crop for crops in shown.values() for crop in crops}:
+        link(source.crops / crop, target.crops / crop)
 
 
-def _link(source: Path, target: Path) -> None:
+def link(source: Path, target: Path) -> None:
+    """The same file under another name; a copy where the file system has no hard links."""
     try:
         os.link(source, target)
-    except OSError:  # not every file system has hard links
+    except OSError:
         shutil.copyfile(source, target)

@@ -130,9 +130,9 @@ def _inside(start: float, length: float) -> float:
 
 
 def draw_picture(post: Post, seed: int) -> Drawing:
-    """Draws a post's image and its crops; the same post gives the same pixels."""
-    layout = lay_out(post, random.Random(f"{seed}/{post.identity}/layout"))
-    rng = random.Random(f"{seed}/{post.identity}/paint")
+    """Draws a post's image and its crops; posts that share a drawing get the same pixels and names of crops."""
+    layout = lay_out(post, random.Random(f"{seed}/{post.drawing}/layout"))
+    rng = random.Random(f"{seed}/{post.drawing}/paint")
     canvas = Image.new("RGB", (layout.width * _FINE, _HEIGHT * _FINE))
     scale = _HEIGHT * _FINE / 2
     pen = Pen(ImageDraw.Draw(canvas), layout.width * _FINE / 2, scale, scale)
@@ -142,7 +142,7 @@ def draw_picture(post: Post, seed: int) -> Drawing:
     else:
         _paint_people(pen, rng, post.picture.people, layout, wide)
     image = canvas.reduce(_FINE)
-    boxes = {opaque_name(seed, post.identity, place) + ".jpg": layout.regions[place] for place in layout.order}
+    boxes = {opaque_name(seed, post.drawing, place) + ".jpg": layout.regions[place] for place in layout.order}
     return Drawing(image, {name: image.crop(_pixels(box, image.size)) for name, box in boxes.items()}, boxes)
 
 

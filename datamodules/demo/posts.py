@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from datamodules.demo.names import draw_names
 from datamodules.demo.settings import DemoSettings
-from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
+from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, family_posterior, theme_prior
 from datamodules.demo.wordings import (
     AMBIGUOUS,
     CHATTER,
@@ -107,6 +107,7 @@ class Post:
         entities: (start, end, type) of each name; 2 i is the head of clause i, 2 i + 1 its tail.
         pairs: the questions that relation extraction asks; empty for chatter.
         picture: what its image shows.
+        drawing: identity of the first post that shows this image; often its own.
         noisy: the image was drawn for no clause, though there are some.
         missing: the image is not on disk, though it has a name.
     """
@@ -119,6 +120,7 @@ class Post:
     entities: tuple[tuple[int, int, str], ...]
     pairs: tuple[Pair, ...]
     picture: Picture
+    drawing: str
     noisy: bool
     missing: bool
 
@@ -135,23 +137,32 @@ def opaque_name(*parts: object) -> str:
 
 def draw_posts(settings: DemoSettings, split: str) -> list[Post]:
     """All posts of a split, levels in random order, chatter in random places among the others."""
-    hard = settings.hard_posts(split)
-    levels = [HARD] * hard + [EASY] * (settings.posts(split) - hard)
+    hard = settings.hard_images(split)
+    levels = [HARD] * hard + [EASY] * (settings.images(split) - hard)
     random.Random(f"{settings.seed}/{split}/levels").shuffle(levels)
-    posts = [draw_post(settings, split, number, level) for number, level in enumerate(levels)]
+    posts: list[Post] = []
+    for number in range(settings.posts(split)):
+        image, place = divmod(number, settings.sharing(split))
+        posts.append(draw_post(settings, split, number, levels[image], posts[-place] if place else None))
     rng = random.Random(f"{settings.seed}/{split}/chatter")
+    chatter: list[Post] = []
     for number in range(round(len(posts) * CHATTER_SHARE / (1.0 - CHATTER_SHARE))):
-        chatter = draw_chatter(settings, split, number, rng.choice(levels))
-        posts.insert(rng.randint(0, len(posts)), chatter)
+        place = number % settings.sharing(split)
+        level = chatter[-place].level if place else rng.choice(levels)
+        chatter.append(draw_chatter(settings, split, number, level, chatter[-place] if place else None))
+        posts.insert(rng.randint(0, len(posts)), chatter[-1])
     return posts
 
 
-def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Post:
-    """One post that names entities."""
+def draw_post(settings: DemoSettings, split: str, number: int, level: str, first: Post | None = None) -> Post:
+    """One post that names entities, with an image of its own or that of an earlier post."""
     rng = random.Random(f"{settings.seed}/{split}/{number}/{level}")
     families = _draw_families(rng, level)
     colours = rng.sample(sorted(COLOURS), len(families)) if level == HARD else [None] * len(families)
     themes = _draw_themes(rng, families)
+    fitting = first is None or rng.random() >= settings.noise
+    if first is not None and fitting:
+        families, colours, themes = _ask_about(rng, first.picture, len(families))
     names = draw_names(rng, split, 4)
     clauses = [
         _ambiguous(rng, family, theme, colour, names[2 * index : 2 * index + 2])
@@ -161,22 +172,28 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str) -> Po
         clauses.append(_decided(rng, names[2:]))
         rng.shuffle(clauses)
     tokens, offsets = _join(rng, split, [clause.words for clause in clauses])
-    noisy = rng.random() < settings.noise
+    identity = f"demo_{opaque_name(settings.seed, split, number)}"
+    if first is None:
+        fitting = rng.random() >= settings.noise
+    pairs = _pairs(rng, clauses)
+    if first is None:
+        picture = _draw_picture(rng, level, dict(zip(colours, themes, strict=True)) if fitting else {})
     return Post(
-        identity=f"demo_{opaque_name(settings.seed, split, number)}",
+        identity=identity,
         split=split,
         level=level,
         tokens=tokens,
         clauses=tuple(clauses),
         entities=_entities(clauses, offsets),
-        pairs=_pairs(rng, clauses),
-        picture=_draw_picture(rng, level, {} if noisy else dict(zip(colours, themes, strict=True))),
-        noisy=noisy,
+        pairs=pairs,
+        picture=picture if first is None else first.picture,
+        drawing=identity if first is None else first.drawing,
+        noisy=not fitting,
         missing=rng.random() < settings.missing,
     )
 
 
-def draw_chatter(settings: DemoSettings, split: str, number: int, level: str) -> Post:
+def draw_chatter(settings: DemoSettings, split: str, number: int, level: str, first: Post | None = None) -> Post:
     """One post that names nothing: its image is like any other of its level, and there is nothing it could fit."""
     rng = random.Random(f"{settings.seed}/{split}/chatter/{number}/{level}")
     words = iter(rng.sample(ORDINARY_WORDS, 4))
@@ -185,15 +202,17 @@ def draw_chatter(settings: DemoSettings, split: str, number: int, level: str) ->
         for wording in rng.sample(CHATTER, 2)
     ]
     tokens, _ = _join(rng, split, sentences)
+    identity = f"demo_{opaque_name(settings.seed, split, 'chatter', number)}"
     return Post(
-        identity=f"demo_{opaque_name(settings.seed, split, 'chatter', number)}",
+        identity=identity,
         split=split,
         level=level,
         tokens=tokens + (SPLIT_EMOJI if rng.random() < SPLIT_EMOJI_SHARE else ()),
         clauses=(),
         entities=(),
         pairs=(),
-        picture=_draw_picture(rng, level, {}),
+        picture=_draw_picture(rng, level, {}) if first is None else first.picture,
+        drawing=identity if first is None else first.drawing,
         noisy=False,
         missing=rng.random() < settings.missing,
     )
@@ -217,6 +236,15 @@ def _draw_themes(rng: random.Random, families: list[str]) -> list[str]:
             themes.append(rng.choices(list(prior), list(prior.values()))[0])
         if len(set(themes)) == len(themes):
             return themes
+
+
+def _ask_about(rng: random.Random, picture: Picture, count: int) -> tuple[list[str], Sequence[str | None], list[str]]:
+    """Families, colours and themes of clauses that fit an image: distinct things it shows, each in a likely wording."""
+    shown: list[tuple[str | None, str]] = [*picture.people] if picture.scene is None else [(None, picture.scene)]
+    colours, themes = zip(*rng.sample(shown, count), strict=True)
+    posteriors = [family_posterior(theme) for theme in themes]
+    families = [rng.choices(list(posterior), list(posterior.values()))[0] for posterior in posteriors]
+    return families, colours, list(themes)
 
 
 def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str]) -> Picture:

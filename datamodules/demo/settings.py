@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from mmib.schema import ConfigError
@@ -12,8 +13,8 @@ SPLITS: tuple[str, ...] = ("train", "val", "test")
 # levels by `hard_share`; a test split holds both levels in equal parts, so that the score of each means something
 # (1,000 rows of each in `default`).
 SIZES: dict[str, tuple[int, int, int]] = {
-    "default": (3000, 400, 1040),
-    "study": (900, 200, 500),
+    "default": (9000, 400, 1040),
+    "study": (2700, 200, 500),
     "tiny": (60, 20, 20),
 }
 
@@ -28,6 +29,8 @@ class DemoSettings:
         noise: share of the posts whose image has nothing to do with their text.
         missing: share of the posts whose image file does not exist.
         hard_share: share of hard posts in the training and the validation split.
+        posts_per_image: how many training posts show the same image and ask different things of it, so that an image
+            is no key to the labels of a post. Validation and test posts have an image each.
     """
 
     seed: int = 0
@@ -35,6 +38,7 @@ class DemoSettings:
     noise: float = 0.05
     missing: float = 0.05
     hard_share: float = 0.25
+    posts_per_image: int = 3
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -43,12 +47,22 @@ class DemoSettings:
             value = getattr(self, name)
             if not 0.0 <= value <= 1.0:
                 raise ConfigError(f"demo corpus: {name} is a share from 0 to 1, not {value!r}")
+        if self.posts_per_image < 1:
+            raise ConfigError(f"demo corpus: posts_per_image is at least 1, not {self.posts_per_image!r}")
 
     def posts(self, split: str) -> int:
         """Number of posts of a split that name entities."""
         return SIZES[self.size][SPLITS.index(split)]
 
-    def hard_posts(self, split: str) -> int:
+    def images(self, split: str) -> int:
+        """Number of images that these posts show."""
+        return math.ceil(self.posts(split) / self.sharing(split))
+
+    def hard_images(self, split: str) -> int:
         """Number of hard ones among them."""
         share = 0.5 if split == "test" else self.hard_share
-        return round(share * self.posts(split))
+        return round(share * self.images(split))
+
+    def sharing(self, split: str) -> int:
+        """How many posts of a split show the same image."""
+        return self.posts_per_image if split == "train" else 1

@@ -44,9 +44,9 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
         "office": Meaning("/per/per/peer", "PER", "PER"),
         "graduation": Meaning("/per/per/alumi", "PER", "PER"),
         "home": Meaning("/per/per/parent", "PER", "PER"),
-        "stadium": _open("PER", "PER"),
-        "skyline": _open("PER", "PER"),
-        "stage": _open("PER", "PER"),
+        "stadium": _open("ORG", "ORG"),
+        "skyline": _open("LOC", "LOC"),
+        "stage": _open("MISC", "MISC"),
         "podium": _open("PER", "PER"),
     },
     "person_thing": {
@@ -79,3 +79,10 @@ _PRIOR = (0.24, 0.19, 0.15, 0.12, 0.075, 0.075, 0.075, 0.075)
 def theme_prior(family: str) -> dict[str, float]:
     """p(theme | family)."""
     return dict(zip(MEANINGS[family], _PRIOR, strict=True))
+
+
+def family_posterior(theme: str) -> dict[str, float]:
+    """p(family | theme), all families being equally likely before."""
+    weights = {family: theme_prior(family)[theme] for family in FAMILIES}
+    total = sum(weights.values())
+    return {family: weight / total for family, weight in weights.items()}

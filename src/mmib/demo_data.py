@@ -26,6 +26,12 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--hard-share", type=float, default=defaults.hard_share, help="share of hard training rows (%(default)s)"
     )
+    parser.add_argument(
+        "--posts-per-image",
+        type=int,
+        default=defaults.posts_per_image,
+        help="training posts that show the same image (%(default)s)",
+    )
     chosen = vars(parser.parse_args(arguments))
     root: Path = chosen.pop("root")
     built = write_demo_corpus(root, DemoSettings(**chosen))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,18 @@ def test_a_file_system_without_hard_links_gets_copies(
 def test_an_image_that_rows_share_is_there_once(corpus: Any) -> None:
     rows = corpus.rows("train")
     assert len({row["img_id"] for row in rows}) == corpus.settings.posts("train") < len(rows)
+
+
+def test_posts_of_one_drawing_share_one_file_and_its_crops(corpus: Any) -> None:
+    folder = corpus.root / "twitter2017_images"
+    crops = corpus.crops_by_image("train")
+    drawings = Counter(path.stat().st_ino for path in folder.iterdir() if path.name in crops)
+    assert len(crops) == drawings.total()
+    assert len(drawings) == len({tuple(names) for names in crops.values()})
+    for image, names in crops.items():
+        same = [other for other in crops if (folder / other).samefile(folder / image)]
+        assert all(crops[other] == names for other in same)
+    assert max(drawings.values()) == corpus.settings.posts_per_image
 
 
 def test_no_image_stands_in_two_splits(corpus: Any) -> None:

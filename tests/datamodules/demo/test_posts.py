@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
 
 import pytest
 
 from datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post, draw_chatter, draw_post, draw_posts
 from datamodules.demo.settings import SPLITS, DemoSettings
-from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES
+from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
 from datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
 from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATION_IDS, ConfigError
 
@@ -51,8 +51,44 @@ def test_same_seed_same_posts_and_another_seed_other_posts() -> None:
     assert draw_posts(tiny, "val") != draw_posts(DemoSettings(size="tiny", seed=1), "val")
 
 
-def test_a_post_does_not_depend_on_the_others(train: list[Post]) -> None:
-    assert train == [draw_post(SETTINGS, "train", number, post.level) for number, post in enumerate(train)]
+def test_a_post_depends_on_no_other_but_the_first_that_shows_its_image(train: list[Post]) -> None:
+    first = {post.identity: post for post in train}
+    for number, post in enumerate(train):
+        shown = None if post.drawing == post.identity else first[post.drawing]
+        assert post == draw_post(SETTINGS, "train", number, post.level, shown)
+
+
+def test_training_posts_share_images_and_others_have_their_own(train: list[Post], chatter: list[Post]) -> None:
+    showing: dict[str, list[Post]] = defaultdict(list)
+    for post in train:
+        showing[post.drawing].append(post)
+    assert {len(posts) for posts in showing.values()} == {SETTINGS.posts_per_image}
+    assert all(len({(post.level, post.picture) for post in posts}) == 1 for posts in showing.values())
+    assert len(showing) == SETTINGS.images("train")
+    for split in ("val", "test"):
+        assert all(post.drawing == post.identity for post in draw_posts(SETTINGS, split))
+
+
+def test_posts_of_one_image_ask_different_things(train: list[Post]) -> None:
+    asked = defaultdict(set)
+    for post in train:
+        if post.level == HARD and not post.noisy:
+            asked[post.drawing] |= {(clause.family, clause.colour) for clause in post.clauses if clause.ambiguous}
+    assert sum(map(len, asked.values())) / len(asked) > 3
+
+
+def test_themes_of_a_family_follow_their_prior_with_and_without_an_image_of_their_own(train: list[Post]) -> None:
+    for own in (True, False):
+        for family in FAMILIES:
+            themes = Counter(
+                clause.theme
+                for post in train
+                if (post.drawing == post.identity) == own and post.level == EASY
+                for clause in post.clauses
+                if clause.family == family
+            )
+            for theme, probability in theme_prior(family).items():
+                assert themes[theme] / themes.total() == pytest.approx(probability, abs=0.05)
 
 
 @pytest.mark.parametrize("split", SPLITS)
@@ -62,7 +98,7 @@ def test_chatter_comes_at_its_rate_and_at_both_levels_among_the_others(split: st
     assert len(places) / len(posts) == pytest.approx(CHATTER_SHARE, abs=0.002)
     assert sum(places) / len(places) == pytest.approx(len(posts) / 2, rel=0.2)
     hard = [posts[place].level == HARD for place in places]
-    assert sum(hard) / len(hard) == pytest.approx(SETTINGS.hard_posts(split) / SETTINGS.posts(split), abs=0.13)
+    assert sum(hard) / len(hard) == pytest.approx(SETTINGS.hard_images(split) / SETTINGS.images(split), abs=0.13)
 
 
 def test_chatter_names_nothing_and_asks_nothing(chatter: list[Post]) -> None:
@@ -214,7 +250,9 @@ def test_wordings_are_enough_and_whole() -> None:
         assert wording.split().count("{h}") == wording.split().count("{t}") == 1
 
 
-@pytest.mark.parametrize("wrong", [{"size": "huge"}, {"noise": -0.1}, {"missing": 1.5}, {"hard_share": 2.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"size": "huge"}, {"noise": -0.1}, {"missing": 1.5}, {"hard_share": 2.0}, {"posts_per_image": 0}]
+)
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
         DemoSettings(**wrong)  # type: ignore[arg-type]
