@@ -188,15 +188,15 @@ def wait_for(done: Callable[[], object], what: str, seconds: float = JOB_S) -> N
 class Job:
     """A submitted job of one of the batch scripts, with its runs in `work/runs`."""
 
-    def __init__(self, work: Path, script: str, sbatch: list[str], options: list[str]) -> None:
+    def __init__(self, work: Path, sbatch: list[str], script: list[str], *options: str) -> None:
         self.work = work
         self.output = work / f"{len(list(work.glob('*.job')))}.job"
         self.output.touch()
-        command = ["sbatch", "--parsable", f"--output={self.output}", *sbatch, str(FOLDER / script), *options]
-        command += [*OPTIONS, "--data.root", str(work / "demo"), "--runs", str(work / "runs")]
+        command = ["sbatch", "--parsable", f"--output={self.output}", *sbatch, str(FOLDER / script[0]), *script[1:]]
+        command += [*OPTIONS, "--data.root", str(work / "demo"), "--runs", str(work / "runs"), *options]
         started = subprocess.run(command, check=True, capture_output=True, text=True)
         self.id = started.stdout.strip()
-        print(f"submitted {self.id}: {script} {shlex.join(sbatch)}", flush=True)
+        print(f"submitted {self.id}: {shlex.join([*sbatch, *script])}", flush=True)
 
     @property
     def state(self) -> str:
@@ -243,10 +243,10 @@ class Job:
 def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
     """A job that is requeued several times against one that is left alone."""
     two = ["--ntasks-per-node=2"]
-    whole = Job(work, "job.sh", two, [])
+    whole = Job(work, two, ["job.sh"])
     whole.wait_for_end()
     yield f"a job of two tasks finishes: {describe(whole.run)}", True
-    job = Job(work, "job.sh", two, [])
+    job = Job(work, two, ["job.sh"])
     step = 0
     for restarts, (how, command) in enumerate(REQUEUES.items(), 1):
         job.wait_for_step(step + 1)
@@ -263,7 +263,7 @@ def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
 
 def test_death(work: Path) -> Iterator[tuple[str, bool]]:
     """A job one of whose ranks is killed."""
-    job = Job(work, "job.sh", ["--ntasks-per-node=2"], [])
+    job = Job(work, ["--ntasks-per-node=2"], ["job.sh"])
     job.wait_for_step(1)
     # PID, job, step, local and global number of the task
     processes = [process.split() for process in ask("scontrol", "listpids", job.id).splitlines()]
@@ -279,13 +279,13 @@ def test_arrays(work: Path) -> Iterator[tuple[str, bool]]:
     """Three points, and two seeds."""
     points = work / "points.txt"
     points.write_text("\n".join(POINTS) + "\n")
-    short = ["--trainer.max_epochs", "1", "--trainer.devices", "1"]
-    job = Job(work, "array.sh", ["--array=1-3"], ["--points", str(points)])
+    short = ("--trainer.max_epochs", "1")
+    job = Job(work, ["--array=1-3"], ["array.sh", "--points", str(points)], *short)
     job.wait_for_end()
     runs = [work / "runs" / name / f"slurm-{job.id}_{n}" for n, name in enumerate(["no alignment", *["resume"] * 2], 1)]
     gammas = [option(run, "model", "init_args", "gamma") for run in runs]
     yield f"an array of three points: gamma {gammas}", gammas == [0, 0.1, 0.2] and all(map(describe, runs))
-    job = Job(work, "array.sh", ["--array=4,7"], short)
+    job = Job(work, ["--array=4,7"], ["array.sh"], *short)
     job.wait_for_end()
     seeds = [option(work / "runs" / "resume" / f"slurm-{job.id}_{n}", "seed_everything") for n in (4, 7)]
     yield f"an array of seeds: {seeds}", seeds == [4, 7]
