@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -10,10 +13,11 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from mmib.distributed import gather_objects, global_sum, world_size
+from mmib.distributed import gather_objects, global_sum, on_any_rank, world_size
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
 from mmib.runs import RunLogger
@@ -184,25 +188,44 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self.every_n_steps = every_n_steps
         self._saved_step = 0
         self._logged_rows = 0
+        self._ranks = 0
+        self._asked_to_end = False
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
-        return {"logged_rows": self._logged_rows}
+        return {"logged_rows": self._logged_rows, "ranks": self._ranks}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
-        self._logged_rows = state_dict["logged_rows"]
+        self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook; a checkpoint has been restored by now where there was one."""
         self._saved_step = trainer.global_step
         for logger in _run_loggers(trainer):
             logger.experiment.keep(self._logged_rows)
+        if self._ranks not in (0, trainer.world_size):
+            rank_zero_warn(
+                f"this run had {self._ranks} ranks until step {trainer.global_step} and goes on with "
+                f"{trainer.world_size}: batches, losses and gradients are the same on any number of ranks, but noise "
+                "and dropout are drawn for each, so it will not end bit for bit like a run that was never resumed"
+            )
+        self._ranks = trainer.world_size
+        # Lightning's own handler speaks to the other ranks from wherever the signal finds each of them, so that they
+        # wait for each other forever. Lightning puts the handlers back when fitting ends.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
+        self._asked_to_end = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
+        # The ranks agree on the step after which they end; Lightning raises `SIGTERMException` there.
+        if on_any_rank(self._asked_to_end, pl_module.device):
+            vars(trainer)["_signal_connector"].received_sigterm = True
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
             self._save(trainer)

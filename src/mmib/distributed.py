@@ -38,6 +38,11 @@ def global_sums(values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
+def on_any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether a flag is set on any rank. Every rank must call this."""
+    return flag if world_size() == 1 else bool(global_sum(torch.tensor(float(flag), device=device)) > 0)
+
+
 def global_rows(tensor: Tensor) -> Tensor:
     """The rows of all ranks, (N * B, ...), in order of rank, from (B, ...) of one shape on each.
 

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -64,8 +64,8 @@ class ExtractionScores(Metric, ABC):
     right_labels: Tensor
     labels: Tensor
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
         shape = len(self.readings), len(self.classes)
         for name in Counts._fields:
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")

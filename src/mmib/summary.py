@@ -47,7 +47,7 @@ def versions() -> dict[str, str]:
 def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
     predicted, gold = (_labels([record[key] for record in predictions]) for key in ("predicted", "gold"))
-    metric = METRICS[task]()
+    metric = METRICS[task](sync_on_compute=False)  # the predictions of all ranks are together already
     metric.update(predicted, gold)
     error = f1_standard_error(*metric.row_counts(predicted, gold))
     return {**metric.compute(), "f1_se": error, "classes": metric.per_class()}

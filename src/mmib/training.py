@@ -269,6 +269,6 @@ def _quiet_libraries() -> None:
         ".*anonymous setting has no effect.*",
         ".*not supported by the model summary.*",
         ".*WeightAveraging callback, but loading a checkpoint outside.*",  # averaged weights are what it holds
-        "Experiment logs directory .* exists and is not empty.*",  # each run has a folder of its own
+        ".*recommended to use .self.log.*sync_dist=True.*",  # what is logged is the same on every rank already
     ):
         warnings.filterwarnings("ignore", message=harmless)
