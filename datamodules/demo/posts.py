@@ -158,7 +158,9 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str, first
     """One post that names entities, with an image of its own or that of an earlier post."""
     rng = random.Random(f"{settings.seed}/{split}/{number}/{level}")
     families = _draw_families(rng, level)
-    colours = rng.sample(sorted(COLOURS), len(families)) if level == HARD else [None] * len(families)
+    colours: Sequence[str | None] = [None] * len(families)
+    if level == HARD:
+        colours = rng.sample(sorted(COLOURS), len(families))
     themes = _draw_themes(rng, families)
     fitting = first is None or rng.random() >= settings.noise
     if first is not None and fitting:
