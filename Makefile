@@ -57,6 +57,15 @@ demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by
 test: $(STAMP) lint ## Run the linters and all tests
 	$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: test-resume
+test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it each time, compare bit for bit
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_and_resume --kills 10 -- \
+		--config experiments/robustness/resume.yaml --data.root data/demo-tiny --wandb off $(ARGS)
+
+.PHONY: bench-monitor
+bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a training step
+	$(BIN)/python -m experiments.benchmarks.monitor -- --config mre-demo $(ARGS)
+
 .PHONY: test-slurm
 test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)
 	$(BIN)/python -m experiments.slurm.test_slurm $(ARGS)

@@ -1,6 +1,6 @@
 """Kill a training run at random moments, resume it each time, and compare it with one that was never killed.
 
-    python experiments/robustness/kill_and_resume.py --kills 10 -- --config mre-demo --data.root /tmp/demo ...
+    python -m experiments.robustness.kill_and_resume --kills 10 -- --config mre-demo --data.root /tmp/demo ...
 
 What stands behind `--` are the options of `mmib fit`. Exit status 1 if weights, metrics or logs differ in a single bit.
 """
