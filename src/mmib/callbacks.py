@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
-from mmib.distributed import gather_objects, global_sum, on_any_rank, world_size
+from mmib.distributed import gather_objects, global_sum, on_any_rank, widened, world_size
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
 from mmib.runs import RunLogger
@@ -46,12 +46,16 @@ class IBMonitor(pl.Callback):
         self._train: Totals = {}
         self._validation: Totals = {}
         self._plane: list[dict[str, float]] = []
+        self._window: Totals = {}  # of the optimiser step that is being accumulated
         self._logged_step = 0
+        self._gradients_step = -1
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Lightning's hook."""
         module = cast(ExtractionModule, pl_module)
-        if self.gradients_every and trainer.global_step % self.gradients_every == 0:
+        step = trainer.global_step
+        if self.gradients_every and step % self.gradients_every == 0 and step != self._gradients_step:
+            self._gradients_step = step
             _log_now(trainer, {f"grad/{name}": norm for name, norm in gradient_norms(module).items()})
 
     def on_train_batch_end(
@@ -60,9 +64,10 @@ class IBMonitor(pl.Callback):
         """Lightning's hook."""
         totals, step = outputs["totals"], trainer.global_step
         self._train = add(self._train, totals)
+        self._window = add(self._window, totals)
         if step == self._logged_step:  # gradients are still being accumulated
             return
-        self._logged_step = step
+        totals, self._window, self._logged_step = self._window, {}, step
         if step % cast(Any, trainer).log_every_n_steps == 0:
             _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()})
         if self.histograms_every and step % self.histograms_every == 0:
@@ -127,7 +132,7 @@ def gradient_norms(module: ExtractionModule) -> dict[str, Tensor]:
     norms = {}
     for name, term in module.loss_terms.items():
         gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-        flat = torch.cat([g.flatten().double() for g in gradients if g is not None])
+        flat = torch.cat([widened(g).flatten() for g in gradients if g is not None])
         norms[name] = (global_sum(flat) / world_size()).norm()
     return norms
 

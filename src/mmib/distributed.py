@@ -32,10 +32,15 @@ def global_sum(tensor: Tensor) -> Tensor:
 
 
 def global_sums(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums over ranks of several tensors, in float64 and in one collective. Every rank must call this."""
-    flat = torch.cat([value.double().flatten() for value in values.values()])
+    """The sums over ranks of several tensors, `widened` and in one collective. Every rank must call this."""
+    flat = torch.cat([widened(value).flatten() for value in values.values()])
     parts = global_sum(flat).split([value.numel() for value in values.values()])
     return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
+
+
+def widened(tensor: Tensor) -> Tensor:
+    """In float64, for sums over many values; in float32 on Apple's GPUs, which know no wider numbers."""
+    return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
 def on_any_rank(flag: bool, device: torch.device) -> bool:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmib.distributed import widened
 from mmib.nn.alignment import AlignmentOutput, Latents
 from mmib.nn.gaussian import Posterior
 from mmib.nn.precision import autocast_off
@@ -30,19 +31,19 @@ def posterior_sums(modality: str, posterior: Posterior, counted: Tensor) -> Tota
     """
     with autocast_off(posterior.mean):
         own = posterior._replace(mask=posterior.mask & counted[:, None])
-        kl = own.kl()
+        # Widened: the spread of the KL is the difference of two sums that are nearly equal.
+        kl = widened(own.kl())
         with torch.no_grad():
             mean = own.mean.masked_fill(~own.mask[:, :, None], 0.0)
             deviation = torch.exp(0.5 * own.log_var).mean(dim=2).masked_fill(~own.mask, 0.0)
             sums = {
                 "positions": own.mask.sum(),
-                "kl_square": kl.sum(dim=2, dtype=torch.float64).square().sum(),
+                "kl_square": kl.sum(dim=2).square().sum(),
                 "std": deviation.sum(),
                 "mean": mean.sum(dim=(0, 1)),
                 "mean_square": mean.square().sum(dim=(0, 1)),
             }
-        # In float64: the spread of the KL is the difference of two sums that are nearly equal.
-        sums["kl"] = kl.sum(dim=(0, 1), dtype=torch.float64)
+        sums["kl"] = kl.sum(dim=(0, 1))
     return {f"{modality}/{name}": value for name, value in sums.items()}
 
 
