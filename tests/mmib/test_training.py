@@ -387,7 +387,7 @@ def test_without_a_test_split_test_is_null_and_the_table_says_so(
     assert "test: no test split was scored" in run.output
     assert (
         run.summary["images"]["train"]
-        == {"mre": "0 of 60 images, 0 of 125 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
+        == {"mre": "0 of 60 images, 0 of 128 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
     )
     assert not (run.folder / "predictions" / "test.jsonl").exists()
 
