@@ -76,6 +76,7 @@ def tiny_experiment(task: Task, root: Path, encoder_files: Any) -> dict[str, Any
         "wandb": "off",
         "trainer": {
             "max_epochs": EPOCHS,
+            "val_check_interval": 1.0,
             "accelerator": "cpu",
             "enable_progress_bar": False,
             "enable_model_summary": False,
