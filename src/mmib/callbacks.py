@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
@@ -21,10 +23,11 @@ from mmib.distributed import gather_objects, global_sum, on_any_rank, widened, w
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
 from mmib.runs import RunLogger
-from mmib.schema import NO_TAG, CheckpointError
+from mmib.schema import NO_TAG, CheckpointError, JobError
 from mmib.totals import MODALITIES, Totals, add, information_plane, scalars
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+LOST_RANK_S = 5.0
 
 
 class IBMonitor(pl.Callback):
@@ -258,6 +261,26 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 complete.replace(last)
         except OSError as error:
             raise CheckpointError(f"{last} cannot be written: {error}; what was saved before is still there") from error
+
+
+class LostRank(pl.Callback):
+    """Names the rank whose end brought down a job that Lightning started itself."""
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook, on the rank that started the others."""
+        launcher = trainer.strategy.launcher
+        processes = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+        # The others learn of a dead rank by a broken connection, which may be sooner than its parent does.
+        deadline = time.monotonic() + LOST_RANK_S
+        while processes and time.monotonic() < deadline:
+            for rank, process in enumerate(processes, start=1):
+                if process.poll():
+                    cast(_SubprocessScriptLauncher, launcher).kill(signal.SIGTERM)
+                    raise JobError(
+                        f"rank {rank} of this job ended with status {process.returncode}, so the job ends; what that "
+                        f"rank printed says why. Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
+                    ) from exception
+            time.sleep(0.1)
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

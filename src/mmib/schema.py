@@ -79,6 +79,10 @@ class EncoderError(MMIBError):
     """Pretrained weights that cannot be found, loaded or trusted."""
 
 
+class JobError(MMIBError):
+    """Something went wrong between the processes of a job."""
+
+
 class CheckpointError(MMIBError):
     """A checkpoint that is unreadable, or was made by another task or version."""
 

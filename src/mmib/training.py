@@ -19,7 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.base import PostDataModule
-from mmib.callbacks import LAST, PREVIOUS, PredictionCollector
+from mmib.callbacks import LAST, PREVIOUS, LostRank, PredictionCollector
 from mmib.files import write_text
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
 from mmib.runs import WandbUse, make_loggers, shared_run_folder, slurm_job, slurm_run_folder
@@ -128,7 +128,7 @@ class MMIBCommand(LightningCLI):
             logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
             **kwargs,
         )
-        cast(Any, trainer).callbacks.append(self.collector)
+        cast(Any, trainer).callbacks += [self.collector, LostRank()]
         return trainer
 
     def _go_on_after_requeue(self, config: Any) -> None:

@@ -45,7 +45,7 @@ def test_a_killed_run_ends_like_one_that_never_was(options: list[str], tmp_path:
     assert not kill_and_resume.fit([*options, "--runs", str(runs)], log, has_checkpoint)
     killed = kill_and_resume.only_run(runs)
     step = torch.load(killed / "checkpoints" / LAST, weights_only=True)["global_step"]
-    assert 0 < step % 8, "in the middle of an epoch"
+    assert step % 8 > 0, "in the middle of an epoch"
     assert kill_and_resume.fit(["--run", str(killed), "--ckpt_path", "last"], log), log.read_text()
     assert kill_and_resume.differences(kill_and_resume.only_run(tmp_path / "whole"), killed) == []
 
@@ -74,7 +74,8 @@ def test_a_rank_that_dies_ends_the_job_and_is_named(options: list[str], tmp_path
         assert job.wait(timeout=WITHIN_S) != 0
     finally:
         job.kill()
-    assert re.search(r"rank: 1.*terminated with code -9", log.read_text())
+    # Lightning's own watch over its children, or the connection that broke, whichever came first.
+    assert re.search(r"rank: 1.*terminated with code -9|rank 1 of this job ended with status -9", log.read_text())
 
 
 def _only_child(pid: int) -> int:
