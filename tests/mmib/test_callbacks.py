@@ -165,7 +165,7 @@ def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
     script = [totals((float(number), 2)) for number in range(5)]
     trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=1, accumulate_grad_batches=2)
     trainer.fit(Scripted(script), numbers(5))
-    assert recorder.rows["train/task_step"] == [(1, 1.0), (2, 3.0), (3, 4.0)]
+    assert recorder.rows["train/task_step"] == [(1, 0.5), (2, 2.5), (3, 4.0)]
     assert float(trainer.callback_metrics["train/task"]) == pytest.approx(2.0), "the epoch has them all"
 
 
