@@ -87,17 +87,18 @@ class GlobalBatchSampler(Sampler[Share]):
         return math.ceil(len(self.sizes) / self.batch_size)
 
     def __iter__(self) -> Iterator[Share]:
-        epoch, batches = self.epoch(), self._global_batches()
+        epoch = self.epoch()
+        batches = self._global_batches(epoch)
         windows = self._windows(batches)
         start, self.start = self.start, 0
         for batch, window in itertools.islice(zip(batches, windows, strict=True), start, None):
             yield self._share(batch, window, epoch)
 
-    def _global_batches(self) -> list[list[int]]:
+    def _global_batches(self, epoch: int) -> list[list[int]]:
         rows = list(range(len(self.sizes)))
         if not self.shuffle:
             return self._cut(rows)
-        rng = random.Random(f"{self.seed}/{self.epoch()}")
+        rng = random.Random(f"{self.seed}/{epoch}")
         rng.shuffle(rows)
         pool = self.batch_size * POOL_BATCHES
         batches = [batch for start in range(0, len(rows), pool) for batch in self._cut(rows[start : start + pool])]

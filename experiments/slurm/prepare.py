@@ -12,11 +12,9 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
-from datamodules.base import PostDataModule
 from mmib.cli import expand_configs
-from mmib.modules import ExtractionModule
 from mmib.schema import MMIBError
-from mmib.training import MMIBCommand
+from mmib.training import MMIBCommand, run
 
 
 class Preparation(MMIBCommand):
@@ -38,19 +36,10 @@ class Preparation(MMIBCommand):
 def main() -> int:
     """A known error is one message, as in `mmib`."""
     try:
-        Preparation(
-            ExtractionModule,
-            PostDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=1,
-            args=expand_configs(["fit", *sys.argv[1:]]),
-        )
+        return run(expand_configs(["fit", *sys.argv[1:]]), Preparation)
     except MMIBError as error:
         print(f"prepare: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
 if __name__ == "__main__":

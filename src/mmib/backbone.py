@@ -93,7 +93,7 @@ class MultimodalIB(nn.Module):
     def _regions(self, batch: PostBatch) -> Tensor:
         """Region features and boxes, both projected, to (B, R, D)."""
         features = batch.features if batch.features is not None else self._encode_pixels(batch)
-        if batch.pixels is None:
+        if batch.pixels is None and not self.image_encoder.frozen:
             # A rank whose rows have no image still touches every parameter that the others train.
             trained = (p.sum() for p in self.image_encoder.parameters() if p.requires_grad)
             features = features + 0.0 * sum(trained)

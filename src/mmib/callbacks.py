@@ -24,7 +24,7 @@ from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
 from mmib.runs import RunLogger
 from mmib.schema import NO_TAG, CheckpointError, JobError
-from mmib.totals import MODALITIES, Totals, add, information_plane, scalars
+from mmib.totals import MODALITIES, Totals, add, information_plane, rate, scalars
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 LOST_RANK_S = 5.0
@@ -119,9 +119,8 @@ class IBMonitor(pl.Callback):
 
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                rates = {m: totals[f"{m}/kl"] / totals[f"{m}/positions"].clamp(min=1) for m in MODALITIES}
                 histograms: Any = {
-                    f"ib/kl_{m}_by_dimension": wandb.Histogram(rate.tolist()) for m, rate in rates.items()
+                    f"ib/kl_{m}_by_dimension": wandb.Histogram(rate(totals, m).tolist()) for m in MODALITIES
                 }
                 logger.log_metrics(histograms, step=trainer.global_step)
 

@@ -32,7 +32,7 @@ from mmib.schema import (
     Task,
 )
 from mmib.seeding import run_seed, seed_from
-from mmib.totals import Totals, alignment_sums, pair_sums, posterior_sums
+from mmib.totals import Totals, alignment_sums, pair_sums, posterior_sums, rate
 
 CHECKPOINT_TASK_KEY = "mmib_task"
 
@@ -153,8 +153,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         betas = {"text": factor * self.beta_text, "image": factor * self.beta_image}
         terms = {
             "task": window.posts * totals["task"] / totals["posts"],
-            "kl_text": window.tokens * betas["text"] * self._rate(totals, "text"),
-            "kl_image": window.regions * betas["image"] * self._rate(totals, "image"),
+            "kl_text": window.tokens * betas["text"] * self._free(rate(totals, "text")),
+            "kl_image": window.regions * betas["image"] * self._free(rate(totals, "image")),
             "align": window.images * self.gamma * totals["align/loss"] / totals["align/anchors"].clamp(min=1),
         }
         loss = torch.stack(list(terms.values())).sum()
@@ -162,10 +162,9 @@ class ExtractionModule(pl.LightningModule, ABC):
         totals |= {f"{modality}/beta": beta * totals["posts"] for modality, beta in betas.items()}
         return Objective(loss, terms, scores, {name: total.detach() for name, total in totals.items()})
 
-    def _rate(self, totals: Totals, modality: str) -> Tensor:
-        """KL averaged over positions and latent dimensions, with free bits."""
-        rate = totals[f"{modality}/kl"] / totals[f"{modality}/positions"].clamp(min=1)
-        return rate.clamp(min=self.free_bits).mean()
+    def _free(self, nats: Tensor) -> Tensor:
+        """Nats of each latent dimension, (D,), averaged with free bits."""
+        return nats.clamp(min=self.free_bits).mean()
 
     def on_fit_start(self) -> None:
         """The number of steps is asked for once: it builds the data loaders."""

@@ -71,8 +71,13 @@ def alignment_sums(output: AlignmentOutput) -> Totals:
 
 
 def add(totals: Totals, more: Totals) -> Totals:
-    """The sums of both."""
-    return {name: totals[name] + value if name in totals else value for name, value in more.items()}
+    """The sums of both, where `more` lies: what comes out of a checkpoint lies on the CPU."""
+    return {name: totals[name].to(value.device) + value if name in totals else value for name, value in more.items()}
+
+
+def rate(totals: Totals, modality: str) -> Tensor:
+    """Nats of each latent dimension, (D,): the KL averaged over a modality's positions; 0 where there are none."""
+    return totals[f"{modality}/kl"] / totals[f"{modality}/positions"].clamp(min=1)
 
 
 def scalars(totals: Totals) -> dict[str, Tensor]:

@@ -29,13 +29,13 @@ from mmib.summary import describe_results, print_summary, versions, write_predic
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
-def run(arguments: list[str]) -> int:
-    """Run a trainer command on expanded arguments."""
+def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
+    """Run a trainer command on expanded arguments; `command` may do something else with what was configured."""
     _quiet_libraries()
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False}
     try:
-        MMIBCommand(
+        (command or MMIBCommand)(
             ExtractionModule,
             PostDataModule,
             subclass_mode_model=True,
