@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Sequence
 from importlib import metadata, resources
@@ -17,7 +18,13 @@ TRAINER_COMMANDS = {
     "test": "score a checkpoint on the test split",
     "predict": "write a checkpoint's predictions for the test split",
 }
-OTHER_COMMANDS = {"demo-data": "write the demo corpus"}
+OTHER_COMMANDS = {
+    "demo-data": "write the demo corpus",
+    "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
+    "study": "train every combination of named settings and seeds, and compare them",
+    "aggregate": "mean, spread and paired tests over runs, as a table",
+    "report": "one page about one or several runs, to look at in a browser",
+}
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
 
@@ -48,10 +55,9 @@ def _dispatch(arguments: list[str]) -> int:
         from mmib.training import run
 
         return run(expanded)
-    if command == "demo-data":
-        from mmib.demo_data import run as write_demo_data
-
-        return write_demo_data(arguments[1:])
+    if command in OTHER_COMMANDS:
+        module = importlib.import_module(f"mmib.{command.replace('-', '_')}")
+        return int(module.run(arguments[1:]))
     known = ", ".join({**TRAINER_COMMANDS, **OTHER_COMMANDS})
     raise ConfigError(f"the command {command!r} is unknown: choose from {known}")
 

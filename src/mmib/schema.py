@@ -83,6 +83,10 @@ class JobError(MMIBError):
     """Something went wrong between the processes of a job."""
 
 
+class RunError(MMIBError):
+    """A run folder that is not there, not finished, or cannot be compared with another."""
+
+
 class CheckpointError(MMIBError):
     """A checkpoint that is unreadable, or was made by another task or version."""
 

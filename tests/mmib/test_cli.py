@@ -118,7 +118,8 @@ def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> No
 
 def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None:
     assert refused("train") == (
-        "mmib: the command 'train' is unknown: choose from fit, validate, test, predict, demo-data\n"
+        "mmib: the command 'train' is unknown: choose from fit, validate, test, predict, demo-data, sweep, study, "
+        "aggregate, report\n"
     )
 
 

@@ -1,0 +1,138 @@
+"""Reads what finished runs left in their folders; needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mmib.schema import RunError, Task
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder that holds a summary.
+
+    Attributes:
+        folder: the folder.
+        summary: what stands in its `summary.json`.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """`mre` or `mner`."""
+        task: Task = self.summary["task"]
+        return task
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.summary["experiment"])
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training."""
+        return self.summary["seed"]
+
+    def config(self) -> dict[str, Any]:
+        """The complete configuration.
+
+        Raises:
+            RunError: `config.yaml` is missing or damaged.
+        """
+        path = self.folder / "config.yaml"
+        try:
+            config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{path} is no configuration")
+        return config
+
+    def has_predictions(self, split: str) -> bool:
+        """Whether the run was scored on a split."""
+        return self.predictions_file(split).is_file()
+
+    def predictions_file(self, split: str) -> Path:
+        """Where the predictions of `val` or `test` stand."""
+        return self.folder / "predictions" / f"{split}.jsonl"
+
+    def predictions(self, split: str) -> list[dict[str, Any]]:
+        """The predictions of `val` or `test`, in order of row.
+
+        Raises:
+            RunError: there are none, or a line is damaged.
+        """
+        path = self.predictions_file(split)
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            remedy = f"mmib {'test' if split == 'test' else 'validate'} --config {self.folder / 'config.yaml'} …"
+            raise RunError(f"the run {self.folder} has no predictions of {split}: make them with {remedy}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number} is no JSON: {error}") from error
+            if not isinstance(record, dict) or not {"id", "predicted"} <= record.keys():
+                raise RunError(f"{path}, line {number} is no prediction: it has no 'id' or no 'predicted'")
+            records.append(record)
+        return records
+
+    def metrics(self) -> list[dict[str, str]]:
+        """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was."""
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as file:
+            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """A finished run.
+
+    Raises:
+        RunError: there is no such folder, or the run in it has not finished.
+    """
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}")
+    path = folder / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
+        raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from error
+    if not isinstance(summary, dict) or not {"task", "experiment", "seed", "val", "test"} <= summary.keys():
+        raise RunError(f"{path} is no summary of a run")
+    return FinishedRun(folder, summary)
+
+
+def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
+    """The finished runs that folders name or, at any depth, hold; in order, each once.
+
+    Raises:
+        RunError: a folder is not there, or neither is a run nor holds a finished one.
+    """
+    found: dict[Path, FinishedRun] = {}
+    for folder in folders:
+        if (folder / "summary.json").is_file() or (folder / "config.yaml").is_file() or not folder.is_dir():
+            own = [folder]
+        else:
+            own = sorted(path.parent for path in folder.rglob("summary.json"))
+            if not own:
+                raise RunError(f"{folder} holds no finished run: none below it has a summary.json")
+        found |= {path: read_run(path) for path in own if path not in found}
+    return list(found.values())

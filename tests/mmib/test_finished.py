@@ -1,0 +1,88 @@
+"""Reading finished runs: what is found, and what is said of the unfinished and the damaged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmib.finished import find_runs, read_run
+from mmib.schema import RunError
+
+
+def make_run(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    summary = {"task": "mre", "experiment": "toy", "seed": 3, "val": {"f1": 0.5}, "test": None, **changes}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return folder
+
+
+def test_a_run_tells_what_its_summary_says(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert (run.task, run.name, run.seed) == ("mre", "toy", 3)
+
+
+def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in ("a/2", "a/1", "b/c/1")]
+    found = find_runs([tmp_path / "a" / "2", tmp_path])
+    assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
+
+
+def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: toy\n")
+    with pytest.raises(RunError, match=r"has not finished.*mmib fit --run .*run --ckpt_path last"):
+        find_runs([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(("name", "message"), [("nothing", "no run folder"), ("empty", "holds no finished run")])
+def test_folders_without_runs(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=message):
+        find_runs([tmp_path / name])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"task": "mre"}', "\xff"])
+def test_a_damaged_summary_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"summary\.json"):
+        read_run(tmp_path)
+
+
+def test_predictions_are_read_by_line(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.predictions_file("test").parent.mkdir()
+    run.predictions_file("test").write_text('{"id": 0, "predicted": "None"}\n{"id": 1, "predicted": "None"}\n')
+    assert [record["id"] for record in run.predictions("test")] == [0, 1]
+
+
+def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no predictions of val.*mmib validate --config"):
+        read_run(make_run(tmp_path / "run")).predictions("val")
+
+
+@pytest.mark.parametrize("line", ['{"id": 1, "pred', "[]", '{"id": 1}'])
+def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.predictions_file("val").parent.mkdir()
+    run.predictions_file("val").write_text('{"id": 0, "predicted": "None"}\n' + line + "\n")
+    with pytest.raises(RunError, match=r"val\.jsonl, line 2"):
+        run.predictions("val")
+
+
+def test_metrics_hold_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert run.metrics() == []
+    (run.folder / "metrics.csv").write_text("step,val/f1,train/loss\n1,,2.0\n2,0.5,\n")
+    assert run.metrics() == [{"step": "1", "train/loss": "2.0"}, {"step": "2", "val/f1": "0.5"}]
+
+
+@pytest.mark.parametrize("content", ["[1]", "a: [", None])
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: str | None) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    if content is not None:
+        (run.folder / "config.yaml").write_text(content)
+    with pytest.raises(RunError, match=r"config\.yaml"):
+        run.config()
