@@ -43,7 +43,7 @@ REQUEUES = {
 }
 POINTS = ["--model.gamma 0 --name 'no alignment'", "--model.gamma 0.1", "--model.gamma 0.2"]
 ENDED_BADLY = {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"}
-START_S, JOB_S, DEATH_S, POLL_S = 60, 900, 60, 0.2
+INSTALL_S, START_S, JOB_S, DEATH_S, POLL_S = 300, 60, 900, 60, 0.2
 SLURM_CONF = """
 ClusterName=mmib
 SlurmctldHost={host}(127.0.0.1)
@@ -84,7 +84,9 @@ def install() -> None:
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"installing {' and '.join(PACKAGES)}", flush=True)
-        command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *PACKAGES]
+        # Another installation may be under way; it is waited for.
+        wait = ["-o", f"DPkg::Lock::Timeout={INSTALL_S}"]
+        command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *wait, *PACKAGES]
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         subprocess.run(["apt-get", "update", "--quiet"], check=False, stdout=subprocess.DEVNULL)
         subprocess.run(command, check=False, stdout=subprocess.DEVNULL, env=environment)
