@@ -14,9 +14,11 @@ SOURCES = {"mmib": ROOT / "src" / "mmib", "datamodules": ROOT / "datamodules"}
 LEVELS = {
     **dict.fromkeys(["mmib.schema", "mmib.distributed", "mmib.files", "mmib.seeding"], 0),
     **dict.fromkeys(["mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.figures", "mmib.finished"], 1),
+    "mmib.statistics": 1,
     **dict.fromkeys(["mmib.backbone", "mmib.totals", "mmib.runs", "mmib.points"], 2),
     **dict.fromkeys(["mmib.modules", "mmib.callbacks"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
+    "mmib.aggregate": 4,
 }
 # Within one level: a part may import itself and, where listed, these.
 SAME_LEVEL = {"mmib.callbacks": {"mmib.modules"}}

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import IOB2, Entities
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 
 from mmib.schema import ENTITY_TYPES, NO_RELATION, NO_TAG, RELATIONS, TAGS, Task
@@ -44,6 +44,14 @@ class Counts(NamedTuple):
     gold: Tensor
 
 
+# Numerator and denominator of each score; `Scores.from_counts` divides their sums.
+RATIOS: dict[str, Callable[[Counts], tuple[Tensor, Tensor]]] = {
+    "precision": lambda counts: (counts.correct, counts.predicted),
+    "recall": lambda counts: (counts.correct, counts.gold),
+    "f1": lambda counts: (2 * counts.correct, counts.predicted + counts.gold),
+}
+
+
 class ExtractionScores(Metric, ABC):
     """Micro precision, recall and F1 of what is extracted, accuracy of all labels, and scores by class.
 
@@ -51,7 +59,7 @@ class ExtractionScores(Metric, ABC):
         classes: names of the N classes of items.
         scored: ids of the classes that the micro scores count.
         readings: prefix of the scores of each of the R ways to read items off the labels; the first is the one that
-            `per_class` and `row_counts` speak of.
+            `per_class` speaks of.
     """
 
     full_state_update = False
@@ -103,9 +111,25 @@ class ExtractionScores(Metric, ABC):
             if predicted or gold
         }
 
-    def row_counts(self, predictions: Tensor, gold: Tensor) -> Counts:
-        """The items of each row that the micro scores count, (B,), for `f1_standard_error`."""
-        return Counts(*(count[:, 0, self.scored].sum(dim=1) for count in self.count(predictions, gold)))
+    @classmethod
+    def micro_scores(cls) -> tuple[str, ...]:
+        """Names of the scores that are a ratio of sums over rows."""
+        return (*(prefix + name for prefix in cls.readings for name in RATIOS), "accuracy")
+
+    def row_parts(self, predictions: Tensor, gold: Tensor, score: str) -> tuple[Tensor, Tensor]:
+        """What each row adds to the numerator and to the denominator of one of `micro_scores`, (B,) each."""
+        if score == "accuracy":
+            labelled = gold != NO_TAG
+            right = (predictions == gold) & labelled
+            by_row = [count.unsqueeze(-1).flatten(1).sum(dim=1) for count in (right, labelled)]
+            return by_row[0], by_row[1]
+        reading, name = next(
+            (number, score.removeprefix(prefix))
+            for number, prefix in enumerate(self.readings)
+            if score.removeprefix(prefix) in RATIOS
+        )
+        counts = Counts(*(count[:, reading, self.scored].sum(dim=1) for count in self.count(predictions, gold)))
+        return RATIOS[name](counts)
 
 
 class RelationScores(ExtractionScores):
@@ -176,23 +200,14 @@ class EntityScores(ExtractionScores):
 METRICS: dict[Task, type[ExtractionScores]] = {"mre": RelationScores, "mner": EntityScores}
 
 
+def label_tensor(rows: Sequence[Any]) -> Tensor:
+    """Label ids of B rows: (B,), or (B, W) padded with -1 where a row has a list of them, one a word."""
+    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
+    return pad_sequence(tensors, True, NO_TAG) if tensors[0].ndim else torch.stack(tensors)
+
+
 def _count_types(posts: Iterable[set[Span]]) -> Tensor:
     """(B, types) number of entities of each type."""
     counters = [Counter(kind for kind, _, _ in entities) for entities in posts]
     counts = [[counter[name] for name in ENTITY_TYPES] for counter in counters]
     return torch.tensor(counts, dtype=torch.long).reshape(len(counts), len(ENTITY_TYPES))
-
-
-def f1_standard_error(correct: Tensor, predicted: Tensor, gold: Tensor, resamples: int = 1000) -> float:
-    """Bootstrap standard error of the micro F1, rows drawn with replacement.
-
-    Args:
-        correct: (B,) number of correct items of each row.
-        predicted: (B,) number of predicted items of each row.
-        gold: (B,) number of gold items of each row.
-        resamples: bootstrap samples; they are the same in every run.
-    """
-    rows = len(gold)
-    draws = np.random.default_rng(0).multinomial(rows, np.full(rows, 1 / rows), size=resamples)
-    f1 = 2 * (draws @ correct.numpy()) / np.maximum(draws @ (predicted + gold).numpy(), 1)
-    return float(f1.std(ddof=1))

@@ -9,17 +9,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.base import PostDataModule
 from datamodules.demo import read_ceilings, read_levels
 from mmib.files import write_text
-from mmib.metrics import METRICS, f1_standard_error
-from mmib.schema import LABELS, NO_TAG, Task
+from mmib.metrics import METRICS, label_tensor
+from mmib.schema import LABELS, Task
+from mmib.statistics import standard_error
 
 SPLITS = ("val", "test")
 COLUMNS: dict[Task, dict[str, str]] = {
@@ -46,17 +44,12 @@ def versions() -> dict[str, str]:
 
 def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
-    predicted, gold = (_labels([record[key] for record in predictions]) for key in ("predicted", "gold"))
+    predicted, gold = (label_tensor([record[key] for record in predictions]) for key in ("predicted", "gold"))
     metric = METRICS[task](sync_on_compute=False)  # the predictions of all ranks are together already
     metric.update(predicted, gold)
-    error = f1_standard_error(*metric.row_counts(predicted, gold))
+    above, below = metric.row_parts(predicted, gold, "f1")
+    error = standard_error(above.numpy(), below.numpy())
     return {**metric.compute(), "f1_se": error, "classes": metric.per_class()}
-
-
-def _labels(rows: list[Any]) -> Tensor:
-    """(B,) or, padded, (B, W) label ids."""
-    tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return pad_sequence(tensors, True, NO_TAG) if tensors[0].ndim else torch.stack(tensors)
 
 
 def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:

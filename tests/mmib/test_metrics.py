@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from seqeval.metrics import classification_report, f1_score
 from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
-from mmib.metrics import EntityScores, RelationScores, Scores, f1_standard_error
+from mmib.metrics import EntityScores, RelationScores, Scores
 from mmib.schema import ENTITY_TYPES, NO_TAG, RELATIONS, TAG_IDS, TAGS
 
 SOME = list(range(1, len(RELATIONS)))
@@ -93,22 +92,19 @@ def test_nothing_seen_is_zero_and_reset_forgets() -> None:
     assert metric.compute() == empty
 
 
+@given(pairs=rows)
+def test_parts_of_rows_add_up_to_the_micro_scores(pairs: list[tuple[int, int]]) -> None:
+    metric = scores(pairs)
+    predicted, gold = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    for score in RelationScores.micro_scores():
+        above, below = metric.row_parts(predicted, gold, score)
+        assert float(above.sum() / max(1, below.sum())) == pytest.approx(metric.compute()[score])
+
+
 def test_scores_from_counts_are_zero_where_undefined() -> None:
     assert Scores.from_counts(0, 0, 5) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(0, 5, 0) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(2, 4, 8) == Scores(0.5, 0.25, pytest.approx(1 / 3))
-
-
-def test_the_bootstrap_error_of_one_relation_is_near_its_analytic_value() -> None:
-    """Where every row is of one relation, F1 is 2 p / (1 + p) of the share p found (delta method)."""
-    size, share = 2000, 0.7
-    gold = [5] * size
-    predicted = [5] * int(share * size) + [0] * (size - int(share * size))
-    analytic = 2 / (1 + share) ** 2 * math.sqrt(share * (1 - share) / size)
-    found, truth = torch.tensor(predicted), torch.tensor(gold)
-    metric = RelationScores()
-    assert f1_standard_error(*metric.row_counts(found, truth)) == pytest.approx(analytic, rel=0.1)
-    assert f1_standard_error(*metric.row_counts(truth, truth)) == 0
 
 
 # Posts of (predicted, gold) tags of each word; few tags, so that entities are found and stray I- are common.
@@ -184,15 +180,14 @@ def test_entity_counts_add_up_over_unequal_batches_whatever_the_padding(
 
 @settings(deadline=None, max_examples=60)
 @given(posts=tagged_posts)
-def test_entities_of_the_rows_add_up_to_the_micro_scores(posts: list[TaggedPost]) -> None:
-    metric = EntityScores()
-    rows = []
-    for post in posts:
-        predicted, gold = (torch.tensor([[TAG_IDS[pair[side]] for pair in post]]).long() for side in (0, 1))
-        metric.update(predicted, gold)
-        rows.append(torch.stack(metric.row_counts(predicted, gold)))
-    totals = torch.cat(rows, dim=1).sum(dim=1).tolist()
-    assert Scores.from_counts(*totals).f1 == metric.compute()["f1"]
+def test_parts_of_posts_add_up_to_the_micro_scores(posts: list[TaggedPost]) -> None:
+    metric = entity_scores(posts)
+    batches = [[torch.tensor([[TAG_IDS[pair[side]] for pair in post]]).long() for side in (0, 1)] for post in posts]
+    for score in EntityScores.micro_scores():
+        above, below = (
+            sum(values) for values in zip(*(metric.row_parts(*batch, score) for batch in batches), strict=True)
+        )
+        assert float(above / max(1, below)) == pytest.approx(metric.compute()[score])
 
 
 def test_entities_by_hand_with_stray_inside_tags() -> None:
@@ -220,12 +215,3 @@ def test_predictions_where_gold_has_no_entity_cost_precision() -> None:
     metric = entity_scores([[("B-PER", "O")], [("B-LOC", "B-LOC")]])
     assert metric.compute()["precision"] == 0.5
     assert metric.per_class()["PER"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "gold": 0}
-
-
-def test_the_bootstrap_draws_whole_posts() -> None:
-    """Posts of many entities weigh more, and all of theirs come or go together."""
-    gold = torch.tensor([10] * 100)
-    alternating = torch.tensor([10, 0] * 50)
-    spread = torch.tensor([5] * 100)
-    assert f1_standard_error(alternating, gold, gold) == pytest.approx(0.05, rel=0.1)
-    assert f1_standard_error(spread, gold, gold) == 0

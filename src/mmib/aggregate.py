@@ -1,0 +1,410 @@
+"""The command `mmib aggregate`: runs grouped by configuration, as a table of means over seeds and paired tests."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmib import statistics
+from mmib.files import write_text
+from mmib.finished import FinishedRun, find_runs
+from mmib.metrics import METRICS, label_tensor
+from mmib.schema import LABELS, RunError, Task
+from mmib.statistics import Array, Bootstrap, PairedTest
+
+TESTS = {
+    "bootstrap": "paired bootstrap over test rows, with the error of the seeds",
+    "randomisation": "approximate randomisation: outputs swapped by test row, in all seeds at once",
+}
+# Settings that may differ between the runs of one configuration.
+OF_A_RUN = ("seed_everything", "run", "runs", "name", "ckpt_path", "wandb", "data.init_args.cache_dir")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One configuration; scores and differences are fractions.
+
+    Attributes:
+        name: of the configuration.
+        seeds: of its runs, in order.
+        values: score of each seed.
+        mean: over seeds.
+        sd: standard deviation over seeds; None with one.
+        low: lower end of the 95 % interval of the mean.
+        high: upper end.
+        difference: mean over the seeds shared with the baseline of this configuration minus the baseline; None for
+            the baseline itself, without one, and where no seed is shared.
+        difference_low: lower end of its 95 % interval.
+        difference_high: upper end.
+        p: two-sided p-value, adjusted (Holm) where several configurations are compared with the baseline.
+    """
+
+    name: str
+    seeds: list[int | None]
+    values: list[float]
+    mean: float
+    sd: float | None
+    low: float
+    high: float
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    p: float | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table of configurations on one test set.
+
+    Attributes:
+        metric: what was scored.
+        baseline: name of the configuration that the others are compared with.
+        rows: the configurations, in the order that they were given in.
+        notes: what stands below the table, a sentence each.
+    """
+
+    metric: str
+    baseline: str | None
+    rows: list[Row]
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """A table in percent, and the notes as a list."""
+        cells = [[cell.replace("|", r"\|") for cell in row] for row in self._cells()]
+        rule = ["---", "---:", *["---:"] * (len(cells[0]) - 2)]
+        lines = [f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]]]
+        return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
+
+    def latex(self) -> str:
+        """A table in percent for the package booktabs, and the notes as comments."""
+        heading, *rows = ([_escaped(cell) for cell in row] for row in self._cells())
+        lines = [
+            f"\\begin{{tabular}}{{ll{'r' * (len(heading) - 2)}}}",
+            r"\toprule",
+            *(" & ".join(row) + r" \\" for row in [heading]),
+            r"\midrule",
+            *(" & ".join(row) + r" \\" for row in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+        return "\n".join([*lines, *(f"% {note}" for note in self.notes)]) + "\n"
+
+    def csv(self) -> str:
+        """A line a configuration, scores as fractions with all digits; without the notes."""
+        text = io.StringIO()
+        columns = ["name", "seeds", "values", "mean", "sd", "low", "high"]
+        columns += ["difference", "difference_low", "difference_high", "p"]
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in self.rows:
+            fields = {**vars(row), "seeds": _seeds(row.seeds), "values": " ".join(map(repr, row.values))}
+            writer.writerow(["" if fields[column] is None else fields[column] for column in columns])
+        return text.getvalue()
+
+    def _cells(self) -> list[list[str]]:
+        """Headings and rows of the table for people."""
+        compared = [f"minus {self.baseline}", "95 % interval", "p"] if self.baseline is not None else []
+        table = [["configuration", "seeds", f"{self.metric} (%)", "sd", "95 % interval", *compared]]
+        for row in self.rows:
+            cells = [row.name, _seeds(row.seeds), _percent(row.mean), _percent(row.sd), _interval(row.low, row.high)]
+            if compared:
+                cells += [_percent(row.difference, "+"), _interval(row.difference_low, row.difference_high, "+")]
+                cells.append("" if row.p is None else "< 0.001" if row.p < 0.001 else f"{row.p:.3f}")
+            table.append(cells)
+        return table
+
+
+FORMATS: dict[str, Callable[[Comparison], str]] = {
+    "markdown": Comparison.markdown,
+    "latex": Comparison.latex,
+    "csv": Comparison.csv,
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Print or write the table of the runs that the command line names."""
+    parser = argparse.ArgumentParser(prog="mmib aggregate", description="Mean, spread and paired tests over runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that hold runs")
+    parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
+    parser.add_argument(
+        "--by",
+        default="name",
+        help="what tells configurations apart: name, or a key of config.yaml such as model.init_args.gamma "
+        "(default: %(default)s)",
+    )
+    parser.add_argument("--baseline", help="the configuration that the others are compared with")
+    parser.add_argument("--metric", default="f1", help="f1, precision, recall, accuracy; mner: strict_f1 (default: f1)")
+    parser.add_argument("--test", choices=TESTS, default="bootstrap", help="default: %(default)s; docs/statistics.md")
+    parser.add_argument("--resamples", type=int, default=statistics.RESAMPLES, help="default: %(default)s")
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
+    parser.add_argument("--output", type=Path, help="file to write instead of printing")
+    chosen = parser.parse_args(arguments)
+    if chosen.resamples < 100:
+        parser.error(f"--resamples {chosen.resamples} is too few: at least 100")
+    groups = group(find_runs(chosen.runs), chosen.by)
+    table = compare(groups, chosen.split, chosen.metric, chosen.baseline, chosen.test, chosen.resamples)
+    command = shlex.join(["mmib", "aggregate", *arguments])
+    notes = [*table.notes, *_mixed(groups, chosen.by), *_unfinished(chosen.runs), f"command: {command}"]
+    text = FORMATS[chosen.format](replace(table, notes=notes))
+    if chosen.output is None:
+        print(text, end="")  # noqa: T201
+    else:
+        try:
+            write_text(chosen.output, text)
+        except OSError as error:
+            raise RunError(f"{chosen.output} cannot be written: {error.strerror}") from error
+        print(f"table: {chosen.output}")  # noqa: T201
+    return 0
+
+
+def group(runs: Sequence[FinishedRun], by: str = "name") -> dict[str, list[FinishedRun]]:
+    """Runs by name of their experiment, or by the value of a dotted key of their configuration.
+
+    Raises:
+        RunError: a run's configuration has no such key.
+    """
+    groups: dict[str, list[FinishedRun]] = {}
+    for run in runs:
+        groups.setdefault(run.name if by == "name" else _setting(run, by), []).append(run)
+    return groups
+
+
+def compare(
+    groups: Mapping[str, Sequence[FinishedRun]],
+    split: str = "test",
+    metric: str = "f1",
+    baseline: str | None = None,
+    test: str = "bootstrap",
+    resamples: int = statistics.RESAMPLES,
+) -> Comparison:
+    """Configurations over their seeds, and each against the baseline.
+
+    Args:
+        groups: the runs of each configuration.
+        split: `val` or `test`.
+        metric: one of the task's `ExtractionScores.micro_scores`.
+        baseline: a name in `groups`; without one nothing is tested.
+        test: one of `TESTS`.
+        resamples: of rows, for intervals and tests.
+
+    Raises:
+        RunError: the runs are of different tasks or rows, one has no predictions or no gold, a configuration has no
+            run or two of one seed, or the metric or the baseline is unknown.
+    """
+    if baseline is not None and baseline not in groups:
+        raise RunError(f"there is no configuration {baseline!r} to compare with: choose from {', '.join(groups)}")
+    ordered = {name: _by_seed(name, runs) for name, runs in groups.items()}
+    runs = [run for own in ordered.values() for run in own]
+    if not runs:
+        raise RunError("there are no runs to compare")
+    task = _shared_task(runs, metric)
+    above, below = _row_parts(runs, task, split, metric)
+    sample = statistics.bootstrap(above, below, resamples)
+    numbers = iter(range(len(runs)))
+    places = {name: [next(numbers) for _ in own] for name, own in ordered.items()}
+    seeds = {name: [run.seed for run in own] for name, own in ordered.items()}
+
+    tests: dict[str, PairedTest] = {}
+    unpaired = []
+    for name in ordered if baseline is not None else ():
+        assert baseline is not None
+        if name == baseline:
+            continue
+        shared = [seed for seed in seeds[name] if seed in seeds[baseline]]
+        if len(shared) < max(len(seeds[name]), len(seeds[baseline])):
+            unpaired.append(f"{name} and {baseline} are compared on {_shared(shared)}")
+        if shared:
+            pair = [[places[side][seeds[side].index(seed)] for seed in shared] for side in (name, baseline)]
+            tests[name] = _test(test, sample, above, below, pair, resamples)
+    p_values = dict(zip(tests, statistics.holm([result.p for result in tests.values()]), strict=True))
+
+    rows = []
+    for name, own in places.items():
+        scores = sample.scores[own]
+        interval = statistics.mean_interval(sample.of(own))
+        sd = float(scores.std(ddof=1)) if len(own) > 1 else None
+        row = Row(name, seeds[name], scores.tolist(), interval.mean, sd, interval.low, interval.high)
+        if name in tests:
+            difference, low, high, _ = tests[name]
+            row = replace(row, difference=difference, difference_low=low, difference_high=high, p=p_values[name])
+        rows.append(row)
+    notes = [*_provenance(runs, split, above.shape[1]), _method(tests, test, resamples), *unpaired]
+    return Comparison(metric, baseline, rows, notes)
+
+
+def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
+    """A configuration's runs in order of seed."""
+    if not runs:
+        raise RunError(f"the configuration {name!r} has no finished run")
+    seen: dict[int | None, FinishedRun] = {}
+    for run in runs:
+        if run.seed in seen:
+            raise RunError(
+                f"the configuration {name!r} has two runs of seed {run.seed}: {seen[run.seed].folder} and "
+                f"{run.folder}; leave one out, or tell configurations apart by a setting (--by)"
+            )
+        seen[run.seed] = run
+    return sorted(runs, key=lambda run: -1 if run.seed is None else run.seed)
+
+
+def _shared_task(runs: Sequence[FinishedRun], metric: str) -> Task:
+    task = runs[0].task
+    for run in runs:
+        if run.task != task:
+            raise RunError(f"{runs[0].folder} is of {task}, {run.folder} of {run.task}: tasks cannot be compared")
+    if task not in METRICS:
+        raise RunError(f"{runs[0].folder} is of the task {task!r}, which is unknown: choose from {', '.join(METRICS)}")
+    known = METRICS[task].micro_scores()
+    if metric not in known:
+        raise RunError(f"{task} has no metric {metric!r} that is counted by row: choose from {', '.join(known)}")
+    return task
+
+
+def _row_parts(runs: Sequence[FinishedRun], task: Task, split: str, metric: str) -> tuple[Array, Array]:
+    """(S, N) parts of the score's numerator and denominator, rows in one order for all runs."""
+    first = runs[0]
+    gold = _labels(first, task, split, "gold")
+    above, below = [], []
+    for run in runs:
+        if _data(run, split) != _data(first, split) or _labels(run, task, split, "gold") != gold:
+            raise RunError(f"{first.folder} and {run.folder} were scored on different {split} rows: not comparable")
+        predicted = _labels(run, task, split, "predicted")
+        if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
+            raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")
+        ids = [label_tensor([labels[row] for row in gold]) for labels in (predicted, gold)]
+        parts = METRICS[task](sync_on_compute=False).row_parts(ids[0], ids[1], metric)
+        above.append(parts[0].numpy())
+        below.append(parts[1].numpy())
+    return np.stack(above), np.stack(below)
+
+
+def _labels(run: FinishedRun, task: Task, split: str, field: str) -> dict[Any, Any]:
+    """Label ids of each row, by its id and in order of it: one, or a list with one a word."""
+    numbers = {name: number for number, name in enumerate(LABELS[task])}
+    found: dict[Any, Any] = {}
+    for record in run.predictions(split):
+        names: Any = record.get(field)
+        try:
+            labels = [numbers[name] for name in names] if isinstance(names, list) else numbers[names]
+        except (KeyError, TypeError) as error:
+            wrong = f"no {field} label" if names is None else f"{names!r} as {field}, which is no label of {task}"
+            raise RunError(f"{run.predictions_file(split)}: the row {record['id']} has {wrong}") from error
+        if record["id"] in found:
+            raise RunError(f"{run.predictions_file(split)}: the row {record['id']} is there twice")
+        found[record["id"]] = labels
+    if not found:
+        raise RunError(f"{run.predictions_file(split)} holds no rows")
+    return dict(sorted(found.items()))
+
+
+def _data(run: FinishedRun, split: str) -> Any:
+    """Fingerprint of the rows that a run was scored on; None where its summary has none."""
+    return run.summary.get("data", {}).get(split)
+
+
+def _test(
+    test: str, sample: Bootstrap, above: Array, below: Array, pair: Sequence[Sequence[int]], resamples: int
+) -> PairedTest:
+    """The runs pair[0] against the runs pair[1]."""
+    if test == "bootstrap":
+        return statistics.paired_bootstrap(sample.of(pair[0]), sample.of(pair[1]))
+    parts = [(values[pair[0]], values[pair[1]]) for values in (above, below)]
+    return statistics.approximate_randomisation(parts[0], parts[1], resamples)
+
+
+def _provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]:
+    """What the scores were measured on, and with which versions."""
+    data = _data(runs[0], split) or {}
+    fingerprint = f", sha256 {data['sha256'][:12]}" if "sha256" in data else ""
+    corpora = sorted({str(run.summary.get("corpus", "unknown corpus")) for run in runs})
+    versions = {json.dumps(run.summary.get("versions", {}), sort_keys=True) for run in runs}
+    used = [", ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
+    return [
+        f"{runs[0].task} on {', '.join(corpora)}: {rows:,} rows of {split}{fingerprint}",
+        f"versions: {' / '.join(used) or 'unknown'}; intervals by numpy {metadata.version('numpy')}",
+    ]
+
+
+def _method(tests: Mapping[str, PairedTest], test: str, resamples: int) -> str:
+    """How intervals and p-values were made."""
+    intervals = f"95 % intervals: bootstrap over test rows, with the error of the seeds, {resamples:,} resamples"
+    if not tests:
+        return intervals
+    adjusted = f", Holm-adjusted for {len(tests)} comparisons" if len(tests) > 1 else ""
+    return f"{intervals}; p: {TESTS[test]}, two-sided{adjusted}"
+
+
+def _shared(seeds: Sequence[int | None]) -> str:
+    return f"their shared seeds {_seeds(seeds)} only" if seeds else "no seed: they share none, so nothing is tested"
+
+
+def _setting(run: FinishedRun, key: str) -> str:
+    """The value of a dotted key in a run's configuration, as text."""
+    value: Any = run.config()
+    for part in key.split("."):
+        if not isinstance(value, dict) or part not in value:
+            choices = ", ".join(value) if isinstance(value, dict) else "none below it"
+            raise RunError(f"the configuration of {run.folder} has no {key!r}: {part!r} is none of {choices}")
+        value = value[part]
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _mixed(groups: Mapping[str, Sequence[FinishedRun]], by: str) -> list[str]:
+    """Warns of configurations whose runs differ in more than their seed."""
+    notes = []
+    for name, runs in groups.items():
+        settings = [dict(_flat(run.config())) for run in runs]
+        keys = {key for own in settings for key in own if any(other.get(key) != own[key] for other in settings)}
+        keys = {key for key in keys if not any(key == own or key.startswith(f"{own}.") for own in OF_A_RUN)}
+        if keys:
+            notes.append(f"the runs of {name} differ in {', '.join(sorted(keys))}: to tell them apart use --by")
+    return notes
+
+
+def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of a nested mapping."""
+    items: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        items += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return items
+
+
+def _unfinished(folders: Sequence[Path]) -> list[str]:
+    """Names the half-written runs below folders that hold finished ones too."""
+    begun = {path.parent for folder in folders for path in folder.rglob("config.yaml")}
+    left = sorted(path for path in begun if not (path / "summary.json").is_file() and not begun & set(path.parents))
+    return [f"left out, not finished: {', '.join(map(str, left))}"] if left else []
+
+
+def _seeds(seeds: Sequence[int | None]) -> str:
+    return " ".join("none" if seed is None else str(seed) for seed in seeds)
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "" if value is None else f"{100 * value:{sign}.1f}"
+
+
+def _interval(low: float | None, high: float | None, sign: str = "") -> str:
+    return "" if low is None else f"{_percent(low, sign)} to {_percent(high, sign)}"
+
+
+def _escaped(text: str) -> str:
+    """Text that LaTeX prints as it stands."""
+    return "".join(LATEX.get(character, character) for character in text)
+
+
+LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{"<": r"$<$", ">": r"$>$"},
+}

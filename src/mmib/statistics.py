@@ -1,0 +1,181 @@
+"""Scores over seeds and test rows: intervals and paired tests.
+
+Shapes: S runs (seeds) of a configuration, N test rows, M resamples. A score is a ratio of sums over rows, such as
+micro-F1 = sum of 2 correct / sum of (predicted + gold); it comes as what each row adds to the numerator and to the
+denominator in each run, (S, N) each. All randomness is seeded: the same input gives the same figures. Scores,
+differences and intervals are fractions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+RESAMPLES = 10_000
+LEVEL = 0.95
+CHUNK = 2_000_000  # numbers drawn at a time
+TIE = 1e-12  # differences that are equal in exact arithmetic
+
+
+class Bootstrap(NamedTuple):
+    """Scores of S runs, and the same scores on resampled rows.
+
+    Attributes:
+        scores: (S,) on the rows as they are.
+        draws: (M, S) on the rows of each resample, which are the same for all runs.
+    """
+
+    scores: Array
+    draws: Array
+
+    def of(self, runs: Sequence[int]) -> Bootstrap:
+        """That of some of the runs, in this order."""
+        return Bootstrap(self.scores[list(runs)], self.draws[:, list(runs)])
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """The difference of two configurations, its 95 % interval, and the two-sided p-value of there being none."""
+
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def ratio(above: Array, below: Array) -> Array:
+    """Numerators over denominators; 0 where a denominator is 0."""
+    return np.divide(above, below, out=np.zeros(np.shape(below)), where=np.asarray(below) > 0)
+
+
+def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstrap:
+    """Scores of runs on M samples of N rows drawn with replacement (Efron & Tibshirani 1993, chapter 6).
+
+    A resample holds the same rows in every run, so that differences of runs are paired by row.
+
+    Args:
+        above: (S, N) what rows add to the numerator.
+        below: (S, N) what rows add to the denominator.
+        resamples: M.
+    """
+    runs, rows = above.shape
+    columns = np.concatenate([above, below]).T.astype(np.float64)
+    random = np.random.default_rng(0)
+    sums = np.concatenate(
+        [
+            random.multinomial(rows, np.full(rows, 1 / rows), size=size).astype(np.float64) @ columns
+            for size in _chunks(resamples, rows)
+        ]
+    )
+    return Bootstrap(ratio(above.sum(axis=1), below.sum(axis=1)), ratio(sums[:, :runs], sums[:, runs:]))
+
+
+def standard_error(above: Array, below: Array, resamples: int = 1000) -> float:
+    """Bootstrap standard error of one run's score, from the (N,) parts of its numerator and denominator."""
+    return float(bootstrap(above[None], below[None], resamples).draws.std(ddof=1))
+
+
+def mean_interval(sample: Bootstrap) -> Interval:
+    """Mean over seeds with a 95 % percentile interval over two levels, test rows and seeds; see `_means`.
+
+    With one seed the interval speaks of the test rows only: of this trained model, not of training it again.
+    """
+    low, high = _percentiles(_means(sample))
+    return Interval(float(sample.scores.mean()), low, high)
+
+
+def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:
+    """Paired bootstrap of first minus second, whose runs are paired by seed and whose draws are of the same rows.
+
+    The p-value is that of the percentile interval: the level at which the interval just touches zero, at least
+    2 / (M + 1). Sources: Efron & Tibshirani 1993, chapter 15; Berg-Kirkpatrick, Burkett & Klein 2012 for its use on
+    test sets of language processing; Phipson & Smyth 2010 for the added one.
+    """
+    sample = Bootstrap(first.scores - second.scores, first.draws - second.draws)
+    means = _means(sample)
+    tail = min((means <= TIE).sum(), (means >= -TIE).sum())
+    p = min(1.0, 2 * (1 + int(tail)) / (1 + len(means)))
+    return PairedTest(float(sample.scores.mean()), *_percentiles(means), p)
+
+
+def approximate_randomisation(
+    above: tuple[Array, Array], below: tuple[Array, Array], resamples: int = RESAMPLES
+) -> PairedTest:
+    """Test of two configurations by swapping their outputs on random rows, in all seeds at once.
+
+    The hypothesis is that on each row it does not matter which configuration an output comes from; the seeds are taken
+    as they are, so the test speaks of these trained models and not of training them again. p = (1 + resamples whose
+    difference is at least as large) / (1 + M). Sources: Noreen 1989; Yeh 2000 for F1; Phipson & Smyth 2010 for the
+    added one. The interval holds the differences that would not be rejected at 5 %, were the swapped differences
+    spread around each of them as they are around zero.
+
+    Args:
+        above: (S, N) parts of the numerator, of the first configuration and of the second, paired by seed.
+        below: (S, N) parts of the denominator, likewise.
+        resamples: M.
+    """
+    runs, rows = above[0].shape
+    columns = np.concatenate([above[1] - above[0], below[1] - below[0]]).T.astype(np.float64)
+    random = np.random.default_rng(0)
+    moved = np.concatenate(
+        [random.integers(2, size=(size, rows)).astype(np.float64) @ columns for size in _chunks(resamples, rows)]
+    )
+    ours, theirs = (
+        ratio(above[side].sum(axis=1) + sign * moved[:, :runs], below[side].sum(axis=1) + sign * moved[:, runs:])
+        for side, sign in ((0, 1), (1, -1))
+    )
+    swapped = np.abs((ours - theirs).mean(axis=1))
+    scores = [ratio(above[side].sum(axis=1), below[side].sum(axis=1)) for side in (0, 1)]
+    difference = float((scores[0] - scores[1]).mean())
+    p = (1 + int((swapped >= abs(difference) - TIE).sum())) / (1 + resamples)
+    reach = float(np.quantile(swapped, LEVEL))
+    return PairedTest(difference, difference - reach, difference + reach, p)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for their number, in the same order (Holm 1979)."""
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        adjusted[place] = largest
+    return adjusted
+
+
+def _means(sample: Bootstrap) -> Array:
+    """(M,) draws of the mean over seeds: rows resampled, and an error of the seeds added.
+
+    Three seeds cannot be resampled: their draws take ten values and never leave the range of the three, which holds
+    the true mean of a score that varies by seed in 75 % of cases. So the seeds' level is parametric (Efron & Tibshirani
+    1993, section 6.5): seeds are taken as normal, and the error of their mean as Student's t with S - 1 degrees of
+    freedom times the standard deviation over seeds / sqrt(S). With one seed there is nothing to tell it by: no error.
+    """
+    means: Array = sample.draws.mean(axis=1)
+    seeds = len(sample.scores)
+    if seeds == 1:
+        return means
+    error = np.random.default_rng(1).standard_t(seeds - 1, size=len(means))
+    return means + error * sample.scores.std(ddof=1) / np.sqrt(seeds)
+
+
+def _percentiles(means: Array) -> tuple[float, float]:
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def _chunks(resamples: int, rows: int) -> Iterator[int]:
+    """Sizes of parts of the resamples that fit into memory."""
+    size = max(1, CHUNK // rows)
+    yield from (min(size, resamples - start) for start in range(0, resamples, size))
