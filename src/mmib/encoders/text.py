@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from mmib.encoders.pretrained import PREFIX, packaged_file, settle_hub_mode, unreachable
 from mmib.schema import MARKERS, ConfigError
 
-
 # Rows: enough for every set of the field; a bound where word pieces are hidden at random.
 MOST_REMEMBERED = 50_000
 
