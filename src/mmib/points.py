@@ -16,6 +16,7 @@ from mmib.schema import RunError
 LOG = "output.log"
 POLL_S = 0.5
 REASON_LINES = 3
+MESSAGE_LINES = 8
 
 
 class PointError(RunError):
@@ -84,7 +85,7 @@ def _run(
             _end(process)
     done = finished_run(folder)
     if process.returncode != 0 or done is None:
-        raise PointError(f"{_reason(folder / LOG, process.returncode)} (output: {folder / LOG})")
+        raise PointError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
     return done
 
 
@@ -122,8 +123,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
             process.wait()
 
 
-def _reason(log: Path, status: int) -> str:
-    """The last lines of a run's output that say something."""
+def reason_of(log: Path, status: int) -> str:
+    """Why a run ended with a status: from its last message of ours on, or else the end of what it printed."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    said = [line for line in lines if line.startswith("mmib: ")] or lines[-REASON_LINES:]
-    return f"status {status}: {' / '.join(said[-REASON_LINES:]) or 'it printed nothing'}"
+    ours = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
+    said = lines[ours[-1] :][:MESSAGE_LINES] if ours else lines[-REASON_LINES:]
+    return f"status {status}: {' / '.join(said) or 'it printed nothing'}"
