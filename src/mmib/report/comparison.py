@@ -1,0 +1,171 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmib.finished import FinishedRun
+from mmib.report import charts
+from mmib.report.charts import Mark, Series
+from mmib.report.history import Curves, differing, settings
+from mmib.report.markup import Html, element, join
+from mmib.report.page import Section, grid, note, table
+from mmib.report.single import SPLITS, heading, headings, percent
+from mmib.schema import RunError
+
+# As many colours as can be told apart; experiments beyond these share the last one.
+COLOURS = 8
+CURVES = {
+    "val/f1": "F1, validation",
+    "val/loss": "Loss, validation",
+    "val/ib/kl_text": "KL of text, nats a word piece",
+    "val/ib/kl_image": "KL of image, nats a region",
+    "val/align/mi_bound": "Bound on I(text; image), nats",
+    "val/align/gap": "Modality gap",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        name: of the experiment, with what sets it apart from others of the same name.
+        runs: at least one.
+        style: its colour.
+    """
+
+    name: str
+    runs: list[FinishedRun]
+    style: str
+
+    def mean(self, split: str, score: str) -> tuple[float, float | None]:
+        """Mean and, where there are several runs, sample standard deviation of a score, in percent."""
+        values = [100 * float(run.summary[split][score]) for run in self.runs]
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def sections(runs: Sequence[FinishedRun]) -> list[Section]:
+    """All parts of the page about several runs.
+
+    Raises:
+        RunError: they belong to different tasks, or were scored on different data.
+    """
+    split = _common_split(runs)
+    options = [settings(run.config()) for run in runs]
+    groups = _groups(runs, options)
+    differences = differing(options)
+    return [
+        Section("scores", "Scores", "", _scores(groups, split)),
+        Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
+        Section("differences", "Settings that differ", "", _differences(runs, options, differences)),
+    ]
+
+
+def _common_split(runs: Sequence[FinishedRun]) -> str:
+    first = runs[0]
+    for run in runs:
+        if run.task != first.task:
+            tasks = f"{first.folder} is {first.task}, {run.folder} is {run.task}"
+            raise RunError(f"runs of different tasks cannot be compared: {tasks}")
+    split = next((split for split in SPLITS if all(run.summary.get(split) for run in runs)), None)
+    if split is None:
+        raise RunError("the runs share no split that all of them were scored on")
+    for run in runs:
+        if _fingerprint(run, split) != _fingerprint(first, split):
+            raise RunError(
+                f"{first.folder} and {run.folder} were scored on different {SPLITS[split]} sets: compare them apart"
+            )
+    return split
+
+
+def _fingerprint(run: FinishedRun, split: str) -> Any:
+    return ((run.summary.get("data") or {}).get(split) or {}).get("sha256")
+
+
+def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]]) -> list[Group]:
+    """Repetitions together; experiments of one name are told apart by the settings in which they differ."""
+    names = []
+    for run in runs:
+        namesakes = [other for other, own in zip(options, runs, strict=True) if own.name == run.name]
+        own = options[runs.index(run)]
+        parts = [f"{name.rpartition('.')[2]} {own.get(name, 'unset')}" for name in differing(namesakes)]
+        names.append(", ".join([run.name, *parts]))
+    together: dict[str, list[FinishedRun]] = {}
+    for name, run in zip(names, runs, strict=True):
+        together.setdefault(name, []).append(run)
+    return [
+        Group(name, members, f"c{min(place, COLOURS - 1)}") for place, (name, members) in enumerate(together.items())
+    ]
+
+
+def _scores(groups: Sequence[Group], split: str) -> Html:
+    marks = []
+    for group in groups:
+        mean, deviation = group.mean(split, "f1")
+        error = deviation if deviation is not None else 100 * float(group.runs[0].summary[split].get("f1_se", 0.0))
+        marks.append(Mark(group.name, mean, max(0.0, mean - error), min(100.0, mean + error), style=group.style))
+    says = (
+        "Bars: one standard deviation over the seeds to each side; of an experiment with a single seed, one bootstrap "
+        "standard error."
+    )
+    names = [
+        name
+        for name in headings(groups[0].runs[0].summary[split])
+        if all(name in run.summary[split] for group in groups for run in group.runs)
+    ]
+    rows = [
+        [group.name, str(len(group.runs)), *(_mean(*group.mean(split, name)) for name in names)] for group in groups
+    ]
+    runs = [
+        [
+            element("span", f"{group.name}, seed {run.seed}", title=run.folder.resolve().name),
+            *(percent(float(run.summary[split][name])) for name in names),
+        ]
+        for group in groups
+        for run in group.runs
+    ]
+    columns = [heading(name) for name in names]
+    return join(
+        [
+            charts.dot_plot(f"F1, {SPLITS[split]}", marks, note=says),
+            table(["experiment", "runs", *columns], rows, f"{SPLITS[split].capitalize()} scores in percent, mean ± sd"),
+            element(
+                "details",
+                element("summary", f"All {len(runs)} runs"),
+                table(["run", *columns], runs, "Scores of each run in percent"),
+            ),
+        ]
+    )
+
+
+def _mean(mean: float, deviation: float | None) -> str:
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _curves(groups: Sequence[Group]) -> Html:
+    logged = [(group, Curves(run)) for group in groups for run in group.runs]
+    drawn = [
+        charts.line_chart(
+            title,
+            [Series(group.name, curves[name], group.style, dots=False) for group, curves in logged],
+            "optimiser steps",
+        )
+        for name, title in CURVES.items()
+    ]
+    return grid(*drawn) or note("None of these runs logged a curve.")
+
+
+def _differences(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], names: Sequence[str]) -> Html:
+    if not names:
+        return note("These runs differ in their seeds only.")
+    # Runs of equal settings share a column.
+    columns: dict[tuple[str, ...], list[str]] = {}
+    for run, own in zip(runs, options, strict=True):
+        columns.setdefault(tuple(own.get(name, "") for name in names), []).append(f"{run.name}, seed {run.seed}")
+    heads = [", ".join(dict.fromkeys(label.partition(", seed ")[0] for label in labels)) for labels in columns.values()]
+    rows = [[name, *(values[place] for values in columns)] for place, name in enumerate(names)]
+    return table(["setting", *heads], rows, "Settings, each as the run used it", numbers=False)

@@ -1,0 +1,199 @@
+"""What predictions and latents say: confusion, calibration, the latent space. Numbers only."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmib.schema import ENTITY_TYPES, RELATION_IDS, RELATIONS, RunError, Task
+
+Array = NDArray[np.float64]
+Record = dict[str, Any]
+
+BINS = 10
+OTHER_SPAN = "other span"
+MISSED = "missed"
+NOTHING = "no entity"
+# Columns of a latents file.
+MODALITIES = ("text", "image")
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A named entity of a post: its type, first word, and the word behind its last."""
+
+    type: str
+    start: int
+    end: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First word, and the word behind the last."""
+        return self.start, self.end
+
+
+def entities(tags: Sequence[str]) -> list[Entity]:
+    """The entities of a post as seqeval reads them by default: a stray I- opens one."""
+    from seqeval.metrics.sequence_labeling import get_entities  # noqa: PLC0415 - a second that only mner should spend
+
+    return [Entity(name, start, last + 1) for name, start, last in get_entities(list(tags))]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each gold class got each predicted class.
+
+    Attributes:
+        rows: gold classes.
+        columns: predicted classes; those that are also gold come first, in the order of the rows.
+        counts: (rows, columns).
+    """
+
+    rows: list[str]
+    columns: list[str]
+    counts: NDArray[np.int64]
+
+
+def confusion(task: Task, records: Sequence[Record]) -> Confusion:
+    """Relations, None included (mre), or entity types, with what was missed and what was made up (mner)."""
+    return _relation_confusion(records) if task == "mre" else _entity_confusion(records)
+
+
+def _relation_confusion(records: Sequence[Record]) -> Confusion:
+    seen = {label for record in records for label in (record["gold"], record["predicted"])}
+    names = [name for name in RELATIONS if name in seen] + sorted(seen - set(RELATIONS))
+    pairs = Counter((record["gold"], record["predicted"]) for record in records)
+    return Confusion(names, names, np.array([[pairs[gold, given] for given in names] for gold in names]))
+
+
+def _entity_confusion(records: Sequence[Record]) -> Confusion:
+    pairs: Counter[tuple[str, str]] = Counter()
+    for record in records:
+        gold, predicted = entities(record["gold"]), entities(record["predicted"])
+        types = {entity.span: entity.type for entity in predicted}
+        for entity in gold:
+            overlaps = any(other.start < entity.end and entity.start < other.end for other in predicted)
+            pairs[entity.type, types.get(entity.span, OTHER_SPAN if overlaps else MISSED)] += 1
+        for entity in predicted:
+            if not any(other.start < entity.end and entity.start < other.end for other in gold):
+                pairs[NOTHING, entity.type] += 1
+    seen = {name for pair in pairs for name in pair} - {NOTHING, OTHER_SPAN, MISSED}
+    names = [name for name in ENTITY_TYPES if name in seen] + sorted(seen - set(ENTITY_TYPES))
+    rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
+    return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
+
+
+def relation_confidence(record: Record) -> float:
+    """Softmax probability of the predicted relation (mre)."""
+    scores = np.asarray(record["scores"], dtype=np.float64)
+    shares = np.exp(scores - scores.max())
+    return float(shares[RELATION_IDS[record["predicted"]]] / shares.sum())
+
+
+def entity_confidence(entity: Entity, confidence: Sequence[float | None]) -> float:
+    """The least probability of the tags of an entity's words; 0 where a word has none."""
+    return min(confidence[word] or 0.0 for word in range(*entity.span))
+
+
+def judged(task: Task, records: Sequence[Record]) -> list[tuple[float, bool]]:
+    """Confidence of each prediction and whether it is right: a row each (mre), a predicted entity each (mner)."""
+    if task == "mre":
+        return [(relation_confidence(record), record["gold"] == record["predicted"]) for record in records]
+    return [
+        (entity_confidence(entity, record["confidence"]), entity in gold)
+        for record in records
+        for gold in [set(entities(record["gold"]))]
+        for entity in entities(record["predicted"])
+    ]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far confidence can be trusted.
+
+    Attributes:
+        bins: (mean confidence, share that is right, number) of each of ten equally wide bins that is not empty.
+        error: expected calibration error, the gaps of the bins weighted by their numbers.
+        count: number of predictions.
+    """
+
+    bins: list[tuple[float, float, int]]
+    error: float
+    count: int
+
+
+def calibration(predictions: Sequence[tuple[float, bool]]) -> Calibration | None:
+    """Expected calibration error over equally wide bins (Guo et al. 2017, equation 3); None without predictions."""
+    if not predictions:
+        return None
+    confidence, right = (np.asarray(column, dtype=np.float64) for column in zip(*predictions, strict=True))
+    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    bins = [
+        (float(confidence[places == place].mean()), float(right[places == place].mean()), int((places == place).sum()))
+        for place in range(BINS)
+        if (places == place).any()
+    ]
+    error = sum(count * abs(share - mean) for mean, share, count in bins) / len(predictions)
+    return Calibration(bins, error, len(predictions))
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """The mean latents of N posts, as unit vectors, seen in the plane in which they vary most.
+
+    Attributes:
+        text, image: (N, 2) projections onto the first two principal components of both modalities together.
+        explained: share of the variance that each of the two components holds.
+        gap: distance of the two modalities' centres on the unit sphere, as `align/gap`.
+        cosine: mean cosine of a post's text and image, as `align/cosine`.
+    """
+
+    text: Array
+    image: Array
+    explained: tuple[float, float]
+    gap: float
+    cosine: float
+
+
+def latent_space(text: Array, image: Array) -> LatentSpace:
+    """Project (N, D) mean latents of the same posts. Gap: Liang et al. 2022, section 2.1."""
+    text, image = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (text, image))
+    both = np.concatenate([text, image])
+    centred = both - both.mean(axis=0)
+    _, widths, directions = np.linalg.svd(centred, full_matrices=False)
+    plane = np.zeros((len(both), 2))
+    plane[:, : len(directions)] = centred @ directions[:2].T
+    variance = widths**2 / max(float((widths**2).sum()), 1e-12)
+    explained = [float(share) for share in variance[:2]] + [0.0, 0.0]
+    return LatentSpace(
+        plane[: len(text)],
+        plane[len(text) :],
+        (explained[0], explained[1]),
+        float(np.linalg.norm(text.mean(axis=0) - image.mean(axis=0))),
+        float((text * image).sum(axis=1).mean()),
+    )
+
+
+def read_latents(path: Path) -> LatentSpace | None:
+    """The latent space that a file of a run holds; None where the run kept none, or kept that of no post.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    from safetensors import SafetensorError  # noqa: PLC0415 - runs without latents need not load it
+    from safetensors.numpy import load_file  # noqa: PLC0415
+
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        text, image = (np.asarray(tensors[modality], dtype=np.float64) for modality in MODALITIES)
+        return latent_space(text, image) if len(text) else None
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise RunError(f"{path} holds no latents of text and image: {error}") from error
