@@ -1,0 +1,95 @@
+"""Early termination: which running points of a sweep stop, by W&B's Hyperband rule."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmib.schema import ConfigError
+
+KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+DEFAULT_ETA = 3.0
+# More values than any run logs: brackets above are left out.
+FAR = 10**9
+
+
+@dataclass(frozen=True)
+class Hyperband:
+    """W&B's form of Hyperband (Li et al., JMLR 2018), as its published engine has it (PyPI `sweeps` 0.2.0).
+
+    A point that has logged more values than a bracket says is compared once more after each of its values: it stops
+    where the best that it has logged so far is worse than the value that bounds the best 1/eta of all points there.
+
+    Attributes:
+        brackets: numbers of values after which points are compared, rising.
+        eta: one of so many points goes on.
+    """
+
+    brackets: tuple[int, ...]
+    eta: float
+
+    def stops(self, history: Sequence[float], histories: Sequence[Sequence[float]]) -> bool:
+        """Whether a point that runs is to stop.
+
+        Args:
+            history: values of its metric so far, less being better.
+            histories: those of all points of the sweep, its own included.
+        """
+        reached = [bracket for bracket in self.brackets if bracket < len(history)]
+        if not reached:
+            return False
+        there = sorted(values[reached[-1]] for values in histories if len(values) > reached[-1])
+        return min(history) > there[int(1 / self.eta * len(there))]
+
+
+def read_hyperband(content: Any, where: str) -> Hyperband:
+    """What the section `early_terminate` of a sweep file says.
+
+    Raises:
+        ConfigError: it is unknown to W&B, incomplete, or never stops anything.
+    """
+    here = f"{where}: 'early_terminate'"
+    if not isinstance(content, dict) or content.get("type") != "hyperband":
+        raise ConfigError(f"{here} must be a mapping with 'type: hyperband', the only one that W&B knows")
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{here} has the unknown key {key!r}: choose from {', '.join(KEYS)}")
+    if content.get("strict"):
+        raise ConfigError(
+            f"{here}: what 'strict: true' does is not published, so that it cannot be done here: "
+            "leave it out, or run the sweep by W&B"
+        )
+    eta = _number(content, "eta", here, DEFAULT_ETA)
+    if eta <= 1:
+        raise ConfigError(f"{here}: 'eta' must be above 1, not {eta}")
+    if ("min_iter" in content) == ("max_iter" in content):
+        raise ConfigError(f"{here} needs one of 'min_iter' and 'max_iter'")
+    if "min_iter" in content:
+        if "s" in content:
+            raise ConfigError(f"{here}: 's' belongs to 'max_iter', and says nothing beside 'min_iter'")
+        first = _whole(content, "min_iter", here)
+        endless = (first * eta**number for number in itertools.count())
+        rising = itertools.takewhile(lambda bracket: bracket < FAR, endless)
+        return Hyperband(tuple(int(bracket) for bracket in rising), eta)
+    last, count = _whole(content, "max_iter", here), _whole(content, "s", here)
+    brackets = tuple(int(last / eta**number) for number in range(count, 0, -1) if last / eta**number >= 1)
+    if not brackets:
+        raise ConfigError(f"{here} leaves no bracket: 'max_iter' must be at least 'eta', {eta:g}")
+    return Hyperband(brackets, eta)
+
+
+def _number(content: dict[str, Any], key: str, here: str, default: float | None = None) -> float:
+    value = content.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConfigError(f"{here}: {key!r} must be a number, not {value!r}")
+    return value
+
+
+def _whole(content: dict[str, Any], key: str, here: str) -> int:
+    value = _number(content, key, here)
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{here}: {key!r} must be a whole number above 0, not {value!r}")
+    return value

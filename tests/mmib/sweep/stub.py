@@ -1,0 +1,45 @@
+"""Stands in for `mmib fit`: same options, same run folder, no training. One run takes 0.02 s a value of val/f1.
+
+The F1 of a run rises towards 1 - |beta - 0.3|. With beta 0.9 it fails; `--logs` names another metric; `--values` says
+how many values it logs; `--pause` how long it waits after each. Each start adds a line to `starts.log` in its folder.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--model.beta", type=float, dest="beta", default=0.0)
+parser.add_argument("--model.flag", dest="flag")
+parser.add_argument("--logs", default="val/f1")
+parser.add_argument("--values", type=int, default=3)
+parser.add_argument("--pause", type=float, default=0.02)
+parser.add_argument("--runs", type=Path)
+parser.add_argument("--run", type=Path)
+parser.add_argument("--ckpt_path", choices=["last"])
+parser.add_argument("--print_config", action="store_true")
+options = parser.parse_args()
+if options.print_config:
+    sys.exit(0)
+run: Path = options.run or options.runs / "stub" / "run"
+(run / "checkpoints").mkdir(parents=True, exist_ok=True)
+with (run.parents[1] / "starts.log").open("a") as starts:
+    starts.write(json.dumps(sys.argv[1:]) + "\n")
+if options.beta == 0.9:
+    print("something before\nmmib: beta is too strong:\n  take less")
+    sys.exit(2)
+checkpoint = run / "checkpoints" / "last.ckpt"
+done = int(checkpoint.read_text()) if options.run else 0
+with (run / "metrics.csv").open("a") as table:
+    if not done:
+        table.write(f"step,train/loss,{options.logs}\n")
+    for number in range(done, options.values):
+        time.sleep(options.pause)
+        f1 = (1 - abs(options.beta - 0.3)) * (number + 1) / options.values
+        table.write(f"{number},0.5,{f1}\n")
+        table.flush()
+        checkpoint.write_text(str(number + 1))
+summary = {"task": "mre", "experiment": "stub", "seed": 1, "val": {"f1": f1}, "test": None}
+(run / "summary.json").write_text(json.dumps(summary))
