@@ -11,7 +11,7 @@ from mmib.report.markup import Html, element, join
 Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 220
-LEFT, RIGHT, TOP, BOTTOM = 50, 10, 10, 38
+LEFT, RIGHT, TOP, BOTTOM = 50, 18, 10, 38
 # A line of more points than this is thinned: it could not be told apart on paper either.
 MOST_POINTS = 240
 # Levels that span this factor are drawn on a logarithmic axis.
@@ -80,6 +80,11 @@ def number(value: float) -> str:
     size = abs(value)
     text = f"{value:,.0f}" if size >= 1000 else f"{value:.4g}" if size >= 1e-3 else f"{value:.1e}"
     return text.replace("-", "\u2212")
+
+
+def share(value: float, digits: int = 0) -> str:
+    """A fraction in percent."""
+    return f"{100 * value:.{digits}f} %"
 
 
 def line_chart(title: str, series: Sequence[Series], x: str, unit: str = "", note: str = "") -> Html | None:
@@ -278,17 +283,15 @@ def reliability(title: str, bins: Sequence[tuple[float, float, int]], note: str)
     drawn = []
     for value in (0, 0.25, 0.5, 0.75, 1):
         drawn.append(element("line", class_="grid", x1=LEFT, x2=WIDTH - RIGHT, y1=up(value), y2=up(value)))
-        drawn.append(element("text", f"{value:.0%}", class_="tick", x=LEFT - 6, y=up(value) + 4, text_anchor="end"))
-        drawn.append(
-            element("text", f"{value:.0%}", class_="tick", x=across(value), y=floor + 15, text_anchor="middle")
-        )
+        drawn.append(element("text", share(value), class_="tick", x=LEFT - 6, y=up(value) + 4, text_anchor="end"))
+        drawn.append(element("text", share(value), class_="tick", x=across(value), y=floor + 15, text_anchor="middle"))
     drawn.append(element("line", class_="diagonal", x1=across(0), y1=up(0), x2=across(1), y2=up(1)))
     drawn.append(element("text", "confidence", class_="axis", x=(LEFT + WIDTH) / 2, y=floor + 32, text_anchor="middle"))
-    for confidence, share, count in bins:
+    for confidence, right, count in bins:
         x, tall = across(confidence), round(44 * count / most, 1)
-        says = f"{count:,} with mean confidence {confidence:.1%}: {share:.1%} right"
-        drawn.append(element("line", class_="error", x1=x, x2=x, y1=up(confidence), y2=up(share)))
-        drawn.append(dot(x, up(share), says, round(2.5 + 4 * math.sqrt(count / most), 1)))
+        says = f"{count:,} with mean confidence {share(confidence)}: {share(right)} right"
+        drawn.append(element("line", class_="error", x1=x, x2=x, y1=up(confidence), y2=up(right)))
+        drawn.append(dot(x, up(right), says, round(2.5 + 4 * math.sqrt(count / most), 1)))
         drawn.append(
             element("rect", element("title", says), class_="bar", x=x - 8, y=floor - tall, width=16, height=tall)
         )

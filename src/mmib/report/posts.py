@@ -7,13 +7,12 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.files import inside
 from datamodules.images import UnreadableImageError, read_image
-from mmib.report.charts import number
+from mmib.report.charts import number, share
 from mmib.report.evidence import Entity, Record, entities, entity_confidence, relation_confidence
 from mmib.report.markup import Html, element, join
 from mmib.schema import RunError, Task
@@ -22,6 +21,8 @@ THUMBNAIL = 240
 QUALITY = 62
 # Bytes that all posts of a page may take; the rest of a page takes well below one megabyte.
 BUDGET = 3_800_000
+# An image of more regions is a grid, whose KL nobody would read as a list.
+MOST_REGIONS = 6
 # The strongest shading of a word: its text keeps its contrast.
 DARKEST = 0.42
 
@@ -138,7 +139,7 @@ class PostWriter:
         head = element(
             "p",
             element("b", verdict, class_=verdict),
-            f" · confidence {post.confidence:.0%} · row {record['id']}",
+            f" · confidence {share(post.confidence)} · row {record['id']}",
             class_="verdict",
         )
         words = element("p", join(self._words(post), " "), class_="words", dir="auto")
@@ -207,7 +208,7 @@ class PostWriter:
         return element("dl", rows)
 
     def _typed_chip(self, record: Record, entity: Entity, right: bool, side: str) -> Html:
-        sure = f" {entity_confidence(entity, record['confidence']):.0%}" if side == "predicted" else ""
+        sure = f" {share(entity_confidence(entity, record['confidence']))}" if side == "predicted" else ""
         weights = _weights(record, range(*entity.span))
         return _entity_button(record, entity, weights, _verdict(right), f"{entity.type}{sure}")
 
@@ -224,17 +225,16 @@ class PostWriter:
         else:
             source, (width, height) = picture
             image = element("img", src=source, alt=f"image of row {record['id']}", width=width, height=height)
-            shown = element("div", image, _regions(boxes, mean / strongest), class_="frame")
-        kl = record.get("kl_image") or []
-        says = "Regions: " + ", ".join(f"{number(value)} nats" for value in kl) if 0 < len(kl) <= 6 else ""
+            shown = element("div", image, _regions(boxes, (mean / strongest).tolist()), class_="frame")
+        kl = ["unknown" if value is None else number(value) for value in record.get("kl_image") or []]
+        says = f"KL of the regions: {', '.join(kl)} nats" if 0 < len(kl) <= MOST_REGIONS else ""
         return element(
             "div",
             shown,
             element("p", says, class_="readout", aria_live="polite"),
             class_="picture",
-            data_kl=" ".join(number(value) for value in kl) or None,
+            data_kl=" ".join(kl) or None,
             data_most=round(1000 * strongest) if attention else None,
-            data_whole=_whole(boxes),
         )
 
     def _thumbnail(self, name: str) -> tuple[str, tuple[int, int]] | None:
@@ -259,7 +259,7 @@ def _verdict(right: bool) -> str:
 
 def _entity_button(record: Record, entity: Entity, weights: str | None, style: str, tag: str = "") -> Html:
     text = " ".join(str(word) for word in record["words"][slice(*entity.span)])
-    label = element("small", f" {tag}") if tag else None
+    label = join([" ", element("small", tag)]) if tag else None
     return element(
         "button", element("bdi", text), label, type="button", class_=f"chip {style}", tabindex="-1", data_a=weights
     )
@@ -272,16 +272,14 @@ def _weights(record: Record, positions: Sequence[int]) -> str | None:
     return " ".join(str(round(1000 * float(weight))) for weight in np.mean(seen, axis=0)) if seen else None
 
 
-def _known(box: Sequence[float]) -> bool:
-    return box[2] > box[0] and box[3] > box[1]
+def _kind(box: Sequence[float]) -> str | None:
+    """Class of a region that is no part of the image: the whole of it, or unknown."""
+    if list(box) == [0, 0, 1, 1]:
+        return "whole"
+    return None if box[2] > box[0] and box[3] > box[1] else "unknown"
 
 
-def _whole(boxes: Sequence[Sequence[float]]) -> str | None:
-    """Places of the regions that are the whole image."""
-    return " ".join(str(place) for place, box in enumerate(boxes) if list(box) == [0, 0, 1, 1]) or None
-
-
-def _regions(boxes: Sequence[Any], shares: Any) -> Html:
+def _regions(boxes: Sequence[Sequence[float]], shares: Sequence[float]) -> Html:
     """The regions over the picture; how opaque one is tells how much of the attention it gets."""
     drawn = [
         element(
@@ -290,9 +288,9 @@ def _regions(boxes: Sequence[Any], shares: Any) -> Html:
             y=box[1],
             width=round(box[2] - box[0], 4),
             height=round(box[3] - box[1], 4),
-            style=f"--a:{share:.2f}",
-            class_=None if _known(box) else "unknown",
+            style=f"--a:{weight:.2f}",
+            class_=_kind(box),
         )
-        for box, share in zip(boxes, shares, strict=True)
+        for box, weight in zip(boxes, shares, strict=True)
     ]
     return element("svg", drawn, class_="regions", viewBox="0 0 1 1", preserveAspectRatio="none", aria_hidden="true")

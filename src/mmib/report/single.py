@@ -229,7 +229,7 @@ def _latents(title: str, space: LatentSpace) -> Html:
     groups = [Series("text", text, "text"), Series("image", image, "image")]
     first, second = space.explained
     numbers = f"Gap {space.gap:.3f}, mean cosine {space.cosine:.3f}."
-    says = f"{numbers} The axes hold {first:.0%} and {second:.0%} of the variance."
+    says = f"{numbers} The axes hold {charts.share(first)} and {charts.share(second)} of the variance."
     return charts.scatter(f"Latent space, {title}", groups, [(text[place], image[place]) for place in places], says)
 
 
@@ -243,24 +243,24 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         path = run.predictions_file(split)
         raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
     unit, what = ("row", "relation") if run.task == "mre" else ("predicted entity", "type")
-    parts = [_matrix(confusion, what)]
-    if calibration is None:
-        parts.append(note("Nothing was predicted, so there is no calibration."))
-    else:
-        says = f"Expected calibration error {calibration.error:.1%} over {calibration.count:,} predictions."
-        parts.append(grid(charts.reliability("Calibration", calibration.bins, says)) or Html())
+    beside = [note("Nothing was predicted, so there is no calibration.")]
+    if calibration is not None:
+        off = charts.share(calibration.error, 1)
+        says = f"Expected calibration error {off} over {calibration.count:,} predictions."
+        beside = [charts.reliability("Calibration", calibration.bins, says)]
     classes = (run.summary.get(split) or {}).get("classes") or {}
     if classes:
         rows = [
             [name, *(percent(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['gold']:,}"]
             for name, scores in classes.items()
         ]
-        headings_ = [what, "precision", "recall", "F1", "gold"]
-        parts.append(table(headings_, rows, f"By {what}, {SPLITS[split]}, percent"))
+        names = [what, "precision", "recall", "F1", "gold"]
+        beside.append(table(names, rows, f"By {what}, {SPLITS[split]}, percent"))
+    parts = [_matrix(confusion, what), element("div", beside, class_="beside")]
     sure = (
         "the softmax probability of the predicted relation"
         if run.task == "mre"
-        else "of an entity, the least probability among the tags of its words"
+        else "the least probability among the tags of the entity's words"
     )
     return (
         f"{SPLITS[split].capitalize()} split. Rows of the matrix are gold, columns predicted; the shade is the share "

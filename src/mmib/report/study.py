@@ -116,9 +116,7 @@ def _figure(study: Study) -> Html | None:
             for row in study.rows
             if (row.get("ceilings") or {}).get(ceiling) is not None
         }
-        series.append(
-            Series(title, sorted(best.items()), f"{'text' if ceiling == 'text' else 'ink'} dashed", dots=False)
-        )
+        series.append(Series(title, sorted(best.items()), f"{'c7' if ceiling == 'text' else 'ink'} dashed", dots=False))
     return charts.line_chart(metric, series, heading(axis), "percent", "Bars: 95 % intervals.")
 
 
