@@ -1,0 +1,349 @@
+"""The information estimates on distributions whose information is known: a figure and a table.
+
+    python -m experiments.known_answers
+
+Draws pairs with a known mutual information, runs the estimates that training logs on them, and sets these beside the
+truth. docs/information.md says what each of them bounds; tests/mmib/nn/test_information.py holds them to it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+from collections.abc import Iterable, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import integrate, special, stats
+from torch import Tensor, nn
+
+from mmib.files import atomic_file, write_text
+from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
+from mmib.nn.gaussian import Posterior
+
+ROOT = Path(__file__).parents[1]
+DIMS = 8
+ROWS = 8192
+SIZES = (8, 16, 64, 256)
+INFORMATION = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0)
+CHANNELS = {"N(0, I)": (0.0, 1.0), "mean 0.5": (0.5, 1.0), "standard deviation 0.6": (0.0, 0.6)}
+CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99, 0.999)
+CONCENTRATIONS = (1.0, 5.0, 20.0, 50.0, 100.0)
+TEMPERATURES = (0.05, 0.07, 0.1, 0.2, 0.5, 1.0)
+SCALED = 0.3
+SHARED_ROWS = (1, 2, 4, 8)
+SHARED_SIZE = 16
+SHARED_NATS = 0.5
+JSD_BATCH = 256
+JSD_HEAD = ("correlation", "I(X; Z)", "2 JSD by quadrature", "best discriminator", f"scores times {SCALED}")
+VERSIONS = ("mmib", "torch", "scipy")
+
+
+class Estimate(NamedTuple):
+    """Mean over batches and its standard error, in nats."""
+
+    mean: float
+    error: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.error:.3f}"
+
+
+def estimate(values: Iterable[float]) -> Estimate:
+    """Of independent values, one a batch."""
+    drawn = np.fromiter(values, dtype=float)
+    return Estimate(float(drawn.mean()), float(drawn.std(ddof=1) / math.sqrt(len(drawn))))
+
+
+def information(rho: float, dims: int = 1) -> float:
+    """I(X; Z) in nats of standard Gaussians with correlation rho in each of their dimensions: -D/2 log(1 - rho^2)."""
+    return -0.5 * dims * math.log1p(-(rho**2))
+
+
+def correlation(nats: float, dims: int = 1) -> float:
+    """The correlation at which `information` is `nats`."""
+    return math.sqrt(-math.expm1(-2 * nats / dims))
+
+
+def gaussian_pairs(rho: float, rows: int, dims: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Two (rows, dims) samples of standard Gaussians, correlated by rho in each dimension; float64."""
+    x, noise = torch.randn(2, rows, dims, generator=generator, dtype=torch.float64)
+    return x, rho * x + math.sqrt(1 - rho**2) * noise
+
+
+def log_density_ratio(x: Tensor, z: Tensor, rho: float) -> Tensor:
+    """log p(x, z) / (p(x) p(z)) of such pairs, summed over the last dimension: the best critic there is."""
+    residual = (rho**2 * (x.square() + z.square()) - 2 * rho * x * z) / (2 * (1 - rho**2))
+    return (information(rho) - residual).sum(dim=-1)
+
+
+class DensityRatio(nn.Module):
+    """`log_density_ratio` in the place of `JSDAlignment.discriminator`, over which it has nothing to learn.
+
+    Args:
+        rho: correlation of the pairs.
+        scale: multiplies it; anything but 1 makes it a worse discriminator.
+    """
+
+    def __init__(self, rho: float, scale: float = 1.0) -> None:
+        super().__init__()
+        self.rho, self.scale = rho, scale
+
+    def forward(self, pairs: Tensor) -> Tensor:
+        """(B, 2D) text and image side by side to (B, 1)."""
+        text, image = pairs.chunk(2, dim=-1)
+        return self.scale * log_density_ratio(text, image, self.rho)[:, None]
+
+
+def channel(x: Tensor, rho: float, offset: float = 0.0, scale: float = 1.0) -> Posterior:
+    """q(z|x) of each row of standard Gaussians x (B, D), whose z correlates with x by rho and is N(offset, scale^2)."""
+    variance = torch.full_like(x, scale**2 * (1 - rho**2))
+    mean = offset + scale * rho * x
+    return Posterior(mean[:, None], variance.log()[:, None], torch.ones(len(x), 1, dtype=torch.bool))
+
+
+def excess(offset: float, scale: float) -> float:
+    """KL(N(offset, scale^2) || N(0, 1)) in nats: what the rate of `channel` is above I(X; Z), a dimension."""
+    return 0.5 * (offset**2 + scale**2 - 1) - math.log(scale)
+
+
+def jensen_shannon(rho: float) -> float:
+    """Jensen-Shannon divergence in nats between joint and product of two correlated Gaussians, by 2-D quadrature.
+
+    The integral runs over u, v along the diagonals, where the joint density is a product and all is even in both. v
+    runs in steps of the joint's width at first, and ever longer ones: it has a narrow ridge on a wide ground.
+    """
+    rho = abs(rho)
+    constant, width = 1 / (2 * math.pi), math.sqrt(1 - rho)
+
+    def integrand(step: float, u: float) -> float:
+        v = width * math.sinh(step)
+        joint = constant / math.sqrt(1 - rho**2) * math.exp(-0.5 * (u**2 / (1 + rho) + v**2 / (1 - rho)))
+        product = constant * math.exp(-0.5 * (u**2 + v**2))
+        middle = 0.5 * (joint + product)
+        density = 0.5 * float(special.rel_entr(joint, middle) + special.rel_entr(product, middle))
+        return density * width * math.cosh(step)
+
+    return 4 * float(integrate.dblquad(integrand, 0, 12, 0, math.asinh(12 / width))[0])
+
+
+def sphere_information(concentration: float, dims: int) -> float:
+    """I(X; Z) in nats of x uniform on the sphere and z von Mises-Fisher around x."""
+    log_area = math.log(2) + 0.5 * dims * math.log(math.pi) - math.lgamma(0.5 * dims)
+    return log_area - float(stats.vonmises_fisher(np.eye(dims)[0], concentration).entropy())
+
+
+def sphere_pairs(concentration: float, rows: int, dims: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Two (rows, dims) samples of such pairs. Cosine times concentration is their log density ratio, up to a constant:
+    the critic of `InfoNCEAlignment` at the temperature 1 / concentration is the best there is."""
+    rng = np.random.default_rng(seed)
+    pole = np.eye(dims)[0]
+    x = stats.uniform_direction(dims).rvs(rows, random_state=rng)
+    around_pole = stats.vonmises_fisher(pole, concentration).rvs(rows, random_state=rng)
+    # The reflection that takes the pole to x takes the distribution around the pole to that around x.
+    normal = x - pole
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    z = around_pole - 2 * (around_pole * normal).sum(axis=1, keepdims=True) * normal
+    return torch.from_numpy(x), torch.from_numpy(z)
+
+
+def batches(x: Tensor, z: Tensor, size: int) -> Iterable[tuple[Tensor, Tensor]]:
+    """Pairs in batches of `size`."""
+    return zip(x.split(size), z.split(size), strict=True)
+
+
+def best_info_nce(x: Tensor, z: Tensor, size: int, rho: float) -> Estimate:
+    """The bound on Gaussian pairs with the best critic, in batches of `size`."""
+    candidates = candidate_mask(torch.arange(size))
+    return estimate(
+        math.log(size) - info_nce(log_density_ratio(a[:, None], b[None], rho), candidates).mean().item()
+        for a, b in batches(x, z, size)
+    )
+
+
+def own_info_nce(x: Tensor, z: Tensor, size: int, temperature: float) -> Estimate:
+    """`mi_bound` of `InfoNCEAlignment` as it starts, its projections being identities, in batches of `size`."""
+    module = InfoNCEAlignment(x.shape[1], temperature=temperature).double()
+    return estimate(_aligned(module, a, b)["mi_bound"].item() for a, b in batches(x, z, size))
+
+
+def shared_info_nce(nats: float, images: int, rows: int, count: int, generator: torch.Generator) -> Estimate:
+    """The bound with the best critic on two Gaussians, in `count` batches of `images`, each beside `rows` texts."""
+    rho = correlation(nats)
+    ids = torch.arange(images).repeat_interleave(rows)
+    candidates = candidate_mask(ids)
+    bounds = []
+    for _ in range(count):
+        z = torch.randn(images, 1, generator=generator, dtype=torch.float64)[ids]
+        x = rho * z + math.sqrt(1 - rho**2) * torch.randn(z.shape, generator=generator, dtype=torch.float64)
+        losses = info_nce(log_density_ratio(x[:, None], z[None], rho), candidates)
+        bounds.append((candidates.sum(dim=1).log() - losses).mean().item())
+    return estimate(bounds)
+
+
+def jsd(x: Tensor, z: Tensor, discriminator: nn.Module) -> Estimate:
+    """`jsd_bound` of `JSDAlignment` with this discriminator, in batches of `JSD_BATCH`."""
+    module = JSDAlignment(x.shape[1])
+    module.discriminator = discriminator  # type: ignore[assignment]
+    return estimate(_aligned(module, a, b)["jsd_bound"].item() for a, b in batches(x, z, JSD_BATCH))
+
+
+@torch.no_grad()
+def _aligned(module: InfoNCEAlignment | JSDAlignment, x: Tensor, z: Tensor) -> dict[str, Tensor]:
+    there = torch.ones(len(x), 1, dtype=torch.bool)
+    output = module(Latents(x[:, None], there), Latents(z[:, None], there), torch.arange(len(x)))
+    return output.scalars
+
+
+def measure(seed: int) -> dict[str, list[list[Any]]]:
+    """The rows of each table; their first cell is the truth."""
+    generator = torch.Generator().manual_seed(seed)
+    rates, bounds, divergences = [], [], []
+    for nats in INFORMATION:
+        rho = correlation(nats, DIMS)
+        x, z = gaussian_pairs(rho, ROWS, DIMS, generator)
+        rate = [estimate(channel(x, rho, *at).kl().sum(dim=(1, 2)).tolist()) for at in CHANNELS.values()]
+        rates.append([nats, *rate])
+        cosine = max(own_info_nce(x, z, 64, temperature) for temperature in TEMPERATURES)
+        bounds.append([nats, *(best_info_nce(x, z, size, rho) for size in SIZES), cosine])
+    for rho in CORRELATIONS:
+        pairs = gaussian_pairs(rho, 4 * ROWS, 1, generator)
+        found = [jsd(*pairs, DensityRatio(rho, scale)) for scale in (1.0, SCALED)]
+        divergences.append([rho, information(rho), 2 * jensen_shannon(rho), *found])
+    spheres = [
+        [
+            at,
+            sphere_information(at, DIMS),
+            *(own_info_nce(*sphere_pairs(at, ROWS, DIMS, seed), n, 1 / at) for n in SIZES),
+        ]
+        for at in CONCENTRATIONS
+    ]
+    shared = [
+        [rows, SHARED_NATS, shared_info_nce(SHARED_NATS, SHARED_SIZE // rows, rows, 4 * ROWS // SHARED_SIZE, generator)]
+        for rows in SHARED_ROWS
+    ]
+    return {"rate": rates, "info_nce": bounds, "sphere": spheres, "shared": shared, "jsd": divergences}
+
+
+def draw(measured: dict[str, list[list[Any]]], path: Path) -> None:
+    """The figure, as SVG."""
+    import matplotlib as mpl  # noqa: PLC0415 - tests that need the truths alone go without
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(12, 3.9), layout="constrained")
+        left, middle, right = figure.subplots(1, 3)
+        _draw_rate(left, measured["rate"])
+        _draw_info_nce(middle, measured["info_nce"])
+        _draw_jsd(right, measured["jsd"])
+        for axes in (left, middle, right):
+            axes.set_xlabel("mutual information, nats")
+            axes.legend(fontsize=7.5, frameon=False)
+        with atomic_file(path) as file:
+            figure.savefig(file, format="svg", metadata={"Date": None})
+
+
+def _draw_rate(axes: Any, rows: list[list[Any]]) -> None:
+    nats = np.array(INFORMATION)
+    for number, (name, at) in enumerate(CHANNELS.items(), start=1):
+        color = f"C{number - 1}"
+        axes.plot(nats, nats + DIMS * excess(*at), color=color, linewidth=1)
+        axes.plot(nats, [row[number].mean for row in rows], "o", color=color, label=f"rate, latents of {name}")
+    axes.plot(nats, nats, color="black", linestyle=":", label="mutual information")
+    axes.set_title("KL rate: an upper bound")
+    axes.set_ylabel("nats")
+
+
+def _draw_info_nce(axes: Any, rows: list[list[Any]]) -> None:
+    for number, size in enumerate(SIZES, start=1):
+        color = f"C{number - 1}"
+        axes.plot(INFORMATION, [row[number].mean for row in rows], "o-", color=color, markersize=4, label=f"N = {size}")
+        axes.axhline(math.log(size), color=color, linestyle="--", linewidth=0.8)
+    axes.plot(INFORMATION, [row[-1].mean for row in rows], "kx", label="N = 64, cosine critic")
+    axes.plot(INFORMATION, INFORMATION, color="black", linestyle=":", label="mutual information")
+    axes.set_title("InfoNCE: a lower bound, at most log N (dashed)")
+    axes.set_ylim(-0.2, 6.2)
+
+
+def _draw_jsd(axes: Any, rows: list[list[Any]]) -> None:
+    nats = [row[1] for row in rows]
+    axes.plot(nats, [row[2] for row in rows], color="C0", linewidth=1, label="2 JSD, by quadrature")
+    axes.plot(nats, [row[3].mean for row in rows], "o", color="C0", label="best discriminator")
+    axes.plot(nats, [row[4].mean for row in rows], "s", color="C1", label=f"its scores times {SCALED}")
+    axes.axhline(2 * math.log(2), color="C0", linestyle="--", linewidth=0.8)
+    axes.plot(nats, nats, color="black", linestyle=":", label="mutual information")
+    axes.set_title("JSD bound: at most 2 log 2 (dashed)")
+    axes.set_ylim(-0.1, 2.4)
+
+
+def describe(measured: dict[str, list[list[Any]]], seed: int) -> str:
+    """The page of tables, in Markdown."""
+    used = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
+    sizes = [f"N = {size}" for size in SIZES]
+    above = ", ".join(f"{DIMS * excess(*at):.3f} for {name}" for name, at in CHANNELS.items())
+    return f"""# Known answers: what was measured
+
+`make known-answers`, that is `python -m experiments.known_answers --seed {seed}`, on CPU; versions:
+{", ".join(f"{name} {version}" for name, version in used.items())}. All in nats, with the standard error of the
+mean over batches, from {ROWS:,} pairs a figure ({4 * ROWS:,} in the last two tables).
+[docs/information.md](../../docs/information.md) explains them.
+
+## KL rate of Gaussian latents in {DIMS} dimensions
+
+{_table(["I(X; Z)", *(f"rate, latents of {name}" for name in CHANNELS)], measured["rate"])}
+
+The rate is above I(X; Z) by KL(q(z) || N(0, I)): {above}.
+
+## InfoNCE bound on Gaussians in {DIMS} dimensions, batches of N
+
+With the best critic, the log density ratio; last, `InfoNCEAlignment` with identity projections at the best of the
+temperatures {", ".join(map(str, TEMPERATURES))}: a cosine does not see the length of its vectors.
+
+{_table(["I(X; Z)", *sizes, "N = 64, cosine critic"], measured["info_nce"])}
+
+## InfoNCE bound where the cosine is the best critic: the sphere in {DIMS} dimensions
+
+x uniform, z von Mises-Fisher around x; `InfoNCEAlignment` at the temperature 1 / concentration.
+
+{_table(["concentration", "I(X; Z)", *sizes], measured["sphere"])}
+
+## InfoNCE bound of batches in which rows share images
+
+Two correlated Gaussians, the best critic, N = {SHARED_SIZE} rows a batch; rows of one image are not each other's
+candidates.
+
+{_table(["rows an image", "I(X; Z)", "bound"], measured["shared"])}
+
+## Jensen-Shannon bound on two correlated Gaussians
+
+`JSDAlignment` with the log density ratio as its discriminator, and with {SCALED} of it.
+
+{_table(JSD_HEAD, measured["jsd"])}
+"""
+
+
+def _table(head: Sequence[str], rows: list[list[Any]]) -> str:
+    cells = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *cells])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, draw, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--figure", type=Path, default=ROOT / "docs/figures/known_answers.svg")
+    parser.add_argument("--table", type=Path, default=ROOT / "experiments/results/known_answers.md")
+    arguments = parser.parse_args(argv)
+    measured = measure(arguments.seed)
+    draw(measured, arguments.figure)
+    write_text(arguments.table, describe(measured, arguments.seed))
+    print(f"figure: {arguments.figure}\ntables: {arguments.table}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
