@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,10 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batching import GlobalBatchSampler, RowSize, Share
 from datamodules.cache import ImageFeatureCache
 from datamodules.images import UnreadableImageError, read_image
+from datamodules.markers import Span
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, ConfigError, DataError, PostBatch
+from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
 from mmib.seeding import run_seed, seeded
 
 Box = tuple[float, float, float, float]
@@ -57,17 +59,25 @@ class Example:
 
     Attributes:
         row: position in the split.
+        words: the post's words, seen by the encoder or not.
         input_ids: word pieces, special tokens included.
+        word_ids: for each of them the word that it belongs to, counted from 0, or -1.
         mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
         image_id: id of the image, -1 where no picture of the row can be read.
         pictures: the readable pictures.
     """
 
     row: int
+    words: list[str]
     input_ids: list[int]
+    word_ids: list[int]
     mentions: list[int]
     image_id: int
     pictures: tuple[Picture, ...]
+
+    def spans(self) -> dict[str, Span]:
+        """Words [start, end) of what is marked in the post for the model to see, by name."""
+        return {}
 
 
 ExampleT = TypeVar("ExampleT", bound=Example)
@@ -243,6 +253,22 @@ class PostDataModule(pl.LightningDataModule, ABC):
         digest = hashlib.sha256(self.text_file(split).read_bytes()).hexdigest()
         return {"rows": len(self.examples[split]), "sha256": digest}
 
+    def describe(self, split: str, row: int) -> dict[str, Any]:
+        """What the model was shown of a row of a split that has been read, for people.
+
+        Returns:
+            `words`; its `spans`; `image`, the path of the whole image below the root, or None; `boxes`, x0 y0 x1 y1 in
+            0..1 of each region, zeros where unknown.
+        """
+        example = self.examples[split][row]
+        whole = next((picture.file for picture in example.pictures if picture.box == WHOLE_IMAGE), None)
+        return {
+            "words": example.words,
+            **example.spans(),
+            "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
+            "boxes": self._boxes(example),
+        }
+
     def setup(self, stage: str) -> None:
         """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
         if not self.root.is_dir():
@@ -298,16 +324,19 @@ class PostDataModule(pl.LightningDataModule, ABC):
         length = max(len(example.input_ids) for example in examples)
         input_ids = torch.full((len(examples), length), self.tokenizer.pad_id)
         text_mask = torch.zeros(len(examples), length, dtype=torch.bool)
+        word_ids = torch.full((len(examples), length), NO_WORD)
         mentions = torch.zeros(len(examples), length, dtype=torch.long)
         for number, example in enumerate(examples):
             input_ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
             text_mask[number, : len(example.input_ids)] = True
+            word_ids[number, : len(example.word_ids)] = torch.tensor(example.word_ids)
             mentions[number, : len(example.mentions)] = torch.tensor(example.mentions)
         pixels = [stack for _, stack in items if stack is not None]
         return {
             "rows": torch.tensor([example.row for example in examples]),
             "input_ids": input_ids,
             "text_mask": text_mask,
+            "word_ids": word_ids,
             "mentions": mentions,
             "image_ids": torch.tensor([example.image_id for example in examples]),
             "pixels": torch.cat(pixels) if pixels else None,
@@ -315,8 +344,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         }
 
     def _collate_regions(self, examples: Sequence[Example]) -> dict[str, Any]:
-        cells = self.image_encoder.region_boxes()
-        boxes = [[_nested(picture.box, cell) for picture in e.pictures for cell in cells] for e in examples]
+        boxes = [self._boxes(example) for example in examples]
         regions = max(1, *(len(own) for own in boxes))
         mask = torch.zeros(len(examples), regions, dtype=torch.bool)
         padded = torch.zeros(len(examples), regions, 4)
@@ -333,6 +361,11 @@ class PostDataModule(pl.LightningDataModule, ABC):
                 cached = np.concatenate([self.cache.features(picture.file) for picture in example.pictures])
                 features[number, : len(own)] = torch.from_numpy(cached)
         return {"region_mask": mask, "boxes": padded, "features": features}
+
+    def _boxes(self, example: Example) -> list[Box]:
+        """The box of each region of a row."""
+        cells = self.image_encoder.region_boxes()
+        return [_nested(picture.box, cell) for picture in example.pictures for cell in cells]
 
     def _loader(self, split: str) -> DataLoader[Any]:
         training = split == "train"
@@ -383,6 +416,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
             batch,
             input_ids=F.pad(batch.input_ids, (0, pieces), value=self.tokenizer.pad_id),
             text_mask=F.pad(batch.text_mask, (0, pieces)),
+            word_ids=F.pad(batch.word_ids, (0, pieces), value=NO_WORD),
             mentions=F.pad(batch.mentions, (0, pieces)),
             region_mask=F.pad(batch.region_mask, (0, regions)),
             boxes=F.pad(batch.boxes, (0, 0, 0, regions)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mmib.encoders.text import WordTokenizer
-from mmib.schema import HEAD_END, HEAD_START, MARKERS, TAIL_END, TAIL_START, DataError
+from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
 
 Span = tuple[int, int]
 
@@ -17,12 +17,14 @@ class MarkedPost(NamedTuple):
         input_ids: word pieces with special tokens and the four markers.
         head_index: position of the head's opening marker.
         tail_index: position of the tail's opening marker.
+        word_ids: for each of `input_ids` the word that it belongs to; -1 for special tokens and markers.
         mentions: for each of `input_ids` 1 inside the head, 2 inside the tail (or both), 0 elsewhere.
     """
 
     input_ids: list[int]
     head_index: int
     tail_index: int
+    word_ids: list[int]
     mentions: list[int]
 
 
@@ -48,21 +50,21 @@ def mark_entities(
     first, last = _window([len(ids) for ids in pieces], head, tail, max_length - frame)
     before, after = _markers_by_boundary(head, tail)
     ids = list(tokenizer.prefix)
-    mentions = [0] * len(ids)
+    word_ids = [NO_WORD] * len(ids)
     positions: dict[str, int] = {}
     for word in range(first, last + 1):
         # What closes at this boundary comes before what opens at it.
         for marker in after.get(word, []) + before.get(word, []):
             positions[marker] = len(ids)
             ids.append(tokenizer.marker_ids[marker])
-            mentions.append(0)
+            word_ids.append(NO_WORD)
         if word < last:
             ids.extend(pieces[word])
-            mention = 2 if tail[0] <= word < tail[1] else int(head[0] <= word < head[1])
-            mentions.extend([mention] * len(pieces[word]))
+            word_ids.extend([word] * len(pieces[word]))
     ids.extend(tokenizer.suffix)
-    mentions.extend([0] * len(tokenizer.suffix))
-    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START], mentions)
+    word_ids.extend([NO_WORD] * len(tokenizer.suffix))
+    mentions = [2 if tail[0] <= word < tail[1] else int(head[0] <= word < head[1]) for word in word_ids]
+    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START], word_ids, mentions)
 
 
 def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], dict[int, list[str]]]:

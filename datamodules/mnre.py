@@ -49,11 +49,25 @@ class RelationRow:
 
 @dataclass
 class RelationExample(Example):
-    """A row ready for batching, with the positions of its opening markers and its class id."""
+    """A row ready for batching.
 
+    Attributes:
+        head: words [start, end) of the head entity.
+        tail: words [start, end) of the tail entity.
+        head_index: position of the head's opening marker.
+        tail_index: position of the tail's opening marker.
+        relation: class id.
+    """
+
+    head: Span
+    tail: Span
     head_index: int
     tail_index: int
     relation: int
+
+    def spans(self) -> dict[str, Span]:
+        """See `Example.spans`."""
+        return {"head": self.head, "tail": self.tail}
 
 
 class MNREDataModule(PostDataModule):
@@ -85,10 +99,14 @@ class MNREDataModule(PostDataModule):
         return [
             RelationExample(
                 row=number,
+                words=row.tokens,
                 input_ids=post.input_ids,
+                word_ids=post.word_ids,
                 mentions=post.mentions,
                 image_id=image_id,
                 pictures=pictures,
+                head=row.head,
+                tail=row.tail,
                 head_index=post.head_index,
                 tail_index=post.tail_index,
                 relation=RELATION_IDS[row.relation],

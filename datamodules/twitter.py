@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
 from datamodules.crops import Crops, image_name, read_crop_dictionary
 from datamodules.files import inside, read_text
-from mmib.schema import NO_TAG, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
+from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
 
 LAYOUT = """expected below the root, for the year {year}:
   twitter{year}/train.txt, twitter{year}/valid.txt, twitter{year}/test.txt
@@ -103,9 +103,21 @@ class TwitterDataModule(PostDataModule):
         examples = []
         for number, (post, words, (image_id, pictures)) in enumerate(zip(posts, pieces, images, strict=True)):
             repaired = repair(post.tags)
-            input_ids, positions, mentions = self._fit(words, count_mentions(repaired))
-            gold, tags = ([TAG_IDS[tag] for tag in own] for own in (post.tags, repaired))
-            examples.append(EntityExample(number, input_ids, mentions, image_id, pictures, positions, gold, tags))
+            numbers = count_mentions(repaired)
+            input_ids, word_ids, positions = self._fit(words)
+            example = EntityExample(
+                row=number,
+                words=post.words,
+                input_ids=input_ids,
+                word_ids=word_ids,
+                mentions=[0 if word == NO_WORD else numbers[word] for word in word_ids],
+                image_id=image_id,
+                pictures=pictures,
+                word_positions=positions,
+                gold=[TAG_IDS[tag] for tag in post.tags],
+                tags=[TAG_IDS[tag] for tag in repaired],
+            )
+            examples.append(example)
         rank_zero_info(f"{split}: {describe(posts)}{_unseen(examples)}")
         return examples
 
@@ -135,19 +147,19 @@ class TwitterDataModule(PostDataModule):
         # With the stray tags repaired, every entity of the default reading opens with a B-.
         return {**super().fingerprint(split), "entities": repaired, "entities_strict": own}
 
-    def _fit(self, words: list[list[int]], numbers: list[int]) -> tuple[list[int], list[int], list[int]]:
-        """Input ids of as many whole words as fit, the position of each one's first piece, and the ids' mentions."""
+    def _fit(self, words: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
+        """Input ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
         ids = list(self.tokenizer.prefix)
-        mentions = [0] * len(ids)
+        word_ids = [NO_WORD] * len(ids)
         end = self.max_length - len(self.tokenizer.suffix)
         positions = []
-        for pieces, number in zip(words, numbers, strict=True):
+        for number, pieces in enumerate(words):
             if len(ids) + len(pieces) > end:
                 break
             positions.append(len(ids))
             ids.extend(pieces)
-            mentions.extend([number] * len(pieces))
-        return ids + self.tokenizer.suffix, positions, mentions + [0] * len(self.tokenizer.suffix)
+            word_ids.extend([number] * len(pieces))
+        return ids + self.tokenizer.suffix, word_ids + [NO_WORD] * len(self.tokenizer.suffix), positions
 
     def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
         folder = self.root / f"twitter{self.year}_images"

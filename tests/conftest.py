@@ -30,6 +30,7 @@ from mmib.schema import (
     MARKERS,
     NO_IMAGE,
     NO_TAG,
+    NO_WORD,
     TAG_IDS,
     TAGS,
     TAIL_END,
@@ -173,7 +174,7 @@ def _posts(
     pixels: bool,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """The fields of `PostBatch` but `positions` and `mentions`, of word pieces and random images."""
+    """The fields of `PostBatch` but `positions`, `word_ids` and `mentions`, of word pieces and random images."""
     size, width, slots = len(contents), max(map(len, contents)), max(1, *regions)
     input_ids = torch.zeros(size, width, dtype=torch.long)
     for row, content in enumerate(contents):
@@ -226,6 +227,7 @@ def _tag_fields(
     positions, tags = torch.zeros(shape, dtype=torch.long), torch.full(shape, TAG_IDS["O"])
     own, seen = torch.full(shape, NO_TAG), torch.zeros(shape, dtype=torch.bool)
     mentions = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
+    word_ids = torch.full_like(mentions, NO_WORD)
     for row, (labels, places) in enumerate(zip(gold, pieces, strict=True)):
         visible = places[: len(labels)]
         positions[row, : len(visible)] = torch.tensor(visible)
@@ -233,9 +235,11 @@ def _tag_fields(
         own[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in labels])
         tags[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in repair(list(labels))])
         numbers = count_mentions(repair(list(labels)))
-        for start, end, number in zip(visible, [*visible[1:], lengths[row] - 1], numbers, strict=False):
-            mentions[row, start:end] = number
-    return {"positions": positions, "mentions": mentions, "word_mask": seen, "tags": tags, "gold": own}
+        for word, (start, end) in enumerate(itertools.pairwise([*visible, lengths[row] - 1])):
+            word_ids[row, start:end] = word
+            mentions[row, start:end] = numbers[word]
+    pieces_of = {"word_ids": word_ids, "mentions": mentions}
+    return {**pieces_of, "positions": positions, "word_mask": seen, "tags": tags, "gold": own}
 
 
 @pytest.fixture
@@ -263,10 +267,12 @@ def make_batch(task: Task) -> Callable[..., PostBatch]:
         if task == "mner":
             beyond = [row % 2 * 2 for row in range(len(lengths))] if unseen is None else unseen
             return MNERBatch(**posts, **_tag_fields(lengths, beyond, labels, generator))
+        is_word = posts["text_mask"] & (posts["input_ids"] < len(VOCABULARY)) & (posts["input_ids"] > 3)
         mentions = torch.zeros_like(posts["input_ids"])
         mentions[:, [2, 5]] = torch.tensor([1, 2])
         return MREBatch(
             **posts,
+            word_ids=torch.where(is_word, is_word.cumsum(dim=1) - 1, NO_WORD),
             mentions=mentions,
             positions=torch.tensor([[1, 4]]).expand(len(lengths), 2),
             relations=torch.arange(len(lengths)) if labels is None else torch.tensor(labels),
@@ -286,6 +292,7 @@ def append_garbage() -> Callable[..., PostBatch]:
             "text_mask": text_mask,
             "region_mask": region_mask,
             "input_ids": torch.where(text_mask, _longer(batch.input_ids, pieces), ids),
+            "word_ids": torch.cat([batch.word_ids, torch.full((len(batch), pieces), NO_WORD)], dim=1),
             "mentions": _longer(batch.mentions, pieces),
             "boxes": torch.cat([batch.boxes, 100 * torch.randn(len(batch), regions, 4)], dim=1),
         }

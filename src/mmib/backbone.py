@@ -22,6 +22,7 @@ class BackboneOutput:
 
     Attributes:
         states: (B, Q, D) fused states at the batch's `positions`.
+        attention: (B, Q, R) what these took from each region; None in training, and for fusions that do not attend.
         text: posterior of the word pieces, (B, L, D).
         image: posterior of the regions, (B, R, D).
         text_latents: what was drawn from it, or its mean.
@@ -30,11 +31,16 @@ class BackboneOutput:
     """
 
     states: Tensor
+    attention: Tensor | None
     text: Posterior
     image: Posterior
     text_latents: Latents
     image_latents: Latents
     alignment: AlignmentOutput
+
+    def kl(self) -> dict[str, Tensor]:
+        """KL of both posteriors by modality, (B, T, D) nats; see `Posterior.kl`."""
+        return {"text": self.text.kl(), "image": self.image.kl()}
 
 
 class MultimodalIB(nn.Module):
@@ -83,8 +89,9 @@ class MultimodalIB(nn.Module):
         text_latents, image_latents = self._latents(text), self._latents(image)
         aligned = self.alignment(text_latents, image_latents, batch.image_ids)
         rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
-        fused = self.fusion(text_latents.z[rows, batch.positions], text_latents, image_latents)
-        return BackboneOutput(fused, text, image, text_latents, image_latents, aligned)
+        queries = text_latents.z[rows, batch.positions]
+        states, weights = self.fusion(queries, text_latents, image_latents, need_weights=not self.training)
+        return BackboneOutput(states, weights, text, image, text_latents, image_latents, aligned)
 
     def _latents(self, posterior: Posterior) -> Latents:
         drawn = posterior.rsample() if self.training and self.sampling else posterior.mean

@@ -28,6 +28,7 @@ from mmib.totals import MODALITIES, Totals, add, information_plane, rate, scalar
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 LOST_RANK_S = 5.0
+BY_WORD = ("gold", "predicted", "confidence")  # of a record of entity recognition
 
 
 class IBMonitor(pl.Callback):
@@ -313,7 +314,7 @@ class SelectedCheckpoint(ModelCheckpoint):
 
 
 class PredictionCollector(pl.Callback):
-    """Keeps gold (not when predicting), prediction and what goes with it, by row, for files and summary."""
+    """Keeps gold (not when predicting), prediction, scores and evidence by row, for files and summary."""
 
     def __init__(self) -> None:
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
@@ -349,12 +350,12 @@ class PredictionCollector(pl.Callback):
 
 
 def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose values speak of words, without those that are no words."""
+    """A record whose labels are those of words, without labels of what is no word."""
     predicted = record["predicted"]
     if not isinstance(predicted, list):
         return record
     words = [number for number, label in enumerate(predicted) if label != NO_TAG]
-    return {key: [values[number] for number in words] for key, values in record.items()}
+    return record | {key: [record[key][number] for number in words] for key in BY_WORD if key in record}
 
 
 def _split(trainer: pl.Trainer) -> str:

@@ -45,12 +45,16 @@ class Objective(NamedTuple):
         terms: `task`, `kl_text`, `kl_image` and `align`, weighted as in the loss.
         scores: what `decode` reads, of this rank's rows.
         totals: sums over the global batch, without a graph.
+        output: what the backbone told of this rank's rows.
+        kl: the KL of its posteriors by modality, (B, T, D) nats.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     scores: Tensor
     totals: Totals
+    output: BackboneOutput
+    kl: dict[str, Tensor]
 
 
 class ExtractionModule(pl.LightningModule, ABC):
@@ -138,13 +142,13 @@ class ExtractionModule(pl.LightningModule, ABC):
         """
         output = self.backbone(batch)
         losses, scores = self.task_loss(output, batch)
-        counted = batch.counted
+        counted, kl = batch.counted, output.kl()
         totals = global_sums(
             {
                 "posts": counted.sum(),
                 "task": losses.masked_fill(~counted, 0.0).sum(),
-                **posterior_sums("text", output.text, counted),
-                **posterior_sums("image", output.image, counted),
+                **posterior_sums("text", output.text, kl["text"], counted),
+                **posterior_sums("image", output.image, kl["image"], counted),
                 **pair_sums(output.text_latents, output.image_latents, counted),
                 **alignment_sums(output.alignment),
             }
@@ -160,7 +164,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         loss = torch.stack(list(terms.values())).sum()
         totals["loss"] = loss * totals["posts"]
         totals |= {f"{modality}/beta": beta * totals["posts"] for modality, beta in betas.items()}
-        return Objective(loss, terms, scores, {name: total.detach() for name, total in totals.items()})
+        totals = {name: total.detach() for name, total in totals.items()}
+        return Objective(loss, terms, scores, totals, output, kl)
 
     def _free(self, nats: Tensor) -> Tensor:
         """Nats of each latent dimension, (D,), averaged with free bits."""
@@ -193,10 +198,10 @@ class ExtractionModule(pl.LightningModule, ABC):
         return self._evaluate(batch, "test")
 
     def predict_step(self, batch: PostBatch, batch_index: int) -> dict[str, Tensor]:
-        """Rows, predictions and scores of a batch."""
+        """Rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
         _, scores = self.task_loss(output, batch)
-        return {"rows": batch.rows, **self.decode(scores, batch)}
+        return {"rows": batch.rows, **self.decode(scores, batch), **evidence(output, output.kl(), batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -211,7 +216,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         decoded, gold = self.decode(objective.scores, batch), self.gold(batch)
         counted = batch.counted
         self._metric(split).update(decoded["predicted"][counted], gold[counted])
-        return {"rows": batch.rows, "gold": gold, **decoded, "totals": objective.totals}
+        found = evidence(objective.output, objective.kl, batch)
+        return {"rows": batch.rows, "gold": gold, **decoded, **found, "totals": objective.totals}
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
         """The batch with `mention_dropout` of its gold mentions behind mask pieces."""
@@ -285,6 +291,34 @@ class ExtractionModule(pl.LightningModule, ABC):
                 f"for example {differing[0]} ({theirs.get(differing[0])} there, {own.get(differing[0])} here): "
                 "give the config.yaml that lies in the run folder of the checkpoint"
             )
+
+
+@torch.no_grad()
+def evidence(output: BackboneOutput, kl: dict[str, Tensor], batch: PostBatch) -> dict[str, Tensor]:
+    """What the predictions of a batch rest on; NaN where there is nothing.
+
+    Args:
+        output: of the backbone.
+        kl: by modality, (B, T, D) nats.
+        batch: the batch.
+
+    Returns:
+        `kl` (B, W) nats of each word that the encoder sees, summed over its pieces; `kl_image` (B, R) nats of each
+        region; and, where the fusion attends, `attention` (B, Q, R), the weights with which each position that the
+        head reads took from the regions.
+    """
+    places = batch.word_ids + 1  # what belongs to no word goes into a column of its own, before the words
+    nats = kl["text"].sum(dim=2)
+    by_word = nats.new_zeros(len(batch), int(places.max()) + 1).scatter_add(1, places, nats)
+    seen = torch.zeros_like(by_word, dtype=torch.bool).scatter(1, places, True)
+    found = {
+        "kl": by_word.masked_fill(~seen, torch.nan)[:, 1:],
+        "kl_image": kl["image"].sum(dim=2).masked_fill(~batch.region_mask, torch.nan),
+    }
+    if output.attention is not None:
+        there = batch.position_mask[:, :, None] & batch.region_mask[:, None, :]
+        found["attention"] = output.attention.masked_fill(~there, torch.nan)
+    return found
 
 
 class MREModule(ExtractionModule):

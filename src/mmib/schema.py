@@ -61,6 +61,7 @@ LABELS: dict[Task, tuple[str, ...]] = {"mre": RELATIONS, "mner": TAGS}
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
 
 NO_IMAGE = -1
+NO_WORD = -1
 
 
 class MMIBError(Exception):
@@ -116,6 +117,8 @@ class PostBatch:
             batches of all ranks alike and counts in no loss and no score.
         input_ids: (B, L) word-piece ids.
         text_mask: (B, L) True on word pieces, special ones included.
+        word_ids: (B, L) which word of its row a word piece belongs to, counted from 0; -1 for special pieces, markers
+            and padding.
         mentions: (B, L) which gold entity mention of its row a word piece belongs to, counted from 1; 0 outside.
         positions: (B, Q) places in L whose fused states the task's head reads; the others are not fused at all.
         region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
@@ -131,6 +134,7 @@ class PostBatch:
     rows: torch.Tensor
     input_ids: torch.Tensor
     text_mask: torch.Tensor
+    word_ids: torch.Tensor
     mentions: torch.Tensor
     positions: torch.Tensor
     region_mask: torch.Tensor
@@ -147,6 +151,11 @@ class PostBatch:
     def counted(self) -> torch.Tensor:
         """(B,) False on fillers."""
         return self.rows >= 0
+
+    @property
+    def position_mask(self) -> torch.Tensor:
+        """(B, Q) False where `positions` has nothing to read; every row has something in each place, unless told."""
+        return self.positions >= 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
@@ -188,3 +197,8 @@ class MNERBatch(PostBatch):
     word_mask: torch.Tensor
     tags: torch.Tensor
     gold: torch.Tensor
+
+    @property
+    def position_mask(self) -> torch.Tensor:
+        """See `PostBatch.position_mask`."""
+        return self.word_mask

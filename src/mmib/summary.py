@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -77,22 +78,40 @@ def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[s
     return result
 
 
-def write_predictions(folder: Path, task: Task, predictions: dict[str, Predictions]) -> None:
-    """`predictions/<split>.jsonl`, a line a row in the order of the file: id, gold, predicted, and how sure.
-
-    Labels are written by name, one a row (mre) or one a word (mner); `scores` are logits (mre), `confidence` the
-    probability of each word's tag (mner).
-    """
-
-    def readable(key: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return [readable(key, item) for item in value]
-        return LABELS[task][value] if key in ("gold", "predicted") else round(value, 6)
-
+def write_predictions(
+    folder: Path, task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]
+) -> None:
+    """`predictions/<split>.jsonl`, a line a row in the order of the file, as docs/predictions.md describes it."""
     for split, rows in predictions.items():
-        records = ({key: readable(key, value) for key, value in record.items()} for _, record in sorted(rows.items()))
-        lines = [json.dumps(record) + "\n" for record in records]
+        records = (_readable(task, record, datamodule.describe(split, row)) for row, record in sorted(rows.items()))
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
+
+
+def _readable(task: Task, record: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
+    """A record with names for labels, with its post, and with evidence of the post's own words and regions alone."""
+    words, regions = len(post["words"]), len(post["boxes"])
+    kl = record["kl"] + [math.nan] * (words - len(record["kl"]))
+    result = {"id": record["id"], **post, "boxes": _rounded(post["boxes"], 4)}
+    result |= {key: _names(task, record[key]) for key in ("gold", "predicted") if key in record}
+    result |= {key: _rounded(record[key], 6) for key in ("scores", "confidence") if key in record}
+    result |= {"kl": _rounded(kl[:words], 4), "kl_image": _rounded(record["kl_image"][:regions], 4)}
+    if regions and "attention" in record:
+        reads = {"mre": 2, "mner": words}[task]
+        weights = [own[:regions] for own in record["attention"][:reads]]
+        result["attention"] = [None if math.isnan(own[0]) else _rounded(own, 4) for own in weights]
+    return result
+
+
+def _names(task: Task, labels: Any) -> Any:
+    return [_names(task, label) for label in labels] if isinstance(labels, list) else LABELS[task][labels]
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    """Numbers as JSON can hold them: None where there is none, or none that is finite."""
+    if isinstance(values, list | tuple):
+        return [_rounded(value, digits) for value in values]
+    return round(values, digits) if math.isfinite(values) else None
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -21,18 +21,19 @@ MODALITIES = ("text", "image")
 ACTIVE_VARIANCE = 0.01
 
 
-def posterior_sums(modality: str, posterior: Posterior, counted: Tensor) -> Totals:
+def posterior_sums(modality: str, posterior: Posterior, kl: Tensor, counted: Tensor) -> Totals:
     """Sums over the positions of a modality that count; only `<modality>/kl`, (D,) in nats, has a graph.
 
     Args:
         modality: `text` or `image`.
         posterior: of (B, T) positions.
+        kl: (B, T, D) its KL, in nats.
         counted: (B,) False on rows that are fillers.
     """
     with autocast_off(posterior.mean):
         own = posterior._replace(mask=posterior.mask & counted[:, None])
         # Widened: the spread of the KL is the difference of two sums that are nearly equal.
-        kl = widened(own.kl())
+        kl = widened(kl).masked_fill(~counted[:, None, None], 0.0)
         with torch.no_grad():
             mean = own.mean.masked_fill(~own.mask[:, :, None], 0.0)
             deviation = torch.exp(0.5 * own.log_var).mean(dim=2).masked_fill(~own.mask, 0.0)

@@ -169,7 +169,7 @@ class MMIBCommand(LightningCLI):
         """Write what was predicted."""
         self.collector.gather()
         if self.trainer.is_global_zero:
-            write_predictions(self.run_folder, self.model.task, self.collector.predictions)
+            write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
             print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
 
     def _finish(self, selected: dict[str, Any] | None) -> None:
@@ -190,7 +190,7 @@ class MMIBCommand(LightningCLI):
             "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
             **describe_results(self.model.task, self.datamodule, self.collector.predictions),
         }
-        write_predictions(self.run_folder, self.model.task, self.collector.predictions)
+        write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
         write_summary(self.run_folder, summary)
         print_summary(summary, self.run_folder)
 

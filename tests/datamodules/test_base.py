@@ -17,10 +17,11 @@ from PIL import Image
 
 from datamodules import base as base_module
 from datamodules import cache as cache_module
+from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE
 from datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, ConfigError, DataError, MREBatch, Window
+from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, MREBatch, Window
 
 Load = Callable[..., MNREDataModule]
 
@@ -88,6 +89,8 @@ def test_padding_is_masked_and_the_rest_is_the_row(five: Any, load: Load) -> Non
     for row, place in enumerate(places):
         example = module.examples["train"][row]
         assert batch.input_ids[place][batch.text_mask[place]].tolist() == example.input_ids
+        assert batch.word_ids[place][batch.text_mask[place]].tolist() == example.word_ids
+        assert (batch.word_ids[place][~batch.text_mask[place]] == NO_WORD).all()
         assert set(batch.input_ids[place][~batch.text_mask[place]].tolist()) <= {module.tokenizer.pad_id}
         marker = batch.input_ids[place, batch.positions[place]].tolist()
         assert marker == [module.tokenizer.marker_ids[name] for name in ("<mmib:head>", "<mmib:tail>")]
@@ -262,7 +265,7 @@ def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_fillers(
     for whole, *parts in zip(alone, *shared, strict=True):
         count = len(whole)
         assert len({len(part) for part in parts}) == 1
-        for name in ("rows", "input_ids", "text_mask", "mentions", "positions", "relations"):
+        for name in ("rows", "input_ids", "text_mask", "word_ids", "mentions", "positions", "relations"):
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined[:count], getattr(whole, name)), name
         for name in ("region_mask", "boxes", "image_ids"):
@@ -472,6 +475,47 @@ def test_crops_go_to_another_post_together_with_their_image(five: Any, load: Loa
     module.setup("fit")
     given = [[picture.file.name for picture in example.pictures] for example in module.examples["train"]]
     assert ["red.png", "one.png", "two.png"] in given[1:]
+
+
+# What a person is shown of a row
+
+
+def test_a_row_is_described_as_the_model_saw_it(five: Any, load: Load) -> None:
+    five.row(token=["ada", "\u2028", "bob"], head=(2, 3), tail=(0, 1), img_id="gone.png")
+    (five.root / "img_vg" / "train" / "boxes.json").write_text('{"two.png": [0.25, 0, 1, 0.5]}')
+    module = load(root=str(five.root / ".." / five.root.name))
+    batch, places = by_row(module)
+    first, last = module.describe("train", 0), module.describe("train", 5)
+    assert first["image"] == "img_org/train/red.png"
+    assert first["boxes"] == [WHOLE_IMAGE, UNKNOWN_BOX, (0.25, 0.0, 1.0, 0.5)]
+    assert batch.boxes[places[0]].tolist() == [list(box) for box in first["boxes"]]
+    assert (first["words"], first["head"], first["tail"]) == (["w"] * 3, (0, 1), (2, 3))
+    assert last == {"words": ["ada", "\u2028", "bob"], "head": (2, 3), "tail": (0, 1), "image": None, "boxes": []}
+
+
+def test_crops_without_their_image_are_described_without_it(five: Any, load: Load) -> None:
+    (five.root / "img_org" / "train" / "red.png").unlink()
+    module = load()
+    module.setup("fit")
+    described = module.describe("train", 0)
+    assert (described["image"], described["boxes"]) == (None, [UNKNOWN_BOX, UNKNOWN_BOX])
+
+
+def test_a_row_with_the_image_of_another_is_described_with_that_one(five: Any, load: Load) -> None:
+    module = load(images="shuffled")
+    module.setup("fit")
+    for row, colour in enumerate(COLOURS):
+        (whole, *_) = module.examples["train"][row].pictures
+        described = module.describe("train", row)["image"]
+        assert described == f"img_org/train/{whole.file.name}" != f"img_org/train/{colour}.png"
+
+
+def test_a_grid_is_described_cell_by_cell(
+    five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder]
+) -> None:
+    module = load(image_encoder=make_image_encoder(regions="grid"))
+    module.setup("fit")
+    assert len(module.describe("train", 0)["boxes"]) == 25
 
 
 # Splits

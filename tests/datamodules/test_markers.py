@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from datamodules.markers import MarkedPost, Span, mark_entities
 from mmib.encoders.text import WordTokenizer
-from mmib.schema import HEAD_END, HEAD_START, MARKERS, TAIL_END, TAIL_START, DataError
+from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
 
 LETTERS = string.ascii_lowercase
 SIGNS = {HEAD_START: "<", HEAD_END: ">", TAIL_START: "[", TAIL_END: "]"}
@@ -188,6 +188,8 @@ def test_without_its_markers_the_result_is_a_window_of_the_post(
     assert window == whole[start : start + len(window)]
     assert set(both) <= set(window)
     assert len(ids) <= max_length
+    for piece, word in zip(ids, marked.word_ids, strict=True):
+        assert word == next((number for number, own in enumerate(pieces) if piece in own), NO_WORD)
     # Whole words only, and no word more would have fitted on either side.
     kept = [word for word in pieces if set(word) & set(window)]
     assert [piece for word in kept for piece in word] == window

@@ -18,7 +18,7 @@ from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE
 from datamodules.twitter import LAYOUT, EntityExample, TaggedPost, TwitterDataModule, describe, read_posts, repair
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_TAG, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
+from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
 
@@ -204,6 +204,22 @@ def test_every_piece_knows_its_mention(twitter: TwitterFolder, load: Load) -> No
     batch = module.collate([(example, None) for example in examples])
     assert batch.mentions.shape == batch.input_ids.shape
     assert not batch.mentions[1].any()
+
+
+@pytest.mark.parametrize("length", [64, 7])
+def test_every_piece_knows_its_word(twitter: TwitterFolder, load: Load, length: int) -> None:
+    words = ["xyz", "the", "\u200b", "ab"]
+    twitter.write(posts_of(("1", " ".join(f"{word}/O" for word in words)), ("2", "the/O")))
+    module = load(max_length=length)
+    examples = read(module)
+    pieces = module.tokenizer.pieces([words])[0]
+    seen = len(words) if length == 64 else 3  # [CLS], 3 + 1 + 1 pieces, [SEP]
+    expected = [number for number, own in enumerate(pieces[:seen]) for _ in own]
+    assert examples[0].words == words
+    assert examples[0].word_ids == [NO_WORD, *expected, NO_WORD]
+    batch = module.collate([(example, None) for example in examples])
+    assert batch.word_ids[0].tolist() == examples[0].word_ids
+    assert batch.word_ids[1].tolist() == [NO_WORD, 0] + [NO_WORD] * (batch.word_ids.shape[1] - 2)
 
 
 def test_training_sees_repaired_tags_and_scoring_the_files_own(twitter: TwitterFolder, load: Load) -> None:

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from mmib import callbacks as callbacks_module
 from mmib.callbacks import AveragedWeights, IBMonitor, PredictionCollector, SelectedCheckpoint, gradient_norms
+from mmib.schema import NO_TAG
 from mmib.totals import Totals, add, information_plane, scalars
 
 Mean = tuple[float, float]
@@ -358,6 +359,19 @@ def test_predictions_without_gold_are_kept_too() -> None:
     collector.on_predict_epoch_start(PREDICTING, MODULE)
     collector.on_predict_batch_end(PREDICTING, MODULE, outputs([4], [5]), None, 0)
     assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
+
+
+def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> None:
+    labels = torch.tensor([[1, 2, NO_TAG], [0, 0, 0]])
+    own = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
+    own |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, own, None, 0)
+    kept = collector.predictions["test"][1]
+    assert (kept["gold"], kept["predicted"], len(kept["confidence"])) == ([1, 2], [1, 2], 2)
+    for key in ("kl", "kl_image", "attention"):
+        assert kept[key] == own[key][0].tolist()
 
 
 def test_fillers_are_no_predictions() -> None:

@@ -18,8 +18,11 @@ import torch.nn.functional as F
 import torchcrf
 
 from datamodules.twitter import repair
-from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
+from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule, evidence
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
+from mmib.nn.attention import AttentionBlock
+from mmib.nn.fusion import LateFusion
+from mmib.nn.gaussian import Posterior
 from mmib.optim import Cyclic, LinearWarmup, OptimizerSettings
 from mmib.schema import (
     NO_IMAGE,
@@ -244,7 +247,7 @@ def test_fillers_change_no_score_and_no_prediction(make_module: Build, make_batc
     plain, filled = first.validation_step(batch, 0), second.validation_step(add_fillers(batch, 3), 0)
     assert filled["rows"].tolist() == [0, 1, 2, 3, -1, -1, -1]
     for key in plain.keys() - {"totals", "rows"}:
-        torch.testing.assert_close(filled[key][: len(batch)], plain[key])
+        torch.testing.assert_close(filled[key][: len(batch)], plain[key], equal_nan=True)
     assert int(second.val_metric.labels) == int(first.val_metric.labels) > 0
     torch.testing.assert_close(second.val_metric.compute(), first.val_metric.compute())
     predicted = second.predict_step(add_fillers(batch, 3), 0)
@@ -325,7 +328,8 @@ def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch
 @both_tasks
 def test_batch_without_images_has_a_finite_loss_and_weights_of_zero(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module()
-    loss, _, _, totals = module.objective(make_batch(regions=(0, 0, 0, 0)))
+    objective = module.objective(make_batch(regions=(0, 0, 0, 0)))
+    loss, totals = objective.loss, objective.totals
     loss.backward()
     assert loss.isfinite()
     assert int(totals["image/positions"]) == int(totals["align/anchors"]) == int(totals["pairs/count"]) == 0
@@ -553,11 +557,15 @@ def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, mak
     """Defect 26: a tensor made on the default device, here meta, does not mix with the batch's."""
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
-        loss, terms, scores, totals = module.objective(batch)
+        loss, terms, scores, totals, output, kl = module.objective(batch)
+        found = evidence(output, kl, batch)
         decoded = module.decode(scores, batch)
         values = scalars(totals)
     loss.backward()
-    tensors = (loss, scores, *terms.values(), *decoded.values(), *totals.values(), *values.values())
+    tensors = (
+        *(loss, scores, *terms.values(), *decoded.values(), *totals.values(), *values.values()),
+        *found.values(),
+    )
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
 
 
@@ -567,7 +575,8 @@ def test_two_evaluation_passes_are_equal(make_module: Build, make_batch: MakeBat
     module, batch = make_module({"dropout": 0.3}, head_dropout=0.3).eval(), make_batch()
     first, second = (module.test_step(batch, 0) for _ in range(2))
     totals, again = (step.pop("totals") for step in (first, second))
-    assert all(torch.equal(first[key], second[key]) for key in first)
+    for key in first:
+        torch.testing.assert_close(first[key], second[key], rtol=0, atol=0, equal_nan=True)
     assert totals.keys() == again.keys()
     assert all(torch.equal(totals[name], again[name]) for name in totals)
 
@@ -631,7 +640,81 @@ def test_prediction_names_its_rows(make_module: Build, make_batch: MakeBatch) ->
     assert some["rows"].tolist() == [2, 0, 3]
     assert everything["predicted"].shape == module.gold(batch).shape
     for key, values in everything.items():
-        torch.testing.assert_close(some[key], values[[2, 0, 3]])
+        expected = values[[2, 0, 3]]
+        if key == "kl":  # of the words of a smaller batch
+            expected = expected[:, : some["kl"].shape[1]]
+        torch.testing.assert_close(some[key], expected, equal_nan=True)
+
+
+# Evidence
+
+
+@both_tasks
+def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: MakeBatch) -> None:
+    module, batch = make_module().eval(), make_batch()
+    torch.nn.init.normal_(module.backbone.text_posterior.mean.weight)  # as it starts, every position has the same KL
+    output = module.backbone(batch)
+    found = module.predict_step(batch, 0)
+    for row in range(len(batch)):
+        nats = output.text.kl()[row].sum(dim=1).tolist()
+        words: dict[int, float] = {}
+        for piece, word in enumerate(batch.word_ids[row].tolist()):
+            if word >= 0:
+                words[word] = words.get(word, 0.0) + nats[piece]
+        own = found["kl"][row]
+        assert {word: float(own[word]) for word in words} == pytest.approx(words, rel=1e-5)
+        assert int(own.isfinite().sum()) == len(words) > 1
+    assert len({round(float(value), 3) for value in found["kl"][found["kl"].isfinite()]}) > len(batch)
+    regions = output.image.kl().sum(dim=2)[batch.region_mask]
+    torch.testing.assert_close(found["kl_image"][batch.region_mask], regions)
+    assert found["kl_image"][~batch.region_mask].isnan().all()
+
+
+@both_tasks
+def test_attention_is_told_of_each_position_that_the_head_reads(make_module: Build, make_batch: MakeBatch) -> None:
+    module, batch = make_module().eval(), make_batch()
+    attention = module.test_step(batch, 0)["attention"]
+    assert attention.shape == (*batch.positions.shape, batch.region_mask.shape[1])
+    there = batch.position_mask[:, :, None] & batch.region_mask[:, None, :]
+    assert attention[there].isfinite().all()
+    assert attention[~there].isnan().all()
+    expected = (batch.position_mask & batch.region_mask.any(dim=1)[:, None]).float()
+    torch.testing.assert_close(attention.nansum(dim=2), expected)
+
+
+@both_tasks
+def test_evidence_is_the_same_whatever_the_padding_holds(
+    make_module: Build, make_batch: MakeBatch, append_garbage: MakeBatch
+) -> None:
+    module, batch = make_module().eval(), make_batch()
+    found, padded = (module.predict_step(own, 0) for own in (batch, append_garbage(batch, 5, 3, 4)))
+    for key in ("kl", "kl_image", "attention"):
+        own = padded[key][tuple(slice(size) for size in found[key].shape)]
+        torch.testing.assert_close(own, found[key], equal_nan=True)
+        assert int(padded[key].isfinite().sum()) == int(found[key].isfinite().sum()) > 0
+
+
+def test_a_fusion_that_does_not_attend_tells_no_attention(make_module: Build, make_batch: MakeBatch) -> None:
+    module = make_module({"fusion": LateFusion}).eval()
+    assert module.predict_step(make_batch(), 0).keys() == {"rows", "predicted", "scores", "kl", "kl_image"}
+
+
+def test_training_looks_for_no_evidence(
+    make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(AttentionBlock, "weights", lambda *_: pytest.fail("weights in training"))
+    monkeypatch.setattr("mmib.modules.evidence", lambda *_: pytest.fail("evidence in training"))
+    assert make_module().training_step(make_batch(), 0)["loss"].isfinite()
+
+
+def test_the_kl_is_computed_once_a_modality(
+    make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[Posterior] = []
+    kl = Posterior.kl
+    monkeypatch.setattr(Posterior, "kl", lambda posterior: computed.append(posterior) or kl(posterior))  # type: ignore[func-returns-value]
+    make_module().eval().test_step(make_batch(), 0)
+    assert len(computed) == 2
 
 
 def test_predicted_relation_has_the_highest_logit(make_module: Build, make_batch: MakeBatch) -> None:
@@ -671,7 +754,7 @@ def test_autocast_reaches_the_network_but_not_the_loss(make_module: Build, make_
     plain = module.objective(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = module.backbone(batch)
-        loss, _, scores, totals = module.objective(batch)
+        loss, _, scores, totals, *_ = module.objective(batch)
     assert output.text.mean.dtype == output.alignment.loss.dtype == scores.dtype == torch.float32
     assert loss.dtype == torch.float64, "sums over ranks and batches are exact"
     assert not torch.equal(loss, plain.loss)  # half precision was really in use

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,22 +41,69 @@ def test_scores_count_every_relation_but_none() -> None:
     assert (precision, recall) == (0.5, 0.5)
 
 
+def described(words: str, boxes: int, **more: Any) -> dict[str, Any]:
+    """A post as its data module describes it."""
+    image = "img/a.jpg" if boxes else None
+    return {"words": words.split(), **more, "image": image, "boxes": [(0.0, 0.123456, 1.0, 1.0)] * boxes}
+
+
+def written(folder: Path, task: Any, records: dict[int, dict[str, Any]], posts: dict[int, Any]) -> list[dict[str, Any]]:
+    """The records of a file of predictions; evidence of nothing is added where there is none."""
+    module: Any = SimpleNamespace(describe=lambda split, row: posts[row])
+    complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
+    write_predictions(folder, task, module, {"test": complete})
+    lines = (folder / "predictions" / "test.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+
+
 def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
     shuffled = {row: MIXED[row] for row in (3, 0, 5, 1, 4, 2)}
-    write_predictions(tmp_path, "mre", {"val": shuffled})
-    lines = [json.loads(line) for line in (tmp_path / "predictions" / "val.jsonl").read_text().splitlines()]
+    lines = written(tmp_path, "mre", shuffled, {row: described(f"word{row}", 0) for row in shuffled})
     assert [line["id"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert [line["words"] for line in lines] == [[f"word{row}"] for row in range(6)]
     assert (lines[1]["gold"], lines[1]["predicted"]) == (PARENT, PEER)
     assert lines[0]["scores"] == [0.123457] * 23
 
 
 def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
-    write_predictions(tmp_path, "mre", {"test": {0: {"id": 0, "predicted": 0, "scores": [1.0]}}})
-    assert json.loads((tmp_path / "predictions" / "test.jsonl").read_text()) == {
-        "id": 0,
-        "predicted": NONE,
-        "scores": [1.0],
-    }
+    record = {"id": 0, "predicted": 0, "scores": [1.0]}
+    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 0, head=(0, 1), tail=(0, 1))})
+    expected = {"words": ["ada"], "head": [0, 1], "tail": [0, 1], "image": None, "boxes": []}
+    assert line == {**record, "predicted": NONE, **expected, "kl": [None], "kl_image": []}
+
+
+def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> None:
+    """Rows come with the padding of their batches, and with as many words as the encoder saw of any of these."""
+    none = math.nan
+    record = {"id": 0, "predicted": 0, "scores": [1.0], "kl": [none, 2.00004, 3.0], "kl_image": [5.0, 6.12345, none]}
+    record["attention"] = [[0.25, 0.75, none], [0.99999, 0.00001, none]]
+    longer = {**record, "id": 1, "kl": [1.0, none, none], "kl_image": [none] * 3, "attention": [[none] * 3] * 2}
+    posts = {0: described("ada met bob today", 2), 1: described("ada", 0)}
+    first, second = written(tmp_path, "mre", {0: record, 1: longer}, posts)
+    assert first["kl"] == [None, 2.0, 3.0, None]
+    assert first["kl_image"] == [5.0, 6.1235]
+    assert first["attention"] == [[0.25, 0.75], [1.0, 0.0]]
+    assert first["boxes"] == [[0.0, 0.1235, 1.0, 1.0]] * 2
+    assert (second["kl"], second["kl_image"], second["boxes"]) == ([1.0], [], [])
+    assert "attention" not in second
+
+
+def test_words_that_are_not_seen_have_no_evidence(tmp_path: Path) -> None:
+    none = math.nan
+    weights = [[1.0, none], [1.0, none], [none, none], [none, none]]
+    record = {"id": 0, "predicted": [1, 0, 0], "confidence": [0.9, 0.5, 0.0], "kl": [1.0, 2.0], "kl_image": [3.0, none]}
+    (line,) = written(tmp_path, "mner", {0: {**record, "attention": weights}}, {0: described("ada met bob", 1)})
+    assert line["kl"] == [1.0, 2.0, None]
+    assert line["attention"] == [[1.0], [1.0], None]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    """Of a model that has diverged, for example."""
+    record = {"id": 0, "predicted": 0, "scores": [math.nan, math.inf], "kl": [math.inf], "kl_image": [math.nan]}
+    record["attention"] = [[math.nan]] * 2
+    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 1)})
+    assert (line["scores"], line["kl"], line["kl_image"]) == ([None, None], [None], [None])
+    assert line["attention"] == [None, None]
 
 
 ENTITIES = {
@@ -76,9 +124,9 @@ def test_entities_are_scored_over_posts_of_unequal_length() -> None:
 
 
 def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
-    write_predictions(tmp_path, "mner", {"test": ENTITIES})
-    lines = [json.loads(line) for line in (tmp_path / "predictions" / "test.jsonl").read_text().splitlines()]
-    assert lines[0] == {
+    posts = {row: described("w " * len(record["gold"]), 0) for row, record in ENTITIES.items()}
+    lines = written(tmp_path, "mner", ENTITIES, posts)
+    assert {key: lines[0][key] for key in ENTITIES[0]} == {
         "id": 0,
         "gold": ["B-PER", "I-PER", "O"],
         "predicted": ["B-PER", "I-PER", "O"],

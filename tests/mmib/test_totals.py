@@ -45,8 +45,8 @@ def totals_of(text: Posterior, image: Posterior, counted: torch.Tensor, losses: 
         "posts": posts,
         "task": losses[counted].sum(),
         "loss": losses[counted].sum() * 2,
-        **posterior_sums("text", text, counted),
-        **posterior_sums("image", image, counted),
+        **posterior_sums("text", text, text.kl(), counted),
+        **posterior_sums("image", image, image.kl(), counted),
         **pair_sums(latents[0], latents[1], counted),
         **alignment_sums(AlignmentOutput(torch.tensor(0.0), torch.tensor(0), {})),
         "text/beta": 0.1 * posts,
@@ -191,7 +191,7 @@ def test_only_what_is_trained_has_a_graph(draw: tuple[Posterior, Posterior]) -> 
     text = Posterior(draw[0].mean.requires_grad_(), draw[0].log_var.requires_grad_(), draw[0].mask)
     counted = torch.ones(B, dtype=torch.bool)
     latents = Latents(text.mean, text.mask)
-    sums = {**posterior_sums("text", text, counted), **pair_sums(latents, latents, counted)}
+    sums = {**posterior_sums("text", text, text.kl(), counted), **pair_sums(latents, latents, counted)}
     assert {name for name, value in sums.items() if value.requires_grad} == {"text/kl"}
     assert sums["text/kl"].shape == (D,)
 

@@ -163,6 +163,45 @@ def test_gold_labels_of_the_predictions_are_those_of_the_file(
 
 
 @both_tasks
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split: str, task: Task) -> None:
+    demo = workspace.root / "demo"
+    with_image = 0
+    for record in finished.predictions(split):
+        words, regions = len(record["words"]), len(record["boxes"])
+        assert len(record["kl"]) == words
+        assert all(nats is None or nats > 0 for nats in record["kl"])
+        assert len(record["kl_image"]) == regions
+        assert ("attention" in record) == (regions > 0)
+        if regions:
+            with_image += 1
+            assert (demo / record["image"]).is_file()
+            assert record["boxes"][0] == [0, 0, 1, 1]
+            seen = {"mre": [True, True], "mner": [nats is not None for nats in record["kl"]]}[task]
+            assert [weights is not None for weights in record["attention"]] == seen
+            for weights in filter(None, record["attention"]):
+                assert sum(weights) == pytest.approx(1.0, abs=1e-3)
+                assert len(weights) == regions
+    assert finished.summary["images"][split].endswith(f"{with_image} of {len(finished.predictions(split))} rows")
+
+
+@both_tasks
+def test_nats_of_the_regions_have_the_logged_mean(finished: Any) -> None:
+    records = finished.predictions("val")
+    nats = [own for record in records for own in record["kl_image"]]
+    validated = logged(finished.folder, "val/ib/kl_image")[finished.summary["selected"]["epoch"]]
+    assert sum(nats) / len(nats) == pytest.approx(validated, rel=1e-4)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_words_and_entities_of_the_predictions_are_those_of_the_file(finished: Any, workspace: Any, split: str) -> None:
+    lines = (workspace.root / "demo" / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
+    rows = [ast.literal_eval(line) for line in lines]
+    found = [(r["words"], r["head"], r["tail"]) for r in finished.predictions(split)]
+    assert found == [(row["token"], list(row["h"]["pos"]), list(row["t"]["pos"])) for row in rows]
+
+
+@both_tasks
 def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: Task) -> None:
     summary, demo = finished.summary, workspace.root / "demo"
     ceilings = read_ceilings(demo, "test", task)
@@ -289,8 +328,10 @@ def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task
     assert [record["predicted"] for record in records] == [
         record["predicted"] for record in finished.predictions("test")
     ]
-    known = {"mre": "scores", "mner": "confidence"}[task]
-    assert all(set(record) == {"id", "predicted", known} for record in records)
+    for record, own in zip(records, finished.predictions("test"), strict=True):
+        assert set(record) == set(own) - {"gold"}
+        assert (record["words"], record["image"], record["boxes"]) == (own["words"], own["image"], own["boxes"])
+        assert record["kl"] == pytest.approx(own["kl"], abs=2e-4)
 
 
 @both_tasks
@@ -301,6 +342,12 @@ def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
     options = ("--ckpt_path", finished.checkpoint("best"), "--data.images", images)
     run = start("test", "--config", str(finished.folder / "config.yaml"), *options)
     own, other = finished.summary["images"]["test"], run.summary["images"]["test"]
+    if images == "none":
+        assert all((record["image"], record["boxes"]) == (None, []) for record in run.predictions("test"))
+    else:
+        pictures = [[record["image"] for record in each.predictions("test")] for each in (finished, run)]
+        assert set(pictures[0]) == set(pictures[1])
+        assert all(before != after for before, after in zip(*pictures, strict=True) if before)
     assert own == other if images == "shuffled" else re.match(r"0 of (\d+) images, 0 of (\d+) rows$", other)
     assert not own.startswith("0 of")
     known = {"mre": "scores", "mner": "confidence"}[task]

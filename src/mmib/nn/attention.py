@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import ConfigError
 
 
@@ -75,6 +79,18 @@ class AttentionBlock(nn.Module):
         attended = self.residual_dropout(self._attend(query, context, context_mask))
         hidden = self.attention_norm(query + attended)
         return self.feed_forward_norm(hidden + self.residual_dropout(self.feed_forward(hidden)))
+
+    @torch.no_grad()
+    def weights(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
+        """What the queries of `forward` attend to, without dropout: (B, Q, K), averaged over the heads.
+
+        A query's weights add up to 1; they are 0 where masked, and so is everything where there is no key.
+        """
+        products = self._split(self.query(query)) @ self._split(self.key(context)).transpose(-2, -1)
+        with autocast_off(products):
+            scores = at_least_float32(products) / math.sqrt(query.shape[-1] // self.heads)
+            weights = scores.masked_fill(~context_mask[:, None, None, :], -torch.inf).softmax(dim=-1)
+            return weights.mean(dim=1).masked_fill(~context_mask[:, None, :], 0.0)
 
     def _attend(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         has_key = context_mask.any(dim=1, keepdim=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,20 +12,31 @@ from mmib.nn.alignment import Latents
 from mmib.nn.attention import AttentionBlock
 
 
+class FusionOutput(NamedTuple):
+    """What a fusion gives.
+
+    Attributes:
+        states: (B, Q, D) the fused states.
+        weights: (B, Q, R) how much each query took from each region, adding up to 1, and 0 for a post without an
+            image; None where they were not asked for or the fusion does not attend.
+    """
+
+    states: Tensor
+    weights: Tensor | None = None
+
+
 class Fusion(nn.Module, ABC):
     """Base of fusions. Its constructor takes the latent width D first."""
 
     @abstractmethod
-    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
+    def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """Fuse.
 
         Args:
             queries: (B, Q, D) those of the text latents whose fused states are wanted.
             text: latents of all word pieces, z (B, L, D).
             image: latents of the regions, z (B, R, D).
-
-        Returns:
-            (B, Q, D).
+            need_weights: tell what each query took from each region, where the fusion knows.
         """
 
 
@@ -42,10 +54,12 @@ class CrossModalFusion(Fusion):
         self.image_reads_text = AttentionBlock(dim, heads, dropout)
         self.text_reads_image = AttentionBlock(dim, heads, dropout)
 
-    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
+    def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
         grounded = self.image_reads_text(image.z, text.z, text.mask)
-        return self.text_reads_image(queries, grounded, image.mask)
+        states = self.text_reads_image(queries, grounded, image.mask)
+        weights = self.text_reads_image.weights(queries, grounded, image.mask) if need_weights else None
+        return FusionOutput(states, weights)
 
 
 class LateFusion(Fusion):
@@ -61,7 +75,7 @@ class LateFusion(Fusion):
         self.mix = nn.Sequential(nn.Linear(2 * dim, 4 * dim), nn.GELU(), nn.Dropout(dropout), nn.Linear(4 * dim, dim))
         self.norm = nn.LayerNorm(dim)
 
-    def forward(self, queries: Tensor, text: Latents, image: Latents) -> Tensor:
+    def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
         scene = image.post_mean()[:, None, :].expand_as(queries)
-        return self.norm(queries + self.mix(torch.cat([queries, scene], dim=-1)))
+        return FusionOutput(self.norm(queries + self.mix(torch.cat([queries, scene], dim=-1))))

@@ -111,6 +111,42 @@ def test_a_new_block_attends_to_what_resembles_the_query() -> None:
     assert torch.equal(attended[0].argmax(dim=1), chosen)
 
 
+def test_weights_reproduce_what_was_attended() -> None:
+    module = AttentionBlock(WIDTH, heads=1, dropout=0.5)
+    query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.rand(2, 5) < 0.6
+    mask[:, 0] = True
+    attended = module.eval()._attend(query, context, mask)
+    weights = module.train().weights(query, context, mask)
+    torch.testing.assert_close(module.output(weights @ module.value(context)), attended)
+
+
+def test_weights_are_those_of_torchs_own_attention_averaged_over_heads() -> None:
+    module, own = block(), torch.nn.MultiheadAttention(WIDTH, 3, batch_first=True)
+    layers = (module.query, module.key, module.value)
+    with torch.no_grad():
+        for layer in layers:
+            layer.weight.normal_()
+        own.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
+        own.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
+    query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.rand(2, 5) < 0.6
+    mask[:, 0] = True
+    _, expected = own(query, context, context, key_padding_mask=~mask)
+    torch.testing.assert_close(module.weights(query, context, mask), expected)
+
+
+def test_weights_add_up_to_one_or_to_nothing_whatever_the_padding_holds() -> None:
+    module = block()
+    query, context = torch.randn(3, 4, WIDTH), torch.randn(3, 5, WIDTH)
+    mask = torch.tensor([[True] * 5, [False, True, False, True, False], [False] * 5])
+    weights = module.weights(query, context, mask)
+    torch.testing.assert_close(weights.sum(dim=2), mask.any(dim=1)[:, None].expand(3, 4).float())
+    longer = torch.cat([torch.where(mask[:, :, None], context, 1e4), 1e4 * torch.randn(3, 6, WIDTH)], dim=1)
+    longer_mask = torch.cat([mask, torch.zeros(3, 6, dtype=torch.bool)], dim=1)
+    padded = module.weights(query, longer, longer_mask)
+    torch.testing.assert_close(padded[:, :, :5], weights)
+    assert not padded[:, :, 5:].any()
+
+
 def test_dropout_acts_in_training_only() -> None:
     module = block(dropout=0.5)
     states, mask = torch.randn(2, 4, WIDTH), torch.ones(2, 4, dtype=torch.bool)

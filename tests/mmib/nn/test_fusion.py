@@ -35,14 +35,14 @@ def test_padding_of_either_side_changes_no_word(
 ) -> None:
     """Defects 1, 2 and 24."""
     text, image = latents([5, 3, 4]), latents([2, 3, 0])
-    padded = fusion(pad(text, pieces).z, pad(text, pieces), pad(image, regions))
-    torch.testing.assert_close(padded[:, :5][text.mask], fusion(text.z, text, image)[text.mask])
+    padded = fusion(pad(text, pieces).z, pad(text, pieces), pad(image, regions)).states
+    torch.testing.assert_close(padded[:, :5][text.mask], fusion(text.z, text, image).states[text.mask])
 
 
 def test_image_reaches_every_word_of_its_own_post_only(fusion: Fusion) -> None:
     text, image = latents([3, 3]), latents([2, 2])
     image.z.requires_grad_()
-    output = fusion(text.z, text, image)
+    output = fusion(text.z, text, image).states
     for at in range(3):
         (gradient,) = torch.autograd.grad(output[0, at].square().sum(), image.z, retain_graph=True)
         assert gradient[0].abs().max() > 0
@@ -52,8 +52,9 @@ def test_image_reaches_every_word_of_its_own_post_only(fusion: Fusion) -> None:
 def test_post_without_an_image_reads_nothing_of_its_empty_regions(fusion: Fusion) -> None:
     """Defect 24: missing crops were zero images without a mask."""
     text, image = latents([4, 2]), latents([0, 0], width=3)
-    first = fusion(text.z, text, image)
-    torch.testing.assert_close(fusion(text.z, text, Latents(100 * torch.randn(image.z.shape), image.mask)), first)
+    first = fusion(text.z, text, image).states
+    other = Latents(100 * torch.randn(image.z.shape), image.mask)
+    torch.testing.assert_close(fusion(text.z, text, other).states, first)
     assert first.isfinite().all()
 
 
@@ -62,7 +63,7 @@ def test_cross_modal_fusion_without_an_image_is_the_residual_path_on_the_text() 
     text, image = latents([4]), latents([0], width=2)
     block = fusion.text_reads_image
     hidden = block.attention_norm(text.z)
-    assert torch.equal(fusion(text.z, text, image), block.feed_forward_norm(hidden + block.feed_forward(hidden)))
+    assert torch.equal(fusion(text.z, text, image).states, block.feed_forward_norm(hidden + block.feed_forward(hidden)))
 
 
 def test_regions_do_not_read_padded_words() -> None:
@@ -70,7 +71,7 @@ def test_regions_do_not_read_padded_words() -> None:
     fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
     text, image = latents([5, 2]), latents([2, 2])
     text.z.requires_grad_()
-    fusion(text.z, text, image)[text.mask].square().sum().backward()
+    fusion(text.z, text, image).states[text.mask].square().sum().backward()
     assert text.z.grad is not None
     assert text.z.grad[1, 2:].abs().max() == 0
     assert text.z.grad[text.mask].abs().sum(dim=1).min() > 0
@@ -81,7 +82,7 @@ def test_cross_modal_fusion_is_two_attentions_in_the_order_of_the_paper() -> Non
     text, image = latents([5, 2]), latents([2, 1])
     grounded = fusion.image_reads_text(image.z, text.z, text.mask)
     expected = fusion.text_reads_image(text.z, grounded, image.mask)
-    assert torch.equal(fusion(text.z, text, image), expected)
+    assert torch.equal(fusion(text.z, text, image).states, expected)
     swapped = fusion.text_reads_image(text.z, image.z, image.mask)
     assert not torch.allclose(expected, swapped)
 
@@ -91,12 +92,33 @@ def test_gradients_are_finite_without_any_image() -> None:
         text, image = latents([4, 2]), latents([0, 0], width=1)
         text.z.requires_grad_()
         image.z.requires_grad_()
-        fusion(text.z, text, image).square().sum().backward()
+        fusion(text.z, text, image).states.square().sum().backward()
         assert text.z.grad is not None
         assert text.z.grad.isfinite().all()
         assert image.z.grad is None or not image.z.grad.any()
 
 
+def test_weights_are_told_when_asked_for_and_change_nothing(fusion: Fusion) -> None:
+    text, image = latents([5, 3]), latents([2, 0], width=3)
+    plain, asked = fusion(text.z, text, image), fusion(text.z, text, image, need_weights=True)
+    assert plain.weights is None
+    assert torch.equal(asked.states, plain.states)
+    assert (asked.weights is None) == isinstance(fusion, LateFusion)
+
+
+def test_weights_are_those_of_the_regions_as_the_text_reads_them(pad: Callable[[Latents, int], Latents]) -> None:
+    fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
+    text, image = latents([5, 2]), latents([3, 1])
+    weights = fusion(text.z[:, :2], text, image, need_weights=True).weights
+    grounded = fusion.image_reads_text(image.z, text.z, text.mask)
+    torch.testing.assert_close(weights, fusion.text_reads_image.weights(text.z[:, :2], grounded, image.mask))
+    padded = fusion(text.z[:, :2], pad(text, 4), pad(image, 3), need_weights=True).weights
+    assert padded is not None
+    torch.testing.assert_close(padded[:, :, :3], weights)
+    assert not padded[:, :, 3:].any()
+
+
 def test_each_query_is_fused_by_itself(fusion: Fusion) -> None:
     text, image = latents([5, 3]), latents([2, 1])
-    torch.testing.assert_close(fusion(text.z[:, [3, 0]], text, image), fusion(text.z, text, image)[:, [3, 0]])
+    asked, whole = fusion(text.z[:, [3, 0]], text, image), fusion(text.z, text, image)
+    torch.testing.assert_close(asked.states, whole.states[:, [3, 0]])
