@@ -21,7 +21,7 @@ from optuna.trial import Trial, TrialState
 
 from mmib.files import write_text
 from mmib.points import PointError, reason_of, run_point
-from mmib.schema import ConfigError
+from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.command import command_line
 from mmib.sweep.file import SweepFile
 from mmib.sweep.parameters import combinations, nested
@@ -37,6 +37,8 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 RECORD = "record"
+# As many as `mmib report` shows.
+POSTS = 60
 
 
 class LocalSweep:
@@ -119,7 +121,16 @@ class LocalSweep:
         return 0 if running or any(point.state != "failed" for point in points) else 1
 
     def _report(self, runs: list[Path]) -> None:
-        """One page that compares the finished points."""
+        """One page that compares the finished points; a sweep without one is still a sweep."""
+        from mmib.report import make_page  # noqa: PLC0415 - only the end of a sweep needs it
+
+        path = self.folder / "report.html"
+        try:
+            write_text(path, make_page(runs, None, POSTS))
+        except MMIBError as error:
+            say(f"no report: {error}")
+        else:
+            say(f"report: {path}")
 
     def _work_on_one(self) -> bool:
         with contextlib.ExitStack() as held:

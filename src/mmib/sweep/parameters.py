@@ -181,7 +181,7 @@ def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 
 
 def _distribution(spec: dict[str, Any], here: str) -> Distribution:
-    name = spec.get("distribution", _implied(spec, here))
+    name = spec["distribution"] if "distribution" in spec else _implied(spec, here)
     if name not in BUILDERS:
         extra = ": it has no exact local form" if name in ("beta", "q_beta") else ""
         raise ConfigError(

@@ -6,6 +6,7 @@ how many values it logs; `--pause` how long it waits after each. Each start adds
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -28,8 +29,8 @@ run: Path = options.run or options.runs / "stub" / "run"
 with (run.parents[1] / "starts.log").open("a") as starts:
     starts.write(json.dumps(sys.argv[1:]) + "\n")
 if options.beta == 0.9:
-    print("something before\nmmib: beta is too strong:\n  take less")
-    sys.exit(2)
+    sys.exit("something before\nmmib: beta is too strong:\n  take less")
+(run.parents[1] / "pid").write_text(str(os.getpid()))
 checkpoint = run / "checkpoints" / "last.ckpt"
 done = int(checkpoint.read_text()) if options.run else 0
 with (run / "metrics.csv").open("a") as table:
