@@ -10,12 +10,16 @@ from typing import Any
 from mmib.finished import FinishedRun
 from mmib.report import charts
 from mmib.report.charts import Mark, Series
+from mmib.report.evidence import Record, entities
 from mmib.report.history import Curves, differing, settings
 from mmib.report.markup import Html, element, join
 from mmib.report.page import Section, grid, note, table
+from mmib.report.posts import verdict
 from mmib.report.single import SPLITS, heading, headings, percent
-from mmib.schema import RunError
+from mmib.schema import RunError, Task
 
+# Runs whose answers are shown post by post, and how many posts.
+MOST_RUNS, MOST_POSTS = 6, 25
 # As many colours as can be told apart; experiments beyond these share the last one.
 COLOURS = 8
 CURVES = {
@@ -58,10 +62,12 @@ def sections(runs: Sequence[FinishedRun]) -> list[Section]:
     options = [settings(run.config()) for run in runs]
     groups = _groups(runs, options)
     differences = differing(options)
+    disagreements = _disagreements(runs, split)
     return [
         Section("scores", "Scores", "", _scores(groups, split)),
         Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
         Section("differences", "Settings that differ", "", _differences(runs, options, differences)),
+        *([] if disagreements is None else [Section("posts", "Posts on which they disagree", *disagreements)]),
     ]
 
 
@@ -110,7 +116,7 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
         marks.append(Mark(group.name, mean, max(0.0, mean - error), min(100.0, mean + error), style=group.style))
     says = (
         "Bars: one standard deviation over the seeds to each side; of an experiment with a single seed, one bootstrap "
-        "standard error."
+        "standard error. Whether a difference is more than chance, mmib aggregate tells."
     )
     names = [
         name
@@ -169,3 +175,49 @@ def _differences(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]],
     heads = [", ".join(dict.fromkeys(label.partition(", seed ")[0] for label in labels)) for labels in columns.values()]
     rows = [[name, *(values[place] for values in columns)] for place, name in enumerate(names)]
     return table(["setting", *heads], rows, "Settings, each as the run used it", numbers=False)
+
+
+def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] | None:
+    """The posts that some runs get right and others wrong, the most divided first; None where that is not known."""
+    if len(runs) > MOST_RUNS or not all(run.has_predictions(split) for run in runs):
+        return None
+    by_run = [{record["id"]: record for record in run.predictions(split)} for run in runs]
+    divided = []
+    for row, record in by_run[0].items():
+        answers = [records.get(row) for records in by_run]
+        if any(answer is None or not {"gold", "words"} <= answer.keys() for answer in answers):
+            return None
+        right = [answer["predicted"] == record["gold"] for answer in answers if answer]
+        if 0 < sum(right) < len(right):
+            divided.append((abs(sum(right) - len(right) / 2), row, right))
+    divided.sort(key=lambda entry: entry[:2])
+    shown = [
+        [
+            str(row),
+            element("span", element("bdi", " ".join(map(str, by_run[0][row]["words"]))), class_="post-text"),
+            _answer(runs[0].task, by_run[0][row], "gold"),
+            *(
+                element("span", _answer(runs[0].task, records[row], "predicted"), class_=f"label {verdict(ok)}")
+                for records, ok in zip(by_run, right, strict=True)
+            ),
+        ]
+        for _, row, right in divided[:MOST_POSTS]
+    ]
+    if not shown:
+        return "", note("Every post is right in all of these runs, or wrong in all.")
+    heads = [f"{run.name}, seed {run.seed}" for run in runs]
+    says = (
+        f"{len(shown)} of the {len(divided):,} posts that some runs get right and others wrong, the most divided first."
+    )
+    return says, table(["row", "post", "gold", *heads], shown, "Answers by run", numbers=False)
+
+
+def _answer(task: Task, record: Record, field: str) -> str:
+    """A relation, or a post's entities with their types."""
+    if task == "mre":
+        return str(record[field])
+    found = [
+        f"{' '.join(map(str, record['words'][slice(*entity.span)]))} {entity.type}"
+        for entity in entities(record[field])
+    ]
+    return ", ".join(found) or "none"

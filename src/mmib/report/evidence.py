@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmib.schema import ENTITY_TYPES, RELATION_IDS, RELATIONS, RunError, Task
+from mmib.schema import ENTITY_TYPES, RELATION_IDS, RELATIONS, TAGS, RunError, Task
 
 Array = NDArray[np.float64]
 Record = dict[str, Any]
@@ -39,9 +39,15 @@ class Entity:
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of a post as seqeval reads them by default: a stray I- opens one."""
+    """The entities of a post as seqeval reads them by default: a stray I- opens one.
+
+    Raises:
+        ValueError: a tag is none of the task's.
+    """
     from seqeval.metrics.sequence_labeling import get_entities  # noqa: PLC0415 - a second that only mner should spend
 
+    if not set(tags) <= set(TAGS):
+        raise ValueError(f"{(set(tags) - set(TAGS)).pop()!r} is no tag")
     return [Entity(name, start, last + 1) for name, start, last in get_entities(list(tags))]
 
 
@@ -67,7 +73,9 @@ def confusion(task: Task, records: Sequence[Record]) -> Confusion:
 
 def _relation_confusion(records: Sequence[Record]) -> Confusion:
     seen = {label for record in records for label in (record["gold"], record["predicted"])}
-    names = [name for name in RELATIONS if name in seen] + sorted(seen - set(RELATIONS))
+    if not seen <= set(RELATIONS):
+        raise ValueError(f"{(seen - set(RELATIONS)).pop()!r} is no relation")
+    names = [name for name in RELATIONS if name in seen]
     pairs = Counter((record["gold"], record["predicted"]) for record in records)
     return Confusion(names, names, np.array([[pairs[gold, given] for given in names] for gold in names]))
 
@@ -83,8 +91,7 @@ def _entity_confusion(records: Sequence[Record]) -> Confusion:
         for entity in predicted:
             if not any(other.start < entity.end and entity.start < other.end for other in gold):
                 pairs[NOTHING, entity.type] += 1
-    seen = {name for pair in pairs for name in pair} - {NOTHING, OTHER_SPAN, MISSED}
-    names = [name for name in ENTITY_TYPES if name in seen] + sorted(seen - set(ENTITY_TYPES))
+    names = [name for name in ENTITY_TYPES if any(name in pair for pair in pairs)]
     rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
     return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
 
@@ -92,6 +99,8 @@ def _entity_confusion(records: Sequence[Record]) -> Confusion:
 def relation_confidence(record: Record) -> float:
     """Softmax probability of the predicted relation (mre)."""
     scores = np.asarray(record["scores"], dtype=np.float64)
+    if scores.shape != (len(RELATIONS),):
+        raise ValueError("'scores' has not one value for each relation")
     shares = np.exp(scores - scores.max())
     return float(shares[RELATION_IDS[record["predicted"]]] / shares.sum())
 

@@ -40,7 +40,9 @@ def element(name: str, /, *children: Child, **attributes: str | float | bool | N
         attributes: `class_` stands for `class` and `data_right` for `data-right`; True is an attribute without a value,
             None and False leave it out.
     """
-    written = "".join(_attribute(key, value) for key, value in attributes.items() if value not in (None, False))
+    written = "".join(
+        _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False
+    )
     inner = "".join(escape(child) if isinstance(child, str) else join(child) for child in children if child is not None)
     return Html(f"<{name}{written}>" if name in VOID else f"<{name}{written}>{inner}</{name}>")
 

@@ -135,10 +135,10 @@ class PostWriter:
     def write(self, post: Post) -> Html:
         """One post."""
         record = post.record
-        verdict = _verdict(post.right)
+        judged = verdict(post.right)
         head = element(
             "p",
-            element("b", verdict, class_=verdict),
+            element("b", judged, class_=judged),
             f" · confidence {share(post.confidence)} · row {record['id']}",
             class_="verdict",
         )
@@ -152,7 +152,7 @@ class PostWriter:
             tabindex="-1",
             data_right=str(int(post.right)),
             data_classes=" ".join(str(self.classes[name]) for name in dict.fromkeys(post.classes)),
-            aria_label=f"row {record['id']}, {verdict}",
+            aria_label=f"row {record['id']}, {judged}",
         )
 
     def _words(self, post: Post) -> Iterator[Html]:
@@ -195,7 +195,7 @@ class PostWriter:
             ("head", _entity_button(record, post.gold[0], _weights(record, [0]), "head")),
             ("tail", _entity_button(record, post.gold[1], _weights(record, [1]), "tail")),
             ("gold", element("span", str(record["gold"]), class_="label")),
-            ("predicted", element("span", str(record["predicted"]), class_=f"label {_verdict(post.right)}")),
+            ("predicted", element("span", str(record["predicted"]), class_=f"label {verdict(post.right)}")),
         ]
         return element("dl", [element("div", element("dt", name), element("dd", shown)) for name, shown in entries])
 
@@ -210,7 +210,7 @@ class PostWriter:
     def _typed_chip(self, record: Record, entity: Entity, right: bool, side: str) -> Html:
         sure = f" {share(entity_confidence(entity, record['confidence']))}" if side == "predicted" else ""
         weights = _weights(record, range(*entity.span))
-        return _entity_button(record, entity, weights, _verdict(right), f"{entity.type}{sure}")
+        return _entity_button(record, entity, weights, verdict(right), f"{entity.type}{sure}")
 
     def _picture(self, record: Record) -> Html:
         name, boxes = record.get("image"), record.get("boxes") or []
@@ -253,7 +253,8 @@ class PostWriter:
         return "data:image/webp;base64," + base64.b64encode(file.getvalue()).decode(), image.size
 
 
-def _verdict(right: bool) -> str:
+def verdict(right: bool) -> str:
+    """The word, and the class of the style sheet, for right and wrong."""
     return "right" if right else "wrong"
 
 
