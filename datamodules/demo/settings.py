@@ -11,7 +11,7 @@ SPLITS: tuple[str, ...] = ("train", "val", "test")
 
 # Posts that name entities, as (train, val, test); posts that name none come on top. Training and validation mix the
 # levels by `hard_share`; a test split holds both levels in equal parts, so that the score of each means something
-# (1,000 rows of each in `default`).
+# (1,000 rows of each in `default`), or only the level that training has.
 SIZES: dict[str, tuple[int, int, int]] = {
     "default": (9000, 400, 1040),
     "study": (2700, 200, 500),
@@ -60,7 +60,7 @@ class DemoSettings:
 
     def hard_images(self, split: str) -> int:
         """Number of hard ones among them."""
-        share = 0.5 if split == "test" else self.hard_share
+        share = 0.5 if split == "test" and 0 < self.hard_share < 1 else self.hard_share
         return round(share * self.images(split))
 
     def sharing(self, split: str) -> int:

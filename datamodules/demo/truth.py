@@ -41,7 +41,8 @@ def summarise(posts: list[Post], task: Task, noise: float) -> dict[str, Any]:
     """Counts and ceilings of what a split holds for a task, and the same by level."""
     asked = [post for post in posts if post.pairs] if task == "mre" else posts
     known = [(post, {view: _POSTERIORS[task](post, view, noise) for view in _VIEWS}) for post in asked]
-    levels = {level: _summary([entry for entry in known if entry[0].level == level], task) for level in LEVELS}
+    held = [level for level in LEVELS if any(post.level == level for post, _ in known)]
+    levels = {level: _summary([entry for entry in known if entry[0].level == level], task) for level in held}
     return {**_summary(known, task), "levels": levels}
 
 

@@ -251,6 +251,16 @@ def test_wordings_are_enough_and_whole() -> None:
 
 
 @pytest.mark.parametrize(
+    ("hard_share", "expected"), [(0.0, [0, 0, 0]), (0.25, [5, 5, 10]), (1.0, [20, 20, 20])], ids=str
+)
+def test_a_test_split_holds_both_levels_in_equal_parts_where_training_knows_both(
+    hard_share: float, expected: list[int]
+) -> None:
+    settings = DemoSettings(size="tiny", hard_share=hard_share)
+    assert [settings.hard_images(split) for split in SPLITS] == expected
+
+
+@pytest.mark.parametrize(
     "wrong", [{"size": "huge"}, {"noise": -0.1}, {"missing": 1.5}, {"hard_share": 2.0}, {"posts_per_image": 0}]
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
