@@ -7,8 +7,9 @@ import csv
 import io
 import json
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,34 +82,24 @@ class Comparison:
     def markdown(self) -> str:
         """A table in percent, and the notes as a list."""
         cells = [[cell.replace("|", r"\|") for cell in row] for row in self._cells()]
-        rule = ["---", "---:", *["---:"] * (len(cells[0]) - 2)]
+        rule = ["---", *["---:"] * (len(cells[0]) - 1)]
         lines = [f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]]]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
     def latex(self) -> str:
         """A table in percent for the package booktabs, and the notes as comments."""
-        heading, *rows = ([_escaped(cell) for cell in row] for row in self._cells())
-        lines = [
-            f"\\begin{{tabular}}{{ll{'r' * (len(heading) - 2)}}}",
-            r"\toprule",
-            *(" & ".join(row) + r" \\" for row in [heading]),
-            r"\midrule",
-            *(" & ".join(row) + r" \\" for row in rows),
-            r"\bottomrule",
-            r"\end{tabular}",
-        ]
-        return "\n".join([*lines, *(f"% {note}" for note in self.notes)]) + "\n"
+        heading, *rows = (" & ".join(map(_escaped, row)) + r" \\" for row in self._cells())
+        columns = "l" + "r" * heading.count(" & ")
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", heading, r"\midrule", *rows]
+        return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in self.notes)]) + "\n"
 
     def csv(self) -> str:
         """A line a configuration, scores as fractions with all digits; without the notes."""
         text = io.StringIO()
-        columns = ["name", "seeds", "values", "mean", "sd", "low", "high"]
-        columns += ["difference", "difference_low", "difference_high", "p"]
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(columns)
+        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+        writer.writeheader()
         for row in self.rows:
-            fields = {**vars(row), "seeds": _seeds(row.seeds), "values": " ".join(map(repr, row.values))}
-            writer.writerow(["" if fields[column] is None else fields[column] for column in columns])
+            writer.writerow({**vars(row), "seeds": _seeds(row.seeds), "values": " ".join(map(repr, row.values))})
         return text.getvalue()
 
     def _cells(self) -> list[list[str]]:
@@ -154,8 +145,10 @@ def run(arguments: list[str]) -> int:
     groups = group(find_runs(chosen.runs), chosen.by)
     table = compare(groups, chosen.split, chosen.metric, chosen.baseline, chosen.test, chosen.resamples)
     command = shlex.join(["mmib", "aggregate", *arguments])
-    notes = [*table.notes, *_mixed(groups, chosen.by), *_unfinished(chosen.runs), f"command: {command}"]
+    notes = [*table.notes, *_mixed(groups), *_unfinished(chosen.runs), f"command: {command}"]
     text = FORMATS[chosen.format](replace(table, notes=notes))
+    if chosen.format == "csv":  # which has no place for them
+        print("\n".join(notes), file=sys.stderr)  # noqa: T201
     if chosen.output is None:
         print(text, end="")  # noqa: T201
     else:
@@ -168,14 +161,15 @@ def run(arguments: list[str]) -> int:
 
 
 def group(runs: Sequence[FinishedRun], by: str = "name") -> dict[str, list[FinishedRun]]:
-    """Runs by name of their experiment, or by the value of a dotted key of their configuration.
+    """Runs by name of their experiment, or by the value of a dotted key of their configuration, in order of it.
 
     Raises:
         RunError: a run's configuration has no such key.
     """
-    groups: dict[str, list[FinishedRun]] = {}
-    for run in runs:
-        groups.setdefault(run.name if by == "name" else _setting(run, by), []).append(run)
+    values = [run.name if by == "name" else _setting(run, by) for run in runs]
+    groups: dict[str, list[FinishedRun]] = {_text(value): [] for value in sorted(values, key=_order)}
+    for value, run in zip(values, runs, strict=True):
+        groups[_text(value)].append(run)
     return groups
 
 
@@ -213,19 +207,8 @@ def compare(
     numbers = iter(range(len(runs)))
     places = {name: [next(numbers) for _ in own] for name, own in ordered.items()}
     seeds = {name: [run.seed for run in own] for name, own in ordered.items()}
-
-    tests: dict[str, PairedTest] = {}
-    unpaired = []
-    for name in ordered if baseline is not None else ():
-        assert baseline is not None
-        if name == baseline:
-            continue
-        shared = [seed for seed in seeds[name] if seed in seeds[baseline]]
-        if len(shared) < max(len(seeds[name]), len(seeds[baseline])):
-            unpaired.append(f"{name} and {baseline} are compared on {_shared(shared)}")
-        if shared:
-            pair = [[places[side][seeds[side].index(seed)] for seed in shared] for side in (name, baseline)]
-            tests[name] = _test(test, sample, above, below, pair, resamples)
+    pairs = {} if baseline is None else _pairs(seeds, places, baseline)
+    tests = {name: _test(test, sample, above, below, *pair, resamples) for name, pair in pairs.items() if pair[0]}
     p_values = dict(zip(tests, statistics.holm([result.p for result in tests.values()]), strict=True))
 
     rows = []
@@ -238,8 +221,26 @@ def compare(
             difference, low, high, _ = tests[name]
             row = replace(row, difference=difference, difference_low=low, difference_high=high, p=p_values[name])
         rows.append(row)
-    notes = [*_provenance(runs, split, above.shape[1]), _method(tests, test, resamples), *unpaired]
+    notes = [*_provenance(runs, split, above.shape[1]), _method(tests, test, resamples)]
+    for name, (own, _) in pairs.items():
+        if len(own) < max(len(seeds[name]), len(seeds[str(baseline)])):
+            shared = _seeds([runs[place].seed for place in own])
+            said = f"compared on their shared seeds {shared} only" if shared else "not compared: they share no seed"
+            notes.append(f"{name} and {baseline} are {said}")
     return Comparison(metric, baseline, rows, notes)
+
+
+def _pairs(
+    seeds: Mapping[str, list[int | None]], places: Mapping[str, list[int]], baseline: str
+) -> dict[str, tuple[list[int], list[int]]]:
+    """Places of each configuration's runs, and those of the baseline's runs of the same seeds, where there are any."""
+    pairs = {}
+    theirs = dict(zip(seeds[baseline], places[baseline], strict=True))
+    for name, own in seeds.items():
+        if name != baseline:
+            shared = [(place, theirs[seed]) for seed, place in zip(own, places[name], strict=True) if seed in theirs]
+            pairs[name] = [place for place, _ in shared], [place for _, place in shared]
+    return pairs
 
 
 def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
@@ -313,12 +314,12 @@ def _data(run: FinishedRun, split: str) -> Any:
 
 
 def _test(
-    test: str, sample: Bootstrap, above: Array, below: Array, pair: Sequence[Sequence[int]], resamples: int
+    test: str, sample: Bootstrap, above: Array, below: Array, own: list[int], others: list[int], resamples: int
 ) -> PairedTest:
-    """The runs pair[0] against the runs pair[1]."""
+    """Runs against others, in pairs."""
     if test == "bootstrap":
-        return statistics.paired_bootstrap(sample.of(pair[0]), sample.of(pair[1]))
-    parts = [(values[pair[0]], values[pair[1]]) for values in (above, below)]
+        return statistics.paired_bootstrap(sample.of(own), sample.of(others))
+    parts = [(values[own], values[others]) for values in (above, below)]
     return statistics.approximate_randomisation(parts[0], parts[1], resamples)
 
 
@@ -344,22 +345,28 @@ def _method(tests: Mapping[str, PairedTest], test: str, resamples: int) -> str:
     return f"{intervals}; p: {TESTS[test]}, two-sided{adjusted}"
 
 
-def _shared(seeds: Sequence[int | None]) -> str:
-    return f"their shared seeds {_seeds(seeds)} only" if seeds else "no seed: they share none, so nothing is tested"
-
-
-def _setting(run: FinishedRun, key: str) -> str:
-    """The value of a dotted key in a run's configuration, as text."""
+def _setting(run: FinishedRun, key: str) -> Any:
+    """The value of a dotted key in a run's configuration."""
     value: Any = run.config()
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
             choices = ", ".join(value) if isinstance(value, dict) else "none below it"
             raise RunError(f"the configuration of {run.folder} has no {key!r}: {part!r} is none of {choices}")
         value = value[part]
+    return value
+
+
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _mixed(groups: Mapping[str, Sequence[FinishedRun]], by: str) -> list[str]:
+def _order(value: Any) -> tuple[bool, float, str]:
+    """Numbers by size, then everything else by name."""
+    number = isinstance(value, int | float)
+    return not number, value if number else 0.0, _text(value)
+
+
+def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     """Warns of configurations whose runs differ in more than their seed."""
     notes = []
     for name, runs in groups.items():
