@@ -1,0 +1,55 @@
+"""Every sweep file that is shipped can be run as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib.cli import main
+from mmib.sweep.command import command_line
+from mmib.sweep.file import read_sweep
+from mmib.sweep.local import Middle
+from mmib.sweep.parameters import nested
+
+FOLDER = Path(__file__).parents[3] / "experiments" / "sweeps"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+
+def setting(config: Any, name: str) -> Any:
+    """A value of a composed configuration by a short name: `init_args` are passed through."""
+    for key in name.split("."):
+        config = config[key] if key in config else config["init_args"][key]
+    return config
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_command_composes_a_configuration_with_every_parameter(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = read_sweep(path)
+    values = {parameter.keys: parameter.distribution.draw(Middle(), parameter.name) for parameter in file.parameters}
+    line = command_line(file.command, file.program, nested(values))
+    assert line[2:5] == ["-m", "mmib", "fit"]
+    with pytest.raises(SystemExit) as leave:
+        main([*line[4:], "--print_config"])
+    assert not leave.value.code
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["name"] == f"{path.stem.partition('-')[0]}-study"
+    assert {parameter: setting(config, parameter.name) for parameter in file.parameters} == {
+        parameter: values[parameter.keys] for parameter in file.parameters
+    }
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_all_optimise_the_score_of_validation(path: Path) -> None:
+    file = read_sweep(path)
+    assert (file.metric.name, file.metric.goal) == ("val/f1", "maximize")
+    assert file.points(None) == (12 if file.method == "grid" else 40)
+
+
+def test_both_tasks_have_the_same_kinds_of_sweeps() -> None:
+    kinds = {task: {path.name.removeprefix(task) for path in FOLDER.glob(f"{task}*")} for task in ("mre", "mner")}
+    assert kinds["mre"] == kinds["mner"] == {".yaml", "-grid.yaml", "-hyperband.yaml"}
