@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any, cast
@@ -22,12 +25,12 @@ from torch import Tensor
 from mmib.distributed import gather_objects, global_sum, on_any_rank, widened, world_size
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
-from mmib.runs import RunLogger
-from mmib.schema import NO_TAG, CheckpointError, JobError
+from mmib.runs import RunLogger, started_by_first_rank
+from mmib.schema import NO_TAG, JobError
 from mmib.totals import MODALITIES, Totals, add, information_plane, rate, scalars
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
-LOST_RANK_S = 5.0
+LOST_RANK_S, WATCH_S = 5.0, 1.0
 BY_WORD = ("gold", "predicted", "confidence")  # of a record of entity recognition
 
 
@@ -60,7 +63,7 @@ class IBMonitor(pl.Callback):
         step = trainer.global_step
         if self.gradients_every and step % self.gradients_every == 0 and step != self._gradients_step:
             self._gradients_step = step
-            _log_now(trainer, {f"grad/{name}": norm for name, norm in gradient_norms(module).items()})
+            _log_now(trainer, {f"grad/{name}": norm for name, norm in gradient_norms(module).items()}, step)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -73,13 +76,16 @@ class IBMonitor(pl.Callback):
             return
         totals, self._window, self._logged_step = self._window, {}, step
         if step % cast(Any, trainer).log_every_n_steps == 0:
-            _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()})
+            _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()}, step)
         if self.histograms_every and step % self.histograms_every == 0:
             self._log_histograms(trainer, totals)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
-        _log_epoch(pl_module, _named(self._train))
+        named = _named(self._train)
+        _log_epoch(pl_module, named, logger=False)
+        # Lightning would log after the epoch's checkpoint was written, and a run resumed from that would lack this row.
+        _log_now(trainer, {"epoch": trainer.current_epoch, **named}, step=trainer.global_step - 1)
         self._train = {}
 
     def on_validation_batch_end(
@@ -116,10 +122,10 @@ class IBMonitor(pl.Callback):
         self._logged_step = state_dict["logged_step"]
 
     def _log_histograms(self, trainer: pl.Trainer, totals: Totals) -> None:
-        import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
-
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
+                import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
+
                 histograms: Any = {
                     f"ib/kl_{m}_by_dimension": wandb.Histogram(rate(totals, m).tolist()) for m in MODALITIES
                 }
@@ -145,15 +151,16 @@ def _named(totals: Totals) -> dict[str, Tensor]:
     return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(totals).items()}
 
 
-def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor]) -> None:
+def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor], logger: bool = True) -> None:
     # The same on every rank: nothing is left to synchronise.
-    module.log_dict({name: value.float() for name, value in named.items()}, on_step=False, on_epoch=True)
+    values = {name: value.float() for name, value in named.items()}
+    module.log_dict(values, on_step=False, on_epoch=True, logger=logger)
 
 
-def _log_now(trainer: pl.Trainer, named: dict[str, Tensor]) -> None:
+def _log_now(trainer: pl.Trainer, named: Mapping[str, Tensor | int], step: int) -> None:
     values = {name: float(value) for name, value in named.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(values, step=trainer.global_step)
+        logger.log_metrics(values, step=step)
 
 
 class AveragedWeights(EMAWeightAveraging):
@@ -185,8 +192,7 @@ class AveragedWeights(EMAWeightAveraging):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt`, from which a run goes on exactly where it was, and the one before it.
 
-    Written every so many optimiser steps, after each epoch, and where SIGTERM ends the run. A file is complete or not
-    there; a disk that is full or read-only ends the run with the reason, and the last good checkpoint stays.
+    Written every so many optimiser steps, after each epoch, and where SIGTERM ends training.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
@@ -197,7 +203,6 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._saved_step = 0
         self._logged_rows = 0
         self._ranks = 0
-        self._asked_to_end = False
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
@@ -207,11 +212,14 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         """Lightning's hook."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; a checkpoint has been restored by now where there was one."""
-        self._saved_step = trainer.global_step
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; our state has been restored by now where there was a checkpoint."""
         for logger in _run_loggers(trainer):
             logger.experiment.keep(self._logged_rows)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; so has the trainer's."""
+        self._saved_step = trainer.global_step
         if self._ranks not in (0, trainer.world_size):
             rank_zero_warn(
                 f"this run had {self._ranks} ranks until step {trainer.global_step} and goes on with "
@@ -219,21 +227,11 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 "and dropout are drawn for each, so it will not end bit for bit like a run that was never resumed"
             )
         self._ranks = trainer.world_size
-        # Lightning's own handler speaks to the other ranks from wherever the signal finds each of them, so that they
-        # wait for each other forever. Lightning puts the handlers back when fitting ends.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
-
-    def _on_sigterm(self, number: int, frame: FrameType | None) -> None:
-        self._asked_to_end = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        # The ranks agree on the step after which they end; Lightning raises `SIGTERMException` there.
-        if on_any_rank(self._asked_to_end, pl_module.device):
-            vars(trainer)["_signal_connector"].received_sigterm = True
         step = trainer.global_step
         if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
             self._save(trainer)
@@ -252,35 +250,106 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         for logger in _run_loggers(trainer):
             self._logged_rows = logger.experiment.rows()
         last = Path(trainer.default_root_dir) / "checkpoints" / LAST
-        complete = last.with_name(f".{LAST}.complete")
-        try:
-            trainer.save_checkpoint(complete)
-            if trainer.is_global_zero:
-                if last.is_file():
-                    last.replace(last.with_name(PREVIOUS))
-                complete.replace(last)
-        except OSError as error:
-            raise CheckpointError(f"{last} cannot be written: {error}; what was saved before is still there") from error
+        new = last.with_name(f".{LAST}.new")
+        trainer.save_checkpoint(new, weights_only=False)
+        if trainer.is_global_zero:
+            if last.is_file():
+                last.replace(last.with_name(PREVIOUS))
+            new.replace(last)
+
+
+class OrderlyEnd(pl.Callback):
+    """Ends all ranks after the same batch when any of them gets SIGTERM, by a `SIGTERMException`.
+
+    Lightning's own handler speaks to the other ranks from wherever the signal finds it, so that they wait for each
+    other forever. Ours only takes a note, and stays until the process ends: also between training and scoring.
+    A validation within training is finished first.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        vars(trainer)["_signal_connector"]._sigterm_notifier_fn = self._ask
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        if on_any_rank(self._asked, pl_module.device):
+            # Lightning raises, where it has counted the batch as done.
+            vars(trainer)["_signal_connector"].received_sigterm = True
+
+    def _after_scored_batch(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any, **numbers: Any
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING and on_any_rank(self._asked, pl_module.device):
+            raise SIGTERMException
+
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _after_scored_batch
 
 
 class LostRank(pl.Callback):
-    """Names the rank whose end brought down a job that Lightning started itself."""
+    """Names the rank whose end brought down a job that Lightning started itself: the first, or one of its children.
+
+    Lightning watches the children, and ends the job when one of them dies. Here the children watch the first.
+    """
+
+    def __init__(self) -> None:
+        self._first = os.getppid() if started_by_first_rank() else None
+        self._over = threading.Event()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        self._over = threading.Event()
+        if self._first is not None:
+            threading.Thread(target=self._watch, args=(trainer, self._over), daemon=True).start()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        self._over.set()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Lightning's hook, on the rank that started the others."""
-        launcher = trainer.strategy.launcher
-        processes = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-        # The others learn of a dead rank by a broken connection, which may be sooner than its parent does.
+        """Lightning's hook."""
+        # A broken connection is an error of this kind, and may be seen sooner than the end of the process behind it.
         deadline = time.monotonic() + LOST_RANK_S
-        while processes and time.monotonic() < deadline:
-            for rank, process in enumerate(processes, start=1):
-                if process.poll():
-                    cast(_SubprocessScriptLauncher, launcher).kill(signal.SIGTERM)
-                    raise JobError(
-                        f"rank {rank} of this job ended with status {process.returncode}, so the job ends; what that "
-                        f"rank printed says why. Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
-                    ) from exception
+        while isinstance(exception, RuntimeError) and time.monotonic() < deadline:
+            lost = self._lost(trainer)
+            if lost is not None:
+                self._over.set()
+                if trainer.strategy.launcher is not None:
+                    trainer.strategy.launcher.kill(signal.SIGKILL)
+                raise JobError(lost) from exception
             time.sleep(0.1)
+        self._over.set()
+
+    def _watch(self, trainer: pl.Trainer, over: threading.Event) -> None:
+        """End this rank when the first one is gone, whatever it waits for."""
+        while not over.wait(WATCH_S):
+            lost = self._lost(trainer)
+            if lost is not None:
+                print(f"mmib: {lost}", file=sys.stderr, flush=True)  # noqa: T201
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _lost(self, trainer: pl.Trainer) -> str | None:
+        """What to say of a rank that is gone, or None."""
+        launcher = trainer.strategy.launcher
+        children = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+        ended = [f"{rank} (status {child.returncode})" for rank, child in enumerate(children, 1) if child.poll()]
+        if self._first not in (None, os.getppid()):
+            ended = ["0"]
+        if not ended:
+            return None
+        return (
+            f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why. "
+            f"Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
+        )
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata, resources
@@ -45,11 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
-        print(usage())  # noqa: T201
-        return 0
+        return _show(usage())
     if command == "--version":
-        print(metadata.version("mmib"))  # noqa: T201
-        return 0
+        return _show(metadata.version("mmib"))
     if command in TRAINER_COMMANDS:
         expanded = expand_configs(arguments)
         from mmib.training import run
@@ -60,6 +59,16 @@ def _dispatch(arguments: list[str]) -> int:
         return int(module.run(arguments[1:]))
     known = ", ".join({**TRAINER_COMMANDS, **OTHER_COMMANDS})
     raise ConfigError(f"the command {command!r} is unknown: choose from {known}")
+
+
+def _show(text: str) -> int:
+    """Print, also to a reader who stops early: `mmib --help | head`."""
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def usage() -> str:

@@ -13,7 +13,8 @@ def draw_information_plane(points: Sequence[dict[str, float]], folder: Path) -> 
     """`information_plane.json` and `.png`: rate of each modality against distortion, in nats a post, over training.
 
     Args:
-        points: `step`, `rate_text`, `rate_image` and `distortion` of each validation, in order.
+        points: `step`, `rate_text`, `rate_image` and `distortion` of each validation, in order; where they hold
+            `information`, it is a second scale.
         folder: where to write.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - half a second that only a finished run should spend
@@ -29,5 +30,9 @@ def draw_information_plane(points: Sequence[dict[str, float]], folder: Path) -> 
         axes.set_xlabel(f"rate of {modality}: mean KL, nats a post")
     figure.axes[0].set_ylabel("distortion: task loss, nats a post")
     figure.colorbar(dots, ax=figure.axes, label="optimiser steps")
+    if "information" in points[0]:
+        entropy = points[0]["information"] + points[0]["distortion"]
+        flip = (lambda nats: entropy - nats,) * 2
+        axes.secondary_yaxis("right", functions=flip).set_ylabel("H(Y) - distortion, at most I(Z; Y), nats a post")
     with atomic_file(folder / "information_plane.png") as file:
         figure.savefig(file, format="png", dpi=150)

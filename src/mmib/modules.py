@@ -135,6 +135,10 @@ class ExtractionModule(pl.LightningModule, ABC):
     def gold(self, batch: Any) -> Tensor:
         """Gold values."""
 
+    def label_sums(self, batch: Any) -> Totals:
+        """How many counted posts have each label, as `labels`; nothing where a post has many labels."""
+        return {}
+
     def objective(self, batch: PostBatch) -> Objective:
         """The loss of the global batch, this rank's scores, and everything worth logging.
 
@@ -151,6 +155,7 @@ class ExtractionModule(pl.LightningModule, ABC):
                 **posterior_sums("image", output.image, kl["image"], counted),
                 **pair_sums(output.text_latents, output.image_latents, counted),
                 **alignment_sums(output.alignment),
+                **self.label_sums(batch),
             }
         )
         window, factor = batch.window, self.beta_schedule(self._progress())
@@ -365,6 +370,11 @@ class MREModule(ExtractionModule):
     def gold(self, batch: MREBatch) -> Tensor:
         """(B,) class ids."""
         return batch.relations
+
+    def label_sums(self, batch: MREBatch) -> Totals:
+        """(C,) counted posts of each relation."""
+        labels = F.one_hot(batch.relations, len(RELATIONS))
+        return {"labels": labels.masked_fill(~batch.counted[:, None], 0).sum(dim=0)}
 
 
 class MNERModule(ExtractionModule):

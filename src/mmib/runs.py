@@ -1,4 +1,4 @@
-"""A folder of its own for every run, and the loggers that write into it."""
+"""A folder of its own for every run, and what writes logs and checkpoints into it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.distributed import TCPStore
 
-from mmib.files import write_text
-from mmib.schema import ConfigError
+from mmib.files import atomic_file, write_text
+from mmib.schema import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +46,17 @@ def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
         return folder
     if TORCHRUN_VARIABLE in os.environ:
         return _agreed_folder(runs, name, seed)
-    if int(os.environ.get("LOCAL_RANK", "0")) > 0:
+    if started_by_first_rank():
         return Path(os.environ[FOLDER_VARIABLE])
     folder = new_run_folder(runs, name, seed)
     os.environ[FOLDER_VARIABLE] = str(folder)
     return folder
+
+
+def started_by_first_rank() -> bool:
+    """Whether Lightning's own launcher made this process, a rank that is a child of the first one."""
+    outside = {"SLURM_PROCID", TORCHRUN_VARIABLE} & os.environ.keys()
+    return not outside and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def slurm_job() -> str:
@@ -129,6 +137,29 @@ class ContinuedWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         """The folder is the run's own, and what is in it stays."""
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are complete and on disk under their names, or not there.
+
+    Lightning's own go by way of the folder for temporary files, and are copied where that is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Lightning's hook.
+
+        Raises:
+            CheckpointError: the disk is full, or nothing may be written there.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with atomic_file(Path(path)) as file:
+                file.write(content.getbuffer())
+        except OSError as error:
+            raise CheckpointError(
+                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there"
+            ) from error
 
 
 class RunLogger(CSVLogger):

@@ -110,10 +110,18 @@ def scalars(totals: Totals) -> dict[str, Tensor]:
 
 
 def information_plane(totals: Totals) -> dict[str, float]:
-    """Rate of each modality and distortion, in nats a post: mean KL, an upper bound on I(X; Z), and the task's loss."""
+    """Rate of each modality and distortion, in nats a post: mean KL, an upper bound on I(X; Z), and the task's loss.
+
+    Where the task labels whole posts, also `information`, H(Y) minus the distortion: a lower bound on I(Z; Y) (Alemi et
+    al. 2018, section 2), with the entropy of the labels that were summed.
+    """
     posts = float(totals["posts"])
     rates = {f"rate_{modality}": float(totals[f"{modality}/kl"].sum()) / posts for modality in MODALITIES}
-    return {**rates, "distortion": float(totals["task"]) / posts}
+    point = {**rates, "distortion": float(totals["task"]) / posts}
+    if "labels" in totals:
+        entropy = float(torch.special.entr(totals["labels"] / posts).sum())
+        point["information"] = entropy - point["distortion"]
+    return point
 
 
 def _mean(totals: Totals, modality: str, name: str) -> Tensor:

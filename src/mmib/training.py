@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import shlex
+import signal
 import sys
+import threading
 import warnings
 from argparse import ArgumentError
 from pathlib import Path
@@ -19,19 +22,29 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.base import PostDataModule
-from mmib.callbacks import LAST, PREVIOUS, LostRank, PredictionCollector
+from mmib.callbacks import LAST, PREVIOUS, LostRank, OrderlyEnd, PredictionCollector
 from mmib.files import write_text
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
-from mmib.runs import WandbUse, make_loggers, shared_run_folder, slurm_job, slurm_run_folder
-from mmib.schema import CheckpointError, ConfigError, MMIBError
+from mmib.runs import (
+    WandbUse,
+    WholeCheckpoints,
+    make_loggers,
+    shared_run_folder,
+    slurm_job,
+    slurm_run_folder,
+    started_by_first_rank,
+)
+from mmib.schema import CheckpointError, ConfigError, MMIBError, RunError
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
     """Run a trainer command on expanded arguments; `command` may do something else with what was configured."""
     _quiet_libraries()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False}
     try:
@@ -49,8 +62,16 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
     except ArgumentError as error:
         raise ConfigError(f"the configuration is not valid: {error}") from error
     except SIGTERMException as error:
-        # Lightning ends with status 0 here: a job script would take this for a run that is done.
-        raise SystemExit(os.EX_TEMPFAIL) from error
+        # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
+        # started itself the first speaks for all, and would be killed if another had a status of its own.
+        raise SystemExit(0 if started_by_first_rank() else os.EX_TEMPFAIL) from error
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise RunError(f"a file cannot be written: {error}; what was saved before is still there") from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
     return 0
 
 
@@ -95,6 +116,11 @@ class MMIBCommand(LightningCLI):
         if command == "fit" and config["run"] is None and "SLURM_RESTART_COUNT" in os.environ:
             self._go_on_after_requeue(config)
         run, checkpoint = config["run"], config.get("ckpt_path")
+        if run is not None and (command != "fit" or checkpoint is None):
+            raise ConfigError(
+                f"--run {run} goes on with the training of this run: mmib fit --run {run} --ckpt_path last. "
+                f"To score it: mmib test --config {run}/config.yaml --ckpt_path {run}/checkpoints/best.ckpt"
+            )
         if run is not None and checkpoint == "last":
             config["ckpt_path"] = checkpoint = str(last_checkpoint(Path(run)))
         if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
@@ -128,7 +154,8 @@ class MMIBCommand(LightningCLI):
             logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
             **kwargs,
         )
-        cast(Any, trainer).callbacks += [self.collector, LostRank()]
+        cast(Any, trainer).callbacks += [self.collector, OrderlyEnd(), LostRank()]
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
     def _go_on_after_requeue(self, config: Any) -> None:
@@ -224,10 +251,7 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # A damaged file makes the unpickler fail in any way there is.
     except Exception as error:
-        before = path.with_name(PREVIOUS)
-        remedy = (
-            f"; go on from the one before it: --ckpt_path {before}" if path.name == LAST and before.is_file() else ""
-        )
+        remedy = _one_before(path, task) if path.name == LAST else ""
         raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){remedy}") from error
     found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
     if found != task:
@@ -238,6 +262,16 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
         )
     if resume and "optimizer_states" not in content:
         raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
+
+
+def _one_before(path: Path, task: str) -> str:
+    """What to do where the last checkpoint is damaged: name the one before it, if a run can go on from that."""
+    before = path.with_name(PREVIOUS)
+    try:
+        check_checkpoint(before, task, resume=True)
+    except CheckpointError:
+        return ""
+    return f"; go on from the one before it: mmib fit --run {path.parents[1]} --ckpt_path {before}"
 
 
 def _own_error(error: BaseException | None) -> MMIBError | None:

@@ -172,7 +172,7 @@ def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
 
 # Going on in the middle of an epoch
 
-TRAINING: Any = SimpleNamespace(global_step=0, log_every_n_steps=1000, loggers=[])
+TRAINING: Any = SimpleNamespace(global_step=0, current_epoch=0, log_every_n_steps=1000, loggers=[])
 
 
 def epoch_end(monitor: IBMonitor) -> dict[str, float]:
