@@ -49,6 +49,12 @@ train-mner15 train-mner17: train-mner%: $(STAMP)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/twitter20$*"; exit 2; }
 	$(BIN)/mmib fit --config mner-twitter20$*-offline --data.root '$(DATA_ROOT)' --seed_everything $(SEED) $(ARGS)
 
+.PHONY: sweep-mre sweep-mner
+sweep-mre: ## Search beta and temperature for relation extraction, 12 points; SWEEP=another file, goes on where it was
+sweep-mner: ## Search beta and temperature for entity recognition
+sweep-mre sweep-mner: sweep-%: $(STAMP)
+	$(BIN)/mmib sweep '$(or $(SWEEP),experiments/sweeps/$*-grid.yaml)' $(ARGS)
+
 .PHONY: demo-data
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
 	$(BIN)/mmib demo-data $(ARGS)
