@@ -16,12 +16,12 @@ LEVELS = {
     **dict.fromkeys(["mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.figures", "mmib.finished"], 1),
     "mmib.statistics": 1,
     **dict.fromkeys(["mmib.backbone", "mmib.totals", "mmib.runs", "mmib.points"], 2),
-    **dict.fromkeys(["mmib.modules", "mmib.callbacks"], 3),
+    **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
     **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep"], 4),
 }
 # Within one level: a part may import itself and, where listed, these.
-SAME_LEVEL = {"mmib.callbacks": {"mmib.modules"}}
+SAME_LEVEL = {"mmib.callbacks": {"mmib.modules"}, "mmib.latents": {"mmib.modules"}}
 TOP = 4
 FOR_DATAMODULES = ("mmib.schema", "mmib.files", "mmib.seeding", "mmib.encoders")
 

@@ -477,6 +477,27 @@ def test_crops_go_to_another_post_together_with_their_image(five: Any, load: Loa
     assert ["red.png", "one.png", "two.png"] in given[1:]
 
 
+# A sample
+
+
+@pytest.mark.parametrize(("most", "expected"), [(400, [1, 2, 3, 4, 5]), (5, [1, 2, 3, 4, 5]), (2, [1, 3]), (0, [])])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_sample_is_spread_over_the_rows_with_an_image(
+    five: Any, load: Load, most: int, expected: list[int], ranks: int
+) -> None:
+    for colour in COLOURS:  # behind the row without an image that is there
+        five.row("val", img_id=f"{colour}.png")
+        five.image(f"{colour}.png", colour, "val")
+    found = []
+    for rank in range(ranks):
+        module = trained_by(load(eval_batch_size=2), ranks=ranks, rank=rank)
+        module.setup("fit")
+        own = list(module.val_sample_dataloader(most))
+        assert len(own) == (len(expected) + 1) // 2, "no batch more than it takes"
+        found += [row for batch in own for row in batch.rows.tolist() if row >= 0]
+    assert sorted(found) == expected
+
+
 # What a person is shown of a row
 
 

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import csv
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import load_file
 
 from datamodules.base import PostDataModule
 from datamodules.demo.module import DemoMNERDataModule, DemoMREDataModule
 from datamodules.demo.settings import DemoSettings
 from mmib.backbone import MultimodalIB
-from mmib.callbacks import IBMonitor
+from mmib.callbacks import IBMonitor, PredictionCollector
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
+from mmib.latents import LatentSpace
 from mmib.modules import ExtractionModule, MNERModule, MREModule
 from mmib.nn.alignment import Alignment, InfoNCEAlignment, JSDAlignment
 from mmib.nn.fusion import CrossModalFusion
 from mmib.nn.gaussian import GaussianEncoder
 from mmib.optim import OptimizerSettings
+from mmib.runs import RunLogger
 
 STEPS = 20
 Train = Callable[..., dict[str, Any]]
@@ -80,21 +85,21 @@ def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
         double: bool = True,
         batch_size: int = 16,
         gamma: float = 1.0,
+        callbacks: Sequence[pl.Callback] = (),
         **trainer: Any,
     ) -> dict[str, Any]:
         torch.manual_seed(0)
         module = build_module(encoder_files, task, alignment, gamma)
         data = build_data(module, task, corpus, batch_size)
         path = tmp_path / f"{task}-{ranks}.pt"
-        options: dict[str, Any] = {"max_steps": STEPS, "limit_val_batches": 0} | trainer
+        options: dict[str, Any] = {"max_steps": STEPS, "limit_val_batches": 0, "logger": False} | trainer
         pl.Trainer(
             accelerator="cpu",
             devices=ranks,
             strategy="ddp_fork" if ranks > 1 else "auto",
             precision="64-true" if double else "32-true",
             use_distributed_sampler=False,
-            callbacks=[IBMonitor(), Recorder(path)],
-            logger=False,
+            callbacks=[IBMonitor(gradients_every=2), *callbacks, Recorder(path)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -139,8 +144,11 @@ def build_data(module: ExtractionModule, task: str, corpus: Path, batch_size: in
 LATE = partial(InfoNCEAlignment, granularity="late")
 
 
+BOTH = [(task, alignment) for task in ("mre", "mner") for alignment in (InfoNCEAlignment, JSDAlignment)]
+
+
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", InfoNCEAlignment), ("mner", JSDAlignment)])
+@pytest.mark.parametrize(("task", "alignment"), [*BOTH, ("mre", LATE)])
 def test_n_ranks_train_as_one_process(train: Train, ranks: int, task: str, alignment: Any) -> None:
     one, many = train(1, task, alignment), train(ranks, task, alignment)
     assert len(one["loss"]) == STEPS
@@ -155,9 +163,9 @@ def test_n_ranks_train_as_one_process(train: Train, ranks: int, task: str, align
 
 
 @pytest.mark.parametrize("ranks", [2, 4])
-@pytest.mark.parametrize("task", ["mre", "mner"])
-def test_float32_has_the_same_losses_and_close_gradients(train: Train, ranks: int, task: str) -> None:
-    one, many = (train(n, task, InfoNCEAlignment, double=False, max_steps=1) for n in (1, ranks))
+@pytest.mark.parametrize(("task", "alignment"), BOTH)
+def test_float32_has_the_same_losses_and_close_gradients(train: Train, ranks: int, task: str, alignment: Any) -> None:
+    one, many = (train(n, task, alignment, double=False, max_steps=1) for n in (1, ranks))
     assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
     own, others = one["gradients"][0], many["gradients"][0]
     largest = max(float(gradient.norm()) for gradient in own.values())
@@ -167,14 +175,69 @@ def test_float32_has_the_same_losses_and_close_gradients(train: Train, ranks: in
 
 @pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", JSDAlignment)])
 def test_every_scalar_and_metric_is_the_same_on_any_number_of_ranks(
-    train: Train, task: str, alignment: Callable[[int], Alignment]
+    train: Train, task: str, alignment: Callable[[int], Alignment], tmp_path: Path
 ) -> None:
     """20 validation posts and 60 training posts in batches of 12 and 8: some shares are short, some empty."""
-    options = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": None, "batch_size": 12}
-    one, *others = (train(ranks, task, alignment, **options)["metrics"] for ranks in (1, 2, 3, 4))
-    assert {"val/f1", "val/accuracy", "ib/kl_text", "val/ib/active_image", "align/gap", "train/loss"} <= one.keys()
+    options = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": None, "batch_size": 12, "log_every_n_steps": 1}
+    logged = []
+    for ranks in (1, 2, 3, 4):
+        train(ranks, task, alignment, **options, logger=RunLogger(tmp_path / str(ranks)))
+        with (tmp_path / str(ranks) / "metrics.csv").open(newline="") as file:
+            logged.append([{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)])
+    one, *others = logged
+    names = {name for row in one for name in row}
+    assert names >= {"val/f1", "val/accuracy", "ib/kl_text", "val/ib/active_image", "align/gap", "train/loss"}
+    assert names >= {"train/task_step", "align/loss_step", "grad/task", "grad/kl_image", "grad/align"}
     for many in others:
-        assert many == pytest.approx(one, rel=1e-6, nan_ok=True)
+        for mine, theirs in zip(one, many, strict=True):
+            assert theirs == pytest.approx(mine, rel=1e-6, abs=1e-12, nan_ok=True)
+
+
+class Predictions(PredictionCollector):
+    """Gathers at the end of a validation, and writes what rank 0 has."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self.gather()
+        if trainer.is_global_zero:
+            torch.save(self.predictions["val"], self.path)
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_evidence_and_latents_are_the_same_on_any_number_of_ranks(train: Train, task: str, tmp_path: Path) -> None:
+    records, latents = [], []
+    for ranks in (1, 3):
+        callbacks = [Predictions(tmp_path / "predictions.pt"), LatentSpace(20)]
+        train(
+            ranks,
+            task,
+            LATE,
+            max_steps=1,
+            limit_val_batches=None,
+            val_check_interval=1,
+            batch_size=12,
+            callbacks=callbacks,
+        )
+        records.append(torch.load(tmp_path / "predictions.pt", weights_only=True))
+        latents.append(load_file(tmp_path / "latents" / "start.safetensors"))
+    one, many = records
+    assert one.keys() == many.keys()
+    pictured = sum(bool(finite(record["attention"])) for record in one.values())
+    assert len(latents[0]["rows"]) == min(20, pictured) > 5
+    for row, own in one.items():
+        assert many[row].keys() == own.keys() >= {"kl", "kl_image", "attention"}
+        for key in ("kl", "kl_image", "attention"):
+            mine, theirs = (finite(record[key]) for record in (own, many[row]))
+            assert theirs == pytest.approx(mine, rel=1e-6)
+    torch.testing.assert_close(latents[1], latents[0], rtol=2e-3, atol=2e-3)
+
+
+def finite(values: Any) -> list[float]:
+    """The numbers of nested lists, without the padding of their batch."""
+    return [float(value) for value in np.ravel(values) if np.isfinite(value)]
 
 
 @pytest.mark.parametrize("ranks", [1, 2])

@@ -88,6 +88,8 @@ def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace
         "checkpoints/last.ckpt",
         "predictions/val.jsonl",
         "predictions/test.jsonl",
+        "latents/start.safetensors",
+        "latents/selected.safetensors",
         "summary.json",
     }
     assert finished.folder.parent == workspace.root / "runs" / f"tiny-{task}"
