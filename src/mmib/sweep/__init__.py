@@ -56,10 +56,14 @@ def _run_local(file: SweepFile, runs: Path, cap: int | None, parallel: int) -> i
     sweep = LocalSweep(file, runs, cap)
     done = sum(point.state != "running" for point in sweep.points())
     say(f"sweep {file.name}: {sweep.total} points by {file.method}, {done} done before; folder {sweep.folder}")
-    if parallel == 1:
-        sweep.work()
-    else:
-        _share(file.path, runs, cap, parallel)
+    try:
+        if parallel == 1:
+            sweep.work()
+        else:
+            _share(file.path, runs, cap, parallel)
+    except KeyboardInterrupt:
+        say("the same command goes on from here")
+        raise
     return sweep.conclude()
 
 

@@ -24,7 +24,7 @@ from mmib.points import PointError, reason_of, run_point
 from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.command import command_line
 from mmib.sweep.file import SweepFile
-from mmib.sweep.parameters import combinations, nested
+from mmib.sweep.parameters import Middle, combinations, nested
 from mmib.sweep.records import SUMMARY, TABLE, Point, best_point, logged_metrics, metric_history, write_records
 
 JOURNAL = "journal.log"
@@ -186,7 +186,7 @@ class LocalSweep:
         run, state, reason = None, "finished", None
         try:
             done = run_point((), folder, stop=self._stop(), command=lambda goal: [*line, *goal])
-        except PointError as error:
+        except (PointError, OSError) as error:
             state, reason = "failed", str(error)
         else:
             state, run = ("stopped", None) if done is None else (state, str(done.folder))
@@ -235,7 +235,7 @@ class LocalSweep:
         ended = [p.seconds for p in points if p.seconds is not None]
         running = sum(p.state == "running" for p in points)
         left = (self.total - len(ended)) * sum(ended) / len(ended) / (running + 1)
-        result = f"{self.file.metric.name} {point.metric:.4f}" if point.metric is not None else point.reason
+        result = point.reason or f"{self.file.metric.name} {point.metric:.4f}"
         so_far = "none finished" if best is None else f"best {best.metric:.4f} (point {best.number})"
         say(
             f"point {point.number} of {self.total}, {point}: {point.state}, {result}; "
@@ -297,22 +297,6 @@ def _mend(journal: Path) -> None:
     whole, ending, rest = content.rpartition(b"\n")
     if rest:
         write_text(journal, (whole + ending).decode())
-
-
-class Middle:
-    """Draws the middle of each range and the first of each choice."""
-
-    def suggest_float(self, name: str, low: float, high: float) -> float:
-        """The mean of both ends."""
-        return (low + high) / 2
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The lower of the numbers in the middle."""
-        return (low + high) // 2
-
-    def suggest_categorical(self, name: str, choices: Any) -> int:
-        """The first."""
-        return int(choices[0])
 
 
 def say(text: str) -> None:

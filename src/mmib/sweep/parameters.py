@@ -27,6 +27,22 @@ class Source(Protocol):
     def suggest_categorical(self, name: str, choices: Sequence[int]) -> int: ...  # noqa: D102
 
 
+class Middle:
+    """Draws the middle of each range and the first of each choice."""
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """The mean of both ends."""
+        return (low + high) / 2
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The lower of the numbers in the middle."""
+        return (low + high) // 2
+
+    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int:
+        """The first."""
+        return choices[0]
+
+
 class Distribution(Protocol):
     """Where the values of a parameter come from."""
 

@@ -11,8 +11,7 @@ import yaml
 from mmib.cli import main
 from mmib.sweep.command import command_line
 from mmib.sweep.file import read_sweep
-from mmib.sweep.local import Middle
-from mmib.sweep.parameters import nested
+from mmib.sweep.parameters import Middle, nested
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))
