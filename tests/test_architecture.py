@@ -18,7 +18,7 @@ LEVELS = {
     **dict.fromkeys(["mmib.backbone", "mmib.totals", "mmib.runs", "mmib.points"], 2),
     **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
-    **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep"], 4),
+    **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep", "mmib.plan", "mmib.study"], 4),
 }
 # Within one level: a part may import itself and, where listed, these.
 SAME_LEVEL = {"mmib.callbacks": {"mmib.modules"}, "mmib.latents": {"mmib.modules"}}
