@@ -101,9 +101,10 @@ def test_processes_share_a_grid(write_sweep: Any) -> None:
 @pytest.mark.parametrize("killed", ["sweep", "both", "asked"])
 def test_a_killed_sweep_goes_on_where_it_was(write_sweep: Any, killed: str) -> None:
     """Killed alone, its run lives on and is waited for; with its run, or asked to end, the run is gone on with."""
-    path = write_sweep(command=["${interpreter}", "${program}", "--pause", "0.3", "${args}"])
+    path = write_sweep(parameters={"model.beta": {"values": [0.3, 0.8]}})
     first = start(path)
-    checkpoint = wait_for(lambda: next(iter(path.parent.glob("runs/*/points/002/*/*/checkpoints/last.ckpt")), None))
+    name = "runs/*/points/002/*/*/checkpoints/last.ckpt"
+    checkpoint = wait_for(lambda: next((path for path in path.parent.glob(name) if path.read_text() == "2"), None))
     process = int((checkpoint.parents[3] / "pid").read_text())
     if killed == "asked":
         first.terminate()
@@ -115,6 +116,7 @@ def test_a_killed_sweep_goes_on_where_it_was(write_sweep: Any, killed: str) -> N
         if killed == "both":
             os.kill(process, signal.SIGKILL)
     assert [row["state"] for row in table(path)] == ["finished", "running"]
+    (checkpoint.parents[3] / "go").touch()
     assert sweep(path) == 0
     assert [row["state"] for row in table(path)] == ["finished", "finished"]
     commands = starts(path)
@@ -190,13 +192,13 @@ def test_bad_points_stop_early_by_the_rule(write_sweep: Any) -> None:
     path = write_sweep(
         parameters={"model.beta": {"values": [0.3, 0.7, 0.8, 0.31]}},
         early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2},
-        command=["${interpreter}", "${program}", "--values", "6", "--pause", "0.15", "${args}"],
+        command=["${interpreter}", "${program}", "--values", "6", "${args}"],
     )
     assert sweep(path) == 0
     rows = table(path)
     assert [row["state"] for row in rows] == ["finished", "finished", "stopped", "finished"]
     logged = (folder_of(path) / "points/003/stub/run/metrics.csv").read_text().splitlines()[1:]
-    assert 2 <= len(logged) < 6
+    assert len(logged) == 2
     assert float(rows[2]["val/f1"]) == max(float(line.split(",")[2]) for line in logged)
     before = starts(path)
     assert sweep(path) == 0
