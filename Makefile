@@ -11,6 +11,7 @@ STAMP := $(VENV)/.installed
 # Options of the training targets.
 DATA_ROOT ?=
 SEED ?= 1
+RUNS ?=
 ARGS ?=
 
 .PHONY: help
@@ -54,6 +55,10 @@ sweep-mre: ## Search beta and temperature for relation extraction, 12 points; SW
 sweep-mner: ## Search beta and temperature for entity recognition
 sweep-mre sweep-mner: sweep-%: $(STAMP)
 	$(BIN)/mmib sweep '$(or $(SWEEP),experiments/sweeps/$*-grid.yaml)' $(ARGS)
+
+.PHONY: aggregate
+aggregate: $(STAMP) ## Mean over seeds, intervals and paired tests of runs: RUNS='runs/a runs/b' ARGS='--baseline a'
+	$(BIN)/mmib aggregate $(or $(RUNS),runs) $(ARGS)
 
 .PHONY: demo-data
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)

@@ -221,7 +221,7 @@ def compare(
             difference, low, high, _ = tests[name]
             row = replace(row, difference=difference, difference_low=low, difference_high=high, p=p_values[name])
         rows.append(row)
-    notes = [*_provenance(runs, split, above.shape[1]), _method(tests, test, resamples)]
+    notes = [*_provenance(runs, split, above.shape[1]), *_method(rows, tests, test, resamples)]
     for name, (own, _) in pairs.items():
         if len(own) < max(len(seeds[name]), len(seeds[str(baseline)])):
             shared = _seeds([runs[place].seed for place in own])
@@ -336,13 +336,16 @@ def _provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]
     ]
 
 
-def _method(tests: Mapping[str, PairedTest], test: str, resamples: int) -> str:
+def _method(rows: Sequence[Row], tests: Mapping[str, PairedTest], test: str, resamples: int) -> list[str]:
     """How intervals and p-values were made."""
-    intervals = f"95 % intervals: bootstrap over test rows, with the error of the seeds, {resamples:,} resamples"
-    if not tests:
-        return intervals
-    adjusted = f", Holm-adjusted for {len(tests)} comparisons" if len(tests) > 1 else ""
-    return f"{intervals}; p: {TESTS[test]}, two-sided{adjusted}"
+    notes = [f"95 % intervals of means: bootstrap over test rows, with the error of the seeds; {resamples:,} resamples"]
+    alone = [row.name for row in rows if len(row.seeds) == 1]
+    if alone:
+        notes.append(f"one seed, so that the interval is of the test rows alone: {', '.join(alone)}")
+    if tests:
+        adjusted = f", Holm-adjusted for {len(tests)} comparisons (intervals are not)" if len(tests) > 1 else ""
+        notes.append(f"differences: {TESTS[test]}; p two-sided{adjusted}")
+    return notes
 
 
 def _setting(run: FinishedRun, key: str) -> Any:

@@ -100,8 +100,8 @@ def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:
     """Paired bootstrap of first minus second, whose runs are paired by seed and whose draws are of the same rows.
 
     The p-value is that of the percentile interval: the level at which the interval just touches zero, at least
-    2 / (M + 1). Sources: Efron & Tibshirani 1993, chapter 15; Berg-Kirkpatrick, Burkett & Klein 2012 for its use on
-    test sets of language processing; Phipson & Smyth 2010 for the added one.
+    2 / (M + 1). Sources: Efron & Tibshirani 1993, chapters 15 and 16; Berg-Kirkpatrick, Burkett & Klein 2012 for its
+    use on test sets of language processing; Phipson & Smyth 2010 for the added one.
     """
     sample = Bootstrap(first.scores - second.scores, first.draws - second.draws)
     means = _means(sample)

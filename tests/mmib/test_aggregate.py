@@ -114,6 +114,7 @@ def test_runs_are_paired_by_seed_as_far_as_they_can_be(tmp_path: Path) -> None:
     assert (c.difference, c.p) == (None, None)
     assert "b and a are compared on their shared seeds 2 3 only" in table.notes
     assert "c and a are not compared: they share no seed" in table.notes
+    assert "one seed, so that the interval is of the test rows alone: c" in table.notes
 
 
 def test_runs_are_told_apart_by_a_setting_in_order_of_it(tmp_path: Path) -> None:
@@ -252,7 +253,8 @@ def test_the_command_says_below_the_table_what_was_measured_and_how(
     assert [line.split(" | ")[0] for line in table.splitlines()[2:]] == ["| full", "| no_AR", "| text only"]
     assert "- mre on toy: 60 rows of test, sha256 0123456789ab\n" in notes
     assert "versions: mmib 0.1.0; intervals by numpy" in notes
-    assert "500 resamples; p: approximate randomisation" in notes
+    assert "with the error of the seeds; 500 resamples\n" in notes
+    assert "- differences: approximate randomisation" in notes
     assert f"- left out, not finished: {tmp_path / 'begun'}\n" in notes
     assert f"- command: mmib aggregate {tmp_path} --baseline no_AR --test randomisation --resamples 500\n" in notes
 
