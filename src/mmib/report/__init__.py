@@ -13,6 +13,7 @@ from mmib.schema import RunError
 
 RUNS = Path("runs")
 NAME = "report.html"
+POSTS = 60
 
 
 def run(arguments: list[str]) -> int:
@@ -33,7 +34,7 @@ def run(arguments: list[str]) -> int:
         help="folders of runs or of studies (default: the newest run in runs/)",
     )
     parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder)")
-    parser.add_argument("--posts", type=int, default=60, help="how many posts to show (default: %(default)s)")
+    parser.add_argument("--posts", type=int, default=POSTS, help="how many posts to show (default: %(default)s)")
     parser.add_argument(
         "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="where the images lie, if they were moved"
     )
@@ -63,8 +64,13 @@ def newest_run(folder: Path) -> Path:
     return max(summaries, key=lambda path: path.stat().st_mtime).parent
 
 
-def make_page(folders: list[Path], data_root: Path | None, posts: int) -> str:
+def make_page(folders: list[Path], data_root: Path | None = None, posts: int = POSTS) -> str:
     """The page about what folders hold.
+
+    Args:
+        folders: of runs, or of one study.
+        data_root: where the images of a single run lie, where not at the place that its configuration names.
+        posts: how many posts of a single run to show.
 
     Raises:
         RunError: see `run`.

@@ -87,7 +87,9 @@ def share(value: float, digits: int = 0) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
-def line_chart(title: str, series: Sequence[Series], x: str, unit: str = "", note: str = "") -> Html | None:
+def line_chart(
+    title: str, series: Sequence[Series], x: str, unit: str = "", note: str = "", keyed: bool = True
+) -> Html | None:
     """Lines over a common axis, with a key where there is more than one; None where there is nothing to draw.
 
     Args:
@@ -96,6 +98,7 @@ def line_chart(title: str, series: Sequence[Series], x: str, unit: str = "", not
         x: what the horizontal axis counts.
         unit: of the vertical axis, behind the title.
         note: one more line below the chart.
+        keyed: False where a key stands elsewhere.
     """
     lines = [line for line in series if line.points]
     if not lines:
@@ -117,7 +120,9 @@ def line_chart(title: str, series: Sequence[Series], x: str, unit: str = "", not
     summary = "; ".join(
         f"{line.name}: {number(line.points[0][1])} to {number(line.points[-1][1])}" for line in lines[:8]
     )
-    return figure(title, _svg(WIDTH, HEIGHT, f"{title}, {x}. {summary}", drawn), unit, key(lines), note)
+    return figure(
+        title, _svg(WIDTH, HEIGHT, f"{title}, {x}. {summary}", drawn), unit, key(lines) if keyed else None, note
+    )
 
 
 def _padded(low: float, high: float, start: float, end: float) -> Axis:
@@ -252,14 +257,11 @@ def trajectory(title: str, points: Sequence[tuple[float, float, float]], style: 
         says = f"step {number(step)}: {number(px)}, {number(py)}"
         circle = dot(across(px), up(py), says, 4)
         drawn.append(element("g", circle, style=f"opacity:{0.25 + 0.75 * (place + 1) / len(points):.2f}"))
-    for px, py, step in {points[0], points[-1]}:
+    ends = {points[0]: -8} | ({points[-1]: 18} if len(points) > 1 else {})
+    for (px, py, step), drop in ends.items():
         anchor = "end" if across(px) > (LEFT + WIDTH) / 2 else "start"
-        shift = -8 if anchor == "end" else 8
-        drawn.append(
-            element(
-                "text", f"step {number(step)}", class_="axis", x=across(px) + shift, y=up(py) - 6, text_anchor=anchor
-            )
-        )
+        x_text, y_text = across(px), up(py) + drop
+        drawn.append(element("text", f"step {number(step)}", class_="axis", x=x_text, y=y_text, text_anchor=anchor))
     marks = ticks(across.low, across.high, 3)
     body = join([_grid(up), _x_axis(across, marks, x), element("g", drawn, class_=f"series {style}")])
     first, last = points[0], points[-1]

@@ -20,7 +20,7 @@ from mmib.schema import RunError, Task
 
 # Runs whose answers are shown post by post, and how many posts.
 MOST_RUNS, MOST_POSTS = 6, 25
-# As many colours as can be told apart; experiments beyond these share the last one.
+# As many colours as can be told apart.
 COLOURS = 8
 CURVES = {
     "val/f1": "F1, validation",
@@ -39,11 +39,13 @@ class Group:
     Attributes:
         name: of the experiment, with what sets it apart from others of the same name.
         runs: at least one.
+        options: the settings of the first.
         style: its colour.
     """
 
     name: str
     runs: list[FinishedRun]
+    options: dict[str, str]
     style: str
 
     def mean(self, split: str, score: str) -> tuple[float, float | None]:
@@ -60,13 +62,12 @@ def sections(runs: Sequence[FinishedRun]) -> list[Section]:
     """
     split = _common_split(runs)
     options = [settings(run.config()) for run in runs]
-    groups = _groups(runs, options)
-    differences = differing(options)
+    groups = _groups(runs, options, split)
     disagreements = _disagreements(runs, split)
     return [
         Section("scores", "Scores", "", _scores(groups, split)),
         Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
-        Section("differences", "Settings that differ", "", _differences(runs, options, differences)),
+        Section("differences", "Settings that differ", "", _differences(groups)),
         *([] if disagreements is None else [Section("posts", "Posts on which they disagree", *disagreements)]),
     ]
 
@@ -92,20 +93,26 @@ def _fingerprint(run: FinishedRun, split: str) -> Any:
     return ((run.summary.get("data") or {}).get(split) or {}).get("sha256")
 
 
-def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]]) -> list[Group]:
+def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], split: str) -> list[Group]:
     """Repetitions together; experiments of one name are told apart by the settings in which they differ."""
     names = []
     for run in runs:
         namesakes = [other for other, own in zip(options, runs, strict=True) if own.name == run.name]
         own = options[runs.index(run)]
         parts = [f"{name.rpartition('.')[2]} {own.get(name, 'unset')}" for name in differing(namesakes)]
-        names.append(", ".join([run.name, *parts]))
+        # A name that all runs share tells nothing.
+        names.append(", ".join([run.name, *parts] if len(namesakes) < len(runs) or not parts else parts))
     together: dict[str, list[FinishedRun]] = {}
     for name, run in zip(names, runs, strict=True):
         together.setdefault(name, []).append(run)
-    return [
-        Group(name, members, f"c{min(place, COLOURS - 1)}") for place, (name, members) in enumerate(together.items())
-    ]
+    order = list(together)
+    if len(order) > COLOURS:
+        # The best keep a colour of their own; the last colour is that of all others.
+        best = {name: max(run.summary[split]["f1"] for run in members) for name, members in together.items()}
+        order.sort(key=lambda name: -best[name])
+    styles = {name: f"c{min(place, COLOURS - 1)}" for place, name in enumerate(order)}
+    own_options = dict(zip(reversed(names), reversed(options), strict=True))
+    return [Group(name, members, own_options[name], styles[name]) for name, members in together.items()]
 
 
 def _scores(groups: Sequence[Group], split: str) -> Html:
@@ -153,28 +160,33 @@ def _mean(mean: float, deviation: float | None) -> str:
 
 
 def _curves(groups: Sequence[Group]) -> Html:
-    logged = [(group, Curves(run)) for group in groups for run in group.runs]
+    shared = f"c{COLOURS - 1}" if len(groups) > COLOURS else None
+    logged = [
+        ("the others" if group.style == shared else group.name, group.style, Curves(run))
+        for group in groups
+        for run in group.runs
+    ]
     drawn = [
         charts.line_chart(
             title,
-            [Series(group.name, curves[name], group.style, dots=False) for group, curves in logged],
+            [Series(label, curves[name], style, dots=False) for label, style, curves in logged],
             "optimiser steps",
+            keyed=False,
         )
         for name, title in CURVES.items()
     ]
-    return grid(*drawn) or note("None of these runs logged a curve.")
+    shown = grid(*drawn)
+    if shown is None:
+        return note("None of these runs logged a curve.")
+    return join([charts.key([Series(label, [], style) for label, style, _ in logged]) or Html(), shown])
 
 
-def _differences(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], names: Sequence[str]) -> Html:
+def _differences(groups: Sequence[Group]) -> Html:
+    names = differing([group.options for group in groups])
     if not names:
         return note("These runs differ in their seeds only.")
-    # Runs of equal settings share a column.
-    columns: dict[tuple[str, ...], list[str]] = {}
-    for run, own in zip(runs, options, strict=True):
-        columns.setdefault(tuple(own.get(name, "") for name in names), []).append(f"{run.name}, seed {run.seed}")
-    heads = [", ".join(dict.fromkeys(label.partition(", seed ")[0] for label in labels)) for labels in columns.values()]
-    rows = [[name, *(values[place] for values in columns)] for place, name in enumerate(names)]
-    return table(["setting", *heads], rows, "Settings, each as the run used it", numbers=False)
+    rows = [[name, *(group.options.get(name, "unset") for group in groups)] for name in names]
+    return table(["setting", *(group.name for group in groups)], rows, "Settings by experiment", numbers=False)
 
 
 def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] | None:

@@ -117,7 +117,7 @@ class Curves:
 
 
 def read_plane(folder: Path) -> list[dict[str, float]]:
-    """The points of the information plane, in order of step; none where the run kept none.
+    """The points of the information plane, in order of step, with `information` where all have it; none without a file.
 
     Raises:
         RunError: the file is damaged.
@@ -127,7 +127,8 @@ def read_plane(folder: Path) -> list[dict[str, float]]:
         return []
     try:
         points = json.loads(path.read_text(encoding="utf-8"))
-        names = ("step", "rate_text", "rate_image", "distortion")
+        names = ["step", "rate_text", "rate_image", "distortion"]
+        names += ["information"] if all("information" in point for point in points) else []
         return [{name: float(point[name]) for name in names} for point in points]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise RunError(f"{path} is no information plane: {error}") from error

@@ -198,6 +198,10 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
             for modality in evidence.MODALITIES
         ]
         parts.append(element("div", drawn, class_="charts"))
+        if "information" in plane[0]:
+            first, last = (charts.number(point["information"]) for point in (plane[0], plane[-1]))
+            says = f"H(Y) minus the distortion, at most I(Z; Y), went from {first} to {last} nats a post."
+            parts.append(element("p", says, class_="note"))
     names = {"start": "before training", "selected": "selected checkpoint"}
     spaces = {
         title: space
@@ -377,7 +381,7 @@ def _shades(darkest: float) -> Html:
         return note("The prediction file holds no KL of the words: score the run again to see it.")
     return element(
         "p",
-        "KL of a word: 0 ",
+        "KL of a word, the sum over its pieces: 0 ",
         element("span", class_="ramp", aria_hidden="true"),
         f" {charts.number(darkest)} nats and more",
         class_="legend",

@@ -237,6 +237,7 @@ def test_seeds_are_put_together_and_configurations_of_one_name_apart(
     assert "62.0 ± 1.0" in text  # 61, 62, 63
     assert re.findall(r'<th scope="row">(model\.\w+)</th>', text) == ["model.beta_text"]
     assert text.count('<g class="series c2">') == 3 * 2  # three runs in two charts
+    assert len(re.findall('<ul class="key">.*?</ul>', text)) == 1
     assert "seed_everything" not in text
 
 
