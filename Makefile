@@ -60,6 +60,10 @@ sweep-mre sweep-mner: sweep-%: $(STAMP)
 aggregate: $(STAMP) ## Mean over seeds, intervals and paired tests of runs: RUNS='runs/a runs/b' ARGS='--baseline a'
 	$(BIN)/mmib aggregate $(or $(RUNS),runs) $(ARGS)
 
+.PHONY: report
+report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/…' compares those, or shows a study
+	$(BIN)/mmib report $(RUNS) $(ARGS)
+
 .PHONY: demo-data
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
 	$(BIN)/mmib demo-data $(ARGS)
