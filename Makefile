@@ -77,6 +77,15 @@ test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it 
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_and_resume --kills 10 -- \
 		--config experiments/robustness/resume.yaml --data.root data/demo-tiny --wandb off $(ARGS)
 
+.PHONY: reproduce
+reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seeds: DATA_ROOT=… (docs/reproduction.md)
+	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }
+	$(BIN)/python -m experiments.reproduce --data-root '$(DATA_ROOT)' $(ARGS)
+
+.PHONY: known-answers
+known-answers: $(STAMP) ## Check the information estimates where the truth is known: a figure and a table
+	$(BIN)/python -m experiments.known_answers $(ARGS)
+
 .PHONY: bench-monitor
 bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a training step
 	$(BIN)/python -m experiments.benchmarks.monitor -- --config mre-demo $(ARGS)

@@ -249,3 +249,11 @@ def test_jsd_is_no_mutual_information() -> None:
     assert max(shares) < math.log(2)
     assert shares[-1] < 0.15
     assert information(rhos[-1]) > 10 > 2 * math.log(2) > 2 * jensen_shannon(rhos[-1])
+
+
+def test_jsd_bounds_log_2_of_the_information_for_all_distributions() -> None:
+    """Both are f-divergences: it is enough to compare their generators at every ratio of densities."""
+    t = torch.logspace(-12, 12, 1001, dtype=torch.float64)
+    twice_jsd = t * torch.log(2 * t / (1 + t)) + torch.log(2 / (1 + t))
+    kl = t * t.log() - t + 1
+    assert (twice_jsd <= math.log(2) * kl + 1e-12).all()
