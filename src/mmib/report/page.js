@@ -71,11 +71,10 @@
     const says = [];
     if (part.dataset.kl) says.push(`KL ${part.dataset.kl} nats`);
     if (weights) {
-      const kl = (picture.dataset.kl || "").split(" ");
       const order = weights.map((_, place) => place).sort((a, b) => weights[b] - weights[a]).slice(0, 3);
       says.push(...order.map((place) => {
         const name = rects[place] && rects[place].classList.contains("whole") ? "whole image" : `region ${place + 1}`;
-        return `${name} ${percent(weights[place])}${kl[place] ? ` (KL ${kl[place]} nats)` : ""}`;
+        return `${name} ${percent(weights[place])}`;
       }));
     }
     readout.textContent = `“${text}”: ${says.join(", ") || "nothing is known"}`;

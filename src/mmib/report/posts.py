@@ -233,7 +233,6 @@ class PostWriter:
             shown,
             element("p", says, class_="readout", aria_live="polite"),
             class_="picture",
-            data_kl=" ".join(kl) or None,
             data_most=round(1000 * strongest) if attention else None,
         )
 

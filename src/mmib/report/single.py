@@ -351,7 +351,9 @@ def _posts(
         place = f"below {shortened(str(root))}" if root else "(the configuration names no folder)"
         says.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
     filters = _filters(classes, "relation" if run.task == "mre" else "type")
-    return " ".join(says), join([filters, _shades(darkest), element("ol", written, class_="posts", id="posts-list")])
+    return " ".join(says), join(
+        [filters, _legend(run.task, darkest), element("ol", written, class_="posts", id="posts-list")]
+    )
 
 
 def _data_root(run: FinishedRun) -> Path | None:
@@ -376,16 +378,22 @@ def _filters(classes: Sequence[str], what: str) -> Html:
     )
 
 
-def _shades(darkest: float) -> Html:
+def _legend(task: Task, darkest: float) -> Html:
+    lines = {
+        "mre": "Underlined: head with one line, tail with two.",
+        "mner": "Underlined: predicted entities with a solid line, gold ones not predicted with a dashed one.",
+    }
+    underlined = element("p", lines[task], class_="legend")
     if darkest <= 0:
-        return note("The prediction file holds no KL of the words: score the run again to see it.")
-    return element(
+        return join([underlined, note("The prediction file holds no KL of the words: score the run again to see it.")])
+    shades = element(
         "p",
         "KL of a word, the sum over its pieces: 0 ",
         element("span", class_="ramp", aria_hidden="true"),
         f" {charts.number(darkest)} nats and more",
         class_="legend",
     )
+    return join([underlined, shades])
 
 
 def _settings(run: FinishedRun) -> Html:

@@ -9,12 +9,12 @@ import pytest
 
 from mmib.report.markup import Html
 from mmib.report.page import POLICY, Section, page
+from mmib.report.posts import DARKEST
 
 STYLE = resources.files("mmib.report").joinpath("page.css").read_text(encoding="utf-8")
 COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
 # WCAG 2.2: text (1.4.3), and what is needed to understand a graphic (1.4.11).
 FOR_TEXT, FOR_GRAPHICS = 4.5, 3.0
-WORD_SHADE = 0.42
 CELL_SHADE = 0.45
 
 
@@ -53,7 +53,7 @@ def test_lines_stand_out_from_the_paper(number: int, scheme: int) -> None:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-@pytest.mark.parametrize(("name", "weight"), [("text", WORD_SHADE), ("right", CELL_SHADE), ("wrong", CELL_SHADE)])
+@pytest.mark.parametrize(("name", "weight"), [("text", DARKEST), ("right", CELL_SHADE), ("wrong", CELL_SHADE)])
 def test_text_stands_out_from_the_darkest_shade(name: str, weight: float, scheme: int) -> None:
     background = shade(colour(name, scheme), colour("paper", scheme), weight)
     assert contrast(channels(colour("ink", scheme)), background) >= FOR_TEXT
