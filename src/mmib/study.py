@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mmib import report
 from mmib.aggregate import Comparison, compare
@@ -50,6 +50,27 @@ class Progress:
         rest = (time.monotonic() - self.started) / self.done * (self.total - self.done)
         left = f"about {timedelta(seconds=round(rest))} left" if self.done < self.total else "done"
         print(f"[{self.done}/{self.total}] {what}; {left}", flush=True)  # noqa: T201
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A point with its finished runs, one a seed."""
+
+    point: Point
+    runs: list[FinishedRun]
+
+    @property
+    def ceilings(self) -> dict[str, float] | None:
+        """The best possible score by what is read, where the corpus tells."""
+        ceiling = self.runs[0].summary.get("ceiling")
+        return {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
+
+
+class Compared(NamedTuple):
+    """Points on the same test rows, and their table."""
+
+    points: list[Measured]
+    table: Comparison
 
 
 def run(arguments: list[str]) -> int:
@@ -151,17 +172,17 @@ def conclude(
     Returns:
         Whether there are any.
     """
-    found = {
-        point: [run for seed in plan.seeds if (run := finished_run(folder_of(runs, point, experiment, seed)))]
+    found = [
+        Measured(point, [run for seed in plan.seeds if (run := finished_run(folder_of(runs, point, experiment, seed)))])
         for point in plan.points()
-    }
-    measured = {point: own for point, own in found.items() if own}
+    ]
+    measured = [own for own in found if own.runs]
     if not measured:
         print(f"{plan.name}, {experiment}: nothing was measured")  # noqa: T201
         return False
     tables = list(_comparisons(plan, measured))
     failed = {str(point): reason for (of, point, _), reason in reasons.items() if of == experiment}
-    record = _record(plan, experiment, measured, tables, failed, command)
+    record = _record(plan, experiment, found, tables, failed, command)
     write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
     write_text(folder / TABLE, text)
@@ -181,41 +202,37 @@ def keep_results(folder: Path, results: Path, name: str) -> None:
         print(f"kept: {target}")  # noqa: T201
 
 
-Compared = tuple[dict[Point, list[FinishedRun]], Comparison]
-
-
-def _comparisons(plan: Plan, measured: dict[Point, list[FinishedRun]]) -> Iterator[Compared]:
+def _comparisons(plan: Plan, measured: Sequence[Measured]) -> Iterator[Compared]:
     """Points on the same test rows, each against the one of the baseline's levels among them."""
-    by_data: dict[str, dict[Point, list[FinishedRun]]] = {}
-    for point, own in measured.items():
-        data = json.dumps(own[0].summary["data"].get(SPLIT), sort_keys=True)
-        by_data.setdefault(data, {})[point] = own
+    by_data: dict[str, list[Measured]] = {}
+    for own in measured:
+        data = json.dumps(own.runs[0].summary["data"].get(SPLIT), sort_keys=True)
+        by_data.setdefault(data, []).append(own)
     for points in by_data.values():
-        baseline = next((point for point in points if plan.baseline.items() <= point.levels.items()), None)
-        groups = {str(point): own for point, own in points.items()}
-        yield points, compare(groups, SPLIT, METRIC, None if baseline is None else str(baseline))
+        baselines = [str(own.point) for own in points if plan.baseline.items() <= own.point.levels.items()]
+        groups = {str(own.point): own.runs for own in points}
+        yield Compared(points, compare(groups, SPLIT, METRIC, baselines[0] if baselines else None))
 
 
 def _record(
     plan: Plan,
     experiment: str,
-    measured: dict[Point, list[FinishedRun]],
+    found: Sequence[Measured],
     tables: Sequence[Compared],
     failed: dict[str, str],
     command: str,
 ) -> dict[str, Any]:
     """What `study.json` holds; scores are fractions."""
-    first = next(iter(measured.values()))[0]
+    first = next(own for own in found if own.runs).runs[0]
     rows: list[dict[str, Any]] = []
-    compared = {row.name: row for _, table in tables for row in table.rows}
-    for point in plan.points():
-        if point not in measured:
-            rows.append({"point": point.levels, "mean": None, "reason": failed.get(str(point), "not trained yet")})
-            continue
-        ceiling = measured[point][0].summary.get("ceiling")
-        ceilings = {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
-        described = {name: value for name, value in vars(compared[str(point)]).items() if name != "name"}
-        rows.append({"point": point.levels, **described, "ceilings": ceilings})
+    compared = {row.name: vars(row) for compared in tables for row in compared.table.rows}
+    for own in found:
+        if own.runs:
+            scores = {name: value for name, value in compared[str(own.point)].items() if name != "name"}
+            rows.append({"point": own.point.levels, **scores, "ceilings": own.ceilings})
+        else:
+            reason = failed.get(str(own.point), "not trained yet")
+            rows.append({"point": own.point.levels, "mean": None, "reason": reason})
     return {
         "name": f"{plan.name}: {experiment}",
         "task": first.task,
@@ -236,26 +253,19 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
     lines = [
         f"# {record['name']}",
         "",
-        f"Corpus: {record['corpus']}. Command: `{record['command']}`. "
-        f"Machine: {record['machine']}. Selected on validation, each run scored on {SPLIT} once.",
+        f"Corpus: {record['corpus']}. Command: `{record['command']}`. Machine: {record['machine']}. Selected on "
+        f"validation, each run scored on {SPLIT} once.",
         "",
     ]
     for points, table in tables:
-        fixed = {
-            factor: level
-            for factor, level in next(iter(points)).levels.items()
-            if all(point.levels[factor] == level for point in points)
-        }
+        levels = [own.point.levels for own in points]
+        shared = {factor: level for factor, level in levels[0].items() if all(own[factor] == level for own in levels)}
         if len(tables) > 1:
-            lines += [f"## {Point(fixed, ())}", ""]
-        ceiling = next(iter(points.values()))[0].summary.get("ceiling")
-        if ceiling:
-            lines += [
-                f"Best possible F1 in percent: with text {100 * ceiling['text']:.1f}, with text and image "
-                f"{100 * ceiling['multimodal']:.1f}.",
-                "",
-            ]
+            lines += [f"## {Point(shared, ())}", ""]
+        ceilings = points[0].ceilings
+        if ceilings:
+            best = f"with text {100 * ceilings['text']:.1f}, with text and image {100 * ceilings['multimodal']:.1f}"
+            lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), ""]
-    missing = [row for row in record["rows"] if row["mean"] is None]
-    lines += [f"- {Point(row['point'], ())}: {row['reason']}" for row in missing]
+    lines += [f"- {Point(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
     return "\n".join(lines).rstrip() + "\n"
