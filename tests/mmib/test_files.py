@@ -38,3 +38,9 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
 def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
     write_text(tmp_path / "x.txt", "é\u2028\r\nλ\n")
     assert (tmp_path / "x.txt").read_bytes() == "é\u2028\r\nλ\n".encode()
+
+
+def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+    write_text(tmp_path / "own", "text")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "own").stat().st_mode == (tmp_path / "plain").stat().st_mode
