@@ -282,15 +282,15 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """Length-bucketed batches, reshuffled each epoch."""
         return self._loader("train")
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """In order of length."""
-        return self._loader("val")
+    def val_dataloader(self, rows: Sequence[int] | None = None) -> DataLoader[Any]:
+        """In order of length; only some rows, where they are named."""
+        return self._loader("val", rows)
 
-    def val_sample_dataloader(self, most: int) -> DataLoader[Any]:
-        """Up to `most` validation rows with an image, spread evenly over the file, in order of length."""
-        pictured = [example for example in self.examples["val"] if example.pictures]
+    def val_sample(self, most: int) -> list[int]:
+        """Up to `most` validation rows with an image, spread evenly over the file."""
+        pictured = [example.row for example in self.examples["val"] if example.pictures]
         count = min(most, len(pictured))
-        return self._loader("val", [pictured[number * len(pictured) // count] for number in range(count)])
+        return [pictured[number * len(pictured) // count] for number in range(count)]
 
     def test_dataloader(self) -> DataLoader[Any]:
         """In order of length."""
@@ -373,14 +373,13 @@ class PostDataModule(pl.LightningDataModule, ABC):
         cells = self.image_encoder.region_boxes()
         return [_nested(picture.box, cell) for picture in example.pictures for cell in cells]
 
-    def _loader(self, split: str, examples: list[Any] | None = None) -> DataLoader[Any]:
-        """Batches of a split or of some of its examples."""
+    def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"
         transform = None
         if self.cache is None:
             augmented = training and self.augment
             transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
-        examples = self.examples[split] if examples is None else examples
+        examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
         seed = run_seed()
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
         if training and self.batch_size % ranks:

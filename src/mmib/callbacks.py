@@ -31,6 +31,7 @@ from mmib.totals import MODALITIES, Totals, add, information_plane, rate, scalar
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 LOST_RANK_S, WATCH_S = 5.0, 1.0
+NO_COLUMNS = ("rows", "totals", "output")  # of what a step gives
 BY_WORD = ("gold", "predicted", "confidence")  # of a record of entity recognition
 
 
@@ -401,7 +402,7 @@ class PredictionCollector(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        columns = {key: values.tolist() for key, values in outputs.items() if key not in ("rows", "totals")}
+        columns = {key: values.tolist() for key, values in outputs.items() if key not in NO_COLUMNS}
         for row, *values in zip(outputs["rows"].tolist(), *columns.values(), strict=True):
             if row < 0:  # a filler
                 continue

@@ -11,10 +11,11 @@ from pytorch_lightning.trainer.states import TrainerFn
 from safetensors.torch import save
 from torch import Tensor
 
+from mmib.backbone import BackboneOutput
 from mmib.distributed import gather_objects
 from mmib.files import atomic_file
 from mmib.modules import ExtractionModule
-from mmib.schema import ConfigError, RunError
+from mmib.schema import ConfigError, PostBatch, RunError
 from mmib.seeding import seeded
 
 
@@ -38,27 +39,72 @@ class LatentSpace(pl.Callback):
             raise ConfigError(f"posts is {posts}: latents are kept of 0 posts or more")
         self.posts = posts
         self._fitted = False
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; a checkpoint has been restored by now where there was one."""
-        if trainer.global_step == 0:
-            self._keep(trainer, pl_module, "start")
+        self._rows = torch.empty(0, dtype=torch.long)
+        self._kept: list[dict[str, Tensor]] = []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
         self._fitted = True
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; what is validated after fitting is the selected checkpoint."""
-        if self._fitted and trainer.state.fn == TrainerFn.VALIDATING:
-            self._keep(trainer, pl_module, "selected")
-
-    def _keep(self, trainer: pl.Trainer, pl_module: pl.LightningModule, name: str) -> None:
-        own = self._encode(trainer, cast(ExtractionModule, pl_module)) if self.posts else {}
-        ranks = gather_objects(own)
-        if not own or not trainer.is_global_zero:
+    @torch.no_grad()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; a checkpoint has been restored by now where there was one."""
+        if trainer.global_step > 0 or not self.posts:
             return
-        tensors = {key: torch.cat([rank[key] for rank in ranks]) for key in own}
+        module, training = cast(ExtractionModule, pl_module), pl_module.training
+        module.eval()
+        self._choose(trainer)
+        # The loader draws a seed for its workers.
+        with seeded("latents"), trainer.precision_plugin.val_step_context():
+            for batch in cast(Any, trainer).datamodule.val_dataloader(self._rows.tolist()):
+                own = batch.to(module.device)
+                self._take(own, module.backbone(own))
+        module.train(training)
+        self._write(trainer, "start")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._choose(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._take(batch, outputs["output"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._write(trainer, "selected")
+
+    def _is_selected(self, trainer: pl.Trainer) -> bool:
+        """Whether latents are wanted of this validation; what is validated after fitting is the selected checkpoint."""
+        return self.posts > 0 and self._fitted and trainer.state.fn == TrainerFn.VALIDATING
+
+    def _choose(self, trainer: pl.Trainer) -> None:
+        self._rows = torch.tensor(cast(Any, trainer).datamodule.val_sample(self.posts), dtype=torch.long)
+        self._kept = []
+
+    def _take(self, batch: PostBatch, output: BackboneOutput) -> None:
+        chosen = torch.isin(batch.rows, self._rows.to(batch.rows.device))
+        means = {"text": output.text_latents.post_mean().half(), "image": output.image_latents.post_mean().half()}
+        self._kept.append({key: tensor[chosen].cpu() for key, tensor in {"rows": batch.rows, **means}.items()})
+
+    def _write(self, trainer: pl.Trainer, name: str) -> None:
+        """Write what all ranks have; every rank must call this."""
+        parts = [part for own in gather_objects(self._kept) for part in own]
+        self._kept = []
+        if len(self._rows) == 0 or not trainer.is_global_zero:
+            return
+        tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         order = tensors["rows"].argsort()
         path = Path(trainer.default_root_dir) / "latents" / f"{name}.safetensors"
         try:
@@ -66,19 +112,3 @@ class LatentSpace(pl.Callback):
                 file.write(save({key: tensor[order] for key, tensor in tensors.items()}))
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error}; make room, or set the callback's posts to 0") from error
-
-    @torch.no_grad()
-    def _encode(self, trainer: pl.Trainer, module: ExtractionModule) -> dict[str, Tensor]:
-        """This rank's share of `rows`, `text` and `image`; every rank must call this."""
-        kept: dict[str, list[Tensor]] = {}
-        training = module.training
-        module.eval()
-        # The loader draws a seed for its workers.
-        with seeded("latents"), trainer.precision_plugin.val_step_context():
-            for batch in cast(Any, trainer).datamodule.val_sample_dataloader(self.posts):
-                output, counted = module.backbone(batch.to(module.device)), batch.counted
-                means = {"text": output.text_latents.post_mean(), "image": output.image_latents.post_mean()}
-                for key, tensor in {"rows": batch.rows, **{key: mean.half() for key, mean in means.items()}}.items():
-                    kept.setdefault(key, []).append(tensor.cpu()[counted])
-        module.train(training)
-        return {key: torch.cat(parts) for key, parts in kept.items()}

@@ -222,7 +222,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         counted = batch.counted
         self._metric(split).update(decoded["predicted"][counted], gold[counted])
         found = evidence(objective.output, objective.kl, batch)
-        return {"rows": batch.rows, "gold": gold, **decoded, **found, "totals": objective.totals}
+        known = {"totals": objective.totals, "output": objective.output}
+        return {"rows": batch.rows, "gold": gold, **decoded, **found, **known}
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
         """The batch with `mention_dropout` of its gold mentions behind mask pieces."""

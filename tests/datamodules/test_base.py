@@ -492,7 +492,8 @@ def test_a_sample_is_spread_over_the_rows_with_an_image(
     for rank in range(ranks):
         module = trained_by(load(eval_batch_size=2), ranks=ranks, rank=rank)
         module.setup("fit")
-        own = list(module.val_sample_dataloader(most))
+        assert module.val_sample(most) == expected
+        own = list(module.val_dataloader(expected))
         assert len(own) == (len(expected) + 1) // 2, "no batch more than it takes"
         found += [row for batch in own for row in batch.rows.tolist() if row >= 0]
     assert sorted(found) == expected

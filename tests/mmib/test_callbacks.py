@@ -384,7 +384,9 @@ def test_fillers_are_no_predictions() -> None:
 def test_sums_are_no_predictions() -> None:
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
-    collector.on_test_batch_end(TESTING, MODULE, {**outputs([0], [5]), "totals": SCRIPT[0]}, None, 0)
+    collector.on_test_batch_end(
+        TESTING, MODULE, {**outputs([0], [5]), "totals": SCRIPT[0], "output": object()}, None, 0
+    )
     assert collector.predictions["test"][0].keys() == {"id", "predicted", "scores"}
 
 
