@@ -85,6 +85,7 @@ def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
         double: bool = True,
         batch_size: int = 16,
         gamma: float = 1.0,
+        gradients_every: int = 0,
         callbacks: Sequence[pl.Callback] = (),
         **trainer: Any,
     ) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
             strategy="ddp_fork" if ranks > 1 else "auto",
             precision="64-true" if double else "32-true",
             use_distributed_sampler=False,
-            callbacks=[IBMonitor(gradients_every=2), *callbacks, Recorder(path)],
+            callbacks=[IBMonitor(gradients_every), *callbacks, Recorder(path)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
@@ -147,30 +148,32 @@ LATE = partial(InfoNCEAlignment, granularity="late")
 BOTH = [(task, alignment) for task in ("mre", "mner") for alignment in (InfoNCEAlignment, JSDAlignment)]
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize(("task", "alignment"), [*BOTH, ("mre", LATE)])
-def test_n_ranks_train_as_one_process(train: Train, ranks: int, task: str, alignment: Any) -> None:
-    one, many = train(1, task, alignment), train(ranks, task, alignment)
+def test_n_ranks_train_as_one_process(train: Train, task: str, alignment: Any) -> None:
+    one = train(1, task, alignment)
     assert len(one["loss"]) == STEPS
-    for step in range(STEPS):
-        assert many["terms"][step] == pytest.approx(one["terms"][step], rel=1e-5, abs=1e-8)
-        own, others = one["gradients"][step], many["gradients"][step]
-        assert own.keys() == others.keys()
-        for name in own:
-            torch.testing.assert_close(others[name], own[name], rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
-    for name in one["weights"]:
-        torch.testing.assert_close(many["weights"][name], one["weights"][name], rtol=1e-5, atol=1e-8)
+    for many in (train(ranks, task, alignment) for ranks in (2, 4)):
+        for step in range(STEPS):
+            assert many["terms"][step] == pytest.approx(one["terms"][step], rel=1e-5, abs=1e-8)
+            assert_same(many["gradients"][step], one["gradients"][step])
+        assert_same(many["weights"], one["weights"])
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
+def assert_same(others: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
+    assert others.keys() == own.keys()
+    for name, value in own.items():
+        torch.testing.assert_close(others[name], value, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+
+
 @pytest.mark.parametrize(("task", "alignment"), BOTH)
-def test_float32_has_the_same_losses_and_close_gradients(train: Train, ranks: int, task: str, alignment: Any) -> None:
-    one, many = (train(n, task, alignment, double=False, max_steps=1) for n in (1, ranks))
-    assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
-    own, others = one["gradients"][0], many["gradients"][0]
+def test_float32_has_the_same_losses_and_close_gradients(train: Train, task: str, alignment: Any) -> None:
+    one, *several = (train(ranks, task, alignment, double=False, max_steps=1) for ranks in (1, 2, 4))
+    own = one["gradients"][0]
     largest = max(float(gradient.norm()) for gradient in own.values())
-    for name in own:
-        assert float((others[name] - own[name]).norm()) < 1e-5 * largest, name
+    for many in several:
+        assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
+        for name, gradient in own.items():
+            assert float((many["gradients"][0][name] - gradient).norm()) < 1e-5 * largest, name
 
 
 @pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", JSDAlignment)])
@@ -181,16 +184,18 @@ def test_every_scalar_and_metric_is_the_same_on_any_number_of_ranks(
     options = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": None, "batch_size": 12, "log_every_n_steps": 1}
     logged = []
     for ranks in (1, 2, 3, 4):
-        train(ranks, task, alignment, **options, logger=RunLogger(tmp_path / str(ranks)))
+        train(ranks, task, alignment, **options, gradients_every=2, logger=RunLogger(tmp_path / str(ranks)))
         with (tmp_path / str(ranks) / "metrics.csv").open(newline="") as file:
-            logged.append([{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)])
+            rows = list(csv.DictReader(file))
+        logged.append([{name: float(value) for name, value in row.items() if value} for row in rows])
     one, *others = logged
     names = {name for row in one for name in row}
     assert names >= {"val/f1", "val/accuracy", "ib/kl_text", "val/ib/active_image", "align/gap", "train/loss"}
     assert names >= {"train/task_step", "align/loss_step", "grad/task", "grad/kl_image", "grad/align"}
     for many in others:
         for mine, theirs in zip(one, many, strict=True):
-            assert theirs == pytest.approx(mine, rel=1e-6, abs=1e-12, nan_ok=True)
+            # The spread of a KL that is the same everywhere, as at the start, is nothing but rounding: about 1e-7.
+            assert theirs == pytest.approx(mine, rel=1e-6, abs=1e-6, nan_ok=True)
 
 
 class Predictions(PredictionCollector):
@@ -250,8 +255,7 @@ def test_accumulated_steps_are_normalised_over_their_window(train: Train, ranks:
     assert len(whole["loss"]) == 2
     assert 2 < len(parts["loss"]) < 9
     for own, others in zip(whole["gradients"], parts["gradients"], strict=True):
-        for name in own:
-            torch.testing.assert_close(others[name], own[name], rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
+        assert_same(others, own)
 
 
 def test_negatives_can_stay_local(train: Train) -> None:

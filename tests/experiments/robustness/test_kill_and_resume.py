@@ -1,84 +1,182 @@
-"""A run that is killed in mid-epoch and resumed ends like one that never was, and one dead rank ends its job."""
+"""A run that is interrupted and resumed ends like one that never was, and one dead rank ends its job."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.states import TrainerFn
 
 from experiments.robustness import kill_and_resume
-from mmib.callbacks import LAST
+from mmib.callbacks import LAST, PREVIOUS
+from mmib.finished import read_run
+from mmib.schema import CheckpointError
+from mmib.training import check_checkpoint
 
 ROOT = Path(__file__).parents[3]
 WITHIN_S = 60
+TWO_RANKS = ("--config", "trainer/ddp_cpu.yaml")
+ONE_RANK = ("--trainer.devices", "1", "--trainer.strategy", "auto")
+ONE_EPOCH = ("--trainer.max_epochs", "1")
+Fit = Callable[..., Path]
 
 
-@pytest.fixture
-def options(encoder_files: Any, tmp_path: Path) -> list[str]:
+class Interruption(pl.Callback):
+    """Sends SIGTERM to the second of two ranks, while the selected checkpoint is scored on the test split."""
+
+    def on_test_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, _: int = 0) -> None:
+        if trainer.state.fn == TrainerFn.TESTING and trainer.global_rank == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Any:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.chdir(ROOT)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("robustness")
+
+
+@pytest.fixture(scope="module")
+def options(encoder_files: Any, place: Path) -> list[str]:
     """A short training with everything that is random switched on."""
-    demo = ["--data.root", str(tmp_path / "demo"), "--data.cache_dir", str(tmp_path / "cache"), "--wandb", "off"]
+    demo = ["--data.root", str(place / "demo"), "--data.cache_dir", str(place / "cache"), "--wandb", "off"]
     return ["--config", str(ROOT / "experiments/robustness/resume.yaml"), *encoder_files.options(), *demo]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.chdir(ROOT)
+@pytest.fixture(scope="module")
+def whole(options: list[str], place: Path) -> Path:
+    """A run that nothing happened to."""
+    log = place / "whole.log"
+    assert kill_and_resume.fit([*options, "--runs", str(place / "whole")], log), log.read_text()
+    return kill_and_resume.only_run(place / "whole")
 
 
-def test_a_killed_run_ends_like_one_that_never_was(options: list[str], tmp_path: Path) -> None:
-    log = tmp_path / "output.log"
-    assert kill_and_resume.fit([*options, "--runs", str(tmp_path / "whole")], log), log.read_text()
-    runs = tmp_path / "killed"
+@pytest.fixture(scope="module")
+def interrupted(options: list[str], place: Path) -> Path:
+    """A run of two ranks that was told to end while it was scored, and was scored by one."""
+    sender = f"--trainer.callbacks+={__name__}.Interruption"
+    job = [*options, *TWO_RANKS, *ONE_EPOCH, "--data.eval_batch_size", "8", sender, "--runs", str(place / "two")]
+    with (place / "two.log").open("w") as log:
+        status = subprocess.call(command("-m", "mmib", "fit", *job), stdout=log, stderr=log, timeout=5 * WITHIN_S)
+    assert status == os.EX_TEMPFAIL, (place / "two.log").read_text()
+    run = kill_and_resume.only_run(place / "two")
+    assert not (run / "summary.json").exists()
+    assert kill_and_resume.fit(["--run", str(run), "--ckpt_path", "last", *ONE_RANK], place / "two.log")
+    return run
 
-    def has_checkpoint(_: float) -> bool:
-        return any(runs.glob(f"*/*/checkpoints/{LAST}"))
 
-    assert not kill_and_resume.fit([*options, "--runs", str(runs)], log, has_checkpoint)
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, *arguments]
+
+
+def test_a_killed_run_ends_like_one_that_never_was(options: list[str], whole: Path, tmp_path: Path) -> None:
+    """Killed in mid-epoch, with its last checkpoint damaged: it goes on from the one before, as it is told to."""
+    log, runs = tmp_path / "output.log", tmp_path / "killed"
+
+    def has_two_checkpoints(_: float) -> bool:
+        return any(runs.glob(f"*/*/checkpoints/{PREVIOUS}"))
+
+    assert not kill_and_resume.fit([*options, "--runs", str(runs)], log, has_two_checkpoints)
     killed = kill_and_resume.only_run(runs)
-    step = torch.load(killed / "checkpoints" / LAST, weights_only=True)["global_step"]
-    assert step % 8 > 0, "in the middle of an epoch"
-    assert kill_and_resume.fit(["--run", str(killed), "--ckpt_path", "last"], log), log.read_text()
-    assert kill_and_resume.differences(kill_and_resume.only_run(tmp_path / "whole"), killed) == []
+    last = killed / "checkpoints" / LAST
+    if last.is_file():
+        last.write_bytes(last.read_bytes()[:-1000])
+    else:  # killed between two renames
+        last.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=f"{last} is no checkpoint, or is damaged") as damaged:
+        check_checkpoint(last, "mre", resume=True)
+    remedy = str(damaged.value).partition("mmib fit ")[2].split()
+    assert torch.load(remedy[-1], weights_only=True)["global_step"] % 8 > 0, "in the middle of an epoch"
+    assert kill_and_resume.fit(remedy, log), log.read_text()
+    assert kill_and_resume.differences(whole, killed) == []
 
 
-def test_differences_are_found(options: list[str], tmp_path: Path) -> None:
-    log = tmp_path / "output.log"
-    for name, seed in (("one", "1"), ("other", "2")):
-        assert kill_and_resume.fit([*options, "--seed_everything", seed, "--runs", str(tmp_path / name)], log)
-    one, other = (kill_and_resume.only_run(tmp_path / name) for name in ("one", "other"))
-    assert kill_and_resume.differences(one, one) == []
-    assert {"last.ckpt: state_dict", "metrics.csv"} <= set(kill_and_resume.differences(one, other))
+def test_differences_are_found(whole: Path, interrupted: Path) -> None:
+    assert kill_and_resume.differences(whole, whole) == []
+    assert {"last.ckpt: state_dict", "metrics.csv"} <= set(kill_and_resume.differences(whole, interrupted))
 
 
-def test_a_rank_that_dies_ends_the_job_and_is_named(options: list[str], tmp_path: Path) -> None:
+def test_a_run_that_was_ended_while_it_was_scored_is_scored_again(interrupted: Path) -> None:
+    run = read_run(interrupted)
+    scored = [row for row in run.metrics() if {"val/f1", "test/f1"} & row.keys()]
+    assert ["test/f1" in row for row in scored] == [False, False, False, True], "twice in the epoch, and then once each"
+    assert sum("train/loss" in row for row in run.metrics()) == 1
+    assert run.summary["selected"]["value"] == pytest.approx(run.summary["val"]["f1"])
+    assert (interrupted / "information_plane.png").is_file()
+
+
+def test_torchrun_is_another_way_to_start_the_same_job(options: list[str], interrupted: Path, tmp_path: Path) -> None:
+    job = [*options, *TWO_RANKS, *ONE_EPOCH, "--data.eval_batch_size", "8", "--runs", str(tmp_path / "runs")]
+    torchrun = command("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mmib", "fit")
+    done = subprocess.run([*torchrun, *job], capture_output=True, text=True, timeout=5 * WITHIN_S, check=False)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").glob("*/*")
+    found = kill_and_resume.differences(interrupted, run)
+    assert set(found) <= {"metrics.csv"}, "the other was scored by one rank: its last digits are not the same"
+    assert json.loads((run / "summary.json").read_text())["test"] == read_run(interrupted).summary["test"]
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_rank_that_dies_ends_the_job_and_is_named(options: list[str], tmp_path: Path, dead: int) -> None:
     log, runs = tmp_path / "output.log", tmp_path / "runs"
-    command = [sys.executable, "-m", "mmib", "fit", *options, "--config", "trainer/ddp_cpu.yaml"]
+    endless = command("-m", "mmib", "fit", *options, *TWO_RANKS, "--trainer.max_epochs", "1000", "--runs", str(runs))
     with log.open("w") as output:
-        job = subprocess.Popen(
-            [*command, "--runs", str(runs), "--trainer.max_epochs", "1000"], stdout=output, stderr=output
-        )
+        job = subprocess.Popen(endless, stdout=output, stderr=output)
     try:
         while not any(runs.glob(f"*/*/checkpoints/{LAST}")):
             assert job.poll() is None, log.read_text()
             time.sleep(0.1)
-        os.kill(_only_child(job.pid), signal.SIGKILL)
+        other = _only_child(job.pid)
+        os.kill((job.pid, other)[dead], signal.SIGKILL)
         assert job.wait(timeout=WITHIN_S) != 0
+        _wait_for_end(other)
     finally:
         job.kill()
-    # Lightning's own watch over its children, or the connection that broke, whichever came first.
-    assert re.search(r"rank: 1.*terminated with code -9|rank 1 of this job ended with status -9", log.read_text())
+    # Lightning's own watch over its children, or ours, or the connection that broke: whichever came first.
+    named = rf"rank: {dead}.*terminated with code -9|rank {dead}( \(status -9\))? of this job ended, so the job ends"
+    assert re.search(named, log.read_text())
 
 
 def _only_child(pid: int) -> int:
     listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True, check=True)
     (child,) = [line.split()[0] for line in listed.stdout.splitlines() if "mmib" in line]
     return int(child)
+
+
+def _wait_for_end(pid: int) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"rank {pid} is still there"
+        time.sleep(0.1)
+
+
+def test_the_number_of_ranks_may_change(options: list[str], tmp_path: Path) -> None:
+    """A single rank goes on, in the middle of an epoch, with what two began, and says what is not the same."""
+    log, runs = tmp_path / "output.log", tmp_path / "runs"
+
+    def has_checkpoint(_: float) -> bool:
+        return any(runs.glob(f"*/*/checkpoints/{LAST}"))
+
+    job = [*options, *TWO_RANKS, *ONE_EPOCH, "--runs", str(runs)]
+    assert not kill_and_resume.fit(job, log, has_checkpoint), log.read_text()
+    run = kill_and_resume.only_run(runs)
+    assert kill_and_resume.fit(["--run", str(run), "--ckpt_path", "last", *ONE_RANK], log), log.read_text()
+    assert re.search(r"this run had 2 ranks until step [36] and goes on with 1", log.read_text())
+    assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 8
