@@ -60,6 +60,20 @@ sweep-mre sweep-mner: sweep-%: $(STAMP)
 aggregate: $(STAMP) ## Mean over seeds, intervals and paired tests of runs: RUNS='runs/a runs/b' ARGS='--baseline a'
 	$(BIN)/mmib aggregate $(or $(RUNS),runs) $(ARGS)
 
+PARALLEL ?= 2
+
+.PHONY: ablations
+ablations: $(STAMP) ## Train eight variants of both tasks over three seeds on the study corpus, and compare them
+	$(BIN)/mmib study experiments/ablations/study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
+
+.PHONY: noise-study
+noise-study: $(STAMP) ## Measure F1 against irrelevant and missing images, with and without bottleneck and alignment
+	$(BIN)/mmib study experiments/noise/noise.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
+	$(BIN)/mmib study experiments/noise/missing.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
+
+.PHONY: results
+results: ablations noise-study known-answers ## Make every table of experiments/results that costs less than a night
+
 .PHONY: report
 report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/…' compares those, or shows a study
 	$(BIN)/mmib report $(RUNS) $(ARGS)

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmib import statistics
 from mmib.files import write_text
-from mmib.finished import FinishedRun, find_runs
+from mmib.finished import INCIDENTAL, FinishedRun, find_runs
 from mmib.metrics import METRICS, label_tensor
 from mmib.schema import LABELS, RunError, Task
 from mmib.statistics import Array, Bootstrap, PairedTest
@@ -27,8 +27,6 @@ TESTS = {
     "bootstrap": "paired bootstrap over test rows, with the error of the seeds",
     "randomisation": "approximate randomisation: outputs swapped by test row, in all seeds at once",
 }
-# Settings that may differ between the runs of one configuration.
-OF_A_RUN = ("seed_everything", "run", "runs", "name", "ckpt_path", "wandb", "data.init_args.cache_dir")
 
 
 @dataclass(frozen=True)
@@ -375,7 +373,7 @@ def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     for name, runs in groups.items():
         settings = [dict(_flat(run.config())) for run in runs]
         keys = {key for own in settings for key in own if any(other.get(key) != own[key] for other in settings)}
-        keys = {key for key in keys if not any(key == own or key.startswith(f"{own}.") for own in OF_A_RUN)}
+        keys = {key for key in keys if key.replace(".init_args", "") not in INCIDENTAL}
         if keys:
             notes.append(f"the runs of {name} differ in {', '.join(sorted(keys))}: to tell them apart use --by")
     return notes

@@ -13,6 +13,9 @@ import yaml
 
 from mmib.schema import RunError, Task
 
+# Settings, without `init_args`, that may differ between the runs of one configuration.
+INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
+
 
 @dataclass(frozen=True)
 class FinishedRun:

@@ -90,10 +90,11 @@ def standard_error(above: Array, below: Array, resamples: int = 1000) -> float:
 def mean_interval(sample: Bootstrap) -> Interval:
     """Mean over seeds with a 95 % percentile interval over two levels, test rows and seeds; see `_means`.
 
-    With one seed the interval speaks of the test rows only: of this trained model, not of training it again.
+    With one seed the interval speaks of the test rows only: of this trained model, not of training it again. With few
+    seeds that disagree it may be wider than a score can be; it ends at 0 and 1.
     """
     low, high = _percentiles(_means(sample))
-    return Interval(float(sample.scores.mean()), low, high)
+    return Interval(float(sample.scores.mean()), max(0.0, low), min(1.0, high))
 
 
 def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:

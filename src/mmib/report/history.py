@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmib.finished import FinishedRun
+from mmib.finished import INCIDENTAL, FinishedRun
 from mmib.report.charts import Point
 from mmib.schema import RunError
 
@@ -20,8 +20,6 @@ SECRET = re.compile(r"(^|[._\-])(api_?key|key|token|secret|password|passwd|crede
 # An absolute path of any system: what stands before its last part may name a person or a machine.
 ABSOLUTE = re.compile(r"(?<![\w.~…\\])(?<!:/)(?:[A-Za-z]:)?(?:~?[/\\][^/\\'\":=,]+)+[/\\]?")
 HOMES = ("home", "Users", "users")
-# Settings in which runs of one experiment may differ and still be repetitions of each other.
-INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
 
 
 def shortened(text: str) -> str:
