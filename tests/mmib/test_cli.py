@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,22 @@ def test_help_imports_no_torch() -> None:
         assert f"\n  {command} " in done.stdout
     for experiment in ("mre-demo", "mre-mnre-offline", "mre-mnre-published"):
         assert f"\n  {experiment}\n" in done.stdout
+
+
+@pytest.mark.parametrize("buffering", ["", "1"])
+def test_help_may_be_read_in_part(buffering: str) -> None:
+    """`mmib --help | head`: the pipe is closed before anything is written."""
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffering}
+    command = [sys.executable, "-c", "import sys; sys.stdin.read(); from mmib.cli import main; sys.exit(main(['-h']))"]
+    pipes: dict[str, Any] = dict.fromkeys(["stdin", "stdout", "stderr"], subprocess.PIPE)
+    with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+        assert process.stdin
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])

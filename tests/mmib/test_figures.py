@@ -47,6 +47,15 @@ def test_other_points_are_another_picture(tmp_path: Path) -> None:
     assert not np.array_equal(one, two)
 
 
+def test_information_is_a_scale_of_its_own_where_it_is_known(tmp_path: Path) -> None:
+    for name, entropy in (("unknown", None), ("two", 2.0), ("three", 3.0)):
+        more = [{} if entropy is None else {"information": entropy - point["distortion"]} for point in POINTS]
+        draw_information_plane([point | own for point, own in zip(POINTS, more, strict=True)], tmp_path / name)
+    unknown, two, three = (pixels(tmp_path / name / "information_plane.png") for name in ("unknown", "two", "three"))
+    assert not np.array_equal(unknown, two)
+    assert not np.array_equal(two, three), "other numbers stand at the scale"
+
+
 def test_drawing_again_replaces_the_picture(tmp_path: Path) -> None:
     draw_information_plane(POINTS[:2], tmp_path)
     before = pixels(tmp_path / "information_plane.png")

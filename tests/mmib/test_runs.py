@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from mmib import runs
-from mmib.runs import RunLogger, make_loggers, new_run_folder
-from mmib.schema import ConfigError
+from mmib.runs import RunLogger, WholeCheckpoints, make_loggers, new_run_folder
+from mmib.schema import CheckpointError, ConfigError
 
 STAMP = "2026-01-02_03-04-05"
 
@@ -52,6 +54,44 @@ def test_a_place_where_nothing_can_be_made_is_a_clear_error(tmp_path: Path) -> N
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"the run folder .* cannot be made: .*; choose another with --runs"):
         new_run_folder(tmp_path / "file", "x", 1)
+
+
+# Checkpoints
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.ckpt"
+    WholeCheckpoints().save_checkpoint({"state_dict": {"a": torch.arange(5)}}, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["a"].tolist() == [0, 1, 2, 3, 4]
+    assert [file.name for file in path.parent.iterdir()] == ["x.ckpt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
+    path, files = small_disk / "x.ckpt", WholeCheckpoints()
+    files.save_checkpoint({"a": torch.zeros(10)}, path)
+    with pytest.raises(CheckpointError, match=rf"{path} cannot be written: .*No space left.*still there"):
+        files.save_checkpoint({"a": torch.zeros(100_000)}, path)
+    assert len(torch.load(path, weights_only=True)["a"]) == 10
+    assert [file.name for file in small_disk.iterdir()] == ["x.ckpt"]
+
+
+def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    path = tmp_path / "checkpoints" / "x.ckpt"
+    with pytest.raises(CheckpointError, match=rf"the checkpoint {path} cannot be written: .*checkpoints"):
+        WholeCheckpoints().save_checkpoint({}, path)
 
 
 # W&B

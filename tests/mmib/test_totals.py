@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy.stats import entropy
 
 from mmib.nn.alignment import AlignmentOutput, InfoNCEAlignment, JSDAlignment, Latents
 from mmib.nn.gaussian import Posterior
+from mmib.schema import RELATIONS
 from mmib.totals import Totals, add, alignment_sums, information_plane, pair_sums, posterior_sums, scalars
 
 Build = Callable[..., Any]
@@ -207,6 +209,26 @@ def test_the_information_plane_is_in_nats_a_post(draw: tuple[Posterior, Posterio
         },
         rel=1e-6,
     )
+
+
+def test_the_information_plane_has_the_entropy_of_the_labels_minus_the_distortion(
+    draw: tuple[Posterior, Posterior],
+) -> None:
+    counted, losses = torch.ones(B, dtype=torch.bool), torch.rand(B)
+    labels = [6, 0, 2, 1]  # of nine posts
+    totals = totals_of(*draw, counted, losses) | {"labels": torch.tensor(labels, dtype=torch.float64)}
+    plane = information_plane(totals)
+    assert plane["information"] == pytest.approx(entropy(labels) - losses.double().mean().item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_posts_of_relation_extraction_have_a_label_each(make_module: Build, make_batch: Build, task: str) -> None:
+    batch = make_batch(lengths=(9, 12, 8), regions=(3, 1, 0))
+    totals = make_module().eval().objective(batch).totals
+    if task == "mner":
+        assert "labels" not in totals
+    else:
+        assert totals["labels"].tolist() == np.bincount(batch.relations, minlength=len(RELATIONS)).tolist()
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])

@@ -8,6 +8,7 @@ import math
 import random
 import re
 import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -522,6 +523,57 @@ def test_a_bad_checkpoint_is_refused_before_anything_is_loaded(
 def test_a_run_cannot_be_resumed_from_weights_alone(finished: Any, refused: Refused, workspace: Any) -> None:
     message = refused("fit", "--config", str(workspace.experiment), "--ckpt_path", finished.checkpoint("best"))
     assert "best.ckpt holds weights only: a run can be resumed from its last.ckpt" in message
+
+
+@pytest.mark.parametrize("before", ["good", "damaged too", "not there"])
+def test_where_the_last_checkpoint_is_damaged_a_good_one_before_it_is_named(
+    finished: Any, tmp_path: Path, before: str
+) -> None:
+    last, previous = tmp_path / "run" / "checkpoints" / "last.ckpt", tmp_path / "run" / "checkpoints" / "previous.ckpt"
+    whole = Path(finished.checkpoint("last")).read_bytes()
+    last.parent.mkdir(parents=True)
+    last.write_bytes(whole[: len(whole) // 2])
+    if before != "not there":
+        previous.write_bytes(whole if before == "good" else whole[:1000])
+    with pytest.raises(CheckpointError, match=f"{last} is no checkpoint, or is damaged") as error:
+        check_checkpoint(last, "mre", resume=True)
+    remedy = f"go on from the one before it: mmib fit --run {tmp_path / 'run'} --ckpt_path {previous}"
+    assert (remedy in str(error.value)) == (before == "good")
+
+
+@pytest.mark.parametrize("arguments", [("fit",), ("test", "--ckpt_path", "last")])
+def test_a_run_is_never_begun_again_in_its_own_folder(
+    finished: Any, refused: Refused, workspace: Any, arguments: tuple[str, ...]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    message = refused(*arguments, "--run", str(finished.folder))
+    assert f"mmib fit --run {finished.folder} --ckpt_path last" in message
+    assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
+    shutil.copy(finished.folder / "config.yaml", tmp_path)
+    message = refused("fit", "--run", str(tmp_path), "--ckpt_path", "last")
+    assert f"the run {tmp_path} has no checkpoint to go on from" in message
+
+
+def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
+    finished: Any, refused: Refused, workspace: Any, tmp_path: Path
+) -> None:
+    """There is room for the checkpoints of one epoch, not for another `last.ckpt` beside them."""
+    sizes = {path.name: path.stat().st_size for path in (finished.folder / "checkpoints").iterdir()}
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    room = sizes["best.ckpt"] + sizes["last.ckpt"] * 3 // 2
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        message = refused("fit", "--config", str(workspace.experiment), "--runs", str(disk))
+        (run,) = disk.glob("*/*")
+        check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", resume=True)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert re.search(r"cannot be written: .*No space left on device; what was saved before is still there", message)
 
 
 def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path) -> None:
