@@ -21,6 +21,7 @@ from optuna.trial import Trial, TrialState
 
 from mmib.files import write_text
 from mmib.points import PointError, reason_of, run_point
+from mmib.report import make_page
 from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.command import command_line
 from mmib.sweep.file import SweepFile
@@ -122,8 +123,6 @@ class LocalSweep:
 
     def _report(self, runs: list[Path]) -> None:
         """One page that compares the finished points; a sweep without one is still a sweep."""
-        from mmib.report import make_page  # noqa: PLC0415 - only the end of a sweep needs it
-
         path = self.folder / "report.html"
         try:
             write_text(path, make_page(runs, None, POSTS))
