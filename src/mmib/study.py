@@ -156,6 +156,8 @@ def _train_one(runs: Path, experiment: str, point: Point, seed: int, ending: thr
     done = run_point(options, folder_of(runs, point, experiment, seed), lambda _: ending.is_set())
     if done is None or not done.summary.get(SPLIT):
         raise PointError(f"it was not scored on {SPLIT}: a study needs that split, and --evaluate true")
+    # Hundreds of megabytes a run, and everything that follows comes out of the predictions.
+    shutil.rmtree(done.folder / "checkpoints", ignore_errors=True)
     return done
 
 

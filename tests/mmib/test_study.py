@@ -44,7 +44,8 @@ class Trainer:
         right = (20 if "--model.gamma" in options else 30) + seed
         data = "noisy" if "--data.demo.noise" in options else "clean"
         run = folder / "toy" / "1"
-        (run / "predictions").mkdir(parents=True)
+        for part in ("predictions", "checkpoints"):
+            (run / part).mkdir(parents=True)
         golds = [RELATIONS[1 + row % 3] for row in range(ROWS)]
         guesses = [gold if row < right else RELATIONS[9] for row, gold in enumerate(golds)]
         records = [
@@ -91,6 +92,13 @@ def test_each_point_is_trained_from_each_seed_and_none_twice(trainer: Trainer, r
     assert main(["study", "toy.yaml", "--seeds", "1", "2", "3"]) == 0
     assert len(trainer.trained) == 12
     assert row(record(), "full", 0.2)["seeds"] == [1, 2, 3]
+
+
+def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:
+    main(["study", "toy.yaml"])
+    points = tmp_path / "runs" / "study" / "points"
+    assert len(list(points.rglob("test.jsonl"))) == 8
+    assert not list(points.rglob("checkpoints"))
 
 
 def test_one_seed_is_whole_before_the_next_begins(trainer: Trainer) -> None:
