@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ from mmib.finished import FinishedRun, read_run
 from mmib.schema import RunError
 
 LOG = "output.log"
+# Hundreds of megabytes that a finished run has no use for.
+RESUMED_FROM = ("last.ckpt", "previous.ckpt")
 POLL_S = 0.5
 REASON_LINES = 3
 MESSAGE_LINES = 8
@@ -21,6 +24,11 @@ MESSAGE_LINES = 8
 
 class PointError(RunError):
     """A point whose run failed; the text holds the end of what it printed."""
+
+
+def share_cores(parallel: int) -> None:
+    """Give each of so many runs at a time its share of the cores: threads that wait for a core stop all others."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
 
 
 def fit_command(options: Sequence[str]) -> list[str]:
@@ -45,7 +53,7 @@ def run_point(
         timeout_s: seconds after which the point has failed.
 
     Returns:
-        The run; None where `stop` ended it.
+        The run, without what it could be resumed from; None where `stop` ended it.
 
     Raises:
         PointError: the run failed; what it had saved is still there.
@@ -86,6 +94,8 @@ def _run(
     done = finished_run(folder)
     if process.returncode != 0 or done is None:
         raise PointError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
+    for name in RESUMED_FROM:
+        (done.folder / "checkpoints" / name).unlink(missing_ok=True)
     return done
 
 

@@ -23,7 +23,7 @@ from mmib.figures import draw_study
 from mmib.files import write_text
 from mmib.finished import FinishedRun
 from mmib.plan import Plan, Point, read_plan
-from mmib.points import PointError, finished_run, run_point
+from mmib.points import PointError, finished_run, run_point, share_cores
 from mmib.schema import ConfigError
 
 SPLIT, METRIC = "test", "f1"
@@ -122,7 +122,7 @@ def train(plan: Plan, runs: Path, parallel: int) -> dict[tuple[str, str, int], s
     Returns:
         {(experiment, point, seed): reason} of those that failed.
     """
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
+    share_cores(parallel)
     wanted = [
         (experiment, point, seed) for seed in plan.seeds for experiment in plan.experiments for point in plan.points()
     ]
@@ -156,7 +156,7 @@ def _train_one(runs: Path, experiment: str, point: Point, seed: int, ending: thr
     done = run_point(options, folder_of(runs, point, experiment, seed), lambda _: ending.is_set())
     if done is None or not done.summary.get(SPLIT):
         raise PointError(f"it was not scored on {SPLIT}: a study needs that split, and --evaluate true")
-    # Hundreds of megabytes a run, and everything that follows comes out of the predictions.
+    # Everything that follows comes out of the predictions.
     shutil.rmtree(done.folder / "checkpoints", ignore_errors=True)
     return done
 

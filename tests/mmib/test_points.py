@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmib.points import PointError, fit_command, run_point, unfinished_run
+from mmib.points import PointError, fit_command, run_point, share_cores, unfinished_run
 
 Command = Callable[[Sequence[str]], list[str]]
 
@@ -60,6 +61,7 @@ def test_a_half_finished_point_is_gone_on_with(tmp_path: Path) -> None:
     assert done is not None
     assert done.folder == run
     assert done.summary["options"] == ["--run", str(run), "--ckpt_path", "last"]
+    assert not list((run / "checkpoints").iterdir()), "nobody resumes a finished run"
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,17 @@ def test_two_processes_at_one_point_make_one_run(tmp_path: Path) -> None:
         thread.join()
     assert len(found) == 2
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("given_", "parallel", "expected"), [(None, 1, "8"), (None, 3, "2"), (None, 20, "1"), ("5", 2, "5")]
+)
+def test_runs_at_a_time_share_the_cores_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given_: str | None, parallel: int, expected: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", given_ or "")
+    if given_ is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    share_cores(parallel)
+    assert os.environ["OMP_NUM_THREADS"] == expected

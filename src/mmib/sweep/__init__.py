@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from types import FrameType
 
+from mmib.points import share_cores
 from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.file import SweepFile, read_sweep
 
@@ -45,6 +46,7 @@ def run(arguments: list[str]) -> int:
         from mmib.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
 
         return run_online(file, chosen.points, chosen.parallel)
+    share_cores(chosen.parallel)
     return _run_local(file, chosen.runs, chosen.points, chosen.parallel)
 
 
