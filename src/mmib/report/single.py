@@ -121,9 +121,12 @@ def _training(run: FinishedRun) -> tuple[str, Html]:
             Series(f"{label}validation", curves[f"val/{name}"], f"{style} dashed"),
         ]
 
-    def by_modality(name: str) -> list[Series]:
-        sides = (("text", "text"), ("image", "image"))
-        return [line for modality, style in sides for line in both(f"{name}_{modality}", style, f"{modality}, ")[1:]]
+    def by_modality(name: str, of_steps: bool = True) -> list[Series]:
+        lines = []
+        for modality in ("text", "image"):
+            step, epoch, validation = both(f"{name}_{modality}", modality, f"{modality}, ")
+            lines += [step if of_steps and step.points else epoch, validation]
+        return lines
 
     def drawn(title: str, lines: Sequence[Series], unit: str = "") -> Html | None:
         return charts.line_chart(title, lines, "optimiser steps", unit)
@@ -161,7 +164,8 @@ def _training(run: FinishedRun) -> tuple[str, Html]:
         drawn("Retrieval within a batch", accuracy, "percent"),
         drawn("Modality gap", both("align/gap", "ink"), "distance of the centres"),
         drawn("Cosine of text and image", both("align/cosine", "ink")),
-        drawn("Active latent units", by_modality("ib/active"), "of the latent width"),
+        # A variance over the few posts of a single batch says little.
+        drawn("Active latent units", by_modality("ib/active", of_steps=False), "of the latent width"),
         drawn("Posterior standard deviation", by_modality("ib/std")),
         drawn("Weight of the KL, beta", _varying(by_modality("ib/beta"))),
         drawn("Gradient norms", gradients),
