@@ -26,7 +26,7 @@ from mmib.distributed import gather_objects, global_sum, on_any_rank, widened, w
 from mmib.figures import draw_information_plane
 from mmib.modules import ExtractionModule
 from mmib.runs import RunLogger, started_by_first_rank
-from mmib.schema import NO_TAG, JobError
+from mmib.schema import NO_TAG, CheckpointError, JobError
 from mmib.totals import MODALITIES, Totals, add, information_plane, rate, scalars
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -159,7 +159,7 @@ def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor], logger: boo
 
 
 def _log_now(trainer: pl.Trainer, named: Mapping[str, Tensor | int], step: int) -> None:
-    values = {name: float(value) for name, value in named.items()}
+    values = {name: value if isinstance(value, int) else float(value) for name, value in named.items()}
     for logger in trainer.loggers:
         logger.log_metrics(values, step=step)
 
@@ -204,14 +204,16 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._saved_step = 0
         self._logged_rows = 0
         self._ranks = 0
+        self._batches = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
-        return {"logged_rows": self._logged_rows, "ranks": self._ranks}
+        return {"logged_rows": self._logged_rows, "ranks": self._ranks, "batches": self._batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
+        self._batches = state_dict["batches"]
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook; our state has been restored by now where there was a checkpoint."""
@@ -219,8 +221,19 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
             logger.experiment.keep(self._logged_rows)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; so has the trainer's."""
+        """Lightning's hook; so has the trainer's.
+
+        Raises:
+            CheckpointError: an epoch has another number of batches than it had.
+        """
         self._saved_step = trainer.global_step
+        batches = int(trainer.num_training_batches)
+        if self._batches not in (0, batches):
+            raise CheckpointError(
+                f"this run had {self._batches} batches an epoch and would go on with {batches}: its place in the epoch "
+                "and its schedules mean nothing then. Go on with its own data and batch size, or start a new run"
+            )
+        self._batches = batches
         if self._ranks not in (0, trainer.world_size):
             rank_zero_warn(
                 f"this run had {self._ranks} ranks until step {trainer.global_step} and goes on with "

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, MultimodalIB
@@ -251,16 +252,19 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """AdamW over total parameter groups, with the linear schedule by step."""
+        # The fused step is several times faster; it cannot undo the loss scaling of float16 before clipping.
+        optimizer = torch.optim.AdamW(self._parameter_groups(), fused=self.trainer.precision != "16-mixed")
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = linear_warmup_decay(optimizer, steps, self.optimizer.warmup)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
         settings = self.optimizer
         rates = dict(settings.other_lrs)
         rates[r"^backbone\.text_encoder\."] = settings.text_lr
         rates[r"^backbone\.image_encoder\."] = settings.image_lr
         rates["."] = settings.lr
-        groups = parameter_groups(self.named_parameters(), rates, settings.weight_decay)
-        # The fused step is several times faster; it cannot undo the loss scaling of float16 before clipping.
-        optimizer = torch.optim.AdamW(groups, fused=self.trainer.precision != "16-mixed")
-        scheduler = linear_warmup_decay(optimizer, int(self.trainer.estimated_stepping_batches), settings.warmup)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return parameter_groups(self.named_parameters(), rates, settings.weight_decay)
 
     def configure_gradient_clipping(
         self,
@@ -296,6 +300,16 @@ class ExtractionModule(pl.LightningModule, ABC):
                 f"the checkpoint holds another network than this configuration: {len(differing)} tensors differ, "
                 f"for example {differing[0]} ({theirs.get(differing[0])} there, {own.get(differing[0])} here): "
                 "give the config.yaml that lies in the run folder of the checkpoint"
+            )
+        if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+        trainable = [len(group["params"]) for group in self._parameter_groups()]
+        if trained != trainable:
+            raise CheckpointError(
+                f"the checkpoint trained {sum(trained)} tensors, in groups of {trained}, and this configuration trains "
+                f"{sum(trainable)}, in groups of {trainable}: a run goes on with the layers and learning rates that it "
+                "began with"
             )
 
 

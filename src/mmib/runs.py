@@ -193,7 +193,10 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
                 group=name,
                 name=folder.name,
                 offline=offline,
-                settings=wandb.Settings(init_timeout=WANDB_TIMEOUT_S, silent=True),
+                # Lightning asks for offline by the environment, which W&B reads once: the second try would be online.
+                settings=wandb.Settings(
+                    init_timeout=WANDB_TIMEOUT_S, silent=True, mode="offline" if offline else "online"
+                ),
             )
             logger.experiment.define_metric("val/f1", summary="max")
         # The client raises errors of many kinds, from its own to those of its network stack.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -186,6 +188,22 @@ def test_wandb_that_cannot_start_at_all_never_fails_a_run(
     fake(False, True)
     assert [type(logger) for logger in make_loggers(tmp_path, "x", "online")] == [RunLogger]
     assert "W&B could not be started offline" in caplog.text
+
+
+def test_an_unreachable_wandb_leaves_a_run_offline(tmp_path: Path) -> None:
+    """The real client, in a process of its own: it keeps what it learns of its environment."""
+    script = (
+        "import sys, pathlib; from mmib import runs; runs.WANDB_TIMEOUT_S = 1; "
+        "loggers = runs.make_loggers(pathlib.Path(sys.argv[1]), 'x', 'auto'); "
+        "loggers[1].log_metrics({'val/f1': 0.5}, step=1); loggers[1].experiment.finish()"
+    )
+    key = {"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_MODE": "online"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, **key}, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "W&B could not be started online" in done.stderr
+    assert "W&B could not be started offline" not in done.stderr
+    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
 def test_an_offline_wandb_run_is_written_below_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

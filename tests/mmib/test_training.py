@@ -551,6 +551,22 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
     assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data.batch_size", "32"), "had 8 batches an epoch and would go on with 4"),
+        (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors, .* this configuration trains"),
+    ],
+)
+def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(
+    finished: Any, refused: Refused, option: tuple[str, ...], message: str
+) -> None:
+    before = (finished.folder / "checkpoints" / "last.ckpt").read_bytes()
+    more = ("--trainer.max_epochs", "3", *option)
+    assert re.search(message, refused("fit", "--run", str(finished.folder), "--ckpt_path", "last", *more))
+    assert (finished.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
 def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
     shutil.copy(finished.folder / "config.yaml", tmp_path)
     message = refused("fit", "--run", str(tmp_path), "--ckpt_path", "last")
