@@ -332,8 +332,9 @@ class LostRank(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning's hook."""
         # A broken connection is an error of this kind, and may be seen sooner than the end of the process behind it.
+        related = self._first is not None or isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
         deadline = time.monotonic() + LOST_RANK_S
-        while isinstance(exception, RuntimeError) and time.monotonic() < deadline:
+        while related and isinstance(exception, RuntimeError) and time.monotonic() < deadline:
             lost = self._lost(trainer)
             if lost is not None:
                 self._over.set()
