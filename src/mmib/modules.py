@@ -16,7 +16,7 @@ from mmib.backbone import BackboneOutput, MultimodalIB
 from mmib.distributed import global_sums
 from mmib.metrics import METRICS, ExtractionScores
 from mmib.nn.crf import LinearChainCRF, bio_constraints
-from mmib.nn.precision import at_least_float32, autocast_off
+from mmib.nn.precision import at_least_float32, attention_for_training, autocast_off
 from mmib.nn.relation import RelationHead
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
 from mmib.schema import (
@@ -187,7 +187,8 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
         """Lightning's hook; `totals` go to the callbacks, and `loss_terms` stay until the backward pass is done."""
-        objective = self.objective(self._hide_mentions(batch))
+        with attention_for_training(self.device):
+            objective = self.objective(self._hide_mentions(batch))
         self.loss_terms = objective.terms
         return {"loss": objective.loss, "totals": objective.totals}
 

@@ -894,6 +894,19 @@ def test_training_reads_repaired_tags_and_scoring_the_files_own(make_module: Bui
     assert torch.equal(module.gold(other_tags), batch.gold)
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_on_a_cpu_mixed_precision_trains_with_plain_attention_and_evaluates_with_the_fused_one(
+    make_module: Build, make_batch: MakeBatch, mixed: bool
+) -> None:
+    module, batch = make_module(), make_batch()
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed), torch.profiler.profile() as trained:
+        module.training_step(batch, 0)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed), torch.profiler.profile() as evaluated, torch.no_grad():
+        module.eval().validation_step(batch, 0)
+    fused = ["flash_attention" in "".join(event.key for event in run.key_averages()) for run in (trained, evaluated)]
+    assert fused == [not mixed, True]
+
+
 @mner
 def test_training_decodes_nothing(make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect 26: Viterbi ran in every training step."""
