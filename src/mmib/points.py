@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from mmib.finished import FinishedRun, read_run
 from mmib.schema import RunError
@@ -29,6 +31,15 @@ class PointError(RunError):
 def share_cores(parallel: int) -> None:
     """Give each of so many runs at a time its share of the cores: threads that wait for a core stop all others."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends whoever runs points as Ctrl-C does: what is running is saved, to be gone on with."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 def fit_command(options: Sequence[str]) -> list[str]:

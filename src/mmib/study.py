@@ -23,7 +23,7 @@ from mmib.figures import draw_study
 from mmib.files import write_text
 from mmib.finished import FinishedRun
 from mmib.plan import Plan, Point, read_plan
-from mmib.points import PointError, finished_run, run_point, share_cores
+from mmib.points import PointError, end_on_sigterm, finished_run, run_point, share_cores
 from mmib.schema import ConfigError
 
 SPLIT, METRIC = "test", "f1"
@@ -94,6 +94,7 @@ def run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
+    end_on_sigterm()
     plan = read_plan(chosen.file)
     plan = replace(plan, seeds=tuple(dict.fromkeys(chosen.seeds or plan.seeds)))
     if chosen.experiment:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +186,23 @@ def test_progress_tells_what_is_done_and_how_long_it_takes(
     assert len(lines) == 8
     assert "[1/8] mre-demo, full, share of noise 0.2, seed 1: test f1 77.5; about" in lines[0]
     assert lines[-1].endswith("; done")
+
+
+def test_sigterm_ends_the_running_points_and_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    ended = []
+
+    def wait(options: Sequence[str], folder: Path, stop: Callable[[Path], bool]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stop(folder):
+            time.sleep(0.01)
+        ended.append(folder)
+
+    monkeypatch.setattr(study, "run_point", wait)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["study", "toy.yaml"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(ended) == 1

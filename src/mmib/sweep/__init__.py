@@ -6,12 +6,10 @@ import argparse
 import importlib.util
 import multiprocessing
 import os
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 
-from mmib.points import share_cores
+from mmib.points import end_on_sigterm, share_cores
 from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.file import SweepFile, read_sweep
 
@@ -41,7 +39,7 @@ def run(arguments: list[str]) -> int:
         if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     file = read_sweep(chosen.file)
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     if not chosen.local and _has_wandb():
         from mmib.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
 
@@ -96,7 +94,7 @@ def _work(path: Path, runs: Path, cap: int | None) -> None:
     """What each of several processes does."""
     from mmib.sweep.local import LocalSweep  # noqa: PLC0415 - Optuna is an extra
 
-    signal.signal(signal.SIGTERM, _interrupt)
+    end_on_sigterm()
     try:
         LocalSweep(read_sweep(path), runs, cap).work()
     except MMIBError as error:
@@ -112,8 +110,3 @@ def _has_wandb() -> bool:
     from mmib.runs import _has_wandb_key  # noqa: PLC0415 - imports torch
 
     return _has_wandb_key()
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    """SIGTERM ends the running point as Ctrl-C does: saved, to be gone on with."""
-    raise KeyboardInterrupt
