@@ -193,7 +193,7 @@ class AveragedWeights(EMAWeightAveraging):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt`, from which a run goes on exactly where it was, and the one before it.
 
-    Written every so many optimiser steps, after each epoch, and where SIGTERM ends training.
+    Written every so many optimiser steps, after each validation and each epoch, and where SIGTERM ends training.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
@@ -247,7 +247,15 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     ) -> None:
         """Lightning's hook."""
         step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step:
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
+        # A run that goes on from here would not validate: Lightning takes it that the checkpoint came after that.
+        if due and not _is_validated_next(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and trainer.global_step != self._saved_step:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -256,7 +264,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning's hook; where SIGTERM came, Lightning has finished the step."""
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+        ended = isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
+        if ended and trainer.global_step != self._saved_step:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
@@ -296,7 +305,8 @@ class OrderlyEnd(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        if on_any_rank(self._asked, pl_module.device):
+        whole_step = not trainer.fit_loop.epoch_loop._should_accumulate()
+        if on_any_rank(self._asked, pl_module.device) and whole_step:
             # Lightning raises, where it has counted the batch as done.
             vars(trainer)["_signal_connector"].received_sigterm = True
 
@@ -365,6 +375,12 @@ class LostRank(pl.Callback):
             f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why. "
             f"Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
         )
+
+
+def _is_validated_next(trainer: pl.Trainer) -> bool:
+    """Whether a validation follows the training batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

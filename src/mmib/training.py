@@ -22,7 +22,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from datamodules.base import PostDataModule
-from mmib.callbacks import LAST, PREVIOUS, LostRank, OrderlyEnd, PredictionCollector
+from mmib.callbacks import LAST, PREVIOUS, LastCheckpoint, LostRank, OrderlyEnd, PredictionCollector
 from mmib.files import write_text
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
 from mmib.runs import (
@@ -154,7 +154,9 @@ class MMIBCommand(LightningCLI):
             logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
             **kwargs,
         )
-        cast(Any, trainer).callbacks += [self.collector, OrderlyEnd(), LostRank()]
+        callbacks = [*cast(Any, trainer).callbacks, self.collector, OrderlyEnd(), LostRank()]
+        # What the others know stands in the last checkpoint, so that one comes after them.
+        cast(Any, trainer).callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 

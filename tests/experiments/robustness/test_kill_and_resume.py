@@ -21,6 +21,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 
 from experiments.robustness import kill_and_resume
 from mmib.callbacks import LAST, PREVIOUS
+from mmib.cli import main
 from mmib.finished import read_run
 from mmib.schema import CheckpointError
 from mmib.training import check_checkpoint
@@ -107,6 +108,52 @@ def test_a_killed_run_ends_like_one_that_never_was(options: list[str], whole: Pa
     assert torch.load(remedy[-1], weights_only=True)["global_step"] % 8 > 0, "in the middle of an epoch"
     assert kill_and_resume.fit(remedy, log), log.read_text()
     assert kill_and_resume.differences(whole, killed) == []
+
+
+class Killed(BaseException):
+    """Ends a run inside the test process, as if it had been killed."""
+
+
+class Ending(pl.Callback):
+    """Ends a run once, at the worst of moments: in a validation, behind it, or by SIGTERM in the step before it."""
+
+    armed = False
+
+    def __init__(self, moment: str, step: int) -> None:
+        self.moment, self.step = moment, step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if self._is_now("sigterm", trainer):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int, _: int = 0
+    ) -> None:
+        if self._is_now("validation", trainer):
+            raise Killed
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._is_now("epoch end", trainer):
+            raise Killed
+
+    def _is_now(self, moment: str, trainer: pl.Trainer) -> bool:
+        now = Ending.armed and (moment, trainer.global_step) == (self.moment, self.step)
+        Ending.armed = Ending.armed and not now
+        return now
+
+
+@pytest.mark.fresh_weights
+@pytest.mark.parametrize(("moment", "step"), [("sigterm", 11), ("validation", 12), ("epoch end", 8)])
+def test_no_moment_is_a_bad_one(options: list[str], whole: Path, tmp_path: Path, moment: str, step: int) -> None:
+    """There are validations after 4 steps and after 8, the end of the epoch; checkpoints are due every 3."""
+    ending = {"class_path": f"{__name__}.Ending", "init_args": {"moment": moment, "step": step}}
+    Ending.armed = True
+    with pytest.raises((Killed, SystemExit)):
+        main(["fit", *options, f"--trainer.callbacks+={json.dumps(ending)}", "--runs", str(tmp_path)])
+    assert not Ending.armed
+    run = kill_and_resume.only_run(tmp_path)
+    assert main(["fit", "--run", str(run), "--ckpt_path", "last"]) == 0
+    assert kill_and_resume.differences(whole, run) == []
 
 
 def test_differences_are_found(whole: Path, interrupted: Path) -> None:
