@@ -13,6 +13,8 @@ DATA_ROOT ?=
 SEED ?= 1
 RUNS ?=
 ARGS ?=
+# Runs at a time of sweeps and studies; each has its share of the cores.
+PARALLEL ?= 2
 
 .PHONY: help
 help: ## List the commands and their variables
@@ -20,6 +22,7 @@ help: ## List the commands and their variables
 	@echo
 	@echo "Variables: DATA_ROOT=folder of the real data set (train-mre: MNRE instead of the demo corpus; train-mner15 and"
 	@echo "           train-mner17: the folder that holds twitter2015 or twitter2017), SEED=1, ARGS='any option of mmib',"
+	@echo "           PARALLEL=2 (runs at a time of sweeps and studies),"
 	@echo "           PYTHON=python3 (3.11 or newer, used once to make .venv)"
 
 .PHONY: setup
@@ -54,13 +57,11 @@ train-mner15 train-mner17: train-mner%: $(STAMP)
 sweep-mre: ## Search beta and temperature for relation extraction, 12 points; SWEEP=another file, goes on where it was
 sweep-mner: ## Search beta and temperature for entity recognition
 sweep-mre sweep-mner: sweep-%: $(STAMP)
-	$(BIN)/mmib sweep '$(or $(SWEEP),experiments/sweeps/$*-grid.yaml)' $(ARGS)
+	$(BIN)/mmib sweep '$(or $(SWEEP),experiments/sweeps/$*-grid.yaml)' --parallel $(PARALLEL) $(ARGS)
 
 .PHONY: aggregate
 aggregate: $(STAMP) ## Mean over seeds, intervals and paired tests of runs: RUNS='runs/a runs/b' ARGS='--baseline a'
 	$(BIN)/mmib aggregate $(or $(RUNS),runs) $(ARGS)
-
-PARALLEL ?= 2
 
 .PHONY: ablations
 ablations: $(STAMP) ## Train eight variants of both tasks over three seeds on the study corpus, and compare them
