@@ -213,7 +213,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
-        self._batches = state_dict["batches"]
+        self._batches = state_dict.get("batches", 0)  # which older checkpoints do not tell
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook; our state has been restored by now where there was a checkpoint."""
