@@ -18,6 +18,8 @@ from mmib.schema import NO_IMAGE, ConfigError
 Granularity = Literal["post", "late"]
 Negatives = Literal["global", "local"]
 TEMPERATURE_RANGE = (0.01, 1.0)
+# Logits that differ by less, a cosine by 1e-5 or less at any usual temperature, are equal.
+TIE = 1e-4
 
 
 class Latents(NamedTuple):
@@ -209,14 +211,23 @@ class InfoNCEAlignment(Alignment):
     def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         anchors = candidates.diagonal()
         bounds = candidates.sum(dim=1).clamp(min=1).log() - losses
-        own = torch.arange(len(logits), device=logits.device)
         masked = logits.masked_fill(~candidates, -math.inf)
         return {
             "temperature": self.temperature.detach(),
             "mi_bound": masked_mean(bounds, anchors),
-            "accuracy_t2i": masked_mean((masked.argmax(dim=1) == own).to(losses.dtype), anchors),
-            "accuracy_i2t": masked_mean((masked.argmax(dim=0) == own).to(losses.dtype), anchors),
+            "accuracy_t2i": masked_mean(retrieved(masked), anchors),
+            "accuracy_i2t": masked_mean(retrieved(masked.T), anchors),
         }
+
+
+def retrieved(logits: Tensor) -> Tensor:
+    """(B,) chance that the best of (B, B) candidates is the anchor's own, on the diagonal, where ties are drawn.
+
+    Two files may hold the same image, so that ties are common; which of two equal scores is rounded up must not decide.
+    """
+    behind = logits.diagonal()[:, None] - logits
+    best = (behind >= -TIE).all(dim=1)
+    return best.to(logits.dtype) / (behind.abs() <= TIE).sum(dim=1).clamp(min=1)
 
 
 def post_similarity(text: Latents, image: Latents) -> Tensor:

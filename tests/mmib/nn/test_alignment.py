@@ -22,6 +22,7 @@ from mmib.nn.alignment import (
     late_similarity,
     masked_mean,
     post_similarity,
+    retrieved,
     rolled_negatives,
 )
 from mmib.schema import ConfigError
@@ -480,3 +481,21 @@ def test_what_is_compared_by_its_means_is_gathered_as_means(kind: str) -> None:
     assert text.z.shape == image.z.shape == (3, 1, WIDTH)
     assert text.mask.tolist() == [[True], [True], [False]]
     assert image.mask.tolist() == [[True], [False], [True]]
+
+
+def test_retrieval_gives_each_of_tied_candidates_its_share_whatever_is_rounded_up() -> None:
+    none = -math.inf
+    logits = torch.tensor([[3.0, 3.0, 3.0], [2.0, 1.0, none], [1.0, none, 4.0]], dtype=torch.float64)
+    for seed in range(5):
+        rounding = 1e-9 * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+        torch.testing.assert_close(retrieved(logits + rounding), torch.tensor([1 / 3, 0.0, 1.0], dtype=torch.float64))
+
+
+def test_a_row_that_is_no_anchor_retrieves_nothing_and_breaks_nothing() -> None:
+    assert retrieved(torch.full((2, 2), -math.inf)).tolist() == [0.0, 0.0]
+
+
+def test_two_files_of_one_image_are_retrieved_half_of_the_time() -> None:
+    image = Latents(torch.eye(4)[[0, 0, 1, 2]][:, None, :], torch.ones(4, 1, dtype=torch.bool))
+    scalars = InfoNCEAlignment(4)(image, image, torch.arange(4)).scalars
+    assert scalars["accuracy_t2i"].item() == scalars["accuracy_i2t"].item() == pytest.approx(0.75)
