@@ -9,6 +9,8 @@ from typing import Any
 
 from mmib.files import atomic_file, write_text
 
+CEILINGS = {"text": "best with text", "multimodal": "best with text and image"}
+
 
 def draw_information_plane(points: Sequence[dict[str, float]], folder: Path) -> None:
     """`information_plane.json` and `.png`: rate of each modality against distortion, in nats a post, over training.
@@ -43,7 +45,7 @@ def draw_study(record: Mapping[str, Any], path: Path) -> None:
     """Mean and 95 % interval of each point of a study, as SVG.
 
     Where the levels of a factor are numbers they are the axis, with a line for each combination of the others and the
-    best possible scores dashed; elsewhere each point has a row.
+    best possible scores dashed; elsewhere each point has a row, with a stroke for each seed.
 
     Args:
         record: what `study.json` holds; scores are fractions.
@@ -76,7 +78,7 @@ def _draw_lines(axes: Any, rows: Sequence[Mapping[str, Any]], axis: str) -> None
         # Side by side, so that intervals do not hide each other.
         places = [float(row["point"][axis]) + 0.008 * width * (number - (len(lines) - 1) / 2) for row in own]
         axes.errorbar(places, [100 * row["mean"] for row in own], _errors(own), label=name, marker="o", capsize=2)
-    for ceiling, name in (("text", "best with text"), ("multimodal", "best with text and image")):
+    for ceiling, name in CEILINGS.items():
         best = {float(row["point"][axis]): 100 * row["ceilings"][ceiling] for row in rows if row.get("ceilings")}
         if best:
             axes.plot(
@@ -90,6 +92,14 @@ def _draw_dots(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     names = [", ".join(map(str, row["point"].values())) for row in rows]
     places = range(len(rows))
     axes.errorbar([100 * row["mean"] for row in rows], places, xerr=_errors(rows), fmt="o", capsize=2)
+    for place, row in enumerate(rows):
+        axes.plot([100 * value for value in row["values"]], [place] * len(row["values"]), "|", color="C1", zorder=3)
+    for ceiling, name in CEILINGS.items():
+        best = {row["ceilings"][ceiling] for row in rows if row.get("ceilings")}
+        for score in best:
+            axes.axvline(100 * score, linestyle="--", color="0.5" if ceiling == "text" else "0.2", label=name)
+    if any(row.get("ceilings") for row in rows):
+        axes.legend(frameon=False, fontsize="small")
     axes.set_yticks(places, names)
     axes.invert_yaxis()
 
