@@ -78,13 +78,27 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
 class SaveRunConfig(SaveConfigCallback):
     """Saves the composed configuration into the run's own folder.
 
-    Lightning's own callback would write it into the working directory under W&B, where a second run fails.
+    Lightning's own callback would write it into the working directory under W&B, where a second run fails. A run that
+    is gone on with keeps its own until its checkpoint has been accepted: what was refused must not stand in its folder.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        if self.config["run"] is None:
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Lightning's hook, the first after all others have seen the checkpoint."""
+        if not self.already_saved and trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+        self.already_saved = True
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Lightning's hook, called on rank 0."""
         config = self.config.clone()
         config.pop("include", None)
+        # Where it went on from is no setting: as `--config` the file makes a new run, or scores another checkpoint.
+        config["run"] = config["ckpt_path"] = None
         write_text(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config, skip_none=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(config.as_dict())
@@ -123,7 +137,16 @@ class MMIBCommand(LightningCLI):
             )
         if run is not None and checkpoint == "last":
             config["ckpt_path"] = checkpoint = str(last_checkpoint(Path(run)))
-        if checkpoint is not None and checkpoint not in CHECKPOINT_KEYWORDS:
+        if checkpoint in CHECKPOINT_KEYWORDS:
+            raise ConfigError(
+                f"--ckpt_path {checkpoint} names no file: go on with a run by mmib fit --run RUN --ckpt_path last, or "
+                f"name RUN/checkpoints/best.ckpt"
+            )
+        if checkpoint is None and command != "fit":
+            raise ConfigError(
+                f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
+            )
+        if checkpoint is not None:
             task = _task_of(config["model"]["class_path"])
             check_checkpoint(Path(checkpoint), task, resume=command == "fit")
         if config.get("weights_only") is None:

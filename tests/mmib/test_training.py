@@ -24,6 +24,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from datamodules.demo import read_ceilings, read_levels
 from datamodules.twitter import repair
+from mmib.cli import main
 from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, Task
 from mmib.training import check_checkpoint
 
@@ -561,10 +562,43 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
 def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(
     finished: Any, refused: Refused, option: tuple[str, ...], message: str
 ) -> None:
-    before = (finished.folder / "checkpoints" / "last.ckpt").read_bytes()
+    files = [finished.folder / "checkpoints" / "last.ckpt", finished.folder / "config.yaml"]
+    before = [file.read_bytes() for file in files]
     more = ("--trainer.max_epochs", "3", *option)
     assert re.search(message, refused("fit", "--run", str(finished.folder), "--ckpt_path", "last", *more))
-    assert (finished.folder / "checkpoints" / "last.ckpt").read_bytes() == before
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
+    finished: Any, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not say where the run went on from: with it a checkpoint is scored, or a new run made."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    assert main(["fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["run"], config["ckpt_path"], config["trainer"]["max_epochs"]) == (None, None, 3)
+    capsys.readouterr()
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", best, "--runs", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_nothing_is_scored_without_a_checkpoint(refused: Refused, workspace: Any, command: str) -> None:
+    before = workspace.folders()
+    message = refused(command, "--config", str(workspace.experiment))
+    assert f"mmib {command} needs a trained model" in message
+    assert "--ckpt_path RUN/checkpoints/best.ckpt" in message
+    assert workspace.folders() == before
+
+
+@pytest.mark.parametrize("arguments", [("fit", "last"), ("fit", "best"), ("test", "best"), ("validate", "last")])
+def test_a_word_of_lightnings_for_a_checkpoint_names_no_file(
+    refused: Refused, workspace: Any, arguments: tuple[str, str]
+) -> None:
+    command, word = arguments
+    message = refused(command, "--config", str(workspace.experiment), "--ckpt_path", word)
+    assert f"--ckpt_path {word} names no file" in message
 
 
 def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
