@@ -210,6 +210,9 @@ class PostDataModule(pl.LightningDataModule, ABC):
         workers: int = 0,
     ) -> None:
         super().__init__()
+        for name, rows in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if rows < 1:
+                raise ConfigError(f"{name} is {rows}: a batch has at least one row")
         self.root = Path(root)
         self.tokenizer = text_encoder.tokenizer
         self.image_encoder = image_encoder

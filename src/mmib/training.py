@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from datamodules.base import PostDataModule
 from mmib.callbacks import LAST, PREVIOUS, LastCheckpoint, LostRank, OrderlyEnd, PredictionCollector
@@ -61,6 +61,8 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
         )
     except ArgumentError as error:
         raise ConfigError(f"the configuration is not valid: {error}") from error
+    except MisconfigurationException as error:
+        raise ConfigError(f"the trainer cannot work like this: {error}") from error
     except SIGTERMException as error:
         # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
         # started itself the first speaks for all, and would be killed if another had a status of its own.

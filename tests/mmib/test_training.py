@@ -583,6 +583,20 @@ def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
     assert main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", best, "--runs", str(tmp_path)]) == 0
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data.batch_size", "0"), "batch_size is 0: a batch has at least one row"),
+        (("--data.eval_batch_size", "-1"), "eval_batch_size is -1: a batch has at least one row"),
+        (("--trainer.devices", "0"), "the trainer cannot work like this: "),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    refused: Refused, workspace: Any, option: tuple[str, str], message: str
+) -> None:
+    assert message in refused("fit", "--config", str(workspace.experiment), *option)
+
+
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])
 def test_nothing_is_scored_without_a_checkpoint(refused: Refused, workspace: Any, command: str) -> None:
     before = workspace.folders()
