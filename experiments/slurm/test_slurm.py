@@ -28,6 +28,7 @@ import yaml
 
 from experiments.robustness.kill_and_resume import differences
 from mmib.callbacks import LAST
+from mmib.points import end_process
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")
@@ -136,17 +137,7 @@ def daemon(stack: ExitStack, work: Path, *command: str) -> None:
     """Start a program that is stopped when `stack` is left."""
     with (work / f"{command[0]}.output").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    stack.callback(stop, process)
-
-
-def stop(process: subprocess.Popen[bytes]) -> None:
-    """End a daemon, by force where asking does not help."""
-    process.terminate()
-    try:
-        process.wait(timeout=20)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    stack.callback(end_process, process)
 
 
 def end_leftovers() -> None:

@@ -41,6 +41,16 @@ def draw_information_plane(points: Sequence[dict[str, float]], folder: Path) -> 
         figure.savefig(file, format="png", dpi=150)
 
 
+def numeric_factor(factors: dict[str, list[Any]]) -> str | None:
+    """The factor to draw along the axis: of those whose levels are all numbers, that with the most of them."""
+    numeric = {
+        name: levels
+        for name, levels in factors.items()
+        if len(levels) > 1 and all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
+    }
+    return max(numeric, key=lambda name: len(numeric[name])) if numeric else None
+
+
 def draw_study(record: Mapping[str, Any], path: Path) -> None:
     """Mean and 95 % interval of each point of a study, as SVG.
 
@@ -55,13 +65,13 @@ def draw_study(record: Mapping[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     rows = [row for row in record["rows"] if row["mean"] is not None]
-    numeric = [name for name, levels in record["factors"].items() if all(not isinstance(x, str) for x in levels)]
+    axis = numeric_factor(record["factors"])
     # Text stays text, and two figures of the same numbers are the same bytes.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "mmib"}), atomic_file(path) as file:
-        figure = Figure(figsize=(7, 4) if numeric else (7, 0.8 + 0.35 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(7, 4) if axis else (7, 0.8 + 0.35 * len(rows)), layout="constrained")
         axes = figure.subplots()
-        if numeric:
-            _draw_lines(axes, rows, numeric[0])
+        if axis:
+            _draw_lines(axes, rows, axis)
         else:
             _draw_dots(axes, rows)
         axes.set_title(f"{record['name']}, {record['split']} {record['metric']} in percent", fontsize="medium")

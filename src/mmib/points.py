@@ -101,7 +101,7 @@ def _run(
                     raise PointError(f"took longer than {timeout_s:.0f} s; its output: {folder / LOG}")
                 time.sleep(POLL_S)
         finally:
-            _end(process)
+            end_process(process)
     done = finished_run(folder)
     if process.returncode != 0 or done is None:
         raise PointError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
@@ -134,7 +134,8 @@ def _locked(folder: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force where asking does not help."""
     if process.poll() is None:
         process.terminate()
         try:

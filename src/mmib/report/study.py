@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.figures import CEILINGS, numeric_factor
 from mmib.report import charts
 from mmib.report.charts import Mark, Series
 from mmib.report.comparison import COLOURS
@@ -16,7 +17,6 @@ from mmib.report.single import heading, percent
 from mmib.schema import RunError
 
 FILE = "study.json"
-CEILINGS = {"text": "best with text", "multimodal": "best with text and image"}
 
 
 @dataclass(frozen=True)
@@ -74,16 +74,6 @@ def sections(study: Study) -> list[Section]:
     figure = _figure(study)
     shown = [] if figure is None else [Section("figure", "Figure", says, figure)]
     return [*shown, Section("table", "Table", "" if shown else says, _table(study))]
-
-
-def numeric_factor(factors: dict[str, list[Any]]) -> str | None:
-    """The factor to draw along the axis: of those whose levels are all numbers, that with the most of them."""
-    numeric = {
-        name: levels
-        for name, levels in factors.items()
-        if len(levels) > 1 and all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
-    }
-    return max(numeric, key=lambda name: len(numeric[name])) if numeric else None
 
 
 def _figure(study: Study) -> Html | None:

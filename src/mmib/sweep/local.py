@@ -38,8 +38,6 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 RECORD = "record"
-# As many as `mmib report` shows.
-POSTS = 60
 
 
 class LocalSweep:
@@ -125,7 +123,7 @@ class LocalSweep:
         """One page that compares the finished points; a sweep without one is still a sweep."""
         path = self.folder / "report.html"
         try:
-            write_text(path, make_page(runs, None, POSTS))
+            write_text(path, make_page(runs))
         except MMIBError as error:
             say(f"no report: {error}")
         else:
