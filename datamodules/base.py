@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import GlobalBatchSampler, RowSize, Share
 from datamodules.cache import ImageFeatureCache
+from datamodules.files import Digests
 from datamodules.images import UnreadableImageError, read_image
 from datamodules.markers import Span
 from mmib.encoders.image import ImageEncoder
@@ -63,7 +64,7 @@ class Example:
         input_ids: word pieces, special tokens included.
         word_ids: for each of them the word that it belongs to, counted from 0, or -1.
         mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
-        image_id: id of the image, -1 where no picture of the row can be read.
+        image_id: id of what the image shows, -1 where no picture of the row can be read.
         pictures: the readable pictures.
     """
 
@@ -227,6 +228,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         self.cache: ImageFeatureCache | None = None
         if image_encoder.frozen and not augment:
             self.cache = ImageFeatureCache(Path(cache_dir), image_encoder)
+        self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, list[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
 
@@ -306,6 +308,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
     def locate_images(self, split: str, posts: Sequence[Post]) -> list[tuple[int, tuple[Picture, ...]]]:
         """For each row its image id and readable pictures; what is missing is counted and reported.
 
+        Rows whose images have the same content share an id, whatever the files are called.
+
         Raises:
             DataError: more images are missing than `max_missing_images` allows.
         """
@@ -324,8 +328,10 @@ class PostDataModule(pl.LightningDataModule, ABC):
         self._check_missing(split, report, [image for image in distinct if image not in found])
         if self.images == "shuffled":
             pictures = _shuffled(posts, pictures)
-        ids = {image: number for number, image in enumerate(distinct)}
-        return [(ids[post.image] if own else NO_IMAGE, own) for post, own in zip(posts, pictures, strict=True)]
+        # By content: copies of an image under other names are the same image.
+        contents = [self.digests[own[0].file] if own else "" for own in pictures]
+        ids = {content: number for number, content in enumerate(sorted(set(contents) - {""}))}
+        return [(ids.get(content, NO_IMAGE), own) for content, own in zip(contents, pictures, strict=True)]
 
     def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
         """The fields of `PostBatch`, each padded to the longest row of the batch."""

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from datamodules.files import Digests
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
 from mmib.files import atomic_file, write_text
@@ -46,7 +47,7 @@ class ImageFeatureCache:
         self.folder = root / f"{encoder.name.replace(':', '-').replace('/', '-')}-{key}"
         self._shards: dict[Path, np.ndarray] = {}
         self._places: dict[str, tuple[np.ndarray, int]] = {}
-        self._hashes: dict[Path, str] = {}
+        self.digests = Digests()
 
     def build(self, files: Sequence[Path]) -> dict[Path, str]:
         """Make sure that the features of every readable file are there.
@@ -57,25 +58,22 @@ class ImageFeatureCache:
         Raises:
             DataError: the cache folder cannot be written.
         """
-        for file in files:
-            if file not in self._hashes:
-                self._hashes[file] = hashlib.sha256(file.read_bytes()).hexdigest()
         self._read_shards()
-        if all(self._hashes[file] in self._places for file in files):
+        if all(self.digests[file] in self._places for file in files):
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / "lock"):
                 self._read_shards()
-                distinct = {self._hashes[file]: file for file in files if self._hashes[file] not in self._places}
+                distinct = {self.digests[file]: file for file in files if self.digests[file] not in self._places}
                 unreadable = self._compute(distinct)
         except OSError as error:
             raise DataError(f"the feature cache {self.folder} cannot be written: {error}") from error
-        return {file: unreadable[self._hashes[file]] for file in files if self._hashes[file] in unreadable}
+        return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
     def features(self, file: Path) -> np.ndarray:
         """(G, V) float16 features of a file that `build` has seen and could read."""
-        shard, place = self._places[self._hashes[file]]
+        shard, place = self._places[self.digests[file]]
         return shard[place]
 
     def _compute(self, files: dict[str, Path]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -26,6 +27,15 @@ def read_text(path: Path, layout: str) -> str:
         raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+class Digests(dict[Path, str]):
+    """SHA-256 of files' contents by path; each file is read once, when it is first asked for."""
+
+    def __missing__(self, path: Path) -> str:
+        with path.open("rb") as file:
+            self[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        return self[path]
 
 
 def inside(folder: Path, name: str, place: str) -> Path:

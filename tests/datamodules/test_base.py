@@ -470,6 +470,21 @@ def test_shuffled_images_are_those_of_another_post(five: Any, load: Load) -> Non
     assert given == [[picture.file.name for picture in example.pictures] for example in modules[1].examples["train"]]
 
 
+@pytest.mark.parametrize("cached", [True, False])
+def test_copies_of_an_image_under_other_names_are_the_same_image(
+    five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], cached: bool
+) -> None:
+    five.image("copy-of-lime.png", "lime")
+    five.row(img_id="copy-of-lime.png")
+    module = load() if cached else load(image_encoder=make_image_encoder(frozen=False))
+    assert (module.cache is not None) == cached
+    module.setup("fit")
+    ids = [example.image_id for example in module.examples["train"]]
+    assert ids[5] == ids[COLOURS.index("lime")]
+    assert len(set(ids)) == 5
+    assert str(module.image_reports["train"]) == "6 of 6 images, 6 of 6 rows"
+
+
 def test_crops_go_to_another_post_together_with_their_image(five: Any, load: Load) -> None:
     module = load(images="shuffled")
     module.setup("fit")
