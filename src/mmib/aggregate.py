@@ -24,8 +24,8 @@ from mmib.schema import LABELS, RunError, Task
 from mmib.statistics import Array, Bootstrap, PairedTest
 
 TESTS = {
-    "bootstrap": "paired bootstrap over test rows, with the error of the seeds",
-    "randomisation": "approximate randomisation: outputs swapped by test row, in all seeds at once",
+    "bootstrap": "paired bootstrap over rows, with the error of the seeds",
+    "randomisation": "approximate randomisation: outputs swapped by row, in all seeds at once",
 }
 
 
@@ -127,9 +127,11 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
     parser.add_argument(
         "--by",
-        default="name",
-        help="what tells configurations apart: name, or a key of config.yaml such as model.init_args.gamma "
-        "(default: %(default)s)",
+        default=["name"],
+        nargs="+",
+        metavar="KEY",
+        help="what tells configurations apart: name, or keys of config.yaml such as model.init_args.gamma "
+        "(default: name)",
     )
     parser.add_argument("--baseline", help="the configuration that the others are compared with")
     parser.add_argument("--metric", default="f1", help="f1, precision, recall, accuracy; mner: strict_f1 (default: f1)")
@@ -158,16 +160,20 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def group(runs: Sequence[FinishedRun], by: str = "name") -> dict[str, list[FinishedRun]]:
-    """Runs by name of their experiment, or by the value of a dotted key of their configuration, in order of it.
+def group(runs: Sequence[FinishedRun], by: Sequence[str] = ("name",)) -> dict[str, list[FinishedRun]]:
+    """Runs by name of their experiment, by the values of dotted keys of their configurations, or by both.
+
+    The groups are in order of the values, the first key's first.
 
     Raises:
         RunError: a run's configuration has no such key.
     """
-    values = [run.name if by == "name" else _setting(run, by) for run in runs]
-    groups: dict[str, list[FinishedRun]] = {_text(value): [] for value in sorted(values, key=_order)}
-    for value, run in zip(values, runs, strict=True):
-        groups[_text(value)].append(run)
+    values = [tuple(run.name if key == "name" else _setting(run, key) for key in by) for run in runs]
+    names = [", ".join(map(_text, own)) for own in values]
+    order = sorted(zip(values, names, strict=True), key=lambda own: tuple(map(_order, own[0])))
+    groups: dict[str, list[FinishedRun]] = {name: [] for _, name in order}
+    for name, run in zip(names, runs, strict=True):
+        groups[name].append(run)
     return groups
 
 
@@ -336,10 +342,10 @@ def _provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]
 
 def _method(rows: Sequence[Row], tests: Mapping[str, PairedTest], test: str, resamples: int) -> list[str]:
     """How intervals and p-values were made."""
-    notes = [f"95 % intervals of means: bootstrap over test rows, with the error of the seeds; {resamples:,} resamples"]
+    notes = [f"95 % intervals of means: bootstrap over rows, with the error of the seeds; {resamples:,} resamples"]
     alone = [row.name for row in rows if len(row.seeds) == 1]
     if alone:
-        notes.append(f"one seed, so that the interval is of the test rows alone: {', '.join(alone)}")
+        notes.append(f"one seed, so that the interval is of the rows alone: {', '.join(alone)}")
     if tests:
         adjusted = f", Holm-adjusted for {len(tests)} comparisons (intervals are not)" if len(tests) > 1 else ""
         notes.append(f"differences: {TESTS[test]}; p two-sided{adjusted}")
@@ -358,6 +364,9 @@ def _setting(run: FinishedRun, key: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    """A value's name, the same for 0 and 0.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 

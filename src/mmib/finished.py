@@ -13,6 +13,7 @@ import yaml
 
 from mmib.schema import RunError, Task
 
+STUDY = "study.json"
 # Settings, without `init_args`, that may differ between the runs of one configuration.
 INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
 
@@ -34,6 +35,11 @@ class FinishedRun:
         """`mre` or `mner`."""
         task: Task = self.summary["task"]
         return task
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a training, and no evaluation of another run's checkpoint."""
+        return self.summary.get("selected") is not None
 
     @property
     def name(self) -> str:
@@ -126,16 +132,26 @@ def read_run(folder: Path) -> FinishedRun:
 def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
     """The finished runs that folders name or, at any depth, hold; in order, each once.
 
+    Evaluations of a checkpoint, which `mmib test` and `validate` write beside the runs, count where they are named.
+
     Raises:
         RunError: a folder is not there, or neither is a run nor holds a finished one.
     """
     found: dict[Path, FinishedRun] = {}
     for folder in folders:
         if (folder / "summary.json").is_file() or (folder / "config.yaml").is_file() or not folder.is_dir():
-            own = [folder]
+            own = [read_run(folder)]
         else:
-            own = sorted(path.parent for path in folder.rglob("summary.json"))
+            own = trained_runs(folder)
             if not own:
-                raise RunError(f"{folder} holds no finished run: none below it has a summary.json")
-        found |= {path: read_run(path) for path in own if path not in found}
+                studies = sorted(str(path.parent) for path in folder.rglob(STUDY))
+                remedy = f"; it holds studies, each with a page: mmib report {studies[0]}" if studies else ""
+                raise RunError(f"{folder} holds no finished training: none below it has left a summary.json{remedy}")
+        found |= {run.folder: run for run in own if run.folder not in found}
     return list(found.values())
+
+
+def trained_runs(folder: Path) -> list[FinishedRun]:
+    """The finished trainings that lie below a folder, in order of their paths."""
+    runs = (read_run(path.parent) for path in sorted(folder.rglob("summary.json")))
+    return [run for run in runs if run.trained]

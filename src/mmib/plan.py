@@ -23,6 +23,8 @@ KEYS = {
     "factors": "{factor: {level: list of options of mmib fit}}",
 }
 
+STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
+
 Level = str | int | float
 
 
@@ -105,6 +107,10 @@ def read_plan(path: Path) -> Plan:
     for key, form in KEYS.items():
         if not content.get(key):
             raise ConfigError(f"{path}: {key!r} is missing: {form}")
+    if not re.fullmatch(r"\w[\w.-]*", str(content["name"])):
+        raise ConfigError(
+            f"{path}: the name {content['name']!r} names a folder: letters, digits, '.', '-' and '_' only"
+        )
     factors = content["factors"]
     if not isinstance(factors, dict) or not all(isinstance(levels, dict) and levels for levels in factors.values()):
         raise ConfigError(f"{path}: 'factors' must be {KEYS['factors']}")
@@ -125,6 +131,9 @@ def _levels(factor: str, levels: dict[Any, Any], path: Path) -> dict[Level, tupl
             raise ConfigError(f"{path}: the level {level!r} of {factor!r} is no name and no number: quote it")
         if not isinstance(options, list):
             raise ConfigError(f"{path}: the level {level!r} of {factor!r} must be a list of options of mmib fit")
+        taken = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
+        if taken:
+            raise ConfigError(f"{path}: the level {level!r} of {factor!r} cannot set {taken[0]}: the study does")
     return {level: tuple(map(str, options)) for level, options in levels.items()}
 
 

@@ -135,6 +135,9 @@ class ContinuedWriter(ExperimentWriter):
             reader = csv.DictReader(file)
             return list(reader.fieldnames or []), list(reader)
 
+    def log_hparams(self, params: dict[str, Any]) -> None:
+        """Nothing: `config.yaml` has them, in a form that any YAML reader takes."""
+
     def _check_log_dir_exists(self) -> None:
         """The folder is the run's own, and what is in it stays."""
 
@@ -163,7 +166,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 class RunLogger(CSVLogger):
-    """`metrics.csv` and `hparams.yaml` in the run's folder."""
+    """`metrics.csv` in the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")

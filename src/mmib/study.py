@@ -21,13 +21,13 @@ from mmib import report
 from mmib.aggregate import Comparison, compare
 from mmib.figures import draw_study
 from mmib.files import write_text
-from mmib.finished import FinishedRun
+from mmib.finished import STUDY, FinishedRun
 from mmib.plan import Plan, Point, read_plan
 from mmib.points import PointError, end_on_sigterm, finished_run, run_point, share_cores
 from mmib.schema import ConfigError
 
 SPLIT, METRIC = "test", "f1"
-TABLE, FIGURE, RECORD = "table.md", "figure.svg", "study.json"
+TABLE, FIGURE = "table.md", "figure.svg"
 
 
 @dataclass
@@ -186,7 +186,7 @@ def conclude(
     tables = list(_comparisons(plan, measured))
     failed = {str(point): reason for (of, point, _), reason in reasons.items() if of == experiment}
     record = _record(plan, experiment, found, tables, failed, command)
-    write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+    write_text(folder / STUDY, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
     write_text(folder / TABLE, text)
     draw_study(record, folder / FIGURE)
@@ -199,7 +199,7 @@ def conclude(
 def keep_results(folder: Path, results: Path, name: str) -> None:
     """Copies of what is worth keeping when the runs are gone."""
     results.mkdir(parents=True, exist_ok=True)
-    for file in (TABLE, FIGURE, RECORD):
+    for file in (TABLE, FIGURE, STUDY):
         target = results / f"{name}{Path(file).suffix}"
         shutil.copyfile(folder / file, target)
         print(f"kept: {target}")  # noqa: T201
@@ -245,6 +245,7 @@ def _record(
         "baseline": plan.baseline,
         "factors": {name: list(levels) for name, levels in plan.factors.items()},
         "rows": rows,
+        "notes": list(dict.fromkeys(note for compared in tables for note in compared.table.notes)),
         "command": command,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": first.summary["versions"],

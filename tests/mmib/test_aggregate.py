@@ -35,6 +35,7 @@ def make_run(
     predicted = np.where(random.random(ROWS) < skill, GOLD, random.integers(0, 5, ROWS))
     summary = {
         **{"task": "mre", "corpus": "toy", "experiment": name, "seed": seed, "val": None, "test": {}},
+        "selected": {"epoch": 1},
         **{"data": {"test": {"rows": ROWS, "sha256": "0123456789abcdef" * 4}}, "versions": {"mmib": "0.1.0"}},
         **changes,
     }
@@ -114,19 +115,26 @@ def test_runs_are_paired_by_seed_as_far_as_they_can_be(tmp_path: Path) -> None:
     assert (c.difference, c.p) == (None, None)
     assert "b and a are compared on their shared seeds 2 3 only" in table.notes
     assert "c and a are not compared: they share no seed" in table.notes
-    assert "one seed, so that the interval is of the test rows alone: c" in table.notes
+    assert "one seed, so that the interval is of the rows alone: c" in table.notes
 
 
 def test_runs_are_told_apart_by_a_setting_in_order_of_it(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"{gamma}", 1, settings={"gamma": gamma}) for gamma in (10, 0.5, 2)]
-    assert list(group(runs, "model.init_args.gamma")) == ["0.5", "2", "10"]
+    assert list(group(runs, ["model.init_args.gamma"])) == ["0.5", "2", "10"]
     assert list(group(runs)) == ["0.5", "10", "2"]
+
+
+def test_runs_are_told_apart_by_several_settings_and_numbers_by_their_size(tmp_path: Path) -> None:
+    settings = [{"gamma": 1, "beta": 0.0}, {"gamma": 0, "beta": 0.5}, {"gamma": 0.0, "beta": 0.5}]
+    runs = [make_run(tmp_path, str(seed), seed, settings=own) for seed, own in enumerate(settings)]
+    groups = group(runs, ["model.init_args.gamma", "model.init_args.beta"])
+    assert {name: [run.seed for run in own] for name, own in groups.items()} == {"0, 0.5": [1, 2], "1, 0": [0]}
 
 
 @pytest.mark.parametrize("key", ["model.init_args.gama", "model.gamma", "gamma", "model.init_args.gamma.x"])
 def test_an_unknown_setting_names_what_there_is(tmp_path: Path, key: str) -> None:
     with pytest.raises(RunError, match=rf"seed1 has no '{key}': '\w+' is none of "):
-        group([make_run(tmp_path, "a", 1)], key)
+        group([make_run(tmp_path, "a", 1)], [key])
 
 
 def refusal(groups: dict[str, list[FinishedRun]], **options: Any) -> str:

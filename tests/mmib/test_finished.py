@@ -14,7 +14,8 @@ from mmib.schema import RunError
 
 def make_run(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True)
-    summary = {"task": "mre", "experiment": "toy", "seed": 3, "val": {"f1": 0.5}, "test": None, **changes}
+    summary = {"task": "mre", "experiment": "toy", "seed": 3, "val": {"f1": 0.5}, "test": None}
+    summary |= {"selected": {"epoch": 1}, **changes}
     (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     return folder
 
@@ -30,6 +31,20 @@ def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
     assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
 
 
+def test_evaluations_beside_the_runs_count_where_they_are_named(tmp_path: Path) -> None:
+    run, scored = make_run(tmp_path / "toy" / "1"), make_run(tmp_path / "toy" / "2", selected=None)
+    assert [found.folder for found in find_runs([tmp_path])] == [run]
+    assert [found.folder for found in find_runs([tmp_path, scored])] == [run, scored]
+
+
+def test_a_folder_of_studies_leads_to_them(tmp_path: Path) -> None:
+    study = tmp_path / "noise" / "mre-study"
+    study.mkdir(parents=True)
+    (study / "study.json").write_text("{}")
+    with pytest.raises(RunError, match=r"it holds studies, each with a page: mmib report .*noise.mre-study$"):
+        find_runs([tmp_path / "noise"])
+
+
 def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: toy\n")
@@ -37,7 +52,7 @@ def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path:
         find_runs([tmp_path / "run"])
 
 
-@pytest.mark.parametrize(("name", "message"), [("nothing", "no run folder"), ("empty", "holds no finished run")])
+@pytest.mark.parametrize(("name", "message"), [("nothing", "no run folder"), ("empty", "holds no finished training")])
 def test_folders_without_runs(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=message):

@@ -97,6 +97,8 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
         ({"factors": ["full"]}, "'factors' must be"),
         ({"factors": {"variant": {"full": "--model.gamma 0"}}}, "must be a list of options"),
         ({"factors": {"variant": {True: []}}}, "no name and no number: quote it"),
+        ({"factors": {"variant": {"full": ["--seed_everything=2"]}}}, "cannot set --seed_everything: the study does"),
+        ({"name": "a/b"}, "the name 'a/b' names a folder"),
     ],
     ids=str,
 )

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from mmib.files import write_text
-from mmib.finished import FinishedRun, find_runs
+from mmib.finished import STUDY, FinishedRun, find_runs, trained_runs
 from mmib.report import comparison, single, study
 from mmib.report.page import page
 from mmib.schema import RunError
@@ -58,10 +58,10 @@ def newest_run(folder: Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    summaries = list(folder.rglob("summary.json"))
-    if not summaries:
+    runs = trained_runs(folder)
+    if not runs:
         raise RunError(f"there is no finished run below {folder}/: name one, or make one with mmib fit")
-    return max(summaries, key=lambda path: path.stat().st_mtime).parent
+    return max((run.folder for run in runs), key=lambda path: (path / "summary.json").stat().st_mtime)
 
 
 def make_page(folders: list[Path], data_root: Path | None = None, posts: int = POSTS) -> str:
@@ -75,7 +75,7 @@ def make_page(folders: list[Path], data_root: Path | None = None, posts: int = P
     Raises:
         RunError: see `run`.
     """
-    studies = [study.read_study(folder) for folder in folders if (folder / study.FILE).is_file()]
+    studies = [study.read_study(folder) for folder in folders if (folder / STUDY).is_file()]
     if studies:
         if len(folders) > 1:
             raise RunError("a study has a page of its own: name one study, or runs")

@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mmib.figures import CEILINGS, numeric_factor
+from mmib.finished import STUDY
 from mmib.report import charts
 from mmib.report.charts import Mark, Series
 from mmib.report.comparison import COLOURS
-from mmib.report.markup import Html
+from mmib.report.markup import Html, element
 from mmib.report.page import Section, table
 from mmib.report.single import heading, percent
 from mmib.schema import RunError
-
-FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ def read_study(folder: Path) -> Study:
     Raises:
         RunError: its file is damaged.
     """
-    path = folder / FILE
+    path = folder / STUDY
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         study = Study(folder, content)
@@ -73,7 +72,16 @@ def sections(study: Study) -> list[Section]:
     says = f"{measured} of {content.get('corpus', 'an unnamed corpus')}, mean over the seeds; 95 % bootstrap intervals."
     figure = _figure(study)
     shown = [] if figure is None else [Section("figure", "Figure", says, figure)]
-    return [*shown, Section("table", "Table", "" if shown else says, _table(study))]
+    notes = [element("li", str(note)) for note in [*content.get("notes", []), _origin(content)]]
+    return [
+        *shown,
+        Section("table", "Table", "" if shown else says, _table(study)),
+        Section("notes", "How this was measured", "", element("ul", *notes)),
+    ]
+
+
+def _origin(content: dict[str, Any]) -> str:
+    return f"command: {content.get('command', 'unknown')}; machine: {content.get('machine', 'unknown')}"
 
 
 def _figure(study: Study) -> Html | None:
