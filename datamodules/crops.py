@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,29 @@ from datamodules.files import inside
 from mmib.schema import DataError
 
 KeyT = TypeVar("KeyT")
+
+
+@dataclass(frozen=True)
+class CropFiles:
+    """Where the crops of a split stand.
+
+    Attributes:
+        dictionary: tells which crops belong to which row or image.
+        folder: holds the crops, in `crops`, and `boxes.json`, which need not be there.
+    """
+
+    dictionary: Path
+    folder: Path
+
+    @property
+    def crops(self) -> Path:
+        """The folder of the crops themselves."""
+        return self.folder / "crops"
+
+    @property
+    def boxes(self) -> Path:
+        """Tells, by name of the crop, where it was cut out."""
+        return self.folder / "boxes.json"
 
 
 class Crops:
@@ -31,6 +55,11 @@ class Crops:
         self.names = names
         self.source = source
         self.boxes = read_boxes(boxes)
+
+    @classmethod
+    def listed(cls, files: CropFiles, parse_key: Callable[[object], Any]) -> Crops:
+        """Those of a dictionary; `parse_key` as in `read_crop_dictionary`."""
+        return cls(files.crops, read_crop_dictionary(files.dictionary, parse_key), files.dictionary, files.boxes)
 
     def pictures(self, key: Any, most: int) -> list[Picture]:
         """The first `most` crops of a row or an image, whether their files are there or not.

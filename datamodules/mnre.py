@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
-from datamodules.crops import Crops, read_crop_dictionary, read_json_object, row_number
+from datamodules.crops import CropFiles, Crops, read_json_object, row_number
 from datamodules.files import inside, read_text
 from datamodules.markers import MarkedPost, Span, mark_entities
 from mmib.schema import RELATION_IDS, RELATIONS, DataError, MREBatch
@@ -70,6 +70,21 @@ class RelationExample(Example):
         return {"head": self.head, "tail": self.tail}
 
 
+def text_file(root: Path, split: str) -> Path:
+    """The rows of `train`, `val` or `test`."""
+    return root / "txt" / f"ours_{split}.txt"
+
+
+def image_folder(root: Path, split: str) -> Path:
+    """The whole images of a split."""
+    return root / "img_org" / split
+
+
+def crop_files(root: Path, split: str) -> CropFiles:
+    """Where the crops of a split are expected."""
+    return CropFiles(root / "txt" / CROP_DICTIONARIES[split], root / "img_vg" / split)
+
+
 class MNREDataModule(PostDataModule):
     """The MNRE data set, or any corpus in its format. The arguments are those of `PostDataModule`."""
 
@@ -82,7 +97,7 @@ class MNREDataModule(PostDataModule):
 
     def text_file(self, split: str) -> Path:
         """See `PostDataModule.text_file`."""
-        return self.root / "txt" / f"ours_{split}.txt"
+        return text_file(self.root, split)
 
     def read_split(self, split: str) -> list[RelationExample]:
         """Rows with markers set, tokenised, with the pictures that can be read.
@@ -137,10 +152,8 @@ class MNREDataModule(PostDataModule):
         return marked
 
     def _posts(self, split: str, rows: list[RelationRow]) -> list[Post]:
-        folder = self.root / "img_org" / split
-        dictionary = self.root / "txt" / CROP_DICTIONARIES[split]
-        cut = self.root / "img_vg" / split
-        crops = Crops(cut / "crops", read_crop_dictionary(dictionary, row_number), dictionary, cut / "boxes.json")
+        folder = image_folder(self.root, split)
+        crops = Crops.listed(crop_files(self.root, split), row_number)
         posts = []
         for number, row in enumerate(rows):
             whole = Picture(inside(folder, row.image, row.place), WHOLE_IMAGE)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
-from datamodules.crops import Crops, image_name, read_crop_dictionary
+from datamodules.crops import CropFiles, Crops, image_name
 from datamodules.files import inside, read_text
 from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
 
@@ -44,6 +44,28 @@ class TaggedPost:
     words: list[str]
     tags: list[str]
     place: str
+
+    @property
+    def image(self) -> str:
+        """File name of its image."""
+        return f"{self.identity}.jpg"
+
+
+def text_file(root: Path, year: int, split: str) -> Path:
+    """The posts of `train`, `val` or `test`."""
+    return root / f"twitter{year}" / TEXT_FILES[split]
+
+
+def image_folder(root: Path, year: int) -> Path:
+    """The whole images of all splits."""
+    return root / f"twitter{year}_images"
+
+
+def crop_files(root: Path, year: int, split: str) -> CropFiles:
+    """Where the crops of a split are expected, with a dictionary."""
+    return CropFiles(
+        root / f"twitter{year}" / f"twitter{year}_{split}_dict.pth", root / f"twitter{year}_aux_images" / split
+    )
 
 
 @dataclass
@@ -89,7 +111,7 @@ class TwitterDataModule(PostDataModule):
 
     def text_file(self, split: str) -> Path:
         """See `PostDataModule.text_file`."""
-        return self.root / f"twitter{self.year}" / TEXT_FILES[split]
+        return text_file(self.root, self.year, split)
 
     def read_split(self, split: str) -> list[EntityExample]:
         """Posts, tokenised, with the pictures that can be read.
@@ -162,24 +184,23 @@ class TwitterDataModule(PostDataModule):
         return ids + self.tokenizer.suffix, word_ids + [NO_WORD] * len(self.tokenizer.suffix), positions
 
     def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
-        folder = self.root / f"twitter{self.year}_images"
+        folder = image_folder(self.root, self.year)
         crops = self._crops(split, posts)
         result = []
         for post in posts:
-            image = f"{post.identity}.jpg"
+            image = post.image
             whole = Picture(inside(folder, image, post.place), WHOLE_IMAGE)
             result.append(Post(image, (whole, *crops.pictures(image, self.max_crops))))
         return result
 
     def _crops(self, split: str, posts: list[TaggedPost]) -> Crops:
         """From a crop dictionary, or else by the names of the files."""
-        dictionary = self.text_file(split).parent / f"twitter{self.year}_{split}_dict.pth"
-        if dictionary.is_file():
-            cut = self.root / f"twitter{self.year}_aux_images" / split
-            return Crops(cut / "crops", read_crop_dictionary(dictionary, image_name), dictionary, cut / "boxes.json")
+        listed = crop_files(self.root, self.year, split)
+        if listed.dictionary.is_file():
+            return Crops.listed(listed, image_name)
         folder = self.root / f"twitter{self.year}_crop_images"
         names = {
-            f"{post.identity}.jpg": [
+            post.image: [
                 name
                 for kind in CROP_TYPES
                 if (folder / (name := f"{post.identity}/crop_{kind}_{post.identity}.jpg")).is_file()

@@ -65,9 +65,9 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _awake_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention blocks start as identities; tests of masks and padding need ones that do something."""
+    """Attention blocks start near the identity; tests of masks and padding need ones that do something."""
     if "fresh_weights" not in request.keywords:
-        monkeypatch.setattr("mmib.nn.attention.start_at_zero", lambda layer: None)
+        monkeypatch.setattr("mmib.nn.attention.start_small", lambda layer: None)
 
 
 @pytest.fixture(scope="session")

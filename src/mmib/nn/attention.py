@@ -12,9 +12,12 @@ from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import ConfigError
 
 
-def start_at_zero(layer: nn.Linear) -> None:
-    """Make the layer's output 0 before training."""
-    nn.init.zeros_(layer.weight)
+RESIDUAL_GAIN = 0.3
+
+
+def start_small(layer: nn.Linear) -> None:
+    """Make the layer's output small before training: Glorot's weights times `RESIDUAL_GAIN`."""
+    nn.init.xavier_uniform_(layer.weight, gain=RESIDUAL_GAIN)
     nn.init.zeros_(layer.bias)
 
 
@@ -32,8 +35,9 @@ class AttentionBlock(nn.Module):
     CA(query, context, context). A query whose keys are all masked gets zero from attention, with finite gradients,
     so the block then passes the query on through its residual.
 
-    Both residual branches start at zero: the block starts as the identity, up to its norms, so that pretrained states
-    reach the head unharmed. Attention starts as a similarity: with identities for query and key projections, a query
+    Both residual branches start small: the block starts near the identity, up to its norms, so that pretrained states
+    reach the head unharmed. Not at zero: what attends would get no gradient in the first step and little in those that
+    follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a similarity: with identities for query and key projections, a query
     attends to the states that resemble it, head by head. Latents of words and regions that the alignment has drawn
     together therefore find each other from the first step on. (The values are drawn at random as usual.)
 
@@ -62,8 +66,8 @@ class AttentionBlock(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(dim)
         self.residual_dropout = nn.Dropout(dropout)
         start_as_similarity(self.query, self.key)
-        start_at_zero(self.output)
-        start_at_zero(narrow)
+        start_small(self.output)
+        start_small(narrow)
 
     def forward(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """Attend.

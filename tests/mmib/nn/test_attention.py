@@ -161,14 +161,14 @@ def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers() -> N
 
 
 @pytest.mark.fresh_weights
-def test_a_new_block_is_the_identity_up_to_its_norms_and_learns_from_the_first_step() -> None:
+def test_a_new_block_is_near_the_identity_up_to_its_norms_and_all_of_it_learns_from_the_first_step() -> None:
     attention = block()
     query, context = torch.randn(2, 3, WIDTH), torch.randn(2, 4, WIDTH)
     normed = torch.nn.functional.layer_norm(query, (WIDTH,))
     output = attention(query, context, torch.ones(2, 4, dtype=torch.bool))
-    torch.testing.assert_close(output, normed, atol=1e-4, rtol=1e-4)
+    assert torch.cosine_similarity(output, normed, dim=-1).min() > 0.9
     (output * torch.randn_like(output)).sum().backward()
-    for layer in (attention.output, attention.feed_forward[-1]):
-        assert isinstance(layer, torch.nn.Linear)
-        assert layer.weight.grad is not None
-        assert layer.weight.grad.abs().sum() > 0
+    for name, parameter in attention.named_parameters():
+        assert parameter.grad is not None
+        if name != "key.bias":  # adds the same to all scores of a query
+            assert parameter.grad.abs().sum() > 0, name
