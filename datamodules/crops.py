@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from datamodules.base import UNKNOWN_BOX, Box, Picture
+from datamodules.examples import UNKNOWN_BOX, Box, Picture
 from datamodules.files import inside
 from mmib.schema import DataError
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
+from datamodules.base import Post, PostDataModule
 from datamodules.crops import CropFiles, Crops, read_json_object, row_number
+from datamodules.examples import WHOLE_IMAGE, Picture, RelationExample, collate_relations
 from datamodules.files import inside, read_text
 from datamodules.markers import MarkedPost, Span, mark_entities
 from mmib.schema import RELATION_IDS, RELATIONS, DataError, MREBatch
@@ -45,29 +45,6 @@ class RelationRow:
     image: str
     relation: str
     place: str
-
-
-@dataclass
-class RelationExample(Example):
-    """A row ready for batching.
-
-    Attributes:
-        head: words [start, end) of the head entity.
-        tail: words [start, end) of the tail entity.
-        head_index: position of the head's opening marker.
-        tail_index: position of the tail's opening marker.
-        relation: class id.
-    """
-
-    head: Span
-    tail: Span
-    head_index: int
-    tail_index: int
-    relation: int
-
-    def spans(self) -> dict[str, Span]:
-        """See `Example.spans`."""
-        return {"head": self.head, "tail": self.tail}
 
 
 def text_file(root: Path, split: str) -> Path:
@@ -131,12 +108,7 @@ class MNREDataModule(PostDataModule):
 
     def collate(self, items: list[tuple[RelationExample, Tensor | None]]) -> MREBatch:
         """See `PostDataModule.collate`."""
-        examples = [example for example, _ in items]
-        return MREBatch(
-            **self.collate_posts(items),
-            positions=torch.tensor([[example.head_index, example.tail_index] for example in examples]),
-            relations=torch.tensor([example.relation for example in examples]),
-        )
+        return collate_relations([example for example, _ in items], self.collate_posts(items))
 
     def _mark(self, rows: list[RelationRow]) -> list[MarkedPost]:
         marked, failures = [], []

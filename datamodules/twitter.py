@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from datamodules.base import WHOLE_IMAGE, Example, Picture, Post, PostDataModule
+from datamodules.base import Post, PostDataModule
 from datamodules.crops import CropFiles, Crops, image_name
+from datamodules.examples import WHOLE_IMAGE, EntityExample, Picture, collate_entities, fit_words
 from datamodules.files import inside, read_text
 from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
 
@@ -68,21 +67,6 @@ def crop_files(root: Path, year: int, split: str) -> CropFiles:
     )
 
 
-@dataclass
-class EntityExample(Example):
-    """A post ready for batching.
-
-    Attributes:
-        word_positions: place of the first piece of each word that fits; the words behind them are not seen.
-        gold: the file's own tag ids, one for every word of the post.
-        tags: the same with stray I- tags repaired.
-    """
-
-    word_positions: list[int]
-    gold: list[int]
-    tags: list[int]
-
-
 class TwitterDataModule(PostDataModule):
     """Twitter-2015 or Twitter-2017, or any corpus in their format.
 
@@ -126,7 +110,7 @@ class TwitterDataModule(PostDataModule):
         for number, (post, words, (image_id, pictures)) in enumerate(zip(posts, pieces, images, strict=True)):
             repaired = repair(post.tags)
             numbers = count_mentions(repaired)
-            input_ids, word_ids, positions = self._fit(words)
+            input_ids, word_ids, positions = fit_words(words, self.tokenizer, self.max_length)
             example = EntityExample(
                 row=number,
                 words=post.words,
@@ -145,19 +129,7 @@ class TwitterDataModule(PostDataModule):
 
     def collate(self, items: list[tuple[EntityExample, Tensor | None]]) -> MNERBatch:
         """See `PostDataModule.collate`."""
-        examples = [example for example, _ in items]
-        gold = _pad([example.gold for example in examples], NO_TAG)
-        seen = torch.tensor([len(example.word_positions) for example in examples])
-        positions = torch.zeros_like(gold)
-        for row, example in enumerate(examples):
-            positions[row, : len(example.word_positions)] = torch.tensor(example.word_positions)
-        return MNERBatch(
-            **self.collate_posts(items),
-            positions=positions,
-            word_mask=torch.arange(gold.shape[1])[None, :] < seen[:, None],
-            tags=_pad([example.tags for example in examples], TAG_IDS["O"]),
-            gold=gold,
-        )
+        return collate_entities([example for example, _ in items], self.collate_posts(items))
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Posts, entities in both readings, and SHA-256 of a split that has been read."""
@@ -169,28 +141,13 @@ class TwitterDataModule(PostDataModule):
         # With the stray tags repaired, every entity of the default reading opens with a B-.
         return {**super().fingerprint(split), "entities": repaired, "entities_strict": own}
 
-    def _fit(self, words: list[list[int]]) -> tuple[list[int], list[int], list[int]]:
-        """Input ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
-        ids = list(self.tokenizer.prefix)
-        word_ids = [NO_WORD] * len(ids)
-        end = self.max_length - len(self.tokenizer.suffix)
-        positions = []
-        for number, pieces in enumerate(words):
-            if len(ids) + len(pieces) > end:
-                break
-            positions.append(len(ids))
-            ids.extend(pieces)
-            word_ids.extend([number] * len(pieces))
-        return ids + self.tokenizer.suffix, word_ids + [NO_WORD] * len(self.tokenizer.suffix), positions
-
     def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
         folder = image_folder(self.root, self.year)
         crops = self._crops(split, posts)
         result = []
         for post in posts:
-            image = post.image
-            whole = Picture(inside(folder, image, post.place), WHOLE_IMAGE)
-            result.append(Post(image, (whole, *crops.pictures(image, self.max_crops))))
+            whole = Picture(inside(folder, post.image, post.place), WHOLE_IMAGE)
+            result.append(Post(post.image, (whole, *crops.pictures(post.image, self.max_crops))))
         return result
 
     def _crops(self, split: str, posts: list[TaggedPost]) -> Crops:
@@ -279,10 +236,6 @@ def describe(posts: list[TaggedPost]) -> str:
         text += f" ({strict:,} in strict IOB2: {sum(strays)} stray I- tags in {sum(map(bool, strays))} posts)"
     repeated = len(posts) - len({post.identity for post in posts})
     return text + (f", {repeated} repeated IMGIDs" if repeated else "")
-
-
-def _pad(rows: list[list[int]], value: int) -> Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
 
 
 def _unseen(examples: list[EntityExample]) -> str:
