@@ -7,14 +7,18 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
+import numpy as np
 from torch.utils.data import Sampler
 
 from mmib.schema import Window
 
 # Rows are sorted by length within pools of this many batches: little padding, and batches still differ by epoch.
 POOL_BATCHES = 50
+# Under a budget of word pieces lengths count as multiples of this: rows of about one length change places.
+LENGTH_STEP = 4
 
 
 class RowSize(NamedTuple):
@@ -49,7 +53,7 @@ class GlobalBatchSampler(Sampler[Share]):
     The sequence of global batches does not depend on the number of ranks. Each takes a contiguous part of every one.
 
     Args:
-        sizes: size of each row.
+        sizes: size of each row; also as an array (N, 2).
         batch_size: rows of a global batch; the last one may be smaller.
         shuffle: reshuffle each epoch; False keeps batches and rows in order of length.
         seed: of the shuffling.
@@ -57,6 +61,8 @@ class GlobalBatchSampler(Sampler[Share]):
         ranks: how many processes share a batch.
         rank: which of them this is.
         accumulate: tells how many batches make an optimiser step.
+        max_tokens: word pieces that a global batch may have, padding included. It then holds as many rows as that
+            allows, and `batch_size` at most. A row that is longer has a batch of its own.
 
     Attributes:
         start: batches of the coming epoch to leave out, because they were consumed before a run was resumed.
@@ -64,7 +70,7 @@ class GlobalBatchSampler(Sampler[Share]):
 
     def __init__(
         self,
-        sizes: Sequence[RowSize],
+        sizes: Sequence[RowSize] | np.ndarray,
         batch_size: int,
         shuffle: bool,
         seed: int,
@@ -72,8 +78,9 @@ class GlobalBatchSampler(Sampler[Share]):
         ranks: int = 1,
         rank: int = 0,
         accumulate: Callable[[], int] = lambda: 1,
+        max_tokens: int | None = None,
     ) -> None:
-        self.sizes = sizes
+        self.sizes = np.asarray(sizes, dtype=np.int32).reshape(-1, 2)
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
@@ -81,10 +88,16 @@ class GlobalBatchSampler(Sampler[Share]):
         self.ranks = ranks
         self.rank = rank
         self.accumulate = accumulate
+        self.max_tokens = max_tokens
         self.start = 0
 
     def __len__(self) -> int:
-        return math.ceil(len(self.sizes) / self.batch_size)
+        return math.ceil(len(self.sizes) / self.batch_size) if self.max_tokens is None else self._budgeted_batches
+
+    @cached_property
+    def _budgeted_batches(self) -> int:
+        """How many batches the budget makes of the rows; Lightning asks once for all epochs."""
+        return len(self._global_batches(0))
 
     def __iter__(self) -> Iterator[Share]:
         epoch = self.epoch()
@@ -100,15 +113,32 @@ class GlobalBatchSampler(Sampler[Share]):
             return self._cut(rows)
         rng = random.Random(f"{self.seed}/{epoch}")
         rng.shuffle(rows)
-        pool = self.batch_size * POOL_BATCHES
+        # Within a budget the number of batches depends on the lengths that meet: one pool, and all epochs have as many.
+        pool = self.batch_size * POOL_BATCHES if self.max_tokens is None else max(1, len(rows))
         batches = [batch for start in range(0, len(rows), pool) for batch in self._cut(rows[start : start + pool])]
         rng.shuffle(batches)
         return batches
 
     def _cut(self, rows: list[int]) -> list[list[int]]:
         """Batches of the rows in order of length."""
-        ordered = sorted(rows, key=lambda row: self.sizes[row].pieces)
-        return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+        lengths = self._lengths[rows]
+        order = np.argsort(lengths, kind="stable")
+        ordered = np.asarray(rows)[order].tolist()
+        if self.max_tokens is None:
+            return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
+        batches: list[list[int]] = []
+        for row, length in zip(ordered, lengths[order].tolist(), strict=True):
+            # It is the longest so far: all others of its batch are padded to it.
+            if not batches or len(batches[-1]) >= min(self.batch_size, self.max_tokens // length):
+                batches.append([])
+            batches[-1].append(row)
+        return batches
+
+    @cached_property
+    def _lengths(self) -> np.ndarray:
+        """What rows are ordered by, (N,)."""
+        pieces = self.sizes[:, 0]
+        return pieces if self.max_tokens is None or not self.shuffle else -(-pieces // LENGTH_STEP) * LENGTH_STEP
 
     def _windows(self, batches: list[list[int]]) -> list[Window]:
         """What each batch weighs among those of its optimiser step."""
@@ -126,12 +156,12 @@ class GlobalBatchSampler(Sampler[Share]):
         return windows
 
     def _counts(self, batch: list[int]) -> tuple[int, int, int, int]:
-        sizes = [self.sizes[row] for row in batch]
-        pieces, regions = (sum(column) for column in zip(*sizes, strict=True))
-        return len(batch), pieces, regions, sum(size.regions > 0 for size in sizes)
+        sizes = self.sizes[batch]
+        pieces, regions = sizes.sum(axis=0).tolist()
+        return len(batch), pieces, regions, int((sizes[:, 1] > 0).sum())
 
     def _share(self, batch: list[int], window: Window, epoch: int) -> Share:
-        size = RowSize(*(max(column) for column in zip(*(self.sizes[row] for row in batch), strict=True)))
+        size = RowSize(*self.sizes[batch].max(axis=0).tolist())
         length = math.ceil(len(batch) / self.ranks)
         rows = batch[self.rank * length : (self.rank + 1) * length]
         fillers = length - len(rows)

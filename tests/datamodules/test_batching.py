@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -192,6 +193,78 @@ def test_how_many_batches_make_a_step_is_asked_for_when_an_epoch_begins() -> Non
     assert {share.window for share in batches} == {Window()}
     steps = 2
     assert len({share.window for share in batches}) > 10
+
+
+# A budget of word pieces
+
+
+def budgeted(sizes: list[RowSize], budget: int, epoch: int = 0, size: int = 9, **options: Any) -> list[Share]:
+    return list(
+        GlobalBatchSampler(
+            sizes, size, **{"shuffle": True, "seed": 3, "epoch": lambda: epoch, **options}, max_tokens=budget
+        )
+    )
+
+
+def padded(share: Share) -> int:
+    return len(share.rows) * share.size.pieces
+
+
+@given(sizes=row_sizes, budget=st.integers(1, 300), size=st.integers(1, 12), shuffle=st.booleans())
+def test_no_batch_has_more_word_pieces_than_the_budget_but_a_row_that_alone_has(
+    sizes: list[RowSize], budget: int, size: int, shuffle: bool
+) -> None:
+    batches = GlobalBatchSampler(sizes, size, shuffle, 3, max_tokens=budget)
+    listed = list(batches)
+    assert sorted(row for share in listed for row in share.rows) == list(range(len(sizes)))
+    assert len(batches) == len(listed)
+    for share in listed:
+        assert len(share.rows) <= size
+        assert padded(share) <= budget or len(share.rows) == 1
+
+
+@given(sizes=row_sizes, budget=st.integers(20, 300), epoch=st.integers(1, 50))
+def test_every_epoch_has_as_many_batches_of_a_budget(sizes: list[RowSize], budget: int, epoch: int) -> None:
+    """Lightning asks once, and plans steps and schedules by the answer."""
+    assert len(budgeted(sizes, budget, epoch)) == len(budgeted(sizes, budget, 0))
+
+
+@given(sizes=row_sizes, ranks=st.integers(2, 4), budget=st.integers(60, 300), accumulate=st.integers(1, 3))
+def test_a_budget_makes_the_same_batches_on_any_number_of_ranks(
+    sizes: list[RowSize], ranks: int, budget: int, accumulate: int
+) -> None:
+    alone = budgeted(sizes, budget, accumulate=lambda: accumulate)
+    shared = [budgeted(sizes, budget, ranks=ranks, rank=rank, accumulate=lambda: accumulate) for rank in range(ranks)]
+    for whole, *parts in zip(alone, *shared, strict=True):
+        assert [row for part in parts for row in part.rows[: len(part.rows) - part.fillers]] == whole.rows
+        assert {len(part.rows) for part in parts} == {math.ceil(len(whole.rows) / ranks)}
+        assert {(part.size, part.window) for part in parts} == {(whole.size, whole.window)}
+
+
+def test_a_budget_goes_on_in_the_middle_of_an_epoch() -> None:
+    batches = GlobalBatchSampler(sizes_of(LENGTHS), 64, True, 1, lambda: 3, max_tokens=512)
+    whole = list(batches)
+    batches.start = 7
+    assert list(batches) == whole[7:]
+
+
+def test_a_budget_is_used_and_little_of_it_goes_to_padding() -> None:
+    shares_of_budget = budgeted(sizes_of(LENGTHS * 4), budget=600, size=100)
+    pieces = sum(LENGTHS) * 4
+    assert sum(map(padded, shares_of_budget)) < 1.1 * pieces
+    assert len(shares_of_budget) < 1.25 * pieces / 600
+
+
+def test_rows_of_a_budget_meet_others_in_the_next_epoch() -> None:
+    first, second = (
+        {frozenset(share.rows) for share in budgeted(sizes_of(LENGTHS * 4), 400, epoch)} for epoch in (0, 1)
+    )
+    assert len(first & second) < 0.05 * len(first)
+
+
+def test_evaluation_within_a_budget_goes_by_length() -> None:
+    rows = [row for share in budgeted(sizes_of(LENGTHS), 400, shuffle=False) for row in share.rows]
+    assert [LENGTHS[row] for row in rows] == sorted(LENGTHS)
 
 
 # Resuming
