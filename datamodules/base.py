@@ -21,29 +21,18 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import GlobalBatchSampler, RowSize, Share
 from datamodules.cache import ImageFeatureCache
+from datamodules.examples import WHOLE_IMAGE, Box, Example, Picture, collate_regions, collate_text, nested
 from datamodules.files import Digests
 from datamodules.images import UnreadableImageError, read_image
-from datamodules.markers import Span
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
 from mmib.seeding import run_seed, seeded
 
-Box = tuple[float, float, float, float]
 ImageUse = Literal["own", "none", "shuffled"]
 
-WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
-UNKNOWN_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 NAMES_SHOWN = 5
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file that becomes regions: the whole image of a post or an object crop of it, with its box."""
-
-    file: Path
-    box: Box
 
 
 @dataclass(frozen=True)
@@ -52,33 +41,6 @@ class Post:
 
     image: str
     pictures: tuple[Picture, ...]
-
-
-@dataclass
-class Example:
-    """A row ready for batching.
-
-    Attributes:
-        row: position in the split.
-        words: the post's words, seen by the encoder or not.
-        input_ids: word pieces, special tokens included.
-        word_ids: for each of them the word that it belongs to, counted from 0, or -1.
-        mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
-        image_id: id of what the image shows, -1 where no picture of the row can be read.
-        pictures: the readable pictures.
-    """
-
-    row: int
-    words: list[str]
-    input_ids: list[int]
-    word_ids: list[int]
-    mentions: list[int]
-    image_id: int
-    pictures: tuple[Picture, ...]
-
-    def spans(self) -> dict[str, Span]:
-        """Words [start, end) of what is marked in the post for the model to see, by name."""
-        return {}
 
 
 ExampleT = TypeVar("ExampleT", bound=Example)
@@ -182,6 +144,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
         image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
         batch_size: rows of a training batch, over all ranks: a run is the same on any number of them.
         eval_batch_size: rows of a validation, test or prediction batch, over all ranks.
+        max_tokens: word pieces that a batch may have over all ranks, padding included. Batches of short posts then
+            have more rows than those of long ones, and the batch sizes are the most rows that there may be.
         max_length: most word pieces of a row, special tokens and markers included.
         max_crops: most object crops of a row, beside the whole image.
         images: `own`; `none` switches every image off; `shuffled` gives each image's posts another image of the
@@ -202,6 +166,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         image_encoder: ImageEncoder,
         batch_size: int = 16,
         eval_batch_size: int = 64,
+        max_tokens: int | None = None,
         max_length: int = 128,
         max_crops: int = 4,
         images: ImageUse = "own",
@@ -214,11 +179,17 @@ class PostDataModule(pl.LightningDataModule, ABC):
         for name, rows in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
             if rows < 1:
                 raise ConfigError(f"{name} is {rows}: a batch has at least one row")
+        if max_tokens is not None and max_tokens < max_length:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}, and a single post may have max_length {max_length} word pieces: "
+                "raise the one or lower the other"
+            )
         self.root = Path(root)
         self.tokenizer = text_encoder.tokenizer
         self.image_encoder = image_encoder
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
+        self.max_tokens = max_tokens
         self.max_length = _checked_length(max_length, self.tokenizer.max_length)
         self.max_crops = 0 if image_encoder.regions == "grid" else max_crops
         self.images = images
@@ -336,51 +307,25 @@ class PostDataModule(pl.LightningDataModule, ABC):
     def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
         """The fields of `PostBatch`, each padded to the longest row of the batch."""
         examples = [example for example, _ in items]
-        length = max(len(example.input_ids) for example in examples)
-        input_ids = torch.full((len(examples), length), self.tokenizer.pad_id)
-        text_mask = torch.zeros(len(examples), length, dtype=torch.bool)
-        word_ids = torch.full((len(examples), length), NO_WORD)
-        mentions = torch.zeros(len(examples), length, dtype=torch.long)
-        for number, example in enumerate(examples):
-            input_ids[number, : len(example.input_ids)] = torch.tensor(example.input_ids)
-            text_mask[number, : len(example.input_ids)] = True
-            word_ids[number, : len(example.word_ids)] = torch.tensor(example.word_ids)
-            mentions[number, : len(example.mentions)] = torch.tensor(example.mentions)
         pixels = [stack for _, stack in items if stack is not None]
+        cached = None if self.cache is None else [self._cached(example) for example in examples]
         return {
-            "rows": torch.tensor([example.row for example in examples]),
-            "input_ids": input_ids,
-            "text_mask": text_mask,
-            "word_ids": word_ids,
-            "mentions": mentions,
-            "image_ids": torch.tensor([example.image_id for example in examples]),
+            **collate_text(examples, self.tokenizer.pad_id),
+            **collate_regions([self._boxes(example) for example in examples], cached, self.image_encoder.dim),
             "pixels": torch.cat(pixels) if pixels else None,
-            **self._collate_regions(examples),
         }
 
-    def _collate_regions(self, examples: Sequence[Example]) -> dict[str, Any]:
-        boxes = [self._boxes(example) for example in examples]
-        regions = max(1, *(len(own) for own in boxes))
-        mask = torch.zeros(len(examples), regions, dtype=torch.bool)
-        padded = torch.zeros(len(examples), regions, 4)
-        features = None
-        # A batch without any picture has nothing to encode: its features are the (masked) zeros.
-        if self.cache is not None or not any(boxes):
-            features = torch.zeros(len(examples), regions, self.image_encoder.dim)
-        for number, (example, own) in enumerate(zip(examples, boxes, strict=True)):
-            if not own:
-                continue
-            mask[number, : len(own)] = True
-            padded[number, : len(own)] = torch.tensor(own)
-            if self.cache is not None and features is not None:
-                cached = np.concatenate([self.cache.features(picture.file) for picture in example.pictures])
-                features[number, : len(own)] = torch.from_numpy(cached)
-        return {"region_mask": mask, "boxes": padded, "features": features}
+    def _cached(self, example: Example) -> Tensor | None:
+        """(R, V) features of a row's regions."""
+        if self.cache is None or not example.pictures:
+            return None
+        features = [self.cache.features(picture.file) for picture in example.pictures]
+        return torch.from_numpy(np.concatenate(features))
 
     def _boxes(self, example: Example) -> list[Box]:
         """The box of each region of a row."""
         cells = self.image_encoder.region_boxes()
-        return [_nested(picture.box, cell) for picture in example.pictures for cell in cells]
+        return [nested(picture.box, cell) for picture in example.pictures for cell in cells]
 
     def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"
@@ -406,6 +351,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
             ranks=ranks,
             rank=rank,
             accumulate=lambda: self.trainer.accumulate_grad_batches if training and self.trainer else 1,
+            max_tokens=self.max_tokens,
         )
         return PostLoader(
             PostDataset(examples, transform, seed),
@@ -464,13 +410,6 @@ def _checked_length(wanted: int, possible: int | None) -> int:
     if possible is not None and wanted > possible:
         raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
     return wanted
-
-
-def _nested(outer: Box, inner: Box) -> Box:
-    """A box inside a picture as a box of the whole image; unknown stays unknown."""
-    width, height = outer[2] - outer[0], outer[3] - outer[1]
-    x0, y0 = outer[0] + inner[0] * width, outer[1] + inner[1] * height
-    return x0, y0, x0 + (inner[2] - inner[0]) * width, y0 + (inner[3] - inner[1]) * height
 
 
 def _shuffled(posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]]) -> list[tuple[Picture, ...]]:

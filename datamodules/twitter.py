@@ -14,7 +14,7 @@ from datamodules.base import Post, PostDataModule
 from datamodules.crops import CropFiles, Crops, image_name
 from datamodules.examples import WHOLE_IMAGE, EntityExample, Picture, collate_entities, fit_words
 from datamodules.files import inside, read_text
-from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
+from mmib.schema import NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
 
 LAYOUT = """expected below the root, for the year {year}:
   twitter{year}/train.txt, twitter{year}/valid.txt, twitter{year}/test.txt

@@ -17,7 +17,7 @@ from PIL import Image
 
 from datamodules import base as base_module
 from datamodules import cache as cache_module
-from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE
+from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
 from datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder

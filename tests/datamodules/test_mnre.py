@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.base import UNKNOWN_BOX, WHOLE_IMAGE
-from datamodules.mnre import MNREDataModule, RelationExample, check_relation_ids
+from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, RelationExample
+from datamodules.mnre import MNREDataModule, check_relation_ids
 from datamodules.mnre import read_rows as read_relation_rows
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import WordTokenizer
