@@ -1,0 +1,430 @@
+"""What the data modules of both tasks share: pictures, the feature cache, batches and loaders."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from datamodules.batching import GlobalBatchSampler, RowSize, Share
+from datamodules.cache import ImageFeatureCache
+from datamodules.examples import WHOLE_IMAGE, Box, Example, Picture, collate_regions, collate_text, nested
+from datamodules.files import Digests
+from datamodules.images import UnreadableImageError, read_image
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
+from mmib.seeding import run_seed, seeded
+
+ImageUse = Literal["own", "none", "shuffled"]
+
+SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+NAMES_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Post:
+    """What every task knows of a row: the name of its image, and the pictures that may belong to it, whole first."""
+
+    image: str
+    pictures: tuple[Picture, ...]
+
+
+ExampleT = TypeVar("ExampleT", bound=Example)
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """How many of a split's images are there.
+
+    Attributes:
+        images: distinct images that the rows name.
+        images_found: those that are there and can be read.
+        rows: rows of the split.
+        rows_with_image: rows whose image is found.
+        unreadable: names of the files that are there and cannot be read, with the reason.
+    """
+
+    images: int
+    images_found: int
+    rows: int
+    rows_with_image: int
+    unreadable: dict[str, str]
+
+    def __str__(self) -> str:
+        return f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows" + (
+            f", {len(self.unreadable)} unreadable: {_some(self.unreadable)}" if self.unreadable else ""
+        )
+
+
+class Drawn(NamedTuple):
+    """What a rank has drawn for a batch: examples with the pixels of their pictures, and the share they make up."""
+
+    items: list[tuple[Example, Tensor | None]]
+    share: Share
+
+
+class PostDataset(Dataset[tuple[Example, Tensor | None]]):
+    """Examples, with the decoded pixels of their pictures where a transform is given.
+
+    Args:
+        examples: one a row.
+        transform: from an image to its pixels; None where features are cached.
+        seed: of what is random in the transform; together with epoch and row it decides what is drawn.
+    """
+
+    def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
+        self.examples = examples
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitems__(self, share: Share) -> Drawn:
+        """The examples of a share; fillers are rows without a number and without images."""
+        counted = len(share.rows) - share.fillers
+        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:counted]]
+        fillers = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[counted:]]
+        return Drawn(items + [(filler, None) for filler in fillers], share)
+
+    def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
+        if self.transform is None or not example.pictures:
+            return example, None
+        with seeded(self.seed, epoch, example.row):
+            return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+
+
+class PostLoader(DataLoader[Any]):
+    """A loader with which a run goes on in the middle of an epoch, at the batch after the last one consumed.
+
+    Args:
+        consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
+            checkpoints; workers may have drawn more.
+        options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
+    """
+
+    def __init__(self, *args: Any, consumed: Callable[[], int], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.consumed = consumed
+
+    def __iter__(self) -> Any:
+        # Being a generator it starts with the first batch, when a checkpoint has been restored. Lightning asks for
+        # the iterator before that.
+        cast(GlobalBatchSampler, self.batch_sampler).start = self.consumed()
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Tells Lightning that resuming within an epoch is safe."""
+        return {"consumed": self.consumed()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to load: `consumed` knows."""
+
+
+class PostDataModule(pl.LightningDataModule, ABC):
+    """Loads posts with their images; a subclass reads the files of its data set and adds its labels.
+
+    Args:
+        root: folder of the data set.
+        text_encoder: its tokenizer is used. On the command line it is the model's own.
+        image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
+        batch_size: rows of a training batch, over all ranks: a run is the same on any number of them.
+        eval_batch_size: rows of a validation, test or prediction batch, over all ranks.
+        max_tokens: word pieces that a batch may have over all ranks, padding included. Batches of short posts then
+            have more rows than those of long ones, and the batch sizes are the most rows that there may be.
+        max_length: most word pieces of a row, special tokens and markers included.
+        max_crops: most object crops of a row, beside the whole image.
+        images: `own`; `none` switches every image off; `shuffled` gives each image's posts another image of the
+            split.
+        max_missing_images: largest share of distinct images that may be missing or unreadable.
+        augment: random crops and flips of training images. Needs pixels, so no features are cached.
+        cache_dir: folder of the feature caches.
+        workers: processes that load batches; worth it only where pixels are decoded.
+    """
+
+    layout: str = "its data module says which files are expected there"
+    """Which files are expected where below the root, for messages."""
+
+    def __init__(
+        self,
+        root: str,
+        text_encoder: TextEncoder,
+        image_encoder: ImageEncoder,
+        batch_size: int = 16,
+        eval_batch_size: int = 64,
+        max_tokens: int | None = None,
+        max_length: int = 128,
+        max_crops: int = 4,
+        images: ImageUse = "own",
+        max_missing_images: float = 0.05,
+        augment: bool = False,
+        cache_dir: str = ".cache/features",
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, rows in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
+            if rows < 1:
+                raise ConfigError(f"{name} is {rows}: a batch has at least one row")
+        if max_tokens is not None and max_tokens < max_length:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}, and a single post may have max_length {max_length} word pieces: "
+                "raise the one or lower the other"
+            )
+        self.root = Path(root)
+        self.tokenizer = text_encoder.tokenizer
+        self.image_encoder = image_encoder
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.max_tokens = max_tokens
+        self.max_length = _checked_length(max_length, self.tokenizer.max_length)
+        self.max_crops = 0 if image_encoder.regions == "grid" else max_crops
+        self.images = images
+        self.max_missing_images = max_missing_images
+        self.augment = augment
+        self.workers = workers
+        self.cache: ImageFeatureCache | None = None
+        if image_encoder.frozen and not augment:
+            self.cache = ImageFeatureCache(Path(cache_dir), image_encoder)
+        self.digests = self.cache.digests if self.cache is not None else Digests()
+        self.examples: dict[str, list[Any]] = {}
+        self.image_reports: dict[str, ImageReport] = {}
+
+    @property
+    def corpus(self) -> str:
+        """Name of the data set, for tables and files."""
+        return type(self).__name__.removesuffix("DataModule")
+
+    @abstractmethod
+    def read_split(self, split: str) -> list[Any]:
+        """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields."""
+
+    @abstractmethod
+    def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
+        """A typed batch of examples, on top of `collate_posts`."""
+
+    @abstractmethod
+    def text_file(self, split: str) -> Path:
+        """The file that holds the text of `train`, `val` or `test`."""
+
+    def has_split(self, split: str) -> bool:
+        """Whether the text of a split is there; releases and development copies often lack the test split."""
+        return self.text_file(split).is_file()
+
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart."""
+        digest = hashlib.sha256(self.text_file(split).read_bytes()).hexdigest()
+        return {"rows": len(self.examples[split]), "sha256": digest}
+
+    def describe(self, split: str, row: int) -> dict[str, Any]:
+        """What the model was shown of a row of a split that has been read, for people.
+
+        Returns:
+            `words`; its `spans`; `image`, the path of the whole image below the root, or None; `boxes`, x0 y0 x1 y1 in
+            0..1 of each region, zeros where unknown.
+        """
+        example = self.examples[split][row]
+        whole = next((picture.file for picture in example.pictures if picture.box == WHOLE_IMAGE), None)
+        return {
+            "words": example.words,
+            **example.spans(),
+            "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
+            "boxes": self._boxes(example),
+        }
+
+    def setup(self, stage: str) -> None:
+        """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+        if not self.root.is_dir():
+            raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
+        for split in SPLITS[stage]:
+            if split not in self.examples:
+                self.examples[split] = self.read_split(split)
+                rank_zero_info(f"{split}: {self.image_reports[split]}")
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Length-bucketed batches, reshuffled each epoch."""
+        return self._loader("train")
+
+    def val_dataloader(self, rows: Sequence[int] | None = None) -> DataLoader[Any]:
+        """In order of length; only some rows, where they are named."""
+        return self._loader("val", rows)
+
+    def val_sample(self, most: int) -> list[int]:
+        """Up to `most` validation rows with an image, spread evenly over the file."""
+        pictured = [example.row for example in self.examples["val"] if example.pictures]
+        count = min(most, len(pictured))
+        return [pictured[number * len(pictured) // count] for number in range(count)]
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """In order of length."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The test rows, in order of length."""
+        return self._loader("test")
+
+    def locate_images(self, split: str, posts: Sequence[Post]) -> list[tuple[int, tuple[Picture, ...]]]:
+        """For each row its image id and readable pictures; what is missing is counted and reported.
+
+        Rows whose images have the same content share an id, whatever the files are called.
+
+        Raises:
+            DataError: more images are missing than `max_missing_images` allows.
+        """
+        if self.images == "none":
+            self.image_reports[split] = ImageReport(len({p.image for p in posts}), 0, len(posts), 0, {})
+            return [(NO_IMAGE, ())] * len(posts)
+        there = {picture.file for post in posts for picture in post.pictures if picture.file.is_file()}
+        unreadable = self._unreadable(sorted(there))
+        there -= unreadable.keys()
+        pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in posts]
+        found = {post.image for post, own in zip(posts, pictures, strict=True) if own}
+        names = {file.name: reason for file, reason in unreadable.items()}
+        distinct = sorted({post.image for post in posts})
+        report = ImageReport(len(distinct), len(found), len(posts), sum(map(bool, pictures)), names)
+        self.image_reports[split] = report
+        self._check_missing(split, report, [image for image in distinct if image not in found])
+        if self.images == "shuffled":
+            pictures = _shuffled(posts, pictures)
+        # By content: copies of an image under other names are the same image.
+        contents = [self.digests[own[0].file] if own else "" for own in pictures]
+        ids = {content: number for number, content in enumerate(sorted(set(contents) - {""}))}
+        return [(ids.get(content, NO_IMAGE), own) for content, own in zip(contents, pictures, strict=True)]
+
+    def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
+        """The fields of `PostBatch`, each padded to the longest row of the batch."""
+        examples = [example for example, _ in items]
+        pixels = [stack for _, stack in items if stack is not None]
+        cached = None if self.cache is None else [self._cached(example) for example in examples]
+        return {
+            **collate_text(examples, self.tokenizer.pad_id),
+            **collate_regions([self._boxes(example) for example in examples], cached, self.image_encoder.dim),
+            "pixels": torch.cat(pixels) if pixels else None,
+        }
+
+    def _cached(self, example: Example) -> Tensor | None:
+        """(R, V) features of a row's regions."""
+        if self.cache is None or not example.pictures:
+            return None
+        features = [self.cache.features(picture.file) for picture in example.pictures]
+        return torch.from_numpy(np.concatenate(features))
+
+    def _boxes(self, example: Example) -> list[Box]:
+        """The box of each region of a row."""
+        cells = self.image_encoder.region_boxes()
+        return [nested(picture.box, cell) for picture in example.pictures for cell in cells]
+
+    def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
+        training = split == "train"
+        transform = None
+        if self.cache is None:
+            augmented = training and self.augment
+            transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
+        examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
+        seed = run_seed()
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        if training and self.batch_size % ranks:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
+                f"choose a multiple of {ranks}"
+            )
+        cells = len(self.image_encoder.region_boxes())
+        sampler = GlobalBatchSampler(
+            [RowSize(len(example.input_ids), len(example.pictures) * cells) for example in examples],
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            seed=seed,
+            epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
+            ranks=ranks,
+            rank=rank,
+            accumulate=lambda: self.trainer.accumulate_grad_batches if training and self.trainer else 1,
+            max_tokens=self.max_tokens,
+        )
+        return PostLoader(
+            PostDataset(examples, transform, seed),
+            batch_sampler=sampler,
+            collate_fn=self._complete,
+            consumed=self._consumed if training else lambda: 0,
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _consumed(self) -> int:
+        """Batches of the running epoch that have been trained on."""
+        trainer: Any = self.trainer
+        return trainer.fit_loop.epoch_loop.batch_progress.current.processed if trainer else 0
+
+    def _complete(self, drawn: Drawn) -> PostBatch:
+        """The batch of a share, padded to the longest row of all ranks."""
+        batch = self.collate(drawn.items)
+        pieces = drawn.share.size.pieces - batch.input_ids.shape[1]
+        regions = max(1, drawn.share.size.regions) - batch.region_mask.shape[1]
+        return replace(
+            batch,
+            input_ids=F.pad(batch.input_ids, (0, pieces), value=self.tokenizer.pad_id),
+            text_mask=F.pad(batch.text_mask, (0, pieces)),
+            word_ids=F.pad(batch.word_ids, (0, pieces), value=NO_WORD),
+            mentions=F.pad(batch.mentions, (0, pieces)),
+            region_mask=F.pad(batch.region_mask, (0, regions)),
+            boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
+            features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
+            window=drawn.share.window,
+        )
+
+    def _unreadable(self, files: list[Path]) -> dict[Path, str]:
+        if self.cache is not None:
+            return self.cache.build(files)
+        reasons = {}
+        for file in files:
+            try:
+                read_image(file)
+            except UnreadableImageError as error:
+                reasons[file] = str(error)
+        return reasons
+
+    def _check_missing(self, split: str, report: ImageReport, missing: list[str]) -> None:
+        share = len(missing) / report.images if report.images else 0.0
+        if share > self.max_missing_images:
+            raise DataError(
+                f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
+                f"({share:.0%}, {_some(missing)}), and max_missing_images allows {self.max_missing_images:.0%}. "
+                "Put the images in place, or go on without them with --data.max_missing_images 1.0"
+            )
+
+
+def _checked_length(wanted: int, possible: int | None) -> int:
+    if possible is not None and wanted > possible:
+        raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
+    return wanted
+
+
+def _shuffled(posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]]) -> list[tuple[Picture, ...]]:
+    """Pictures of another image for each image, the same for all of its rows and in every run.
+
+    A missing image stays missing: the share of rows with an image does not change.
+    """
+    by_image = {post.image: own for post, own in zip(posts, pictures, strict=True) if own}
+    order = sorted(by_image)
+    random.Random(0).shuffle(order)
+    donor = dict(zip(order, order[1:] + order[:1], strict=True))
+    return [by_image[donor[post.image]] if own else () for post, own in zip(posts, pictures, strict=True)]
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = f" and {len(listed) - NAMES_SHOWN:,} more" if len(listed) > NAMES_SHOWN else ""
+    return ", ".join(listed[:NAMES_SHOWN]) + more
