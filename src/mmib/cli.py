@@ -21,6 +21,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "demo-data": "write the demo corpus",
+    "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
     "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
     "study": "train every combination of named settings and seeds, and compare them",
     "aggregate": "mean, spread and paired tests over runs, as a table",
@@ -73,7 +74,7 @@ def _show(text: str) -> int:
 
 def usage() -> str:
     """What `mmib --help` prints."""
-    commands = "\n".join(f"  {name:10} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
+    commands = "\n".join(f"  {name:12} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
     experiments = "\n".join(f"  {path.stem}" for path in shipped_experiments())
     return (
         "usage: mmib COMMAND [options]\n\n"

@@ -1,0 +1,189 @@
+"""The command `mmib crop-objects`: object crops for people who hold only the images."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from datamodules.images import UnreadableImageError, read_image
+from datamodules.twitter_files import YEARS
+from mmib.crop_objects.boxes import choose
+from mmib.crop_objects.detector import DEFAULT_DETECTOR, Detector, ZeroShotDetector
+from mmib.crop_objects.plan import MOST_OBJECTS, TYPES, Request, Split, mnre_splits, twitter_splits
+from mmib.crop_objects.store import CropStore, Settings
+from mmib.schema import DataError
+
+SPLITS = ("train", "val", "test")
+# A run that is killed looks again at what it saw since it last wrote its record.
+SAVE_EVERY_S = 20
+# Detectors scale the short side up and the long side down: what is narrower has no pixel left.
+LEAST_SIDE = 8
+MOST_STRETCH = 20
+REASONS_SHOWN = 5
+
+
+def run(arguments: list[str]) -> int:
+    """Make the crops of every split whose text and images are there."""
+    options = _parser().parse_args(arguments)
+    if not options.root.is_dir():
+        raise DataError(f"the data folder {options.root} does not exist")
+    if options.task == "mnre":
+        splits = mnre_splits(options.root, options.splits, options.phrases)
+    else:
+        splits = twitter_splits(options.root, options.year or YEARS, options.splits, options.phrases)
+    objects = MOST_OBJECTS[options.task] if options.objects is None else options.objects
+    settings = Settings(options.detector, options.threshold, options.phrases, objects, options.format)
+    loaded: list[Detector] = []
+
+    def detector() -> Detector:
+        """Loaded when the first image asks for it: a run with nothing left to do needs none."""
+        if not loaded:
+            loaded.append(ZeroShotDetector(options.detector, options.threshold, options.device))
+        return loaded[0]
+
+    with_images = [split for split in splits if _has_images(split)]
+    if not with_images:
+        raise DataError(f"none of the images is there: they are expected in {splits[0].images}")
+    try:
+        for split in with_images:
+            print(cut(split, settings, detector, options.batch_size))  # noqa: T201
+    except OSError as error:
+        raise DataError(f"the crops cannot be written: {error}") from error
+    return 0
+
+
+def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batch_size: int) -> str:
+    """Find and cut out the objects of a split that are not there yet.
+
+    Args:
+        split: what to look for.
+        settings: must be those of the crops that are there.
+        detector: gives the detector; asked only when there is an image to look at.
+        batch_size: images that are looked at together.
+
+    Returns:
+        What has been done, for people.
+    """
+    store = CropStore(split.files, settings)
+    requests = list({request.name: request for request in split.requests.values()}.values())
+    pending = [request for request in requests if not store.is_finished(request)]
+    done = len(requests) - len(pending)
+    try:
+        with tqdm(desc=split.name, total=len(requests), initial=done, unit="image", disable=not pending) as bar:
+            _look(pending, store, detector, batch_size, bar)
+    finally:
+        if pending:
+            store.save()
+    store.publish(split.requests)
+    return _summary(split, requests, store)
+
+
+def _look(
+    pending: Sequence[Request], store: CropStore, detector: Callable[[], Detector], batch_size: int, bar: tqdm
+) -> None:
+    saved = time.monotonic()
+    for start in range(0, len(pending), batch_size):
+        batch = pending[start : start + batch_size]
+        readable = list(_read(batch, store))
+        if readable:
+            requests, images = zip(*readable, strict=True)
+            found = detector().detect(images, [request.phrases for request in requests])
+            for (request, image), detections in zip(readable, found, strict=True):
+                store.add(request, image, choose(detections, *image.size, store.settings.objects))
+        bar.update(len(batch))
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            store.save()
+            saved = time.monotonic()
+
+
+def _read(requests: Sequence[Request], store: CropStore) -> Iterable[tuple[Request, Image.Image]]:
+    """The images that can be looked at; the others are noted."""
+    for request in requests:
+        if not request.file.is_file():
+            store.fail(request, "missing")
+            continue
+        try:
+            image = read_image(request.file)
+        except UnreadableImageError as error:
+            store.fail(request, f"unreadable: {error}")
+            continue
+        if min(image.size) < LEAST_SIDE or max(image.size) > MOST_STRETCH * min(image.size):
+            store.fail(request, f"too narrow: {image.width} x {image.height} pixels")
+        else:
+            yield request, image
+
+
+def _has_images(split: Split) -> bool:
+    there = any(request.file.is_file() for request in split.requests.values())
+    if not there:
+        print(f"{split.name}: left out, none of its images is in {split.images}")  # noqa: T201
+    return there
+
+
+def _summary(split: Split, requests: Sequence[Request], store: CropStore) -> str:
+    results = [store.results[request.name] for request in requests]
+    failures = {result["image"]: result["failure"] for result in results if result["failure"]}
+    looked_at = [result for result in results if not result["failure"]]
+    crops, empty = sum(len(one["objects"]) for one in looked_at), sum(not one["objects"] for one in looked_at)
+    text = (
+        f"{split.name}: {crops:,} crops of {len({one['image'] for one in looked_at}):,} images in {split.files.crops}, "
+        f"listed in {split.files.dictionary}; {empty:,} searches found nothing"
+    )
+    if failures:
+        shown = [f"{image} ({reason})" for image, reason in list(failures.items())[:REASONS_SHOWN]]
+        more = f" and {len(failures) - len(shown):,} more" if len(failures) > len(shown) else ""
+        text += f"; {len(failures):,} images could not be looked at: {', '.join(shown)}{more}"
+    return text
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmib crop-objects",
+        description="Find the objects that posts speak of in their images, and store their crops where the data "
+        "modules read them. A run that was stopped goes on where it was.",
+    )
+    parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="folder of the data set, as for training")
+    parser.add_argument("--task", required=True, choices=sorted(MOST_OBJECTS), help="which data set it holds")
+    parser.add_argument("--year", type=int, choices=YEARS, nargs="+", help="of the Twitter sets (default: all there)")
+    parser.add_argument("--splits", choices=SPLITS, nargs="+", default=SPLITS, help="(default: all that are there)")
+    parser.add_argument(
+        "--phrases",
+        choices=("nouns", "types"),
+        default="nouns",
+        help=f"look for the noun phrases of the text, or always for {', '.join(TYPES)} (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--detector",
+        default=DEFAULT_DETECTOR,
+        help="a Grounding DINO or OWL model, by hub name or local folder (default: %(default)s)",
+    )
+    parser.add_argument("--threshold", type=_share, help="least score of an object (default: the detector's own)")
+    defaults = ", ".join(f"{task}: {most}" for task, most in MOST_OBJECTS.items())
+    parser.add_argument("--objects", type=_count, help=f"most crops of an image ({defaults})")
+    parser.add_argument(
+        "--format", choices=("png", "jpg"), default="png", help="png keeps each pixel, jpg is smaller (default: png)"
+    )
+    parser.add_argument("--batch-size", type=_count, default=4, help="images looked at together (default: 4)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to below 1")
+    return share

@@ -1,0 +1,139 @@
+"""Zero-shot detectors of transformers behind one small interface."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
+
+from datamodules.base import Box
+from mmib.encoders.pretrained import settle_hub_mode
+from mmib.schema import ConfigError, EncoderError
+
+DEFAULT_DETECTOR = "IDEA-Research/grounding-dino-tiny"
+GROUNDING = ("grounding-dino", "mm-grounding-dino")
+OWL = ("owlv2", "owlvit")
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object that was found in an image.
+
+    Attributes:
+        box: x0 y0 x1 y1 in pixels of the image.
+        score: how sure the detector is, 0..1.
+        phrase: what it was taken for.
+    """
+
+    box: Box
+    score: float
+    phrase: str
+
+
+class Detector(Protocol):
+    """Finds what phrases name."""
+
+    def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
+        """The objects in each image, for one phrase or more of its own, in any order."""
+
+
+class ZeroShotDetector:
+    """A Grounding DINO or OWL detector.
+
+    Args:
+        name: a local folder, or a hub name.
+        threshold: least score of an object; None leaves it to the family: 0.25 (Grounding DINO) or 0.1 (OWL).
+        device: where it runs; None takes a GPU where there is one.
+
+    Raises:
+        EncoderError: it cannot be loaded, or is none of these.
+        ConfigError: the device is not there.
+    """
+
+    def __init__(self, name: str = DEFAULT_DETECTOR, threshold: float | None = None, device: str | None = None) -> None:
+        settle_hub_mode()
+        # A local folder must not turn into a question to the hub when a file is missing in it.
+        local = {"local_files_only": Path(name).is_dir()}
+        try:
+            family = AutoConfig.from_pretrained(name, **local).model_type
+            if family not in (*GROUNDING, *OWL):
+                known = ", ".join((*GROUNDING, *OWL))
+                raise EncoderError(f"{name!r} is a {family}, and no zero-shot detector known here: take one of {known}")
+            self.processor: Any = AutoProcessor.from_pretrained(name, **local)
+            model = AutoModelForZeroShotObjectDetection.from_pretrained(name, **local)
+        # Damaged weights and ones of another shape come as RuntimeError and SafetensorError, odd configurations as
+        # KeyError, AttributeError and TypeError.
+        except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+            raise _not_loaded(name, error) from error
+        self.grounding = family in GROUNDING
+        self.options = {} if threshold is None else {"threshold": threshold}
+        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        try:
+            self.model: Any = model.eval().to(self.device)
+        except (RuntimeError, AssertionError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(f"--device {self.device} cannot be used: {first}") from error
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
+        """See `Detector.detect`; what is found in an image does not depend on the others.
+
+        Raises:
+            ConfigError: the images do not fit into memory together.
+        """
+        sizes = [(image.height, image.width) for image in images]
+        inputs = self._inputs(list(images), [list(own) for own in phrases]).to(self.device)
+        try:
+            outputs = self.model(**inputs)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"{len(images)} images do not fit into the memory of {self.device}: give a smaller --batch-size"
+            ) from error
+        ids = {"input_ids": inputs["input_ids"]} if self.grounding else {}
+        found = self.processor.post_process_grounded_object_detection(
+            outputs, **ids, target_sizes=sizes, **self.options
+        )
+        return [self._detections(result, own) for result, own in zip(found, phrases, strict=True)]
+
+    def _inputs(self, images: list[Image.Image], phrases: list[list[str]]) -> Any:
+        if self.grounding:
+            return self.processor(images=images, text=phrases, padding=True, return_tensors="pt")
+        # The processor would fill up with blanks, which are phrases too and win boxes from the real ones.
+        most = max(map(len, phrases))
+        filled = [list(itertools.islice(itertools.cycle(own), most)) for own in phrases]
+        length = self.model.config.text_config.max_position_embeddings
+        return self.processor(
+            images=images, text=filled, padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+        )
+
+    def _detections(self, result: Any, phrases: Sequence[str]) -> list[Detection]:
+        scores, boxes = result["scores"].tolist(), result["boxes"].tolist()
+        # Grounding DINO gives the words that a box fits, OWL the number of the phrase.
+        names = (
+            result["text_labels"] if self.grounding else [phrases[label % len(phrases)] for label in result["labels"]]
+        )
+        return [
+            Detection((x0, y0, x1, y1), score, name)
+            for (x0, y0, x1, y1), score, name in zip(boxes, scores, names, strict=True)
+        ]
+
+
+def _not_loaded(name: str, error: Exception) -> EncoderError:
+    first = (str(error).strip().splitlines() or [""])[0][:160]
+    if Path(name).is_dir():
+        return EncoderError(
+            f"the detector {name!r} could not be loaded from that folder ({type(error).__name__}: {first}): it needs "
+            "config.json, preprocessor, tokenizer and weight files that belong together"
+        )
+    return EncoderError(
+        f"the detector {name!r} could not be loaded: it is no local folder, it is not in the hub's local cache, and "
+        f"the model hub did not answer ({type(error).__name__}: {first}). Give a local folder, or fill the cache on a "
+        "machine with a network"
+    )
