@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules import mnre, twitter
+from datamodules import mnre_files as mnre
+from datamodules import twitter_files as twitter
 from mmib.aggregate import compare
 from mmib.files import write_text
 from mmib.finished import FinishedRun

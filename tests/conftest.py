@@ -16,7 +16,7 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
-from datamodules.twitter import count_mentions, repair
+from datamodules.twitter_files import count_mentions, repair
 from mmib.backbone import MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder

@@ -15,7 +15,8 @@ from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
 from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, EntityExample
-from datamodules.twitter import LAYOUT, TaggedPost, TwitterDataModule, describe, read_posts, repair
+from datamodules.twitter import TwitterDataModule
+from datamodules.twitter_files import LAYOUT, TaggedPost, describe, read_posts, repair
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 import torchcrf
 
-from datamodules.twitter import repair
+from datamodules.twitter_files import repair
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule, evidence
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
 from mmib.nn.attention import AttentionBlock
@@ -558,7 +558,7 @@ def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, mak
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
         loss, terms, scores, totals, output, kl = module.objective(batch)
-        found = evidence(output, kl, batch)
+        found = evidence(output.attention, kl, batch)
         decoded = module.decode(scores, batch)
         values = scalars(totals)
     loss.backward()

@@ -23,7 +23,7 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from datamodules.demo import read_ceilings, read_levels
-from datamodules.twitter import repair
+from datamodules.twitter_files import repair
 from mmib.cli import main
 from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, Task
 from mmib.training import check_checkpoint
