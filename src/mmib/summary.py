@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import platform
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,19 @@ Predictions = dict[int, dict[str, Any]]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide results."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
+    """Of Python and the packages that decide results; `code` stands for this project's own modules as they are."""
+    packages = {name: metadata.version(name) for name in VERSIONS}
+    return {"python": platform.python_version(), **packages, "code": _code_digest()}
+
+
+def _code_digest() -> str:
+    """Start of a SHA-256 over the source of everything that a run can use."""
+    digest = hashlib.sha256()
+    for package in ("mmib", "datamodules"):
+        root = Path(str(resources.files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:

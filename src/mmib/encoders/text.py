@@ -7,16 +7,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from mmib.encoders.pretrained import PREFIX, packaged_file, settle_hub_mode, unreachable
 from mmib.schema import MARKERS, ConfigError
-
-# Rows: enough for every set of the field; a bound where word pieces are hidden at random.
-MOST_REMEMBERED = 50_000
 
 
 class WordTokenizer:
@@ -75,8 +71,6 @@ class TextEncoder(nn.Module):
             below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
             embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
-        remember: keep the states of a row in memory once they are computed, by its word pieces; for an encoder that
-            is frozen as a whole (`trainable_layers` 0). L x D x 4 bytes a row.
 
     Attributes:
         dim: width d_t of the states.
@@ -84,7 +78,7 @@ class TextEncoder(nn.Module):
 
     Raises:
         EncoderError: the weights cannot be loaded.
-        ConfigError: `trainable_layers` is more than there are, or not 0 where states are to be remembered.
+        ConfigError: `trainable_layers` is more than there are.
     """
 
     def __init__(
@@ -93,11 +87,8 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
         trainable_layers: int | None = None,
         dropout: float | None = None,
-        remember: bool = False,
     ) -> None:
         super().__init__()
-        if remember and trainable_layers != 0:
-            raise ConfigError(f"states can be remembered where trainable_layers is 0, not {trainable_layers}")
         folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
         settle_hub_mode()
         # A local folder must not turn into a question to the hub when a file is missing in it.
@@ -112,31 +103,9 @@ class TextEncoder(nn.Module):
             spread = embeddings.weight.std(dim=0)
             self.markers.weight.mul_(spread).add_(embeddings.weight.mean(dim=0))
         self._frozen = self._freeze(trainable_layers)
-        self._memory: dict[bytes, Tensor] | None = {} if remember else None
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D).
-
-        Remembered states are zero on padding.
-        """
-        if self._memory is None:
-            return self._encode(input_ids, mask)
-        rows = [self._recall(self._memory, ids[attended]) for ids, attended in zip(input_ids, mask, strict=True)]
-        return torch.stack([F.pad(states, (0, 0, 0, input_ids.shape[1] - len(states))) for states in rows])
-
-    @torch.no_grad()
-    def _recall(self, memory: dict[bytes, Tensor], ids: Tensor) -> Tensor:
-        """States (L, D) of the L pieces of one row."""
-        key = ids.cpu().numpy().tobytes()
-        states = memory.get(key)
-        if states is None:
-            # Alone, so that its last digits do not depend on the rows that happened to stand beside it.
-            states = self._encode(ids[None], torch.ones_like(ids[None], dtype=torch.bool))[0]
-            if len(memory) < MOST_REMEMBERED:
-                memory[key] = states
-        return states
-
-    def _encode(self, input_ids: Tensor, mask: Tensor) -> Tensor:
+        """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
         first_marker = self.tokenizer.vocabulary_size
         is_marker = input_ids >= first_marker
         words = self.encoder.get_input_embeddings()(input_ids.masked_fill(is_marker, self.tokenizer.pad_id))
@@ -150,20 +119,6 @@ class TextEncoder(nn.Module):
         for module in self._frozen:
             module.eval()
         return self
-
-    def _apply(self, *args: Any, **options: Any) -> TextEncoder:
-        """torch's hook of every move and cast."""
-        self._forget()
-        return super()._apply(*args, **options)
-
-    def _load_from_state_dict(self, *args: Any, **options: Any) -> None:
-        """torch's hook of every loading of weights."""
-        self._forget()
-        super()._load_from_state_dict(*args, **options)
-
-    def _forget(self) -> None:
-        if self._memory is not None:
-            self._memory.clear()
 
     def _freeze(self, trainable_layers: int | None) -> list[nn.Module]:
         # The pooler is not used: without a gradient it would be an unused parameter under DDP.

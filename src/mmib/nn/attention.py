@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import ConfigError
 
-
 RESIDUAL_GAIN = 0.3
 
 
@@ -37,9 +36,10 @@ class AttentionBlock(nn.Module):
 
     Both residual branches start small: the block starts near the identity, up to its norms, so that pretrained states
     reach the head unharmed. Not at zero: what attends would get no gradient in the first step and little in those that
-    follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a similarity: with identities for query and key projections, a query
-    attends to the states that resemble it, head by head. Latents of words and regions that the alignment has drawn
-    together therefore find each other from the first step on. (The values are drawn at random as usual.)
+    follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a similarity: with
+    identities for query and key projections, a query attends to the states that resemble it, head by head. Latents of
+    words and regions that the alignment has drawn together therefore find each other from the first step on. (The
+    values are drawn at random as usual.)
 
     Args:
         dim: width D of queries, context and output.

@@ -177,47 +177,6 @@ def test_dropout_overrides_the_encoders_own(make_text_encoder: Build) -> None:
         assert {m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)} == expected
 
 
-def test_remembered_states_are_the_encoders_own_and_zero_on_padding(
-    make_text_encoder: Build, make_batch: Callable[..., MREBatch]
-) -> None:
-    plain, remembering = (make_text_encoder(trainable_layers=0, remember=remember).eval() for remember in (False, True))
-    remembering.load_state_dict(plain.state_dict())
-    batch = make_batch()
-    expected = plain(batch.input_ids, batch.text_mask) * batch.text_mask[:, :, None]
-    for _ in range(2):
-        torch.testing.assert_close(remembering(batch.input_ids, batch.text_mask), expected)
-
-
-def test_a_remembered_row_is_encoded_once_and_does_not_depend_on_its_batch(
-    make_text_encoder: Build, make_batch: Callable[..., MREBatch]
-) -> None:
-    encoder, other = (make_text_encoder(trainable_layers=0, remember=True) for _ in range(2))
-    other.load_state_dict(encoder.state_dict())
-    seen = []
-    encoder.encoder.register_forward_hook(lambda *_: seen.append(1))
-    batch = make_batch()
-    alone = [other(batch.input_ids[row : row + 1], batch.text_mask[row : row + 1])[0] for row in range(len(batch))]
-    for _ in range(2):
-        assert torch.equal(encoder(batch.input_ids, batch.text_mask), torch.stack(alone))
-    assert len(seen) == len(batch)
-
-
-def test_what_is_remembered_is_forgotten_with_the_weights(
-    make_text_encoder: Build, make_batch: Callable[..., MREBatch]
-) -> None:
-    encoder, batch = make_text_encoder(trainable_layers=0, remember=True), make_batch()
-    before = encoder(batch.input_ids, batch.text_mask)
-    encoder.load_state_dict({name: 1.5 * weight for name, weight in encoder.state_dict().items()})
-    assert not torch.allclose(encoder(batch.input_ids, batch.text_mask), before)
-    assert encoder.double()(batch.input_ids, batch.text_mask).dtype == torch.float64
-
-
-@pytest.mark.parametrize("trainable", [None, 1])
-def test_states_that_train_are_not_remembered(make_text_encoder: Build, trainable: int | None) -> None:
-    with pytest.raises(ConfigError, match="trainable_layers is 0"):
-        make_text_encoder(trainable_layers=trainable, remember=True)
-
-
 @pytest.mark.parametrize("trainable", [-1, 4])
 def test_more_trainable_layers_than_there_are_is_refused(make_text_encoder: Build, trainable: int) -> None:
     with pytest.raises(ConfigError, match=f"trainable_layers is {trainable}: the text encoder has 0 to 3 layers"):
