@@ -1,0 +1,172 @@
+"""Sets to measure with: real posts where they are at hand, drawn ones elsewhere, and images as in published code.
+
+Images are generated: whole ones of 600 x 450 pixels, object crops of half that, JPEG. Every row has images of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from datamodules.base import PostDataModule
+from datamodules.demo import DemoSettings, write_demo_corpus
+from datamodules.mnre import MNREDataModule
+from datamodules.mnre_files import CROP_DICTIONARIES, RelationRow, read_rows
+from datamodules.twitter import TwitterDataModule
+from datamodules.twitter_files import TEXT_FILES, TaggedPost, read_posts
+from mmib.schema import Task
+
+DATA_ROOT = Path("../shared/data")
+WHOLE_SIZE = (600, 450)
+CROP_SIZE = (300, 225)
+# Noise of a fifteenth of the pixels, enlarged: files of the size that photographs have.
+GRAIN = 15
+SPLIT = "train"
+
+
+@dataclass(frozen=True)
+class PostSet:
+    """A data set as published code reads it.
+
+    Attributes:
+        task: what is extracted from it.
+        year: of a Twitter set.
+        crops: object crops a row, beside the whole image.
+        max_length: word pieces that every row is padded to.
+    """
+
+    task: Task
+    year: int
+    crops: int
+    max_length: int
+
+    @property
+    def regions(self) -> int:
+        """Images a row."""
+        return 1 + self.crops
+
+
+SETS = {
+    "mnre": PostSet("mre", 0, crops=3, max_length=80),
+    "twitter2017": PostSet("mner", 2017, crops=4, max_length=128),
+    "twitter2015": PostSet("mner", 2015, crops=4, max_length=128),
+}
+
+
+def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
+    """A set of so many rows in its own layout, under the name of the training split.
+
+    Args:
+        folder: becomes the root of the data module.
+        name: a key of `SETS`.
+        rows: how many.
+        data_root: holds the real sets, in folders of these names; the demo corpus's posts stand in where it does not.
+
+    Returns:
+        Where the posts come from, for people.
+    """
+    posts = SETS[name]
+    if posts.task == "mre":
+        read: Callable[[Path], list[Any]] = read_rows
+        real, drawn = data_root / name / "txt" / f"ours_{SPLIT}.txt", Path("txt", f"ours_{SPLIT}.txt")
+    else:
+        read = _read_twitter
+        real, drawn = data_root / name / TEXT_FILES[SPLIT], Path("twitter2017", TEXT_FILES[SPLIT])
+    if real.is_file():
+        source, found = f"real posts of {name}", read(real)
+    else:
+        source = "posts of the demo corpus"
+        with tempfile.TemporaryDirectory() as temporary:
+            demo = Path(temporary, "demo")
+            write_demo_corpus(demo, DemoSettings(size="tiny"))
+            found = read(demo / drawn)
+    # Drawn at random, once; small sources are gone through again.
+    random.Random(0).shuffle(found)
+    chosen = list(itertools.islice(itertools.cycle(found), rows))
+    if posts.task == "mre":
+        _write_mnre(folder, chosen, posts.crops)
+    else:
+        _write_twitter(folder, chosen, posts)
+    return source
+
+
+def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options: Any) -> PostDataModule:
+    """The data module of a set that `write_set` has written, not read yet.
+
+    Args:
+        folder: its root.
+        name: a key of `SETS`.
+        module: the task's model, whose encoders the data module uses.
+        cache: folder of the feature cache; None gives pixels.
+        options: of the data module.
+    """
+    posts = SETS[name]
+    known = {"max_length": posts.max_length, "max_crops": posts.crops, "cache_dir": str(cache), **options}
+    encoders = {"text_encoder": module.text_encoder, "image_encoder": module.image_encoder}
+    data: PostDataModule
+    if posts.task == "mre":
+        data = MNREDataModule(str(folder), **encoders, **known)
+    else:
+        data = TwitterDataModule(str(folder), year=posts.year, **encoders, **known)
+    if cache is None:
+        data.cache = None
+    return data
+
+
+def read_set(data: PostDataModule) -> None:
+    """Read what `write_set` has written, and build the features that the cache does not hold."""
+    data.examples[SPLIT] = data.read_split(SPLIT)
+
+
+def _read_twitter(path: Path) -> list[TaggedPost]:
+    return read_posts(path, "expected in the format of the Twitter sets")
+
+
+def _write_mnre(root: Path, rows: Sequence[RelationRow], crops: int) -> None:
+    text, whole, cut = root / "txt", root / "img_org" / SPLIT, root / "img_vg" / SPLIT / "crops"
+    for folder in (text, whole, cut):
+        folder.mkdir(parents=True)
+    lines, names = [], {}
+    for number, row in enumerate(rows):
+        image = f"{number}.jpg"
+        _write_images(whole, cut, image, names.setdefault(number, _crop_names(number, crops)))
+        entities = {key: {"name": "", "pos": list(span)} for key, span in (("h", row.head), ("t", row.tail))}
+        lines.append(repr({"token": row.tokens, **entities, "img_id": image, "relation": row.relation}))
+    (text / f"ours_{SPLIT}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    torch.save(names, text / CROP_DICTIONARIES[SPLIT])
+
+
+def _write_twitter(root: Path, posts: Sequence[TaggedPost], kind: PostSet) -> None:
+    year = f"twitter{kind.year}"
+    text, whole, cut = root / year, root / f"{year}_images", root / f"{year}_aux_images" / SPLIT / "crops"
+    for folder in (text, whole, cut):
+        folder.mkdir(parents=True)
+    blocks, names = [], {}
+    for number, post in enumerate(posts):
+        image = f"{number}.jpg"
+        _write_images(whole, cut, image, names.setdefault(image, _crop_names(number, kind.crops)))
+        words = (f"{word}\t{tag}\n" for word, tag in zip(post.words, post.tags, strict=True))
+        blocks.append(f"IMGID:{number}\n{''.join(words)}\n")
+    (text / TEXT_FILES[SPLIT]).write_text("".join(blocks), encoding="utf-8")
+    torch.save(names, text / f"{year}_{SPLIT}_dict.pth")
+
+
+def _crop_names(number: int, crops: int) -> list[str]:
+    return [f"{number}-{crop}.jpg" for crop in range(crops)]
+
+
+def _write_images(whole: Path, cut: Path, image: str, crops: Sequence[str]) -> None:
+    files = [(whole / image, WHOLE_SIZE), *((cut / crop, CROP_SIZE) for crop in crops)]
+    for file, (width, height) in files:
+        noise = np.random.default_rng(list(file.name.encode())).integers(0, 256, (height // GRAIN, width // GRAIN, 3))
+        picture = Image.fromarray(noise.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        picture.save(file, quality=90)

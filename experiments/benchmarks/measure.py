@@ -1,0 +1,84 @@
+"""What the benchmarks share: measuring in turns, tables to paste, and the machine that they ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+PACKAGES = ("torch", "pytorch-lightning", "transformers", "timm")
+
+
+class Spread(NamedTuple):
+    """Repeated measurements of one thing: their median, the lowest and the highest."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and range."""
+    return Spread(statistics.median(values), min(values), max(values))
+
+
+def in_turns(
+    measures: Mapping[str, Callable[[], float]], repeats: int, progress: Callable[[str], None] = lambda line: None
+) -> dict[str, list[float]]:
+    """What each measure gives, `repeats` times: all of them once, then all again, so that drift meets each alike.
+
+    Args:
+        measures: by name.
+        repeats: rounds.
+        progress: is told what was measured.
+    """
+    found: dict[str, list[float]] = {name: [] for name in measures}
+    for number in range(1, repeats + 1):
+        for name, measure in measures.items():
+            found[name].append(measure())
+            progress(f"  round {number} of {repeats}, {name}: {found[name][-1]:.3g}")
+    return found
+
+
+def to_standard_error(line: str) -> None:
+    """Progress, apart from the tables on standard output."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def best_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def machine(device: torch.device | None = None) -> str:
+    """One line: processor, threads in use, load when asked, GPU, versions."""
+    device = device or best_device()
+    load = f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
+    parts = [_processor(), f"{torch.get_num_threads()} threads", load]
+    if device.type == "cuda":
+        parts.append(torch.cuda.get_device_name(device))
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    return f"{', '.join(parts)}; Python {platform.python_version()}, {versions}"
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    text = information.read_text(encoding="utf-8") if information.is_file() else ""
+    names = {line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")}
+    return ", ".join(sorted(names)) or platform.processor() or platform.machine()

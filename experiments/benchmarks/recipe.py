@@ -1,0 +1,238 @@
+"""A published recipe: this project's own network, run as the released code of the field runs its own.
+
+Every post is padded to the maximum length; every image is decoded and encoded at each step, although the encoder is
+frozen; arithmetic is float32; all positions are fused, and those that the head reads are gathered row by row; the CRF
+is the package pytorch-crf, which also decodes at each training step; AdamW is not fused. Each of these is a field of
+`Setup`, so that they can be changed one at a time on the same weights and rows. Nothing else is slowed down: the image
+encoder runs without a graph, attention is PyTorch's own, decoding records no graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchcrf import CRF
+from transformers import BertConfig
+
+from datamodules.base import Drawn, PostDataModule
+from datamodules.batching import GlobalBatchSampler, RowSize, Share
+from experiments.benchmarks.corpus import PostSet
+from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.pretrained import packaged_file
+from mmib.encoders.text import TextEncoder
+from mmib.modules import ExtractionModule, MNERModule, MREModule, Objective
+from mmib.nn.crf import LinearChainCRF
+from mmib.nn.precision import attention_for_training
+from mmib.schema import NO_TAG, TAG_IDS, MNERBatch, PostBatch, Task, Window
+
+LEARNING_RATE = 3e-5
+
+
+class Encoders(NamedTuple):
+    """Shapes of both encoders; their weights are drawn at random."""
+
+    text: BertConfig
+    image: str
+
+
+ENCODERS = {
+    "base": Encoders(BertConfig(), "resnet50"),
+    # For tests.
+    "tiny": Encoders(
+        BertConfig(hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=96), "test_resnet"
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How the network is run; by default as the field's released code does it.
+
+    Attributes:
+        cached: image features come from the cache.
+        padded: every row is padded to the maximum length of its set; else to the longest of its batch.
+        bucketed: rows of similar length stand together, as this project's own loader has them.
+        per_row: all positions are fused, and gathered in a loop; else only those that the head reads, at once.
+        packaged_crf: the CRF is pytorch-crf.
+        decoding: the CRF also decodes in training.
+        bf16: mixed precision.
+        fused: AdamW is fused.
+        lightning: `Trainer.fit` runs it, with the monitor that `mmib fit` has.
+    """
+
+    cached: bool = False
+    padded: bool = True
+    bucketed: bool = False
+    per_row: bool = True
+    packaged_crf: bool = True
+    decoding: bool = True
+    bf16: bool = False
+    fused: bool = False
+    lightning: bool = False
+
+
+PUBLISHED = Setup()
+
+
+def build_module(task: Task, encoders: Encoders, folder: Path) -> ExtractionModule:
+    """A model of random weights.
+
+    Args:
+        task: decides on its head.
+        encoders: shapes.
+        folder: an empty one, where the text encoder's configuration is written beside the tokenizer of the encoder
+            that comes as a package.
+    """
+    tokenizer = packaged_file("pip:minilm-l6").parent
+    for file in tokenizer.glob("*token*"):
+        shutil.copy(file, folder)
+    for file in tokenizer.glob("vocab*"):
+        shutil.copy(file, folder)
+    encoders.text.save_pretrained(folder)
+    text = TextEncoder(str(folder), pretrained=False)
+    backbone = MultimodalIB(text, ImageEncoder(encoders.image, pretrained=False))
+    if task == "mre":
+        return MREModule(backbone)
+    # Without constraints, which pytorch-crf has not: both then compute the same.
+    return MNERModule(backbone, constrained=False)
+
+
+class PerRowFusion(nn.Module):
+    """Fuses all positions, and gathers those that the head reads row by row."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, batch: PostBatch) -> BackboneOutput:
+        """See `MultimodalIB.forward`."""
+        length = batch.input_ids.shape[1]
+        everything = torch.arange(length, device=batch.input_ids.device).expand(len(batch), length)
+        output: BackboneOutput = self.backbone(replace(batch, positions=everything))
+        gathered = [output.states[row, batch.positions[row]] for row in range(len(batch))]
+        return replace(output, states=torch.stack(gathered))
+
+
+class PackagedCRF(nn.Module):
+    """pytorch-crf with the parameters of our own CRF."""
+
+    def __init__(self, crf: LinearChainCRF) -> None:
+        super().__init__()
+        self.package = CRF(len(crf.start), batch_first=True)
+        self.package.start_transitions = crf.start
+        self.package.transitions = crf.transition
+        self.package.end_transitions = crf.end
+
+    def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
+        """See `LinearChainCRF.forward`."""
+        return -self.package(emissions, tags, mask=mask, reduction="none")
+
+    @torch.no_grad()
+    def viterbi(self, emissions: Tensor, mask: Tensor) -> list[list[int]]:
+        """The most probable tags of each post's words."""
+        return self.package.decode(emissions, mask=mask)
+
+
+@contextlib.contextmanager
+def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionModule]:
+    """The module with those parts replaced that a setup has in another form; the weights are the same."""
+    own: Any = module
+    parts = {name: part for name, part in own.named_children() if name in ("backbone", "crf")}
+    if setup.per_row:
+        own.backbone = PerRowFusion(parts["backbone"])
+    if setup.packaged_crf and "crf" in parts:
+        own.crf = PackagedCRF(cast(LinearChainCRF, parts["crf"]))
+    try:
+        yield module
+    finally:
+        for name, part in parts.items():
+            setattr(own, name, part)
+
+
+def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int = 0) -> DataLoader[Any]:
+    """Batches of the rows that a data module has read.
+
+    Args:
+        data: gives features where they are cached, else pixels.
+        setup: how batches are put together and padded.
+        posts: kind of set.
+        workers: processes that load batches; our own loader has none.
+    """
+    loader = data.train_dataloader()
+    if setup.bucketed:
+        return loader
+    sizes = cast(GlobalBatchSampler, loader.batch_sampler).sizes
+    order = list(range(len(sizes)))
+    random.Random(0).shuffle(order)
+    shares = []
+    for start in range(0, len(order), data.batch_size):
+        rows = order[start : start + data.batch_size]
+        pieces, regions = sizes[rows].max(axis=0).tolist()
+        size = RowSize(posts.max_length if setup.padded else pieces, regions)
+        shares.append(Share(rows, fillers=0, size=size, window=Window(), epoch=0))
+    collate: Any = loader.collate_fn
+    return DataLoader(
+        loader.dataset,
+        batch_sampler=cast(Any, shares),
+        collate_fn=WordPadding(collate, posts.max_length) if setup.padded else collate,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+@dataclass(frozen=True)
+class WordPadding:
+    """Collates, and pads what belongs to words to so many."""
+
+    collate: Callable[[Drawn], PostBatch]
+    words: int
+
+    def __call__(self, drawn: Drawn) -> PostBatch:
+        """The padded batch."""
+        batch = self.collate(drawn)
+        if not isinstance(batch, MNERBatch):
+            return batch
+        more = (0, self.words - batch.word_mask.shape[1])
+        return replace(
+            batch,
+            positions=F.pad(batch.positions, more),
+            word_mask=F.pad(batch.word_mask, more),
+            tags=F.pad(batch.tags, more, value=TAG_IDS["O"]),
+            gold=F.pad(batch.gold, more, value=NO_TAG),
+        )
+
+
+def make_optimizer(module: ExtractionModule, fused: bool) -> torch.optim.AdamW:
+    """AdamW over what is trained."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01, fused=fused)
+
+
+def compute(module: ExtractionModule, batch: PostBatch, setup: Setup) -> Objective:
+    """The objective of a batch, in training, of a module that is running as its setup says."""
+    device = batch.rows.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16), attention_for_training(device):
+        objective = module.objective(batch)
+        if setup.decoding and isinstance(batch, MNERBatch):
+            cast(Any, module).crf.viterbi(objective.scores, batch.word_mask)
+    return objective
+
+
+def training_step(module: ExtractionModule, optimizer: torch.optim.Optimizer, batch: PostBatch, setup: Setup) -> None:
+    """Forward, backward and optimiser step."""
+    objective = compute(module, batch, setup)
+    optimizer.zero_grad()
+    objective.loss.backward()
+    optimizer.step()

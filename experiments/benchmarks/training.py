@@ -1,0 +1,273 @@
+"""Training steps: from a published recipe to ours, one change at a time.
+
+    python -m experiments.benchmarks.training --sets mnre --batch-sizes 8
+    python -m experiments.benchmarks.training --rows 8 --repeats 1 --encoders tiny
+
+Each line of a table is the one before it with one change, on the same weights, rows and machine (see
+`experiments.benchmarks.recipe`). A measurement is a pass over all rows, loading included; the lines take turns.
+Floating-point operations are counted by PyTorch in the pass that warms up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.flop_counter import FlopCounterMode
+
+from datamodules.base import PostDataModule
+from datamodules.batching import GlobalBatchSampler
+from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, write_set
+from experiments.benchmarks.measure import best_device, in_turns, machine, spread, table, to_standard_error
+from experiments.benchmarks.recipe import (
+    ENCODERS,
+    PUBLISHED,
+    Setup,
+    build_module,
+    make_loader,
+    make_optimizer,
+    running_as,
+    training_step,
+)
+from mmib.callbacks import IBMonitor
+from mmib.modules import ExtractionModule
+from mmib.schema import Task
+
+FIRST_EPOCH = "first epoch, cache build included"
+
+
+def waterfall(task: Task) -> dict[str, Setup]:
+    """From the recipe to ours; each setup differs from the one before it by what its name says."""
+    changes: dict[str, dict[str, bool]] = {
+        "cached image features": {"cached": True},
+        "padded to the longest of the batch": {"padded": False},
+        "posts of similar length together": {"bucketed": True},
+        "only what the head reads is fused, gathered at once": {"per_row": False},
+        "no Viterbi in training": {"decoding": False},
+        "our CRF for pytorch-crf": {"packaged_crf": False},
+        "fused AdamW": {"fused": True},
+        "bf16": {"bf16": True},
+        "Lightning with the monitor": {"lightning": True},
+    }
+    if task == "mre":
+        del changes["no Viterbi in training"], changes["our CRF for pytorch-crf"]
+    setups = {"published recipe": PUBLISHED}
+    for name, change in changes.items():
+        setups[f"+ {name}"] = replace(list(setups.values())[-1], **change)
+    return setups
+
+
+@dataclass
+class Bench:
+    """A model, and what its setups need.
+
+    Attributes:
+        module: the model, on its device.
+        optimizers: by whether it is fused.
+        loaders: by setup.
+        rows: rows of a pass.
+    """
+
+    module: ExtractionModule
+    optimizers: dict[bool, torch.optim.Optimizer]
+    loaders: dict[Setup, DataLoader[Any]]
+    rows: int
+
+    def run(self, setup: Setup) -> float:
+        """Rows a second over one pass."""
+        loader = self.loaders[setup]
+        if setup.lightning:
+            return self.rows / fit_epoch(self.module, loader, setup)
+        device = self.module.device
+        with running_as(self.module, setup) as module:
+            module.train()
+            # The clock starts with the first batch at hand: what workers do ahead of it is given to the recipe.
+            for batch in started(loader, clock := Clock(device)):
+                training_step(module, self.optimizers[setup.fused], batch.to(device), setup)
+        return self.rows / clock.seconds()
+
+    def flops(self, setup: Setup) -> float:
+        """Floating-point operations a row, forward and backward, image encoder included where it runs."""
+        with FlopCounterMode(display=False) as counter:
+            self.run(setup)
+        return counter.get_total_flops() / self.rows
+
+
+class Clock:
+    """Seconds from `start` on, with the device's work done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.began = 0.0
+
+    def start(self) -> None:
+        """Start it."""
+        self.began = self._now()
+
+    def seconds(self) -> float:
+        """What has passed."""
+        return self._now() - self.began
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def started(loader: DataLoader[Any], clock: Clock) -> Iterator[Any]:
+    """The batches of a loader; the clock starts with the first one at hand."""
+    batches = iter(loader)
+    first = next(batches)
+    clock.start()
+    yield from itertools.chain([first], batches)
+
+
+class EpochClock(pl.Callback):
+    """Seconds of the last training epoch."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.clock = Clock(device)
+        self.seconds = 0.0
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Lightning's hook."""
+        self.clock.start()
+
+    def on_train_epoch_end(self, *_: Any) -> None:
+        """Lightning's hook."""
+        self.seconds = self.clock.seconds()
+
+
+def fit_epoch(module: ExtractionModule, loader: DataLoader[Any], setup: Setup) -> float:
+    """Seconds of the second epoch of `Trainer.fit`; the first one makes the optimiser's state."""
+    timer = EpochClock(module.device)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = pl.Trainer(
+            accelerator="cpu" if module.device.type == "cpu" else "gpu",
+            devices=1,
+            precision="bf16-mixed" if setup.bf16 else "32-true",
+            max_epochs=2,
+            callbacks=[IBMonitor(), timer],
+            default_root_dir=folder,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, loader)
+    return timer.seconds
+
+
+def build_cache(open_data: Callable[..., Any]) -> float:
+    """Seconds that reading a set and building its feature cache take."""
+    with tempfile.TemporaryDirectory() as cache:
+        data = open_data(cache=Path(cache))
+        began = time.perf_counter()
+        read_set(data)
+        return time.perf_counter() - began
+
+
+def measure(name: str, batch_size: int, arguments: argparse.Namespace) -> str:
+    """The table of a set at a batch size, with what it rests on."""
+    posts, device = SETS[name], best_device()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        source = write_set(folder / "data", name, arguments.rows, arguments.data_root)
+        (folder / "text").mkdir()
+        module = build_module(posts.task, ENCODERS[arguments.encoders], folder / "text").to(device)
+        open_data = partial(open_set, folder / "data", name, module, batch_size=batch_size)
+        cached, decoded = open_data(cache=folder / "cache"), open_data(cache=None)
+        read_set(cached)
+        read_set(decoded)
+        setups = waterfall(posts.task)
+        bench = Bench(
+            module,
+            {fused: make_optimizer(module, fused) for fused in (False, True)},
+            {s: make_loader(cached if s.cached else decoded, s, posts, arguments.workers) for s in setups.values()},
+            arguments.rows,
+        )
+        # Lightning counts what the line before it counts.
+        flops = {label: bench.flops(setup) for label, setup in setups.items() if not setup.lightning}
+        measures: dict[str, Callable[[], float]] = {label: partial(bench.run, setup) for label, setup in setups.items()}
+        measures[FIRST_EPOCH] = partial(build_cache, open_data)
+        found = in_turns(measures, arguments.repeats, to_standard_error)
+    ours = list(setups)[-1]
+    builds = found.pop(FIRST_EPOCH)
+    found[FIRST_EPOCH] = [
+        arguments.rows / (build + arguments.rows / rate) for build, rate in zip(builds, found[ours], strict=True)
+    ]
+    lengths = row_lengths(cached)
+    head = (
+        f"### {name}, batch {batch_size}\n\n"
+        f"{arguments.rows} rows: {source}, {spread(lengths)} word pieces, padded to {posts.max_length}; "
+        f"{posts.regions} images a row; encoders `{arguments.encoders}`; {arguments.repeats} repeats\n"
+    )
+    return f"{head}\n{_table(found, flops)}\n"
+
+
+def row_lengths(data: PostDataModule) -> list[int]:
+    """Word pieces of each training row."""
+    sampler = cast(GlobalBatchSampler, data.train_dataloader().batch_sampler)
+    return sampler.sizes[:, 0].tolist()
+
+
+def _table(rates: dict[str, list[float]], flops: dict[str, float]) -> str:
+    medians = {label: spread(values).median for label, values in rates.items()}
+    first, *_ = medians
+    rows = []
+    for label, before in zip(medians, [first, *medians], strict=False):
+        counted = [f"{flops[label] / 1e9:.3g}", f"{flops[first] / flops[label]:.1f}"] if label in flops else ["", ""]
+        step = "" if label == FIRST_EPOCH else f"{medians[label] / medians[before]:.2f}"
+        rows.append([label, spread(rates[label]), step, f"{medians[label] / medians[first]:.2f}", *counted])
+    return table(
+        [
+            "",
+            "rows a second: median (range)",
+            "to the line before",
+            "to the recipe",
+            "GFLOP a row",
+            "recipe's to these",
+        ],
+        rows,
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16])
+    parser.add_argument("--rows", type=int, default=48, help="of a pass; a multiple of the batch sizes")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode images for the recipe")
+    chosen = parser.parse_args(arguments)
+    quiet_lightning()
+    print(f"{machine()}\n")
+    for name in chosen.sets:
+        for batch_size in chosen.batch_sizes:
+            torch.manual_seed(0)
+            print(measure(name, batch_size, chosen), flush=True)
+
+
+def quiet_lightning() -> None:
+    """Leave the tables alone on the screen."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="pytorch_lightning")
+
+
+if __name__ == "__main__":
+    main()
