@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Latents
-from mmib.nn.fusion import CrossModalFusion, Fusion
+from mmib.nn.fusion import CrossModalFusion, Fusion, FusionOutput
 from mmib.nn.gaussian import GaussianEncoder, Posterior
 from mmib.schema import PostBatch
 
@@ -41,6 +41,11 @@ class BackboneOutput:
     def kl(self) -> dict[str, Tensor]:
         """KL of both posteriors by modality, (B, T, D) nats; see `Posterior.kl`."""
         return {"text": self.text.kl(), "image": self.image.kl()}
+
+
+def latents(posterior: Posterior, drawn: bool) -> Latents:
+    """Latents drawn from a posterior, or its mean."""
+    return Latents(posterior.rsample() if drawn else posterior.mean, posterior.mask)
 
 
 class MultimodalIB(nn.Module):
@@ -83,19 +88,23 @@ class MultimodalIB(nn.Module):
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""
+        text, image = self.posteriors(batch)
+        drawn = self.training and self.sampling
+        text_latents, image_latents = latents(text, drawn), latents(image, drawn)
+        aligned = self.alignment(text_latents, image_latents, batch.image_ids)
+        fused = self.fuse(batch, text_latents, image_latents, need_weights=not self.training)
+        return BackboneOutput(fused.states, fused.weights, text, image, text_latents, image_latents, aligned)
+
+    def posteriors(self, batch: PostBatch) -> tuple[Posterior, Posterior]:
+        """What the encoders and the bottlenecks make of text and image."""
         states = self.text_encoder(batch.input_ids, batch.text_mask)
         text = self.text_posterior(states, batch.text_mask)
-        image = self.image_posterior(self._regions(batch), batch.region_mask)
-        text_latents, image_latents = self._latents(text), self._latents(image)
-        aligned = self.alignment(text_latents, image_latents, batch.image_ids)
-        rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
-        queries = text_latents.z[rows, batch.positions]
-        states, weights = self.fusion(queries, text_latents, image_latents, need_weights=not self.training)
-        return BackboneOutput(states, weights, text, image, text_latents, image_latents, aligned)
+        return text, self.image_posterior(self._regions(batch), batch.region_mask)
 
-    def _latents(self, posterior: Posterior) -> Latents:
-        drawn = posterior.rsample() if self.training and self.sampling else posterior.mean
-        return Latents(drawn, posterior.mask)
+    def fuse(self, batch: PostBatch, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
+        """The fused states of a batch's `positions`, (B, Q, D)."""
+        rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
+        return self.fusion(text.z[rows, batch.positions], text, image, need_weights=need_weights)
 
     def _regions(self, batch: PostBatch) -> Tensor:
         """Region features and boxes, both projected, to (B, R, D)."""

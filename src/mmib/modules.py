@@ -10,21 +10,20 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmib.backbone import BackboneOutput, MultimodalIB
 from mmib.distributed import global_sums
 from mmib.metrics import METRICS, ExtractionScores
-from mmib.nn.crf import LinearChainCRF, bio_constraints
+from mmib.network import entity_head, evidence, relation_head
 from mmib.nn.precision import at_least_float32, attention_for_training, autocast_off
-from mmib.nn.relation import RelationHead
+from mmib.nn.relation import likeliest_relation
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
 from mmib.schema import (
     NO_RELATION,
     NO_TAG,
     RELATION_IDS,
     RELATIONS,
-    TAGS,
     CheckpointError,
     ConfigError,
     MNERBatch,
@@ -208,7 +207,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         """Rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
         _, scores = self.task_loss(output, batch)
-        return {"rows": batch.rows, **self.decode(scores, batch), **evidence(output, output.kl(), batch)}
+        return {"rows": batch.rows, **self.decode(scores, batch), **evidence(output.attention, output.kl(), batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -223,7 +222,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         decoded, gold = self.decode(objective.scores, batch), self.gold(batch)
         counted = batch.counted
         self._metric(split).update(decoded["predicted"][counted], gold[counted])
-        found = evidence(objective.output, objective.kl, batch)
+        found = evidence(objective.output.attention, objective.kl, batch)
         known = {"totals": objective.totals, "output": objective.output}
         return {"rows": batch.rows, "gold": gold, **decoded, **found, **known}
 
@@ -314,34 +313,6 @@ class ExtractionModule(pl.LightningModule, ABC):
             )
 
 
-@torch.no_grad()
-def evidence(output: BackboneOutput, kl: dict[str, Tensor], batch: PostBatch) -> dict[str, Tensor]:
-    """What the predictions of a batch rest on; NaN where there is nothing.
-
-    Args:
-        output: of the backbone.
-        kl: by modality, (B, T, D) nats.
-        batch: the batch.
-
-    Returns:
-        `kl` (B, W) nats of each word that the encoder sees, summed over its pieces; `kl_image` (B, R) nats of each
-        region; and, where the fusion attends, `attention` (B, Q, R), the weights with which each position that the
-        head reads took from the regions.
-    """
-    places = batch.word_ids + 1  # what belongs to no word goes into a column of its own, before the words
-    nats = kl["text"].sum(dim=2)
-    by_word = nats.new_zeros(len(batch), int(places.max()) + 1).scatter_add(1, places, nats)
-    seen = torch.zeros_like(by_word, dtype=torch.bool).scatter(1, places, True)
-    found = {
-        "kl": by_word.masked_fill(~seen, torch.nan)[:, 1:],
-        "kl_image": kl["image"].sum(dim=2).masked_fill(~batch.region_mask, torch.nan),
-    }
-    if output.attention is not None:
-        there = batch.position_mask[:, :, None] & batch.region_mask[:, None, :]
-        found["attention"] = output.attention.masked_fill(~there, torch.nan)
-    return found
-
-
 class MREModule(ExtractionModule):
     """Relation extraction between two marked entities.
 
@@ -366,7 +337,7 @@ class MREModule(ExtractionModule):
         if threshold is not None and not 0 < threshold < 1:
             raise ConfigError(f"threshold is {threshold}: it is a probability between 0 and 1")
         self.threshold = threshold
-        self.head = RelationHead(backbone.dim, len(RELATIONS), head_dropout)
+        self.head = relation_head(backbone.dim, head_dropout)
 
     def task_loss(self, output: BackboneOutput, batch: MREBatch) -> tuple[Tensor, Tensor]:
         """Cross-entropy over the relations, (B,), and logits (B, C)."""
@@ -376,12 +347,7 @@ class MREModule(ExtractionModule):
 
     def decode(self, scores: Tensor, batch: MREBatch) -> dict[str, Tensor]:
         """`predicted` (B,) class ids and `scores` (B, C) logits."""
-        if self.threshold is None:
-            return {"predicted": scores.argmax(dim=-1), "scores": scores}
-        none = RELATION_IDS[NO_RELATION]
-        probabilities = scores.softmax(dim=-1)
-        probabilities[:, none] = self.threshold
-        return {"predicted": probabilities.argmax(dim=-1), "scores": scores}
+        return {"predicted": likeliest_relation(scores, RELATION_IDS[NO_RELATION], self.threshold), "scores": scores}
 
     def gold(self, batch: MREBatch) -> Tensor:
         """(B,) class ids."""
@@ -409,8 +375,7 @@ class MNERModule(ExtractionModule):
         self, backbone: MultimodalIB, head_dropout: float = 0.1, constrained: bool = True, **objective: Any
     ) -> None:
         super().__init__(backbone, **objective)
-        self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(backbone.dim, len(TAGS)))
-        self.crf = LinearChainCRF(len(TAGS), *(bio_constraints(TAGS) if constrained else ()))
+        self.head, self.crf = entity_head(backbone.dim, head_dropout, constrained)
 
     def task_loss(self, output: BackboneOutput, batch: MNERBatch) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood of the repaired tags, (B,), summed over words, and emissions (B, W, K)."""

@@ -101,6 +101,10 @@ class Alignment(nn.Module, ABC):
         """What each side is compared by: the latents themselves, or less, which is cheaper to gather."""
         return text, image
 
+    def agreement(self, text: Latents, image: Latents) -> Tensor:
+        """(B,) how well each row's own text and image agree, by what training draws together; NaN where none says."""
+        return torch.full_like(text.z[:, 0, 0], torch.nan)
+
     @abstractmethod
     def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
         """The regulariser of rows that `represent` has prepared; see `forward`."""
@@ -208,6 +212,13 @@ class InfoNCEAlignment(Alignment):
             loss = masked_mean(losses, anchors)
         return AlignmentOutput(loss, anchors.sum(), self._scalars(logits.detach(), losses.detach(), candidates))
 
+    @torch.no_grad()
+    def agreement(self, text: Latents, image: Latents) -> Tensor:
+        """Cosine similarity, -1 to 1; see `Alignment.agreement`."""
+        represented = self.represent(text, image)
+        agreement = self.similarity(*represented).diagonal()
+        return agreement.masked_fill(~represented[1].mask.any(dim=1), torch.nan)
+
     def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         anchors = candidates.diagonal()
         bounds = candidates.sum(dim=1).clamp(min=1).log() - losses
@@ -289,6 +300,12 @@ class JSDAlignment(Alignment):
             loss = masked_mean(losses, anchors)
             bound = masked_mean(2 * math.log(2) - losses.detach(), anchors)
         return AlignmentOutput(loss, anchors.sum(), {"jsd_bound": bound})
+
+    @torch.no_grad()
+    def agreement(self, text: Latents, image: Latents) -> Tensor:
+        """The discriminator's probability that they belong together, 0 to 1; see `Alignment.agreement`."""
+        score = at_least_float32(self._score(text.post_mean(), image.post_mean())).sigmoid()
+        return score.masked_fill(~image.mask.any(dim=1), torch.nan)
 
     def _score(self, text_mean: Tensor, image_mean: Tensor) -> Tensor:
         return self.discriminator(torch.cat([text_mean, image_mean], dim=-1)).squeeze(-1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from mmib.nn.precision import at_least_float32
+
 
 class RelationHead(nn.Module):
     """Fused states at the two opening markers, concatenated, to relation logits.
@@ -22,3 +24,18 @@ class RelationHead(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """(B, 2, D) states of the opening markers of head and tail to logits (B, C)."""
         return self.classifier(self.dropout(states.flatten(1)))
+
+
+def likeliest_relation(logits: Tensor, none: int, threshold: float | None = None) -> Tensor:
+    """(B, C) logits to (B,) class ids: the likeliest or, with a threshold, the likeliest relation above it, else none.
+
+    Args:
+        logits: of each row and class.
+        none: class id that says that there is no relation.
+        threshold: probability that a relation must exceed.
+    """
+    if threshold is None:
+        return logits.argmax(dim=-1)
+    probabilities = at_least_float32(logits).softmax(dim=-1)
+    probabilities[:, none] = threshold
+    return probabilities.argmax(dim=-1)
