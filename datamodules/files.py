@@ -4,13 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from mmib.schema import DataError
 
+RowT = TypeVar("RowT")
 
-def read_text(path: Path, layout: str) -> str:
-    """The text of a data file, its line ends as they are.
+
+@dataclass(frozen=True)
+class Malformed:
+    """What stands in the place of a row or post that cannot be read.
+
+    Attributes:
+        line: its first line, counted from 1.
+        error: what is wrong, with file and line.
+    """
+
+    line: int
+    error: DataError
+
+
+def well_formed(rows: Iterable[RowT | Malformed]) -> list[RowT]:
+    """The rows, where all are well-formed.
+
+    Raises:
+        DataError: that of the first one that is not.
+    """
+    kept = []
+    for row in rows:
+        if isinstance(row, Malformed):
+            raise row.error
+        kept.append(row)
+    return kept
+
+
+def read_lines(path: Path, layout: str) -> Iterator[str]:
+    """The lines of a data file one by one, without their line feeds. Only the line feed ends a line.
+
+    Words may hold U+0085 or U+2028, at which `str.splitlines` would cut.
 
     Args:
         path: the file.
@@ -19,14 +53,40 @@ def read_text(path: Path, layout: str) -> str:
     Raises:
         DataError: the file is missing or not UTF-8.
     """
+    before = 0
+    with open_data(path, layout) as file:
+        for line in file:
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                at = before + error.start
+                raise DataError(f"{path} is not UTF-8: byte {at} cannot be read; convert the file") from error
+            before += len(line)
+            yield text.removesuffix("\n")
+
+
+@contextlib.contextmanager
+def open_data(path: Path, layout: str) -> Iterator[BinaryIO]:
+    """A data file, to read.
+
+    Raises:
+        DataError: the file is missing or cannot be read; `layout` tells which files are expected where.
+    """
     try:
-        return path.read_bytes().decode("utf-8")
+        with path.open("rb") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path} does not exist; {layout}") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8: byte {error.start} cannot be read; convert the file") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Take turns with other processes that lock the same file."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 class Digests(dict[Path, str]):

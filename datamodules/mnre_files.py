@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from datamodules.crops import CropFiles, read_json_object
-from datamodules.files import read_text
+from datamodules.files import Malformed, read_text, well_formed
 from datamodules.markers import Span
 from mmib.schema import RELATION_IDS, RELATIONS, DataError
 
@@ -57,19 +58,19 @@ def crop_files(root: Path, split: str) -> CropFiles:
     return CropFiles(root / "txt" / CROP_DICTIONARIES[split], root / "img_vg" / split)
 
 
-def read_rows(path: Path) -> list[RelationRow]:
+def read_rows(path: Path) -> Iterator[RelationRow]:
     """The rows of an MNRE file: one Python literal a line.
 
     Raises:
         DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
     """
-    text = read_text(path, LAYOUT)
-    # Only the line feed ends a row: posts may hold U+2028 and its like, at which splitlines would cut.
-    lines = text.split("\n")
-    rows = [_parse_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
-    if not rows:
+    empty = True
+    for number, line in enumerate(read_lines(path, LAYOUT), start=1):
+        if line.strip():
+            empty = False
+            yield _parse_row(line, f"{path}:{number}")
+    if empty:
         raise DataError(f"{path} holds no rows")
-    return rows
 
 
 def _parse_row(line: str, place: str) -> RelationRow:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.crops import CropFiles
-from datamodules.files import read_text
+from datamodules.files import Malformed, read_text, well_formed
 from mmib.schema import TAG_IDS, TAGS, DataError
 
 LAYOUT = """expected below the root, for the year {year}:
@@ -61,7 +62,7 @@ def crop_files(root: Path, year: int, split: str) -> CropFiles:
     )
 
 
-def read_posts(path: Path, layout: str) -> list[TaggedPost]:
+def read_posts(path: Path, layout: str) -> Iterator[TaggedPost]:
     """The posts of a Twitter file: a line `IMGID:…`, then a line `word TAB tag` for each word.
 
     Words that look empty (U+FE0F, U+00A0 and their like) are words.
@@ -69,31 +70,31 @@ def read_posts(path: Path, layout: str) -> list[TaggedPost]:
     Raises:
         DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
     """
-    posts: list[TaggedPost] = []
-    # Only the line feed ends a line: words may hold U+0085 or U+2028, at which splitlines would cut.
-    for number, ended in enumerate(read_text(path, layout).split("\n"), start=1):
+    post: TaggedPost | None = None
+    for number, ended in enumerate(read_lines(path, layout), start=1):
         line, place = ended.removesuffix("\r"), f"{path}:{number}"
         if line.startswith(IMAGE_LINE) and "\t" not in line:
-            _check_last(posts)
+            if post is not None:
+                yield _with_words(post)
             identity = line.removeprefix(IMAGE_LINE).strip()
             if not identity:
                 raise DataError(f"{place}: IMGID without a name")
-            posts.append(TaggedPost(identity, [], [], place))
+            post = TaggedPost(identity, [], [], place)
         elif line and not (line.isspace() and "\t" not in line):
             word, tag = _parse_word(line, place)
-            if not posts:
+            if post is None:
                 raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
-            posts[-1].words.append(word)
-            posts[-1].tags.append(tag)
-    _check_last(posts)
-    if not posts:
+            post.words.append(word)
+            post.tags.append(tag)
+    if post is None:
         raise DataError(f"{path} holds no posts")
-    return posts
+    yield _with_words(post)
 
 
-def _check_last(posts: list[TaggedPost]) -> None:
-    if posts and not posts[-1].words:
-        raise DataError(f"{posts[-1].place}: IMGID:{posts[-1].identity} has no words")
+def _with_words(post: TaggedPost) -> TaggedPost:
+    if not post.words:
+        raise DataError(f"{post.place}: IMGID:{post.identity} has no words")
+    return post
 
 
 def _parse_word(line: str, place: str) -> tuple[str, str]:
@@ -121,12 +122,30 @@ def count_mentions(tags: list[str]) -> list[int]:
     return [0 if tag == "O" else number for tag, number in zip(tags, opened, strict=True)]
 
 
-def describe(posts: list[TaggedPost]) -> str:
-    """Counts of a split: posts, entities in seqeval's default and in the strict reading, and oddities."""
-    strays = [sum(own != mended for own, mended in zip(post.tags, repair(post.tags), strict=True)) for post in posts]
-    strict = sum(tag.startswith("B-") for post in posts for tag in post.tags)
-    text = f"{len(posts):,} posts, {strict + sum(strays):,} entities"
-    if any(strays):
-        text += f" ({strict:,} in strict IOB2: {sum(strays)} stray I- tags in {sum(map(bool, strays))} posts)"
-    repeated = len(posts) - len({post.identity for post in posts})
-    return text + (f", {repeated} repeated IMGIDs" if repeated else "")
+class Census:
+    """Counts of posts, entities in seqeval's default and in the strict reading, and oddities, of posts one by one."""
+
+    def __init__(self) -> None:
+        self.posts = 0
+        self.strict = 0
+        self.strays = 0
+        self.posts_with_strays = 0
+        self.identities: set[str] = set()
+
+    def add(self, post: TaggedPost, repaired: list[str]) -> None:
+        """Count a post; `repaired` are its tags without stray ones."""
+        strays = sum(own != mended for own, mended in zip(post.tags, repaired, strict=True))
+        self.posts += 1
+        self.strict += sum(tag.startswith("B-") for tag in post.tags)
+        self.strays += strays
+        self.posts_with_strays += strays > 0
+        self.identities.add(post.identity)
+
+    def __str__(self) -> str:
+        text = f"{self.posts:,} posts, {self.strict + self.strays:,} entities"
+        if self.strays:
+            text += (
+                f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
+            )
+        repeated = self.posts - len(self.identities)
+        return text + (f", {repeated} repeated IMGIDs" if repeated else "")
