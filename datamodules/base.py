@@ -288,7 +288,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
             self.image_reports[split] = ImageReport(len({p.image for p in posts}), 0, len(posts), 0, {})
             return [(NO_IMAGE, ())] * len(posts)
         there = {picture.file for post in posts for picture in post.pictures if picture.file.is_file()}
-        unreadable = self._unreadable(sorted(there))
+        unreadable = self.unreadable(sorted(there))
         there -= unreadable.keys()
         pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in posts]
         found = {post.image for post, own in zip(posts, pictures, strict=True) if own}
@@ -385,7 +385,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
             window=drawn.share.window,
         )
 
-    def _unreadable(self, files: list[Path]) -> dict[Path, str]:
+    def unreadable(self, files: list[Path]) -> dict[Path, str]:
+        """{file: reason} of the files that cannot be decoded; the others get their features where these are cached."""
         if self.cache is not None:
             return self.cache.build(files)
         reasons = {}

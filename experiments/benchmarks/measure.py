@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +26,27 @@ class Spread(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.median:.3g} ({self.low:.3g} to {self.high:.3g})"
+
+
+class Clock:
+    """Seconds from `start` on, with the device's work done."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.began = 0.0
+
+    def start(self) -> None:
+        """Start it."""
+        self.began = self._now()
+
+    def seconds(self) -> float:
+        """What has passed."""
+        return self._now() - self.began
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
 
 
 def spread(values: Sequence[float]) -> Spread:

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from datamodules.base import PostDataModule
 from datamodules.batching import GlobalBatchSampler
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, write_set
-from experiments.benchmarks.measure import best_device, in_turns, machine, spread, table, to_standard_error
+from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
 from experiments.benchmarks.recipe import (
     ENCODERS,
     PUBLISHED,
@@ -103,27 +103,6 @@ class Bench:
         with FlopCounterMode(display=False) as counter:
             self.run(setup)
         return counter.get_total_flops() / self.rows
-
-
-class Clock:
-    """Seconds from `start` on, with the device's work done."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self.began = 0.0
-
-    def start(self) -> None:
-        """Start it."""
-        self.began = self._now()
-
-    def seconds(self) -> float:
-        """What has passed."""
-        return self._now() - self.began
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
 
 
 def started(loader: DataLoader[Any], clock: Clock) -> Iterator[Any]:

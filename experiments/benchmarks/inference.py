@@ -1,0 +1,127 @@
+"""From files to predictions: a published recipe against ours, with an empty and with a filled feature cache.
+
+    python -m experiments.benchmarks.inference --sets mnre twitter2017
+
+Each measurement begins with the data folder and ends with the predictions of all its rows: it reads the text, splits it
+into word pieces, looks at the images, and runs the model. The recipe is that of `experiments.benchmarks.recipe`; ours
+is what `mmib predict` does, evidence included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+
+from experiments.benchmarks.corpus import DATA_ROOT, SETS, PostSet, open_set, read_set, write_set
+from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
+from experiments.benchmarks.recipe import ENCODERS, PUBLISHED, Setup, build_module, make_loader, running_as
+from mmib.modules import ExtractionModule
+from mmib.schema import MNERBatch, PostBatch
+
+OURS = Setup(cached=True, padded=False, bucketed=True, per_row=False, packaged_crf=False, decoding=False)
+PUBLISHED_BATCH, OUR_BATCH = 8, 64
+
+
+class Way(NamedTuple):
+    """A way from files to predictions.
+
+    Attributes:
+        setup: how the model is run.
+        batch_size: rows of a batch.
+        filled: whether the feature cache holds all images before.
+        bf16: mixed precision.
+    """
+
+    setup: Setup
+    batch_size: int
+    filled: bool = False
+    bf16: bool = False
+
+
+WAYS = {
+    "published recipe": Way(PUBLISHED, PUBLISHED_BATCH),
+    "ours, empty cache": Way(OURS, OUR_BATCH),
+    "ours, filled cache": Way(OURS, OUR_BATCH, filled=True),
+    "ours, filled cache, bf16": Way(OURS, OUR_BATCH, filled=True, bf16=True),
+}
+
+
+@torch.inference_mode()
+def predict(module: ExtractionModule, batch: PostBatch, way: Way) -> Any:
+    """The predictions of a batch."""
+    with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=way.bf16):
+        if not way.setup.per_row:
+            return module.predict_step(batch, 0)
+        # Published code takes the best relation or path, and nothing else.
+        _, scores = module.task_loss(module.backbone(batch), batch)
+        if isinstance(batch, MNERBatch):
+            return cast(Any, module).crf.viterbi(scores, batch.word_mask)
+        return scores.argmax(dim=-1)
+
+
+def run(module: ExtractionModule, folder: Path, name: str, posts: PostSet, way: Way, filled: Path) -> float:
+    """Rows a second from the files in a folder to predictions; `filled` is a cache that holds their features."""
+    with tempfile.TemporaryDirectory() as empty, running_as(module, way.setup) as running:
+        running.eval()
+        clock = Clock(module.device)
+        clock.start()
+        cache = (filled if way.filled else Path(empty)) if way.setup.cached else None
+        data = open_set(folder, name, module, cache, batch_size=way.batch_size)
+        read_set(data)
+        rows = 0
+        for batch in make_loader(data, way.setup, posts):
+            predict(running, batch.to(module.device), way)
+            rows += len(batch)
+        return rows / clock.seconds()
+
+
+def measure(name: str, arguments: argparse.Namespace) -> str:
+    """The table of a set."""
+    posts = SETS[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        source = write_set(folder / "data", name, arguments.rows, arguments.data_root)
+        (folder / "text").mkdir()
+        module = build_module(posts.task, ENCODERS[arguments.encoders], folder / "text").to(best_device())
+        filled = folder / "cache"
+        read_set(open_set(folder / "data", name, module, filled))
+        measures: dict[str, Callable[[], float]] = {
+            label: partial(run, module, folder / "data", name, posts, way, filled) for label, way in WAYS.items()
+        }
+        measures["ours, filled cache"]()  # warms up
+        found = in_turns(measures, arguments.repeats, to_standard_error)
+    first = spread(found["published recipe"]).median
+    rows = [
+        [label, way.batch_size, spread(found[label]), f"{spread(found[label]).median / first:.2f}"]
+        for label, way in WAYS.items()
+    ]
+    return (
+        f"### {name}\n\n{arguments.rows} rows: {source}; {posts.regions} images a row; "
+        f"encoders `{arguments.encoders}`; {arguments.repeats} repeats\n\n"
+        f"{table(['', 'batch', 'rows a second: median (range)', 'to the recipe'], rows)}\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
+    chosen = parser.parse_args(arguments)
+    print(f"{machine()}\n")
+    for name in chosen.sets:
+        torch.manual_seed(0)
+        print(measure(name, chosen), flush=True)
+
+
+if __name__ == "__main__":
+    main()
