@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from datamodules import mnre_files as mnre
 from datamodules import twitter_files as twitter
+from datamodules.released import RELEASED
 from mmib.aggregate import compare
 from mmib.files import write_text
 from mmib.finished import FinishedRun
@@ -108,10 +109,10 @@ SETS = {
         {split: f"txt/ours_{split}.txt" for split in SPLITS},
         read_mnre,
         ("rows", "None"),
-        {"train": (12247, 7744), "val": (1624, 1000), "test": (1614, 974)},
+        RELEASED["mnre"],
     ),
-    "twitter2015": _twitter(2015, {"train": (4000, 6352, 6166), "val": (1000, 1594, 1541), "test": (3257, 5207, 5072)}),
-    "twitter2017": _twitter(2017, {"train": (3373, 6049, 6049), "val": (723, 1324, 1324), "test": (723, 1351, 1351)}),
+    "twitter2015": _twitter(2015, RELEASED["twitter2015"]),
+    "twitter2017": _twitter(2017, RELEASED["twitter2017"]),
 }
 
 
