@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mmib.calibration import Record, entities
 from mmib.finished import FinishedRun
 from mmib.report import charts
 from mmib.report.charts import Mark, Series
-from mmib.report.evidence import Record, entities
 from mmib.report.history import Curves, differing, settings
 from mmib.report.markup import Html, element, join
 from mmib.report.page import Section, grid, note, table

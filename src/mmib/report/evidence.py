@@ -1,4 +1,4 @@
-"""What predictions and latents say: confusion, calibration, the latent space. Numbers only."""
+"""What predictions and latents say: confusion and the latent space. Numbers only."""
 
 from __future__ import annotations
 
@@ -6,49 +6,20 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmib.schema import ENTITY_TYPES, RELATION_IDS, RELATIONS, TAGS, RunError, Task
+from mmib.calibration import Record, entities
+from mmib.schema import ENTITY_TYPES, RELATIONS, RunError, Task
 
 Array = NDArray[np.float64]
-Record = dict[str, Any]
 
-BINS = 10
 OTHER_SPAN = "other span"
 MISSED = "missed"
 NOTHING = "no entity"
 # Columns of a latents file.
 MODALITIES = ("text", "image")
-
-
-@dataclass(frozen=True)
-class Entity:
-    """A named entity of a post: its type, first word, and the word behind its last."""
-
-    type: str
-    start: int
-    end: int
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """First word, and the word behind the last."""
-        return self.start, self.end
-
-
-def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of a post as seqeval reads them by default: a stray I- opens one.
-
-    Raises:
-        ValueError: a tag is none of the task's.
-    """
-    from seqeval.metrics.sequence_labeling import get_entities  # noqa: PLC0415 - a second that only mner should spend
-
-    if not set(tags) <= set(TAGS):
-        raise ValueError(f"{(set(tags) - set(TAGS)).pop()!r} is no tag")
-    return [Entity(name, start, last + 1) for name, start, last in get_entities(list(tags))]
 
 
 @dataclass(frozen=True)
@@ -94,62 +65,6 @@ def _entity_confusion(records: Sequence[Record]) -> Confusion:
     names = [name for name in ENTITY_TYPES if any(name in pair for pair in pairs)]
     rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
     return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
-
-
-def relation_confidence(record: Record) -> float:
-    """Softmax probability of the predicted relation (mre)."""
-    scores = np.asarray(record["scores"], dtype=np.float64)
-    if scores.shape != (len(RELATIONS),):
-        raise ValueError("'scores' has not one value for each relation")
-    shares = np.exp(scores - scores.max())
-    return float(shares[RELATION_IDS[record["predicted"]]] / shares.sum())
-
-
-def entity_confidence(entity: Entity, confidence: Sequence[float | None]) -> float:
-    """The least probability of the tags of an entity's words; 0 where a word has none."""
-    return min(confidence[word] or 0.0 for word in range(*entity.span))
-
-
-def judged(task: Task, records: Sequence[Record]) -> list[tuple[float, bool]]:
-    """Confidence of each prediction and whether it is right: a row each (mre), a predicted entity each (mner)."""
-    if task == "mre":
-        return [(relation_confidence(record), record["gold"] == record["predicted"]) for record in records]
-    return [
-        (entity_confidence(entity, record["confidence"]), entity in gold)
-        for record in records
-        for gold in [set(entities(record["gold"]))]
-        for entity in entities(record["predicted"])
-    ]
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How far confidence can be trusted.
-
-    Attributes:
-        bins: (mean confidence, share that is right, number) of each of ten equally wide bins that is not empty.
-        error: expected calibration error, the gaps of the bins weighted by their numbers.
-        count: number of predictions.
-    """
-
-    bins: list[tuple[float, float, int]]
-    error: float
-    count: int
-
-
-def calibration(predictions: Sequence[tuple[float, bool]]) -> Calibration | None:
-    """Expected calibration error over equally wide bins (Guo et al. 2017, equation 3); None without predictions."""
-    if not predictions:
-        return None
-    confidence, right = (np.asarray(column, dtype=np.float64) for column in zip(*predictions, strict=True))
-    places = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    bins = [
-        (float(confidence[places == place].mean()), float(right[places == place].mean()), int((places == place).sum()))
-        for place in range(BINS)
-        if (places == place).any()
-    ]
-    error = sum(count * abs(share - mean) for mean, share, count in bins) / len(predictions)
-    return Calibration(bins, error, len(predictions))
 
 
 @dataclass(frozen=True)

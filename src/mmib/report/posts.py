@@ -12,8 +12,8 @@ import numpy as np
 
 from datamodules.files import inside
 from datamodules.images import UnreadableImageError, read_image
+from mmib.calibration import Entity, Record, entities, entity_confidence, relation_confidence
 from mmib.report.charts import number, share
-from mmib.report.evidence import Entity, Record, entities, entity_confidence, relation_confidence
 from mmib.report.markup import Html, element, join
 from mmib.schema import RunError, Task
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from mmib.calibration import Record, calibration, judged
 from mmib.finished import FinishedRun
 from mmib.report import charts, evidence
 from mmib.report.charts import Mark, Series
-from mmib.report.evidence import Confusion, LatentSpace, Record
+from mmib.report.evidence import Confusion, LatentSpace
 from mmib.report.history import Curves, read_plane, settings, shortened, shown_command
 from mmib.report.markup import Html, element, join
 from mmib.report.page import Section, grid, note, scrolling, table
@@ -246,16 +247,16 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         return "", _no_predictions()
     try:
         confusion = evidence.confusion(run.task, records)
-        calibration = evidence.calibration(evidence.judged(run.task, records))
+        trust = calibration(judged(run.task, records))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         path = run.predictions_file(split)
         raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
     unit, what = ("row", "relation") if run.task == "mre" else ("predicted entity", "type")
     beside = [note("Nothing was predicted, so there is no calibration.")]
-    if calibration is not None:
-        off = charts.share(calibration.error, 1)
-        says = f"Expected calibration error {off} over {calibration.count:,} predictions."
-        beside = [charts.reliability("Calibration", calibration.bins, says)]
+    if trust is not None:
+        off = charts.share(trust.error, 1)
+        says = f"Expected calibration error {off} over {trust.count:,} predictions."
+        beside = [charts.reliability("Calibration", trust.bins, says)]
     classes = (run.summary.get(split) or {}).get("classes") or {}
     if classes:
         rows = [

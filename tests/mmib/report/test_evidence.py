@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +16,9 @@ from mmib.report.evidence import (
     MISSED,
     NOTHING,
     OTHER_SPAN,
-    Entity,
-    calibration,
     confusion,
-    entities,
-    entity_confidence,
-    judged,
     latent_space,
     read_latents,
-    relation_confidence,
 )
 from mmib.schema import RELATIONS, RunError
 from mmib.totals import pair_sums, scalars
@@ -59,45 +52,6 @@ def test_entities_are_counted_by_what_became_of_them() -> None:
         ("PER", "PER"): 1,
         (NOTHING, "MISC"): 1,
     }
-
-
-def test_a_stray_inside_tag_opens_an_entity() -> None:
-    assert entities(["O", "I-LOC", "I-LOC", "B-PER"]) == [Entity("LOC", 1, 3), Entity("PER", 3, 4)]
-
-
-def test_confidence_of_a_relation_is_its_softmax() -> None:
-    scores = np.linspace(-2, 900, len(RELATIONS))
-    record = {"scores": scores.tolist(), "predicted": RELATIONS[-2]}
-    expected = torch.tensor(scores).softmax(dim=0)[-2]
-    assert relation_confidence(record) == pytest.approx(float(expected))
-
-
-def test_confidence_of_an_entity_is_that_of_its_least_sure_word() -> None:
-    assert entity_confidence(Entity("PER", 1, 3), [0.1, 0.9, 0.6, 0.2]) == 0.6
-    assert entity_confidence(Entity("PER", 0, 2), [None, 0.9]) == 0.0
-
-
-def test_an_entity_of_another_type_or_span_is_judged_wrong() -> None:
-    record: dict[str, Any] = {
-        "gold": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG"],
-        "predicted": ["B-PER", "O", "O", "B-ORG", "B-ORG"],
-        "confidence": [0.9, 0.8, 0.7, 0.6, 0.5],
-    }
-    assert judged("mner", [record]) == [(0.9, False), (0.6, False), (0.5, True)]
-
-
-def test_calibration_error_by_hand() -> None:
-    found = calibration([(0.95, True), (0.95, False), (0.55, True), (1.0, True)])
-    assert found is not None
-    assert found.bins == [(0.55, 1.0, 1), (pytest.approx(2.9 / 3), pytest.approx(2 / 3), 3)]
-    assert found.error == pytest.approx((1 * 0.45 + 3 * 0.3) / 4)
-
-
-def test_predictions_that_are_as_sure_as_right_have_no_error() -> None:
-    found = calibration([(0.75, True)] * 3 + [(0.75, False)])
-    assert found is not None
-    assert found.error == pytest.approx(0)
-    assert calibration([]) is None
 
 
 def test_gap_and_cosine_are_those_that_training_logs() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmib.report.evidence import Entity
+from mmib.calibration import Entity
 from mmib.report.posts import Post, PostWriter, darkest_word, read_post, sample
 from mmib.schema import RELATIONS, DataError, RunError, Task
 
