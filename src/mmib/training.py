@@ -174,11 +174,11 @@ class MMIBCommand(LightningCLI):
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
         self.collector = PredictionCollector()
-        trainer = super().instantiate_trainer(
-            default_root_dir=self.run_folder,
-            logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
-            **kwargs,
-        )
+        loggers = make_loggers(self.run_folder, config["name"], config["wandb"])
+        try:
+            trainer = super().instantiate_trainer(default_root_dir=self.run_folder, logger=loggers, **kwargs)
+        except ModuleNotFoundError as error:  # such as that of an accelerator
+            raise ConfigError(f"the trainer cannot work like this: {error}") from error
         callbacks = [*cast(Any, trainer).callbacks, self.collector, OrderlyEnd(), LostRank()]
         # What the others know stands in the last checkpoint, so that one comes after them.
         cast(Any, trainer).callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint))

@@ -589,6 +589,7 @@ def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
         (("--data.batch_size", "0"), "batch_size is 0: a batch has at least one row"),
         (("--data.eval_batch_size", "-1"), "eval_batch_size is -1: a batch has at least one row"),
         (("--trainer.devices", "0"), "the trainer cannot work like this: "),
+        (("--trainer.accelerator", "tpu"), "the trainer cannot work like this: "),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
