@@ -83,6 +83,11 @@ report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/�
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
 	$(BIN)/mmib demo-data $(ARGS)
 
+.PHONY: crop-objects
+crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… TASK=mnre or twitter (docs/crops.md)
+	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ TASK=mnre DATA_ROOT=/path/to/mnre"; exit 2; }
+	$(BIN)/mmib crop-objects '$(DATA_ROOT)' --task $(or $(TASK),mnre) $(ARGS)
+
 .PHONY: test
 test: $(STAMP) lint ## Run the linters and all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from datamodules.base import Box
+from datamodules.examples import Box
 from mmib.crop_objects.detector import Detection
 
 # Boxes that overlap more show the same object, found by two phrases.

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from datamodules.base import Box
+from datamodules.examples import Box
 from mmib.encoders.pretrained import settle_hub_mode
 from mmib.schema import ConfigError, EncoderError
 
@@ -81,15 +81,26 @@ class ZeroShotDetector:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"--device {self.device} cannot be used: {first}") from error
 
-    @torch.inference_mode()
     def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
         """See `Detector.detect`; what is found in an image does not depend on the others.
 
         Raises:
             ConfigError: the images do not fit into memory together.
         """
+        found: list[list[Detection]] = [[] for _ in images]
+        # Grounding DINO pads to the largest image and does not mask all of the padding: only equals go together.
+        sizes = [image.size if self.grounding else None for image in images]
+        for size in dict.fromkeys(sizes):
+            places = [place for place, own in enumerate(sizes) if own == size]
+            together = self._together([images[place] for place in places], [phrases[place] for place in places])
+            for place, detections in zip(places, together, strict=True):
+                found[place] = detections
+        return found
+
+    @torch.inference_mode()
+    def _together(self, images: list[Image.Image], phrases: list[Sequence[str]]) -> list[list[Detection]]:
         sizes = [(image.height, image.width) for image in images]
-        inputs = self._inputs(list(images), [list(own) for own in phrases]).to(self.device)
+        inputs = self._inputs(images, [list(own) for own in phrases]).to(self.device)
         try:
             outputs = self.model(**inputs)
         except torch.OutOfMemoryError as error:
@@ -97,10 +108,10 @@ class ZeroShotDetector:
                 f"{len(images)} images do not fit into the memory of {self.device}: give a smaller --batch-size"
             ) from error
         ids = {"input_ids": inputs["input_ids"]} if self.grounding else {}
-        found = self.processor.post_process_grounded_object_detection(
+        results = self.processor.post_process_grounded_object_detection(
             outputs, **ids, target_sizes=sizes, **self.options
         )
-        return [self._detections(result, own) for result, own in zip(found, phrases, strict=True)]
+        return [self._detections(result, own) for result, own in zip(results, phrases, strict=True)]
 
     def _inputs(self, images: list[Image.Image], phrases: list[list[str]]) -> Any:
         if self.grounding:

@@ -1,0 +1,84 @@
+"""Detectors of each family, with random weights: their interface, not what they find."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from mmib.crop_objects.detector import ZeroShotDetector
+from mmib.schema import ConfigError, EncoderError
+
+Noise = Callable[..., Image.Image]
+
+FAMILIES = ("grounding-dino", "owlv2", "owlvit")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_found_does_not_depend_on_the_rest_of_the_batch(
+    detectors: dict[str, str], tmp_path: Path, noise: Noise, family: str
+) -> None:
+    detector = ZeroShotDetector(detectors[family], threshold=0.0, device="cpu")
+    images = [noise(tmp_path / "a.png", size, seed) for seed, size in enumerate([(90, 60), (40, 80), (90, 60)])]
+    phrases = [("cat", "big dog", "man"), ("tree",), ("a very long house " * 9,)]
+    together = detector.detect(images, phrases)
+    assert all(together)
+    for image, own, found in zip(images, phrases, together, strict=True):
+        (alone,) = detector.detect([image], [own])
+        assert [one.score for one in alone] == pytest.approx([one.score for one in found], abs=1e-4)
+        for one, other in zip(alone, found, strict=True):
+            assert one.box == pytest.approx(other.box, abs=1e-2)
+            assert one.phrase == other.phrase
+            assert family == "grounding-dino" or one.phrase in own
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_threshold_leaves_out_what_is_unsure(
+    detectors: dict[str, str], tmp_path: Path, noise: Noise, family: str
+) -> None:
+    image = noise(tmp_path / "a.png", (64, 64))
+    every, sure = (
+        ZeroShotDetector(detectors[family], threshold=threshold, device="cpu").detect([image], [["cat"]])[0]
+        for threshold in (0.0, 0.3)
+    )
+    assert every
+    assert sure == [one for one in every if one.score > 0.3]
+
+
+def test_another_kind_of_model_is_refused(bert_folder: str) -> None:
+    with pytest.raises(EncoderError, match=r"is a bert, and no zero-shot detector.*take one of grounding-dino, "):
+        ZeroShotDetector(bert_folder)
+
+
+@pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_damaged_folder_is_refused_with_its_name(detectors: dict[str, str], tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "detector"
+    shutil.copytree(detectors["owlv2"], folder)
+    (folder / damage).write_bytes((folder / damage).read_bytes()[:50])
+    with pytest.raises(EncoderError, match=f"{folder}.*could not be loaded from that folder.*belong together"):
+        ZeroShotDetector(str(folder))
+
+
+def test_weights_of_another_shape_are_refused(detectors: dict[str, str], tmp_path: Path) -> None:
+    folder = tmp_path / "detector"
+    shutil.copytree(detectors["owlv2"], folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["projection_dim"] = 24
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EncoderError, match="could not be loaded from that folder"):
+        ZeroShotDetector(str(folder))
+
+
+def test_a_hub_name_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(EncoderError, match=r"nobody/nothing.*Give a local folder, or fill the cache"):
+        ZeroShotDetector("nobody/nothing")
+
+
+def test_a_device_that_is_not_there_is_refused(detectors: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match="--device nonsense cannot be used"):
+        ZeroShotDetector(detectors["owlv2"], device="nonsense")
