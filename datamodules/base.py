@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import json
 import os
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
@@ -19,11 +21,12 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import GlobalBatchSampler, RowSize, Share
+from datamodules.batching import GlobalBatchSampler, Share
 from datamodules.cache import ImageFeatureCache
 from datamodules.examples import WHOLE_IMAGE, Box, Example, Picture, collate_regions, collate_text, nested
-from datamodules.files import Digests
+from datamodules.files import Digests, open_data
 from datamodules.images import UnreadableImageError, read_image
+from datamodules.store import LocatedImages, StoredExamples, TextStore, code_of
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
@@ -33,6 +36,8 @@ ImageUse = Literal["own", "none", "shuffled"]
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 NAMES_SHOWN = 5
+# So many posts are tokenised at a time: enough for the tokenizer to be fast, few enough to take no memory.
+POSTS_TOKENISED = 1024
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Post:
     pictures: tuple[Picture, ...]
 
 
-ExampleT = TypeVar("ExampleT", bound=Example)
+RowT = TypeVar("RowT")
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
             split.
         max_missing_images: largest share of distinct images that may be missing or unreadable.
         augment: random crops and flips of training images. Needs pixels, so no features are cached.
-        cache_dir: folder of the feature caches.
+        cache_dir: folder of what is computed once: features of images, tokenised posts.
         workers: processes that load batches; worth it only where pixels are decoded.
     """
 
@@ -196,11 +201,12 @@ class PostDataModule(pl.LightningDataModule, ABC):
         self.max_missing_images = max_missing_images
         self.augment = augment
         self.workers = workers
+        self.cache_dir = Path(cache_dir)
         self.cache: ImageFeatureCache | None = None
         if image_encoder.frozen and not augment:
-            self.cache = ImageFeatureCache(Path(cache_dir), image_encoder)
+            self.cache = ImageFeatureCache(self.cache_dir, image_encoder)
         self.digests = self.cache.digests if self.cache is not None else Digests()
-        self.examples: dict[str, list[Any]] = {}
+        self.examples: dict[str, Sequence[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
 
     @property
@@ -209,8 +215,11 @@ class PostDataModule(pl.LightningDataModule, ABC):
         return type(self).__name__.removesuffix("DataModule")
 
     @abstractmethod
-    def read_split(self, split: str) -> list[Any]:
-        """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields."""
+    def read_split(self, split: str) -> Sequence[Any]:
+        """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields.
+
+        A list will do. For sets that are too large for that there are `tokenised` and `StoredExamples`.
+        """
 
     @abstractmethod
     def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
@@ -226,8 +235,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart."""
-        digest = hashlib.sha256(self.text_file(split).read_bytes()).hexdigest()
-        return {"rows": len(self.examples[split]), "sha256": digest}
+        return {"rows": len(self.examples[split]), "sha256": self._text_digest(split)}
 
     def describe(self, split: str, row: int) -> dict[str, Any]:
         """What the model was shown of a row of a split that has been read, for people.
@@ -249,6 +257,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
         if not self.root.is_dir():
             raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
+        if stage == "fit":
+            self._check_ranks()
         for split in SPLITS[stage]:
             if split not in self.examples:
                 self.examples[split] = self.read_split(split)
@@ -264,7 +274,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
 
     def val_sample(self, most: int) -> list[int]:
         """Up to `most` validation rows with an image, spread evenly over the file."""
-        pictured = [example.row for example in self.examples["val"] if example.pictures]
+        pictured = np.flatnonzero(self._sizes(self.examples["val"])[:, 1]).tolist()
         count = min(most, len(pictured))
         return [pictured[number * len(pictured) // count] for number in range(count)]
 
@@ -276,7 +286,32 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """The test rows, in order of length."""
         return self._loader("test")
 
-    def locate_images(self, split: str, posts: Sequence[Post]) -> list[tuple[int, tuple[Picture, ...]]]:
+    def pieces(
+        self, rows: Iterable[RowT], words: Callable[[RowT], list[str]]
+    ) -> Iterator[tuple[RowT, list[list[int]]]]:
+        """Each row with the word pieces of each of its words; few rows are held at a time."""
+        rest = iter(rows)
+        while some := list(itertools.islice(rest, POSTS_TOKENISED)):
+            yield from zip(some, self.tokenizer.pieces([words(row) for row in some]), strict=True)
+
+    def tokenised(
+        self, split: str, rows: Iterable[tuple[str, Example]], note: Callable[[], str] = lambda: ""
+    ) -> TextStore:
+        """What is known of a split's rows without their images, from the cache where it has been read before.
+
+        Args:
+            split: `train`, `val` or `test`.
+            rows: image and example of each row, read where the cache does not have them.
+            note: see `TextStore.opened`.
+
+        Raises:
+            DataError: the text file is missing, or of `rows`; or the cache cannot be written.
+        """
+        known = [code_of(type(self)), self._text_digest(split), self.tokenizer.fingerprint(), self.max_length]
+        name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+        return TextStore.opened(self.cache_dir / "posts" / f"{type(self).__name__}-{split}-{name}", rows, note)
+
+    def locate_images(self, split: str, posts: Iterable[Post]) -> LocatedImages:
         """For each row its image id and readable pictures; what is missing is counted and reported.
 
         Rows whose images have the same content share an id, whatever the files are called.
@@ -284,25 +319,30 @@ class PostDataModule(pl.LightningDataModule, ABC):
         Raises:
             DataError: more images are missing than `max_missing_images` allows.
         """
+        numbers: dict[Post, int] = {}
+        rows = np.fromiter((numbers.setdefault(post, len(numbers)) for post in posts), dtype=np.int32)
+        distinct = list(numbers)
         if self.images == "none":
-            self.image_reports[split] = ImageReport(len({p.image for p in posts}), 0, len(posts), 0, {})
-            return [(NO_IMAGE, ())] * len(posts)
-        there = {picture.file for post in posts for picture in post.pictures if picture.file.is_file()}
+            self.image_reports[split] = ImageReport(len({post.image for post in distinct}), 0, len(rows), 0, {})
+            return LocatedImages([(NO_IMAGE, ())], np.zeros_like(rows))
+        there = {picture.file for post in distinct for picture in post.pictures if picture.file.is_file()}
         unreadable = self.unreadable(sorted(there))
         there -= unreadable.keys()
-        pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in posts]
-        found = {post.image for post, own in zip(posts, pictures, strict=True) if own}
+        pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in distinct]
+        found = {post.image for post, own in zip(distinct, pictures, strict=True) if own}
         names = {file.name: reason for file, reason in unreadable.items()}
-        distinct = sorted({post.image for post in posts})
-        report = ImageReport(len(distinct), len(found), len(posts), sum(map(bool, pictures)), names)
+        images = sorted({post.image for post in distinct})
+        pictured = int(np.array([bool(own) for own in pictures])[rows].sum())
+        report = ImageReport(len(images), len(found), len(rows), pictured, names)
         self.image_reports[split] = report
-        self._check_missing(split, report, [image for image in distinct if image not in found])
+        self._check_missing(split, report, [image for image in images if image not in found])
         if self.images == "shuffled":
-            pictures = _shuffled(posts, pictures)
+            pictures = _shuffled(distinct, pictures, rows)
         # By content: copies of an image under other names are the same image.
         contents = [self.digests[own[0].file] if own else "" for own in pictures]
         ids = {content: number for number, content in enumerate(sorted(set(contents) - {""}))}
-        return [(ids.get(content, NO_IMAGE), own) for content, own in zip(contents, pictures, strict=True)]
+        located = [(ids.get(content, NO_IMAGE), own) for content, own in zip(contents, pictures, strict=True)]
+        return LocatedImages(located, rows)
 
     def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
         """The fields of `PostBatch`, each padded to the longest row of the batch."""
@@ -322,6 +362,27 @@ class PostDataModule(pl.LightningDataModule, ABC):
         features = [self.cache.features(picture.file) for picture in example.pictures]
         return torch.from_numpy(np.concatenate(features))
 
+    def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
+        """(N, 2) word pieces and regions of each row."""
+        if isinstance(examples, StoredExamples):
+            sizes = examples.sizes()
+        else:
+            known = [(len(example.input_ids), len(example.pictures)) for example in examples]
+            sizes = np.array(known, dtype=np.int32).reshape(-1, 2)
+        return sizes * (1, len(self.image_encoder.region_boxes()))
+
+    def _text_digest(self, split: str) -> str:
+        with open_data(self.text_file(split), self.layout) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _check_ranks(self) -> None:
+        ranks = self.trainer.world_size if self.trainer else 1
+        if self.batch_size % ranks and self.max_tokens is None:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
+                f"choose a multiple of {ranks}"
+            )
+
     def _boxes(self, example: Example) -> list[Box]:
         """The box of each region of a row."""
         cells = self.image_encoder.region_boxes()
@@ -336,14 +397,8 @@ class PostDataModule(pl.LightningDataModule, ABC):
         examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
         seed = run_seed()
         ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        if training and self.batch_size % ranks:
-            raise ConfigError(
-                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
-                f"choose a multiple of {ranks}"
-            )
-        cells = len(self.image_encoder.region_boxes())
         sampler = GlobalBatchSampler(
-            [RowSize(len(example.input_ids), len(example.pictures) * cells) for example in examples],
+            self._sizes(examples),
             self.batch_size if training else self.eval_batch_size,
             shuffle=training,
             seed=seed,
@@ -413,12 +468,19 @@ def _checked_length(wanted: int, possible: int | None) -> int:
     return wanted
 
 
-def _shuffled(posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]]) -> list[tuple[Picture, ...]]:
+def _shuffled(
+    posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]], rows: np.ndarray
+) -> list[tuple[Picture, ...]]:
     """Pictures of another image for each image, the same for all of its rows and in every run.
 
     A missing image stays missing: the share of rows with an image does not change.
+
+    Args:
+        posts: each once.
+        pictures: of each of them.
+        rows: which post each row of the split is.
     """
-    by_image = {post.image: own for post, own in zip(posts, pictures, strict=True) if own}
+    by_image = {posts[number].image: pictures[number] for number in rows.tolist() if pictures[number]}
     order = sorted(by_image)
     random.Random(0).shuffle(order)
     donor = dict(zip(order, order[1:] + order[:1], strict=True))

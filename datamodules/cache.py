@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.files import Digests
+from datamodules.files import Digests, locked
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
 from mmib.files import atomic_file, write_text
@@ -63,7 +61,7 @@ class ImageFeatureCache:
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / "lock"):
+            with locked(self.folder / "lock"):
                 self._read_shards()
                 distinct = {self.digests[file]: file for file in files if self.digests[file] not in self._places}
                 unreadable = self._compute(distinct)
@@ -148,10 +146,3 @@ class ImageFeatureCache:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

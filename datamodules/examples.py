@@ -74,6 +74,10 @@ class RelationExample(Example):
     tail_index: int
     relation: int
 
+    def __post_init__(self) -> None:
+        """Spans are tuples, also where they come from JSON."""
+        self.head, self.tail = (self.head[0], self.head[1]), (self.tail[0], self.tail[1])
+
     def spans(self) -> dict[str, Span]:
         """See `Example.spans`."""
         return {"head": self.head, "tail": self.tail}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
@@ -27,18 +30,16 @@ class Malformed:
     error: DataError
 
 
-def well_formed(rows: Iterable[RowT | Malformed]) -> list[RowT]:
+def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
     """The rows, where all are well-formed.
 
     Raises:
         DataError: that of the first one that is not.
     """
-    kept = []
     for row in rows:
         if isinstance(row, Malformed):
             raise row.error
-        kept.append(row)
-    return kept
+        yield row
 
 
 def read_lines(path: Path, layout: str) -> Iterator[str]:
@@ -66,7 +67,7 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_data(path: Path, layout: str) -> Iterator[BinaryIO]:
+def open_data(path: Path, layout: str) -> Iterator[BufferedReader]:
     """A data file, to read.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -10,7 +11,7 @@ from datamodules.base import Post, PostDataModule
 from datamodules.crops import Crops, row_number
 from datamodules.examples import WHOLE_IMAGE, Picture, RelationExample, collate_relations
 from datamodules.files import inside
-from datamodules.markers import MarkedPost, mark_entities
+from datamodules.markers import mark_entities
 from datamodules.mnre_files import (
     LAYOUT,
     RelationRow,
@@ -20,7 +21,8 @@ from datamodules.mnre_files import (
     read_rows,
     text_file,
 )
-from mmib.schema import RELATION_IDS, DataError, MREBatch
+from datamodules.store import StoredExamples
+from mmib.schema import NO_IMAGE, RELATION_IDS, DataError, MREBatch
 
 FAILURES_SHOWN = 3
 
@@ -39,58 +41,59 @@ class MNREDataModule(PostDataModule):
         """See `PostDataModule.text_file`."""
         return text_file(self.root, split)
 
-    def read_split(self, split: str) -> list[RelationExample]:
+    def read_split(self, split: str) -> Sequence[RelationExample]:
         """Rows with markers set, tokenised, with the pictures that can be read.
 
         Raises:
             DataError: a missing or malformed file, an entity pair that does not fit, too many missing images.
         """
         check_relation_ids(self.root / "ours_rel2id.json")
-        path = self.text_file(split)
-        rows = read_rows(path)
-        posts = self._posts(split, rows)
-        marked = self._mark(rows)
-        images = self.locate_images(split, posts)
-        return [
-            RelationExample(
-                row=number,
-                words=row.tokens,
-                input_ids=post.input_ids,
-                word_ids=post.word_ids,
-                mentions=post.mentions,
-                image_id=image_id,
-                pictures=pictures,
-                head=row.head,
-                tail=row.tail,
-                head_index=post.head_index,
-                tail_index=post.tail_index,
-                relation=RELATION_IDS[row.relation],
-            )
-            for number, (row, post, (image_id, pictures)) in enumerate(zip(rows, marked, images, strict=True))
-        ]
+        store = self.tokenised(split, self._tokenise(split))
+        images = self.locate_images(split, self._posts(split, store.images()))
+        return StoredExamples(RelationExample, store, images)
 
     def collate(self, items: list[tuple[RelationExample, Tensor | None]]) -> MREBatch:
         """See `PostDataModule.collate`."""
         return collate_relations([example for example, _ in items], self.collate_posts(items))
 
-    def _mark(self, rows: list[RelationRow]) -> list[MarkedPost]:
-        marked, failures = [], []
-        pieces = self.tokenizer.pieces([row.tokens for row in rows])
-        for row, words in zip(rows, pieces, strict=True):
+    def _tokenise(self, split: str) -> Iterator[tuple[str, RelationExample]]:
+        """The image and the text of each row."""
+        failures: list[str] = []
+        failed = 0
+        for number, (row, words) in enumerate(self.pieces(self._rows(split), lambda row: row.tokens)):
             try:
-                marked.append(mark_entities(words, row.head, row.tail, self.tokenizer, self.max_length))
+                marked = mark_entities(words, row.head, row.tail, self.tokenizer, self.max_length)
             except DataError as error:
-                failures.append(f"{row.place}: {error}")
-        if failures:
-            shown = "\n".join(failures[:FAILURES_SHOWN])
-            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{shown}")
-        return marked
+                failed += 1
+                failures = [*failures, f"{row.place}: {error}"][:FAILURES_SHOWN]
+                continue
+            example = RelationExample(
+                row=number,
+                words=row.tokens,
+                input_ids=marked.input_ids,
+                word_ids=marked.word_ids,
+                mentions=marked.mentions,
+                image_id=NO_IMAGE,
+                pictures=(),
+                head=row.head,
+                tail=row.tail,
+                head_index=marked.head_index,
+                tail_index=marked.tail_index,
+                relation=RELATION_IDS[row.relation],
+            )
+            yield row.image, example
+        if failed:
+            shown = "\n".join(failures)
+            raise DataError(f"{failed} rows do not fit into max_length {self.max_length}:\n{shown}")
 
-    def _posts(self, split: str, rows: list[RelationRow]) -> list[Post]:
+    def _rows(self, split: str) -> Iterator[RelationRow]:
+        """The rows, each of which names an image inside the folder of images."""
+        for row in read_rows(self.text_file(split)):
+            inside(image_folder(self.root, split), row.image, row.place)
+            yield row
+
+    def _posts(self, split: str, images: Iterable[str]) -> Iterator[Post]:
         folder = image_folder(self.root, split)
         crops = Crops.listed(crop_files(self.root, split), row_number)
-        posts = []
-        for number, row in enumerate(rows):
-            whole = Picture(inside(folder, row.image, row.place), WHOLE_IMAGE)
-            posts.append(Post(row.image, (whole, *crops.pictures(number, self.max_crops))))
-        return posts
+        for number, image in enumerate(images):
+            yield Post(image, (Picture(folder / image, WHOLE_IMAGE), *crops.pictures(number, self.max_crops)))

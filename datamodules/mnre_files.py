@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.crops import CropFiles, read_json_object
-from datamodules.files import Malformed, read_text, well_formed
+from datamodules.files import Malformed, read_lines, well_formed
 from datamodules.markers import Span
 from mmib.schema import RELATION_IDS, RELATIONS, DataError
 
@@ -59,16 +59,31 @@ def crop_files(root: Path, split: str) -> CropFiles:
 
 
 def read_rows(path: Path) -> Iterator[RelationRow]:
-    """The rows of an MNRE file: one Python literal a line.
+    """The rows of an MNRE file, one by one: one Python literal a line.
 
     Raises:
         DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
     """
+    return well_formed(scan_rows(path))
+
+
+def scan_rows(path: Path) -> Iterator[RelationRow | Malformed]:
+    """See `read_rows`; goes on behind malformed lines.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8.
+    """
     empty = True
     for number, line in enumerate(read_lines(path, LAYOUT), start=1):
-        if line.strip():
-            empty = False
-            yield _parse_row(line, f"{path}:{number}")
+        if not line.strip():
+            continue
+        empty = False
+        try:
+            row = _parse_row(line, f"{path}:{number}")
+        except DataError as error:
+            yield Malformed(number, error)
+        else:
+            yield row
     if empty:
         raise DataError(f"{path} holds no rows")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,22 @@ from datamodules.base import Post, PostDataModule
 from datamodules.crops import Crops, image_name
 from datamodules.examples import WHOLE_IMAGE, EntityExample, Picture, collate_entities, fit_words
 from datamodules.files import inside
+from datamodules.store import StoredExamples, TextStore
 from datamodules.twitter_files import (
-    CROP_TYPES,
     LAYOUT,
     YEARS,
+    Census,
     TaggedPost,
     count_mentions,
     crop_files,
-    describe,
     image_folder,
     read_posts,
     repair,
     text_file,
+    typed_crop_folder,
+    typed_crops,
 )
-from mmib.schema import NO_WORD, TAG_IDS, TAGS, ConfigError, MNERBatch
+from mmib.schema import NO_IMAGE, NO_WORD, TAG_IDS, TAGS, ConfigError, MNERBatch
 
 
 class TwitterDataModule(PostDataModule):
@@ -58,35 +61,17 @@ class TwitterDataModule(PostDataModule):
         """See `PostDataModule.text_file`."""
         return text_file(self.root, self.year, split)
 
-    def read_split(self, split: str) -> list[EntityExample]:
+    def read_split(self, split: str) -> Sequence[EntityExample]:
         """Posts, tokenised, with the pictures that can be read.
 
         Raises:
             DataError: a missing or malformed file, or too many missing images.
         """
-        posts = read_posts(self.text_file(split), self.layout)
-        pieces = self.tokenizer.pieces([post.words for post in posts])
-        images = self.locate_images(split, self._posts(split, posts))
-        examples = []
-        for number, (post, words, (image_id, pictures)) in enumerate(zip(posts, pieces, images, strict=True)):
-            repaired = repair(post.tags)
-            numbers = count_mentions(repaired)
-            input_ids, word_ids, positions = fit_words(words, self.tokenizer, self.max_length)
-            example = EntityExample(
-                row=number,
-                words=post.words,
-                input_ids=input_ids,
-                word_ids=word_ids,
-                mentions=[0 if word == NO_WORD else numbers[word] for word in word_ids],
-                image_id=image_id,
-                pictures=pictures,
-                word_positions=positions,
-                gold=[TAG_IDS[tag] for tag in post.tags],
-                tags=[TAG_IDS[tag] for tag in repaired],
-            )
-            examples.append(example)
-        rank_zero_info(f"{split}: {describe(posts)}{_unseen(examples)}")
-        return examples
+        census = Census()
+        store = self.tokenised(split, self._tokenise(split, census), lambda: str(census))
+        rank_zero_info(f"{split}: {store.note}")
+        images = self.locate_images(split, self._posts(split, store))
+        return StoredExamples(EntityExample, store, images)
 
     def collate(self, items: list[tuple[EntityExample, Tensor | None]]) -> MNERBatch:
         """See `PostDataModule.collate`."""
@@ -102,34 +87,44 @@ class TwitterDataModule(PostDataModule):
         # With the stray tags repaired, every entity of the default reading opens with a B-.
         return {**super().fingerprint(split), "entities": repaired, "entities_strict": own}
 
-    def _posts(self, split: str, posts: list[TaggedPost]) -> list[Post]:
-        folder = image_folder(self.root, self.year)
-        crops = self._crops(split, posts)
-        result = []
-        for post in posts:
-            whole = Picture(inside(folder, post.image, post.place), WHOLE_IMAGE)
-            result.append(Post(post.image, (whole, *crops.pictures(post.image, self.max_crops))))
-        return result
+    def _tokenise(self, split: str, census: Census) -> Iterator[tuple[str, EntityExample]]:
+        """The image and the text of each post, which is counted too."""
+        for number, (post, words) in enumerate(self.pieces(self._read(split), lambda post: post.words)):
+            repaired = repair(post.tags)
+            numbers = count_mentions(repaired)
+            input_ids, word_ids, positions = fit_words(words, self.tokenizer, self.max_length)
+            example = EntityExample(
+                row=number,
+                words=post.words,
+                input_ids=input_ids,
+                word_ids=word_ids,
+                mentions=[0 if word == NO_WORD else numbers[word] for word in word_ids],
+                image_id=NO_IMAGE,
+                pictures=(),
+                word_positions=positions,
+                gold=[TAG_IDS[tag] for tag in post.tags],
+                tags=[TAG_IDS[tag] for tag in repaired],
+            )
+            census.add(post, repaired, unseen=len(post.words) - len(positions))
+            yield post.image, example
 
-    def _crops(self, split: str, posts: list[TaggedPost]) -> Crops:
+    def _read(self, split: str) -> Iterator[TaggedPost]:
+        """The posts, each of which names an image inside the folder of images."""
+        for post in read_posts(self.text_file(split), self.layout):
+            inside(image_folder(self.root, self.year), post.image, post.place)
+            yield post
+
+    def _posts(self, split: str, store: TextStore) -> Iterator[Post]:
+        folder = image_folder(self.root, self.year)
+        crops = self._crops(split, store)
+        for image in store.images():
+            yield Post(image, (Picture(folder / image, WHOLE_IMAGE), *crops.pictures(image, self.max_crops)))
+
+    def _crops(self, split: str, store: TextStore) -> Crops:
         """From a crop dictionary, or else by the names of the files."""
         listed = crop_files(self.root, self.year, split)
         if listed.dictionary.is_file():
             return Crops.listed(listed, image_name)
-        folder = self.root / f"twitter{self.year}_crop_images"
-        names = {
-            post.image: [
-                name
-                for kind in CROP_TYPES
-                if (folder / (name := f"{post.identity}/crop_{kind}_{post.identity}.jpg")).is_file()
-            ]
-            for post in posts
-        }
+        folder = typed_crop_folder(self.root, self.year)
+        names = typed_crops(folder, set(store.images())) if folder.is_dir() else {}
         return Crops(folder, names, folder, folder / "boxes.json")
-
-
-def _unseen(examples: list[EntityExample]) -> str:
-    beyond = [len(example.gold) - len(example.word_positions) for example in examples]
-    if not any(beyond):
-        return ""
-    return f", {sum(beyond):,} words of {sum(map(bool, beyond)):,} posts lie beyond max_length and count as missed"

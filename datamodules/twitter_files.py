@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.crops import CropFiles
-from datamodules.files import Malformed, read_text, well_formed
+from datamodules.files import Malformed, read_lines, well_formed
 from mmib.schema import TAG_IDS, TAGS, DataError
 
 LAYOUT = """expected below the root, for the year {year}:
@@ -62,39 +62,67 @@ def crop_files(root: Path, year: int, split: str) -> CropFiles:
     )
 
 
+def typed_crop_folder(root: Path, year: int) -> Path:
+    """The crops that go by the names of their files, without a dictionary."""
+    return root / f"twitter{year}_crop_images"
+
+
+def typed_crops(folder: Path, images: Iterable[str]) -> dict[str, list[str]]:
+    """Names, below the folder of such crops, of those that each image has."""
+    return {
+        image: [name for kind in CROP_TYPES if (folder / (name := f"{own}/crop_{kind}_{image}")).is_file()]
+        for image in images
+        for own in [image.removesuffix(".jpg")]
+    }
+
+
 def read_posts(path: Path, layout: str) -> Iterator[TaggedPost]:
-    """The posts of a Twitter file: a line `IMGID:…`, then a line `word TAB tag` for each word.
+    """The posts of a Twitter file, one by one: a line `IMGID:…`, then a line `word TAB tag` for each word.
 
     Words that look empty (U+FE0F, U+00A0 and their like) are words.
 
     Raises:
         DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
     """
-    post: TaggedPost | None = None
+    return well_formed(scan_posts(path, layout))
+
+
+def scan_posts(path: Path, layout: str) -> Iterator[TaggedPost | Malformed]:
+    """See `read_posts`; goes on behind malformed posts.
+
+    Raises:
+        DataError: the file is missing, empty or not UTF-8.
+    """
+    post: TaggedPost | Malformed | None = None
+    start = 1
     for number, ended in enumerate(read_lines(path, layout), start=1):
         line, place = ended.removesuffix("\r"), f"{path}:{number}"
         if line.startswith(IMAGE_LINE) and "\t" not in line:
             if post is not None:
-                yield _with_words(post)
+                yield _with_words(post, start)
+            start = number
             identity = line.removeprefix(IMAGE_LINE).strip()
-            if not identity:
-                raise DataError(f"{place}: IMGID without a name")
-            post = TaggedPost(identity, [], [], place)
-        elif line and not (line.isspace() and "\t" not in line):
-            word, tag = _parse_word(line, place)
-            if post is None:
-                raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
-            post.words.append(word)
-            post.tags.append(tag)
+            nameless = Malformed(number, DataError(f"{place}: IMGID without a name"))
+            post = TaggedPost(identity, [], [], place) if identity else nameless
+        elif line and not (line.isspace() and "\t" not in line) and not isinstance(post, Malformed):
+            try:
+                word, tag = _parse_word(line, place)
+                if post is None:
+                    raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
+            except DataError as error:
+                post = Malformed(start, error)
+            else:
+                post.words.append(word)
+                post.tags.append(tag)
     if post is None:
         raise DataError(f"{path} holds no posts")
-    yield _with_words(post)
+    yield _with_words(post, start)
 
 
-def _with_words(post: TaggedPost) -> TaggedPost:
-    if not post.words:
-        raise DataError(f"{post.place}: IMGID:{post.identity} has no words")
-    return post
+def _with_words(post: TaggedPost | Malformed, start: int) -> TaggedPost | Malformed:
+    if isinstance(post, Malformed) or post.words:
+        return post
+    return Malformed(start, DataError(f"{post.place}: IMGID:{post.identity} has no words"))
 
 
 def _parse_word(line: str, place: str) -> tuple[str, str]:
@@ -131,21 +159,29 @@ class Census:
         self.strays = 0
         self.posts_with_strays = 0
         self.identities: set[str] = set()
+        self.unseen = 0
+        self.posts_with_unseen = 0
 
-    def add(self, post: TaggedPost, repaired: list[str]) -> None:
-        """Count a post; `repaired` are its tags without stray ones."""
+    def add(self, post: TaggedPost, repaired: list[str], unseen: int = 0) -> None:
+        """Count a post; `repaired` are its tags without stray ones, `unseen` its words beyond the longest input."""
         strays = sum(own != mended for own, mended in zip(post.tags, repaired, strict=True))
         self.posts += 1
         self.strict += sum(tag.startswith("B-") for tag in post.tags)
         self.strays += strays
         self.posts_with_strays += strays > 0
         self.identities.add(post.identity)
+        self.unseen += unseen
+        self.posts_with_unseen += unseen > 0
 
     def __str__(self) -> str:
         text = f"{self.posts:,} posts, {self.strict + self.strays:,} entities"
         if self.strays:
-            text += (
-                f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
-            )
+            text += f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
         repeated = self.posts - len(self.identities)
-        return text + (f", {repeated} repeated IMGIDs" if repeated else "")
+        if repeated:
+            text += f", {repeated} repeated IMGIDs"
+        if self.unseen:
+            text += (
+                f", {self.unseen:,} words of {self.posts_with_unseen:,} posts lie beyond max_length and count as missed"
+            )
+        return text

@@ -292,7 +292,9 @@ def test_a_batch_size_that_ranks_cannot_share_is_refused_for_training_alone(five
     module = trained_by(load(batch_size=16, eval_batch_size=16), ranks=3)
     with pytest.raises(ConfigError, match=r"batch_size is 16 rows over all ranks, and 3 ranks .* multiple of 3"):
         batches(module)
-    assert len(batches(module, "val")[0]) == 1
+    assert not module.examples, "refused before any data is read"
+    module.setup("validate")
+    assert len(next(iter(module.val_dataloader()))) == 1
 
 
 def test_batches_of_training_alone_are_weighed_within_their_step(five: Any, load: Load) -> None:

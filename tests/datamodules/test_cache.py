@@ -280,13 +280,13 @@ def test_two_builders_at_once_share_the_work(
     monkeypatch.setattr(cache_module, "SHARD_IMAGES", 2)
     caches = [ImageFeatureCache(tmp_path / "cache", make_image_encoder()) for _ in range(2)]
     together = threading.Barrier(2)
-    locked = cache_module._locked
+    locked = cache_module.locked
 
     def meet_before_the_lock(path: Path) -> AbstractContextManager[None]:
         together.wait(timeout=30)  # both have seen an empty cache by now
         return locked(path)
 
-    monkeypatch.setattr(cache_module, "_locked", meet_before_the_lock)
+    monkeypatch.setattr(cache_module, "locked", meet_before_the_lock)
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda cache: cache.build(files), caches)) == [{}, {}]
     assert sorted(work.decoded) == sorted(file.name for file in files)

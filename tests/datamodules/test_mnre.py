@@ -55,14 +55,14 @@ def test_rows_are_python_literals_with_everything_that_allows(mnre: Any) -> None
 def test_only_a_line_feed_ends_a_row(mnre: Any, separator: str) -> None:
     mnre.line(repr(mnre.row()).replace("met", f"m{separator}t"))
     mnre.row()
-    rows = read_relation_rows(mnre.text("train"))
+    rows = list(read_relation_rows(mnre.text("train")))
     assert [row.tokens[1] for row in rows] == ["met", f"m{separator}t", "met"]
 
 
 def test_windows_line_ends_and_blank_lines_are_no_rows(mnre: Any) -> None:
     row = mnre.row()
     mnre.text("train").write_bytes(f"\r\n{row}\r\n\r\n{row}".encode())
-    rows = read_relation_rows(mnre.text("train"))
+    rows = list(read_relation_rows(mnre.text("train")))
     assert [row.place for row in rows] == [f"{mnre.text('train')}:2", f"{mnre.text('train')}:4"]
 
 
@@ -127,14 +127,14 @@ def test_a_file_that_is_not_utf8_names_the_byte(mnre: Any) -> None:
     with mnre.text("train").open("ab") as file:
         file.write("{'token': ['café']}".encode("latin-1"))
     with pytest.raises(DataError, match=rf"ours_train\.txt is not UTF-8: byte {size + 15} "):
-        read_relation_rows(mnre.text("train"))
+        list(read_relation_rows(mnre.text("train")))
 
 
 @pytest.mark.parametrize("content", ["", "\n \n\n"])
 def test_a_file_without_rows_is_an_error(mnre: Any, content: str) -> None:
     mnre.text("train").write_text(content)
     with pytest.raises(DataError, match=r"ours_train\.txt holds no rows"):
-        read_relation_rows(mnre.text("train"))
+        list(read_relation_rows(mnre.text("train")))
 
 
 @pytest.mark.parametrize("wrong", ["no folder", "a misnamed file", "a file for a folder", "a folder for a file"])
@@ -318,7 +318,7 @@ def test_without_a_test_file_there_is_no_test_split(real: MNREDataModule) -> Non
 def test_the_real_files_hold_the_positions_that_are_said_to_be_awkward(
     split: str, at_the_end: int, nested: int
 ) -> None:
-    rows = read_relation_rows(REAL / "txt" / f"ours_{split}.txt")
+    rows = list(read_relation_rows(REAL / "txt" / f"ours_{split}.txt"))
     assert sum(len(row.tokens) in (row.head[1], row.tail[1]) for row in rows) == at_the_end
     both = [sorted((row.head, row.tail), key=lambda span: span[0] - span[1]) for row in rows]
     assert sum(outer[0] <= inner[0] and inner[1] <= outer[1] for outer, inner in both) == nested

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import json
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -47,8 +50,21 @@ class WordTokenizer:
         self.prefix: list[int] = framed[:start]
         self.suffix: list[int] = framed[start + len(plain) :]
 
+    def fingerprint(self) -> str:
+        """SHA-256 of all that word pieces depend on."""
+        state = [self._tokenizer.backend_tokenizer.to_str(), self.prefix, self.suffix, self.unknown_id]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder, from which it can be loaded again."""
+        self._tokenizer.save_pretrained(folder)
+
     def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
         """For each post, for each of its words, the word-piece ids; an unknown piece stands in for none at all."""
+        return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
+
+    def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
+        """See `pieces`; a word that the tokenizer takes for nothing has none."""
         if not posts:
             return []
         encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False, split_special_tokens=True)
@@ -57,7 +73,7 @@ class WordTokenizer:
             pieces: list[list[int]] = [[] for _ in words]
             for piece, word in zip(encoded["input_ids"][number], encoded.word_ids(number), strict=True):
                 pieces[word].append(piece)
-            result.append([ids or [self.unknown_id] for ids in pieces])
+            result.append(pieces)
         return result
 
 
@@ -89,10 +105,7 @@ class TextEncoder(nn.Module):
         dropout: float | None = None,
     ) -> None:
         super().__init__()
-        folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
-        settle_hub_mode()
-        # A local folder must not turn into a question to the hub when a file is missing in it.
-        options: dict[str, Any] = {"local_files_only": Path(folder).is_dir()}
+        folder, options = _locate(name)
         self.encoder = _load(folder, pretrained, dropout, options)
         self.tokenizer = WordTokenizer(folder, _max_length(self.encoder), **options)
         self.dim: int = self.encoder.config.hidden_size
@@ -112,6 +125,13 @@ class TextEncoder(nn.Module):
         markers = self.markers((input_ids - first_marker).clamp(min=0))
         embedded = torch.where(is_marker[:, :, None], markers, words)
         return self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
+
+    def save_architecture(self, folder: Path) -> None:
+        """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""
+        config = copy.deepcopy(self.encoder.config)
+        config.name_or_path = ""  # where it was loaded from, a place on this machine
+        config.save_pretrained(folder)
+        self.tokenizer.save(folder)
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Frozen parts stay in evaluation mode, so that no dropout disturbs them."""
@@ -142,6 +162,24 @@ class TextEncoder(nn.Module):
         lower = list(layers)[: depth - trainable_layers]
         outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]
         return [*lower, *outside, self.markers]
+
+
+def load_tokenizer(name: str) -> WordTokenizer:
+    """The tokenizer of a text encoder, by the same names, without its weights.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+    """
+    folder, options = _locate(name)
+    return WordTokenizer(folder, None, **options)
+
+
+def _locate(name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub name of a text encoder, and how it may be loaded."""
+    folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
+    settle_hub_mode()
+    # A local folder must not turn into a question to the hub when a file is missing in it.
+    return folder, {"local_files_only": Path(folder).is_dir()}
 
 
 def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:

@@ -1,0 +1,212 @@
+"""Rows that are read and tokenised once, and lie on disk from then on: a split of any size takes little memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import sys
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import numpy as np
+
+import datamodules
+import mmib.encoders
+from datamodules.examples import Example, Picture
+from datamodules.files import locked
+from mmib.files import atomic_file
+from mmib.schema import DataError
+
+log = logging.getLogger(__name__)
+
+ExampleT = TypeVar("ExampleT", bound=Example)
+Located = tuple[int, tuple[Picture, ...]]
+# What depends on the images that are there, and not on the text alone.
+NOT_STORED = ("row", "image_id", "pictures")
+
+
+class TextStore:
+    """The rows of a split without their images: a JSON line each, in a file that is mapped.
+
+    `<name>.jsonl` holds the rows, `<name>.npz` where each ends, its word pieces, the checksum of the rows and a note.
+
+    Args:
+        path: without the endings.
+
+    Attributes:
+        pieces: (N,) word pieces of each row.
+        note: what the writer had to say about the rows.
+
+    Raises:
+        OSError, ValueError, KeyError, zipfile.BadZipFile: it is not there, or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path.with_suffix(".npz"), allow_pickle=False) as index:
+            self._ends: np.ndarray = index["ends"]
+            self.pieces: np.ndarray = index["pieces"]
+            self.note = str(index["note"])
+            checksum = str(index["sha256"])
+        lines = path.with_suffix(".jsonl")
+        with lines.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
+                raise ValueError("the checksum does not match")
+        self._lines = np.memmap(lines, mode="r")
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, row: int) -> list[Any]:
+        """Name of the image, and the fields of the example that are stored."""
+        start = self._ends[row - 1] if row else 0
+        fields: list[Any] = json.loads(self._lines[start : self._ends[row]].tobytes())
+        return fields
+
+    def images(self) -> Iterator[str]:
+        """The name of each row's image."""
+        return (self[row][0] for row in range(len(self)))
+
+    @classmethod
+    def opened(cls, path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], str]) -> TextStore:
+        """The store at `path`, written first where it is not there yet, or is damaged.
+
+        Args:
+            path: without the endings.
+            rows: name of the image and example of each row; read only where they have to be written.
+            note: what there is to say about the rows, asked for when they have been read.
+
+        Raises:
+            DataError: of `rows`; or the folder cannot be written.
+        """
+        try:
+            if (store := cls._found(path)) is not None:
+                return store
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with locked(path.with_suffix(".lock")):
+                if (store := cls._found(path)) is None:
+                    _write(path, rows, note)
+                    store = cls(path)
+                return store
+        except OSError as error:
+            raise DataError(
+                f"the tokenised posts {path} cannot be written: {error}; choose another place with --data.cache_dir"
+            ) from error
+
+    @classmethod
+    def _found(cls, path: Path) -> TextStore | None:
+        if not path.with_suffix(".npz").is_file():
+            return None
+        try:
+            return cls(path)
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            log.warning("the tokenised posts %s are damaged and are made again: %s", path, error)
+            return None
+
+
+def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], str]) -> None:
+    checksum, ends, pieces = hashlib.sha256(), [0], []
+    with atomic_file(path.with_suffix(".jsonl")) as file:
+        for image, example in rows:
+            fields = [image, *(getattr(example, name) for name in stored_fields(type(example)))]
+            line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+            file.write(line)
+            checksum.update(line)
+            ends.append(ends[-1] + len(line))
+            pieces.append(len(example.input_ids))
+    # Last: a store is there when its index is.
+    with atomic_file(path.with_suffix(".npz")) as file:
+        np.savez(
+            file,
+            ends=np.array(ends[1:]),
+            pieces=np.array(pieces, dtype=np.int32),
+            sha256=np.array(checksum.hexdigest()),
+            note=np.array(note()),
+        )
+
+
+def stored_fields(kind: type[Example]) -> list[str]:
+    """Names of the fields of an example that a store keeps, in its order."""
+    return [field.name for field in dataclasses.fields(kind) if field.name not in NOT_STORED]
+
+
+class LocatedImages(Sequence[Located]):
+    """For each row its image id and readable pictures; rows that have the same share them in memory.
+
+    Args:
+        distinct: id and pictures, each once.
+        numbers: (N,) which of them each row has.
+    """
+
+    def __init__(self, distinct: Sequence[Located], numbers: np.ndarray) -> None:
+        self._distinct = distinct
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, row: int) -> Located: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Located]: ...
+    def __getitem__(self, row: int | slice) -> Located | Sequence[Located]:
+        """What one row has; of a slice, those of its rows."""
+        if isinstance(row, slice):
+            return LocatedImages(self._distinct, self._numbers[row])
+        return self._distinct[self._numbers[row]]
+
+    def counts(self) -> np.ndarray:
+        """(N,) pictures of each row."""
+        return np.array([len(pictures) for _, pictures in self._distinct], dtype=np.int32)[self._numbers]
+
+
+class StoredExamples(Sequence[ExampleT]):
+    """Examples made, one by one as they are asked for, of a store and of the images that are there.
+
+    Args:
+        kind: class of the examples.
+        store: their text.
+        images: their images.
+    """
+
+    def __init__(self, kind: type[ExampleT], store: TextStore, images: LocatedImages) -> None:
+        self._kind = kind
+        self._fields = stored_fields(kind)
+        self._store = store
+        self._images = images
+
+    def __len__(self) -> int:
+        return len(self._store)
+
+    @overload
+    def __getitem__(self, row: int) -> ExampleT: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[ExampleT]: ...
+    def __getitem__(self, row: int | slice) -> ExampleT | list[ExampleT]:
+        """The example of a row; of a slice, a list."""
+        rows = range(len(self))[row]
+        return self._make(rows) if isinstance(rows, int) else [self._make(number) for number in rows]
+
+    def sizes(self) -> np.ndarray:
+        """(N, 2) word pieces and pictures of each row."""
+        return np.stack([self._store.pieces, self._images.counts()], axis=1)
+
+    def _make(self, row: int) -> ExampleT:
+        _, *values = self._store[row]
+        image_id, pictures = self._images[row]
+        text = dict(zip(self._fields, values, strict=True))
+        return self._kind(row=row, image_id=image_id, pictures=pictures, **text)
+
+
+def code_of(kind: type) -> str:
+    """SHA-256 of the code that makes examples of text for a data module: what older code has stored is not used."""
+    folders = [Path(module.__file__ or "").parent for module in (datamodules, mmib.encoders)]
+    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
+    own = getattr(sys.modules[kind.__module__], "__file__", None)
+    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())
+    for path in [*files, *([Path(own)] if own else [])]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
