@@ -80,7 +80,7 @@ class DataSet:
 
 def read_mnre(path: Path, split: str) -> Counted:
     """Counts of an MNRE file."""
-    rows = mnre.read_rows(path)
+    rows = list(mnre.read_rows(path))
     none = sum(row.relation == NO_RELATION for row in rows)
     return Counted((len(rows), none), {f"img_org/{split}/{row.image}" for row in rows})
 
@@ -88,7 +88,7 @@ def read_mnre(path: Path, split: str) -> Counted:
 def read_twitter(path: Path, split: str) -> Counted:
     """Counts of a Twitter file; the images of all splits lie in one folder."""
     year = path.parent.name
-    posts = twitter.read_posts(path, twitter.LAYOUT.format(year=year.removeprefix("twitter")))
+    posts = list(twitter.read_posts(path, twitter.LAYOUT.format(year=year.removeprefix("twitter"))))
     entities, strict = (
         sum(tag.startswith("B-") for post in posts for tag in tags(post.tags)) for tags in (twitter.repair, list)
     )
