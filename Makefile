@@ -88,6 +88,11 @@ crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… 
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ TASK=mnre DATA_ROOT=/path/to/mnre"; exit 2; }
 	$(BIN)/mmib crop-objects '$(DATA_ROOT)' --task $(or $(TASK),mnre) $(ARGS)
 
+.PHONY: check-data
+check-data: $(STAMP) ## Tell what a data folder holds, what is missing, what a training would stop at: DATA=…
+	@test -n "$(DATA)" || { echo "Where is the data? make $@ DATA=/path/to/the/data"; exit 2; }
+	$(BIN)/mmib check-data '$(DATA)' $(ARGS)
+
 .PHONY: test
 test: $(STAMP) lint ## Run the linters and all tests
 	$(BIN)/python -m pytest $(ARGS)

@@ -15,11 +15,13 @@ LEVELS = {
     **dict.fromkeys(["mmib.schema", "mmib.distributed", "mmib.files", "mmib.seeding"], 0),
     **dict.fromkeys(["mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.figures", "mmib.finished"], 1),
     "mmib.calibration": 1,
+    "mmib.checkpoints": 1,
     "mmib.statistics": 1,
     **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.totals", "mmib.runs", "mmib.points"], 2),
     **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
     **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep", "mmib.plan", "mmib.study"], 4),
+    "mmib.check_data": 4,
     "mmib.crop_objects": 4,
 }
 # Within one level: a part may import itself and, where listed, these.

@@ -21,6 +21,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "demo-data": "write the demo corpus",
+    "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
     "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
     "study": "train every combination of named settings and seeds, and compare them",

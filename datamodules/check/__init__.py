@@ -1,0 +1,19 @@
+"""Checks a data set on disk: what is there, what is missing, and what a training would stop at or hide."""
+
+from datamodules.check.findings import Finding, SetReport, SplitReport, every_finding, status
+from datamodules.check.recognise import find_sets
+from datamodules.check.repair import write_repaired
+from datamodules.check.texts import Pieces
+from datamodules.check.whole import check_set
+
+__all__ = [
+    "Finding",
+    "Pieces",
+    "SetReport",
+    "SplitReport",
+    "check_set",
+    "every_finding",
+    "find_sets",
+    "status",
+    "write_repaired",
+]

@@ -1,0 +1,192 @@
+"""Which images and object crops are there, which cannot be read, and which show the same."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datamodules.check.findings import FileCounts, Finding, SplitReport
+from datamodules.check.sets import ReadSplit, SetFiles
+from datamodules.crops import Crops
+from datamodules.files import Digests, inside
+from datamodules.images import UnreadableImageError, read_image
+from mmib.schema import DataError
+
+THREADS = 4
+FILES_WITHOUT_PROGRESS = 200
+
+
+class Decoded:
+    """Whether files can be read as images; each is decoded once, and hashed once.
+
+    Attributes:
+        digests: SHA-256 of contents.
+    """
+
+    def __init__(self) -> None:
+        self.digests = Digests()
+        self._reasons: dict[Path, str | None] = {}
+
+    def read(self, files: Iterable[Path]) -> None:
+        """Decode those that have not been."""
+        new = sorted(set(files) - self._reasons.keys())
+        with ThreadPoolExecutor(THREADS) as pool:
+            reasons = pool.map(_reason, new)
+            bar = tqdm(reasons, "images", len(new), unit="image", disable=len(new) < FILES_WITHOUT_PROGRESS)
+            self._reasons.update(zip(new, bar, strict=True))
+
+    def reason(self, file: Path) -> str | None:
+        """Why a file is no image, or None."""
+        if file not in self._reasons:
+            self._reasons[file] = _reason(file)
+        return self._reasons[file]
+
+
+def check_images(
+    files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport, max_missing: float
+) -> dict[str, Path]:
+    """Fill in counts and findings of a split's whole images.
+
+    Args:
+        files: the set.
+        read: the rows of the split.
+        decoded: what is known of files.
+        report: of the split.
+        max_missing: largest share of images that a training lets be missing.
+
+    Returns:
+        The images that can be read, by name.
+    """
+    folder = files.image_folder(report.split)
+    wanted = {row.image: inside(folder, row.image, row.place) for row in read.rows.values()}
+    good, counts, findings = _sort(wanted, [row.image for row in read.rows.values()], decoded, "images")
+    report.images = counts
+    report.findings += findings
+    lost = counts.missing + counts.unreadable
+    if lost:
+        share = lost / counts.named
+        refused = share > max_missing
+        text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable" + (
+            f", and a training allows {max_missing:.0%} (--data.max_missing_images)" if refused else ""
+        )
+        absent = sorted(name for name, file in wanted.items() if not os.path.lexists(file))
+        report.findings.append(Finding("problem" if refused else "note", "missing_images", text, absent))
+    return good
+
+
+def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport) -> None:
+    """Fill in counts and findings of a split's object crops."""
+    try:
+        found = files.crops(report.split, read.rows.values())
+    except DataError as error:
+        report.findings.append(Finding("problem", "crops", f"the object crops cannot be read: {error}"))
+        return
+    if found is None:
+        return
+    report.crop_layout, crops = found
+    keys = {number: files.crop_key(number, row) for number, row in read.rows.items()}
+    listed = sorted({name for key in keys.values() for name in crops.names.get(key, [])})
+    wanted, outside = _inside(crops, listed)
+    if outside:
+        text = f"{len(outside):,} names of crops lead out of their folder, and a training stops at the first"
+        report.findings.append(Finding("problem", "crops_outside", text, outside))
+    rows = [next((name for name in crops.names.get(key, []) if name in wanted), "") for key in keys.values()]
+    _, counts, findings = _sort(wanted, rows, decoded, "crops")
+    report.crops = counts
+    report.findings += findings
+    if counts.missing:
+        absent = sorted(name for name, file in wanted.items() if not os.path.lexists(file))
+        text = f"{counts.missing:,} of {counts.named:,} crops are missing, and their rows go without them"
+        report.findings.append(Finding("problem", "missing_crops", text, absent))
+    strange = sorted(map(str, crops.names.keys() - set(keys.values()) - read.malformed.keys()))
+    if strange:
+        text = f"crops are listed for {len(strange):,} {'row numbers' if files.task == 'mre' else 'images'} of no row"
+        report.findings.append(Finding("note", "crops_of_nothing", text, strange))
+
+
+def check_folders(
+    files: SetFiles, named: Mapping[str, Iterable[str]], images: Mapping[str, Mapping[str, Path]], decoded: Decoded
+) -> list[Finding]:
+    """What only all splits together tell of whole images.
+
+    Args:
+        files: the set.
+        named: names of images by split.
+        images: those that can be read, by split and name.
+        decoded: what is known of files.
+    """
+    folders: dict[Path, set[str]] = {}
+    for split, names in named.items():
+        folders.setdefault(files.image_folder(split), set()).update(names)
+    orphans = sorted(name for folder, names in folders.items() for name in files_below(folder) if name not in names)
+    findings = []
+    if orphans:
+        text = f"{len(orphans):,} files in the folders of images are named by no row of the splits that are here"
+        findings.append(Finding("note", "orphans", text, orphans))
+    contents: dict[str, dict[str, set[str]]] = {}
+    for split, own in images.items():
+        for name, file in own.items():
+            contents.setdefault(decoded.digests[file], {}).setdefault(split, set()).add(name)
+    copies = [sorted(set().union(*by_split.values())) for by_split in contents.values()]
+    duplicates = sorted(" = ".join(names) for names in copies if len(names) > 1)
+    if duplicates:
+        text = f"{len(duplicates):,} images stand under several names, with the same content"
+        findings.append(Finding("note", "duplicate_images", text, duplicates))
+    shared = [by_split for by_split in contents.values() if len(by_split) > 1]
+    if shared:
+        text = f"{len(shared):,} images stand in more than one split"
+        places = sorted(f"{min(names)} ({', '.join(by)})" for by in shared for names in [set().union(*by.values())])
+        findings.append(Finding("note", "shared_images", text, places))
+    return findings
+
+
+def _sort(
+    wanted: Mapping[str, Path], rows: list[str], decoded: Decoded, what: str
+) -> tuple[dict[str, Path], FileCounts, list[Finding]]:
+    """Decode files; give the good ones, how many there are of each kind, and a finding for the unreadable."""
+    there = {name: file for name, file in wanted.items() if os.path.lexists(file)}
+    decoded.read(there.values())
+    good = {name: file for name, file in there.items() if decoded.reason(file) is None}
+    bad = [f"{name} ({decoded.reason(file)})" for name, file in there.items() if name not in good]
+    counts = FileCounts(len(wanted), len(good), len(wanted) - len(there), len(bad), sum(name in good for name in rows))
+    if not bad:
+        return good, counts, []
+    text = f"{len(bad):,} {what} are there and cannot be read"
+    return good, counts, [Finding("problem", f"unreadable_{what}", text, sorted(bad))]
+
+
+def _inside(crops: Crops, names: list[str]) -> tuple[dict[str, Path], list[str]]:
+    """The file of each name, and the names that lead out of the folder."""
+    files, outside = {}, []
+    for name in names:
+        try:
+            files[name] = inside(crops.folder, name, str(crops.source))
+        except DataError:
+            outside.append(name)
+    return files, outside
+
+
+def files_below(folder: Path) -> list[str]:
+    """Names of all files below a folder; links to folders are among them, and not followed."""
+    names = []
+    for where, folders, files in os.walk(folder):
+        below = Path(where).relative_to(folder)
+        links = [name for name in folders if (Path(where) / name).is_symlink()]
+        names += [(below / name).as_posix() for name in (*files, *links)]
+    return names
+
+
+def _reason(file: Path) -> str | None:
+    if not os.path.exists(file):  # noqa: PTH110 - gives False for loops and for what may not be looked at
+        return "a link that leads nowhere"
+    if not os.path.isfile(file):  # noqa: PTH113
+        return "no file"
+    try:
+        read_image(file)
+    except UnreadableImageError as error:
+        return str(error)
+    return None

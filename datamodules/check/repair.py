@@ -1,0 +1,202 @@
+"""Writes a repaired copy of data sets; what was there stays as it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from datamodules.check.findings import some
+from datamodules.check.pictures import Decoded, files_below
+from datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
+from datamodules.crops import Crops, read_boxes
+from datamodules.files import inside
+from datamodules.mnre_files import check_relation_ids
+from datamodules.twitter_files import repair
+from mmib.files import write_text
+from mmib.schema import DataError
+
+
+def write_repaired(sets: Sequence[SetFiles], out: Path) -> list[str]:
+    """Write data sets anew, without what a training would stop at or hide.
+
+    Rows that cannot be read, images and crops that cannot be read or are not there, and crop dictionaries that cannot
+    be read are left out; stray I- tags become B-. The copy appears when it is complete. Files are copied, not linked:
+    nothing that is done to the copy reaches the original.
+
+    Returns:
+        Each change, in a sentence.
+
+    Raises:
+        DataError: `out` is there and not empty, lies within a set or holds one; a set is the demo corpus; a text
+            cannot be read at all; the disk is full or cannot be written.
+    """
+    base = Path(os.path.commonpath([files.root.absolute() for files in sets]))
+    _check_target(out, base)
+    for files in sets:
+        if files.is_demo:
+            raise DataError(f"{files.root} is a demo corpus: remove it and write it again with `mmib demo-data`")
+    work = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex}")
+    changes: list[str] = []
+    try:
+        work.mkdir(parents=True)
+        copied: set[Path] = set()
+        for files in sets:
+            changes += _Copy(files, work / files.root.absolute().relative_to(base), copied).write()
+        if out.exists():
+            out.rmdir()
+        work.rename(out.absolute())
+    except OSError as error:
+        raise DataError(f"the repaired copy {out} cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return changes
+
+
+def _check_target(out: Path, base: Path) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise DataError(f"{out} is there already: name a new or an empty folder for the repaired copy")
+    here, there = base.resolve(), out.resolve()
+    if here == there or here in there.parents or there in here.parents:
+        raise DataError(f"{out} lies within {base} or around it: name a folder elsewhere for the repaired copy")
+
+
+class _Copy:
+    """One data set on its way to its copy.
+
+    Args:
+        files: the set.
+        root: folder of the copy.
+        copied: folders of images that are copied already, of this set or of one that shares them.
+    """
+
+    def __init__(self, files: SetFiles, root: Path, copied: set[Path]) -> None:
+        self.files = files
+        self.root = root
+        self.copied = copied
+        self.decoded = Decoded()
+        self.changes: list[str] = []
+
+    def write(self) -> list[str]:
+        """Write everything; give the changes."""
+        reads = {split: self.files.read(split) for split in SPLITS if self.files.text_file(split).is_file()}
+        for split, read in reads.items():
+            self._write_text(split, read)
+            self._copy_images(self.files.image_folder(split), "image")
+            self._copy_crops(split, read)
+        self._copy_labels()
+        return self.changes
+
+    def _target(self, path: Path) -> Path:
+        return self.root / path.relative_to(self.files.root)
+
+    def _write_text(self, split: str, read: ReadSplit) -> None:
+        """The lines of the rows that stay, as they are but for stray tags."""
+        path = self.files.text_file(split)
+        lines = path.read_bytes().decode("utf-8").split("\n")
+        if not read.rows:
+            raise DataError(f"{path}: no row can be read, and there is nothing to copy; `mmib check-data` shows why")
+        good, bad = read.rows.values(), read.malformed.values()
+        starts = sorted([line_of(row.place) for row in good] + [row.line for row in bad])
+        ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
+        kept = lines[: starts[0] - 1]
+        for number in range(len(read.rows) + len(read.malformed)):
+            if number in read.malformed:
+                self.changes.append(f"left out: {read.malformed[number].error}")
+                continue
+            row = read.rows[number]
+            start = line_of(row.place)
+            block = lines[start - 1 : ends[start] - 1]
+            if self.files.task == "mner":
+                self._mend_tags(row.tags, block, path, start)
+            kept += block
+        write_text(self._target(path), "\n".join(kept))
+
+    def _mend_tags(self, tags: list[str], block: list[str], path: Path, start: int) -> None:
+        """Let stray I- tags open their entity; in a well-formed post each line with a tab is a word."""
+        words = [place for place, line in enumerate(block) if "\t" in line]
+        for place, own, mended in zip(words, tags, repair(tags), strict=True):
+            if own != mended:
+                block[place] = block[place].replace("\tI-", "\tB-")
+                self.changes.append(f"{path}:{start + place}: the stray tag {own} became {mended}")
+
+    def _copy_images(self, folder: Path, what: str) -> None:
+        """All files of a folder that can be read as images, named by a row or not."""
+        target = self._target(folder)
+        if target in self.copied or not folder.is_dir():
+            return
+        self.copied.add(target)
+        names = files_below(folder)
+        self.decoded.read(folder / name for name in names)
+        for name in names:
+            reason = self.decoded.reason(folder / name)
+            if reason is not None:
+                self.changes.append(f"left out: the {what} {folder / name}: {reason}")
+                continue
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(folder / name, target / name)
+
+    def _copy_crops(self, split: str, read: ReadSplit) -> None:
+        """Crops that can be read, with a dictionary and boxes of these alone."""
+        try:
+            found = self.files.crops(split, read.rows.values())
+        except DataError as error:
+            self.changes.append(f"left out, with the crops of {split}: {error}")
+            return
+        if found is None:
+            return
+        _, crops = found
+        self._copy_images(crops.folder, "crop")
+        listed = self.files.crop_files(split)
+        if crops.source == listed.dictionary:
+            self._write_dictionary(crops, read)
+        boxes = listed.boxes if crops.source == listed.dictionary else crops.folder / "boxes.json"
+        if boxes.is_file():
+            read_boxes(boxes)
+            self._copy_file(boxes)
+
+    def _write_dictionary(self, crops: Crops, read: ReadSplit) -> None:
+        """The crops of the rows that stay; rows are counted anew where some were left out."""
+        import torch  # noqa: PLC0415 - slow to import, and only these files are in its format
+
+        kept: dict[object, list[str]] = {}
+        lost = []
+        for place, number in enumerate(sorted(read.rows)):
+            row = read.rows[number]
+            names = crops.names.get(self.files.crop_key(number, row), [])
+            good = [name for name in names if self._is_good(crops, name)]
+            lost += [name for name in names if name not in good]
+            if names:
+                kept[self.files.crop_key(place, row)] = good
+        if lost:
+            lacking = some(sorted(set(lost)))
+            self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
+        target = self._target(crops.source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(kept, target)
+
+    def _is_good(self, crops: Crops, name: str) -> bool:
+        try:
+            file = inside(crops.folder, name, str(crops.source))
+        except DataError:
+            return False
+        return os.path.lexists(file) and self.decoded.reason(file) is None
+
+    def _copy_labels(self) -> None:
+        """The set's own list of labels, where it is the right one."""
+        labels = self.files.labels_file
+        if labels is None or not labels.is_file():
+            return
+        try:
+            check_relation_ids(labels)
+        except DataError as error:
+            self.changes.append(f"left out: {error}")
+        else:
+            self._copy_file(labels)
+
+    def _copy_file(self, path: Path) -> None:
+        target = self._target(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
