@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
@@ -15,8 +16,8 @@ class UnreadableImageError(Exception):
     """An image file that cannot be decoded. Internal: data modules count such files as missing, with their names."""
 
 
-def read_image(path: Path) -> Image.Image:
-    """The first frame as RGB, turned as its EXIF data says, transparency on white.
+def read_image(file: Path | BinaryIO) -> Image.Image:
+    """The first frame of a file as RGB, turned as its EXIF data says, transparency on white.
 
     Raises:
         UnreadableImageError: missing, truncated, no image at all, or absurdly large.
@@ -25,15 +26,23 @@ def read_image(path: Path) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of palettes with transparency and of mid-sized bombs; both are handled here.
             warnings.simplefilter("ignore")
-            with Image.open(path) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise UnreadableImageError(f"{image.width} x {image.height} pixels")
-                image.load()
-                upright = ImageOps.exif_transpose(image)
-            return _to_rgb(upright)
+            with Image.open(file) as image:
+                return upright_rgb(image)
     # Pillow's plugins raise errors of every kind for broken files, struct.error and RuntimeError among them.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image as `read_image` gives it.
+
+    Raises:
+        UnreadableImageError: absurdly large.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableImageError(f"{image.width} x {image.height} pixels")
+    image.load()
+    return _to_rgb(ImageOps.exif_transpose(image))
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.distributed import global_sums
 from mmib.metrics import METRICS, ExtractionScores
 from mmib.network import entity_head, evidence, relation_head
@@ -33,8 +34,6 @@ from mmib.schema import (
 )
 from mmib.seeding import run_seed, seed_from
 from mmib.totals import Totals, alignment_sums, pair_sums, posterior_sums, rate
-
-CHECKPOINT_TASK_KEY = "mmib_task"
 
 
 class Objective(NamedTuple):

@@ -88,6 +88,14 @@ class RunError(MMIBError):
     """A run folder that is not there, not finished, or cannot be compared with another."""
 
 
+class ExportError(MMIBError):
+    """A folder that is no export, is damaged, or was made by a newer version; or a run that cannot be exported."""
+
+
+class InputError(MMIBError):
+    """A post that nothing can be extracted from; the text says why."""
+
+
 class CheckpointError(MMIBError):
     """A checkpoint that is unreadable, or was made by another task or version."""
 

@@ -23,8 +23,9 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 
 from datamodules.base import PostDataModule
 from mmib.callbacks import LAST, PREVIOUS, LastCheckpoint, LostRank, OrderlyEnd, PredictionCollector
+from mmib.checkpoints import open_checkpoint
 from mmib.files import write_text
-from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule
+from mmib.modules import ExtractionModule
 from mmib.runs import (
     WandbUse,
     WholeCheckpoints,
@@ -272,21 +273,7 @@ def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
     Raises:
         CheckpointError: with what is wrong.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # A damaged file makes the unpickler fail in any way there is.
-    except Exception as error:
-        remedy = _one_before(path, task) if path.name == LAST else ""
-        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){remedy}") from error
-    found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
-    if found != task:
-        made_by = f"the task {found!r}" if found else "something else"
-        raise CheckpointError(
-            f"{path} was made by {made_by}, this configuration is for {task!r}: "
-            "use the config.yaml that lies in the run folder of the checkpoint"
-        )
+    content = open_checkpoint(path, task, lambda: _one_before(path, task) if path.name == LAST else "")
     if resume and "optimizer_states" not in content:
         raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
 

@@ -34,6 +34,7 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         dim: feature width V.
+        preprocessing: how images are prepared, as timm's data configuration says it.
         transform: PIL image to normalised pixels (3, height, width), from the model's own data configuration.
         training_transform: the same with timm's random crops and flips.
 
@@ -59,13 +60,22 @@ class ImageEncoder(nn.Module):
         self.encoder = _create(name, weights, pretrained)
         # Some networks widen their features once more between pooling and classifier.
         self.dim: int = self.encoder.num_features if regions == "grid" else self.encoder.head_hidden_size
-        data_config = resolve_model_data_config(self.encoder)
-        self.input_size: tuple[int, int, int] = data_config["input_size"]
-        self.transform: Callable[[Image.Image], Tensor] = create_transform(**data_config, is_training=False)
-        self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**data_config, is_training=True)
+        self.preprocess_as(resolve_model_data_config(self.encoder))
         if frozen:
             self.requires_grad_(False)
             self.eval()
+
+    def preprocess_as(self, preprocessing: dict[str, Any]) -> None:
+        """Prepare images as timm's data configuration says: size, crop, interpolation, mean and deviation."""
+        self.preprocessing = preprocessing
+        self.input_size: tuple[int, int, int] = preprocessing["input_size"]
+        self.transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=False)
+        self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=True)
+
+    @property
+    def architecture(self) -> str:
+        """timm's name of the network, without that of its weights."""
+        return str(self.encoder.pretrained_cfg["architecture"])
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, height, width) to region features (N, G, V); G is 1, or the cells of the grid."""

@@ -1,0 +1,41 @@
+"""Opens checkpoints without running any code in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mmib.schema import CheckpointError
+
+CHECKPOINT_TASK_KEY = "mmib_task"
+
+
+def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> dict[str, Any]:
+    """What a checkpoint of a task holds, its tensors mapped from the file.
+
+    Args:
+        path: the file.
+        task: what it must have been made by.
+        remedy: asked, where the file is damaged, for what to do.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another task.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # A damaged file makes the unpickler fail in any way there is.
+    except Exception as error:
+        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){remedy()}") from error
+    found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
+    if found != task:
+        made_by = f"the task {found!r}" if found else "something else"
+        raise CheckpointError(
+            f"{path} was made by {made_by}, this configuration is for {task!r}: "
+            "use the config.yaml that lies in the run folder of the checkpoint"
+        )
+    return dict(content)
