@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,19 +76,19 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
     """
     posts = SETS[name]
     if posts.task == "mre":
-        read: Callable[[Path], list[Any]] = read_rows
+        read: Callable[[Path], Iterable[Any]] = read_rows
         real, drawn = data_root / name / "txt" / f"ours_{SPLIT}.txt", Path("txt", f"ours_{SPLIT}.txt")
     else:
         read = _read_twitter
         real, drawn = data_root / name / TEXT_FILES[SPLIT], Path("twitter2017", TEXT_FILES[SPLIT])
     if real.is_file():
-        source, found = f"real posts of {name}", read(real)
+        source, found = f"real posts of {name}", list(read(real))
     else:
         source = "posts of the demo corpus"
         with tempfile.TemporaryDirectory() as temporary:
             demo = Path(temporary, "demo")
             write_demo_corpus(demo, DemoSettings(size="tiny"))
-            found = read(demo / drawn)
+            found = list(read(demo / drawn))
     # Drawn at random, once; small sources are gone through again.
     random.Random(0).shuffle(found)
     chosen = list(itertools.islice(itertools.cycle(found), rows))
@@ -129,7 +129,7 @@ def read_set(data: PostDataModule) -> None:
     data.examples[SPLIT] = data.read_split(SPLIT)
 
 
-def _read_twitter(path: Path) -> list[TaggedPost]:
+def _read_twitter(path: Path) -> Iterable[TaggedPost]:
     return read_posts(path, "expected in the format of the Twitter sets")
 
 

@@ -1,0 +1,385 @@
+"""What a training step must cost: floating-point operations and bytes by formula, and what of the machine is reached.
+
+    python -m experiments.benchmarks.cost
+    python -m experiments.benchmarks.cost --paper
+
+Prints operations a row, bytes a step, what a million posts cost and what more ranks bring; then this machine's ceilings
+(matrix products, memory), and the time that a step needs at these ceilings beside the time that it takes. Formulas:
+docs/performance.md. With `--paper` nothing is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig
+
+from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, write_set
+from experiments.benchmarks.measure import best_device, machine, table
+from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_loader, make_optimizer
+from experiments.benchmarks.training import Bench, row_lengths, waterfall
+from mmib.schema import RELATIONS, TAGS, Task
+
+FLOAT, HALF = 4, 2
+# Values of width d that a transformer layer reads and writes for a word piece, matrix products and what lies between
+# them alike; backward passes touch about twice as many.
+TOUCHED = 34
+# AdamW reads weight, gradient and two moments, and writes all but the gradient.
+ADAMW_VALUES = 7
+# A step reads the weights forward and backward, and writes gradients.
+WEIGHT_VALUES = 3
+# Mean word pieces of a row with the tokenizer of bert-base-uncased, training splits; `--data-root` counts them again.
+PAPER_LENGTHS = {"mnre": 31.0, "twitter2017": 19.0, "twitter2015": 42.0}
+POSTS = 1_000_000
+GLOBAL_BATCHES = (16, 256, 2048)
+
+
+class Part(NamedTuple):
+    """Operations of a part of the network on one row: forward, and forward and backward together."""
+
+    forward: float
+    training: float
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What the operations of a row depend on.
+
+    Attributes:
+        task: decides on the head.
+        length: word pieces L.
+        regions: image regions R.
+        queries: positions Q that are fused; 2 for relations, a post's words for entities.
+        width: D.
+        layers: of the text encoder.
+        hidden: width of its feed-forward layers.
+        image_width: V.
+        batch: rows B, for the alignment.
+    """
+
+    task: Task
+    length: float
+    regions: float
+    queries: float
+    width: int
+    layers: int
+    hidden: int
+    image_width: int
+    batch: int
+
+
+def linear(rows: float, inputs: int, outputs: int, backward: int = 2) -> Part:
+    """A linear layer on so many rows; backward as many products of the same size, 1 where its input has no gradient."""
+    forward = 2.0 * rows * inputs * outputs
+    return Part(forward, (1 + backward) * forward)
+
+
+def attention(queries: float, keys: float, width: int) -> Part:
+    """Scores and weighted sums, over all heads."""
+    forward = 4.0 * queries * keys * width
+    return Part(forward, 3 * forward)
+
+
+def total(parts: Sequence[Part]) -> Part:
+    """Their sum."""
+    return Part(sum(part.forward for part in parts), sum(part.training for part in parts))
+
+
+def block(queries: float, keys: float, width: int) -> Part:
+    """`AttentionBlock`: four projections, attention, and a feed-forward layer of four times the width."""
+    return total(
+        [
+            linear(2 * queries, width, width),
+            linear(2 * keys, width, width),
+            attention(queries, keys, width),
+            linear(2 * queries, width, 4 * width),
+        ]
+    )
+
+
+def row_cost(shapes: Shapes) -> dict[str, Part]:
+    """Operations of a row by part of the network, without the image encoder; see docs/performance.md."""
+    width, length, regions = shapes.width, shapes.length, shapes.regions
+    layer = [
+        linear(4 * length, width, width),
+        attention(length, length, width),
+        linear(2 * length, width, shapes.hidden),
+    ]
+    heads = linear(2 * length, width, width)
+    projections = [linear(regions, shapes.image_width, width, backward=1), linear(regions, 4, width, backward=1)]
+    align = [
+        linear(length + regions, width, width),
+        # Means, over pieces and over regions, and B comparisons each.
+        Part(2.0 * (length + regions) * width, 4.0 * (length + regions) * width),
+        Part(2.0 * shapes.batch * width, 6.0 * shapes.batch * width),
+    ]
+    classes = len(RELATIONS) if shapes.task == "mre" else len(TAGS)
+    return {
+        "text encoder": total(layer * shapes.layers),
+        "text bottleneck": total([block(length, length, width), heads]),
+        "image bottleneck": total([*projections, block(regions, regions, width), linear(2 * regions, width, width)]),
+        "alignment": total(align),
+        "fusion": total([block(regions, length, width), block(shapes.queries, regions, width)]),
+        "head": linear(shapes.queries, width, classes),
+    }
+
+
+def image_cost(name: str) -> tuple[float, int]:
+    """Operations of a frozen timm encoder on one picture of its size, and the width of its features."""
+    with torch.device("meta"):
+        encoder = timm.create_model(name, num_classes=0).eval()
+        pixels = torch.zeros(1, *encoder.default_cfg["input_size"])
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoder(pixels)
+    return float(counter.get_total_flops()), int(encoder.head_hidden_size)
+
+
+class Bytes(NamedTuple):
+    """Bytes that a training step of a batch moves between memory and processor, at least."""
+
+    weights: float
+    optimizer: float
+    activations: float
+    features: float
+
+
+def step_bytes(shapes: Shapes, parameters: int, value: int = FLOAT) -> Bytes:
+    """Bytes of a step.
+
+    Args:
+        shapes: of a row, and the batch.
+        parameters: how many are trained.
+        value: bytes of an activation.
+    """
+    touched = 3 * TOUCHED * (shapes.layers + 1) * shapes.length * shapes.width
+    return Bytes(
+        weights=WEIGHT_VALUES * FLOAT * parameters,
+        optimizer=ADAMW_VALUES * FLOAT * parameters,
+        activations=shapes.batch * touched * value,
+        features=shapes.batch * shapes.regions * shapes.image_width * HALF,
+    )
+
+
+def step_seconds(flops: float, moved: Bytes, peak: float, bandwidth: float) -> float:
+    """Least seconds of a step: the optimiser waits for the gradients, all else overlaps.
+
+    Args:
+        flops: of the batch.
+        moved: its bytes.
+        peak: operations a second.
+        bandwidth: bytes a second.
+    """
+    passes = max(flops / peak, (moved.weights + moved.activations + moved.features) / bandwidth)
+    return passes + moved.optimizer / bandwidth
+
+
+def ranks_seconds(flops: float, moved: Bytes, ranks: int, parameters: int, hardware: Hardware) -> float:
+    """Least seconds of a step of the same global batch on several ranks: passes shrink, the other terms do not.
+
+    Gradients are reduced in a ring, beside the backward pass, which is two thirds of the passes.
+    """
+    share = moved._replace(activations=moved.activations / ranks, features=moved.features / ranks)
+    alone = step_seconds(flops / ranks, share, hardware.peak, hardware.bandwidth)
+    optimizer = moved.optimizer / hardware.bandwidth
+    reduced = 2 * (ranks - 1) / ranks * FLOAT * parameters / hardware.link
+    return alone + max(0.0, reduced - 2 / 3 * (alone - optimizer))
+
+
+class Hardware(NamedTuple):
+    """Operations a second that matrix products reach, bytes a second of memory, and of the link between ranks."""
+
+    peak: float
+    bandwidth: float
+    link: float
+
+
+def measure_peak(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 7) -> float:
+    """Operations a second of a square matrix product; the best of a few."""
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    return 2.0 * size**3 / _best(lambda: left @ right, device, repeats)
+
+
+def measure_bandwidth(device: torch.device, values: int = 2**26, repeats: int = 7) -> float:
+    """Bytes a second of c = a + b on arrays that no cache holds; the best of a few."""
+    first, second, result = (torch.ones(values, device=device) for _ in range(3))
+    return 3.0 * FLOAT * values / _best(lambda: torch.add(first, second, out=result), device, repeats)
+
+
+def _best(call: Callable[[], object], device: torch.device, repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        _wait(device)
+        began = time.perf_counter()
+        call()
+        _wait(device)
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def paper_shapes(name: str, length: float, batch: int, text: BertConfig, image_width: int) -> Shapes:
+    """Shapes of a set at a mean length. A post has about 1.6 word pieces a word."""
+    posts = SETS[name]
+    queries = 2.0 if posts.task == "mre" else length / 1.6
+    return Shapes(
+        posts.task, length, posts.regions, queries, text.hidden_size, text.num_hidden_layers, text.intermediate_size,
+        image_width, batch,
+    )  # fmt: skip
+
+
+def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
+    """GFLOP a row by part, of ours and of the published recipe."""
+    rows = []
+    for name, own in shapes.items():
+        posts = SETS[name]
+        padded = replace(own, length=posts.max_length, queries=posts.max_length)
+        images = posts.regions * image_flops
+        for label, shape, encoded in (("published recipe", padded, images), ("ours", own, 0.0)):
+            parts = row_cost(shape)
+            text, whole = parts.pop("text encoder").training, total(list(parts.values())).training
+            cells = [f"{value / 1e9:.1f}" for value in (encoded, text, whole, encoded + text + whole)]
+            rows.append([name, label, f"{shape.length:.0f}", posts.regions, *cells])
+    head = ["set", "", "pieces", "images", "image encoder", "text encoder", "all else", "GFLOP a row"]
+    return table(head, rows)
+
+
+def bytes_table(shapes: Mapping[str, Shapes], parameters: int) -> str:
+    """Megabytes a step by cause."""
+    rows = []
+    for name, own in shapes.items():
+        moved = step_bytes(own, parameters)
+        rows.append([name, own.batch, *(f"{value / 1e6:,.1f}" for value in moved), f"{sum(moved) / 1e6:,.0f}"])
+    return table(["set", "batch", "weights", "AdamW", "activations", "features", "MB a step"], rows)
+
+
+def million_table(shapes: Mapping[str, Shapes], image_flops: float, peak: float) -> str:
+    """What a million posts of a set cost."""
+    rows = []
+    for name, own in shapes.items():
+        pictures = POSTS * own.regions
+        epoch = POSTS * total(list(row_cost(own).values())).training
+        build = pictures * image_flops
+        cache = pictures * own.image_width * HALF
+        times = (f"{cost / unit:.1f}" for cost in (build, epoch) for unit in (1e15, peak))
+        rows.append([name, f"{cache / 1e9:.1f}", *times])
+    head = ["set", "cache, GB", "building it, PFLOP", "seconds at the peak", "an epoch, PFLOP", "seconds at the peak"]
+    return table(head, rows)
+
+
+def ranks_table(own: Shapes, parameters: int, hardware: Hardware, batches: Sequence[int]) -> str:
+    """Rows a second of a global batch on more and more ranks, and how much of a perfect speed-up that is."""
+    rows = []
+    for ranks in (1, 2, 4, 8, 16, 32, 64):
+        cells = []
+        for batch in batches:
+            shapes = replace(own, batch=batch)
+            flops = batch * total(list(row_cost(shapes).values())).training
+            moved = step_bytes(shapes, parameters, HALF)
+            one, many = (ranks_seconds(flops, moved, count, parameters, hardware) for count in (1, ranks))
+            cells.append(f"{batch / many:,.0f} ({one / many / ranks:.0%})" if ranks <= batch else "")
+        rows.append([ranks, *cells])
+    return table(["ranks", *(f"batch {batch}: rows a second (of perfect)" for batch in batches)], rows)
+
+
+def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], bandwidth: float) -> str:
+    """Seconds of our training step at the ceilings, and as measured."""
+    rows = []
+    device = best_device()
+    for name in arguments.sets:
+        posts = SETS[name]
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            write_set(folder / "data", name, arguments.rows, arguments.data_root)
+            (folder / "text").mkdir()
+            encoders = ENCODERS[arguments.encoders]
+            module = build_module(posts.task, encoders, folder / "text").to(device)
+            data = open_set(folder / "data", name, module, folder / "cache", batch_size=arguments.batch_size)
+            read_set(data)
+            length = statistics.mean(row_lengths(data))
+            own = paper_shapes(name, length, arguments.batch_size, encoders.text, module.backbone.image_encoder.dim)
+            flops = arguments.batch_size * total(list(row_cost(own).values())).training
+            trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+            for precision, peak in peaks.items():
+                setup = _ours(posts.task, precision == "bf16")
+                loaders = {setup: make_loader(data, setup, posts)}
+                bench = Bench(module, {True: make_optimizer(module, fused=True)}, loaders, arguments.rows)
+                bench.run(setup)
+                seconds = arguments.batch_size / bench.run(setup)
+                least = step_seconds(flops, step_bytes(own, trained), peak, bandwidth)
+                milliseconds = (f"{1e3 * value:.0f}" for value in (least, seconds))
+                shares = (f"{share:.0%}" for share in (least / seconds, flops / seconds / peak))
+                rows.append([name, precision, f"{length:.1f}", f"{flops / 1e9:.0f}", *milliseconds, *shares])
+    head = [
+        "set",
+        "",
+        "mean pieces",
+        "GFLOP a step",
+        "ms at the ceilings",
+        "ms measured",
+        "reached",
+        "of matrix products",
+    ]
+    return table(head, rows)
+
+
+def _ours(task: Task, bf16: bool) -> Setup:
+    """What `mmib fit` runs, without Lightning."""
+    return replace(list(waterfall(task).values())[-1], bf16=bf16, lightning=False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rows", type=int, default=64, help="of a measured pass")
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
+    parser.add_argument("--paper", action="store_true", help="measure nothing")
+    parser.add_argument("--peak", type=float, default=400.0, help="TFLOP/s that a rank reaches, for the extrapolation")
+    parser.add_argument("--bandwidth", type=float, default=3000.0, help="its memory's GB/s")
+    parser.add_argument("--link", type=float, default=50.0, help="GB/s between ranks")
+    chosen = parser.parse_args(arguments)
+    encoders = ENCODERS[chosen.encoders]
+    image_flops, image_width = image_cost(encoders.image)
+    shapes = {
+        name: paper_shapes(name, PAPER_LENGTHS[name], chosen.batch_size, encoders.text, image_width)
+        for name in chosen.sets
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        module = build_module("mre", encoders, Path(folder))
+    trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    hardware = Hardware(1e12 * chosen.peak, 1e9 * chosen.bandwidth, 1e9 * chosen.link)
+    print(f"{trained:,} trained parameters, {image_flops / 1e9:.2f} GFLOP a picture\n")
+    print(f"{operations_table(shapes, image_flops)}\n\n{bytes_table(shapes, trained)}\n")
+    print(f"A million posts, at {chosen.peak:.0f} TFLOP/s:\n\n{million_table(shapes, image_flops, hardware.peak)}\n")
+    print(
+        f"{chosen.sets[0]} on ranks of {chosen.peak:.0f} TFLOP/s, {chosen.bandwidth:.0f} GB/s, {chosen.link:.0f} GB/s "
+        f"between them:\n\n{ranks_table(shapes[chosen.sets[0]], trained, hardware, GLOBAL_BATCHES)}\n"
+    )
+    if chosen.paper:
+        return
+    device = best_device()
+    peaks = {"float32": measure_peak(torch.float32, device), "bf16": measure_peak(torch.bfloat16, device)}
+    bandwidth = measure_bandwidth(device)
+    ceilings = ", ".join(f"{peak / 1e9:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
+    print(f"{machine(device)}\n\nCeilings: {ceilings}, {bandwidth / 1e9:.1f} GB/s\n")
+    print(reached_table(chosen, peaks, bandwidth))
+
+
+if __name__ == "__main__":
+    main()
