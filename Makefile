@@ -111,6 +111,16 @@ reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seed
 known-answers: $(STAMP) ## Check the information estimates where the truth is known: a figure and a table
 	$(BIN)/python -m experiments.known_answers $(ARGS)
 
+# In this order, as far as they are there; each prints tables. Training takes most of the time.
+BENCHMARKS := startup cost crf attention cache training inference memory scaling
+BENCHMARKS := $(filter $(basename $(notdir $(wildcard experiments/benchmarks/*.py))), $(BENCHMARKS))
+
+.PHONY: bench
+bench: $(BENCHMARKS:%=bench-%) ## Run all benchmarks (docs/performance.md); one: make bench-training ARGS='--sets mnre'
+
+bench-%: $(STAMP)
+	$(BIN)/python -m experiments.benchmarks.$* $(ARGS)
+
 .PHONY: bench-monitor
 bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a training step
 	$(BIN)/python -m experiments.benchmarks.monitor -- --config mre-demo $(ARGS)
