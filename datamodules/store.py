@@ -42,7 +42,7 @@ class TextStore:
         note: what the writer had to say about the rows.
 
     Raises:
-        OSError, ValueError, KeyError, zipfile.BadZipFile: it is not there, or damaged.
+        OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile: it is not there, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class TextStore:
             return None
         try:
             return cls(path)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
             log.warning("the tokenised posts %s are damaged and are made again: %s", path, error)
             return None
 

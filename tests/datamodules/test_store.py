@@ -1,0 +1,214 @@
+"""Posts are read and tokenised once: what comes back, when it is made anew, and that it takes no memory."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from datamodules import base as base_module
+from datamodules.examples import RelationExample
+from datamodules.mnre import MNREDataModule
+from datamodules.store import LocatedImages, TextStore, code_of
+from datamodules.twitter import TwitterDataModule
+from mmib.encoders.text import TextEncoder, WordTokenizer
+from mmib.schema import NO_IMAGE, DataError
+
+Load = Callable[..., MNREDataModule]
+
+
+def read(module: MNREDataModule, split: str = "train") -> Sequence[RelationExample]:
+    return module.read_split(split)
+
+
+@pytest.fixture
+def rows(mnre: Any) -> Any:
+    """Rows of several lengths, some of which share an image."""
+    for number in range(7):
+        words = ["ada", "met", "bob", "c'é\u2028\n", *["w"] * number]
+        mnre.row(token=words, img_id=f"{number % 3}.png", head=(1, 3), tail=(2, 3))
+    mnre.image("1.png")
+    return mnre
+
+
+@pytest.fixture
+def tokenised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many posts were tokenised, call by call."""
+    counts: list[int] = []
+    pieces = WordTokenizer.pieces
+
+    def count(self: WordTokenizer, posts: list[list[str]]) -> list[list[list[int]]]:
+        counts.append(len(posts))
+        return pieces(self, posts)
+
+    monkeypatch.setattr(WordTokenizer, "pieces", count)
+    return counts
+
+
+def stores(module: MNREDataModule) -> list[Path]:
+    return sorted((module.cache_dir / "posts").glob("*.npz"))
+
+
+def test_posts_are_tokenised_once_and_come_back_as_they_were(rows: Any, load: Load, tokenised: list[int]) -> None:
+    first = list(read(load()))
+    assert tokenised == [7]
+    assert list(read(load())) == first
+    assert tokenised == [7]
+    assert first[6].words == ["ada", "met", "bob", "c'é\u2028\n", *["w"] * 6]
+    assert (first[0].head, first[0].tail) == ((1, 3), (2, 3))
+    assert [example.image_id for example in first] == [NO_IMAGE, 0, NO_IMAGE, NO_IMAGE, 0, NO_IMAGE, NO_IMAGE]
+
+
+def test_images_are_looked_for_anew_each_time(rows: Any, load: Load, tokenised: list[int]) -> None:
+    assert not read(load())[0].pictures
+    rows.image("0.png", "blue")
+    assert [bool(example.pictures) for example in read(load())] == [True, True, False, True, True, False, True]
+    assert len(tokenised) == 1
+
+
+def test_few_posts_are_tokenised_at_a_time(
+    rows: Any, load: Load, tokenised: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = list(read(load()))
+    monkeypatch.setattr(base_module, "POSTS_TOKENISED", 3)
+    tokenised.clear()
+    assert list(read(load(cache_dir=str(rows.root / "other")))) == whole
+    assert tokenised == [3, 3, 1]
+
+
+def test_another_text_length_tokenizer_or_code_has_a_store_of_its_own(
+    rows: Any, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [len(stores(module)) for module in [load()] for _ in [read(module)]]
+    for options in ({"max_length": 10}, {"max_length": 10}):
+        module = load(**options)
+        read(module)
+        found.append(len(stores(module)))
+    rows.row()
+    module = load()
+    assert len(read(module)) == 8
+    found.append(len(stores(module)))
+    monkeypatch.setattr(base_module, "code_of", lambda kind: "changed")
+    read(module)
+    found.append(len(stores(module)))
+    monkeypatch.setattr(WordTokenizer, "fingerprint", lambda self: "another")
+    read(module)
+    found.append(len(stores(module)))
+    assert found == [1, 2, 2, 3, 4, 5]
+
+
+def test_a_tokenizer_is_known_by_what_it_does(text_encoder: TextEncoder, encoder_files: Any, tmp_path: Path) -> None:
+    same = TextEncoder(encoder_files.text, pretrained=False).tokenizer
+    assert same.fingerprint() == text_encoder.tokenizer.fingerprint()
+    for file in Path(encoder_files.text).iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text(encoding="utf-8").replace('"meets"', '"meetz"'), encoding="utf-8")
+    assert TextEncoder(str(tmp_path)).tokenizer.fingerprint() != same.fingerprint()
+
+
+def test_the_code_of_a_class_is_that_of_its_module_too() -> None:
+    class Own(MNREDataModule):
+        pass
+
+    assert len({code_of(kind) for kind in (MNREDataModule, TwitterDataModule, Own)}) == 3
+    assert code_of(Own) == code_of(Own)
+
+
+@pytest.mark.parametrize("ending", [".jsonl", ".npz"])
+@pytest.mark.parametrize("damage", ["cut", "overwritten", "emptied", "gone"])
+def test_a_damaged_store_is_made_again(
+    rows: Any, load: Load, tokenised: list[int], caplog: pytest.LogCaptureFixture, ending: str, damage: str
+) -> None:
+    module = load()
+    whole = list(read(module))
+    (index,) = stores(module)
+    file = index.with_suffix(ending)
+    content = file.read_bytes()
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(
+            {"cut": content[:-5], "overwritten": content[:40] + b"#" + content[41:], "emptied": b""}[damage]
+        )
+    again = list(read(load()))
+    assert again == whole
+    if ending == ".jsonl" or damage != "overwritten":
+        assert tokenised == [7, 7]
+    assert ("made again" in caplog.text) == (tokenised == [7, 7] and (ending, damage) != (".npz", "gone"))
+
+
+def test_rows_that_are_refused_leave_no_store_behind(rows: Any, load: Load) -> None:
+    rows.line("{")
+    module = load()
+    with pytest.raises(DataError, match=r"ours_train\.txt:8: not a Python literal"):
+        read(module)
+    assert not stores(module)
+    rows.text("train").write_text("".join(rows.text("train").read_text().splitlines(keepends=True)[:-1]))
+    with pytest.raises(DataError, match="7 rows do not fit into max_length 7"):
+        read(load(max_length=7))
+    assert not stores(module)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_an_error_with_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir(mode=0o500)
+    with pytest.raises(DataError, match=r"cannot be written: .*--data.cache_dir"):
+        read(load(images="none"))
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error_with_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be written: .*--data.cache_dir"):
+        read(load(images="none", cache_dir=str(tmp_path / "file")))
+
+
+def test_examples_are_a_sequence(rows: Any, load: Load) -> None:
+    examples = read(load())
+    assert len(examples) == 7
+    assert examples[-1] == examples[6]
+    assert examples[2:5] == [examples[2], examples[3], examples[4]]
+    assert [example.row for example in examples] == list(range(7))
+    with pytest.raises(IndexError):
+        examples[7]
+
+
+def test_located_images_are_a_sequence() -> None:
+    images = LocatedImages([(NO_IMAGE, ()), (4, ())], np.array([1, 0, 1], dtype=np.int32))
+    assert list(images) == [(4, ()), (NO_IMAGE, ()), (4, ())]
+    assert list(images[1:]) == [(NO_IMAGE, ()), (4, ())]
+
+
+def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path) -> None:
+    example = RelationExample(0, ["a"], [1, 2], [0, -1], [0, 0], NO_IMAGE, (), (0, 1), (0, 1), 0, 1, 3)
+    store = TextStore.opened(tmp_path / "new" / "rows", [("a.jpg", example)], lambda: "one row, é")
+    assert (store.note, store.pieces.tolist(), list(store.images())) == ("one row, é", [2], ["a.jpg"])
+    again = TextStore.opened(tmp_path / "new" / "rows", iter(()), lambda: "not asked")
+    assert (again.note, again[0]) == ("one row, é", store[0])
+
+
+def held(module: MNREDataModule) -> int:
+    """Bytes that a split takes once it is read and gone through."""
+    read(module)
+    tracemalloc.start()
+    examples = read(module)
+    for example in examples:
+        assert example.input_ids
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size
+
+
+def test_a_post_takes_a_few_bytes_of_memory(mnre: Any, load: Load) -> None:
+    sizes = []
+    for posts in (50, 450):
+        mnre.text("train").unlink(missing_ok=True)
+        for number in range(posts):
+            mnre.row(token=["ada", "met", "bob", *["w"] * 20], img_id=f"{number % 5}.jpg")
+        sizes.append(held(load()))
+    assert (sizes[1] - sizes[0]) / 400 < 40
