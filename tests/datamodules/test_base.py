@@ -297,6 +297,33 @@ def test_a_batch_size_that_ranks_cannot_share_is_refused_for_training_alone(five
     assert len(next(iter(module.val_dataloader()))) == 1
 
 
+def test_max_tokens_bounds_the_batches_of_every_split(five: Any, load: Load) -> None:
+    for number in range(30):
+        five.row(token=["w"] * (3 + number % 25))
+        five.row("val", token=["w"] * (3 + number % 25))
+    module = load(batch_size=12, eval_batch_size=12, max_length=40, max_tokens=90)
+    for split, rows in (("train", 35), ("val", 31)):
+        found = batches(module, split)
+        assert sorted(row for batch in found for row in batch.rows.tolist()) == list(range(rows))
+        assert max(batch.input_ids.numel() for batch in found) <= 90
+        assert max(map(len, found)) > 2 * min(map(len, found))
+        assert max(map(len, found)) <= 12
+
+
+def test_ranks_share_batches_of_a_budget_whatever_their_size(five: Any, load: Load) -> None:
+    options = {"batch_size": 7, "max_length": 40, "max_tokens": 60}
+    alone = batches(load(**options))
+    shared = [batches(trained_by(load(**options), ranks=3, rank=rank)) for rank in range(3)]
+    for whole, *parts in zip(alone, *shared, strict=True):
+        assert torch.cat([part.rows[part.rows >= 0] for part in parts]).tolist() == whole.rows.tolist()
+
+
+def test_a_budget_smaller_than_a_post_is_refused(five: Any, load: Load) -> None:
+    with pytest.raises(ConfigError, match="max_tokens is 79, and a single post may have max_length 80 word pieces"):
+        load(max_length=80, max_tokens=79)
+    load(max_length=80, max_tokens=80)
+
+
 def test_batches_of_training_alone_are_weighed_within_their_step(five: Any, load: Load) -> None:
     module = trained_by(load(batch_size=2, eval_batch_size=1), accumulate_grad_batches=3)
     five.row("val")
