@@ -38,8 +38,9 @@ TOUCHED = 34
 ADAMW_VALUES = 7
 # A step reads the weights forward and backward, and writes gradients.
 WEIGHT_VALUES = 3
-# Mean word pieces of a row with the tokenizer of bert-base-uncased, training splits; `--data-root` counts them again.
-PAPER_LENGTHS = {"mnre": 31.0, "twitter2017": 19.0, "twitter2015": 42.0}
+# Means over the training splits, with the vocabulary of bert-base-uncased: word pieces of a row, special ones and
+# markers included, and what its head reads: two markers, or the words.
+LENGTHS = {"mnre": (30.7, 2.0), "twitter2017": (20.2, 15.7), "twitter2015": (42.1, 16.1)}
 POSTS = 1_000_000
 GLOBAL_BATCHES = (16, 256, 2048)
 
@@ -116,7 +117,7 @@ def row_cost(shapes: Shapes) -> dict[str, Part]:
         linear(2 * length, width, shapes.hidden),
     ]
     heads = linear(2 * length, width, width)
-    projections = [linear(regions, shapes.image_width, width, backward=1), linear(regions, 4, width, backward=1)]
+    projections = [linear(regions, shapes.image_width, width), linear(regions, 4, width, backward=1)]
     align = [
         linear(length + regions, width, width),
         # Means, over pieces and over regions, and B comparisons each.
@@ -231,14 +232,20 @@ def _wait(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def paper_shapes(name: str, length: float, batch: int, text: BertConfig, image_width: int) -> Shapes:
-    """Shapes of a set at a mean length. A post has about 1.6 word pieces a word."""
-    posts = SETS[name]
-    queries = 2.0 if posts.task == "mre" else length / 1.6
+def shapes_of(name: str, length: float, batch: int, text: BertConfig, image_width: int) -> Shapes:
+    """Shapes of a set whose rows have so many word pieces on average."""
+    posts, (pieces, read) = SETS[name], LENGTHS[name]
     return Shapes(
-        posts.task, length, posts.regions, queries, text.hidden_size, text.num_hidden_layers, text.intermediate_size,
-        image_width, batch,
-    )  # fmt: skip
+        task=posts.task,
+        length=length,
+        regions=posts.regions,
+        queries=read if posts.task == "mre" else read * length / pieces,
+        width=text.hidden_size,
+        layers=text.num_hidden_layers,
+        hidden=text.intermediate_size,
+        image_width=image_width,
+        batch=batch,
+    )
 
 
 def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
@@ -310,7 +317,7 @@ def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], ban
             data = open_set(folder / "data", name, module, folder / "cache", batch_size=arguments.batch_size)
             read_set(data)
             length = statistics.mean(row_lengths(data))
-            own = paper_shapes(name, length, arguments.batch_size, encoders.text, module.backbone.image_encoder.dim)
+            own = shapes_of(name, length, arguments.batch_size, encoders.text, module.backbone.image_encoder.dim)
             flops = arguments.batch_size * total(list(row_cost(own).values())).training
             trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
             for precision, peak in peaks.items():
@@ -357,8 +364,7 @@ def main(arguments: list[str] | None = None) -> None:
     encoders = ENCODERS[chosen.encoders]
     image_flops, image_width = image_cost(encoders.image)
     shapes = {
-        name: paper_shapes(name, PAPER_LENGTHS[name], chosen.batch_size, encoders.text, image_width)
-        for name in chosen.sets
+        name: shapes_of(name, LENGTHS[name][0], chosen.batch_size, encoders.text, image_width) for name in chosen.sets
     }
     with tempfile.TemporaryDirectory() as folder:
         module = build_module("mre", encoders, Path(folder))

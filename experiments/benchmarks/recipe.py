@@ -111,9 +111,19 @@ def build_module(task: Task, encoders: Encoders, folder: Path) -> ExtractionModu
 class PerRowFusion(nn.Module):
     """Fuses all positions, and gathers those that the head reads row by row."""
 
-    def __init__(self, backbone: nn.Module) -> None:
+    def __init__(self, backbone: MultimodalIB) -> None:
         super().__init__()
         self.backbone = backbone
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """The backbone's, for the data module."""
+        return self.backbone.text_encoder
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """The backbone's, for the data module."""
+        return self.backbone.image_encoder
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """See `MultimodalIB.forward`."""
@@ -150,7 +160,7 @@ def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionMod
     own: Any = module
     parts = {name: part for name, part in own.named_children() if name in ("backbone", "crf")}
     if setup.per_row:
-        own.backbone = PerRowFusion(parts["backbone"])
+        own.backbone = PerRowFusion(cast(MultimodalIB, parts["backbone"]))
     if setup.packaged_crf and "crf" in parts:
         own.crf = PackagedCRF(cast(LinearChainCRF, parts["crf"]))
     try:

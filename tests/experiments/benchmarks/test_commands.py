@@ -1,0 +1,47 @@
+"""The benchmark commands at their smallest: they print whole tables, whose counts fit what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.benchmarks import cost, inference, training
+
+SMALL = ["--sets", "twitter2017", "--encoders", "tiny"]
+
+
+def cells(output: str) -> list[list[str]]:
+    """The cells of each line of the tables, without heads."""
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if "|" in line]
+    return [line for line in lines if line[0] != "---"]
+
+
+def test_training_prints_the_waterfall(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["--rows", "4", "--repeats", "1", "--batch-sizes", "4"]
+    training.main([*SMALL, *rows, "--data-root", str(data_root)])
+    head, *lines = cells(capsys.readouterr().out)
+    table = {line[0]: line for line in lines}
+    assert list(table) == [*training.waterfall("mner"), training.FIRST_EPOCH]
+    counted = [float(line[head.index("GFLOP a row")]) for line in lines if line[-1]]
+    # Each change takes operations away, or leaves them.
+    assert counted == sorted(counted, reverse=True)
+    assert counted[0] > 4 * counted[-1]
+    for line in lines:
+        assert float(line[1].split()[0]) > 0
+
+
+def test_inference_prints_each_way(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inference.main([*SMALL, "--rows", "4", "--repeats", "1", "--data-root", str(data_root)])
+    _, *lines = cells(capsys.readouterr().out)
+    assert [line[0] for line in lines] == list(inference.WAYS)
+    assert lines[0][-1] == "1.00"
+
+
+def test_cost_on_paper_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    cost.main([*SMALL, "--paper"])
+    output = capsys.readouterr().out
+    assert "Ceilings" not in output
+    first = cells(output)[1]
+    images, text, rest, total = map(float, first[-4:])
+    assert total == pytest.approx(images + text + rest, abs=0.2)
