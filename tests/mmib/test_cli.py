@@ -17,6 +17,8 @@ from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, expand_configs, main
 from mmib.schema import ConfigError
 
 Refused = Callable[..., str]
+# Thirty levels of lists, each of which holds the one before twice.
+BOMB = "include:\n- &a0 [x]\n" + "".join(f"- &a{level + 1} [*a{level}, *a{level}]\n" for level in range(30))
 
 
 def write(path: Path, content: Any) -> str:
@@ -35,18 +37,50 @@ def expanded(*names: str) -> list[str]:
 # Help
 
 
+LIGHT = (
+    "import sys; from mmib.cli import main; status = main(sys.argv[1:]); "
+    "heavy = {'torch', 'pytorch_lightning', 'transformers', 'timm', 'wandb', 'numpy'} & set(sys.modules); "
+    "sys.exit(f'imported: {heavy}' if heavy else status)"
+)
+
+
+def run_light(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, which fails where a heavy package is imported."""
+    command = [sys.executable, "-c", LIGHT, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
 def test_help_imports_no_torch() -> None:
-    script = (
-        "import sys; from mmib.cli import main; status = main(['--help']); "
-        "heavy = {'torch', 'pytorch_lightning', 'transformers', 'timm', 'wandb', 'numpy'} & set(sys.modules); "
-        "sys.exit(f'imported: {heavy}' if heavy else status)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = run_light("--help")
     assert done.returncode == 0, done.stderr
     for command in (*TRAINER_COMMANDS, *OTHER_COMMANDS):
         assert f"\n  {command} " in done.stdout
     for experiment in ("mre-demo", "mre-mnre-offline", "mre-mnre-published"):
         assert f"\n  {experiment}\n" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("trainer: [1", "is not valid YAML"),
+        ("a: 'b\n", "is not valid YAML"),
+        ("trainers: {}\n", "the top-level key 'trainers' is unknown"),
+        ("include: [nowhere.yaml]\n", "there is no configuration file 'nowhere.yaml'"),
+    ],
+)
+def test_a_file_that_cannot_be_a_configuration_is_refused_before_torch_is_imported(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    done = run_light("fit", "--config", "mre-demo", "--config", write(tmp_path / "mine.yaml", content))
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["fits"], ["fit", "--config", "mre-dmeo"], ["fit", "--run", "nowhere"]])
+def test_a_wrong_name_is_refused_before_torch_is_imported(arguments: list[str]) -> None:
+    done = run_light(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("mmib: ")
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
@@ -134,10 +168,8 @@ def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> No
 
 
 def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None:
-    assert refused("train") == (
-        "mmib: the command 'train' is unknown: choose from fit, validate, test, predict, demo-data, sweep, study, "
-        "aggregate, report\n"
-    )
+    choice = ", ".join([*TRAINER_COMMANDS, *OTHER_COMMANDS])
+    assert refused("train") == f"mmib: the command 'train' is unknown: choose from {choice}\n"
 
 
 def test_an_unknown_experiment_is_refused_with_the_choice(refused: Refused) -> None:
@@ -162,6 +194,10 @@ def test_a_config_option_without_a_file_is_refused(refused: Refused) -> None:
         ("modle: {}\n", "the top-level key 'modle' is unknown: choose from"),
         ("include: base.yaml\n", "'include' must be a list of configuration files"),
         ("include: [nowhere.yaml]\n", "there is no configuration file 'nowhere.yaml'"),
+        ("include: [[base.yaml]]\n", "'include' must be a list of configuration files"),
+        (f"include: [{'nowhere.yaml' * 300}]\n", "there is no configuration file 'nowhere"),
+        ("seed_everything: 2024-13-45\n", "is not valid YAML: month must be in 1..12"),
+        (BOMB, "is not valid YAML: it holds more than 100,000 values when its aliases are written out"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:
