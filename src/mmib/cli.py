@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from importlib import metadata, resources
 from pathlib import Path
 
-import yaml
-
+from mmib.files import read_yaml
 from mmib.schema import ConfigError, MMIBError
 
 TRAINER_COMMANDS = {
@@ -23,6 +22,8 @@ OTHER_COMMANDS = {
     "demo-data": "write the demo corpus",
     "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
+    "export": "put a run's model into one folder that is used without a network",
+    "extract": "find entities and relations in posts: a file, standard input, or a text",
     "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
     "study": "train every combination of named settings and seeds, and compare them",
     "aggregate": "mean, spread and paired tests over runs, as a table",
@@ -141,17 +142,17 @@ def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
     if path in above:
         raise ConfigError(f"{path} includes itself, by way of {' -> '.join(str(p) for p in above)}")
     included = _load(path).get("include") or []
-    if not isinstance(included, list):
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
         raise ConfigError(f"{path}: 'include' must be a list of configuration files")
-    files = [file for name in included for file in _with_includes(_resolve(str(name), path.parent), (*above, path))]
+    files = [file for name in included for file in _with_includes(_resolve(name, path.parent), (*above, path))]
     return [*files, path]
 
 
 def _load(path: Path) -> dict[str, object]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -170,10 +171,17 @@ def _resolve(name: str, folder: Path) -> Path:
     """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
     root = _config_root()
     for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
-        if name and candidate.is_file():
+        if name and _is_file(candidate):
             return candidate.resolve()
     choices = ", ".join(path.stem for path in shipped_experiments())
     raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name that a file could have
+        return False
 
 
 def _config_root() -> Path:

@@ -1,13 +1,20 @@
-"""Writing files so that nothing is half-written."""
+"""Writing files so that nothing is half-written; reading YAML and JSON so that every failure is one of two kinds."""
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import yaml
+
+# Values of a YAML file with its aliases written out. No configuration comes near; a file of a few lines can go far
+# beyond, and everything that prints or compares it would never end.
+MOST_VALUES = 100_000
 
 
 def write_text(path: Path, text: str) -> None:
@@ -31,3 +38,45 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not UTF-8, no plain YAML, or beyond all bounds; the text has one line.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        content = yaml.safe_load(text)
+        count = _values(content, {})
+    # PyYAML's constructors fail in many ways: AttributeError for a date that is none, IndexError for an empty !!int.
+    except Exception as error:
+        raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
+    if count > MOST_VALUES:
+        raise ValueError(f"it holds more than {MOST_VALUES:,} values when its aliases are written out")
+    return content
+
+
+def _values(content: Any, known: dict[int, float]) -> float:
+    """Number of values below and with this one; a container that holds itself has no end of them."""
+    if not isinstance(content, dict | list | tuple | set):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = float("inf")  # until it is counted, so that a cycle ends here
+        below = [*content.keys(), *content.values()] if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_values(value, known) for value in below)
+    return known[id(content)]
+
+
+def parse_json(text: str) -> Any:
+    """What a JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error

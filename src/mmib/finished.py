@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mmib.files import parse_json, read_yaml
 from mmib.schema import RunError, Task
 
 STUDY = "study.json"
@@ -59,8 +57,8 @@ class FinishedRun:
         """
         path = self.folder / "config.yaml"
         try:
-            config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            config = read_yaml(path)
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read: {error}") from error
         if not isinstance(config, dict):
             raise RunError(f"{path} is no configuration")
@@ -91,11 +89,11 @@ class FinishedRun:
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                record = json.loads(line)
+                record = parse_json(line)
             except ValueError as error:
                 raise RunError(f"{path}, line {number} is no JSON: {error}") from error
-            if not isinstance(record, dict) or not {"id", "predicted"} <= record.keys():
-                raise RunError(f"{path}, line {number} is no prediction: it has no 'id' or no 'predicted'")
+            if not isinstance(record, dict) or type(record.get("id")) is not int or "predicted" not in record:
+                raise RunError(f"{path}, line {number} is no prediction: it has no row number 'id' or no 'predicted'")
             records.append(record)
         return records
 
@@ -118,11 +116,11 @@ def read_run(folder: Path) -> FinishedRun:
         raise RunError(f"there is no run folder {folder}")
     path = folder / "summary.json"
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
         raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}") from error
     if not isinstance(summary, dict) or not {"task", "experiment", "seed", "val", "test"} <= summary.keys():
         raise RunError(f"{path} is no summary of a run")

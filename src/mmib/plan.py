@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mmib.cli import expand_configs
+from mmib.files import read_yaml
 from mmib.schema import ConfigError
 
 KEYS = {
@@ -94,11 +93,11 @@ def read_plan(path: Path) -> Plan:
         ConfigError: the file is missing or malformed; the text names the key.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no study file {path}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no study: it must hold {_described(KEYS)}")
     for key in content:
@@ -150,7 +149,7 @@ def _check_baseline(plan: Plan, path: Path) -> None:
     if not isinstance(plan.baseline, dict):
         raise ConfigError(f"{path}: 'baseline' must be {{factor: level}}, {KEYS['baseline']}")
     for factor, level in plan.baseline.items():
-        if level not in plan.factors.get(factor, {}):
+        if level not in list(plan.factors.get(factor, {})):  # not every value can be looked up in a dictionary
             choices = {name: list(levels) for name, levels in plan.factors.items()}
             raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")
 

@@ -1,4 +1,4 @@
-"""Files are whole or not there."""
+"""Files are whole or not there; YAML and JSON are read, or refused in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmib.files import atomic_file, write_text
+from mmib.files import atomic_file, parse_json, read_yaml, write_text
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -44,3 +44,43 @@ def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> Non
     write_text(tmp_path / "own", "text")
     (tmp_path / "plain").touch()
     assert (tmp_path / "own").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("text", "content"), [("", None), ("[1, a]", [1, "a"]), ("a: &x [1]\nb: [*x, *x]", {"a": [1], "b": [[1], [1]]})]
+)
+def test_yaml_is_read(tmp_path: Path, text: str, content: object) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    assert read_yaml(tmp_path / "x.yaml") == content
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "expected the node content"),
+        ("2024-13-45", "month must be in 1..12"),
+        ("!!timestamp x", "NoneType"),
+        ("!!int ''", "index out of range"),
+        ("9" * 5000, "4300 digits"),
+        ("[" * 2000, "recursion"),
+        ("!!python/name:os.system", "could not determine a constructor"),
+        ("&a [*a]", "more than 100,000 values"),
+        ("&a {b: *a}", "more than 100,000 values"),
+        ("- &a0 [x]\n" + "".join(f"- &a{n + 1} [*a{n}, *a{n}]\n" for n in range(30)), "more than 100,000 values"),
+        ("\0", "special characters are not allowed"),
+    ],
+)
+def test_hostile_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        read_yaml(tmp_path / "x.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("[" * 100_000, "nested too deeply"), ("9" * 5000, "4300 digits"), ("{", "Expecting")]
+)
+def test_hostile_json_is_refused(text: str, message: str) -> None:
+    assert parse_json('{"a": [1]}') == {"a": [1]}
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)

@@ -78,7 +78,13 @@ def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:
         read_run(make_run(tmp_path / "run")).predictions("val")
 
 
-@pytest.mark.parametrize("line", ['{"id": 1, "pred', "[]", '{"id": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"id": 1, "pred', "[]", '{"id": 1}', "[" * 100_000, '{"id": {"a": 1}, "predicted": "None"}'),
+        *('{"id": "1", "predicted": "None"}', '{"id": true, "predicted": "None"}'),
+    ],
+)
 def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     run = read_run(make_run(tmp_path / "run"))
     run.predictions_file("val").parent.mkdir()

@@ -94,6 +94,7 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
         ({"baseline": {"variant": "ful"}}, "'ful' is no level: choose from .*full"),
         ({"baseline": {"varient": "full"}}, "varient: 'full' is no level"),
         ({"baseline": "full"}, "'baseline' must be"),
+        ({"baseline": {"variant": {"full": []}}}, "is no level: choose from"),
         ({"factors": ["full"]}, "'factors' must be"),
         ({"factors": {"variant": {"full": "--model.gamma 0"}}}, "must be a list of options"),
         ({"factors": {"variant": {True: []}}}, "no name and no number: quote it"),

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
-
+from mmib.files import read_yaml
 from mmib.schema import ConfigError
 from mmib.sweep.command import DEFAULT_COMMAND, check_command
 from mmib.sweep.hyperband import Hyperband, read_hyperband
@@ -114,11 +113,11 @@ def read_sweep(path: Path) -> SweepFile:
         ConfigError: it is missing, no YAML, or holds anything that would be ignored or done otherwise than by W&B.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no sweep file {path}") from error
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {' '.join(str(error).split())}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
     where = str(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is no sweep file: it must be a mapping with the keys method, metric and parameters")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 DEFAULT_ETA = 3.0
 # More values than any run logs: brackets above are left out.
 FAR = 10**9
+# Each is a comparison with all other points.
+MOST_BRACKETS = 1000
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
             "leave it out, or run the sweep by W&B"
         )
     eta = _number(content, "eta", here, DEFAULT_ETA)
-    if eta <= 1:
-        raise ConfigError(f"{here}: 'eta' must be above 1, not {eta}")
+    if not 1 < eta <= FAR:
+        raise ConfigError(f"{here}: 'eta' must be above 1 and at most {FAR:,}, not {eta}")
     if ("min_iter" in content) == ("max_iter" in content):
         raise ConfigError(f"{here} needs one of 'min_iter' and 'max_iter'")
     if "min_iter" in content:
@@ -73,23 +76,33 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
         first = _whole(content, "min_iter", here)
         endless = (first * eta**number for number in itertools.count())
         rising = itertools.takewhile(lambda bracket: bracket < FAR, endless)
-        return Hyperband(tuple(int(bracket) for bracket in rising), eta)
+        return Hyperband(_few((int(bracket) for bracket in rising), eta, here), eta)
     last, count = _whole(content, "max_iter", here), _whole(content, "s", here)
-    brackets = tuple(int(last / eta**number) for number in range(count, 0, -1) if last / eta**number >= 1)
+    # The brackets beyond would be below 1.
+    count = min(count, math.ceil(math.log(last) / math.log(eta)))
+    falling = (last / eta**number for number in range(count, 0, -1))
+    brackets = _few((int(bracket) for bracket in falling if bracket >= 1), eta, here)
     if not brackets:
         raise ConfigError(f"{here} leaves no bracket: 'max_iter' must be at least 'eta', {eta:g}")
     return Hyperband(brackets, eta)
 
 
+def _few(brackets: Iterator[int], eta: float, here: str) -> tuple[int, ...]:
+    listed = tuple(itertools.islice(brackets, MOST_BRACKETS + 1))
+    if len(listed) > MOST_BRACKETS:
+        raise ConfigError(f"{here} makes more than {MOST_BRACKETS:,} brackets: 'eta' is too close to 1 with {eta}")
+    return listed
+
+
 def _number(content: dict[str, Any], key: str, here: str, default: float | None = None) -> float:
     value = content.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{here}: {key!r} must be a number, not {value!r}")
     return value
 
 
 def _whole(content: dict[str, Any], key: str, here: str) -> int:
     value = _number(content, key, here)
-    if not isinstance(value, int) or value < 1:
-        raise ConfigError(f"{here}: {key!r} must be a whole number above 0, not {value!r}")
+    if not isinstance(value, int) or not 1 <= value <= FAR:
+        raise ConfigError(f"{here}: {key!r} must be a whole number above 0 and at most {FAR:,}, not {value!r}")
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -15,6 +16,10 @@ from mmib.schema import ConfigError
 # The normal's quantile function takes no 0 and no 1; a 2^-53rd of the draws would give them.
 OPEN_UNIT = (2.0**-53, 1 - 2.0**-53)
 PROBABILITY_TOLERANCE = 1e-6
+# Whole numbers that a float, as which Optuna keeps them, can tell apart.
+MOST_WHOLE = 2**53
+# Points of a grid. No sweep takes as many, and a slip of the pen makes a grid that fits into no memory.
+MOST_POINTS = 100_000
 
 
 class Source(Protocol):
@@ -49,7 +54,7 @@ class Distribution(Protocol):
     def draw(self, source: Source, name: str) -> Any:
         """One value."""
 
-    def grid(self) -> list[Any] | None:
+    def grid(self) -> Sequence[Any] | None:
         """All values, in the order of W&B's grid search; None where it takes no such distribution."""
 
 
@@ -94,9 +99,9 @@ class Integers:
         """One of the numbers."""
         return source.suggest_int(name, self.low, self.high)
 
-    def grid(self) -> list[int]:
+    def grid(self) -> Sequence[int]:
         """All the numbers."""
-        return list(range(self.low, self.high + 1))
+        return range(self.low, self.high + 1)
 
 
 @dataclass(frozen=True)
@@ -165,15 +170,21 @@ def grid(parameters: Sequence[Parameter], where: str) -> list[Parameter]:
     """The parameters with nothing but constants and choices left.
 
     Raises:
-        ConfigError: W&B's grid search takes no such distribution.
+        ConfigError: W&B's grid search takes no such distribution, or there are too many points.
     """
     listed = []
+    points = 1
     for parameter in parameters:
         values = parameter.distribution.grid()
         if values is None:
             raise ConfigError(
                 f"{where}: a grid cannot hold the parameter {parameter.name!r}: give it 'value', 'values', whole "
                 "'min' and 'max', or q_uniform; or take the method random or bayes"
+            )
+        points *= len(values)
+        if points > MOST_POINTS:
+            raise ConfigError(
+                f"{where}: the grid has more than {MOST_POINTS:,} points: give {parameter.name!r} fewer values"
             )
         listed.append(Parameter(parameter.keys, Constant(values[0]) if len(values) == 1 else Choice(tuple(values))))
     return listed
@@ -198,7 +209,7 @@ def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 
 def _distribution(spec: dict[str, Any], here: str) -> Distribution:
     name = spec["distribution"] if "distribution" in spec else _implied(spec, here)
-    if name not in BUILDERS:
+    if not isinstance(name, str) or name not in BUILDERS:
         extra = ": it has no exact local form" if name in ("beta", "q_beta") else ""
         raise ConfigError(
             f"{here} has the distribution {name!r}, which is not known here{extra}; choose from {', '.join(BUILDERS)}"
@@ -208,7 +219,14 @@ def _distribution(spec: dict[str, Any], here: str) -> Distribution:
     for key in required:
         if key not in spec:
             raise ConfigError(f"{here} needs {key!r} for the distribution {name}")
-    return build(spec, here)
+    distribution = build(spec, here)
+    if isinstance(distribution, Continuous):
+        try:
+            for end in (distribution.low, distribution.high):
+                distribution.value(end)
+        except (OverflowError, ValueError) as error:
+            raise ConfigError(f"{here} reaches to values that no computer can hold: narrow its bounds") from error
+    return distribution
 
 
 def _implied(spec: dict[str, Any], here: str) -> str:
@@ -255,6 +273,8 @@ def _int_uniform(spec: dict[str, Any], here: str) -> Distribution:
     low, high = _bounds(spec, here)
     if not isinstance(low, int) or not isinstance(high, int):
         raise ConfigError(f"{here} is drawn from whole numbers: its 'min' and 'max' must be whole")
+    if max(abs(low), abs(high)) > MOST_WHOLE:
+        raise ConfigError(f"{here}: its 'min' and 'max' must not be beyond 2^53")
     return Integers(low, high)
 
 
@@ -266,8 +286,9 @@ def _uniform(spec: dict[str, Any], here: str) -> Continuous:
 def _q_uniform(spec: dict[str, Any], here: str) -> Continuous:
     low, high = _bounds(spec, here)
     step = _step(spec, here)
-    # W&B's grid leaves the upper bound out.
-    steps = tuple(low + number * step for number in range(math.ceil((high - low) / step)))
+    # W&B's grid leaves the upper bound out. Beyond the most points a grid is refused, and elsewhere none are asked for.
+    count = min((high - low) / step, MOST_POINTS + 1)
+    steps = tuple(low + number * step for number in range(math.ceil(count)))
     return Continuous(low, high, _rounded(float, step), steps)
 
 
@@ -362,6 +383,8 @@ def _bounds(spec: dict[str, Any], here: str) -> tuple[float, float]:
     low, high = _number(spec, "min", here), _number(spec, "max", here)
     if not low < high:
         raise ConfigError(f"{here}: its 'min' {low} is not below its 'max' {high}")
+    if high - low > sys.float_info.max:
+        raise ConfigError(f"{here}: its 'min' {low} and its 'max' {high} are too far apart")
     return low, high
 
 
@@ -376,7 +399,7 @@ def _number(spec: dict[str, Any], key: str, here: str, default: float | None = N
     value = spec.get(key, default)
     if isinstance(value, str):
         raise ConfigError(f"{here}: its {key!r} is the text {value!r}; YAML reads 1e-5 as text and 1.0e-5 as a number")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise ConfigError(f"{here}: its {key!r} must be a number, not {value!r}")
     return value
 

@@ -130,6 +130,12 @@ def test_nested_parameters_are_handed_on_as_dictionaries() -> None:
         ),
         ("x: {distribution: unifrom, min: 0.0, max: 1.0}", "'unifrom', which is not known here; choose from"),
         ("x: {min: 0, max: 1.0}", "one whole and one broken bound"),
+        ("x: {distribution: {a: 1}, min: 0.0, max: 1.0}", "{'a': 1}, which is not known here; choose from"),
+        (f"x: {{min: 0, max: 1{'0' * 400}}}", "'max' must be a number"),
+        (f"x: {{min: 0, max: 1{'0' * 20}}}", "beyond 2^53"),
+        ("x: {min: -1.0e+308, max: 1.0e+308}", "too far apart"),
+        ("x: {distribution: log_uniform, min: 0.0, max: 800.0}", "values that no computer can hold"),
+        ("x: {distribution: q_uniform, min: 0.0, max: 1.0e+300, q: 1.0e-300}", "values that no computer can hold"),
         ("x: {min: 1.0, max: 1.0}", "'min' 1.0 is not below its 'max' 1.0"),
         ("x: {min: 1e-5, max: 1.0}", "text '1e-5'; YAML reads 1e-5 as text and 1.0e-5 as a number"),
         ("x: {min: .nan, max: 1.0}", "'min' must be a number"),
@@ -163,3 +169,16 @@ def test_bad_parameters_are_named_with_their_file(text: str, message: str) -> No
 def test_a_grid_takes_listed_values_only(spec: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="a grid cannot hold the parameter 'x'"):
         grid(list(read_parameters({"x": spec}, "file")), "file")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: {min: 0, max: 1000000000000}",
+        "x: {distribution: q_uniform, min: 0.0, max: 1.0, q: 1.0e-9}",
+        "\n".join(f"x{number}: {{min: 1, max: 10}}" for number in range(6)),
+    ],
+)
+def test_a_grid_that_would_never_end_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"file: the grid has more than 100,000 points: give 'x5?' fewer values"):
+        grid(list(read_parameters(yaml.safe_load(text), "file")), "file")
