@@ -102,6 +102,10 @@ test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it 
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_and_resume --kills 10 -- \
 		--config experiments/robustness/resume.yaml --data.root data/demo-tiny --wandb off $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## Feed 20,000 damaged and hostile files to all readers: each ends in a typed error or a right result
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.fuzz --inputs 20000 --seed 0 $(ARGS)
+
 .PHONY: reproduce
 reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seeds: DATA_ROOT=… (docs/reproduction.md)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }

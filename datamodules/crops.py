@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 
 from datamodules.examples import UNKNOWN_BOX, Box, Picture
 from datamodules.files import inside
+from mmib.files import parse_json
 from mmib.schema import DataError
 
 KeyT = TypeVar("KeyT")
@@ -141,7 +141,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
         DataError: it does not, or cannot be read.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable JSON file: {error}") from error
     if not isinstance(content, dict):

@@ -92,3 +92,10 @@ def test_boxes_out_of_range_are_refused(tmp_path: Path, box: Any) -> None:
         DataError, match=r"boxes\.json: the box of 'bad\.jpg' is .*expected \[x0, y0, x1, y1\] in 0\.\.1"
     ):
         read_boxes(tmp_path / "boxes.json")
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a.jpg": [' + "9" * 5000 + "]}", '{"a.jpg"', "\ud800"])
+def test_boxes_that_no_reader_can_take_are_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "boxes.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+    with pytest.raises(DataError, match=r"boxes\.json is not a readable JSON file: "):
+        read_boxes(tmp_path / "boxes.json")

@@ -1,0 +1,396 @@
+"""What is fuzzed: sound inputs, how they are mutated, and readers whose results are checked.
+
+A reader raises `WrongError` where it returned something that it must never return; everything else that it raises is
+judged by `fuzz.py`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import pickle
+import random
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+
+from datamodules.crops import CropFiles, Crops, image_name, read_boxes, row_number
+from datamodules.files import Malformed, inside
+from datamodules.images import MAX_PIXELS, read_image
+from datamodules.mnre_files import RelationRow, check_relation_ids, scan_rows
+from datamodules.twitter_files import TaggedPost, count_mentions, repair, scan_posts
+from experiments.robustness.mutations import bomb, mutate_bytes, mutate_tree
+from mmib.aggregate import compare
+from mmib.cli import expand_configs, shipped_experiments
+from mmib.crop_objects.store import CropStore, Settings
+from mmib.finished import FinishedRun, read_run
+from mmib.plan import read_plan
+from mmib.schema import RELATION_IDS, RELATIONS, TAG_IDS
+from mmib.sweep.file import read_sweep
+from mmib.sweep.parameters import Middle
+
+ROOT = Path(__file__).parents[2]
+# What a pickle that is executed leaves behind.
+EXECUTED = "executed"
+
+
+class WrongError(Exception):
+    """A reader accepted what it must refuse, or made something else of it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader with what it reads.
+
+    Attributes:
+        file: where the input stands, below a folder of its own.
+        sound: draws an input that must be accepted.
+        mutated: draws a damaged one.
+        read: reads it, given the folder.
+    """
+
+    file: str
+    sound: Callable[[random.Random], bytes]
+    mutated: Callable[[random.Random], bytes]
+    read: Callable[[Path], object]
+
+
+def structured(file: str, trees: list[Any], write: Callable[[Any], bytes], read: Callable[[Path], object]) -> Target:
+    """A target whose inputs are containers, mutated as such, as bytes, or both."""
+
+    def mutated(rng: random.Random) -> bytes:
+        tree = rng.choice(trees)
+        kind = rng.random()
+        data = write(mutate_tree(rng, tree) if kind < 0.7 else tree)
+        return mutate_bytes(rng, data) if kind > 0.5 else data
+
+    return Target(file, lambda rng: write(rng.choice(trees)), mutated, read)
+
+
+def plain(file: str, inputs: Callable[[random.Random], bytes], read: Callable[[Path], object]) -> Target:
+    """A target whose inputs are bytes."""
+    return Target(file, inputs, lambda rng: mutate_bytes(rng, inputs(rng)), read)
+
+
+# MNRE
+
+
+def _row(**changes: Any) -> dict[str, Any]:
+    return {
+        "token": ["RT", "@x", ":", "Anna", "met", "Bob", "\ufe0f", "\u2028", "'s"],
+        "h": {"name": "Anna", "pos": [3, 4]},
+        "t": {"name": "Bob", "pos": (5, 6)},
+        "img_id": "a.jpg",
+        "relation": RELATIONS[5],
+        **changes,
+    }
+
+
+def _write_rows(rows: list[Any]) -> bytes:
+    return "\n".join(map(repr, _items(rows))).encode("utf-8", "surrogatepass")
+
+
+def _read_rows(folder: Path) -> None:
+    for row in _well_formed(scan_rows(folder / "ours_train.txt"), RelationRow):
+        for start, end in (row.head, row.tail):
+            _check(0 <= start < end <= len(row.tokens), f"the span {start}, {end} of {row.tokens}")
+        _check(row.relation in RELATION_IDS, row.relation)
+        "".join((*row.tokens, row.image)).encode()
+        _check_inside(folder, row.image, row.place)
+
+
+def _well_formed(rows: Any, kind: type) -> Any:
+    """The rows that can be read; what stands for the others must carry a typed error with its place."""
+    for row in rows:
+        if isinstance(row, Malformed):
+            _check(re.search(r"\.txt:\d", str(row.error)) is not None, f"no place in {row.error}")
+        else:
+            _check(isinstance(row, kind), f"a {type(row).__name__}")
+            yield row
+
+
+def _check_inside(folder: Path, name: str, place: str) -> None:
+    _check(folder in inside(folder, name, place).resolve().parents, f"{name!r} leads out of the folder")
+
+
+# Twitter
+
+
+_TWEETS = (
+    "IMGID:17_06_1\nRT\tO\n@x\tO\nAnna\tB-PER\nSmith\tI-PER\nin\tO\nParis\tB-LOC\n\ufe0f\tO\n\nIMGID:2\nbob\tI-OTHER\n",
+    "IMGID:a b\r\n\u00a0\tO\r\n\u2028\tB-ORG\r\nIMGID:\tO\r\n\r\n",
+)
+
+
+def _read_posts(folder: Path) -> None:
+    for post in _well_formed(scan_posts(folder / "train.txt", "a layout"), TaggedPost):
+        _check(len(post.words) == len(post.tags) > 0, f"{len(post.words)} words, {len(post.tags)} tags")
+        _check(set(post.tags) <= TAG_IDS.keys() and all(post.words), f"{post.words} {post.tags}")
+        mended = repair(post.tags)
+        before = ["O", *mended[:-1]]
+        stray = any(tag[:2] == "I-" and last[2:] != tag[2:] for last, tag in zip(before, mended, strict=True))
+        _check(not stray, f"{post.tags} are mended to {mended}")
+        _check(max(count_mentions(mended)) == sum(tag.startswith("B-") for tag in mended), f"mentions of {mended}")
+        _check_inside(folder, post.image, post.place)
+
+
+# Crops
+
+
+class Exploit:
+    """A pickle that makes a folder when it is executed."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> Any:
+        return exec, (f"import os; os.mkdir({self.folder!r})",)
+
+
+def _crop_trees(keys: tuple[Any, Any]) -> list[Any]:
+    return [{keys[0]: ["a.jpg", "b.jpg"], keys[1]: []}, {key: [f"{key}.jpg"] for key in keys}]
+
+
+def _write_dictionary(tree: Any) -> bytes:
+    """In one of the formats in which such files are about."""
+    rng = random.Random(repr(tree))
+    buffer = io.BytesIO()
+    kind = rng.randrange(6)
+    if kind == 5:
+        tree = {0: ["a.jpg"], "x": Exploit(EXECUTED)}
+    if kind in (0, 5):
+        torch.save(tree, buffer, _use_new_zipfile_serialization=False)
+    elif kind == 1:
+        return pickle.dumps(tree, protocol=rng.choice((0, 1, 2, 4)))
+    else:
+        torch.save(tree, buffer)
+    return buffer.getvalue()
+
+
+def _dictionary_target(keys: tuple[Any, Any], parse_key: Callable[[object], Any]) -> Target:
+    def read(folder: Path) -> None:
+        files = CropFiles(folder / "crops.pth", folder)
+        crops = Crops.listed(files, parse_key)
+        _check(not Path(EXECUTED).exists(), "the pickle was executed")
+        for key in crops.names:
+            _check(parse_key(key) == key, f"the key {key!r}")
+            for picture in crops.pictures(key, 4):
+                _check(files.crops in picture.file.parents, f"{picture.file} is outside")
+
+    def sound(rng: random.Random) -> bytes:
+        buffer = io.BytesIO()
+        torch.save(rng.choice(_crop_trees(keys)), buffer)
+        return buffer.getvalue()
+
+    hostile = structured("crops.pth", _crop_trees(keys), _write_dictionary, read)
+    return Target("crops.pth", sound, hostile.mutated, read)
+
+
+def _read_boxes(folder: Path) -> None:
+    for name, (x0, y0, x1, y1) in read_boxes(folder / "boxes.json").items():
+        _check(0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1, f"the box of {name!r}")
+
+
+def _read_relation_ids(folder: Path) -> None:
+    check_relation_ids(folder / "ours_rel2id.json")
+
+
+_SETTINGS = Settings("a/detector", None, "nouns", 3, "png")
+_OBJECT = {"crop": "a-0.png", "box": [0, 0, 0.5, 1], "score": 0.5, "phrase": "dog"}
+_RECORD = {
+    "settings": {"detector": "a/detector", "threshold": None, "phrases": "nouns", "objects": 3, "format": "png"},
+    "images": {"a-1": {"image": "a.jpg", "phrases": ["dog"], "objects": [_OBJECT], "failure": None}},
+}
+
+
+def _read_record(folder: Path) -> None:
+    store = CropStore(CropFiles(folder / "crops.pth", folder), _SETTINGS)
+    for result in store.results.values():
+        _check(all(Path(one["crop"]).name == one["crop"] for one in result["objects"]), f"{result}")
+
+
+# Images
+
+
+_FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "ICO", "TGA", "PCX", "JPEG2000", "SGI", "DDS", "MPO")
+_MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr")
+
+
+def _image(rng: random.Random) -> bytes:
+    """A small image of a random format and mode that go together."""
+    while True:
+        mode, size = rng.choice(_MODES), (rng.randint(1, 40), rng.randint(1, 40))
+        buffer = io.BytesIO()
+        options: dict[str, Any] = {}
+        if rng.random() < 0.2:
+            options["exif"] = Image.Exif()
+            options["exif"][0x0112] = rng.randint(1, 9)
+        image = Image.frombytes("L", size, rng.randbytes(size[0] * size[1])).convert("L" if mode == "I;16" else mode)
+        try:
+            (image.convert("I;16") if mode == "I;16" else image).save(buffer, rng.choice(_FORMATS), **options)
+        except (OSError, ValueError, TypeError, KeyError, SystemError):
+            continue
+        return buffer.getvalue()
+
+
+def _read_image(folder: Path) -> None:
+    image = read_image(folder / "image.jpg")
+    _check(image.mode == "RGB" and 0 < image.width * image.height <= MAX_PIXELS, f"{image.mode} {image.size}")
+    _check(len(image.tobytes()) == 3 * image.width * image.height, "too few pixels")
+
+
+# Configurations
+
+
+def _yaml(tree: Any) -> bytes:
+    return yaml.dump(tree, allow_unicode=True, sort_keys=False).encode("utf-8", "surrogatepass")
+
+
+def _yaml_files(pattern: str) -> list[Any]:
+    return [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(ROOT.glob(pattern))]
+
+
+def _with_bombs(target: Target, trees: list[Any]) -> Target:
+    """Now and then a value is one that no message may write out."""
+
+    def mutated(rng: random.Random) -> bytes:
+        if rng.random() > 0.05:
+            return target.mutated(rng)
+        tree = json.loads(json.dumps(rng.choice(trees), default=str))
+        tree[rng.choice(list(tree))] = bomb()
+        return yaml.dump(tree).encode()
+
+    return Target(target.file, target.sound, mutated, target.read)
+
+
+def _yaml_target(file: str, trees: list[Any], read: Callable[[Path], object]) -> Target:
+    return _with_bombs(structured(file, trees, _yaml, read), trees)
+
+
+def _read_config(folder: Path) -> None:
+    expanded = expand_configs(["fit", "--config", str(folder / "config.yaml")])
+    _check(expanded[0] == "fit" and expanded[-1].endswith("config.yaml"), f"{expanded}")
+    _check(all(Path(path).is_file() for path in expanded[2::2]), f"{expanded}")
+
+
+def _read_plan(folder: Path) -> None:
+    plan = read_plan(folder / "study.yaml")
+    for point in itertools.islice(plan.points(), 20):
+        _check(point.levels.keys() == plan.factors.keys(), f"{point}")
+        command = point.command(plan.experiments[0], plan.seeds[0])
+        _check(all(isinstance(option, str) for option in command), f"{command}")
+
+
+class Lowest(Middle):
+    """Draws the lower ends."""
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """The lower end."""
+        return low
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The lower end."""
+        return low
+
+
+class Highest(Middle):
+    """Draws the upper ends."""
+
+    def suggest_float(self, name: str, low: float, high: float) -> float:
+        """The upper end."""
+        return high
+
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        """The upper end."""
+        return high
+
+
+def _read_sweep(folder: Path) -> None:
+    sweep = read_sweep(folder / "sweep.yaml")
+    _check(len(sweep.digest) == 16 and bool(sweep.parameters), f"{sweep}")
+    _check(sweep.points(None) > 0, f"{sweep} has no points")
+    for parameter in sweep.parameters:
+        for source in (Lowest(), Middle(), Highest()):
+            parameter.distribution.draw(source, parameter.name)
+
+
+# Runs
+
+
+_SUMMARY = {
+    "task": "mre",
+    "experiment": "mre-demo",
+    "seed": 1,
+    "val": {"f1": 0.5},
+    "test": None,
+    "selected": {"value": 0.5},
+    "data": {"val": {"rows": 2}},
+    "versions": {"torch": "2"},
+}
+_PREDICTIONS = [
+    {"id": 0, "gold": RELATIONS[5], "predicted": RELATIONS[5], "scores": [0.5] * len(RELATIONS), "words": ["a"]},
+    {"id": 1, "gold": RELATIONS[0], "predicted": RELATIONS[2], "scores": [0.0] * len(RELATIONS), "words": ["b"]},
+]
+
+
+def _json(tree: Any) -> bytes:
+    return json.dumps(tree, default=str, skipkeys=True).encode()
+
+
+def _json_lines(rows: Any) -> bytes:
+    return b"\n".join(map(_json, _items(rows)))
+
+
+def _read_predictions(folder: Path) -> None:
+    run = FinishedRun(folder, _SUMMARY)
+    records = run.predictions("val")
+    _check(all({"id", "predicted"} <= record.keys() for record in records), f"{records}")
+    score = compare({"a": [run]}, "val", "f1", resamples=20).rows[0].mean
+    _check(0 <= score <= 1, f"the score {score}")
+
+
+def _read_summary(folder: Path) -> None:
+    run = read_run(folder)
+    _check(isinstance(run.name, str) and run.trained in (True, False), f"{run}")
+
+
+def targets() -> dict[str, Target]:
+    """All targets by name."""
+    experiments = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in shipped_experiments()]
+    studies = [*_yaml_files("experiments/ablations/study.yaml"), *_yaml_files("experiments/noise/*.yaml")]
+    sweeps = _yaml_files("experiments/sweeps/*.yaml")
+    rows = [[_row(), _row(relation="None")], [_row(h={"name": "", "pos": [0, 9]})]]
+    return {
+        "MNRE rows": structured("ours_train.txt", rows, _write_rows, _read_rows),
+        "MNRE relation ids": structured("ours_rel2id.json", [RELATION_IDS], _json, _read_relation_ids),
+        "Twitter posts": plain("train.txt", lambda rng: rng.choice(_TWEETS).encode(), _read_posts),
+        "crops by row": _dictionary_target((0, "7"), row_number),
+        "crops by image": _dictionary_target(("a.jpg", "b.jpg"), image_name),
+        "crop boxes": structured(
+            "boxes.json", [{"a.jpg": [0, 0, 1, 1], "b.jpg": [0.1, 0.2, 0.5, 0.6]}], _json, _read_boxes
+        ),
+        "crop record": structured("objects.json", [_RECORD], _json, _read_record),
+        "images": plain("image.jpg", _image, _read_image),
+        "configurations": _yaml_target("config.yaml", experiments, _read_config),
+        "study files": _yaml_target("study.yaml", studies, _read_plan),
+        "sweep files": _yaml_target("sweep.yaml", sweeps, _read_sweep),
+        "predictions": structured("predictions/val.jsonl", [_PREDICTIONS], _json_lines, _read_predictions),
+        "run summaries": structured("summary.json", [_SUMMARY], _json, _read_summary),
+    }
+
+
+def _items(tree: Any) -> list[Any]:
+    """What stands on the lines of a file whose mutation may have replaced the whole list."""
+    return tree if isinstance(tree, list) else [tree]
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise WrongError(what)

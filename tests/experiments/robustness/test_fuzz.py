@@ -1,0 +1,154 @@
+"""A few hundred inputs of the fuzzer, and that it would notice what it looks for."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.robustness import fuzz
+from experiments.robustness.fuzz import ACCEPTED, REFUSED, HangError, draw, outcomes, try_input
+from experiments.robustness.fuzz_targets import Target, WrongError, targets
+from experiments.robustness.mutations import bomb, mutate_bytes, mutate_tree
+from mmib.schema import DataError
+
+TARGETS = targets()
+INPUTS = 25
+
+
+@pytest.fixture(autouse=True)
+def _alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    before = signal.signal(signal.SIGPROF, fuzz.hang)
+    yield
+    signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_sound_inputs_are_accepted(name: str, tmp_path: Path) -> None:
+    for seed in range(5):
+        assert try_input(TARGETS[name], TARGETS[name].sound(random.Random(seed)), tmp_path) == ACCEPTED
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_inputs_end_in_a_typed_error_or_a_right_result(name: str, tmp_path: Path) -> None:
+    seen = {try_input(TARGETS[name], draw(name, TARGETS[name], 1, number), tmp_path) for number in range(INPUTS)}
+    assert REFUSED in seen
+
+
+def test_an_input_follows_from_its_seed_and_number() -> None:
+    for name, target in TARGETS.items():
+        there = [draw(name, target, 0, number) for number in range(20)]
+        back = [draw(name, target, 0, number) for number in reversed(range(20))]
+        assert there == back[::-1]
+        assert len(set(there)) > 5
+        assert there != [draw(name, target, 1, number) for number in range(20)]
+
+
+def test_mutations_leave_the_original_alone() -> None:
+    tree = {"a": [1, {"b": "c"}], "d": None}
+    assert any(mutate_tree(random.Random(seed), tree) != tree for seed in range(9))
+    assert tree == {"a": [1, {"b": "c"}], "d": None}
+    assert any(mutate_bytes(random.Random(seed), b"abc") != b"abc" for seed in range(9))
+
+
+def test_a_bomb_is_small_and_long() -> None:
+    assert len(str(bomb(3))) < len(str(bomb(4))) / 1.9
+    assert len({id(level) for level in _levels(bomb())}) == 31
+
+
+def _levels(tree: Any) -> Iterator[Any]:
+    while isinstance(tree, list):
+        yield tree
+        tree = tree[0]
+
+
+# The judge
+
+
+def judged(read: Any, tmp_path: Path) -> str:
+    return try_input(Target("x", lambda rng: b"", lambda rng: b"", read), b"", tmp_path)
+
+
+def test_errors_are_told_apart(tmp_path: Path) -> None:
+    def refuse(_: Path) -> None:
+        raise DataError("x is no y")
+
+    def refuse_silently(_: Path) -> None:
+        raise DataError("")
+
+    def fail(_: Path) -> None:
+        raise KeyError("x")
+
+    assert judged(lambda folder: None, tmp_path) == ACCEPTED
+    assert judged(refuse, tmp_path) == REFUSED
+    with pytest.raises(KeyError):
+        judged(fail, tmp_path)
+    with pytest.raises(AssertionError, match="without a text"):
+        judged(refuse_silently, tmp_path)
+
+
+def test_a_hang_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "LONGEST_S", 0.2)
+
+    def swallow(_: Path) -> None:
+        try:
+            while True:
+                pass
+        except Exception:
+            pytest.fail("a reader took the alarm for an error of its own")
+
+    with pytest.raises(HangError):
+        judged(swallow, tmp_path)
+
+
+def test_results_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that lets a box out of range through is noticed."""
+    monkeypatch.setattr("experiments.robustness.fuzz_targets.read_boxes", lambda path: {"a": (0, 0, 2, 1)})
+    with pytest.raises(WrongError, match="the box of 'a'"):
+        try_input(TARGETS["crop boxes"], b"{}", tmp_path)
+
+
+# Processes
+
+
+def test_a_process_that_dies_is_a_failure_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = textwrap.dedent("""
+        import json, os, sys
+        for number in range(int(sys.argv[1]), int(sys.argv[2])):
+            print(json.dumps({"number": number, "target": "t"}), flush=True)
+            if number == 2:
+                sys.stderr.write("segmentation fault")
+                sys.stderr.flush()
+                os._exit(3)
+            print(json.dumps({"outcome": "accepted", "traceback": ""}), flush=True)
+    """)
+    monkeypatch.setattr(
+        fuzz, "worker_command", lambda seed, start, end: [sys.executable, "-c", script, str(start), str(end)]
+    )
+    found = list(outcomes(0, 0, 5))
+    assert [(number, outcome) for number, _, outcome, _ in found] == [
+        *((0, ACCEPTED), (1, ACCEPTED), (2, "died with status 3"), (3, ACCEPTED), (4, ACCEPTED))
+    ]
+    assert found[2][3] == "segmentation fault"
+
+
+def test_readers_that_cannot_be_started_are_no_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz, "worker_command", lambda *_: [sys.executable, "-c", "raise SystemExit('no torch')"])
+    with pytest.raises(RuntimeError, match="cannot be started: no torch"):
+        list(outcomes(0, 0, 5))
+
+
+def test_a_silent_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = 'import time; print(\'{"number": 0, "target": "t"}\', flush=True); time.sleep(60)'
+    monkeypatch.setattr(fuzz, "worker_command", lambda *_: [sys.executable, "-c", script])
+    monkeypatch.setattr(fuzz, "SILENT_S", 1.0)
+    ((number, _, outcome, _),) = outcomes(0, 0, 1)
+    assert (number, outcome) == (0, "died with status -9")
