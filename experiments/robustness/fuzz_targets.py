@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
+from safetensors.numpy import save
 
 from datamodules.crops import CropFiles, Crops, image_name, read_boxes, row_number
 from datamodules.files import Malformed, inside
@@ -32,6 +34,7 @@ from mmib.cli import expand_configs, shipped_experiments
 from mmib.crop_objects.store import CropStore, Settings
 from mmib.finished import FinishedRun, read_run
 from mmib.plan import read_plan
+from mmib.report.evidence import read_latents
 from mmib.schema import RELATION_IDS, RELATIONS, TAG_IDS
 from mmib.sweep.file import read_sweep
 from mmib.sweep.parameters import Middle
@@ -356,6 +359,24 @@ def _read_predictions(folder: Path) -> None:
     _check(0 <= score <= 1, f"the score {score}")
 
 
+_METRICS = (b"epoch,step,train/loss,val/f1\r\n0,1,2.5,\r\n0,2,,0.5\r\n", b'epoch,step\n0,1\n"a\nb",2\n')
+
+
+def _read_metrics(folder: Path) -> None:
+    for row in FinishedRun(folder, _SUMMARY).metrics():
+        _check(all(isinstance(text, str) and text for pair in row.items() for text in pair), f"{row}")
+
+
+def _latents(rng: random.Random) -> bytes:
+    drawn = np.frombuffer(rng.randbytes(2 * 5 * 4), dtype=np.uint8).reshape(2, 5, 4).astype(np.float16)
+    return save({"text": drawn[0], "image": drawn[1], "rows": np.arange(5)})
+
+
+def _read_latents(folder: Path) -> None:
+    space = read_latents(folder / "start.safetensors")
+    _check(space is None or len(space.text) == len(space.image), f"{space}")
+
+
 def _read_summary(folder: Path) -> None:
     run = read_run(folder)
     _check(isinstance(run.name, str) and run.trained in (True, False), f"{run}")
@@ -382,6 +403,8 @@ def targets() -> dict[str, Target]:
         "study files": _yaml_target("study.yaml", studies, _read_plan),
         "sweep files": _yaml_target("sweep.yaml", sweeps, _read_sweep),
         "predictions": structured("predictions/val.jsonl", [_PREDICTIONS], _json_lines, _read_predictions),
+        "run metrics": plain("metrics.csv", lambda rng: rng.choice(_METRICS), _read_metrics),
+        "run latents": plain("start.safetensors", _latents, _read_latents),
         "run summaries": structured("summary.json", [_SUMMARY], _json, _read_summary),
     }
 

@@ -98,12 +98,23 @@ class FinishedRun:
         return records
 
     def metrics(self) -> list[dict[str, str]]:
-        """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was."""
+        """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was.
+
+        Raises:
+            RunError: the file is damaged.
+        """
         path = self.folder / "metrics.csv"
         if not path.is_file():
             return []
-        with path.open(newline="", encoding="utf-8") as file:
-            return [{name: value for name, value in row.items() if value} for row in csv.DictReader(file)]
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error) as error:
+            raise RunError(f"{path} cannot be read: {error}") from error
+        for number, row in enumerate(rows, 1):
+            if None in row:
+                raise RunError(f"{path} is damaged: its row {number} has more values than there are columns")
+        return [{name: value for name, value in row.items() if value} for row in rows]
 
 
 def read_run(folder: Path) -> FinishedRun:

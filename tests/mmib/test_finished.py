@@ -100,6 +100,21 @@ def test_metrics_hold_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
     assert run.metrics() == [{"step": "1", "train/loss": "2.0"}, {"step": "2", "val/f1": "0.5"}]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"step,loss\n0,1,2\n", "row 1 has more values than there are columns"),
+        (b"step,loss\n0,\xff\n", "cannot be read"),
+        (b"step\n" + b"1" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_damaged_metrics_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    (run.folder / "metrics.csv").write_bytes(content)
+    with pytest.raises(RunError, match=rf"metrics\.csv.*{message}"):
+        run.metrics()
+
+
 @pytest.mark.parametrize("content", ["[1]", "a: [", None])
 def test_a_damaged_configuration_is_named(tmp_path: Path, content: str | None) -> None:
     run = read_run(make_run(tmp_path / "run"))

@@ -122,7 +122,7 @@ class CropStore:
 
 
 def _is_result(result: Any) -> bool:
-    if not isinstance(result, dict) or not {"objects", "failure"} <= result.keys():
+    if not isinstance(result, dict) or not {"image", "phrases", "objects", "failure"} <= result.keys():
         return False
     objects = result["objects"]
     return isinstance(objects, list) and all(

@@ -269,7 +269,9 @@ def test_crops_of_others_are_never_overwritten(mnre: Folder, noise: Noise, stub:
         "[]",
         "{}",
         '{"settings": {}, "images": {"a": 1}}',
-        '{"settings": {}, "images": {"a": {"objects": [{"crop": "../x", "box": []}], "failure": null}}}',
+        '{"settings": {}, "images": {"a": {"objects": [], "failure": null}}}',
+        '{"settings": {}, "images": {"a": {"image": "a.jpg", "phrases": [], "failure": null, "objects": '
+        '[{"crop": "../x", "box": []}]}}}',
     ],
 )
 def test_a_damaged_record_is_refused(mnre: Folder, noise: Noise, stub: Stub, record: str) -> None:
