@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, cast
 
 import torch
 
-from experiments.benchmarks.corpus import DATA_ROOT, SETS, PostSet, open_set, read_set, write_set
+from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, write_set
 from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
-from experiments.benchmarks.recipe import ENCODERS, PUBLISHED, Setup, build_module, make_loader, running_as
+from experiments.benchmarks.recipe import ENCODERS, PUBLISHED, WORKERS, Setup, build_module, make_loader, running_as
 from mmib.modules import ExtractionModule
 from mmib.schema import MNERBatch, PostBatch
 
@@ -65,8 +65,17 @@ def predict(module: ExtractionModule, batch: PostBatch, way: Way) -> Any:
         return scores.argmax(dim=-1)
 
 
-def run(module: ExtractionModule, folder: Path, name: str, posts: PostSet, way: Way, filled: Path) -> float:
-    """Rows a second from the files in a folder to predictions; `filled` is a cache that holds their features."""
+def run(module: ExtractionModule, folder: Path, name: str, way: Way, filled: Path, workers: int) -> float:
+    """Rows a second from the files in a folder to predictions.
+
+    Args:
+        module: the model.
+        folder: root of the set.
+        name: of the set.
+        way: how.
+        filled: a cache that holds the features of its images.
+        workers: processes that decode images for the recipe.
+    """
     with tempfile.TemporaryDirectory() as empty, running_as(module, way.setup) as running:
         running.eval()
         clock = Clock(module.device)
@@ -75,7 +84,7 @@ def run(module: ExtractionModule, folder: Path, name: str, posts: PostSet, way: 
         data = open_set(folder, name, module, cache, batch_size=way.batch_size)
         read_set(data)
         rows = 0
-        for batch in make_loader(data, way.setup, posts):
+        for batch in make_loader(data, way.setup, SETS[name], workers):
             predict(running, batch.to(module.device), way)
             rows += len(batch)
         return rows / clock.seconds()
@@ -92,7 +101,8 @@ def measure(name: str, arguments: argparse.Namespace) -> str:
         filled = folder / "cache"
         read_set(open_set(folder / "data", name, module, filled))
         measures: dict[str, Callable[[], float]] = {
-            label: partial(run, module, folder / "data", name, posts, way, filled) for label, way in WAYS.items()
+            label: partial(run, module, folder / "data", name, way, filled, arguments.workers)
+            for label, way in WAYS.items()
         }
         measures["ours, filled cache"]()  # warms up
         found = in_turns(measures, arguments.repeats, to_standard_error)
@@ -116,6 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that decode images for the recipe")
     chosen = parser.parse_args(arguments)
     print(f"{machine()}\n")
     for name in chosen.sets:

@@ -37,6 +37,8 @@ from mmib.nn.precision import attention_for_training
 from mmib.schema import NO_TAG, TAG_IDS, MNERBatch, PostBatch, Task, Window
 
 LEARNING_RATE = 3e-5
+# Processes that decode images ahead; on CPUs every core computes already.
+WORKERS = 4 if torch.cuda.is_available() else 0
 
 
 class Encoders(NamedTuple):

@@ -34,6 +34,7 @@ from experiments.benchmarks.measure import Clock, best_device, in_turns, machine
 from experiments.benchmarks.recipe import (
     ENCODERS,
     PUBLISHED,
+    WORKERS,
     Setup,
     build_module,
     make_loader,
@@ -232,7 +233,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
-    parser.add_argument("--workers", type=int, default=0, help="processes that decode images for the recipe")
+    parser.add_argument("--workers", type=int, default=WORKERS, help="processes that decode images for the recipe")
     chosen = parser.parse_args(arguments)
     quiet_lightning()
     print(f"{machine()}\n")
