@@ -23,6 +23,8 @@ LEVELS = {
     **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep", "mmib.plan", "mmib.study"], 4),
     "mmib.check_data": 4,
     "mmib.crop_objects": 4,
+    "mmib.export": 4,
+    "mmib.extract": 4,
 }
 # Within one level: a part may import itself and, where listed, these.
 SAME_LEVEL = {

@@ -7,15 +7,20 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.cli import main
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.export.model import TrainedModel, build
 from mmib.schema import Task
 
 EPOCHS = 2
@@ -157,3 +162,83 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
         return errors
 
     return run
+
+
+PARTS = {
+    "gaussian": {"class_path": "mmib.nn.gaussian.GaussianEncoder", "init_args": {"heads": 4, "dropout": 0.1}},
+    "alignment": {"class_path": "mmib.nn.alignment.InfoNCEAlignment", "init_args": {"granularity": "late"}},
+    "fusion": {"class_path": "mmib.nn.fusion.CrossModalFusion", "init_args": {"heads": 4, "dropout": 0.1}},
+}
+
+
+@pytest.fixture
+def make_trained(bert_folder: str) -> Callable[..., TrainedModel]:
+    """A model of random weights that believes in many things; `image` are options of its image encoder."""
+
+    def make(
+        task: Task, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
+    ) -> TrainedModel:
+        encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
+        named = PARTS | (parts or {})
+        network = build(task, encoders, named, {})
+        with torch.no_grad():
+            for parameter in network.head.parameters():
+                parameter.mul_(8.0)
+        network.eval().requires_grad_(False)
+        return TrainedModel(network=network, parts=named, **{"max_length": 60, "max_crops": 4} | options)
+
+    return make
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, bert_folder: str, make_trained: Callable[..., TrainedModel]) -> Callable[..., Path]:
+    """The folder that a finished run of a model of random weights would leave."""
+
+    def make(task: Task, name: str = "run", predictions: Sequence[dict[str, Any]] = ()) -> Path:
+        folder = tmp_path / "home" / "somebody" / "runs" / name
+        (folder / "checkpoints").mkdir(parents=True)
+        encoders = {
+            "text_encoder": {
+                "class_path": "mmib.encoders.text.TextEncoder",
+                "init_args": {"name": bert_folder, "pretrained": True, "trainable_layers": 1, "dropout": 0.0},
+            },
+            "image_encoder": {
+                "class_path": "mmib.encoders.image.ImageEncoder",
+                "init_args": {"name": "test_resnet", "weights": str(tmp_path / "gone.pth"), "regions": "crops"},
+            },
+        }
+        model = {
+            "class_path": f"mmib.modules.{task.upper()}Module",
+            "init_args": {
+                "backbone": {"class_path": "mmib.backbone.MultimodalIB", "init_args": encoders | PARTS},
+                "head_dropout": 0.1,
+                "gamma": 1.0,
+                **({"threshold": 0.2} if task == "mre" else {"constrained": True}),
+                "optimizer": {"lr": 1e-3},
+            },
+        }
+        data = {"init_args": {"root": str(folder.parent), "max_length": 60, "max_crops": 4, "images": "own"}}
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": model, "data": data}), encoding="utf-8")
+        scores = {"precision": 0.5, "recall": 0.25, "f1": 0.3333}
+        summary = {
+            "task": task,
+            "experiment": "tiny",
+            "corpus": "drawn",
+            "seed": 7,
+            "command": f"mmib fit --data.root {folder.parent}",
+            "data": {"train": {"rows": 3, "sha256": "0123456789abcdef" * 4}},
+            "versions": {"mmib": "0.1.0"},
+            "selected": {"split": "val", "epoch": 1, "checkpoint": str(folder / "checkpoints" / "best.ckpt")},
+            "val": scores,
+            "test": None,
+        }
+        (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+        state = make_trained(task).network.state_dict()
+        torch.save({CHECKPOINT_TASK_KEY: task, "state_dict": state}, folder / "checkpoints" / "best.ckpt")
+        if predictions:
+            lines = "".join(json.dumps(record) + "\n" for record in predictions)
+            (folder / "predictions").mkdir()
+            (folder / "predictions" / "val.jsonl").write_text(lines, encoding="utf-8")
+        return folder
+
+    return make

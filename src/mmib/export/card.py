@@ -1,0 +1,114 @@
+"""The model card of an export: what was trained on what, what it reaches, how it is used, what it cannot do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mmib.export.model import TrainedModel
+from mmib.schema import LABELS, NO_RELATION, Task
+
+TASKS: dict[Task, str] = {"mre": "relation extraction", "mner": "named entity recognition"}
+SCORES = ("precision", "recall", "f1", "accuracy")
+FRONT = """---
+library_name: mmib
+license: other
+license_name: terms-of-data-and-encoders
+pipeline_tag: token-classification
+tags:
+- information-extraction
+- multimodal
+- relation-extraction
+- named-entity-recognition
+---
+"""
+USE = """## Use
+
+```python
+from mmib import Extractor
+
+found = Extractor.from_pretrained("THIS_FOLDER").extract("Ada met Grace in London", image="photo.jpg")
+print(found.to_dict())
+```
+
+Nothing is downloaded, and no code of this folder is run. On the command line:
+`mmib extract --model THIS_FOLDER posts.jsonl -o out.jsonl`.
+"""
+LIMITS = """## Limits
+
+- It was trained on the data named above and is worth its scores there alone; other languages, topics and times of
+  social media will give worse ones. A confidence is calibrated on that data's validation split.
+- Names, faces and opinions of real people may stand in posts. What is extracted is what a model believes, and may be
+  wrong: do not decide about people by it.
+- Words beyond the longest input are not read; an image that cannot be read is an error, and none is no error.
+
+## Licence
+
+The code of mmib is under Apache-2.0. These weights were made from pretrained encoders and from data that have terms of
+their own, which hold for the weights too where their owners say so. Look them up before you pass this folder on.
+"""
+
+
+def model_card(models: Sequence[TrainedModel]) -> str:
+    """The card of one model, or of one of each task."""
+    names = " and ".join(f"{TASKS[model.task]} on {model.card.get('corpus', 'unnamed data')}" for model in models)
+    sections = [f"# mmib: {names}\n", *(section for model in models for section in _sections(model)), USE, LIMITS]
+    return FRONT + "\n" + "\n".join(sections)
+
+
+def _sections(model: TrainedModel) -> Iterable[str]:
+    card = model.card
+    yield (
+        f"## {TASKS[model.task].capitalize()}\n\n"
+        "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
+        "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), _facts(model))
+    )
+    yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n")
+    if card.get("data"):
+        rows = [(split, own.get("rows"), str(own.get("sha256"))[:16]) for split, own in card["data"].items()]
+        yield "### Data\n\n" + _table(("split", "rows", "SHA-256 begins"), rows)
+    if card.get("settings"):
+        yield "### Settings\n\n" + _table(("setting", "value"), _flat(card["settings"]))
+
+
+def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
+    backbone, temperature = model.network.backbone, model.temperature
+    facts: list[tuple[str, Any]] = [
+        ("labels", ", ".join(name for name in LABELS[model.task] if name != NO_RELATION)),
+        ("text encoder", backbone.text_encoder.encoder.config.model_type + f", width {backbone.dim}"),
+        ("longest input", f"{model.max_length} word pieces"),
+        ("image encoder", f"{backbone.image_encoder.architecture}, regions: {backbone.image_encoder.regions}"),
+        ("object crops", f"up to {model.max_crops} beside the whole image" if model.max_crops else "none"),
+        ("trained with images", "yes" if model.reads_images else "no: images are not looked at"),
+        ("experiment, seed", f"{model.card.get('experiment')}, {model.card.get('seed')}"),
+    ]
+    if temperature.count and temperature.error_before is not None and temperature.error_after is not None:
+        errors = f"{temperature.error_before:.3f} before, {temperature.error_after:.3f} after"
+        fitted = f"{temperature.value:.3f}, fitted on {temperature.count:,} validation predictions"
+        facts.append(("temperature of confidence", f"{fitted}; expected calibration error {errors}"))
+    facts += [(name, version) for name, version in (model.card.get("versions") or {}).items()]
+    return facts
+
+
+def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:
+    return [
+        (split, *(f"{own[name]:.4f}" if name in own else "" for name in SCORES))
+        for split in ("val", "test")
+        if (own := card.get(split))
+    ]
+
+
+def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in settings.items():
+        rows += _flat(value, f"{above}{name}.") if isinstance(value, dict) else [(above + name, value)]
+    return rows
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table, empty where there is nothing to tell."""
+    if not rows:
+        return ""
+    lines = [heading, ["---"] * len(heading), *rows]
+    cells = [[" ".join(str(cell).split()).replace("|", "\\|") for cell in line] for line in lines]
+    return "".join(f"| {' | '.join(line)} |\n" for line in cells)

@@ -1,0 +1,93 @@
+"""The images of posts, from wherever they come, and the pictures of them that a model looks at."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
+from datamodules.images import UnreadableImageError, read_image, upright_rgb
+from mmib.schema import InputError
+
+ImageSource = str | Path | bytes | Image.Image
+CropSource = ImageSource | Sequence[float]
+
+
+@dataclass(frozen=True)
+class View:
+    """A picture that becomes regions: the whole image or a part of it, with its box."""
+
+    picture: Image.Image
+    box: Box
+
+
+def open_image(source: Any) -> Image.Image:
+    """An image as RGB.
+
+    Raises:
+        InputError: it is none, or cannot be read.
+    """
+    try:
+        if isinstance(source, Image.Image):
+            return upright_rgb(source)
+        if isinstance(source, bytes):
+            return read_image(io.BytesIO(source))
+        if isinstance(source, str | Path):
+            return read_image(Path(source))
+    # What Pillow says of a broken image that a caller has opened comes in any kind.
+    except (UnreadableImageError, OSError, ValueError) as error:
+        name = f" {source}" if isinstance(source, str | Path) else ""
+        raise InputError(f"the image{name} cannot be read: {error}") from error
+    raise InputError(f"a {type(source).__name__} is no image: give a path, the bytes of a file, or a PIL image")
+
+
+def views(image: Image.Image, crops: Sequence[CropSource] | None, most: int) -> list[View]:
+    """The whole image, and as many of its parts as the model takes beside it.
+
+    Args:
+        image: the whole image.
+        crops: boxes x0 y0 x1 y1 in 0..1 of objects in it, or pictures of them. None cuts it into a grid, so that
+            there is something to attend to.
+        most: parts at most, as in training; 0 where the model has seen whole images alone.
+
+    Raises:
+        InputError: a crop that is none.
+    """
+    if crops is not None and not isinstance(crops, list | tuple):
+        raise InputError(f"crops are a list, not {crops!r}")
+    wanted = grid(most, image.width / image.height) if crops is None else crops[:most]
+    return [View(image, WHOLE_IMAGE), *(_crop(image, crop) for crop in wanted)]
+
+
+def grid(most: int, aspect: float) -> list[Box]:
+    """Boxes of the finest grid of at most `most` cells, that has the squarest cells for the image's width / height."""
+    sizes = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
+    # One cell is the whole image once more.
+    sizes = [(rows, columns) for rows, columns in sizes if rows * columns > 1]
+    if not sizes:
+        return []
+    cells = max(rows * columns for rows, columns in sizes)
+
+    def oblong(size: tuple[int, int]) -> float:
+        wide = aspect * size[0] / size[1]
+        return max(wide, 1 / wide)
+
+    rows, columns = min((size for size in sizes if size[0] * size[1] == cells), key=oblong)
+    return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
+
+
+def _crop(image: Image.Image, crop: Any) -> View:
+    if not isinstance(crop, list | tuple):
+        return View(open_image(crop), UNKNOWN_BOX)
+    numbers = len(crop) == 4 and all(isinstance(value, int | float) for value in crop)
+    if not numbers or not (0 <= crop[0] < crop[2] <= 1 and 0 <= crop[1] < crop[3] <= 1):
+        raise InputError(f"the crop {crop!r} is no box: give x0 y0 x1 y1 in 0..1, x0 below x1 and y0 below y1")
+    width, height = image.size
+    left, top = int(crop[0] * width), int(crop[1] * height)
+    right, bottom = max(left + 1, round(crop[2] * width)), max(top + 1, round(crop[3] * height))
+    return View(image.crop((left, top, right, bottom)), (crop[0], crop[1], crop[2], crop[3]))

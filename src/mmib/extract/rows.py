@@ -1,0 +1,142 @@
+"""Posts in files: JSON lines, CSV, standard input. One row at a time, and a bad one stops nothing."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from mmib.extract.extractor import Post
+from mmib.schema import DataError, InputError
+
+# Characters of a row; a post with every word of a dictionary is shorter.
+LONGEST = 4_000_000
+KNOWN = {"id", "text", "image", "crops", "entities"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a file.
+
+    Attributes:
+        number: which row of the file, from 1, blank lines not counted.
+        id: what the row calls itself, else its number.
+        post: what is in it; None where it is no post.
+        error: why it is none.
+    """
+
+    number: int
+    id: Any
+    post: Post | None = None
+    error: str | None = None
+
+
+@contextmanager
+def opened(path: Path | None, standard_input: TextIO) -> Iterator[TextIO]:
+    """A file, or standard input where there is none.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if path is None:
+        yield standard_input
+        return
+    try:
+        # What is no UTF-8 must reach its own row as an error, and stop no other.
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            yield file
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+
+
+def read_rows(file: TextIO, is_csv: bool, folder: Path) -> Iterator[Row]:
+    """The rows of a file, in order.
+
+    Args:
+        file: of JSON objects, one a line, or of CSV with a heading.
+        is_csv: which of the two.
+        folder: below which the images of rows lie.
+
+    Raises:
+        DataError: a CSV without a column `text`.
+    """
+    for number, (content, error) in enumerate(_csv(file) if is_csv else _json_lines(file), start=1):
+        yield Row(number, number, error=error) if error else _row(number, content, folder)
+
+
+def _json_lines(file: TextIO) -> Iterator[tuple[Any, str | None]]:
+    for line in iter(lambda: file.readline(LONGEST), ""):
+        if len(line) == LONGEST and not line.endswith("\n"):
+            while len(rest := file.readline(LONGEST)) == LONGEST and not rest.endswith("\n"):
+                pass
+            yield None, f"the line is longer than {LONGEST:,} characters"
+        elif line.strip():
+            yield _parsed(line)
+
+
+def _parsed(line: str) -> tuple[Any, str | None]:
+    if any("\udc80" <= character <= "\udcff" for character in line):
+        return None, "the line is not UTF-8"
+    try:
+        return json.loads(line), None
+    except (ValueError, RecursionError) as error:
+        return None, f"the line is no JSON: {error}"
+
+
+def _csv(file: TextIO) -> Iterator[tuple[Any, str | None]]:
+    reader = csv.DictReader(file, strict=True)
+    try:
+        columns = reader.fieldnames or []
+    except csv.Error as error:
+        raise DataError(f"the heading is no CSV: {error}") from error
+    if "text" not in columns:
+        raise DataError(f"the CSV has no column 'text': it has {', '.join(map(str, columns)) or 'none'}")
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield None, f"the row is no CSV: {error}"
+            continue
+        if None in row:
+            yield None, f"the row has more than {len(columns)} columns"
+        elif row["text"] is None:
+            yield None, "the row ends before its text"
+        elif any("\udc80" <= character <= "\udcff" for value in row.values() for character in value or ""):
+            yield None, "the row is not UTF-8"
+        else:
+            yield {name: value for name, value in row.items() if value or name == "text"}, None
+
+
+def _row(number: int, content: Any, folder: Path) -> Row:
+    if not isinstance(content, dict):
+        return Row(number, number, error=f"expected an object with 'text', got {type(content).__name__}")
+    own = content.get("id", number)
+    try:
+        if "text" not in content:
+            raise InputError("the row has no 'text'")
+        for name in ("crops", "entities"):
+            if isinstance(content.get(name), str):  # of a CSV
+                content[name] = _list(name, content[name])
+        image = content.get("image")
+        if image is not None and not isinstance(image, str):
+            raise InputError(f"'image' is the path of a file, not {type(image).__name__}")
+        crops = content.get("crops")
+        if isinstance(crops, list):
+            crops = [folder / crop if isinstance(crop, str) else crop for crop in crops]
+        place = folder / image if image else None
+        return Row(number, own, Post(content["text"], place, crops, content.get("entities")))
+    except InputError as error:
+        return Row(number, own, error=str(error))
+
+
+def _list(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{name!r} is no JSON: {error}") from error

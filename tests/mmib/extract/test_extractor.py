@@ -1,0 +1,312 @@
+"""Entities and relations out of raw posts: agreement with the modules that were trained, spans, bad input."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmib.backbone import MultimodalIB
+from mmib.calibration import Temperature, tempered
+from mmib.export.model import TrainedModel
+from mmib.extract.extractor import MOST_CHARACTERS, Extractor, Post
+from mmib.extract.pictures import WHOLE_IMAGE
+from mmib.extract.readers import Wanted, candidate_pairs
+from mmib.extract.results import Entity, argument_types, fits
+from mmib.modules import ExtractionModule, MNERModule, MREModule
+from mmib.nn.fusion import LateFusion
+from mmib.schema import RELATIONS, ExportError, InputError
+
+TEXT = "anna and bob meets @carl in the paris head, sep!"
+LONG = " ".join(["anna meets bob"] * 40)
+MakeTrained = Callable[..., TrainedModel]
+
+
+def module_of(model: TrainedModel, kind: type[ExtractionModule]) -> ExtractionModule:
+    """The LightningModule that has the weights of a model."""
+    module = kind(model.network.backbone)
+    module.load_state_dict(model.network.state_dict())
+    return module.eval()
+
+
+def test_entities_are_those_of_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
+    model = make_trained("mner")
+    extractor = Extractor([model])
+    reader = extractor.entities
+    assert reader
+    prepared = extractor.prepare(Post(TEXT, picture))
+    ((_, batch, _),) = reader.batches(reader._examples([prepared]), reader.look([prepared]), wanted=Wanted())
+    with torch.inference_mode():
+        expected = module_of(model, MNERModule).predict_step(batch, 0)
+    found = extractor.extract(TEXT, picture)
+    assert found.entities
+    tags = [0] * len(prepared.tokens)
+    for entity in found.entities:
+        start, end = prepared.span(entity)
+        least = float(expected["confidence"][0, start:end].min())
+        assert entity.confidence == pytest.approx(least, abs=1e-5)
+        assert TEXT[entity.start : entity.end] == entity.text
+        tags[start:end] = [1] * (end - start)
+    assert [int(tag > 0) for tag in expected["predicted"][0].tolist()] == tags
+
+
+def test_relations_are_those_of_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
+    model = make_trained("mre")
+    extractor = Extractor([model])
+    reader = extractor.relations
+    assert reader
+    given = [(0, 4, "PER"), (32, 37, "LOC")]
+    prepared = extractor.prepare(Post(TEXT, picture, entities=given))
+    pairs, examples = reader._examples([prepared], [prepared.given])
+    assert [(pair.head, pair.tail) for pair in pairs] == [(0, 1)], "no relation goes from a place to a person"
+    assert (examples[0].head, examples[0].tail) == ((0, 1), (7, 8))
+    ((_, batch, _),) = reader.batches(examples, reader.look([prepared]), Wanted())
+    with torch.inference_mode():
+        expected = module_of(model, MREModule).predict_step(batch, 0)
+    label = int(expected["predicted"][0])
+    found = extractor.extract(TEXT, picture, entities=given)
+    assert [entity.text for entity in found.entities] == ["anna", "paris"]
+    if label == 0:
+        assert found.relations == []
+    else:
+        (relation,) = found.relations
+        assert relation.label == RELATIONS[label]
+        assert relation.confidence == pytest.approx(float(expected["scores"][0].softmax(0)[label]), abs=1e-5)
+
+
+def test_a_batch_is_the_same_as_one_by_one(extractor: Extractor, picture: Image.Image) -> None:
+    posts = [Post(TEXT, picture), Post("bob"), Post("anna meets the bob", picture, crops=[(0, 0, 0.5, 1)]), Post(LONG)]
+    together = extractor.extract_batch(posts * 10, evidence=True)
+    alone = [extractor.extract(p.text, p.image, p.crops, evidence=True) for p in posts]
+    assert together[4:8] == together[:4]
+    for one, other in zip(alone, together[:4], strict=True):
+        assert one.notes == other.notes
+        assert [(e.text, e.type) for e in one.entities] == [(e.text, e.type) for e in other.entities]
+        for first, second in zip(one.relations, other.relations, strict=True):
+            assert (first.label, first.head, first.tail) == (second.label, second.head, second.tail)
+            assert first.confidence == pytest.approx(second.confidence, abs=1e-4)
+
+
+def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: Image.Image) -> None:
+    with_image, without = (extractor.extract(TEXT, image, evidence=True) for image in (picture, None))
+    assert with_image.evidence
+    assert without.evidence
+    assert len(with_image.evidence.regions) == 5, "the whole image and a grid of four"
+    assert with_image.evidence.regions[0] == WHOLE_IMAGE
+    assert without.evidence.regions == without.evidence.kl_image == without.evidence.attention == []
+    assert without.evidence.agreement is None
+    assert [e.confidence for e in with_image.entities] != [e.confidence for e in without.entities]
+
+
+def test_evidence_has_a_value_for_each_word_and_region(extractor: Extractor, picture: Image.Image) -> None:
+    found = extractor.extract(TEXT, picture, evidence=True)
+    evidence = found.evidence
+    assert evidence
+    words = len(evidence.tokens)
+    assert [TEXT[start:end] for start, end in evidence.tokens][:3] == ["anna", "and", "bob"]
+    assert len(evidence.kl) == len(evidence.attention) == words
+    assert all(value is not None and value > 0 for value in evidence.kl)
+    assert [sum(own or []) for own in evidence.attention] == pytest.approx([1.0] * words, abs=1e-4)
+    assert evidence.agreement is not None
+    assert -1 <= evidence.agreement <= 1
+    for relation in found.relations:
+        assert relation.evidence
+        assert len(relation.evidence.attention) == 2
+        assert len(relation.evidence.regions) == 4, "this model takes three crops"
+
+
+def test_words_that_are_not_seen_have_no_evidence_and_a_note(extractor: Extractor) -> None:
+    found = extractor.extract(LONG, evidence=True)
+    assert found.evidence
+    assert found.evidence.kl[-1] is None
+    assert len(found.evidence.kl) == 120
+    assert "of 120 words" in found.notes[0]
+
+
+def test_a_fusion_that_does_not_attend_tells_no_attention(make_trained: MakeTrained, picture: Image.Image) -> None:
+    model = make_trained("mner", parts={"fusion": f"{LateFusion.__module__}.{LateFusion.__name__}"})
+    evidence = Extractor([model]).extract(TEXT, picture, evidence=True).evidence
+    assert evidence
+    assert evidence.attention == []
+    assert len(evidence.kl_image) == 5
+
+
+def test_samples_give_a_spread_and_leave_the_result(extractor: Extractor, picture: Image.Image) -> None:
+    plain, sampled, again = (extractor.extract(TEXT, picture, samples=n) for n in (0, 6, 6))
+    assert sampled == again, "what is drawn does not depend on what was drawn before"
+    assert [replace(e, spread=None) for e in sampled.entities] == plain.entities
+    assert all(e.spread is not None and e.spread > 0 for e in sampled.entities)
+    assert all(r.spread is not None for r in sampled.relations)
+    assert torch.rand(1) != torch.rand(1)
+
+
+def test_latents_without_noise_have_no_spread(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn_like", torch.zeros_like)
+    assert {entity.spread for entity in extractor.extract(TEXT, samples=3).entities} == {0.0}
+
+
+def test_confidence_is_tempered(make_trained: MakeTrained) -> None:
+    model = make_trained("mner")
+    plain = Extractor([model]).extract(TEXT).entities
+    cooled = Extractor([replace(model, temperature=Temperature(2.0, 99))]).extract(TEXT).entities
+    expected = tempered(np.array([entity.confidence for entity in plain]), 2.0)
+    assert [entity.confidence for entity in cooled] == pytest.approx(expected.tolist(), abs=1e-4)
+
+
+def test_given_entities_are_taken_and_cut_words(extractor: Extractor) -> None:
+    found = extractor.extract("anna-marie meets bob", entities=[{"start": 17, "end": 20, "type": "PER"}, (0, 4)])
+    assert found.entities == [Entity("anna", 0, 4), Entity("bob", 17, 20, "PER")]
+
+
+def test_a_model_of_relations_alone_asks_for_entities(relations_alone: Extractor) -> None:
+    with pytest.raises(InputError, match="none were"):
+        relations_alone.extract(TEXT)
+    assert relations_alone.extract(TEXT, entities=[]).relations == []
+
+
+def test_a_model_of_entities_alone_finds_no_relations(make_trained: MakeTrained) -> None:
+    assert Extractor([make_trained("mner")]).extract(TEXT).relations == []
+
+
+def test_two_models_of_a_task_are_refused(make_trained: MakeTrained) -> None:
+    for models in ([], [make_trained("mre")] * 2):
+        with pytest.raises(ExportError, match="one of each task"):
+            Extractor(models)
+
+
+def test_relations_say_whether_their_types_fit_and_fitting_ones_come_first(relations_alone: Extractor) -> None:
+    entities = [(0, 4, "PER"), (9, 12, "LOC"), (19, 24, "ORG"), (32, 37, "LOC")]
+    found = relations_alone.extract(TEXT, entities=entities)
+    assert found.relations
+    kinds = [relation.compatible for relation in found.relations]
+    assert kinds == sorted(kinds, reverse=True)
+    for relation in found.relations:
+        types = found.entities[relation.head].type, found.entities[relation.tail].type
+        assert relation.compatible == (argument_types(relation.label) == types)
+    pairs = [frozenset((relation.head, relation.tail)) for relation in found.relations]
+    assert len(set(pairs)) == len(pairs)
+
+
+def test_pairs_are_asked_in_the_orders_that_some_relation_allows() -> None:
+    people = [Entity("a", 0, 1, "PER"), Entity("b", 2, 3, "LOC"), Entity("c", 4, 5, "MISC"), Entity("d", 6, 7, "PER")]
+    assert candidate_pairs(people[:2]) == [(0, 1)]
+    assert candidate_pairs(people[::-1][2:]) == [(1, 0)]
+    assert candidate_pairs([people[0], people[3]]) == [(0, 1), (1, 0)]
+    org, misc = Entity("o", 0, 1, "ORG"), people[2]
+    assert not any(fits(label, a, b) for label in RELATIONS for a, b in itertools.permutations(("ORG", "MISC")))
+    assert candidate_pairs([org, misc, people[0]])[-1] == (0, 1), "what fits no relation comes last"
+
+
+def test_pairs_that_stand_too_far_apart_are_noted(relations_alone: Extractor) -> None:
+    found = relations_alone.extract(LONG, entities=[(0, 4), (len(LONG) - 3, len(LONG))])
+    assert found.relations == []
+    assert "stand too far apart" in found.notes[0]
+
+
+def test_models_that_see_the_same_encode_an_image_once(
+    make_trained: MakeTrained, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = make_trained("mner"), make_trained("mre")
+    second.network.backbone.image_encoder.load_state_dict(first.network.backbone.image_encoder.state_dict())
+    shared, apart = Extractor([first, second]), Extractor([first, make_trained("mre", max_crops=2)])
+    encoded: list[int] = []
+    for extractor in (shared, apart):
+        for reader in extractor.readers:
+            reader.image_encoder.register_forward_pre_hook(lambda _, pixels: encoded.append(len(pixels[0])))
+        extractor.extract(TEXT, picture)
+    assert encoded == [5, 5, 5, 3], "once for both; then with the hooks of both on the encoder that the second shares"
+
+
+def test_a_grid_model_has_the_cells_of_its_own_encoder(make_trained: MakeTrained, picture: Image.Image) -> None:
+    model = make_trained("mner", image={"regions": "grid"}, max_crops=0)
+    evidence = Extractor([model]).extract(TEXT, picture, evidence=True).evidence
+    assert evidence
+    assert len(evidence.regions) == len(model.network.backbone.image_encoder.region_boxes()) > 1
+
+
+def test_a_model_trained_without_images_looks_at_none(make_trained: MakeTrained, picture: Image.Image) -> None:
+    blind = Extractor([make_trained("mner", reads_images=False)])
+    found = blind.extract(TEXT, picture)
+    assert found.entities == blind.extract(TEXT).entities
+    assert "trained without images" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\U0001f525\U0001f469\u200d\U0001f469", "שלום עולם", "مرحبا بالعالم", "東京タワー", "[SEP] <mmib:head>", "\x00 a"],
+)
+def test_unusual_texts_are_read(extractor: Extractor, text: str) -> None:
+    found = extractor.extract(text)
+    assert all(text[entity.start : entity.end] == entity.text for entity in found.entities)
+
+
+@pytest.mark.parametrize(
+    ("post", "message"),
+    [
+        ({"text": ""}, "empty"),
+        ({"text": " \n"}, "empty"),
+        ({"text": "a" * (MOST_CHARACTERS + 1)}, "100,001 characters"),
+        ({"text": "\ud83d"}, "surrogate"),
+        ({"text": 5}, "a string, not int"),
+        ({"text": "bob", "image": b"no image"}, "cannot be read"),
+        ({"text": "bob", "image": "nowhere.jpg"}, "nowhere.jpg cannot be read"),
+        ({"text": "bob", "crops": [(0, 0, 1, 1)]}, "without the image"),
+        ({"text": "bob", "entities": [(0, 9)]}, "does not lie in the text"),
+        ({"text": "bob", "entities": [(2, 1)]}, "does not lie in the text"),
+        ({"text": "bob", "entities": [(0.0, 1)]}, "does not lie in the text"),
+        ({"text": "b b", "entities": [(1, 2)]}, "nothing but space"),
+        ({"text": "bob", "entities": [(0, 1, "DOG")]}, "'DOG' is none of"),
+        ({"text": "bob", "entities": ["bob"]}, "is no entity"),
+        ({"text": "bob", "entities": "bob"}, "entities are a list"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(extractor: Extractor, post: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extractor.extract(**post)
+
+
+def test_a_negative_number_of_samples_is_refused(extractor: Extractor) -> None:
+    with pytest.raises(InputError, match="samples is -1"):
+        extractor.extract(TEXT, samples=-1)
+
+
+def test_results_are_json(extractor: Extractor, picture: Image.Image) -> None:
+    found = extractor.extract(TEXT, picture, evidence=True, samples=2)
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert written["entities"][0].keys() == {"text", "start", "end", "type", "confidence", "spread"}
+    assert "evidence" in written
+    plain = extractor.extract(TEXT).to_dict()
+    assert plain.keys() == {"text", "entities", "relations", "notes"}
+    assert "spread" not in plain["entities"][0]
+
+
+def test_finding_entities_computes_no_alignment(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MultimodalIB, "forward", lambda *_: pytest.fail("the training pass"))
+    assert extractor.extract(TEXT).entities
+
+
+def test_importing_the_package_costs_nothing_and_its_extractor_needs_no_training_code() -> None:
+    script = (
+        "import sys, mmib; early = 'torch' in sys.modules; mmib.Extractor; "
+        "heavy = {'pytorch_lightning', 'torchmetrics', 'jsonargparse', 'lightning_fabric'} & set(sys.modules); "
+        "sys.exit(f'{early} {heavy}' if early or heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="there is no model"):
+        Extractor.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ExportError, match="no exported model"):
+        Extractor.from_pretrained(tmp_path)

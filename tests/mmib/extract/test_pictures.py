@@ -1,0 +1,93 @@
+"""Images from wherever they come, and the pictures that a model looks at."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
+from mmib.extract.pictures import grid, open_image, views
+from mmib.schema import InputError
+
+
+@pytest.fixture
+def picture() -> Image.Image:
+    """Black on the left, white on the right."""
+    image = Image.new("RGB", (40, 20))
+    image.paste("white", (20, 0, 40, 20))
+    return image
+
+
+def test_path_bytes_and_image_are_the_same_picture(picture: Image.Image, tmp_path: Path) -> None:
+    picture.save(tmp_path / "a.png")
+    sources: list[Any] = [tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), picture]
+    assert {open_image(source).tobytes() for source in sources} == {picture.tobytes()}
+
+
+@pytest.mark.parametrize("source", [b"", b"GIF89a broken", "missing.png", 7, ["a.png"]])
+def test_what_is_no_image_is_refused(source: Any) -> None:
+    with pytest.raises(InputError, match="image"):
+        open_image(source)
+
+
+def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
+    monkeypatch.setattr("datamodules.images.MAX_PIXELS", 799)
+    with pytest.raises(InputError, match="40 x 20 pixels"):
+        open_image(picture)
+
+
+def test_a_truncated_file_is_refused(picture: Image.Image) -> None:
+    file = io.BytesIO()
+    picture.save(file, "JPEG")
+    with pytest.raises(InputError, match="cannot be read"):
+        open_image(file.getvalue()[:200])
+
+
+@pytest.mark.parametrize(
+    ("most", "aspect", "shape"),
+    [
+        (0, 1.0, None),
+        (1, 1.0, None),
+        (2, 2.0, (1, 2)),
+        (2, 0.5, (2, 1)),
+        (3, 1.5, (1, 3)),
+        (4, 1.3, (2, 2)),
+        (6, 1, (2, 3)),
+    ],
+)
+def test_a_grid_has_as_many_cells_as_the_model_takes_crops(
+    most: int, aspect: float, shape: tuple[int, int] | None
+) -> None:
+    boxes = grid(most, aspect)
+    if shape is None:
+        assert boxes == []
+        return
+    assert len(boxes) == shape[0] * shape[1] == len(set(boxes))
+    assert len({box[1] for box in boxes}) == shape[0] or shape == (2, 3)
+    assert sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) == pytest.approx(1)
+
+
+def test_an_image_without_crops_is_seen_whole_and_in_parts(picture: Image.Image) -> None:
+    whole, left, right = views(picture, None, 2)
+    assert whole.box == WHOLE_IMAGE
+    assert (left.box, right.box) == ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
+    assert left.picture.getextrema() == ((0, 0),) * 3
+    assert right.picture.getextrema() == ((255, 255),) * 3
+
+
+def test_boxes_are_cut_out_and_pictures_have_no_known_place(picture: Image.Image) -> None:
+    own = Image.new("RGB", (5, 5), "red")
+    _, cut, given = views(picture, [(0.25, 0.0, 0.5, 1.0), own, (0, 0, 1, 1)], 2)
+    assert (cut.box, cut.picture.size) == ((0.25, 0.0, 0.5, 1.0), (10, 20))
+    assert (given.box, given.picture.getpixel((0, 0))) == (UNKNOWN_BOX, (255, 0, 0))
+    assert len(views(picture, [], 2)) == 1
+
+
+@pytest.mark.parametrize("crops", [[(0, 0, 1)], [(0.5, 0, 0.5, 1)], [(0, 0, 2, 1)], [("a", 0, 1, 1)], [3], "box", 5])
+def test_crops_that_are_none_are_refused(picture: Image.Image, crops: Any) -> None:
+    with pytest.raises(InputError, match=r"crop|image"):
+        views(picture, crops, 3)
