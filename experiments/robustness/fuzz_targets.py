@@ -364,7 +364,7 @@ _METRICS = (b"epoch,step,train/loss,val/f1\r\n0,1,2.5,\r\n0,2,,0.5\r\n", b'epoch
 
 def _read_metrics(folder: Path) -> None:
     for row in FinishedRun(folder, _SUMMARY).metrics():
-        _check(all(isinstance(text, str) and text for pair in row.items() for text in pair), f"{row}")
+        _check(all(isinstance(name, str) and isinstance(value, str) and value for name, value in row.items()), f"{row}")
 
 
 def _latents(rng: random.Random) -> bytes:
