@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batching import GlobalBatchSampler, Share
 from datamodules.cache import ImageFeatureCache
 from datamodules.examples import WHOLE_IMAGE, Box, Example, Picture, collate_regions, collate_text, nested
-from datamodules.files import Digests, open_data
+from datamodules.files import Digests, is_there, open_data
 from datamodules.images import UnreadableImageError, read_image
 from datamodules.store import LocatedImages, StoredExamples, TextStore, code_of
 from mmib.encoders.image import ImageEncoder
@@ -325,7 +325,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         if self.images == "none":
             self.image_reports[split] = ImageReport(len({post.image for post in distinct}), 0, len(rows), 0, {})
             return LocatedImages([(NO_IMAGE, ())], np.zeros_like(rows))
-        there = {picture.file for post in distinct for picture in post.pictures if picture.file.is_file()}
+        there = {picture.file for post in distinct for picture in post.pictures if is_there(picture.file)}
         unreadable = self.unreadable(sorted(there))
         there -= unreadable.keys()
         pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in distinct]

@@ -16,6 +16,9 @@ from mmib.schema import DataError
 
 RowT = TypeVar("RowT")
 
+# Of a part of a path, in bytes, on every file system in use.
+LONGEST_NAME = 255
+
 
 @dataclass(frozen=True)
 class Malformed:
@@ -99,14 +102,29 @@ class Digests(dict[Path, str]):
         return self[path]
 
 
+def is_there(path: Path) -> bool:
+    """Whether a file is there; a link that leads nowhere is none.
+
+    Raises:
+        DataError: it may not be looked for.
+    """
+    try:
+        return path.is_file()
+    except OSError as error:
+        raise DataError(f"{path} cannot be looked for: {error.strerror}") from error
+
+
 def inside(folder: Path, name: str, place: str) -> Path:
     """`folder / name`, refused where the name leads out of the folder.
 
     Raises:
-        DataError: `name` is empty, absolute, or climbs out; `place` tells where it stands.
+        DataError: `name` is empty, absolute, too long for any file system, or climbs out; `place` tells where it
+            stands.
     """
     # By name alone: links that a user has put into the folder may lead wherever they like.
     path = Path(os.path.normpath(folder / name))
     if "\0" in name or Path(name).is_absolute() or Path(os.path.normpath(folder)) not in path.parents:
         raise DataError(f"{place}: the file name {name!r} does not lie inside {folder}")
+    if any(len(part.encode(errors="surrogatepass")) > LONGEST_NAME for part in path.parts):
+        raise DataError(f"{place}: the file name {name[:40]!r}… is longer than {LONGEST_NAME} bytes")
     return path

@@ -8,8 +8,10 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps
 
-# Twelve times a 24-megapixel photograph is a bomb, not a picture of a post.
-MAX_PIXELS = 300_000_000
+# Four times a 24-megapixel photograph is a bomb, not a picture of a post.
+MAX_PIXELS = 100_000_000
+# Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
+MAX_RATIO = 200
 
 
 class UnreadableImageError(Exception):
@@ -20,7 +22,7 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
     """The first frame of a file as RGB, turned as its EXIF data says, transparency on white.
 
     Raises:
-        UnreadableImageError: missing, truncated, no image at all, or absurdly large.
+        UnreadableImageError: missing, truncated, no image at all, or absurdly large or narrow.
     """
     try:
         with warnings.catch_warnings():
@@ -28,6 +30,8 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(file) as image:
                 return upright_rgb(image)
+    except UnreadableImageError:
+        raise
     # Pillow's plugins raise errors of every kind for broken files, struct.error and RuntimeError among them.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
@@ -37,10 +41,11 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """An opened image as `read_image` gives it.
 
     Raises:
-        UnreadableImageError: absurdly large.
+        UnreadableImageError: absurdly large or narrow.
     """
-    if image.width * image.height > MAX_PIXELS:
-        raise UnreadableImageError(f"{image.width} x {image.height} pixels")
+    short, long = sorted(image.size)
+    if short * long > MAX_PIXELS or long > MAX_RATIO * short:
+        raise UnreadableImageError(f"{image.width} x {image.height} pixels, which is no picture")
     image.load()
     return _to_rgb(ImageOps.exif_transpose(image))
 

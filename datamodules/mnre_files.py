@@ -33,6 +33,7 @@ class RelationRow:
         image: file name of the image.
         relation: name of the relation.
         place: `file:line` of the row, for messages.
+        names: what the file calls head and tail, where it does; only checked, by `mmib check-data`.
     """
 
     tokens: list[str]
@@ -41,6 +42,7 @@ class RelationRow:
     image: str
     relation: str
     place: str
+    names: tuple[str | None, str | None] = (None, None)
 
 
 def text_file(root: Path, split: str) -> Path:
@@ -113,7 +115,13 @@ def _parse_row(line: str, place: str) -> RelationRow:
     if not isinstance(row["relation"], str) or row["relation"] not in RELATION_IDS:
         raise DataError(f"{place}: the relation {row['relation']!r} is none of the {len(RELATIONS)} of MNRE")
     spans = [_parse_span(row[key], key, len(tokens), place) for key in ("h", "t")]
-    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"], place)
+    names = _name(row["h"]), _name(row["t"])
+    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"], place, names)
+
+
+def _name(entity: dict[str, Any]) -> str | None:
+    name = entity.get("name")
+    return name if isinstance(name, str) else None
 
 
 def _parse_span(entity: Any, key: str, length: int, place: str) -> Span:

@@ -62,7 +62,8 @@ def check_images(
         The images that can be read, by name.
     """
     folder = files.image_folder(report.split)
-    wanted = {row.image: inside(folder, row.image, row.place) for row in read.rows.values()}
+    distinct = {row.image: row for row in read.rows.values()}
+    wanted = {name: inside(folder, name, row.place) for name, row in distinct.items()}
     good, counts, findings = _sort(wanted, [row.image for row in read.rows.values()], decoded, "images")
     report.images = counts
     report.findings += findings

@@ -11,7 +11,7 @@ from pathlib import Path
 from datamodules.check.findings import some
 from datamodules.check.pictures import Decoded, files_below
 from datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
-from datamodules.crops import Crops, read_boxes
+from datamodules.crops import Crops
 from datamodules.files import inside
 from datamodules.mnre_files import check_relation_ids
 from datamodules.twitter_files import repair
@@ -22,9 +22,9 @@ from mmib.schema import DataError
 def write_repaired(sets: Sequence[SetFiles], out: Path) -> list[str]:
     """Write data sets anew, without what a training would stop at or hide.
 
-    Rows that cannot be read, images and crops that cannot be read or are not there, and crop dictionaries that cannot
-    be read are left out; stray I- tags become B-. The copy appears when it is complete. Files are copied, not linked:
-    nothing that is done to the copy reaches the original.
+    Rows that cannot be read or whose spans do not hold the words that they are named by, images and crops that cannot
+    be read or are not there, and crop dictionaries that cannot be read are left out; stray I- tags become B-. The copy
+    appears when it is complete. Files are copied, not linked: nothing that is done to the copy reaches the original.
 
     Returns:
         Each change, in a sentence.
@@ -96,15 +96,16 @@ class _Copy:
         """The lines of the rows that stay, as they are but for stray tags."""
         path = self.files.text_file(split)
         lines = path.read_bytes().decode("utf-8").split("\n")
-        if not read.rows:
+        if len(read.rows) == len(read.doubtful):
             raise DataError(f"{path}: no row can be read, and there is nothing to copy; `mmib check-data` shows why")
         good, bad = read.rows.values(), read.malformed.values()
         starts = sorted([line_of(row.place) for row in good] + [row.line for row in bad])
         ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
         kept = lines[: starts[0] - 1]
-        for number in range(len(read.rows) + len(read.malformed)):
-            if number in read.malformed:
-                self.changes.append(f"left out: {read.malformed[number].error}")
+        for number in range(len(starts)):
+            reason = read.malformed[number].error if number in read.malformed else read.doubtful.get(number)
+            if reason is not None:
+                self.changes.append(f"left out: {reason}")
                 continue
             row = read.rows[number]
             start = line_of(row.place)
@@ -154,7 +155,6 @@ class _Copy:
             self._write_dictionary(crops, read)
         boxes = listed.boxes if crops.source == listed.dictionary else crops.folder / "boxes.json"
         if boxes.is_file():
-            read_boxes(boxes)
             self._copy_file(boxes)
 
     def _write_dictionary(self, crops: Crops, read: ReadSplit) -> None:
@@ -163,7 +163,7 @@ class _Copy:
 
         kept: dict[object, list[str]] = {}
         lost = []
-        for place, number in enumerate(sorted(read.rows)):
+        for place, number in enumerate(sorted(read.rows.keys() - read.doubtful.keys())):
             row = read.rows[number]
             names = crops.names.get(self.files.crop_key(number, row), [])
             good = [name for name in names if self._is_good(crops, name)]

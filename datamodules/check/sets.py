@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,12 @@ class ReadSplit:
     Attributes:
         rows: those that can be read.
         malformed: the others.
+        doubtful: why some of `rows` are wrong in all likelihood.
     """
 
-    rows: dict[int, Any]
-    malformed: dict[int, Malformed]
+    rows: dict[int, Any] = field(default_factory=dict)
+    malformed: dict[int, Malformed] = field(default_factory=dict)
+    doubtful: dict[int, str] = field(default_factory=dict)
 
 
 class SetFiles(ABC):
@@ -96,6 +98,11 @@ class SetFiles(ABC):
     def crop_key(self, number: int, row: Any) -> Any:
         """What a row is called in a crop dictionary."""
 
+    def doubt(self, row: Any) -> str | None:
+        """Why a row is wrong in all likelihood, although it can be read, or None."""
+        del row
+        return None
+
     def crops(self, split: str, rows: Iterable[Any]) -> tuple[str, Crops] | None:
         """The object crops of a split and how they are laid out; None where there are none.
 
@@ -118,7 +125,7 @@ class SetFiles(ABC):
         Raises:
             DataError: the file holds none, or cannot be read.
         """
-        read = ReadSplit({}, {})
+        read = ReadSplit()
         for number, row in enumerate(self.scan(split)):
             if isinstance(row, Malformed):
                 read.malformed[number] = row
@@ -129,6 +136,9 @@ class SetFiles(ABC):
                 read.malformed[number] = Malformed(line_of(row.place), error)
             else:
                 read.rows[number] = row
+                doubt = self.doubt(row)
+                if doubt is not None:
+                    read.doubtful[number] = doubt
         return read
 
     def expected(self, split: str) -> dict[str, int]:
@@ -182,6 +192,14 @@ class MNRESet(SetFiles):
     def crop_key(self, number: int, row: RelationRow) -> int:
         """See `SetFiles.crop_key`."""
         return number
+
+    def doubt(self, row: RelationRow) -> str | None:
+        """See `SetFiles.doubt`: a span that does not hold what the file calls the entity."""
+        for key, (start, end), name in zip("ht", (row.head, row.tail), row.names, strict=True):
+            words = row.tokens[start:end]
+            if name is not None and "".join(name.split()) != "".join("".join(words).split()):
+                return f"{row.place}: the span [{start}, {end}) of {key!r} holds {' '.join(words)!r}, named {name!r}"
+        return None
 
     @property
     def labels_file(self) -> Path:

@@ -42,6 +42,9 @@ def check_text(files: SetFiles, read: ReadSplit, pieces: Pieces | None, report: 
         errors = [str(bad.error) for bad in read.malformed.values()]
         text = f"{len(errors):,} {files.unit} cannot be read, and a training stops at the first"
         report.findings.append(Finding("problem", "malformed", text, errors))
+    if read.doubtful:
+        text = f"{len(read.doubtful):,} rows have a span that does not hold the words that it is named by"
+        report.findings.append(Finding("problem", "doubtful", text, list(read.doubtful.values())))
     if files.task == "mre":
         _count_relations(rows, report)
     else:

@@ -49,7 +49,7 @@ def run(arguments: list[str]) -> int:
     result = _checked(sets, pieces, chosen.max_missing_images, console)
     if chosen.fix is not None:
         changes = write_repaired(sets, chosen.fix)
-        console.print(f"\n{chosen.fix}: a repaired copy, {len(changes):,} changes", markup=False)
+        console.print(f"\n{chosen.fix}: a repaired copy, {len(changes):,} changes", markup=False, soft_wrap=True)
         for change in changes:
             console.print(f"  {change}", markup=False, soft_wrap=True)
         copy = _checked(find_sets(chosen.fix), pieces, chosen.max_missing_images, console)
@@ -100,12 +100,12 @@ def _checked(sets: Sequence[SetFiles], pieces: Pieces | None, max_missing: float
 
 
 def _show(report: SetReport, console: Console) -> None:
-    table = Table(title=Text(f"{report.title}: {report.root}"), title_justify="left", title_style="bold")
+    table = Table()
     for name in ("split", *COUNTED[report.task], "word pieces", "images", "crops"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for part in report.splits:
         table.add_row(*(Text(cell) for cell in _cells(part, len(COUNTED[report.task]))))
-    console.print()
+    console.print(Text(f"\n{report.title}: {report.root}", style="bold"), soft_wrap=True)
     console.print(table)
     for part in report.splits:
         if part.labels:

@@ -431,6 +431,16 @@ def test_missing_and_unreadable_images_are_counted_by_image_and_by_row(five: Any
     assert str(module.image_reports["val"]) == "0 of 1 images, 0 of 1 rows"
 
 
+def test_links_in_a_loop_are_missing_and_lines_are_no_pictures(five: Any, load: Load) -> None:
+    folder = five.root / "img_org" / "train"
+    (folder / "gold.png").unlink()
+    (folder / "gold.png").symlink_to(folder / "gold.png")
+    Image.new("L", (1, 50_000)).save(folder / "navy.png")
+    module = load()
+    module.setup("fit")
+    assert str(module.image_reports["train"]).startswith("3 of 5 images, 3 of 5 rows, 1 unreadable: navy.png")
+
+
 @pytest.mark.parametrize("frozen", [True, False])
 def test_defect_25_an_unreadable_image_is_named_and_never_replaced(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], frozen: bool

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.files import inside
+from datamodules.files import inside, is_there
 from mmib.schema import DataError
 
 
@@ -21,6 +21,27 @@ def test_a_name_that_climbs_out_is_refused_with_its_place(tmp_path: Path, name: 
 @pytest.mark.parametrize("name", ["a.jpg", "sub/a.jpg", "sub/../a.jpg", "..a.jpg", "a b.jpg"])
 def test_other_names_are_taken_as_they_are(tmp_path: Path, name: str) -> None:
     assert inside(tmp_path, name, "here").resolve() == (tmp_path / name).resolve()
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "\u00e9" * 128, "x/" + "b" * 300 + "/c.jpg"])
+def test_a_name_that_no_file_can_have_is_refused_with_its_place(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"^ours_train\.txt:3: the file name .* is longer than 255 bytes$"):
+        inside(tmp_path, name, "ours_train.txt:3")
+    assert inside(tmp_path, "a" * 255, "here").name == "a" * 255
+
+
+def test_links_that_lead_nowhere_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    (tmp_path / "file").write_text("x")
+    names = ("loop", "dangling", "nothing", "file/below", "file", ".")
+    assert [is_there(tmp_path / name) for name in names] == [False] * 4 + [True, False]
+
+
+def test_a_path_that_may_not_be_looked_for_is_named(tmp_path: Path) -> None:
+    path = tmp_path.joinpath(*["d" * 250] * 20)
+    with pytest.raises(DataError, match="cannot be looked for: File name too long"):
+        is_there(path)
 
 
 def test_a_link_that_lies_inside_may_lead_anywhere(tmp_path: Path) -> None:

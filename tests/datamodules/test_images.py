@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import random
+import struct
+import tracemalloc
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +113,41 @@ def test_an_absurdly_large_image_is_not_decoded(tmp_path: Path, monkeypatch: pyt
     Image.new("RGB", (11, 10)).save(tmp_path / "x.png")
     with pytest.raises(UnreadableImageError, match="11 x 10 pixels"):
         read_image(tmp_path / "x.png")
+
+
+def test_a_bomb_is_refused_by_its_head_alone(tmp_path: Path) -> None:
+    """10 GB of pixels in a file of a few bytes: what stands behind its head is never asked for."""
+    content = bytearray(encoded(Image.new("RGB", (8, 8)), "PNG"))
+    content[16:24] = struct.pack(">II", 60_000, 60_000)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    (tmp_path / "x.png").write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(UnreadableImageError, match=r"3600000000 pixels|60000 x 60000 pixels"):  # Pillow is stricter
+        read_image(tmp_path / "x.png")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 10_000_000
+
+
+@pytest.mark.parametrize("size", [(1, 201), (50_000, 1), (1, 65_000)])
+def test_a_line_is_no_picture(tmp_path: Path, size: tuple[int, int]) -> None:
+    """An encoder that scales its short side to 224 pixels would make 10 GB of 50,000 x 1 pixels."""
+    Image.new("L", size).save(tmp_path / "x.png")
+    with pytest.raises(UnreadableImageError, match=f"{size[0]} x {size[1]} pixels"):
+        read_image(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("size", [(1, 200), (600, 3)])
+def test_a_narrow_picture_is_one(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, "red").save(tmp_path / "x.png")
+    assert read_image(tmp_path / "x.png").size == size
+
+
+def test_links_in_a_loop_are_unreadable(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
+    with pytest.raises(UnreadableImageError):
+        read_image(tmp_path / "a.jpg")
 
 
 def test_a_damaged_file_raises_no_other_error(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""A repaired copy: clean, complete, and nothing changed but what is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datamodules.check import check_set, every_finding, find_sets, status, write_repaired
+from datamodules.crops import read_crop_dictionary, row_number
+from datamodules.demo import DemoSettings, write_demo_corpus
+from datamodules.mnre_files import read_rows
+from mmib.schema import DataError
+
+
+def repaired(root: Path, out: Path) -> list[str]:
+    return write_repaired(find_sets(root), out)
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def problems(root: Path) -> list[str]:
+    reports = [check_set(files, None, 1.0) for files in find_sets(root)]
+    found = [str(finding) for _, finding in every_finding(reports) if finding.severity != "note"]
+    assert status(reports) == bool(found)
+    return found
+
+
+@pytest.fixture
+def broken(mnre: Any) -> Any:
+    """Faults of every kind in MNRE's layout; rows 0, 3 and 5 of training are sound."""
+    mnre.row(img_id="a.jpg")
+    mnre.row(head=(3, 3))
+    mnre.line("")
+    mnre.row(h={"name": "bob", "pos": [0, 1]})
+    mnre.row(img_id="b.jpg")
+    mnre.row(img_id="../../out.jpg")
+    mnre.row(img_id="c.jpg")
+    mnre.row("val", token=["x", "y", "z"], img_id="v.jpg", h={"pos": [0, 1]}, t={"pos": [2, 3]})
+    for name in ("a.jpg", "b.jpg", "orphan.jpg"):
+        mnre.image(name)
+    mnre.image("v.jpg", split="val")
+    (mnre.image("c.jpg")).write_bytes(b"no image")
+    for name in ("first.jpg", "second.jpg", "third.jpg"):
+        mnre.crop(name)
+    mnre.crop("bad.jpg").write_bytes(b"")
+    mnre.crops(
+        {0: ["first.jpg", "bad.jpg"], 1: ["first.jpg"], 3: ["gone.jpg", "../x.jpg", "second.jpg"], 5: ["third.jpg"]}
+    )
+    (mnre.root / "img_vg" / "train" / "boxes.json").write_text(json.dumps({"first.jpg": [0, 0, 1, 0.5]}))
+    (mnre.root / "ours_rel2id.json").write_text("{}")
+    return mnre
+
+
+def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Path) -> None:
+    before = contents(broken.root)
+    assert len(problems(broken.root)) >= 6
+    changes = repaired(broken.root, tmp_path / "copy")
+    assert contents(broken.root) == before
+    assert problems(tmp_path / "copy") == []
+    assert [row.image for row in read_rows(tmp_path / "copy" / "txt" / "ours_train.txt")] == ["a.jpg", "b.jpg", "c.jpg"]
+    for part in (
+        "ours_train.txt:2: the span [3, 3) of 'h' is empty",
+        "ours_train.txt:4: the span [0, 1) of 'h' holds 'ada', named 'bob'",
+        "ours_train.txt:6: the file name '../../out.jpg'",
+        "img_org/train/c.jpg: UnidentifiedImageError",
+        "img_vg/train/crops/bad.jpg",
+        "mre_train_dict.pth: crops that are not there or no images: ../x.jpg, bad.jpg, gone.jpg",
+        "ours_rel2id.json differs",
+    ):
+        assert len([change for change in changes if part in change]) == 1, part
+    assert len(changes) == 7
+
+
+def test_crops_stay_with_their_rows_when_rows_are_left_out(broken: Any, tmp_path: Path) -> None:
+    repaired(broken.root, tmp_path / "copy")
+    crops = read_crop_dictionary(tmp_path / "copy" / "txt" / "mre_train_dict.pth", row_number)
+    assert crops == {0: ["first.jpg"], 1: ["second.jpg"], 2: ["third.jpg"]}
+    boxes = tmp_path / "copy" / "img_vg" / "train" / "boxes.json"
+    assert json.loads(boxes.read_text()) == {"first.jpg": [0, 0, 1, 0.5]}
+
+
+def test_what_is_sound_is_copied_byte_for_byte_and_not_linked(mnre: Any, tmp_path: Path) -> None:
+    mnre.row(token=["caf\u00e9\u2028", "met", "bob"], h={"pos": [0, 1]})
+    mnre.row("val")
+    for split in ("train", "val"):
+        mnre.image("a.jpg", split=split)
+    mnre.image("orphan.jpg")
+    assert repaired(mnre.root, tmp_path / "copy") == []
+    assert contents(tmp_path / "copy") == contents(mnre.root)
+    copy = tmp_path / "copy" / "img_org" / "train" / "a.jpg"
+    assert not copy.samefile(mnre.root / "img_org" / "train" / "a.jpg")
+
+
+def test_stray_tags_open_their_entity_and_nothing_else_changes(twitter: Any, tmp_path: Path) -> None:
+    path = twitter.write(("1", "a/I-OTHER b/I-OTHER c/O"), ("2", "d/B-XXX"), ("3", "e/B-PER f/I-LOC"))
+    twitter.write(("4", "x/O"), split="valid")
+    twitter.picture("twitter2017_images", "1.jpg")
+    changes = repaired(twitter.root, tmp_path / "copy")
+    text = (tmp_path / "copy" / "twitter2017" / "train.txt").read_text()
+    assert text == path.read_text().replace("a\tI-", "a\tB-").replace("f\tI-", "f\tB-").replace(
+        "IMGID:2\nd\tB-XXX\n\n", ""
+    )
+    expected = ["2: the stray tag I-MISC became B-MISC", "7: the label 'B-XXX'", "11: the stray tag I-LOC became B-LOC"]
+    for change, part in zip(changes, expected, strict=True):
+        assert f"train.txt:{part}" in change
+    assert problems(tmp_path / "copy") == []
+
+
+def test_a_dictionary_that_cannot_be_read_is_left_out_with_its_crops(twitter: Any, tmp_path: Path) -> None:
+    twitter.write(("1", "a/O"))
+    twitter.write(("2", "b/O"), split="valid")
+    torch.save([1], twitter.root / "twitter2017" / "twitter2017_train_dict.pth")
+    (change,) = repaired(twitter.root, tmp_path / "copy")
+    assert change.startswith("left out, with the crops of train: ")
+    assert problems(tmp_path / "copy") == []
+
+
+def test_several_sets_keep_their_places(mnre: Any, twitter: Any, tmp_path: Path) -> None:
+    mnre.row()
+    twitter.write(("1", "a/O"), year=2015)
+    twitter.write(("1", "a/O"))
+    write_repaired(find_sets(tmp_path), tmp_path.with_name(f"{tmp_path.name}-copy"))
+    roots = {files.name: files.root.name for files in find_sets(tmp_path.with_name(f"{tmp_path.name}-copy"))}
+    assert roots == {"mnre": "mnre", "twitter2015": "twitter", "twitter2017": "twitter"}
+
+
+@pytest.mark.parametrize("target", ["same", "inside", "around", "full", "file"])
+def test_nothing_is_repaired_in_place_or_over_something(mnre: Any, tmp_path: Path, target: str) -> None:
+    mnre.row()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    out = {"same": mnre.root, "inside": mnre.root / "copy", "around": tmp_path}.get(target, tmp_path / target)
+    before = contents(tmp_path)
+    with pytest.raises(DataError, match="is there already" if target != "inside" else "lies within"):
+        repaired(mnre.root, out)
+    assert contents(tmp_path) == before
+
+
+def test_a_copy_that_fails_leaves_nothing_behind(mnre: Any, tmp_path: Path) -> None:
+    mnre.row(head=(5, 6))
+    with pytest.raises(DataError, match="no row can be read"):
+        repaired(mnre.root, tmp_path / "copy")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mnre"]
+
+
+def test_the_demo_corpus_is_written_anew_instead(tmp_path: Path) -> None:
+    write_demo_corpus(tmp_path / "demo", DemoSettings(size="tiny"))
+    with pytest.raises(DataError, match="mmib demo-data"):
+        repaired(tmp_path / "demo", tmp_path / "copy")

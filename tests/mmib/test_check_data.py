@@ -1,0 +1,129 @@
+"""The command: what it prints, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmib.cli import main
+
+
+def write_posts(root: Path, split: str, text: str) -> None:
+    path = root / "twitter2017" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    for name in re.findall(r"IMGID:(\d)", text):
+        picture = root / "twitter2017_images" / f"{name}.jpg"
+        picture.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8), (int(name), 0, 0)).save(picture)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A set with nothing wrong but what a note is made of."""
+    write_posts(tmp_path / "data", "train", "IMGID:1\n[bold]ada\tI-PER\n\n")
+    write_posts(tmp_path / "data", "valid", "IMGID:2\nbob\tB-PER\n\n")
+    return tmp_path / "data"
+
+
+def check(*arguments: Any) -> int:
+    return main(["check-data", *map(str, arguments), "--tokenizer", "none"])
+
+
+def test_a_fine_set_is_shown_with_its_notes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert check(root) == 0
+    shown = capsys.readouterr().out
+    for part in (
+        "Twitter-2017",
+        "train labels: PER 1 (100.0%)",
+        "1 stray I- tags",
+        "the test split is missing",
+        "fine",
+    ):
+        assert part in shown
+    assert "1 of 1" in shown
+
+
+def test_json_goes_to_a_file_or_alone_to_standard_output(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check(root, "--json", tmp_path / "found.json") == 0
+    capsys.readouterr()
+    assert check(root, "--json", "-") == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((tmp_path / "found.json").read_text())
+    (report,) = printed["sets"]
+    assert (printed["status"], report["name"], report["splits"][0]["counts"]["posts"]) == (0, "twitter2017", 1)
+    assert report["splits"][0]["findings"][0]["kind"] == "stray_tags"
+
+
+def test_problems_and_what_cannot_be_read_have_a_status_of_their_own(root: Path) -> None:
+    write_posts(root, "train", "IMGID:1\nada\tX\n\nIMGID:3\nada\tO\n")
+    assert check(root) == 1
+    (root / "twitter2017" / "train.txt").write_bytes(b"\xff")
+    assert check(root) == 2
+
+
+def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_posts(root, "train", "IMGID:1\nada\tX\n\nIMGID:3\nada\tI-PER\n")
+    assert check(root, "--fix", tmp_path / "copy", "--json", tmp_path / "found.json") == 0
+    shown = capsys.readouterr().out
+    assert "a repaired copy, 2 changes" in shown
+    assert "left out: " in shown
+    assert "the stray tag I-PER became B-PER" in shown
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["status"], found["fixed"]["status"], len(found["fixed"]["changes"])) == (0, 0, 2)
+    assert check(root, "--fix", tmp_path / "copy") == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "the data folder nowhere does not exist"),
+        (["."], "holds no data set in a known layout"),
+    ],
+)
+def test_a_path_that_holds_nothing_is_one_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert check(*arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
+
+
+def test_an_unknown_tokenizer_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-data", str(root), "--tokenizer", str(root)]) == 2
+    assert "could not be loaded from that folder" in capsys.readouterr().err
+
+
+def test_the_tokenizer_of_the_text_encoder_measures_posts(
+    root: Path, encoder_files: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["check-data", str(root), "--tokenizer", encoder_files.text, "--max-length", "4"]
+    assert main(arguments) == 1
+    assert "1 posts are longer than 4 word pieces" in capsys.readouterr().out
+
+
+def test_no_training_code_is_loaded(root: Path) -> None:
+    script = (
+        "import sys; from mmib.cli import main; main(sys.argv[1:]); "
+        "heavy = {'pytorch_lightning', 'timm', 'wandb', 'matplotlib'} & set(sys.modules); "
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    command = [sys.executable, "-c", script, "check-data", str(root), "--tokenizer", "none"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
