@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
+from mmib.distributed import widened
+from mmib.nn.forward_backward import FORBIDDEN, chain_scores, expectations, frame, mixing_steps
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import ConfigError
-
-# Score of what is forbidden, in nats: below that of any allowed path by far, and finite even once for every word, so
-# that neither scores nor gradients meet -inf or NaN.
-FORBIDDEN = -1e30
 
 
 def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -64,6 +66,7 @@ class LinearChainCRF(nn.Module):
                 raise ConfigError(f"{name} is {mask.dtype} {tuple(mask.shape)}: {tags} tags need booleans {shape}")
             # The configuration decides what is allowed, not the checkpoint.
             self.register_buffer(name, mask, persistent=False)
+        self.mixing = mixing_steps(self.allowed_start, self.allowed_transition)
         self.start = nn.Parameter(torch.zeros(tags))
         self.end = nn.Parameter(torch.zeros(tags))
         self.transition = nn.Parameter(torch.zeros(tags, tags))
@@ -82,16 +85,9 @@ class LinearChainCRF(nn.Module):
         Returns:
             (B,) nats a post, summed over its words; 0 for a post without words.
         """
-        emissions = _prepare(emissions, mask)
-        tags = tags.masked_fill(~mask, 0)
+        emissions = at_least_float32(emissions)
         with autocast_off(emissions):
-            start, transition, end = self._scores()
-            words = emissions.gather(2, tags[:, :, None]).squeeze(2).masked_fill(~mask, 0.0)
-            last = tags.gather(1, (mask.sum(dim=1, keepdim=True) - 1).clamp(min=0)).squeeze(1)
-            steps = transition[tags[:, :-1], tags[:, 1:]].masked_fill(~mask[:, 1:], 0.0)
-            gold = start[tags[:, 0]] + words.sum(dim=1) + steps.sum(dim=1) + end[last]
-            log_z = (self._forward_scores(emissions, mask)[-1] + end).logsumexp(dim=1)
-            return (log_z - gold).masked_fill(~mask.any(dim=1), 0.0)
+            return _NegativeLogLikelihood.apply(emissions, self._chain(), tags, mask, self.mixing)
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor) -> Tensor:
@@ -104,21 +100,23 @@ class LinearChainCRF(nn.Module):
         Returns:
             (B, W) tag ids, 0 where masked.
         """
-        emissions = _prepare(emissions, mask)
+        emissions = at_least_float32(emissions)
         with autocast_off(emissions):
-            start, transition, end = self._scores()
-            best = start + emissions[:, 0]
-            stay = torch.arange(len(start), device=emissions.device)
-            came_from = []
-            for emission, word in zip(emissions.unbind(1)[1:], mask[:, 1:, None].unbind(1), strict=True):
-                reached, before = (best[:, :, None] + transition).max(dim=1)
-                best = torch.where(word, reached + emission, best)
-                came_from.append(torch.where(word, before, stay))
-            path = [(best + end).argmax(dim=1, keepdim=True)]
-            for before in reversed(came_from):
-                path.append(before.gather(1, path[-1]))
-            return torch.cat(path[::-1], dim=1).masked_fill(~mask, 0)
+            places, steps = frame(emissions, mask), self._chain()
+            best, *others = places.scores.masked_fill(places.impossible, -math.inf).unbind()
+            until = []
+            for place in others:
+                until.append(best)
+                best = (best[:, None] + steps[:, :, None]).amax(dim=0).add_(place)
+            # The way back asks again which tag was best before, but only of the tags on the path.
+            boundary = len(steps) - 1
+            path = [mask.new_full((len(mask),), boundary, dtype=torch.long)]
+            for best in reversed(until[1:]):
+                path.append(steps.index_select(1, path[-1]).add_(best).max(dim=0).indices)
+            # Where scores are no numbers, a boundary may seem best within a post.
+            return torch.stack(path[:0:-1], dim=1).clamp_(max=boundary - 1).masked_fill_(~mask, 0)
 
+    @torch.no_grad()
     def marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
         """Probability of each tag at each word by forward and backward recursion (Rabiner 1989, equation 27).
 
@@ -127,45 +125,51 @@ class LinearChainCRF(nn.Module):
             mask: (B, W) True on words.
 
         Returns:
-            (B, W, K), summing to 1 over the tags of a word; zero where masked.
+            (B, W, K), summing to 1 over the tags of a word; zero where masked. Without gradients.
         """
-        emissions = _prepare(emissions, mask)
+        emissions = at_least_float32(emissions)
         with autocast_off(emissions):
-            _, transition, end = self._scores()
-            before = torch.stack(self._forward_scores(emissions, mask), dim=1)
-            backward = [end.expand_as(emissions[:, 0])]
-            for emission, word in zip(
-                reversed(emissions.unbind(1)[1:]), reversed(mask[:, 1:, None].unbind(1)), strict=True
-            ):
-                continued = (transition + (emission + backward[-1])[:, None, :]).logsumexp(dim=2)
-                backward.append(torch.where(word, continued, end))
-            after = torch.stack(backward[::-1], dim=1)
-            return (before + after).softmax(dim=2).masked_fill(~mask[:, :, None], 0.0)
+            places = expectations(frame(emissions, mask), self._chain(), self.mixing).places
+            return _of_words(places, emissions.dtype)
 
-    def _scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Start (K,), transition (K, K) and end (K,) scores, constraints applied."""
+    def _chain(self) -> Tensor:
+        """(K + 1, K + 1) scores with the boundary, constraints applied."""
         start, transition, end = (at_least_float32(scores) for scores in (self.start, self.transition, self.end))
-        return (
+        return chain_scores(
             start.masked_fill(~self.allowed_start, FORBIDDEN),
             transition.masked_fill(~self.allowed_transition, FORBIDDEN),
             end,
         )
 
-    def _forward_scores(self, emissions: Tensor, mask: Tensor) -> list[Tensor]:
-        """For each word, (B, K) log-sums over all paths that end there in each tag; behind a post, its last ones."""
-        start, transition, _ = self._scores()
-        scores = [start + emissions[:, 0]]
-        for emission, word in zip(emissions.unbind(1)[1:], mask[:, 1:, None].unbind(1), strict=True):
-            reached = (scores[-1][:, :, None] + transition).logsumexp(dim=1) + emission
-            scores.append(torch.where(word, reached, scores[-1]))
-        return scores
+
+class _NegativeLogLikelihood(torch.autograd.Function):
+    """log Z minus the gold score, (B,). Its gradient is what the model expects minus what gold tags count."""
+
+    @staticmethod
+    def forward(ctx: Any, emissions: Tensor, chain: Tensor, tags: Tensor, mask: Tensor, mixing: int | None) -> Tensor:
+        places, boundary = frame(emissions, mask), len(chain) - 1
+        expected = expectations(places, chain, mixing)
+        framed = F.pad(tags.masked_fill(~mask, boundary), (1, 1), value=boundary)
+        pairs = framed[:, :-1] * len(chain) + framed[:, 1:]
+        own = framed.T[:, None]
+        gold = widened(places.scores.gather(1, own)).sum(dim=(0, 1)) + widened(chain).flatten()[pairs].sum(dim=1)
+        # Whole numbers, so that the order in which a GPU adds them changes nothing.
+        counted = torch.zeros_like(expected.pairs).flatten(1)
+        counted.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=counted.dtype))
+        surplus = expected.places.scatter_add(1, own, -torch.ones_like(own, dtype=counted.dtype))
+        ctx.save_for_backward(
+            _of_words(surplus, emissions.dtype), (expected.pairs - counted.view_as(expected.pairs)).to(chain.dtype)
+        )
+        return (expected.log_z - gold).to(emissions.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        words, pairs = ctx.saved_tensors
+        of_posts = gradient[:, None, None]
+        return of_posts * words, (of_posts * pairs).sum(dim=0), None, None, None
 
 
-def _prepare(emissions: Tensor, mask: Tensor) -> Tensor:
-    """Emissions in at least float32, measured from the highest of each word, zero where masked.
-
-    A constant added to all emissions of a word changes no probability. Without it, sums over long posts stay small,
-    and a small loss is no difference of large ones.
-    """
-    emissions = at_least_float32(emissions).masked_fill(~mask[:, :, None], 0.0)
-    return emissions - emissions.detach().amax(dim=2, keepdim=True)
+def _of_words(places: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, W, K) without the boundary, from (P, N, B) with it."""
+    return places[1:-1, :-1].permute(2, 0, 1).to(dtype, memory_format=torch.contiguous_format)

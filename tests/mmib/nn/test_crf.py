@@ -116,7 +116,7 @@ def test_gradients_are_those_of_finite_differences(constrained: bool) -> None:
     tags = module.viterbi(torch.randn_like(emissions), mask)
     inputs = [emissions.requires_grad_(), *module.parameters()]
     assert torch.autograd.gradcheck(lambda *_: module(emissions, tags, mask), inputs)
-    assert torch.autograd.gradcheck(lambda *_: module.marginals(emissions, mask), inputs)
+    assert not module.marginals(emissions, mask).requires_grad
 
 
 def test_marginals_are_the_gradient_of_log_z() -> None:

@@ -1,0 +1,171 @@
+"""Forward-backward recursion of a linear chain: log Z and the expected counts that are its gradient.
+
+Posts are framed by a further tag, the boundary: it stands once before the words, once behind them, and on all padding.
+Start, end and transition scores then are one matrix, and no recursion needs to know lengths. Both directions run as one
+stack with the batch innermost, so that the number of operations grows with the longest post and with nothing else, and
+autograd records none of them (Rabiner 1989, section III).
+
+Shapes: B posts, W words, P = W + 2 places, K tags, N = K + 1 with the boundary, which is the last.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmib.distributed import widened
+
+# Score of what is forbidden, in nats: below that of any allowed path by far, and finite even once for every word, so
+# that neither scores nor gradients meet -inf or NaN.
+FORBIDDEN = -1e30
+
+# Nats that the numbers of the scaled recursion may span. float64 has 708: a term that is lost is then smaller by 47
+# digits than the sum it belongs to.
+SCALED_RANGE = 600.0
+
+
+class Places(NamedTuple):
+    """Posts within boundaries.
+
+    Attributes:
+        scores: (P, N, B) nats, measured from the highest of each word, 0 for the boundary and where no tag can stand.
+        impossible: (P, N, B) True for tags outside the words and for the boundary on words.
+    """
+
+    scores: Tensor
+    impossible: Tensor
+
+
+class Expectations(NamedTuple):
+    """What p(tags | post) expects.
+
+    Attributes:
+        log_z: (B,) log of the sum over all paths, nats; 0 for a post without words.
+        places: (P, N, B) probability of each tag at each place.
+        pairs: (B, N, N) expected number of neighbours with the row's tag and then the column's.
+    """
+
+    log_z: Tensor
+    places: Tensor
+    pairs: Tensor
+
+
+def frame(emissions: Tensor, mask: Tensor) -> Places:
+    """Set posts between boundaries. What is added to all emissions of a word changes no probability: it is taken off.
+
+    Args:
+        emissions: (B, W, K) nats.
+        mask: (B, W) True on words, which come first.
+    """
+    words = F.pad(mask, (1, 1)).T[:, None]
+    impossible = torch.cat([~words.expand(-1, emissions.shape[2], -1), words], dim=1)
+    scores = F.pad(emissions, (0, 1, 1, 1)).permute(1, 2, 0).contiguous().masked_fill_(impossible, -math.inf)
+    return Places(scores.sub_(scores.amax(dim=1, keepdim=True)).masked_fill_(impossible, 0.0), impossible)
+
+
+def chain_scores(start: Tensor, transition: Tensor, end: Tensor) -> Tensor:
+    """(N, N) scores of the column's tag behind the row's, from start (K,), transition (K, K) and end (K,) scores."""
+    return torch.cat([torch.cat([transition, end[:, None]], dim=1), F.pad(start, (0, 1))[None]])
+
+
+def mixing_steps(allowed_start: Tensor, allowed_transition: Tensor) -> int | None:
+    """The smallest number of steps that lead from every tag to every tag; None if there is no such number.
+
+    Args:
+        allowed_start: (K,) True where a post may start.
+        allowed_transition: (K, K) True where the column's tag may follow the row's.
+    """
+    step = allowed_transition.double()
+    reached = step
+    # Where this many steps do not do, none do (Wielandt 1950).
+    for steps in range(1, (len(step) - 1) ** 2 + 2):
+        if reached.all():
+            return steps if allowed_start.any() else None
+        reached = (reached @ step).clamp(max=1.0)
+    return None
+
+
+def expectations(places: Places, chain: Tensor, mixing: int | None) -> Expectations:
+    """Expected counts and log Z, exact for scores of any size; in float64 where the device has it.
+
+    Args:
+        places: framed posts.
+        chain: (N, N) `chain_scores`.
+        mixing: `mixing_steps` of what is allowed.
+    """
+    scores, chain = widened(places.scores), widened(chain)
+    recursion = _scaled if _can_be_scaled(scores, chain, mixing) else _exact
+    return recursion(Places(scores, places.impossible), chain)
+
+
+def _can_be_scaled(scores: Tensor, chain: Tensor, mixing: int | None) -> bool:
+    """Whether no sum of the scaled recursion leaves its range. Where it may, or where a GPU had to wait: no.
+
+    Of the weight of all paths up to a word, those that end in a given tag have at least the share that is lost on the
+    way to it from the likeliest tag `mixing` steps before, or from the start.
+    """
+    if mixing is None or scores.device.type != "cpu":
+        return False
+    lowest = chain.masked_fill(chain == FORBIDDEN, math.inf).amin() + scores.amin()
+    return mixing * ((chain.amax() - lowest).item() + math.log(len(chain))) <= SCALED_RANGE
+
+
+def _scaled(places: Places, chain: Tensor) -> Expectations:
+    """In probabilities, scaled at each place to sum to 1: a step is a small matrix product."""
+    steps = chain.exp()
+    both = torch.stack([steps.T, steps])
+    totals = []
+
+    def weigh(here: Tensor, reached: Tensor) -> None:
+        total = here.mul_(reached).sum(dim=1, keepdim=True)
+        here.div_(total)
+        totals.append(total)
+
+    own = places.scores.exp()
+    before, after = _sweep(own.masked_fill(places.impossible, 0.0), lambda weights: torch.bmm(both, weights), weigh)
+    total = torch.stack(totals)[:, 0]
+    # What a place weighs by itself is in both directions.
+    joint = (before * after).div_(own)
+    weight = joint.sum(dim=1, keepdim=True)
+    onwards = after[1:].div_(weight[1:] * total)
+    pairs = torch.bmm(before[:-1].permute(2, 1, 0).contiguous(), onwards.permute(2, 0, 1).contiguous())
+    return Expectations(total.log().sum(dim=(0, 1)), joint.div_(weight), pairs.mul_(steps))
+
+
+def _exact(places: Places, chain: Tensor) -> Expectations:
+    """In nats."""
+    steps = chain[:, :, None]
+    both = torch.stack([steps, steps.transpose(0, 1)])
+    before, after = _sweep(
+        places.scores.masked_fill(places.impossible, -math.inf),
+        lambda nats: (nats[:, :, None] + both).logsumexp(dim=1),
+        Tensor.add_,
+    )
+    joint = (before[:-1, :, None] + steps + after[1:, None]).flatten(1, 2).softmax(dim=1).unflatten(1, chain.shape)
+    here = torch.cat([joint.sum(dim=2), joint[-1:].sum(dim=1)])
+    return Expectations(before[-1, -1], here, joint.sum(dim=0).permute(2, 0, 1))
+
+
+def _sweep(
+    places: Tensor, through: Callable[[Tensor], Tensor], weigh: Callable[[Tensor, Tensor], object]
+) -> tuple[Tensor, Tensor]:
+    """Forward and backward recursion.
+
+    Args:
+        places: (P, N, B) weights of the tags at each place.
+        through: of (2, N, B) weights of paths, those after one more step, which goes back in the second half.
+        weigh: multiplies (2, N, B) weights of a place, in place, by those of the paths that reach it.
+
+    Returns:
+        (P, N, B) weights of the paths up to each place and from each place on, by the tag there.
+    """
+    weights = torch.stack([places, places.flip(0)], dim=1)
+    for before, here in itertools.pairwise(weights.unbind()):
+        weigh(here, through(before))
+    return weights[:, 0], weights[:, 1].flip(0)
