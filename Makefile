@@ -137,6 +137,10 @@ bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a tr
 test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)
 	$(BIN)/python -m experiments.slurm.test_slurm $(ARGS)
 
+.PHONY: audit
+audit: $(STAMP) ## List the licences of the pinned packages, and known vulnerabilities (skipped where no service answers)
+	$(BIN)/python -m experiments.audit $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP) ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
