@@ -1,0 +1,253 @@
+"""Exported folders: the same model comes out as went in; what is damaged, foreign or newer is refused."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mmib.cli import main
+from mmib.export.folder import CONFIG, FORMAT, WEIGHTS, read_export, write_export
+from mmib.export.model import TrainedModel, model_of_run, part
+from mmib.extract.extractor import Extractor
+from mmib.nn.fusion import CrossModalFusion, Fusion
+from mmib.schema import RELATIONS, CheckpointError, ExportError, RunError, Task
+
+MakeTrained = Callable[..., TrainedModel]
+TEXT = "anna and bob meets carl in the paris head"
+both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
+
+
+@pytest.fixture
+def exported(make_trained: MakeTrained, tmp_path: Path) -> Path:
+    write_export([make_trained("mner")], tmp_path / "export")
+    return tmp_path / "export"
+
+
+def change(folder: Path, **changes: Any) -> Path:
+    """Change what an export says of itself."""
+    path = folder / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+    return folder
+
+
+def offline(*_: Any, **__: Any) -> Any:
+    pytest.fail("something was asked of a network")
+
+
+@both_tasks
+def test_a_model_is_read_as_it_was_written_without_a_network(
+    make_trained: MakeTrained, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_trained(task, max_crops=2, max_length=40)
+    write_export([model], tmp_path / "export")
+    monkeypatch.setattr(socket, "create_connection", offline)
+    monkeypatch.setattr(socket.socket, "connect", offline)
+    (read,) = read_export(tmp_path / "export")
+    own, found = model.network.state_dict(), read.network.state_dict()
+    assert own.keys() == found.keys()
+    assert all(torch.equal(own[name], found[name]) for name in own)
+    assert (read.task, read.max_length, read.max_crops) == (task, 40, 2)
+    assert not read.network.training
+    assert not any(parameter.requires_grad for parameter in read.network.parameters())
+    given = [(0, 4, "PER"), (9, 12, "PER")] if task == "mre" else None
+    found, expected = (Extractor([one]).extract(TEXT, entities=given, evidence=True) for one in (read, model))
+    assert found == expected
+
+
+def test_images_are_prepared_as_in_training(make_trained: MakeTrained, tmp_path: Path) -> None:
+    model = make_trained("mner")
+    encoder = model.network.backbone.image_encoder
+    encoder.preprocess_as(encoder.preprocessing | {"input_size": (3, 48, 48), "crop_pct": 0.5, "mean": (0.1, 0.2, 0.3)})
+    write_export([model], tmp_path / "export")
+    (read,) = read_export(tmp_path / "export")
+    assert read.network.backbone.image_encoder.preprocessing == encoder.preprocessing
+    assert read.network.backbone.image_encoder.fingerprint() == encoder.fingerprint()
+
+
+def test_one_folder_holds_a_model_of_each_task(make_trained: MakeTrained, tmp_path: Path) -> None:
+    write_export([make_trained("mre"), make_trained("mner")], tmp_path / "both")
+    assert [model.task for model in read_export(tmp_path / "both")] == ["mner", "mre"]
+    assert [model.task for model in read_export(tmp_path / "both" / "mre")] == ["mre"]
+    assert Extractor.from_pretrained(tmp_path / "both").extract(TEXT).entities
+    assert Extractor.from_pretrained(tmp_path / "both" / "mre", tmp_path / "both" / "mner").relations
+
+
+def test_two_models_of_a_task_are_refused(make_trained: MakeTrained, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="one model of each task"):
+        write_export([make_trained("mre"), make_trained("mre")], tmp_path / "both")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_export_is_replaced_and_nothing_else_is(exported: Path, make_trained: MakeTrained, tmp_path: Path) -> None:
+    write_export([make_trained("mre")], exported)
+    assert read_export(exported)[0].task == "mre"
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ExportError, match="holds something else"):
+        write_export([make_trained("mre")], tmp_path / "thesis")
+    assert {path.name for path in tmp_path.iterdir()} >= {"export", "thesis"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_an_export_that_cannot_be_read_back_does_not_appear(
+    make_trained: MakeTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmib.export.folder.save", lambda *_, **__: b"no weights")
+    with pytest.raises(ExportError):
+        write_export([make_trained("mre")], tmp_path / "export")
+    assert not list(tmp_path.glob("*export*"))
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "text_encoder/config.json"])
+def test_a_damaged_file_is_refused(exported: Path, name: str) -> None:
+    content = bytearray((exported / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (exported / name).write_bytes(content)
+    with pytest.raises(ExportError, match="is damaged"):
+        read_export(exported)
+    (exported / name).unlink()
+    with pytest.raises(ExportError, match="is missing"):
+        read_export(exported)
+
+
+def test_a_newer_format_is_refused(exported: Path) -> None:
+    with pytest.raises(ExportError, match=rf"format {FORMAT + 1} by mmib 9\.9.*update mmib"):
+        read_export(change(exported, format=FORMAT + 1, mmib="9.9"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_type": "bert"},
+        {"format": "1"},
+        {"task": "poetry"},
+        {"labels": ["O"]},
+        {"files": {}},
+        {"files": {"../../secret": {}}},
+        {"image_encoder": {}},
+        {"head": {"threshold": 0.5}},
+        {"calibration": {"value": 1, "colour": "red"}},
+        {"parts_of_network": {"fusion": "mmib.nn.fusion.Nothing"}},
+        {"parts_of_network": {"fusion": "subprocess.Popen"}},
+        {"parts": []},
+        {"parts": ["../elsewhere"]},
+    ],
+)
+def test_what_is_no_description_of_a_model_is_refused(exported: Path, changes: dict[str, Any]) -> None:
+    with pytest.raises(ExportError):
+        read_export(change(exported, **changes))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{", "\x00"])
+def test_a_broken_description_is_refused(exported: Path, content: str) -> None:
+    (exported / CONFIG).write_text(content)
+    with pytest.raises(ExportError):
+        read_export(exported)
+
+
+def test_a_description_imports_no_foreign_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "trap.py").write_text("raise SystemExit('code of an export was run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ExportError, match="import it first"):
+        part("trap.Fusion", Fusion, "fusion")
+    with pytest.raises(ExportError, match="is no Fusion"):
+        part({"class_path": "mmib.export.folder.Path"}, Fusion, "fusion")
+    built = part({"class_path": "mmib.nn.fusion.CrossModalFusion", "init_args": {"heads": 2}}, Fusion, "fusion")(8)
+    assert isinstance(built, CrossModalFusion)
+
+
+# Runs
+
+
+@both_tasks
+def test_a_run_is_exported_with_its_selected_weights(
+    make_run: Callable[..., Path], tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, folder = make_run(task), tmp_path / "exported"
+    assert main(["export", str(run), "-o", str(folder)]) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+    (read,) = read_export(folder)
+    weights = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(weights[name], tensor) for name, tensor in read.network.state_dict().items())
+    assert read.network.settings() == ({"threshold": 0.2} if task == "mre" else {"constrained": True})
+    assert (read.max_length, read.max_crops, read.temperature.value) == (60, 4, 1.0)
+    given = [(0, 4), (9, 12)] if task == "mre" else None
+    expected = Extractor.from_pretrained(folder).extract(TEXT, entities=given)
+    for source in (run, run / "checkpoints" / "best.ckpt"):
+        assert Extractor.from_pretrained(source).extract(TEXT, entities=given) == expected
+
+
+def test_nothing_in_an_export_names_a_place_on_this_machine(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    write_export([model_of_run(make_run("mre")), model_of_run(make_run("mner", "other"))], tmp_path / "exported")
+    for path in (tmp_path / "exported").rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert b"somebody" not in content, path
+            assert str(tmp_path.parent).encode() not in content, path
+
+
+def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    write_export([model_of_run(make_run("mre"))], tmp_path / "exported")
+    card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
+    front, _, body = card.removeprefix("---\n").partition("---\n")
+    assert yaml.safe_load(front)["library_name"] == "mmib"
+    for line in (
+        "| val | 0.5000 | 0.2500 | 0.3333 |  |",
+        "| train | 3 | 0123456789abcdef |",
+        "| gamma | 1.0 |",
+        "| optimizer.lr | 0.001 |",
+        "| experiment, seed | tiny, 7 |",
+        "## Limits",
+        "## Licence",
+    ):
+        assert line in body
+
+
+def test_the_temperature_is_fitted_on_validation(make_run: Callable[..., Path]) -> None:
+    """Half of what a model is sure of is wrong: its confidence is heated until it says so."""
+    logits = [8.0 if number == 1 else 0.0 for number in range(len(RELATIONS))]
+    records = [
+        {"id": row, "gold": RELATIONS[1 + row % 2], "predicted": RELATIONS[1], "scores": logits} for row in range(40)
+    ]
+    temperature = model_of_run(make_run("mre", predictions=records)).temperature
+    assert temperature.count == 40
+    assert temperature.value > 1.5
+    assert temperature.error_after is not None
+    assert temperature.error_before is not None
+    assert temperature.error_after < temperature.error_before
+
+
+def test_the_newest_run_of_each_task_is_exported(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = make_run("mre").parent
+    make_run("mner", "other")
+    monkeypatch.chdir(runs.parent)
+    assert main(["export", "-o", str(tmp_path / "exported")]) == 0
+    assert [model.task for model in read_export(tmp_path / "exported")] == ["mner", "mre"]
+
+
+def test_what_is_no_finished_run_is_refused(
+    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "there is no finished run below runs/" in refused("export")
+    run = make_run("mre")
+    (run / "checkpoints" / "best.ckpt").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        model_of_run(run)
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        model_of_run(run, run / "checkpoints" / "other.ckpt")
+    (run / "config.yaml").write_text("model: 5")
+    with pytest.raises(ExportError, match="describes no model"):
+        model_of_run(run)
+    (run / "summary.json").unlink()
+    with pytest.raises(RunError, match="has not finished"):
+        model_of_run(run)

@@ -1,0 +1,242 @@
+"""`mmib extract`: rows in order, bad ones reported, gone on with, and merged into graphs."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx
+import pytest
+import rdflib
+from PIL import Image
+
+from mmib.cli import main
+from mmib.export.folder import write_export
+from mmib.export.model import TrainedModel
+from mmib.extract import stream
+from mmib.extract.extractor import Extractor
+from mmib.extract.graph import merged, write_graph
+from mmib.extract.rows import LONGEST, read_rows
+from mmib.schema import DataError
+
+TEXT = "anna and bob meets carl in the paris head"
+Refused = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def cache() -> dict[str, Path]:
+    return {}
+
+
+@pytest.fixture
+def model(
+    cache: dict[str, Path], make_trained: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """An exported folder of both tasks, made once."""
+    if "model" not in cache:
+        cache["model"] = tmp_path_factory.mktemp("exported") / "both"
+        write_export([make_trained("mner"), make_trained("mre")], cache["model"])
+    return str(cache["model"])
+
+
+def write_lines(path: Path, rows: list[Any]) -> Path:
+    lines = (row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows)
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_path: Path) -> None:
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
+    rows = [
+        {"text": TEXT, "id": "first", "image": "red.png"},
+        b"no json",
+        {"text": ""},
+        b"[1]",
+        {"id": "textless"},
+        {"text": "bob", "image": "gone.png"},
+        b"",
+        b'{"text": "\xff"}',
+        {"text": "bob", "entities": [{"start": 0, "end": 3}]},
+        {"text": 7},
+    ]
+    posts = write_lines(tmp_path / "posts.jsonl", rows)
+    assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "out.jsonl")]) == 0
+    found = read_lines(tmp_path / "out.jsonl")
+    assert [row["row"] for row in found] == list(range(1, 10))
+    assert found[0]["id"] == "first"
+    expected = Extractor.from_pretrained(model).extract(TEXT, tmp_path / "red.png")
+    assert [entity["text"] for entity in found[0]["entities"]] == [entity.text for entity in expected.entities]
+    reasons = {row["id"]: row.get("error", "") for row in found}
+    assert "no JSON" in reasons[2]
+    assert "empty" in reasons[3]
+    assert "got list" in reasons[4]
+    assert "no 'text'" in reasons["textless"]
+    assert "gone.png cannot be read" in reasons[6]
+    assert "not UTF-8" in reasons[7]
+    assert reasons[8] == ""
+    assert "not int" in reasons[9]
+    assert {path.name for path in tmp_path.iterdir()} == {"red.png", "posts.jsonl", "out.jsonl"}
+
+
+def test_csv_and_json_lines_give_the_same(model: str, tmp_path: Path) -> None:
+    write_lines(tmp_path / "posts.jsonl", [{"id": "1", "text": TEXT}, {"id": "2", "text": "bob,\nanna"}])
+    (tmp_path / "posts.csv").write_text(f'id,text\n1,{TEXT}\n2,"bob,\nanna"\n', encoding="utf-8")
+    for name in ("posts.jsonl", "posts.csv"):
+        assert main(["extract", "--model", model, str(tmp_path / name), "-o", str(tmp_path / f"{name}.out")]) == 0
+    assert read_lines(tmp_path / "posts.jsonl.out") == read_lines(tmp_path / "posts.csv.out")
+
+
+def test_standard_input_and_output(
+    model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "bob"}\nbroken\n'))
+    assert main(["extract", "--model", model, "-"]) == 0
+    first, second = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["text"] == "bob"
+    assert "no JSON" in second["error"]
+
+
+def test_one_post_on_the_command_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (30, 20), "blue").save(tmp_path / "blue.png")
+    options = ["--image", str(tmp_path / "blue.png"), "--evidence", "--samples", "2"]
+    assert main(["extract", "--model", model, "--text", TEXT, *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["evidence"]["regions"]) == 5
+    assert all("spread" in entity for entity in found["entities"])
+
+
+def test_an_interrupted_extraction_goes_on_where_it_was(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stream, "POSTS", 2)
+    posts = write_lines(tmp_path / "posts.jsonl", [{"text": f"bob meets anna {number}"} for number in range(9)])
+    command = ["extract", "--model", model, str(posts), "-o"]
+    assert main([*command, str(tmp_path / "whole.jsonl")]) == 0
+    read = Extractor.read
+    calls: list[int] = []
+
+    def dying(self: Extractor, *arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return read(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Extractor, "read", dying)
+        assert main([*command, str(tmp_path / "out.jsonl")]) == 130
+    part = tmp_path / ".out.jsonl.part"
+    assert not (tmp_path / "out.jsonl").exists()
+    assert len(read_lines(part)) == 4
+    with part.open("ab") as file:
+        file.write(b'{"row": 5, "id')  # half a line
+    with monkeypatch.context() as patch:
+        patch.setattr(Extractor, "read", lambda self, *own: calls.append(len(own[0])) or read(self, *own))
+        assert main([*command, str(tmp_path / "out.jsonl")]) == 0
+    assert sum(calls[3:]) == 5, "four of nine were done"
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not part.exists()
+
+
+def test_an_extraction_begun_with_other_options_is_not_mixed(model: str, tmp_path: Path, refused: Refused) -> None:
+    posts, out = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}]), tmp_path / "out.jsonl"
+    stream.Output(out, {"another": "key"}).file.write(b"{}\n")
+    assert "begun with another model" in refused("extract", "--model", model, str(posts), "-o", str(out))
+
+
+def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path: Path) -> None:
+    def entity(text: str, kind: str) -> dict[str, Any]:
+        return {"text": text, "type": kind}
+
+    def relation(label: str, confidence: float) -> dict[str, Any]:
+        return {"label": label, "head": 0, "tail": 1, "confidence": confidence}
+
+    records = [
+        {
+            "id": "p1",
+            "entities": [entity("Ada", "PER"), entity("Big  Org", "ORG")],
+            "relations": [relation("/per/org/member_of", 0.6)],
+        },
+        {"id": "p2", "error": "no text"},
+        {
+            "id": "p3",
+            "entities": [entity("ADA", "PER"), entity("big org", "ORG")],
+            "relations": [relation("/per/org/member_of", 0.9)],
+        },
+        {"id": 4, "entities": [entity("Ada", "LOC"), entity("x\x00<&", "MISC")], "relations": []},
+    ]
+    graph = merged(records)
+    assert graph.number_of_nodes() == 4
+    (edge,) = graph.edges(data=True)
+    assert edge[2] == {"label": "/per/org/member_of", "confidence": 0.9, "posts": ["p1", "p3"]}
+    for ending in (".json", ".graphml", ".ttl"):
+        write_graph(graph, tmp_path / f"graph{ending}")
+    assert len(json.loads((tmp_path / "graph.json").read_text(encoding="utf-8"))["nodes"]) == 4
+    read = networkx.read_graphml(tmp_path / "graph.graphml")
+    assert json.loads(next(iter(read.edges(data=True)))[2]["posts"]) == ["p1", "p3"]
+    rdf = rdflib.Graph().parse(tmp_path / "graph.ttl")
+    member = rdflib.URIRef("urn:mmib:relation:per/org/member_of")
+    ((head, tail),) = rdf.subject_objects(member)
+    assert str(rdf.value(head, rdflib.RDFS.label)) == "Ada"
+    assert str(rdf.value(tail, rdflib.RDFS.label)) == "Big Org"
+    statement = rdf.value(predicate=rdflib.RDF.predicate, object=member)
+    said = set(map(str, rdf.objects(statement, rdflib.URIRef("urn:mmib:term:saidIn"))))
+    assert said == {"urn:mmib:post:p1", "urn:mmib:post:p3"}
+
+
+def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
+    posts = write_lines(tmp_path / "posts.jsonl", [{"text": TEXT}, b"broken"])
+    options = ["-o", str(tmp_path / "out.jsonl"), "--graph", str(tmp_path / "graph.json")]
+    assert main(["extract", "--model", model, str(posts), *options]) == 0
+    nodes = json.loads((tmp_path / "graph.json").read_text(encoding="utf-8"))["nodes"]
+    found = {entity["text"] for entity in read_lines(tmp_path / "out.jsonl")[0]["entities"]}
+    assert {node["name"] for node in nodes} == found
+
+
+def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmib.extract.rows.LONGEST", 40)
+    file = io.StringIO('{"text": "' + "x" * 500 + '"}\n{"text": "bob"}\n')
+    first, second = read_rows(file, is_csv=False, folder=tmp_path)
+    assert "longer than 40" in str(first.error)
+    assert second.post
+    assert (second.number, second.post.text) == (2, "bob")
+    assert LONGEST > 40
+
+
+def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
+    file = io.StringIO('text,image\nbob,\nanna,a.png,more\n"carl"x,\nlast,b.png\n', newline="")
+    rows = list(read_rows(file, is_csv=True, folder=tmp_path))
+    assert [row.error is None for row in rows] == [True, False, False, True]
+    assert rows[-1].post
+    assert rows[-1].post.image == tmp_path / "b.png"
+    with pytest.raises(DataError, match="no column 'text'"):
+        list(read_rows(io.StringIO("words\nbob\n"), is_csv=True, folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a file of posts"),
+        (["posts.jsonl", "--text", "bob"], "name a file of posts"),
+        (["posts.jsonl", "--image", "a.png"], "--image belongs to --text"),
+        (["posts.jsonl", "--samples", "-1"], "--samples is -1"),
+        (["posts.jsonl", "--graph", "g.json"], "name it with -o"),
+        (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
+        (["missing.jsonl"], "missing.jsonl cannot be read"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(refused: Refused, arguments: list[str], message: str) -> None:
+    assert message in refused("extract", "--model", "nowhere", *arguments)
+
+
+def test_what_is_no_model_and_no_text_is_refused(model: str, tmp_path: Path, refused: Refused) -> None:
+    assert "there is no model" in refused("extract", "--model", str(tmp_path / "nowhere"), "--text", "bob")
+    assert "empty" in refused("extract", "--model", model, "--text", " ")
