@@ -63,6 +63,16 @@ def test_a_copy_of_a_released_set_must_have_its_counts(mnre: Any, monkeypatch: p
     assert status([report]) == 1
 
 
+@pytest.mark.parametrize(("words", "differs"), [("a/I-PER b/O", False), ("a/B-PER b/O", False), ("a/O b/O", True)])
+def test_a_released_split_with_repaired_tags_is_still_that_split(
+    twitter: Any, monkeypatch: pytest.MonkeyPatch, words: str, differs: bool
+) -> None:
+    twitter.write(("1", words))
+    twitter.write(("2", "x/O"), split="valid")
+    monkeypatch.setitem(RELEASED, "twitter2017", {"train": (1, 1, 0), "val": (1, 0, 0), "test": (1, 0, 0)})
+    assert (("train", "counts") in found(check(twitter.root))) == differs
+
+
 def test_malformed_rows_are_all_listed_and_the_others_counted(mnre: Any) -> None:
     fill(mnre, "val")
     mnre.row()
