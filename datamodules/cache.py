@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SHARD_IMAGES = 1024
 BATCH_IMAGES = 32
+MOST_DECODERS = 16
 
 
 class ImageFeatureCache:
@@ -92,29 +95,39 @@ class ImageFeatureCache:
     def _encode(
         self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Decode in threads, encode in batches on the encoder's own device."""
+        """Encode in batches on the encoder's own device, while threads decode the next batch."""
         device = next(self.encoder.parameters()).device
+        with ThreadPoolExecutor(max_workers=decoders()) as pool:
+            for batch in self._decode(files, pool):
+                bar.update(len(batch))
+                unreadable |= {digest: decoded for digest, decoded in batch if isinstance(decoded, str)}
+                readable = [(digest, decoded) for digest, decoded in batch if not isinstance(decoded, str)]
+                if readable:
+                    pixels = torch.stack([decoded for _, decoded in readable])
+                    with torch.inference_mode():
+                        features = self.encoder(pixels.to(device, memory_format=torch.channels_last))
+                    encoded = features.to("cpu", torch.float16).numpy()
+                    yield from zip((digest for digest, _ in readable), encoded, strict=True)
 
-        def decode(item: tuple[str, Path]) -> torch.Tensor | str:
+    def _decode(
+        self, files: list[tuple[str, Path]], pool: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[str, torch.Tensor | str]]]:
+        """Batches of hashes with pixels, or the reason why there are none; the next batch is under way meanwhile."""
+
+        def decode(file: Path) -> torch.Tensor | str:
             try:
-                return self.encoder.transform(read_image(item[1]))
+                return self.encoder.transform(read_image(file))
             except UnreadableImageError as error:
                 return str(error)
 
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            for start in range(0, len(files), BATCH_IMAGES):
-                batch = files[start : start + BATCH_IMAGES]
-                decoded = list(pool.map(decode, batch))
-                readable = [
-                    (digest, d) for (digest, _), d in zip(batch, decoded, strict=True) if not isinstance(d, str)
-                ]
-                unreadable |= {digest: d for (digest, _), d in zip(batch, decoded, strict=True) if isinstance(d, str)}
-                bar.update(len(batch))
-                if readable:
-                    pixels = torch.stack([d for _, d in readable]).to(device, memory_format=torch.channels_last)
-                    with torch.inference_mode():
-                        encoded = self.encoder(pixels).to("cpu", torch.float16).numpy()
-                    yield from zip((digest for digest, _ in readable), encoded, strict=True)
+        pending: deque[list[tuple[str, Future[torch.Tensor | str]]]] = deque()
+        for start in range(0, len(files), BATCH_IMAGES):
+            batch = files[start : start + BATCH_IMAGES]
+            pending.append([(digest, pool.submit(decode, file)) for digest, file in batch])
+            if len(pending) > 1:
+                yield [(digest, decoded.result()) for digest, decoded in pending.popleft()]
+        for batch_under_way in pending:
+            yield [(digest, decoded.result()) for digest, decoded in batch_under_way]
 
     def _write_shard(self, hashes: list[str], features: np.ndarray) -> None:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
@@ -146,3 +159,8 @@ class ImageFeatureCache:
 def _checksum(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def decoders() -> int:
+    """How many threads decode images: one a core, as far as they have use for each other."""
+    return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import threading
@@ -266,6 +267,32 @@ def test_nothing_but_unreadable_files_makes_no_shard(tmp_path: Path, image_encod
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
     assert list(cache.build([tmp_path / "x.jpg"])) == [tmp_path / "x.jpg"]
     assert shard_files(cache, ".npy") == []
+
+
+def test_the_next_batch_is_decoded_while_one_is_encoded(
+    tmp_path: Path,
+    files: list[Path],
+    make_image_encoder: Callable[..., ImageEncoder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache_module, "BATCH_IMAGES", 2)
+    encoder = make_image_encoder()
+    started = [threading.Event() for _ in files]
+    forward, begun, batches = ImageEncoder.forward, itertools.count(), itertools.count(1)
+
+    def decode(path: Path) -> Image.Image:
+        started[next(begun)].set()
+        return read_image(path)
+
+    def encode(self: ImageEncoder, pixels: torch.Tensor) -> torch.Tensor:
+        coming = 2 * next(batches)
+        assert coming >= len(started) or started[coming].wait(timeout=60), "decoding waits for encoding"
+        return forward(self, pixels)
+
+    monkeypatch.setattr(cache_module, "read_image", decode)
+    monkeypatch.setattr(ImageEncoder, "forward", encode)
+    assert ImageFeatureCache(tmp_path / "cache", encoder).build(files) == {}
+    assert all(event.is_set() for event in started)
 
 
 def test_two_builders_at_once_share_the_work(

@@ -1,0 +1,145 @@
+"""The feature cache: building it, opening it, and reading from it, beside decoding and encoding at each step.
+
+    python -m experiments.benchmarks.cache --rows 64 --encoders base
+
+Generated JPEG files of ordinary size, four images a row as in MNRE, random weights. The build is in truth as fast as
+the slower of decoding and encoding where these overlap fully, and as both one after the other where they do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.cache import BATCH_IMAGES, ImageFeatureCache, decoders
+from datamodules.images import read_image
+from experiments.benchmarks.corpus import DATA_ROOT, SETS, write_set
+from experiments.benchmarks.measure import (
+    Clock,
+    best_device,
+    in_turns,
+    machine,
+    spread,
+    table,
+    to_standard_error,
+)
+from experiments.benchmarks.recipe import ENCODERS
+from mmib.encoders.image import ImageEncoder
+
+SET = "mnre"
+READS = 20  # passes over all images: a single one takes too little time
+
+
+class Bench:
+    """Images, and an encoder for them.
+
+    Args:
+        files: the images.
+        encoder: on its device.
+        folder: for caches.
+    """
+
+    def __init__(self, files: list[Path], encoder: ImageEncoder, folder: Path) -> None:
+        self.files = files
+        self.encoder = encoder
+        self.folder = folder
+        self.device = next(encoder.parameters()).device
+        self.pixels = torch.stack([encoder.transform(read_image(file)) for file in files[:BATCH_IMAGES]])
+        self.filled = ImageFeatureCache(folder / "filled", encoder)
+        self.filled.build(files)
+
+    def measures(self) -> dict[str, Callable[[], float]]:
+        """Images a second of each."""
+        return {
+            "decode, one thread": self.decode,
+            "encode": self.encode,
+            "decode and encode at each step": self.step,
+            "build the cache": self.build,
+            "open a filled cache": self.open,
+            "read features": self.read,
+        }
+
+    def decode(self) -> float:
+        """From files to pixels."""
+        started = time.perf_counter()
+        for file in self.files:
+            self.encoder.transform(read_image(file))
+        return len(self.files) / (time.perf_counter() - started)
+
+    def encode(self) -> float:
+        """From pixels to features."""
+        clock = Clock(self.device)
+        clock.start()
+        with torch.inference_mode():
+            for _ in range(0, len(self.files), BATCH_IMAGES):
+                self.encoder(self.pixels.to(self.device, memory_format=torch.channels_last))
+        batches = -(-len(self.files) // BATCH_IMAGES)
+        return batches * len(self.pixels) / clock.seconds()
+
+    def step(self) -> float:
+        """As published code has it: a batch of images is decoded, then encoded."""
+        clock = Clock(self.device)
+        clock.start()
+        with torch.inference_mode():
+            for start in range(0, len(self.files), BATCH_IMAGES):
+                images = [read_image(file) for file in self.files[start : start + BATCH_IMAGES]]
+                self.encoder(torch.stack([self.encoder.transform(image) for image in images]).to(self.device))
+        return len(self.files) / clock.seconds()
+
+    def build(self) -> float:
+        """Everything that the first run does: digests, decoding in threads, encoding, writing."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as root:
+            started = time.perf_counter()
+            ImageFeatureCache(Path(root), self.encoder).build(self.files)
+            return len(self.files) / (time.perf_counter() - started)
+
+    def open(self) -> float:
+        """What every later run does before it reads: fingerprint of the encoder, digests, checksums."""
+        started = time.perf_counter()
+        ImageFeatureCache(self.folder / "filled", self.encoder).build(self.files)
+        return len(self.files) / (time.perf_counter() - started)
+
+    def read(self) -> float:
+        """Features of four images together, in random order, as a batch takes them."""
+        files = random.Random(0).sample(self.files * READS, READS * len(self.files))
+        regions = SETS[SET].regions
+        started = time.perf_counter()
+        for start in range(0, len(files), regions):
+            np.concatenate([self.filled.features(file) for file in files[start : start + regions]])
+        return len(files) / (time.perf_counter() - started)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=48)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    chosen = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_set(folder / "set", SET, chosen.rows, DATA_ROOT)
+        files = sorted((folder / "set").rglob("*.jpg"))
+        encoder = ImageEncoder(ENCODERS[chosen.encoders].image, pretrained=False).to(best_device())
+        bench = Bench(files, encoder, folder)
+        found = in_turns(bench.measures(), chosen.repeats, to_standard_error)
+        size = sum(file.stat().st_size for file in bench.filled.folder.iterdir())
+        sources = sum(file.stat().st_size for file in files)
+    baseline = spread(found["decode and encode at each step"]).median
+    rows = [[label, spread(rates), f"{spread(rates).median / baseline:.3g}"] for label, rates in found.items()]
+    print(f"{machine()}\n")
+    print(f"{len(files)} images, {chosen.encoders} encoder, {decoders()} threads decode, batches of {BATCH_IMAGES}; ")
+    print(f"{size / len(files):,.0f} bytes an image in the cache, {sources / len(files):,.0f} in its file\n")
+    print(table(["", "images a second: median (range)", "to decoding and encoding at each step"], rows))
+
+
+if __name__ == "__main__":
+    main()

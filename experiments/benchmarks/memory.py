@@ -1,0 +1,171 @@
+"""Memory of reading and loading, for sets of growing size: a process each, so that nothing of one stays for the next.
+
+    python -m experiments.benchmarks.memory --posts 12500 50000 200000
+    python -m experiments.benchmarks.memory --tasks mre --posts 1000000
+
+Posts of the demo corpus are repeated, with their few images, in MNRE's and in Twitter-2017's format. The first process
+of a size reads and tokenises, the second finds that done, and goes through an epoch of batches. Peaks are those of the
+resident set. Private memory is what cannot be dropped when it becomes scarce; mapped files can. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+
+from datamodules.base import PostDataModule
+from datamodules.demo import DemoSettings, write_demo_corpus
+from datamodules.mnre import MNREDataModule
+from datamodules.mnre_files import text_file as mnre_file
+from datamodules.twitter import TwitterDataModule
+from datamodules.twitter_files import IMAGE_LINE
+from datamodules.twitter_files import text_file as twitter_file
+from experiments.benchmarks.measure import machine, table, to_standard_error
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
+from mmib.schema import Task
+
+SPLIT = "train"
+YEAR = 2017
+STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MB = 1e6
+
+
+def text_of(root: Path, task: Task) -> Path:
+    """The training posts of a task."""
+    return mnre_file(root, SPLIT) if task == "mre" else twitter_file(root, YEAR, SPLIT)
+
+
+def write_posts(root: Path, task: Task, posts: int, demo: Path) -> None:
+    """A data folder with so many training posts: those of the demo corpus, over and over, and its images."""
+    if not root.is_dir():
+        shutil.copytree(demo, root)
+    lines = text_of(demo, task).read_text(encoding="utf-8").splitlines(keepends=True)
+    blocks = lines if task == "mre" else _blocks(lines)
+    with text_of(root, task).open("w", encoding="utf-8") as file:
+        file.writelines(itertools.islice(itertools.cycle(blocks), posts))
+
+
+def _blocks(lines: Iterable[str]) -> list[str]:
+    """The lines of each post of a Twitter file."""
+    blocks: list[str] = []
+    for line in lines:
+        if line.startswith(IMAGE_LINE):
+            blocks.append("")
+        blocks[-1] += line
+    return blocks
+
+
+def memory() -> dict[str, float]:
+    """MB of this process: `peak` since it was last asked for, and `private` now."""
+    lines = (line.split() for line in STATUS.read_text().splitlines())
+    sizes = {line[0]: int(line[1]) * 1024 / MB for line in lines if line[-1] == "kB"}
+    PEAK_RESET.write_text("5")
+    return {"peak": sizes["VmHWM:"], "private": sizes["RssAnon:"]}
+
+
+def measure(root: Path, task: Task, batch_size: int) -> dict[str, Any]:
+    """Memory of this process before, after reading, and over an epoch of batches, with the seconds that these took."""
+    torch.manual_seed(0)
+    encoders: dict[str, Any] = {
+        "text_encoder": TextEncoder(pretrained=False),
+        "image_encoder": ImageEncoder(pretrained=False),
+    }
+    options = {**encoders, "batch_size": batch_size, "cache_dir": str(root / "cache"), "max_missing_images": 1.0}
+    kind: Any = MNREDataModule if task == "mre" else TwitterDataModule
+    data: PostDataModule = kind(str(root), **options)
+    found: dict[str, Any] = {"before": memory()}
+    started = time.perf_counter()
+    data.examples[SPLIT] = data.read_split(SPLIT)
+    found["read"] = {**memory(), "seconds": time.perf_counter() - started}
+    started = time.perf_counter()
+    for _ in data.train_dataloader():
+        pass
+    found["epoch"] = {**memory(), "seconds": time.perf_counter() - started}
+    return found
+
+
+def in_a_process(root: Path, task: Task, batch_size: int) -> dict[str, Any]:
+    """What `measure` finds in a process of its own."""
+    options = ["--child", str(root), "--tasks", task, "--batch-size", str(batch_size)]
+    command = [sys.executable, "-m", "experiments.benchmarks.memory", *options]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return found
+
+
+def measure_sizes(task: Task, sizes: list[int], batch_size: int) -> str:
+    """The table of a task."""
+    rows = []
+    last: tuple[int, dict[str, Any]] | None = None
+    with tempfile.TemporaryDirectory() as folder:
+        demo, root = Path(folder, "demo"), Path(folder, "set")
+        write_demo_corpus(demo, DemoSettings(size="tiny"))
+        for posts in sizes:
+            write_posts(root, task, posts, demo)
+            to_standard_error(f"{task}: {posts:,} posts")
+            first, again = (in_a_process(root, task, batch_size) for _ in range(2))
+            growth = ["", ""]
+            if last is not None:
+                more = posts - last[0]
+                growth = [
+                    f"{MB * (again[stage][kind] - last[1][stage][kind]) / more:.0f}"
+                    for stage, kind in (("epoch", "peak"), ("epoch", "private"))
+                ]
+            last = posts, again
+            read, warm, epoch = first["read"], again["read"], again["epoch"]
+            rows.append(
+                [
+                    f"{posts:,}",
+                    f"{text_of(root, task).stat().st_size / MB:.0f}",
+                    f"{again['before']['private']:.0f}",
+                    f"{read['peak']:.0f} in {read['seconds']:.1f} s",
+                    f"{warm['peak']:.0f} in {warm['seconds']:.1f} s",
+                    f"{epoch['peak']:.0f} in {epoch['seconds']:.1f} s",
+                    f"{epoch['private']:.0f}",
+                    *growth,
+                ]
+            )
+    head = [
+        "posts",
+        "MB of text",
+        "MB private before",
+        "peak MB of reading, first time",
+        "peak MB of reading, again",
+        "peak MB of an epoch",
+        "MB private after it",
+        "bytes a further post, of the peak",
+        "of the private",
+    ]
+    return f"{task}\n\n{table(head, rows)}\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--posts", nargs="+", type=int, default=[12_500, 50_000, 200_000])
+    parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=list(get_args(Task)))
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    chosen = parser.parse_args(arguments)
+    if chosen.child is not None:
+        print(json.dumps(measure(chosen.child, chosen.tasks[0], chosen.batch_size)))
+        return
+    print(f"{machine()}\n")
+    for task in chosen.tasks:
+        print(measure_sizes(task, chosen.posts, chosen.batch_size), flush=True)
+
+
+if __name__ == "__main__":
+    main()

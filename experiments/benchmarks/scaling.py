@@ -1,0 +1,164 @@
+"""How the cost of training grows: with the rows of a batch, the word pieces of a post, its regions, and the set's size.
+
+    python -m experiments.benchmarks.scaling --encoders base --repeats 3
+
+One of them is changed at a time, in turns, on the same weights; the others stay at what `--batch-size`, `--pieces` and
+`--regions` say. Image features are given, as from the cache. "Grows as" is the slope between the first and last line
+on logarithmic axes: 1 is proportional, 0 is constant. The set's size does not change a step; it changes what is done
+before the first batch of an epoch, and drawing batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import torch
+
+from datamodules.batching import GlobalBatchSampler
+from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
+from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_optimizer, running_as, training_step
+from mmib.modules import ExtractionModule
+from mmib.schema import RELATIONS, TAGS, MNERBatch, MREBatch, PostBatch, Task
+
+OURS = Setup(cached=True, padded=False, bucketed=True, per_row=False, packaged_crf=False, decoding=False, fused=True)
+# Every fourth piece opens no word of its own.
+PIECES_OF_WORDS = 0.75
+
+
+def random_batch(module: ExtractionModule, rows: int, pieces: int, regions: int) -> PostBatch:
+    """Rows of the same size, without padding, on the module's device."""
+    draw = partial(torch.randint, 1000, 2000)
+    words = max(2, int(pieces * PIECES_OF_WORDS))
+    fields = {
+        "rows": torch.arange(rows),
+        "input_ids": draw((rows, pieces)),
+        "text_mask": torch.ones(rows, pieces, dtype=torch.bool),
+        "word_ids": (torch.arange(pieces) * words // pieces).expand(rows, pieces),
+        "mentions": torch.zeros(rows, pieces, dtype=torch.long),
+        "image_ids": torch.arange(rows),
+        "features": torch.randn(rows, regions, module.image_encoder.dim),
+        "pixels": None,
+        "region_mask": torch.ones(rows, regions, dtype=torch.bool),
+        "boxes": torch.rand(rows, regions, 4),
+    }
+    if module.task == "mre":
+        relations = torch.randint(len(RELATIONS), (rows,))
+        batch: PostBatch = MREBatch(**fields, positions=torch.tensor([[1, 2]]).expand(rows, 2), relations=relations)
+    else:
+        tags = torch.randint(len(TAGS), (rows, words))
+        seen = torch.ones(rows, words, dtype=torch.bool)
+        places = torch.arange(words).expand(rows, words)
+        batch = MNERBatch(**fields, positions=places, word_mask=seen, tags=tags, gold=tags)
+    return batch.to(module.device)
+
+
+class Steps:
+    """Training steps of a module.
+
+    Args:
+        module: on its device.
+        setup: how it is run.
+        steps: of a measurement, after one that warms up.
+    """
+
+    def __init__(self, module: ExtractionModule, setup: Setup, steps: int) -> None:
+        self.module = module
+        self.setup = setup
+        self.steps = steps
+        self.optimizer = make_optimizer(module, setup.fused)
+
+    def time(self, rows: int, pieces: int, regions: int) -> float:
+        """Milliseconds of a step."""
+        batch = random_batch(self.module, rows, pieces, regions)
+        clock = Clock(self.module.device)
+        with running_as(self.module, self.setup) as module:
+            module.train()
+            training_step(module, self.optimizer, batch, self.setup)
+            clock.start()
+            for _ in range(self.steps):
+                training_step(module, self.optimizer, batch, self.setup)
+        return 1e3 * clock.seconds() / self.steps
+
+
+def draw_epoch(posts: int, batch_size: int) -> dict[str, float]:
+    """Seconds before the first batch of an epoch is known, and milliseconds to draw each further one."""
+    sizes = np.random.default_rng(0).integers((8, 0), (60, 5), (posts, 2))
+    started = time.perf_counter()
+    shares = iter(GlobalBatchSampler(sizes, batch_size, shuffle=True, seed=0))
+    next(shares)
+    first = time.perf_counter()
+    count = sum(1 for _ in shares)
+    return {"first": first - started, "further": 1e3 * (time.perf_counter() - first) / max(1, count)}
+
+
+def growth(sizes: Sequence[int], costs: Sequence[float]) -> str:
+    """Slope between the ends on logarithmic axes."""
+    if len(sizes) < 2:
+        return ""
+    return f"{math.log(costs[-1] / costs[0]) / math.log(sizes[-1] / sizes[0]):.2f}"
+
+
+def grown(name: str, sizes: Sequence[int], measure: Callable[[int], float], repeats: int) -> str:
+    """The table of a step's cost against one of its sizes."""
+    found = in_turns({f"{size} {name}": partial(measure, size) for size in sizes}, repeats, to_standard_error)
+    costs = [spread(values) for values in found.values()]
+    medians = [cost.median for cost in costs]
+    rows = [[size, cost, f"{cost.median / medians[0]:.2f}"] for size, cost in zip(sizes, costs, strict=True)]
+    head = [name, "ms a step: median (range)", "to the first"]
+    return f"{table(head, rows)}\n\ngrows as {growth(sizes, medians)}\n"
+
+
+def drawn(sizes: Sequence[int], batch_size: int, repeats: int) -> str:
+    """The table of what a set's size costs."""
+    rows = []
+    for posts in sizes:
+        found = [draw_epoch(posts, batch_size) for _ in range(repeats)]
+        columns = [spread([draw[key] for draw in found]) for key in ("first", "further")]
+        rows.append([f"{posts:,}", *columns, f"{1e6 * columns[0].median / posts:.2f}"])
+    head = ["posts", "s before an epoch's first batch", "ms to draw each further batch", "µs a post before the first"]
+    return f"{table(head, rows)}\n"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=list(get_args(Task)))
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=[4, 8, 16, 32, 64])
+    parser.add_argument("--lengths", nargs="+", type=int, default=[16, 32, 64, 128])
+    parser.add_argument("--region-counts", nargs="+", type=int, default=[1, 4, 16, 49])
+    parser.add_argument("--posts", nargs="+", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--pieces", type=int, default=24, help="word pieces of each post")
+    parser.add_argument("--regions", type=int, default=4, help="of each post")
+    parser.add_argument("--steps", type=int, default=3, help="of a measurement")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    chosen = parser.parse_args(arguments)
+    device = best_device()
+    rows, pieces, regions = chosen.batch_size, chosen.pieces, chosen.regions
+    print(f"{machine()}\n\n{rows} rows, {pieces} word pieces, {regions} regions where they do not change\n")
+    for task in chosen.tasks:
+        torch.manual_seed(0)
+        with tempfile.TemporaryDirectory() as folder:
+            module = build_module(task, ENCODERS[chosen.encoders], Path(folder)).to(device)
+        step = Steps(module, OURS, chosen.steps).time
+        changing: list[tuple[str, list[int], Callable[[int], float]]] = [
+            ("rows", chosen.batch_sizes, lambda size, step=step: step(size, pieces, regions)),
+            ("word pieces", chosen.lengths, lambda size, step=step: step(rows, size, regions)),
+            ("regions", chosen.region_counts, lambda size, step=step: step(rows, pieces, size)),
+        ]
+        for name, sizes, measure in changing:
+            print(f"## {task}, {name}\n\n{grown(name, sizes, measure, chosen.repeats)}", flush=True)
+    print(f"## size of the set\n\n{drawn(chosen.posts, rows, chosen.repeats)}")
+
+
+if __name__ == "__main__":
+    main()
