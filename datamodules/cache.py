@@ -9,6 +9,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -43,12 +44,17 @@ class ImageFeatureCache:
     """
 
     def __init__(self, root: Path, encoder: ImageEncoder) -> None:
+        self.root = root
         self.encoder = encoder
-        key = hashlib.sha256(f"{FORMAT} {encoder.fingerprint()}".encode()).hexdigest()[:16]
-        self.folder = root / f"{encoder.name.replace(':', '-').replace('/', '-')}-{key}"
         self._shards: dict[Path, np.ndarray] = {}
         self._places: dict[str, tuple[np.ndarray, int]] = {}
         self.digests = Digests()
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where the features of this encoder lie."""
+        key = hashlib.sha256(f"{FORMAT} {self.encoder.fingerprint()}".encode()).hexdigest()[:16]
+        return self.root / f"{self.encoder.name.replace(':', '-').replace('/', '-')}-{key}"
 
     def build(self, files: Sequence[Path]) -> dict[Path, str]:
         """Make sure that the features of every readable file are there.

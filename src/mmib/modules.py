@@ -252,12 +252,17 @@ class ExtractionModule(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """AdamW over total parameter groups, with the linear schedule by step."""
         # The fused step is several times faster; it cannot undo the loss scaling of float16 before clipping.
-        optimizer = torch.optim.AdamW(self._parameter_groups(), fused=self.trainer.precision != "16-mixed")
+        optimizer = torch.optim.AdamW(self.parameter_groups(), fused=self.trainer.precision != "16-mixed")
         steps = int(self.trainer.estimated_stepping_batches)
         scheduler = linear_warmup_decay(optimizer, steps, self.optimizer.warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _parameter_groups(self) -> list[dict[str, Any]]:
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What is trained, with its learning rates and decay.
+
+        Raises:
+            ConfigError: a pattern of `optimizer` that matches nothing, or another mistake in it.
+        """
         settings = self.optimizer
         rates = dict(settings.other_lrs)
         rates[r"^backbone\.text_encoder\."] = settings.text_lr
@@ -303,7 +308,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
         trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
-        trainable = [len(group["params"]) for group in self._parameter_groups()]
+        trainable = [len(group["params"]) for group in self.parameter_groups()]
         if trained != trainable:
             raise CheckpointError(
                 f"the checkpoint trained {sum(trained)} tensors, in groups of {trained}, and this configuration trains "

@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from datamodules.base import PostDataModule
 from mmib.callbacks import LAST, PREVIOUS, LastCheckpoint, LostRank, OrderlyEnd, PredictionCollector
 from mmib.checkpoints import open_checkpoint
+from mmib.encoders.pretrained import weightless
 from mmib.files import write_text
 from mmib.modules import ExtractionModule
 from mmib.runs import (
@@ -36,6 +37,7 @@ from mmib.runs import (
     started_by_first_rank,
 )
 from mmib.schema import CheckpointError, ConfigError, MMIBError, RunError
+from mmib.seeding import seeded
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
@@ -158,12 +160,37 @@ class MMIBCommand(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""
         try:
+            self._rehearse()
             super().instantiate_classes()
         except Exception as error:
             own = _own_error(error)
             if own is None:
                 raise
             raise own from error
+
+    def _rehearse(self) -> None:
+        """Build everything without weights: what a configuration cannot mean is said before weights and data are read.
+
+        Raises:
+            MMIBError, MisconfigurationException: what is wrong with it.
+        """
+        # Lightning tells what hardware it found each time that a trainer is built.
+        said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+        level = said.level
+        try:
+            said.setLevel(logging.ERROR)
+            with seeded("rehearsal"), weightless():
+                built = self.parser.instantiate_classes(self.config)
+                self._get(built, "model").parameter_groups()
+                self.trainer_class(**{**self._get(built, "trainer"), "logger": False})
+        except MisconfigurationException:
+            raise
+        except Exception as error:
+            # Anything else may come of the missing weights. If it does not, building with them says so again.
+            if _own_error(error) is not None:
+                raise
+        finally:
+            said.setLevel(level)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run folder, which is made here: model and data could be built."""

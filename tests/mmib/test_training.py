@@ -25,7 +25,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 from datamodules.demo import read_ceilings, read_levels
 from datamodules.twitter_files import repair
 from mmib.cli import main
-from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, Task
+from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, ConfigError, Task
 from mmib.training import check_checkpoint
 
 # Runs in this process must start like the one in a process of its own.
@@ -596,6 +596,63 @@ def test_settings_that_cannot_work_are_refused(
     refused: Refused, workspace: Any, option: tuple[str, str], message: str
 ) -> None:
     assert message in refused("fit", "--config", str(workspace.experiment), *option)
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads weights or data fails."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights or data were read before the configuration was checked")
+
+    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("mmib.encoders.pretrained.file_sha256", refuse)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
+    monkeypatch.setattr("datamodules.base.PostDataModule.setup", refuse)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.batch_size", "0"], "a batch has at least one row"),
+        (["--data.max_tokens", "70", "--data.max_length", "80"], "max_tokens is 70"),
+        (["--data.max_length", "5000"], "max_length is 5000: the text encoder takes"),
+        (["--model.beta_text", "-1"], "beta_text is -1"),
+        (["--model.backbone.text_encoder.trainable_layers", "99"], "trainable_layers is 99"),
+        (["--model.optimizer.other_lrs", "{nothing: 1e-3}"], "the learning rate pattern 'nothing' matches no"),
+        (["--model.backbone.image_encoder.name", "no_such_network"], "timm has no image model 'no_such_network'"),
+        (["--trainer.devices", "[7]", "--trainer.accelerator", "gpu"], "the trainer cannot work like this"),
+    ],
+)
+def test_a_configuration_is_checked_before_weights_or_data_are_read(
+    refused: Refused, workspace: Any, options: list[str], message: str
+) -> None:
+    assert message in refused("fit", "--config", str(workspace.experiments["mre"]), *options)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_packaged_weights_are_not_even_looked_at(refused: Refused, tmp_path: Path) -> None:
+    options = ["--data.root", str(tmp_path), "--model.gamma", "-1", "--runs", str(tmp_path / "runs")]
+    assert "gamma is -1" in refused("fit", "--config", "mre-demo", *options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_checking_a_configuration_leaves_the_random_numbers_alone(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+
+    def stop(*_: Any) -> None:
+        states.append((torch.random.get_rng_state().tolist(), random.getstate()))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("pytorch_lightning.cli.LightningCLI.instantiate_classes", stop)
+    arguments = ["fit", "--config", str(workspace.experiments["mre"])]
+    assert main(arguments) == 2
+    monkeypatch.setattr("mmib.training.MMIBCommand._rehearse", lambda self: None)
+    assert main(arguments) == 2
+    assert states[0] == states[1]
 
 
 @pytest.mark.parametrize("command", ["validate", "test", "predict"])

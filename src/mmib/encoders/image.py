@@ -15,7 +15,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 from torch import Tensor, nn
 
-from mmib.encoders.pretrained import PACKAGED, PREFIX, packaged_file, settle_hub_mode, unreachable
+from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
 from mmib.schema import ConfigError, EncoderError
 
 Regions = Literal["crops", "grid"]
@@ -138,7 +138,7 @@ def _create(name: str, weights: str | None, pretrained: bool) -> Any:
     settle_hub_mode()
     overlay = {"file": weights} if weights is not None else None
     try:
-        load = pretrained or weights is not None
+        load = (pretrained or weights is not None) and not is_weightless()
         return timm.create_model(name, pretrained=load, num_classes=0, pretrained_cfg_overlay=overlay)
     except RuntimeError as error:
         if "Unknown model" in str(error):
@@ -159,7 +159,7 @@ def _create_packaged(name: str, pretrained: bool) -> Any:
     if architecture is None:
         raise EncoderError(f"{name} is not an image encoder")
     model: Any = timm.create_model(architecture, pretrained=False)
-    if not pretrained:
+    if not pretrained or is_weightless():
         model.reset_classifier(0)
         return model
     theirs = torch.load(path, map_location="cpu", weights_only=True)

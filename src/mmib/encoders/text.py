@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from mmib.encoders.pretrained import PREFIX, packaged_file, settle_hub_mode, unreachable
+from mmib.encoders.pretrained import PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
 from mmib.schema import MARKERS, ConfigError
 
 
@@ -188,7 +188,7 @@ def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[st
         if dropout is not None:
             for key in (key for key in vars(config) if re.fullmatch(r".*dropout(_prob)?", key)):
                 setattr(config, key, dropout)
-        if not pretrained:
+        if not pretrained or is_weightless():
             return AutoModel.from_config(config, attn_implementation="sdpa")
         return AutoModel.from_pretrained(folder, config=config, attn_implementation="sdpa", **options)
     # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
