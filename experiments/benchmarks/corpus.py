@@ -106,11 +106,16 @@ def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options
         folder: its root.
         name: a key of `SETS`.
         module: the task's model, whose encoders the data module uses.
-        cache: folder of the feature cache; None gives pixels.
+        cache: folder of what is computed once; None gives pixels, and nothing is kept.
         options: of the data module.
     """
     posts = SETS[name]
-    known = {"max_length": posts.max_length, "max_crops": posts.crops, "cache_dir": str(cache), **options}
+    known = {
+        "max_length": posts.max_length,
+        "max_crops": posts.crops,
+        "cache_dir": str(cache or tempfile.mkdtemp(dir=folder)),
+        **options,
+    }
     encoders = {"text_encoder": module.text_encoder, "image_encoder": module.image_encoder}
     data: PostDataModule
     if posts.task == "mre":
