@@ -38,8 +38,10 @@ ACCEPTED, REFUSED = "accepted", "refused"
 TYPED = (MMIBError, UnreadableImageError)
 # Of processor time, so that a busy machine makes no hangs.
 LONGEST_S = 10.0
-# A hang in C or in sleep cannot be interrupted from within, and imports take their time on a busy machine.
+# A hang in C or in sleep cannot be interrupted from within.
 SILENT_S = 120.0
+# Imports take their time on a busy machine.
+START_S = 1200.0
 MEMORY_MB = 2048
 
 
@@ -152,14 +154,16 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
         received.put("")
 
     threading.Thread(target=receive, daemon=True).start()
+    patience = START_S
     while True:
         try:
-            line = received.get(timeout=SILENT_S)
+            line = received.get(timeout=patience)
         except queue.Empty:
             return
         if not line:
             return
         yield line
+        patience = SILENT_S
 
 
 def main() -> int:
