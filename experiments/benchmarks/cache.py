@@ -46,6 +46,11 @@ class Bench:
         folder: for caches.
     """
 
+    WAYS = (
+        *("decode, one thread", "encode", "decode and encode at each step"),
+        *("build the cache", "open a filled cache", "read features"),
+    )
+
     def __init__(self, files: list[Path], encoder: ImageEncoder, folder: Path) -> None:
         self.files = files
         self.encoder = encoder
@@ -57,14 +62,8 @@ class Bench:
 
     def measures(self) -> dict[str, Callable[[], float]]:
         """Images a second of each."""
-        return {
-            "decode, one thread": self.decode,
-            "encode": self.encode,
-            "decode and encode at each step": self.step,
-            "build the cache": self.build,
-            "open a filled cache": self.open,
-            "read features": self.read,
-        }
+        ways = (self.decode, self.encode, self.step, self.build, self.open, self.read)
+        return dict(zip(self.WAYS, ways, strict=True))
 
     def decode(self) -> float:
         """From files to pixels."""

@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", help="parts of the names of those to measure; all by default")
+    parser.add_argument("--imports", default=OWN, help="statement whose imports are taken apart")
     chosen = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -104,11 +105,11 @@ def main(arguments: list[str] | None = None) -> None:
         found = in_turns(measures, chosen.repeats, to_standard_error)
     print(f"{machine()}\n")
     print(table(["", "seconds: median (range)"], ([label, spread(seconds)] for label, seconds in found.items())))
-    times = import_times(OWN)
+    times = import_times(chosen.imports)
     shown = times.most_common(PACKAGES_SHOWN)
     rest = times.total() - sum(seconds for _, seconds in shown)
     rows = [*shown, ("all others", rest), ("together", times.total())]
-    print(f"\n`{OWN}`, once\n\n{table(['package', 's'], ([label, f'{own:.2f}'] for label, own in rows))}")
+    print(f"\n`{chosen.imports}`, once\n\n{table(['package', 's'], ([label, f'{own:.2f}'] for label, own in rows))}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""Generated sets have as many posts as asked for, and what is measured of a process is plausible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.demo import DemoSettings, write_demo_corpus
+from datamodules.mnre_files import read_rows
+from datamodules.twitter_files import read_posts
+from experiments.benchmarks import memory
+from mmib.schema import Task
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("demo") / "demo"
+    write_demo_corpus(root, DemoSettings(size="tiny"))
+    return root
+
+
+@pytest.mark.skipif(not memory.PEAK_RESET.exists(), reason="Linux tells the peak of a process")
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path: Path, task: Task) -> None:
+    root = tmp_path / "set"
+    read = read_rows if task == "mre" else lambda path: read_posts(path, "")
+    for posts in (90, 130):
+        memory.write_posts(root, task, posts, demo)
+        assert sum(1 for _ in read(memory.text_of(root, task))) == posts
+    found = memory.measure(root, task, batch_size=8)
+    assert list(found) == ["before", "read", "epoch"]
+    assert all(100 < stage["private"] <= stage["peak"] for stage in found.values())
