@@ -103,11 +103,12 @@ class LinearChainCRF(nn.Module):
         emissions = at_least_float32(emissions)
         with autocast_off(emissions):
             places, steps = frame(emissions, mask), self._chain()
+            onwards = steps[:, :, None]
             best, *others = places.scores.masked_fill(places.impossible, -math.inf).unbind()
             until = []
             for place in others:
                 until.append(best)
-                best = (best[:, None] + steps[:, :, None]).amax(dim=0).add_(place)
+                best = (best[:, None] + onwards).amax(dim=0).add_(place)
             # The way back asks again which tag was best before, but only of the tags on the path.
             boundary = len(steps) - 1
             path = [mask.new_full((len(mask),), boundary, dtype=torch.long)]
@@ -152,11 +153,11 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         framed = F.pad(tags.masked_fill(~mask, boundary), (1, 1), value=boundary)
         pairs = framed[:, :-1] * len(chain) + framed[:, 1:]
         own = framed.T[:, None]
-        gold = widened(places.scores.gather(1, own)).sum(dim=(0, 1)) + widened(chain).flatten()[pairs].sum(dim=1)
         # Whole numbers, so that the order in which a GPU adds them changes nothing.
         counted = torch.zeros_like(expected.pairs).flatten(1)
         counted.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=counted.dtype))
-        surplus = expected.places.scatter_add(1, own, -torch.ones_like(own, dtype=counted.dtype))
+        gold = widened(places.scores.gather(1, own)).sum(dim=(0, 1)) + counted @ widened(chain).flatten()
+        surplus = expected.places.scatter_add_(1, own, -torch.ones_like(own, dtype=counted.dtype))
         ctx.save_for_backward(
             _of_words(surplus, emissions.dtype), (expected.pairs - counted.view_as(expected.pairs)).to(chain.dtype)
         )

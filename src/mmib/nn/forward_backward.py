@@ -65,7 +65,9 @@ def frame(emissions: Tensor, mask: Tensor) -> Places:
     """
     words = F.pad(mask, (1, 1)).T[:, None]
     impossible = torch.cat([~words.expand(-1, emissions.shape[2], -1), words], dim=1)
-    scores = F.pad(emissions, (0, 1, 1, 1)).permute(1, 2, 0).contiguous().masked_fill_(impossible, -math.inf)
+    scores = emissions.new_zeros(impossible.shape)
+    scores[1:-1, :-1] = emissions.permute(1, 2, 0)
+    scores.masked_fill_(impossible, -math.inf)
     return Places(scores.sub_(scores.amax(dim=1, keepdim=True)).masked_fill_(impossible, 0.0), impossible)
 
 
@@ -134,7 +136,9 @@ def _scaled(places: Places, chain: Tensor) -> Expectations:
     joint = (before * after).div_(own)
     weight = joint.sum(dim=1, keepdim=True)
     onwards = after[1:].div_(weight[1:] * total)
-    pairs = torch.bmm(before[:-1].permute(2, 1, 0).contiguous(), onwards.permute(2, 0, 1).contiguous())
+    # In rows of tags: the product copies what lies otherwise post by post.
+    earlier, later = (way.permute(2, 0, 1).contiguous() for way in (before[:-1], onwards))
+    pairs = torch.bmm(earlier.transpose(1, 2), later)
     return Expectations(total.log().sum(dim=(0, 1)), joint.div_(weight), pairs.mul_(steps))
 
 
@@ -165,7 +169,8 @@ def _sweep(
     Returns:
         (P, N, B) weights of the paths up to each place and from each place on, by the tag there.
     """
-    weights = torch.stack([places, places.flip(0)], dim=1)
+    order = torch.arange(len(places), device=places.device)
+    weights = places[torch.stack([order, order.flip(0)], dim=1)]
     for before, here in itertools.pairwise(weights.unbind()):
         weigh(here, through(before))
     return weights[:, 0], weights[:, 1].flip(0)

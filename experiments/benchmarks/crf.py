@@ -1,0 +1,211 @@
+"""The CRF against pytorch-crf and against a plain vectorised loop, in turns: loss with gradients, and decoding.
+
+    python -m experiments.benchmarks.crf --shapes 64x64 256x24
+
+For each number of posts and words, all posts of full length: the median milliseconds with their quartiles (processor
+time of one thread on a CPU, time until the device is done on a GPU), how many times as long each takes as the
+project's, and the largest difference of its loss and gradients in float64, relative to the largest value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchcrf
+from torch import Tensor, nn
+
+from mmib.nn.crf import LinearChainCRF
+from mmib.schema import TAGS
+
+OWN = "mmib"
+A_TURN = 5
+
+
+class Posts(NamedTuple):
+    """Emissions (B, W, K), tags (B, W) and mask (B, W)."""
+
+    emissions: Tensor
+    tags: Tensor
+    mask: Tensor
+
+
+class Implementation(NamedTuple):
+    """A module with start, end and transition scores; the loss, summed over posts; and decoding."""
+
+    module: nn.Module
+    loss: Callable[[Posts], Tensor]
+    decode: Callable[[Posts], object]
+
+
+class PlainLoop(nn.Module):
+    """The recursions word by word over all posts at once, gradients by autograd."""
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(tags))
+        self.end = nn.Parameter(torch.zeros(tags))
+        self.transition = nn.Parameter(torch.zeros(tags, tags))
+
+    def loss(self, posts: Posts) -> Tensor:
+        """Negative log-likelihood, summed over posts."""
+        emissions, tags, mask = posts
+        reached = self.start + emissions[:, 0]
+        for emission, word in zip(emissions.unbind(1)[1:], mask[:, 1:, None].unbind(1), strict=True):
+            onwards = (reached[:, :, None] + self.transition).logsumexp(dim=1) + emission
+            reached = torch.where(word, onwards, reached)
+        last = tags.gather(1, mask.sum(dim=1, keepdim=True) - 1).squeeze(1)
+        words = emissions.gather(2, tags[:, :, None]).squeeze(2) * mask
+        steps = self.transition[tags[:, :-1], tags[:, 1:]] * mask[:, 1:]
+        gold = self.start[tags[:, 0]].sum() + words.sum() + steps.sum() + self.end[last].sum()
+        return (reached + self.end).logsumexp(dim=1).sum() - gold
+
+    @torch.no_grad()
+    def decode(self, posts: Posts) -> Tensor:
+        """(B, W) best tags."""
+        best = self.start + posts.emissions[:, 0]
+        stay = torch.arange(len(self.start), device=best.device)
+        came_from = []
+        for emission, word in zip(posts.emissions.unbind(1)[1:], posts.mask[:, 1:, None].unbind(1), strict=True):
+            reached, before = (best[:, :, None] + self.transition).max(dim=1)
+            best = torch.where(word, reached + emission, best)
+            came_from.append(torch.where(word, before, stay))
+        path = [(best + self.end).argmax(dim=1, keepdim=True)]
+        for before in reversed(came_from):
+            path.append(before.gather(1, path[-1]))
+        return torch.cat(path[::-1], dim=1)
+
+
+def implementations(device: torch.device) -> dict[str, Implementation]:
+    """The three, with equal scores."""
+    own, plain, library = LinearChainCRF(len(TAGS)), PlainLoop(len(TAGS)), torchcrf.CRF(len(TAGS), batch_first=True)
+    with torch.no_grad():
+        for score in own.parameters():
+            nn.init.normal_(score)
+        plain.load_state_dict(own.state_dict())
+        library.start_transitions.copy_(own.start)
+        library.end_transitions.copy_(own.end)
+        library.transitions.copy_(own.transition)
+    for module in (own, plain, library):
+        module.to(device)
+    return {
+        OWN: Implementation(
+            own, lambda posts: own(*posts).sum(), lambda posts: own.viterbi(posts.emissions, posts.mask)
+        ),
+        "pytorch-crf": Implementation(
+            library, lambda posts: -library(*posts), lambda posts: library.decode(posts.emissions, posts.mask)
+        ),
+        "plain loop": Implementation(plain, plain.loss, plain.decode),
+    }
+
+
+def gradients(implementation: Implementation, posts: Posts) -> list[Tensor]:
+    """The loss and its gradients by emissions and by transition scores."""
+    emissions = posts.emissions.detach().requires_grad_()
+    loss = implementation.loss(posts._replace(emissions=emissions))
+    by_emissions, *by_scores = torch.autograd.grad(loss, [emissions, *implementation.module.parameters()])
+    # The modules hold their scores in different orders; the transitions are the most.
+    return [loss.detach(), by_emissions, max(by_scores, key=Tensor.numel)]
+
+
+def difference(one: list[Tensor], other: list[Tensor]) -> float:
+    """The largest difference of two lists of values, each relative to its largest value."""
+    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(one, other, strict=True))
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Of one call, until the device is done."""
+    if device.type == "cpu":
+        started = time.process_time()
+        call()
+        return time.process_time() - started
+    torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    call()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of calls of each, `A_TURN` at a time in turns, without the first of a turn: its caches are cold."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name] += [1e3 * seconds(call, device) for _ in range(A_TURN)][1:]
+    return times
+
+
+def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, str]) -> None:
+    """One line for each implementation."""
+    own = statistics.median(times[OWN])
+    for name, taken in times.items():
+        low, middle, high = statistics.quantiles(taken, n=4)
+        spread = f"{middle:8.2f} ({low:.2f} to {high:.2f})"
+        print(f"  {what:16} {name:12} {spread:28} {middle / own:6.2f}  {differences.get(name, '')}".rstrip())
+
+
+def compare(posts: int, words: int, device: torch.device, rounds: int) -> None:
+    """Print the table of one shape."""
+    shape = posts, words
+    batch = Posts(
+        torch.randn(*shape, len(TAGS), device=device),
+        torch.randint(len(TAGS), shape, device=device),
+        torch.ones(shape, dtype=torch.bool, device=device),
+    )
+    ways = implementations(device)
+    training = measure({name: lambda way=way: gradients(way, batch) for name, way in ways.items()}, device, rounds)
+    decoding = measure({name: lambda way=way: way.decode(batch) for name, way in ways.items()}, device, rounds)
+    # In float64, so that no rounding of the others is taken for an error.
+    batch = batch._replace(emissions=batch.emissions.double())
+    values = {name: gradients(way._replace(module=way.module.double()), batch) for name, way in ways.items()}
+    differences = {name: f"{difference(values[OWN], value):.0e}" for name, value in values.items() if name != OWN}
+    print(f"{device}: {posts} posts of {words} words, {len(TAGS)} tags: ms (quartiles), times as long, difference")
+    print_rows("loss + gradients", training, differences)
+    print_rows("decoding", decoding, {})
+
+
+def processor() -> str:
+    """The name of this machine's processor, where the system tells."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def shape(text: str) -> tuple[int, int]:
+    """Posts and words of `64x64`."""
+    posts, words = text.split("x")
+    return int(posts), int(words)
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--shapes", nargs="+", type=shape, metavar="POSTSxWORDS", default=[(64, 64), (8, 24), (256, 24), (64, 256)]
+    )
+    parser.add_argument("--rounds", type=int, default=10, help=f"of {A_TURN} calls each")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    # As in a training, the process has held large tensors before: without, the system maps fresh memory at every call.
+    torch.zeros(2**22)
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "pytorch-crf"))
+    devices = [torch.device("cpu")]
+    print(f"{processor()}, one thread; {versions}")
+    if torch.cuda.is_available():
+        devices.append(torch.device("cuda"))
+        print(torch.cuda.get_device_name())
+    for device in devices:
+        for posts, words in arguments.shapes:
+            compare(posts, words, device, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

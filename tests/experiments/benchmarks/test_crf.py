@@ -1,0 +1,32 @@
+"""What is timed against each other computes the same."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from experiments.benchmarks.crf import OWN, Posts, difference, gradients, implementations, shape
+
+
+@pytest.mark.parametrize("lengths", [(6, 6), (6, 2)])
+def test_the_three_have_one_loss_one_gradient_and_one_best_path(lengths: tuple[int, int]) -> None:
+    mask = torch.arange(6)[None, :] < torch.tensor(lengths)[:, None]
+    posts = Posts(torch.randn(2, 6, 9, dtype=torch.float64), torch.randint(9, (2, 6)), mask)
+    ways = implementations(torch.device("cpu"))
+    values = {name: gradients(way._replace(module=way.module.double()), posts) for name, way in ways.items()}
+    assert len(values) == 3
+    assert all(difference(values[OWN], value) < 1e-10 for value in values.values())
+    paths = [row[:length] for row, length in zip(ways[OWN].decode(posts).tolist(), lengths, strict=True)]
+    assert ways["pytorch-crf"].decode(posts) == paths
+    assert [row[:n] for row, n in zip(ways["plain loop"].decode(posts).tolist(), lengths, strict=True)] == paths
+
+
+def test_a_difference_is_seen_relative_to_the_largest_value() -> None:
+    one, other = [torch.tensor([1.0, -8.0])], [torch.tensor([1.0, -10.0])]
+    assert difference(one, other) == pytest.approx(0.2)
+
+
+def test_shapes_are_read() -> None:
+    assert shape("64x24") == (64, 24)
+    with pytest.raises(ValueError, match="not enough values"):
+        shape("64")
