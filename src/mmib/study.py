@@ -206,12 +206,16 @@ def keep_results(folder: Path, results: Path, name: str) -> None:
 
 
 def _comparisons(plan: Plan, measured: Sequence[Measured]) -> Iterator[Compared]:
-    """Points on the same test rows, each against the one of the baseline's levels among them."""
-    by_data: dict[str, list[Measured]] = {}
+    """Points on the same test rows, of the same levels of what the baseline leaves open, each against the baseline.
+
+    Test rows are told apart by their text alone: under one text the images may differ, and the ceilings with them.
+    """
+    alike: dict[str, list[Measured]] = {}
     for own in measured:
-        data = json.dumps(own.runs[0].summary["data"].get(SPLIT), sort_keys=True)
-        by_data.setdefault(data, []).append(own)
-    for points in by_data.values():
+        within = {factor: level for factor, level in own.point.levels.items() if factor not in plan.baseline}
+        key = json.dumps([own.runs[0].summary["data"].get(SPLIT), within], sort_keys=True)
+        alike.setdefault(key, []).append(own)
+    for points in alike.values():
         baselines = [str(own.point) for own in points if plan.baseline.items() <= own.point.levels.items()]
         groups = {str(own.point): own.runs for own in points}
         yield Compared(points, compare(groups, SPLIT, METRIC, baselines[0] if baselines else None))
