@@ -19,7 +19,7 @@ from tqdm import tqdm
 from datamodules.files import Digests, locked
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
-from mmib.files import atomic_file, write_text
+from mmib.files import atomic_file, checksum, write_text
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)
@@ -140,7 +140,7 @@ class ImageFeatureCache:
         path = self.folder / f"{name}.npy"
         with atomic_file(path) as file:
             np.save(file, features)
-        description = {"hashes": hashes, "sha256": _checksum(path)}
+        description = {"hashes": hashes, "sha256": checksum(path)}
         write_text(self.folder / f"{name}.json", json.dumps(description))
 
     def _read_shards(self) -> None:
@@ -151,7 +151,7 @@ class ImageFeatureCache:
             array = path.with_suffix(".npy")
             try:
                 description = json.loads(path.read_text(encoding="utf-8"))
-                if _checksum(array) != description["sha256"]:
+                if checksum(array) != description["sha256"]:
                     raise ValueError("the checksum does not match")
                 features = np.load(array, mmap_mode="r", allow_pickle=False)
                 places = {digest: (features, number) for number, digest in enumerate(description["hashes"])}
@@ -160,11 +160,6 @@ class ImageFeatureCache:
                 continue
             self._shards[path] = features
             self._places |= places
-
-
-def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decoders() -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
+from mmib.files import checksum
 from mmib.schema import DataError
 
 RowT = TypeVar("RowT")
@@ -97,8 +97,7 @@ class Digests(dict[Path, str]):
     """SHA-256 of files' contents by path; each file is read once, when it is first asked for."""
 
     def __missing__(self, path: Path) -> str:
-        with path.open("rb") as file:
-            self[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        self[path] = checksum(path)
         return self[path]
 
 

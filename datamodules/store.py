@@ -18,7 +18,7 @@ import datamodules
 import mmib.encoders
 from datamodules.examples import Example, Picture
 from datamodules.files import locked
-from mmib.files import atomic_file
+from mmib.files import atomic_file, checksum
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)
@@ -50,11 +50,10 @@ class TextStore:
             self._ends: np.ndarray = index["ends"]
             self.pieces: np.ndarray = index["pieces"]
             self.note = str(index["note"])
-            checksum = str(index["sha256"])
+            expected = str(index["sha256"])
         lines = path.with_suffix(".jsonl")
-        with lines.open("rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != checksum:
-                raise ValueError("the checksum does not match")
+        if checksum(lines) != expected:
+            raise ValueError("the checksum does not match")
         self._lines = np.memmap(lines, mode="r")
 
     def __len__(self) -> int:
@@ -108,13 +107,13 @@ class TextStore:
 
 
 def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], str]) -> None:
-    checksum, ends, pieces = hashlib.sha256(), [0], []
+    digest, ends, pieces = hashlib.sha256(), [0], []
     with atomic_file(path.with_suffix(".jsonl")) as file:
         for image, example in rows:
             fields = [image, *(getattr(example, name) for name in stored_fields(type(example)))]
             line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             file.write(line)
-            checksum.update(line)
+            digest.update(line)
             ends.append(ends[-1] + len(line))
             pieces.append(len(example.input_ids))
     # Last: a store is there when its index is.
@@ -123,7 +122,7 @@ def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], s
             file,
             ends=np.array(ends[1:]),
             pieces=np.array(pieces, dtype=np.int32),
-            sha256=np.array(checksum.hexdigest()),
+            sha256=np.array(digest.hexdigest()),
             note=np.array(note()),
         )
 

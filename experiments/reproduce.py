@@ -25,7 +25,7 @@ from datamodules import mnre_files as mnre
 from datamodules import twitter_files as twitter
 from datamodules.released import RELEASED
 from mmib.aggregate import compare
-from mmib.files import write_text
+from mmib.files import checksum, write_text
 from mmib.finished import FinishedRun
 from mmib.points import PointError, finished_run, run_point
 from mmib.schema import NO_RELATION, DataError, MMIBError
@@ -369,7 +369,7 @@ def _data_rows(work: Reproduction) -> list[list[str]]:
     for name in work.names:
         data_set = SETS[name]
         for split, counted in work.data[name].items():
-            digest = hashlib.sha256((work.root / data_set.folder / data_set.text[split]).read_bytes()).hexdigest()
+            digest = checksum(work.root / data_set.folder / data_set.text[split])
             same = "yes" if counted.counts == data_set.released[split] else _counts(data_set, data_set.released[split])
             images = work.runs[name][0].summary["images"].get(split, "") if name in work.runs else ""
             rows.append([data_set.title, split, _counts(data_set, counted.counts), same, digest[:12], images])

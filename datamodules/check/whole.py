@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from datamodules.check.sets import SPLITS, ReadSplit, SetFiles
 from datamodules.check.texts import Pieces, check_text, texts_of
 from datamodules.mnre_files import check_relation_ids
 from datamodules.released import SHARED_TEXTS
+from mmib.files import checksum
 from mmib.schema import DataError
 
 # Where it is not known how many texts two splits share, so many of the smaller one are no accident any more.
@@ -70,7 +70,7 @@ def _open(files: SetFiles, split: str) -> SplitReport:
     report = SplitReport(split, path.relative_to(files.root).as_posix(), path.is_file())
     report.expected = files.expected(split)
     if report.there:
-        report.sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        report.sha256 = checksum(path)
     else:
         needed = split != "test"
         text = f"the {split} split is missing: {path} is not there" + ("" if needed else ", and nothing can be tested")

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmib import statistics
 from mmib.files import write_text
-from mmib.finished import INCIDENTAL, FinishedRun, find_runs
+from mmib.finished import INCIDENTAL, FinishedRun, dotted, find_runs
 from mmib.metrics import METRICS, label_tensor
 from mmib.schema import LABELS, RunError, Task
 from mmib.statistics import Array, Bootstrap, PairedTest
@@ -380,20 +380,12 @@ def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     """Warns of configurations whose runs differ in more than their seed."""
     notes = []
     for name, runs in groups.items():
-        settings = [dict(_flat(run.config())) for run in runs]
+        settings = [dict(dotted(run.config())) for run in runs]
         keys = {key for own in settings for key in own if any(other.get(key) != own[key] for other in settings)}
         keys = {key for key in keys if key.replace(".init_args", "") not in INCIDENTAL}
         if keys:
             notes.append(f"the runs of {name} differ in {', '.join(sorted(keys))}: to tell them apart use --by")
     return notes
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values of a nested mapping."""
-    items: list[tuple[str, Any]] = []
-    for key, value in config.items():
-        items += _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
-    return items
 
 
 def _unfinished(folders: Sequence[Path]) -> list[str]:

@@ -1,7 +1,8 @@
-"""Writing files so that nothing is half-written; reading YAML and JSON so that every failure is one of two kinds."""
+"""Files: written so that nothing is half-written, YAML and JSON read so that failures are of two kinds, checksums."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -38,6 +39,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def checksum(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_yaml(path: Path) -> Any:

@@ -164,3 +164,11 @@ def trained_runs(folder: Path) -> list[FinishedRun]:
     """The finished trainings that lie below a folder, in order of their paths."""
     runs = (read_run(path.parent) for path in sorted(folder.rglob("summary.json")))
     return [run for run in runs if run.trained]
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of a nested configuration."""
+    items: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        items += dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return items

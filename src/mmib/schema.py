@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Task = Literal["mre", "mner"]
+TASK_NAMES: dict[Task, str] = {"mre": "relation extraction", "mner": "named entity recognition"}
 
 NO_RELATION = "None"
 

@@ -182,7 +182,7 @@ class MMIBCommand(LightningCLI):
             with seeded("rehearsal"), weightless():
                 built = self.parser.instantiate_classes(self.config)
                 self._get(built, "model").parameter_groups()
-                self.trainer_class(**{**self._get(built, "trainer"), "logger": False})
+                self._rehearse_trainer(self._get(built, "trainer"))
         except MisconfigurationException:
             raise
         except Exception as error:
@@ -191,6 +191,12 @@ class MMIBCommand(LightningCLI):
                 raise
         finally:
             said.setLevel(level)
+
+    def _rehearse_trainer(self, options: dict[str, Any]) -> None:
+        try:
+            self.trainer_class(**{**options, "logger": False})
+        except ModuleNotFoundError as error:  # such as that of an accelerator
+            raise ConfigError(f"the trainer cannot work like this: {error}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run folder, which is made here: model and data could be built."""
@@ -202,11 +208,11 @@ class MMIBCommand(LightningCLI):
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
         self.collector = PredictionCollector()
-        loggers = make_loggers(self.run_folder, config["name"], config["wandb"])
-        try:
-            trainer = super().instantiate_trainer(default_root_dir=self.run_folder, logger=loggers, **kwargs)
-        except ModuleNotFoundError as error:  # such as that of an accelerator
-            raise ConfigError(f"the trainer cannot work like this: {error}") from error
+        trainer = super().instantiate_trainer(
+            default_root_dir=self.run_folder,
+            logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
+            **kwargs,
+        )
         callbacks = [*cast(Any, trainer).callbacks, self.collector, OrderlyEnd(), LostRank()]
         # What the others know stands in the last checkpoint, so that one comes after them.
         cast(Any, trainer).callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint))

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import importlib.util
 import os
 import socket
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import constants as hub
 
+from mmib.files import checksum
 from mmib.schema import EncoderError
 
 PREFIX = "pip:"
@@ -116,8 +116,7 @@ def file_sha256(path: Path) -> str:
         EncoderError: the file is not there.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return checksum(path)
     except FileNotFoundError as error:
         raise EncoderError(f"the weight file {path} does not exist") from error
 

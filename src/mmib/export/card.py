@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmib.export.model import TrainedModel
-from mmib.schema import LABELS, NO_RELATION, Task
+from mmib.finished import dotted
+from mmib.schema import LABELS, NO_RELATION, TASK_NAMES
 
-TASKS: dict[Task, str] = {"mre": "relation extraction", "mner": "named entity recognition"}
 SCORES = ("precision", "recall", "f1", "accuracy")
 FRONT = """---
 library_name: mmib
@@ -51,7 +51,7 @@ their own, which hold for the weights too where their owners say so. Look them u
 
 def model_card(models: Sequence[TrainedModel]) -> str:
     """The card of one model, or of one of each task."""
-    names = " and ".join(f"{TASKS[model.task]} on {model.card.get('corpus', 'unnamed data')}" for model in models)
+    names = " and ".join(f"{TASK_NAMES[model.task]} on {model.card.get('corpus', 'unnamed data')}" for model in models)
     sections = [f"# mmib: {names}\n", *(section for model in models for section in _sections(model)), USE, LIMITS]
     return FRONT + "\n" + "\n".join(sections)
 
@@ -59,7 +59,7 @@ def model_card(models: Sequence[TrainedModel]) -> str:
 def _sections(model: TrainedModel) -> Iterable[str]:
     card = model.card
     yield (
-        f"## {TASKS[model.task].capitalize()}\n\n"
+        f"## {TASK_NAMES[model.task].capitalize()}\n\n"
         "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
         "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), _facts(model))
     )
@@ -68,7 +68,7 @@ def _sections(model: TrainedModel) -> Iterable[str]:
         rows = [(split, own.get("rows"), str(own.get("sha256"))[:16]) for split, own in card["data"].items()]
         yield "### Data\n\n" + _table(("split", "rows", "SHA-256 begins"), rows)
     if card.get("settings"):
-        yield "### Settings\n\n" + _table(("setting", "value"), _flat(card["settings"]))
+        yield "### Settings\n\n" + _table(("setting", "value"), dotted(card["settings"]))
 
 
 def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
@@ -96,13 +96,6 @@ def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:
         for split in ("val", "test")
         if (own := card.get(split))
     ]
-
-
-def _flat(settings: dict[str, Any], above: str = "") -> list[tuple[str, Any]]:
-    rows: list[tuple[str, Any]] = []
-    for name, value in settings.items():
-        rows += _flat(value, f"{above}{name}.") if isinstance(value, dict) else [(above + name, value)]
-    return rows
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -10,7 +10,6 @@ A folder for both tasks holds one of these for each, named after its task, and a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import uuid
@@ -29,7 +28,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.model import TrainedModel, build, load_weights
-from mmib.files import atomic_file, write_text
+from mmib.files import atomic_file, checksum, parse_json, write_text
 from mmib.schema import LABELS, DataError, EncoderError, ExportError
 
 FORMAT = 1
@@ -95,7 +94,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"{folder} is no exported model: it has no {CONFIG}; make one with mmib export RUN -o FOLDER")
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("model_type") != KIND or type(config.get("format")) is not int:
@@ -159,8 +158,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def _described(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {"bytes": path.stat().st_size, "sha256": checksum(path)}
 
 
 def _check_files(folder: Path, files: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from mmib.extract.extractor import Post
+from mmib.files import parse_json
 from mmib.schema import DataError, InputError
 
 # Characters of a row; a post with every word of a dictionary is shorter.
@@ -82,8 +82,8 @@ def _parsed(line: str) -> tuple[Any, str | None]:
     if any("\udc80" <= character <= "\udcff" for character in line):
         return None, "the line is not UTF-8"
     try:
-        return json.loads(line), None
-    except (ValueError, RecursionError) as error:
+        return parse_json(line), None
+    except ValueError as error:
         return None, f"the line is no JSON: {error}"
 
 
@@ -137,6 +137,6 @@ def _row(number: int, content: Any, folder: Path) -> Row:
 
 def _list(name: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except ValueError as error:
         raise InputError(f"{name!r} is no JSON: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from mmib.extract.extractor import POSTS, Extractor
 from mmib.extract.readers import Prepared
 from mmib.extract.rows import Row
-from mmib.files import write_text
+from mmib.files import checksum, write_text
 from mmib.schema import InputError, RunError
 
 
@@ -109,7 +108,7 @@ def _keep_whole_lines(path: Path) -> int:
 
 def key_of(sources: Iterable[Path], posts: Path, options: dict[str, Any]) -> dict[str, Any]:
     """What decides the output of an extraction: the models, the input and the options."""
-    models = [hashlib.sha256(path.read_bytes()).hexdigest() for source in sources for path in _descriptions(source)]
+    models = [checksum(path) for source in sources for path in _descriptions(source)]
     return {"models": models, "posts": str(posts), "bytes": posts.stat().st_size, **options}
 
 

@@ -9,7 +9,7 @@ from mmib.files import write_text
 from mmib.finished import STUDY, FinishedRun, find_runs, trained_runs
 from mmib.report import comparison, single, study
 from mmib.report.page import page
-from mmib.schema import RunError
+from mmib.schema import TASK_NAMES, RunError
 
 RUNS = Path("runs")
 NAME = "report.html"
@@ -80,7 +80,7 @@ def make_page(folders: list[Path], data_root: Path | None = None, posts: int = P
         if len(folders) > 1:
             raise RunError("a study has a page of its own: name one study, or runs")
         (own,) = studies
-        return page(own.name, f"study, {single.TASKS[own.content['task']]}", study.sections(own))
+        return page(own.name, f"study, {TASK_NAMES[own.content['task']]}", study.sections(own))
     runs = find_runs(folders)
     if len(runs) == 1:
         return page(
@@ -92,4 +92,4 @@ def make_page(folders: list[Path], data_root: Path | None = None, posts: int = P
 
 
 def _subtitle(run: FinishedRun) -> str:
-    return f"{single.TASKS[run.task]} on {run.summary.get('corpus', 'an unnamed corpus')}"
+    return f"{TASK_NAMES[run.task]} on {run.summary.get('corpus', 'an unnamed corpus')}"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmib.files import parse_json
 from mmib.finished import INCIDENTAL, FinishedRun
 from mmib.report.charts import Point
 from mmib.schema import RunError
@@ -124,7 +125,7 @@ def read_plane(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))
+        points = parse_json(path.read_text(encoding="utf-8"))
         names = ["step", "rate_text", "rate_image", "distortion"]
         names += ["information"] if all("information" in point for point in points) else []
         return [{name: float(point[name]) for name in names} for point in points]

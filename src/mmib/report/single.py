@@ -19,7 +19,6 @@ from mmib.report.page import Section, grid, note, scrolling, table
 from mmib.report.posts import PostWriter, darkest_word, read_post, sample
 from mmib.schema import RunError, Task
 
-TASKS: dict[Task, str] = {"mre": "relation extraction", "mner": "named entity recognition"}
 SPLITS = {"test": "test", "val": "validation"}
 # Posts whose latents are joined by a line between text and image.
 PAIRS = 14

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmib.figures import CEILINGS, numeric_factor
+from mmib.files import parse_json
 from mmib.finished import STUDY
 from mmib.report import charts
 from mmib.report.charts import Mark, Series
@@ -55,7 +56,7 @@ def read_study(folder: Path) -> Study:
     """
     path = folder / STUDY
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
         study = Study(folder, content)
         for row in study.rows:
             float(row["mean"]), [row["point"][factor] for factor in study.factors]
