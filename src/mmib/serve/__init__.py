@@ -1,0 +1,1 @@
+"""The command `mmib serve`: a page and a JSON API over a trained model."""

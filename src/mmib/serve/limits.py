@@ -1,0 +1,47 @@
+"""What the service takes of a request, and how many at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from mmib.schema import ConfigError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of the service; each is an option of `mmib serve`.
+
+    Attributes:
+        body: bytes of a request, image included.
+        characters: of a post's text.
+        pixels: of an image, and of all images that are in memory for one pass through the models.
+        entities: given with a post.
+        samples: of the latents, for the spread of confidence.
+        posts: in one request, and read in one pass through the models.
+        waiting: posts that are received, wait or are read at a time; what comes beyond is sent away.
+        seconds: until a request is given up.
+    """
+
+    body: int = 8_000_000
+    characters: int = 10_000
+    pixels: int = 25_000_000
+    entities: int = 50
+    samples: int = 50
+    posts: int = 32
+    waiting: int = 128
+    seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        """Check.
+
+        Raises:
+            ConfigError: a limit that lets nothing through, or fewer waiting posts than a request may hold.
+        """
+        for field in fields(self):
+            # Nothing given and nothing drawn is still a request; nothing else can be 0.
+            least = 0 if field.name in ("entities", "samples") else 1
+            value = getattr(self, field.name)
+            if not value >= least:
+                raise ConfigError(f"--{field.name} is {value}: the limit is {least} or more")
+        if self.waiting < self.posts:
+            raise ConfigError(f"--waiting is {self.waiting}: a request of --posts {self.posts} would never be taken")
