@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +19,9 @@ import yaml
 # Values of a YAML file with its aliases written out. No configuration comes near; a file of a few lines can go far
 # beyond, and everything that prints or compares it would never end.
 MOST_VALUES = 100_000
+# Linux: names are relative to the working directory, and two of them change places.
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 
 
 def write_text(path: Path, text: str) -> None:
@@ -39,6 +45,33 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def replace_folder(folder: Path, new: Path) -> None:
+    """Give a new folder its name; one that has the name already goes at the same moment, and is removed.
+
+    Where the system cannot exchange names, there is an instant in which neither has it.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    old = new
+    try:
+        _exchange(folder, new)
+    except OSError:  # as where there is nothing to exchange it with
+        old = new.with_name(f"{new.name}.old")
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if rename(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(one), None, str(other))
 
 
 def checksum(path: Path) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from mmib.files import atomic_file, parse_json, read_yaml, write_text
+from mmib import files
+from mmib.files import atomic_file, parse_json, read_yaml, replace_folder, write_text
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -44,6 +46,36 @@ def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> Non
     write_text(tmp_path / "own", "text")
     (tmp_path / "plain").touch()
     assert (tmp_path / "own").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def folder_with(path: Path, text: str) -> Path:
+    path.mkdir()
+    (path / "x.txt").write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("exchanging", [True, False])
+@pytest.mark.parametrize("before", ["an old one", "nothing"])
+def test_a_folder_takes_the_place_of_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanging: bool, before: str
+) -> None:
+    if not exchanging:
+        monkeypatch.setattr(files.ctypes, "CDLL", lambda *_, **__: object())
+    if before == "an old one":
+        folder_with(tmp_path / "folder", "old")
+    replace_folder(tmp_path / "folder", folder_with(tmp_path / ".new", "new"))
+    assert (tmp_path / "folder" / "x.txt").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders change places at one moment on Linux only")
+def test_a_folder_is_there_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the old one is removed: nothing but the exchange has happened, and no name was free meanwhile."""
+    old, new = folder_with(tmp_path / "folder", "old"), folder_with(tmp_path / ".new", "new")
+    monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(Path, "rename", None)
+    replace_folder(old, new)
+    assert [(path / "x.txt").read_text() for path in (old, new)] == ["new", "old"]
 
 
 @pytest.mark.parametrize(

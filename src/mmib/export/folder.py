@@ -28,7 +28,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.model import TrainedModel, build, load_weights
-from mmib.files import atomic_file, checksum, parse_json, write_text
+from mmib.files import atomic_file, checksum, parse_json, replace_folder, write_text
 from mmib.schema import LABELS, DataError, EncoderError, ExportError
 
 FORMAT = 1
@@ -58,11 +58,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path) -> None:
             _write_json(new / CONFIG, {"model_type": KIND, "format": FORMAT, "parts": sorted(tasks)})
             write_text(new / CARD, model_card(models))
         read_export(new)
-        old = folder.with_name(f"{new.name}.old")
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
-        shutil.rmtree(old, ignore_errors=True)
+        replace_folder(folder, new)
     except OSError as error:
         raise ExportError(f"the export {folder} cannot be written: {error}") from error
     finally:
