@@ -18,6 +18,7 @@ LEVELS = {
     "mmib.checkpoints": 1,
     "mmib.statistics": 1,
     **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.totals", "mmib.runs", "mmib.points"], 2),
+    "mmib.triples": 2,
     **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
     **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep", "mmib.plan", "mmib.study"], 4),
