@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import json
@@ -20,6 +19,7 @@ from mmib import statistics
 from mmib.files import write_text
 from mmib.finished import INCIDENTAL, FinishedRun, dotted, find_runs
 from mmib.metrics import METRICS, label_tensor
+from mmib.options import CommandParser
 from mmib.schema import LABELS, RunError, Task
 from mmib.statistics import Array, Bootstrap, PairedTest
 
@@ -122,7 +122,7 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 def run(arguments: list[str]) -> int:
     """Print or write the table of the runs that the command line names."""
-    parser = argparse.ArgumentParser(prog="mmib aggregate", description="Mean, spread and paired tests over runs.")
+    parser = CommandParser(prog="mmib aggregate", description="Mean, spread and paired tests over runs.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that hold runs")
     parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
     parser.add_argument(

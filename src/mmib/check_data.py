@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import sys
@@ -28,6 +27,7 @@ from datamodules.check.findings import Finding, some
 from datamodules.check.sets import SetFiles
 from mmib.encoders.text import load_tokenizer
 from mmib.files import write_text
+from mmib.options import CommandParser
 
 COUNTED = {"mre": ("rows", "None"), "mner": ("posts", "entities", "in strict IOB2")}
 LABELS_SHOWN = 8
@@ -64,8 +64,8 @@ def run(arguments: list[str]) -> int:
     return int(result["status"])
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="mmib check-data",
         description="Tell which data sets a folder holds, what is missing, and what a training would stop at or hide.",
         epilog="exit status: 0 fine, 1 problems, 2 something cannot be read; with --fix, of the copy",

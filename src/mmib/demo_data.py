@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from datamodules.demo import DemoSettings, read_ceilings, write_demo_corpus
+from mmib.options import CommandParser
 from mmib.schema import Task
 
 SPLITS = ("train", "val", "test")
@@ -15,7 +15,7 @@ UNITS: dict[Task, str] = {"mre": "rows", "mner": "posts"}
 def run(arguments: list[str]) -> int:
     """Write the demo corpus unless it is there already, and print its ceilings."""
     defaults = DemoSettings()
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mmib demo-data", description="Write the demo corpus in the formats of MNRE and Twitter-2017."
     )
     parser.add_argument("root", nargs="?", default="data/demo", type=Path, help="folder to make (default: data/demo)")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from mmib.aggregate import Comparison, compare
 from mmib.figures import draw_study
 from mmib.files import write_text
 from mmib.finished import STUDY, FinishedRun
+from mmib.options import CommandParser
 from mmib.plan import Plan, Point, read_plan
 from mmib.points import PointError, end_on_sigterm, finished_run, run_point, share_cores
 from mmib.schema import ConfigError
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: the study file, or an option, cannot work.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mmib study",
         description="Train every combination of named settings and seeds, and compare them. Finished runs are never "
         "repeated, and the same command goes on with a study that was interrupted.",

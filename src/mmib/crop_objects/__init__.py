@@ -16,6 +16,7 @@ from mmib.crop_objects.boxes import choose
 from mmib.crop_objects.detector import DEFAULT_DETECTOR, Detector, ZeroShotDetector
 from mmib.crop_objects.plan import MOST_OBJECTS, TYPES, Request, Split, mnre_splits, twitter_splits
 from mmib.crop_objects.store import CropStore, Settings
+from mmib.options import CommandParser
 from mmib.schema import DataError
 
 SPLITS = ("train", "val", "test")
@@ -141,8 +142,8 @@ def _summary(split: Split, requests: Sequence[Request], store: CropStore) -> str
     return text
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="mmib crop-objects",
         description="Find the objects that posts speak of in their images, and store their crops where the data "
         "modules read them. A run that was stopped goes on where it was.",

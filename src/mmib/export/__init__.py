@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mmib.finished import FinishedRun, trained_runs
+from mmib.options import CommandParser
 from mmib.schema import ExportError
 
 RUNS = Path("runs")
@@ -18,7 +18,7 @@ def run(arguments: list[str]) -> int:
         ExportError: there is no run to export, or the folder cannot be written.
         RunError: a run has not finished.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mmib export",
         description="Export the selected model of a run, or of one run a task, into one folder that is used without "
         "a network: weights, labels, tokenizer, image preprocessing, calibration, model card.",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmib.options import CommandParser
 from mmib.schema import ConfigError
 
 
@@ -38,8 +39,8 @@ def run(arguments: list[str]) -> int:
     return _one(chosen) if chosen.text is not None else _many(chosen)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="mmib extract",
         description="Find entities and relations in posts. A row is a JSON object, or a line of CSV, with text and, "
         "where there are any, id, image (a path beside the file), crops and entities.",

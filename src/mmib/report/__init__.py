@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from mmib.files import write_text
 from mmib.finished import STUDY, FinishedRun, find_runs, trained_runs
+from mmib.options import CommandParser
 from mmib.report import comparison, single, study
 from mmib.report.page import page
 from mmib.schema import TASK_NAMES, RunError
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         RunError: there is no run, one has not finished or is damaged, or they cannot be compared.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mmib report",
         description="Write one self-contained HTML page about a run, several runs side by side, or a study.",
     )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import multiprocessing
 import os
 import sys
 from pathlib import Path
 
+from mmib.options import CommandParser
 from mmib.points import end_on_sigterm, share_cores
 from mmib.schema import ConfigError, MMIBError
 from mmib.sweep.file import SweepFile, read_sweep
@@ -23,7 +23,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: the sweep file, or what it runs, cannot work.
     """
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="mmib sweep",
         description="Search settings as a W&B sweep file says. With a key of W&B the sweep is registered there and "
         "agents run it; without one its points are drawn here, by Optuna, in a folder below --runs that several "

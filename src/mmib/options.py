@@ -1,0 +1,40 @@
+"""Options of the commands beside training: written in full, and refused in one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from mmib.schema import ConfigError
+
+UNKNOWN = "unrecognized arguments: "
+
+
+class CommandParser(argparse.ArgumentParser):
+    """A parser without abbreviations: they would change their meaning when an option is added.
+
+    Args:
+        options: see `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Instead of the usage and an exit.
+
+        Raises:
+            ConfigError: always.
+        """
+        if message.startswith(UNKNOWN):
+            option = message.removeprefix(UNKNOWN).split()[0].partition("=")[0]
+            message += did_you_mean(option, self._option_string_actions)
+        raise ConfigError(f"{message}; {self.prog} --help lists all options")
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """What to say of a name that is not known, where it is close to one that is."""
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f": did you mean {near[0]}?" if near else ""
