@@ -20,6 +20,7 @@ from datamodules.twitter_files import count_mentions, repair
 from mmib.backbone import MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
+from mmib.export.model import TrainedModel, build
 from mmib.modules import ExtractionModule, MNERModule, MREModule
 from mmib.nn.alignment import InfoNCEAlignment
 from mmib.nn.fusion import CrossModalFusion
@@ -314,6 +315,35 @@ def append_garbage() -> Callable[..., PostBatch]:
 def _longer(tensor: torch.Tensor, more: int) -> torch.Tensor:
     """(B, N, ...) with `more` zeros behind the N."""
     return torch.cat([tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])], dim=1)
+
+
+@pytest.fixture
+def tiny_parts() -> dict[str, Any]:
+    """The parts of a tiny backbone, as a configuration names them."""
+    return {
+        "gaussian": {"class_path": "mmib.nn.gaussian.GaussianEncoder", "init_args": {"heads": 4, "dropout": 0.1}},
+        "alignment": {"class_path": "mmib.nn.alignment.InfoNCEAlignment", "init_args": {"granularity": "late"}},
+        "fusion": {"class_path": "mmib.nn.fusion.CrossModalFusion", "init_args": {"heads": 4, "dropout": 0.1}},
+    }
+
+
+@pytest.fixture
+def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., TrainedModel]:
+    """A model of random weights that believes in many things; `image` are options of its image encoder."""
+
+    def make(
+        task: Task, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
+    ) -> TrainedModel:
+        encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
+        named = tiny_parts | (parts or {})
+        network = build(task, encoders, named, {})
+        with torch.no_grad():
+            for parameter in network.head.parameters():
+                parameter.mul_(8.0)
+        network.eval().requires_grad_(False)
+        return TrainedModel(network=network, parts=named, **{"max_length": 60, "max_crops": 4} | options)
+
+    return make
 
 
 @pytest.fixture

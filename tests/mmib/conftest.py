@@ -18,9 +18,7 @@ import yaml
 
 from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.cli import main
-from mmib.encoders.image import ImageEncoder
-from mmib.encoders.text import TextEncoder
-from mmib.export.model import TrainedModel, build
+from mmib.export.model import TrainedModel
 from mmib.schema import Task
 
 EPOCHS = 2
@@ -164,34 +162,10 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return run
 
 
-PARTS = {
-    "gaussian": {"class_path": "mmib.nn.gaussian.GaussianEncoder", "init_args": {"heads": 4, "dropout": 0.1}},
-    "alignment": {"class_path": "mmib.nn.alignment.InfoNCEAlignment", "init_args": {"granularity": "late"}},
-    "fusion": {"class_path": "mmib.nn.fusion.CrossModalFusion", "init_args": {"heads": 4, "dropout": 0.1}},
-}
-
-
 @pytest.fixture
-def make_trained(bert_folder: str) -> Callable[..., TrainedModel]:
-    """A model of random weights that believes in many things; `image` are options of its image encoder."""
-
-    def make(
-        task: Task, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
-    ) -> TrainedModel:
-        encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
-        named = PARTS | (parts or {})
-        network = build(task, encoders, named, {})
-        with torch.no_grad():
-            for parameter in network.head.parameters():
-                parameter.mul_(8.0)
-        network.eval().requires_grad_(False)
-        return TrainedModel(network=network, parts=named, **{"max_length": 60, "max_crops": 4} | options)
-
-    return make
-
-
-@pytest.fixture
-def make_run(tmp_path: Path, bert_folder: str, make_trained: Callable[..., TrainedModel]) -> Callable[..., Path]:
+def make_run(
+    tmp_path: Path, bert_folder: str, tiny_parts: dict[str, Any], make_trained: Callable[..., TrainedModel]
+) -> Callable[..., Path]:
     """The folder that a finished run of a model of random weights would leave."""
 
     def make(task: Task, name: str = "run", predictions: Sequence[dict[str, Any]] = ()) -> Path:
@@ -210,7 +184,7 @@ def make_run(tmp_path: Path, bert_folder: str, make_trained: Callable[..., Train
         model = {
             "class_path": f"mmib.modules.{task.upper()}Module",
             "init_args": {
-                "backbone": {"class_path": "mmib.backbone.MultimodalIB", "init_args": encoders | PARTS},
+                "backbone": {"class_path": "mmib.backbone.MultimodalIB", "init_args": encoders | tiny_parts},
                 "head_dropout": 0.1,
                 "gamma": 1.0,
                 **({"threshold": 0.2} if task == "mre" else {"constrained": True}),
