@@ -253,10 +253,21 @@ class PostDataModule(pl.LightningDataModule, ABC):
             "boxes": self._boxes(example),
         }
 
-    def setup(self, stage: str) -> None:
-        """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+    def check_files(self, stage: str) -> None:
+        """Look for the files that a stage needs before anything is done for it.
+
+        Raises:
+            DataError: the folder, or the text of a split, is not there or cannot be read.
+        """
         if not self.root.is_dir():
             raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
+        for split in SPLITS[stage]:
+            with open_data(self.text_file(split), self.layout):
+                pass
+
+    def setup(self, stage: str) -> None:
+        """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+        self.check_files(stage)
         if stage == "fit":
             self._check_ranks()
         for split in SPLITS[stage]:

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import multiprocessing
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -25,6 +23,7 @@ from datamodules.demo.pictures import draw_picture
 from datamodules.demo.posts import Post, draw_posts
 from datamodules.demo.settings import SPLITS, DemoSettings
 from datamodules.demo.truth import summarise, write_truth
+from mmib.files import parse_json
 from mmib.schema import RELATION_IDS, DataError, Task
 
 VERSION = 3
@@ -49,21 +48,22 @@ def write_demo_corpus(root: Path, settings: DemoSettings = _DEFAULTS) -> bool:
         DataError: `root` holds something else.
     """
     root = Path(root)
-    if _is_built(root, settings):
+    if is_built(root, settings):
         return False
-    root.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f".{root.name}.building-", dir=root.parent))
     try:
-        work.chmod(0o755)
-        _build(work, settings)
-        work.rename(root)  # replaces an empty folder, and nothing else
-    except OSError:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            prefix=f".{root.name}.building-", dir=root.parent, ignore_cleanup_errors=True
+        ) as folder:
+            work = Path(folder)
+            work.chmod(0o755)
+            _build(work, settings)
+            work.rename(root)  # replaces an empty folder, and nothing else
+    except OSError as error:
         # Another process may have finished the same corpus first; anything else is a real error.
-        if _is_built(root, settings):
+        if is_built(root, settings):
             return False
-        raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+        raise DataError(f"the demo corpus {root} cannot be written: {error}; name another folder") from error
     return True
 
 
@@ -76,7 +76,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     """The manifest of a demo corpus; None where `root` is no demo corpus."""
     path = Path(root) / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
@@ -86,7 +86,12 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     return manifest
 
 
-def _is_built(root: Path, settings: DemoSettings) -> bool:
+def is_built(root: Path, settings: DemoSettings) -> bool:
+    """Whether the corpus of these settings is there.
+
+    Raises:
+        DataError: something else is.
+    """
     if not root.exists():
         return False
     if not root.is_dir():

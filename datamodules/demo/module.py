@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from datamodules.base import PostDataModule
-from datamodules.demo.corpus import write_demo_corpus
+from datamodules.demo.corpus import is_built, write_demo_corpus
 from datamodules.demo.settings import DemoSettings
 from datamodules.mnre import MNREDataModule
 from datamodules.twitter import TwitterDataModule
@@ -28,6 +28,11 @@ class DemoDataModule(PostDataModule):
     def corpus(self) -> str:
         """See `PostDataModule.corpus`."""
         return f"demo-{self.demo.size}"
+
+    def check_files(self, stage: str) -> None:
+        """See `PostDataModule.check_files`; a corpus that is not there yet will be written."""
+        if is_built(self.root, self.demo):
+            super().check_files(stage)
 
     def prepare_data(self) -> None:
         """Write the corpus; Lightning calls this on one process a node."""

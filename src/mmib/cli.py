@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -31,6 +32,7 @@ OTHER_COMMANDS = {
 }
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,11 +41,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(arguments)
     except MMIBError as error:
-        print(f"mmib: {error}", file=sys.stderr)  # noqa: T201
-        return 2
+        return _refuse(str(error))
+    except OSError as error:
+        # Whatever was being written: a disk can be full at any moment.
+        if error.errno not in CANNOT_WRITE:
+            raise
+        return _refuse(
+            f"a file cannot be written: {error}; what was saved before is still there: make room, or choose another "
+            "place, and start again"
+        )
     except KeyboardInterrupt:
         print("mmib: interrupted", file=sys.stderr)  # noqa: T201
         return 130
+
+
+def _refuse(reason: str) -> int:
+    print(f"mmib: {reason}", file=sys.stderr)  # noqa: T201
+    return 2
 
 
 def _dispatch(arguments: list[str]) -> int:

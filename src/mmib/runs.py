@@ -18,7 +18,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch.distributed import TCPStore
 
-from mmib.files import atomic_file, write_text
+from mmib.files import atomic_file, named, write_text
 from mmib.schema import CheckpointError, ConfigError
 
 log = logging.getLogger(__name__)
@@ -121,11 +121,7 @@ class ContinuedWriter(ExperimentWriter):
     def keep(self, rows: int) -> None:
         """Leave out what was logged after the checkpoint: the resumed run logs it once more."""
         self.metrics_keys, written = self._read()
-        kept = io.StringIO()
-        writer = csv.DictWriter(kept, self.metrics_keys, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(written[:rows])
-        write_text(Path(self.metrics_file_path), kept.getvalue())
+        self._write(self.metrics_keys, written[:rows])
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         path = Path(self.metrics_file_path)
@@ -134,6 +130,23 @@ class ContinuedWriter(ExperimentWriter):
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
             return list(reader.fieldnames or []), list(reader)
+
+    def save(self) -> None:
+        """Write what was logged since the last time."""
+        with named(Path(self.metrics_file_path)):
+            super().save()
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Lightning's own empties the file first: a run that is killed then has no log any more."""
+        _, rows = self._read()
+        self._write(fieldnames, rows)
+
+    def _write(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(Path(self.metrics_file_path), text.getvalue())
 
     def log_hparams(self, params: dict[str, Any]) -> None:
         """Nothing: `config.yaml` has them, in a form that any YAML reader takes."""
@@ -161,7 +174,8 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file.write(content.getbuffer())
         except OSError as error:
             raise CheckpointError(
-                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there"
+                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
+                f"make room, then go on with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
             ) from error
 
 

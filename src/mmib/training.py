@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib
 import logging
 import os
@@ -36,12 +35,11 @@ from mmib.runs import (
     slurm_run_folder,
     started_by_first_rank,
 )
-from mmib.schema import CheckpointError, ConfigError, MMIBError, RunError
+from mmib.schema import CheckpointError, ConfigError, MMIBError
 from mmib.seeding import seeded
 from mmib.summary import describe_results, print_summary, versions, write_predictions, write_summary
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
@@ -70,10 +68,6 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
         # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
         # started itself the first speaks for all, and would be killed if another had a status of its own.
         raise SystemExit(0 if started_by_first_rank() else os.EX_TEMPFAIL) from error
-    except OSError as error:
-        if error.errno not in CANNOT_WRITE:
-            raise
-        raise RunError(f"a file cannot be written: {error}; what was saved before is still there") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
@@ -200,6 +194,7 @@ class MMIBCommand(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run folder, which is made here: model and data could be built."""
+        self.datamodule.check_files(self.subcommand)
         config = self._own_config()
         seed = config.get("seed_everything")
         if config["run"] is not None:

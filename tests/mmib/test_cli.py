@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -117,6 +118,29 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     monkeypatch.setattr(cli, "_dispatch", interrupt)
     assert main(["fit"]) == 130
     assert capsys.readouterr().err == "mmib: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_disk_that_takes_no_more_is_one_sentence_in_every_command(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(_: list[str]) -> int:
+        raise OSError(number, os.strerror(number), "/here/x.json")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    said = refused("study")
+    assert said.startswith(f"mmib: a file cannot be written: [Errno {number}] {os.strerror(number)}: '/here/x.json'; ")
+    assert "make room, or choose another place" in said
+    assert said.count("\n") == 1
+
+
+def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: list[str]) -> int:
+        raise IsADirectoryError(errno.EISDIR, "is a directory", "x")
+
+    monkeypatch.setattr(cli, "_dispatch", fail)
+    with pytest.raises(IsADirectoryError):
+        main(["study"])
 
 
 # Includes

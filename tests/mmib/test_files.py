@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
         fail()
     assert target.read_text(encoding="utf-8") == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.txt"]
+
+
+@pytest.mark.parametrize("known", [None, "/elsewhere"])
+def test_a_full_disk_names_the_file(tmp_path: Path, known: str | None) -> None:
+    """Writing into an open file the system says that there is no room, and not where."""
+    with pytest.raises(OSError, match="No space left") as error, atomic_file(tmp_path / "x.txt"):
+        raise OSError(errno.ENOSPC, "No space left", known)
+    assert error.value.filename == (known or str(tmp_path / "x.txt"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 from mmib import runs
-from mmib.runs import RunLogger, WholeCheckpoints, make_loggers, new_run_folder
+from mmib.runs import ContinuedWriter, RunLogger, WholeCheckpoints, make_loggers, new_run_folder
 from mmib.schema import CheckpointError, ConfigError
 
 STAMP = "2026-01-02_03-04-05"
@@ -61,18 +62,6 @@ def test_a_place_where_nothing_can_be_made_is_a_clear_error(tmp_path: Path) -> N
 # Checkpoints
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk cannot be mounted here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.ckpt"
     WholeCheckpoints().save_checkpoint({"state_dict": {"a": torch.arange(5)}}, path)
@@ -94,6 +83,46 @@ def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:
     path = tmp_path / "checkpoints" / "x.ckpt"
     with pytest.raises(CheckpointError, match=rf"the checkpoint {path} cannot be written: .*checkpoints"):
         WholeCheckpoints().save_checkpoint({}, path)
+
+
+# The log
+
+
+def test_the_log_goes_on_under_new_names(tmp_path: Path) -> None:
+    writer = ContinuedWriter(str(tmp_path))
+    writer.log_metrics({"train/loss": 0.5}, 1)
+    writer.save()
+    writer.log_metrics({"val/f1": 0.25}, 2)
+    writer.save()
+    assert list(csv.DictReader((tmp_path / "metrics.csv").open(newline=""))) == [
+        {"step": "1", "train/loss": "0.5", "val/f1": ""},
+        {"step": "2", "train/loss": "", "val/f1": "0.25"},
+    ]
+
+
+def test_a_run_that_is_killed_while_its_log_gets_new_names_still_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = ContinuedWriter(str(tmp_path))
+    writer.log_metrics({"train/loss": 0.5}, 1)
+    writer.save()
+    before = (tmp_path / "metrics.csv").read_bytes()
+
+    def killed(path: Path, text: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "write_text", killed)
+    writer.log_metrics({"val/f1": 0.25}, 2)
+    with pytest.raises(KeyboardInterrupt):
+        writer.save()
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+def test_a_log_on_a_full_disk_names_its_file(small_disk: Path) -> None:
+    writer = ContinuedWriter(str(small_disk))
+    writer.log_metrics({f"a/{number}": 0.123456789 for number in range(10_000)}, 1)
+    with pytest.raises(OSError, match=f"No space left.*{small_disk / 'metrics.csv'}"):
+        writer.save()
 
 
 # W&B

@@ -695,7 +695,8 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
         check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", resume=True)
     finally:
         subprocess.run(["umount", disk], check=True)
-    assert re.search(r"cannot be written: .*No space left on device; what was saved before is still there", message)
+    assert re.search(r"cannot be written: .*No space left on device.*; what was saved before is still there", message)
+    assert f"go on with mmib fit --run {run} --ckpt_path last" in message
 
 
 def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path) -> None:
