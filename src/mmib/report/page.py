@@ -30,8 +30,7 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole document."""
-    files = resources.files("mmib.report")
-    style, script = (Html(files.joinpath(name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    style, script = _files("base.css", "page.css"), _files("theme.js", "page.js")
     head = [
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
@@ -55,6 +54,12 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     ]
     document = element("html", element("head", head), element("body", body), lang="en")
     return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _files(*names: str) -> Html:
+    """Files of this package, one after the other."""
+    folder = resources.files("mmib.report")
+    return Html("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
 
 
 def _section(section: Section) -> Html:

@@ -11,7 +11,9 @@ from mmib.report.markup import Html
 from mmib.report.page import POLICY, Section, page
 from mmib.report.posts import DARKEST
 
-STYLE = resources.files("mmib.report").joinpath("page.css").read_text(encoding="utf-8")
+STYLE = "".join(
+    resources.files("mmib.report").joinpath(name).read_text(encoding="utf-8") for name in ("base.css", "page.css")
+)
 COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
 # WCAG 2.2: text (1.4.3), and what is needed to understand a graphic (1.4.11).
 FOR_TEXT, FOR_GRAPHICS = 4.5, 3.0
