@@ -106,6 +106,10 @@ test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it 
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_and_resume --kills 10 -- \
 		--config experiments/robustness/resume.yaml --data.root data/demo-tiny --wandb off $(ARGS)
 
+.PHONY: test-kills
+test-kills: $(STAMP) ## Kill cache building, training and exporting at 50 random moments: every file whole, the next start works
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_anywhere --kills $(or $(KILLS),50) -- --wandb off $(ARGS)
+
 .PHONY: fuzz
 fuzz: $(STAMP) ## Feed 20,000 damaged and hostile files to all readers: each ends in a typed error or a right result
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.fuzz --inputs 20000 --seed 0 $(ARGS)
