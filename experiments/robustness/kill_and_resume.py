@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from mmib.callbacks import LAST
+from mmib.callbacks import LAST, PREVIOUS
+from mmib.training import last_checkpoint
 
 POLL_S = 0.02
 STATE_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")
@@ -57,6 +58,12 @@ def fit(options: Sequence[str], log: Path, stop: Callable[[float], bool] = lambd
 def only_run(runs: Path) -> Path:
     """The newest run below a folder."""
     return max(runs.glob("*/*"), key=lambda run: run.name)
+
+
+def resumable(runs: Path) -> Path | None:
+    """The newest run below a folder that has saved something to go on from."""
+    begun = [path.parents[1] for name in (LAST, PREVIOUS) for path in runs.glob(f"*/*/checkpoints/{name}")]
+    return max(begun, key=lambda run: run.name, default=None)
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -117,18 +124,18 @@ def main() -> int:
 def killed_run(options: Sequence[str], runs: Path, kills: int, duration: float, rng: random.Random, log: Path) -> int:
     """A run that is killed at random moments, up to `kills` times, and resumed until it is finished."""
     done = 0
-    checkpoint: Path | None = None
+    run: Path | None = None
     while True:
         moment = rng.uniform(0.1, 0.9) * duration if done < kills else float("inf")
-        resumed = ["--run", str(checkpoint.parents[1]), "--ckpt_path", "last"] if checkpoint else []
+        resumed = ["--run", str(run), "--ckpt_path", "last"] if run else []
         if fit(resumed or [*options, "--runs", str(runs)], log, lambda seconds, moment=moment: seconds > moment):
             return done
         done += 1
-        checkpoint = next(runs.glob(f"*/*/checkpoints/{LAST}"), None)
-        if checkpoint is None:
+        run = resumable(runs)
+        if run is None:
             # It died before it had saved anything: the next one starts anew, and this one is no run.
             shutil.rmtree(runs, ignore_errors=True)
-        step = torch.load(checkpoint, weights_only=True)["global_step"] if checkpoint else 0
+        step = torch.load(last_checkpoint(run), weights_only=True)["global_step"] if run else 0
         print(f"killed after {moment:.1f} s, checkpoint at step {step}", flush=True)
 
 

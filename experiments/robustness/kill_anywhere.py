@@ -1,0 +1,269 @@
+"""Kill what writes files at random moments: the building of a feature cache, a training, an export.
+
+    python -m experiments.robustness.kill_anywhere --kills 50 -- --wandb off
+
+After each kill every file that bears its final name must be whole, an export that was there before must be there still
+or be replaced by the new one, and the next start in the same folder must come to the same end as one that nothing
+happened to, bit for bit. Prints a line a kill and a tally; exit status 1 where something was lost. What stands behind
+`--` are further options of `mmib fit`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from datamodules.cache import ImageFeatureCache
+from datamodules.demo import DemoSettings, write_demo_corpus
+from experiments.robustness.kill_and_resume import differences, only_run, resumable
+from mmib.cli import main as mmib
+from mmib.encoders.image import ImageEncoder
+from mmib.export.folder import read_export
+from mmib.files import parse_json, read_yaml
+from mmib.schema import ExportError
+
+CONFIG = Path(__file__).with_name("resume.yaml")
+KILLED = "killed"
+OVER = "over before its moment"
+LOST = "lost something"
+SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is killed.
+
+    Attributes:
+        run: does it in a folder, and goes on with what a killed one has left there.
+        differences: what two folders in which it was done do not have in common.
+        prepare: fills a new folder with what is there before, out of one in which it was done.
+        broken: what is not whole in a folder, beside files that cannot be read.
+    """
+
+    run: Callable[[Path], None]
+    differences: Callable[[Path, Path], list[str]]
+    prepare: Callable[[Path, Path], None] = lambda done, folder: None
+    broken: Callable[[Path], list[str]] = lambda folder: []
+
+
+def cache_job(encoder: ImageEncoder, images: Sequence[Path]) -> Job:
+    """Encodes images into a feature cache."""
+
+    def run(folder: Path) -> None:
+        ImageFeatureCache(folder, encoder).build(images)
+
+    def compare(one: Path, other: Path) -> list[str]:
+        caches = [ImageFeatureCache(folder, encoder) for folder in (one, other)]
+        for cache in caches:
+            cache.build(images)  # reads what is there
+        return [
+            f"features of {image.name}"
+            for image in images
+            if not np.array_equal(*(cache.features(image) for cache in caches))
+        ]
+
+    return Job(run, compare)
+
+
+def training_job(options: Sequence[str]) -> Job:
+    """Trains, selects, scores and writes predictions; goes on from the last checkpoint."""
+
+    def run(folder: Path) -> None:
+        if any(folder.glob("*/*/summary.json")):
+            return
+        begun = resumable(folder)
+        resumed = ["--run", str(begun), "--ckpt_path", "last"]
+        _succeed(["fit", *(resumed if begun else [*options, "--runs", str(folder)])])
+
+    def compare(one: Path, other: Path) -> list[str]:
+        runs = [only_run(folder) for folder in (one, other)]
+        files = ("predictions/val.jsonl", "predictions/test.jsonl")
+        unlike = [name for name in files if len({(run / name).read_bytes() for run in runs}) > 1]
+        return differences(*runs) + unlike
+
+    return Job(run, compare)
+
+
+def export_job(run: Path) -> Job:
+    """Exports a finished run, over an export that is there already."""
+
+    def export(folder: Path) -> None:
+        _succeed(["export", str(run), "-o", str(folder / "model")])
+
+    def compare(one: Path, other: Path) -> list[str]:
+        contents = [
+            {path.relative_to(folder): path.read_bytes() for path in (folder / "model").rglob("*") if path.is_file()}
+            for folder in (one, other)
+        ]
+        names = sorted(contents[0].keys() | contents[1].keys())
+        return [str(name) for name in names if contents[0].get(name) != contents[1].get(name)]
+
+    def prepare(done: Path, folder: Path) -> None:
+        # Hard links: an export writes new files and never into old ones.
+        shutil.copytree(done / "model", folder / "model", copy_function=os.link)
+
+    def broken(folder: Path) -> list[str]:
+        try:
+            read_export(folder / "model")
+        except ExportError as error:
+            return [str(error)]
+        return []
+
+    return Job(export, compare, prepare, broken)
+
+
+def _succeed(arguments: list[str]) -> None:
+    if mmib(arguments):
+        raise RuntimeError(f"mmib {arguments[0]} failed")
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".json": lambda path: parse_json(path.read_text(encoding="utf-8")),
+    ".jsonl": lambda path: [parse_json(line) for line in path.read_text(encoding="utf-8").splitlines()],
+    ".yaml": read_yaml,
+    ".csv": lambda path: list(csv.reader(path.open(newline="", encoding="utf-8"), strict=True)),
+    ".ckpt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
+    ".safetensors": load_file,
+    ".npy": lambda path: np.load(path, allow_pickle=False),
+    ".npz": lambda path: dict(np.load(path, allow_pickle=False)),
+}
+
+
+def unreadable(folder: Path) -> list[str]:
+    """The files below a folder that bear a final name and cannot be read, with the reason."""
+    found = []
+    for path in sorted(folder.rglob("*")):
+        is_temporary = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.is_file() and not is_temporary and path.suffix in READERS:
+            try:
+                READERS[path.suffix](path)
+            except Exception as error:  # readers of damaged files fail in many ways
+                found.append(f"{path.relative_to(folder)} ({type(error).__name__}: {error})")
+    return found
+
+
+def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.inf) -> tuple[bool, float]:
+    """Do a job in a copy of this process, which has imported everything already, killed when its time is over.
+
+    Returns:
+        Whether it came to its end, and its seconds.
+
+    Raises:
+        RuntimeError: it failed by itself.
+    """
+    output = folder.parent / "output.log"
+
+    def work() -> None:
+        with output.open("a") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+            run(folder)
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    started = time.monotonic()
+    process.start()
+    process.join(None if kill_after_s == math.inf else kill_after_s)
+    killed = process.exitcode is None
+    if killed:
+        process.kill()
+        process.join()
+    if process.exitcode and not killed:
+        raise RuntimeError(f"it failed by itself with status {process.exitcode}: {_last_line(output)}")
+    return not killed, time.monotonic() - started
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    return lines[-1] if lines else "it said nothing"
+
+
+def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -> Counter[str]:
+    """Kill a job at random moments, each time in a new folder, and start it once more; count what came of it."""
+    whole = work / f"{name}-whole"
+    whole.mkdir(parents=True)
+    _, duration = start(job.run, whole)
+    tally: Counter[str] = Counter()
+    for number in range(1, kills + 1):
+        folder = work / f"{name}-{number}"
+        folder.mkdir()
+        job.prepare(whole, folder)
+        moment = rng.uniform(0, duration)
+        finished, seconds = start(job.run, folder, moment)
+        if finished:  # the machine has less to do than before
+            duration = seconds
+        lost = [f"after the kill: {what}" for what in (*unreadable(folder), *job.broken(folder))]
+        try:
+            start(job.run, folder)
+            lost += [f"after the next start: {what}" for what in (*unreadable(folder), *job.differences(whole, folder))]
+        except (RuntimeError, OSError) as error:
+            lost.append(f"the next start: {error}")
+        tally[OVER if finished else KILLED] += 1
+        tally[LOST] += bool(lost)
+        said = "; ".join(lost[:SHOWN]) or "every file whole, the next start came to the same end"
+        print(f"{name} {number}: {'over' if finished else 'killed'} after {seconds:.1f} s: {said}", flush=True)
+        shutil.rmtree(folder)
+    return tally
+
+
+def shares(kills: int, jobs: int) -> list[int]:
+    """Kills of each job, as even as they come."""
+    return [kills // jobs + (number < kills % jobs) for number in range(jobs)]
+
+
+def make_jobs(names: Sequence[str], options: Sequence[str], work: Path) -> dict[str, Job]:
+    """The jobs that are asked for, over a tiny demo corpus in the folder."""
+    corpus = work / "demo"
+    write_demo_corpus(corpus, DemoSettings(size="tiny"))
+    places = ["--data.root", str(corpus), "--data.cache_dir", str(work / "features")]
+    training = training_job(["--config", str(CONFIG), *places, "--trainer.max_epochs", "1", *options])
+    jobs = {"train": training}
+    if "cache" in names:
+        jobs["cache"] = cache_job(ImageEncoder(regions="grid"), sorted(corpus.glob("img_org/train/*")))
+    if "export" in names:
+        (work / "exported").mkdir()
+        start(training.run, work / "exported")
+        jobs["export"] = export_job(only_run(work / "exported"))
+    return {name: jobs[name] for name in names}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a kill and the tally."""
+    names = ("cache", "train", "export")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="in all, shared out over the jobs (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
+    parser.add_argument("--jobs", nargs="+", choices=names, default=names, help="what is killed (default: all)")
+    parser.add_argument("options", nargs="*", help="behind --: further options of mmib fit")
+    chosen = parser.parse_args(arguments)
+    rng = random.Random(chosen.seed)
+    torch.set_num_threads(1)  # a child must not wait for threads that only this process has
+    started = time.monotonic()
+    tally: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = make_jobs(chosen.jobs, chosen.options, Path(folder))
+        for (name, job), share in zip(jobs.items(), shares(chosen.kills, len(jobs)), strict=True):
+            tally += try_kills(name, job, share, Path(folder), rng)
+    counted = ", ".join(f"{tally[what]} {what}" for what in (KILLED, OVER, LOST))
+    print(f"{chosen.kills} kills, seed {chosen.seed}, {time.monotonic() - started:.0f} s: {counted}")
+    return int(tally[LOST] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""The script that kills what writes files: it finds what is lost, and finds nothing where nothing is."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from experiments.robustness import kill_anywhere
+from experiments.robustness.kill_and_resume import resumable
+from experiments.robustness.kill_anywhere import (
+    KILLED,
+    LOST,
+    OVER,
+    Job,
+    cache_job,
+    shares,
+    start,
+    try_kills,
+    unreadable,
+)
+from mmib.encoders.image import ImageEncoder
+from mmib.files import write_text
+
+PART_S = 0.2
+BEGUN_S = 4.0
+
+
+def contents(one: Path, other: Path) -> list[str]:
+    texts = [(folder / "x.json").read_text() if (folder / "x.json").is_file() else "" for folder in (one, other)]
+    return ["x.json"] if texts[0] != texts[1] else []
+
+
+def careful(folder: Path) -> None:
+    time.sleep(PART_S)
+    write_text(folder / "x.json", "[1, 2]")
+    time.sleep(PART_S)
+
+
+def careless(folder: Path) -> None:
+    begun = (folder / "x.json").exists()
+    with (folder / "x.json").open("w") as file:
+        file.write("[1, ")
+        file.flush()
+        wait_for_the_kill(folder, begun)
+        file.write("2]")
+
+
+def stubborn(folder: Path) -> None:
+    """Does not go on with what it finds."""
+    if (folder / "begun").exists():
+        raise RuntimeError("there is something already")
+    (folder / "begun").touch()
+    wait_for_the_kill(folder, begun=False)
+
+
+def wait_for_the_kill(folder: Path, begun: bool) -> None:
+    """Long, but not in the run that nothing happens to nor in the one after the kill."""
+    if not begun and not folder.name.endswith("-whole"):
+        time.sleep(60)
+
+
+class Moment(random.Random):
+    """Leaves a job the time to begin, on a busy machine too."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return BEGUN_S
+
+
+def test_what_is_written_at_once_is_never_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tally = try_kills("careful", Job(careful, contents), 2, tmp_path, random.Random(0))
+    assert (tally[LOST], tally[KILLED] + tally[OVER]) == (0, 2)
+    assert capsys.readouterr().out.count("every file whole, the next start came to the same end") == 2
+
+
+@pytest.mark.parametrize(
+    ("run", "found"),
+    [
+        (careless, "after the kill: x.json (JSONDecodeError"),
+        (stubborn, "the next start: it failed by itself with status 1: RuntimeError: there is something already"),
+    ],
+)
+def test_what_is_lost_is_named(run: Any, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tally = try_kills("job", Job(run, contents), 1, tmp_path, Moment())
+    assert (tally[LOST], tally[KILLED]) == (1, 1)
+    assert found in capsys.readouterr().out
+
+
+def test_another_end_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(lambda folder: write_text(folder / "x.json", f'"{folder.name}"'), contents)
+    assert try_kills("job", job, 1, tmp_path, random.Random(0))[LOST] == 1
+    assert "after the next start: x.json" in capsys.readouterr().out
+
+
+def test_a_job_that_fails_by_itself_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+
+    def fail(folder: Path) -> None:
+        raise OSError("no room")
+
+    with pytest.raises(RuntimeError, match="status 1: OSError: no room"):
+        start(fail, tmp_path / "a")
+
+
+def test_a_killed_process_is_no_failure(tmp_path: Path) -> None:
+    finished, seconds = start(lambda folder: time.sleep(60), tmp_path / "a", kill_after_s=0.1)
+    assert not finished
+    assert seconds < 30
+
+
+def test_only_files_under_their_final_names_count(tmp_path: Path) -> None:
+    (tmp_path / ".model.x").mkdir()
+    for name in (".x.json.1", ".model.x/config.json", "good.json", "bad.json", "bad.ckpt", "bad.npz", "notes.txt"):
+        (tmp_path / name).write_text("[1]" if name == "good.json" else "[")
+    torch.save({"step": 3}, tmp_path / "good.ckpt")
+    assert [text.split(" ")[0] for text in unreadable(tmp_path)] == ["bad.ckpt", "bad.json", "bad.npz"]
+
+
+def test_a_cache_is_the_same_after_kills(tmp_path: Path, encoder_files: Any) -> None:
+    images = [tmp_path / f"{colour}.png" for colour in ("red", "lime", "blue")]
+    for image in images:
+        Image.new("RGB", (20, 10), image.stem).save(image)
+    job = cache_job(ImageEncoder("test_resnet", weights=encoder_files.image), images)
+    assert try_kills("cache", job, 2, tmp_path / "work", random.Random(1))[LOST] == 0
+
+
+@pytest.mark.parametrize(("kept", "found"), [("last.ckpt", "2"), ("previous.ckpt", "2"), ("best.ckpt", "1")])
+def test_the_newest_run_with_a_checkpoint_is_gone_on_with(tmp_path: Path, kept: str, found: str) -> None:
+    assert resumable(tmp_path) is None
+    for run, name in (("1", "last.ckpt"), ("2", kept)):
+        path = tmp_path / "name" / run / "checkpoints" / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    assert resumable(tmp_path) == tmp_path / "name" / found
+
+
+def test_kills_are_shared_out() -> None:
+    assert shares(50, 3) == [17, 17, 16]
+
+
+def test_the_status_tells_whether_something_was_lost(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for run, status in ((careful, 0), (lambda folder: write_text(folder / "x.json", f'"{folder}"'), 1)):
+        monkeypatch.setattr(kill_anywhere, "make_jobs", lambda *_, run=run: {"cache": Job(run, contents)})
+        assert kill_anywhere.main(["--kills", "1", "--jobs", "cache", "--", "--wandb", "off"]) == status
+        assert f"{status} lost something" in capsys.readouterr().out
