@@ -95,14 +95,16 @@ def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None])
     """
     if not path.is_file():
         return {}
-    expected = f"expected {{{parse_key.__name__.replace('_', ' ')}: [crop file names]}}"
+    expected = (
+        f"expected {{{parse_key.__name__.replace('_', ' ')}: [crop file names]}}, written by torch.save; without the "
+        "file there are no crops"
+    )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged pickle makes the unpickler fail in any way there is, IndexError and struct.error included.
     except Exception as error:
         raise DataError(
-            f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): "
-            f"{expected} written by torch.save"
+            f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): {expected}"
         ) from error
     if not isinstance(content, dict):
         raise DataError(f"{path} holds a {type(content).__name__}: {expected}")

@@ -87,7 +87,7 @@ def scan_rows(path: Path) -> Iterator[RelationRow | Malformed]:
         else:
             yield row
     if empty:
-        raise DataError(f"{path} holds no rows")
+        raise DataError(f"{path} holds no rows: put the file of the release in its place")
 
 
 def _parse_row(line: str, place: str) -> RelationRow:
@@ -149,4 +149,7 @@ def check_relation_ids(path: Path) -> None:
     if found != RELATION_IDS:
         wrong = [name for name in RELATIONS if found.get(name) != RELATION_IDS[name]]
         more = [name for name in found if name not in RELATION_IDS]
-        raise DataError(f"{path} differs from MNRE version 2: {', '.join((wrong + more)[:5])} (of {len(wrong + more)})")
+        raise DataError(
+            f"{path} differs from MNRE version 2: {', '.join((wrong + more)[:5])} (of {len(wrong + more)}); put the "
+            "release's own in its place, or remove it: it only serves as a check"
+        )

@@ -115,7 +115,7 @@ def scan_posts(path: Path, layout: str) -> Iterator[TaggedPost | Malformed]:
                 post.words.append(word)
                 post.tags.append(tag)
     if post is None:
-        raise DataError(f"{path} holds no posts")
+        raise DataError(f"{path} holds no posts: put the file of the release in its place")
     yield _with_words(post, start)
 
 

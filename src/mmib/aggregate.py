@@ -155,7 +155,9 @@ def run(arguments: list[str]) -> int:
         try:
             write_text(chosen.output, text)
         except OSError as error:
-            raise RunError(f"{chosen.output} cannot be written: {error.strerror}") from error
+            raise RunError(
+                f"{chosen.output} cannot be written: {error.strerror}; choose another place with --output"
+            ) from error
         print(f"table: {chosen.output}")  # noqa: T201
     return 0
 
@@ -266,7 +268,7 @@ def _shared_task(runs: Sequence[FinishedRun], metric: str) -> Task:
     task = runs[0].task
     for run in runs:
         if run.task != task:
-            raise RunError(f"{runs[0].folder} is of {task}, {run.folder} of {run.task}: tasks cannot be compared")
+            raise RunError(f"{runs[0].folder} is of {task}, {run.folder} of {run.task}: name runs of one task")
     if task not in METRICS:
         raise RunError(f"{runs[0].folder} is of the task {task!r}, which is unknown: choose from {', '.join(METRICS)}")
     known = METRICS[task].micro_scores()
@@ -282,7 +284,7 @@ def _row_parts(runs: Sequence[FinishedRun], task: Task, split: str, metric: str)
     above, below = [], []
     for run in runs:
         if _data(run, split) != _data(first, split) or _labels(run, task, split, "gold") != gold:
-            raise RunError(f"{first.folder} and {run.folder} were scored on different {split} rows: not comparable")
+            raise RunError(f"{first.folder} and {run.folder} were scored on different {split} rows: compare them apart")
         predicted = _labels(run, task, split, "predicted")
         if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
             raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")

@@ -25,12 +25,13 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
         CheckpointError: it is missing, damaged, or of another task.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
+        raise CheckpointError(f"there is no checkpoint {path}: those of a run lie in RUN/checkpoints")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     # A damaged file makes the unpickler fail in any way there is.
     except Exception as error:
-        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){remedy()}") from error
+        advice = remedy() or "; copy it again, or take another"
+        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){advice}") from error
     found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
     if found != task:
         made_by = f"the task {found!r}" if found else "something else"

@@ -59,9 +59,9 @@ class FinishedRun:
         try:
             config = read_yaml(path)
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {error}; copy the run again") from error
         if not isinstance(config, dict):
-            raise RunError(f"{path} is no configuration")
+            raise RunError(f"{path} is no configuration: copy the run again")
         return config
 
     def has_predictions(self, split: str) -> bool:
@@ -79,21 +79,23 @@ class FinishedRun:
             RunError: there are none, or a line is damaged.
         """
         path = self.predictions_file(split)
+        remedy = f"make them with mmib {'test' if split == 'test' else 'validate'} --config {self.folder}/config.yaml …"
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError as error:
-            remedy = f"mmib {'test' if split == 'test' else 'validate'} --config {self.folder / 'config.yaml'} …"
-            raise RunError(f"the run {self.folder} has no predictions of {split}: make them with {remedy}") from error
+            raise RunError(f"the run {self.folder} has no predictions of {split}: {remedy}") from error
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
         records = []
         for number, line in enumerate(lines, 1):
             try:
                 record = parse_json(line)
             except ValueError as error:
-                raise RunError(f"{path}, line {number} is no JSON: {error}") from error
+                raise RunError(f"{path}, line {number} is no JSON: {error}; {remedy}") from error
             if not isinstance(record, dict) or type(record.get("id")) is not int or "predicted" not in record:
-                raise RunError(f"{path}, line {number} is no prediction: it has no row number 'id' or no 'predicted'")
+                raise RunError(
+                    f"{path}, line {number} is no prediction: it has no row number 'id' or no 'predicted'; {remedy}"
+                )
             records.append(record)
         return records
 
@@ -110,10 +112,12 @@ class FinishedRun:
             with path.open(newline="", encoding="utf-8") as file:
                 rows = list(csv.DictReader(file))
         except (OSError, ValueError, csv.Error) as error:
-            raise RunError(f"{path} cannot be read: {error}") from error
+            raise RunError(f"{path} cannot be read: {error}; copy the run again") from error
         for number, row in enumerate(rows, 1):
             if None in row:
-                raise RunError(f"{path} is damaged: its row {number} has more values than there are columns")
+                raise RunError(
+                    f"{path} is damaged: its row {number} has more values than there are columns; copy the run again"
+                )
         return [{name: value for name, value in row.items() if value} for row in rows]
 
 
@@ -124,17 +128,17 @@ def read_run(folder: Path) -> FinishedRun:
         RunError: there is no such folder, or the run in it has not finished.
     """
     if not folder.is_dir():
-        raise RunError(f"there is no run folder {folder}")
+        raise RunError(f"there is no run folder {folder}: those of mmib fit lie in runs/")
     path = folder / "summary.json"
+    remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
     try:
         summary = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
         raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from error
+        raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
     if not isinstance(summary, dict) or not {"task", "experiment", "seed", "val", "test"} <= summary.keys():
-        raise RunError(f"{path} is no summary of a run")
+        raise RunError(f"{path} is no summary of a run; {remedy}")
     return FinishedRun(folder, summary)
 
 

@@ -290,7 +290,10 @@ def last_checkpoint(run: Path) -> Path:
     for name in (LAST, PREVIOUS):
         if (run / "checkpoints" / name).is_file():
             return run / "checkpoints" / name
-    raise CheckpointError(f"the run {run} has no checkpoint to go on from: there is no {run / 'checkpoints' / LAST}")
+    raise CheckpointError(
+        f"the run {run} has no checkpoint to go on from: there is no {run / 'checkpoints' / LAST}; begin anew with "
+        f"mmib fit --config {run / 'config.yaml'}"
+    )
 
 
 def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:

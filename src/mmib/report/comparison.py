@@ -77,10 +77,10 @@ def _common_split(runs: Sequence[FinishedRun]) -> str:
     for run in runs:
         if run.task != first.task:
             tasks = f"{first.folder} is {first.task}, {run.folder} is {run.task}"
-            raise RunError(f"runs of different tasks cannot be compared: {tasks}")
+            raise RunError(f"runs of different tasks cannot be compared: {tasks}; name runs of one task")
     split = next((split for split in SPLITS if all(run.summary.get(split) for run in runs)), None)
     if split is None:
-        raise RunError("the runs share no split that all of them were scored on")
+        raise RunError("the runs share no split that all of them were scored on: score them with mmib test or validate")
     for run in runs:
         if _fingerprint(run, split) != _fingerprint(first, split):
             raise RunError(
