@@ -259,17 +259,28 @@ class PostDataModule(pl.LightningDataModule, ABC):
         Raises:
             DataError: the folder, or the text of a split, is not there or cannot be read.
         """
-        if not self.root.is_dir():
-            raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
+        self._check_root()
         for split in SPLITS[stage]:
             with open_data(self.text_file(split), self.layout):
                 pass
 
+    def check_ranks(self, ranks: int) -> None:
+        """Refuse a number of ranks that cannot share a training batch.
+
+        Raises:
+            ConfigError: it does not divide the batch size.
+        """
+        if self.batch_size % ranks and self.max_tokens is None:
+            raise ConfigError(
+                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
+                f"choose a multiple of {ranks}"
+            )
+
     def setup(self, stage: str) -> None:
         """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
-        self.check_files(stage)
-        if stage == "fit":
-            self._check_ranks()
+        self._check_root()
+        if stage == "fit" and self.trainer:
+            self.check_ranks(self.trainer.world_size)
         for split in SPLITS[stage]:
             if split not in self.examples:
                 self.examples[split] = self.read_split(split)
@@ -386,13 +397,9 @@ class PostDataModule(pl.LightningDataModule, ABC):
         with open_data(self.text_file(split), self.layout) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def _check_ranks(self) -> None:
-        ranks = self.trainer.world_size if self.trainer else 1
-        if self.batch_size % ranks and self.max_tokens is None:
-            raise ConfigError(
-                f"batch_size is {self.batch_size} rows over all ranks, and {ranks} ranks cannot share them evenly: "
-                f"choose a multiple of {ranks}"
-            )
+    def _check_root(self) -> None:
+        if not self.root.is_dir():
+            raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
 
     def _boxes(self, example: Example) -> list[Box]:
         """The box of each region of a row."""

@@ -176,7 +176,9 @@ class MMIBCommand(LightningCLI):
             with seeded("rehearsal"), weightless():
                 built = self.parser.instantiate_classes(self.config)
                 self._get(built, "model").parameter_groups()
-                self._rehearse_trainer(self._get(built, "trainer"))
+                trainer = self._rehearsed_trainer(self._get(built, "trainer"))
+                if self.subcommand == "fit":
+                    self._get(built, "data").check_ranks(trainer.world_size)
         except MisconfigurationException:
             raise
         except Exception as error:
@@ -186,9 +188,9 @@ class MMIBCommand(LightningCLI):
         finally:
             said.setLevel(level)
 
-    def _rehearse_trainer(self, options: dict[str, Any]) -> None:
+    def _rehearsed_trainer(self, options: dict[str, Any]) -> Trainer:
         try:
-            self.trainer_class(**{**options, "logger": False})
+            return self.trainer_class(**{**options, "logger": False})
         except ModuleNotFoundError as error:  # such as that of an accelerator
             raise ConfigError(f"the trainer cannot work like this: {error}") from error
 
