@@ -19,7 +19,7 @@ from tqdm import tqdm
 from datamodules.files import Digests, locked
 from datamodules.images import UnreadableImageError, read_image
 from mmib.encoders.image import ImageEncoder
-from mmib.files import atomic_file, checksum, write_text
+from mmib.files import atomic_file, checksum, parse_json, write_text
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,9 @@ class ImageFeatureCache:
                 distinct = {self.digests[file]: file for file in files if self.digests[file] not in self._places}
                 unreadable = self._compute(distinct)
         except OSError as error:
-            raise DataError(f"the feature cache {self.folder} cannot be written: {error}") from error
+            raise DataError(
+                f"the feature cache {self.folder} cannot be written: {error}; choose another place with --data.cache_dir"
+            ) from error
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
     def features(self, file: Path) -> np.ndarray:
@@ -150,7 +152,7 @@ class ImageFeatureCache:
                 continue
             array = path.with_suffix(".npy")
             try:
-                description = json.loads(path.read_text(encoding="utf-8"))
+                description = parse_json(path.read_text(encoding="utf-8"))
                 if checksum(array) != description["sha256"]:
                     raise ValueError("the checksum does not match")
                 features = np.load(array, mmap_mode="r", allow_pickle=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from datamodules.examples import UNKNOWN_BOX, Box, Picture
 from datamodules.files import inside
-from mmib.files import parse_json
+from mmib.files import atomic_file, parse_json
 from mmib.schema import DataError
 
 KeyT = TypeVar("KeyT")
@@ -117,6 +118,18 @@ def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None])
             raise DataError(f"{path}, {key!r}: {names!r}: {expected}")
         crops[parsed] = names
     return crops
+
+
+def write_crop_dictionary(path: Path, crops: Mapping[Any, list[str]]) -> None:
+    """Write a dictionary that `read_crop_dictionary` reads.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    content = io.BytesIO()
+    torch.save(dict(crops), content)  # torch's own writer answers a full disk with a RuntimeError
+    with atomic_file(path) as file:
+        file.write(content.getbuffer())
 
 
 def read_boxes(path: Path) -> dict[str, Box]:

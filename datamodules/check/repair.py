@@ -11,7 +11,7 @@ from pathlib import Path
 from datamodules.check.findings import some
 from datamodules.check.pictures import Decoded, files_below
 from datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
-from datamodules.crops import Crops
+from datamodules.crops import Crops, write_crop_dictionary
 from datamodules.files import inside
 from datamodules.mnre_files import check_relation_ids
 from datamodules.twitter_files import repair
@@ -49,7 +49,7 @@ def write_repaired(sets: Sequence[SetFiles], out: Path) -> list[str]:
             out.rmdir()
         work.rename(out.absolute())
     except OSError as error:
-        raise DataError(f"the repaired copy {out} cannot be written: {error}") from error
+        raise DataError(f"the repaired copy {out} cannot be written: {error}; name a folder elsewhere") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return changes
@@ -159,8 +159,6 @@ class _Copy:
 
     def _write_dictionary(self, crops: Crops, read: ReadSplit) -> None:
         """The crops of the rows that stay; rows are counted anew where some were left out."""
-        import torch  # noqa: PLC0415 - slow to import, and only these files are in its format
-
         kept: dict[object, list[str]] = {}
         lost = []
         for place, number in enumerate(sorted(read.rows.keys() - read.doubtful.keys())):
@@ -173,9 +171,7 @@ class _Copy:
         if lost:
             lacking = some(sorted(set(lost)))
             self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
-        target = self._target(crops.source)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(kept, target)
+        write_crop_dictionary(self._target(crops.source), kept)
 
     def _is_good(self, crops: Crops, name: str) -> bool:
         try:

@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
         for split in with_images:
             print(cut(split, settings, detector, options.batch_size))  # noqa: T201
     except OSError as error:
-        raise DataError(f"the crops cannot be written: {error}") from error
+        raise DataError(f"the crops cannot be written: {error}; make room and start the same again") from error
     return 0
 
 

@@ -117,8 +117,8 @@ class CropStore:
         found = {key: self.results[request.name]["objects"] for key, request in requests.items()}
         boxes = {one["crop"]: one["box"] for objects in found.values() for one in objects}
         write_text(self.files.boxes, json.dumps(boxes, indent=1) + "\n")
-        with atomic_file(self.files.dictionary) as file:
-            torch.save({key: [one["crop"] for one in objects] for key, objects in found.items()}, file)
+        names = {key: [one["crop"] for one in objects] for key, objects in found.items()}
+        write_crop_dictionary(self.files.dictionary, names)
 
 
 def _is_result(result: Any) -> bool:

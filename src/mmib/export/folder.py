@@ -60,7 +60,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path) -> None:
         read_export(new)
         replace_folder(folder, new)
     except OSError as error:
-        raise ExportError(f"the export {folder} cannot be written: {error}") from error
+        raise ExportError(f"the export {folder} cannot be written: {error}; choose another place with -o") from error
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
