@@ -119,6 +119,10 @@ reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seed
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }
 	$(BIN)/python -m experiments.reproduce --data-root '$(DATA_ROOT)' $(ARGS)
 
+.PHONY: joint
+joint: $(STAMP) ## Score entities and relations together, as triples, on the demo corpus's test posts (after make export)
+	$(BIN)/python -m experiments.joint --model '$(or $(OUT),exports)' $(ARGS)
+
 .PHONY: known-answers
 known-answers: $(STAMP) ## Check the information estimates where the truth is known: a figure and a table
 	$(BIN)/python -m experiments.known_answers $(ARGS)
@@ -136,6 +140,10 @@ bench-%: $(STAMP)
 .PHONY: bench-monitor
 bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a training step
 	$(BIN)/python -m experiments.benchmarks.monitor -- --config mre-demo $(ARGS)
+
+.PHONY: bench-extraction
+bench-extraction: $(STAMP) ## Measure posts a second of extraction, one by one and in batches (after make export)
+	$(BIN)/python -m experiments.benchmarks.extraction --model '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: test-slurm
 test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)

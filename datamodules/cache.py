@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,7 +16,7 @@ import torch
 from tqdm import tqdm
 
 from datamodules.files import Digests, locked
-from datamodules.images import UnreadableImageError, read_image
+from datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.encoders.image import ImageEncoder
 from mmib.files import atomic_file, checksum, parse_json, write_text
 from mmib.schema import DataError
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SHARD_IMAGES = 1024
 BATCH_IMAGES = 32
-MOST_DECODERS = 16
 
 
 class ImageFeatureCache:
@@ -162,8 +160,3 @@ class ImageFeatureCache:
                 continue
             self._shards[path] = features
             self._places |= places
-
-
-def decoders() -> int:
-    """How many threads decode images: one a core, as far as they have use for each other."""
-    return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)

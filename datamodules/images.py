@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +13,12 @@ from PIL import Image, ImageOps
 MAX_PIXELS = 100_000_000
 # Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
 MAX_RATIO = 200
+MOST_DECODERS = 16
+
+
+def decoders() -> int:
+    """How many threads decode images: one a core, as far as they have use for each other."""
+    return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 class UnreadableImageError(Exception):

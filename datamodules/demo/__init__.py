@@ -2,7 +2,7 @@
 
 from datamodules.demo.ceilings import expected_best_f1
 from datamodules.demo.corpus import write_demo_corpus
-from datamodules.demo.reading import read_ceilings, read_levels
+from datamodules.demo.reading import read_ceilings, read_levels, read_truth
 from datamodules.demo.settings import SIZES, SPLITS, DemoSettings
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "expected_best_f1",
     "read_ceilings",
     "read_levels",
+    "read_truth",
     "write_demo_corpus",
 ]

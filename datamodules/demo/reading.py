@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.demo.corpus import read_manifest
-from mmib.schema import Task
+from mmib.schema import DataError, Task
 
 
 def read_levels(root: Path, split: str, task: Task) -> list[str] | None:
@@ -17,6 +17,18 @@ def read_levels(root: Path, split: str, task: Task) -> list[str] | None:
     name = f"rows_{split}.jsonl" if task == "mre" else f"{split}.jsonl"
     with (Path(root) / "demo" / name).open(encoding="utf-8") as file:
         return [json.loads(line)["level"] for line in file]
+
+
+def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
+    """What is known about each post of a split, as docs/demo-corpus.md lists it, in the order of the Twitter file.
+
+    Raises:
+        DataError: `root` is no demo corpus.
+    """
+    if read_manifest(root) is None:
+        raise DataError(f"{root} holds no demo corpus: write one with mmib demo-data {root}")
+    with (Path(root) / "demo" / f"{split}.jsonl").open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
 
 
 def read_ceilings(root: Path, split: str, task: Task) -> dict[str, Any] | None:

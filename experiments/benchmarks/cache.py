@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.cache import BATCH_IMAGES, ImageFeatureCache, decoders
-from datamodules.images import read_image
+from datamodules.cache import BATCH_IMAGES, ImageFeatureCache
+from datamodules.images import decoders, read_image
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, write_set
 from experiments.benchmarks.measure import (
     Clock,

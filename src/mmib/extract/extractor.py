@@ -11,7 +11,7 @@ import torch
 
 from mmib.export.folder import read_export
 from mmib.export.model import TrainedModel, model_of_run
-from mmib.extract.pictures import CropSource, ImageSource, open_image, views
+from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
 from mmib.extract.readers import EntityReader, Prepared, RelationReader, Scene, Sight, Wanted
 from mmib.extract.results import Entity, Evidence, Extraction, Relation, given_entity
 from mmib.extract.tokens import tokenize
@@ -66,7 +66,7 @@ class Extractor:
         Raises:
             ExportError: a source is none of these, is damaged, or was made by a newer version.
         """
-        return cls([model for source in sources for model in _models(Path(source))], device)
+        return cls([model for source in sources for model in trained_models(Path(source))], device)
 
     def extract(
         self,
@@ -101,12 +101,20 @@ class Extractor:
         Raises:
             InputError: of the first post that nothing can be extracted from. `prepare` and `read` go on behind one.
         """
-        result: list[Extraction] = []
-        for start in range(0, len(posts), POSTS):
-            chunk = posts[start : start + POSTS]
-            prepared = [self.prepare(Post(post) if isinstance(post, str) else post) for post in chunk]
-            result += self.read(prepared, evidence, samples)
-        return result
+        whole = [Post(post) if isinstance(post, str) else post for post in posts]
+        # Texts of like length together, so that little of a batch is padding. What is no text is told of later.
+        order = sorted(range(len(whole)), key=lambda number: len(str(whole[number].text)))
+        result: dict[int, Extraction] = {}
+        for start in range(0, len(order), POSTS):
+            numbers = order[start : start + POSTS]
+            try:
+                prepared = in_threads(self.prepare, [whole[number] for number in numbers])
+            except InputError:
+                for post in whole:  # the first in the order of the caller
+                    self.prepare(post)
+                raise
+            result |= zip(numbers, self.read(prepared, evidence, samples), strict=True)
+        return [result[number] for number in range(len(whole))]
 
     def prepare(self, post: Post) -> Prepared:
         """Look a post over, without asking a model.
@@ -179,8 +187,11 @@ class Extractor:
         return entities, rests_on
 
 
-def _models(source: Path) -> list[TrainedModel]:
-    """The models of an export, of a run, or of a checkpoint of one."""
+def trained_models(source: Path) -> list[TrainedModel]:
+    """The models of an export, of a run, or of a checkpoint of one.
+
+    Raises: see `Extractor.from_pretrained`.
+    """
     if source.is_file() and source.suffix == ".ckpt":
         return [model_of_run(source.parent.parent, source)]
     if (source / "config.yaml").is_file():

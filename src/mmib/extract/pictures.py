@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, TypeVar
 
 from PIL import Image
 
 from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
-from datamodules.images import UnreadableImageError, read_image, upright_rgb
+from datamodules.images import UnreadableImageError, decoders, read_image, upright_rgb
 from mmib.schema import InputError
 
 ImageSource = str | Path | bytes | Image.Image
 CropSource = ImageSource | Sequence[float]
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
+# A PIL image may be a file still, which its first use decodes; two posts may show one and the same.
+_LOADING = Lock()
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,21 @@ class View:
     box: Box
 
 
+def in_threads(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
+    """What `work` makes of each item, in order; Pillow decodes and scales on all cores at once.
+
+    Raises whatever it raises of the first item in order that it fails at.
+    """
+    if len(items) < 2 or decoders() < 2:
+        return [work(item) for item in items]
+    return list(_threads().map(work, items))
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(decoders(), thread_name_prefix="pictures")
+
+
 def open_image(source: Any) -> Image.Image:
     """An image as RGB.
 
@@ -34,7 +56,8 @@ def open_image(source: Any) -> Image.Image:
     """
     try:
         if isinstance(source, Image.Image):
-            return upright_rgb(source)
+            with _LOADING:
+                return upright_rgb(source)
         if isinstance(source, bytes):
             return read_image(io.BytesIO(source))
         if isinstance(source, str | Path):

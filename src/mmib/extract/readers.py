@@ -29,8 +29,8 @@ from datamodules.markers import Span, mark_entities
 from mmib.backbone import latents
 from mmib.calibration import Temperature, entities, entity_confidence, tempered
 from mmib.export.model import TrainedModel
-from mmib.extract.pictures import View
-from mmib.extract.results import Entity, Evidence, Relation, fits
+from mmib.extract.pictures import View, in_threads
+from mmib.extract.results import Entity, Evidence, Relation, fits, may_relate
 from mmib.extract.tokens import Token
 from mmib.network import EntityNetwork, RelationNetwork, evidence
 from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, DataError, PostBatch
@@ -136,8 +136,9 @@ class Reader(ABC, Generic[NetworkT, ExampleT]):
         pictures = [view.picture for own in shown for view in own]
         encoded: list[Tensor] = []
         for start in range(0, len(pictures), ROWS):
-            pixels = torch.stack([self.image_encoder.transform(own) for own in pictures[start : start + ROWS]])
-            encoded += self.image_encoder(pixels.to(self.device)).cpu().unbind()
+            pixels = torch.stack(in_threads(self.image_encoder.transform, pictures[start : start + ROWS]))
+            placed = pixels.to(self.device, memory_format=torch.channels_last)
+            encoded += self.image_encoder(placed).cpu().unbind()
         features, cells = iter(encoded), self.image_encoder.region_boxes()
         scenes = []
         for own in shown:
@@ -167,10 +168,11 @@ class Reader(ABC, Generic[NetworkT, ExampleT]):
         means = latents(text, drawn=False), latents(image, drawn=False)
         fused = backbone.fuse(batch, *means, need_weights=wanted.evidence)
         drawn = []
-        with seeded("extract"):
-            for _ in range(wanted.samples):
-                sample = latents(text, drawn=True), latents(image, drawn=True)
-                drawn.append(self.network.scores(backbone.fuse(batch, *sample).states))
+        if wanted.samples:  # seeding takes as long as a small batch
+            with seeded("extract"):
+                for _ in range(wanted.samples):
+                    sample = latents(text, drawn=True), latents(image, drawn=True)
+                    drawn.append(self.network.scores(backbone.fuse(batch, *sample).states))
         found: dict[str, Tensor] = {}
         if wanted.evidence:
             kl = {"text": text.kl(), "image": image.kl()}
@@ -354,7 +356,7 @@ def candidate_pairs(found: Sequence[Entity]) -> list[tuple[int, int]]:
         orders = [
             (head, tail)
             for head, tail in ((first, second), (second, first))
-            if any(fits(label, found[head].type, found[tail].type) for label in RELATIONS)
+            if may_relate(found[head].type, found[tail].type)
         ]
         fitting += orders
         others += [] if orders else [(first, second)]

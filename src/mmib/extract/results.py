@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mmib.schema import ENTITY_TYPES, NO_RELATION, InputError
+from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATIONS, InputError
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,12 @@ def fits(label: str, head: str | None, tail: str | None) -> bool:
     return wanted is not None and all(
         own is None or own == asked for own, asked in zip((head, tail), wanted, strict=True)
     )
+
+
+@functools.cache
+def may_relate(head: str | None, tail: str | None) -> bool:
+    """Whether any relation may hold between entities of these types, in this order."""
+    return any(fits(label, head, tail) for label in RELATIONS)
 
 
 def given_entity(text: str, entity: Any) -> Entity:

@@ -6,12 +6,14 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
 from mmib.extract.extractor import POSTS, Extractor
+from mmib.extract.pictures import in_threads
 from mmib.extract.readers import Prepared
 from mmib.extract.rows import Row
 from mmib.files import checksum, write_text
@@ -23,7 +25,7 @@ def extracted(
 ) -> Iterator[dict[str, Any]]:
     """For each row, in order, what was found in it, or the reason why nothing could be: `row`, `id`, and these."""
     for chunk in _batched(rows):
-        prepared = [_prepared(extractor, row) for row in chunk]
+        prepared = in_threads(partial(_prepared, extractor), chunk)
         good = [post for post in prepared if isinstance(post, Prepared)]
         results = iter(extractor.read(good, evidence, samples))
         for row, post in zip(chunk, prepared, strict=True):

@@ -98,6 +98,31 @@ def test_a_batch_is_the_same_as_one_by_one(extractor: Extractor, picture: Image.
             assert first.confidence == pytest.approx(second.confidence, abs=1e-4)
 
 
+def test_results_of_a_batch_are_in_the_order_of_its_posts(extractor: Extractor) -> None:
+    posts = [Post(f"anna meets {'bob ' * (number * 7 % 50)}".strip()) for number in range(50)]
+    assert [found.text for found in extractor.extract_batch(posts)] == [post.text for post in posts]
+
+
+def test_the_first_bad_post_of_a_batch_is_told_of_whatever_its_length(extractor: Extractor) -> None:
+    posts = [Post(LONG), Post(LONG, "nowhere.jpg"), *[Post("bob")] * 40, Post("")]
+    with pytest.raises(InputError, match=r"nowhere\.jpg cannot be read"):
+        extractor.extract_batch(posts)
+    with pytest.raises(InputError, match="a string, not int"):
+        extractor.extract_batch([Post(LONG), Post(5), Post("")])  # type: ignore[arg-type]
+
+
+def test_posts_may_share_an_image_that_nothing_has_decoded_yet(
+    extractor: Extractor, picture: Image.Image, tmp_path: Path
+) -> None:
+    picture.resize((400, 300)).save(tmp_path / "shared.jpg")
+    with Image.open(tmp_path / "shared.jpg") as shared:
+        found = extractor.extract_batch([Post(TEXT, shared)] * 16)
+    alone = extractor.extract(TEXT, tmp_path / "shared.jpg")
+    assert alone.entities
+    for one in found:
+        assert [(own.text, own.type) for own in one.entities] == [(own.text, own.type) for own in alone.entities]
+
+
 def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: Image.Image) -> None:
     with_image, without = (extractor.extract(TEXT, image, evidence=True) for image in (picture, None))
     assert with_image.evidence

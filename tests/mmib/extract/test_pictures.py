@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
-from mmib.extract.pictures import grid, open_image, views
+from mmib.extract.pictures import grid, in_threads, open_image, views
 from mmib.schema import InputError
 
 
@@ -32,6 +33,31 @@ def test_path_bytes_and_image_are_the_same_picture(picture: Image.Image, tmp_pat
 def test_what_is_no_image_is_refused(source: Any) -> None:
     with pytest.raises(InputError, match="image"):
         open_image(source)
+
+
+@pytest.mark.parametrize("cores", [1, 2])
+def test_work_in_threads_comes_out_in_order_and_the_first_failure_counts(
+    monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr("mmib.extract.pictures.decoders", lambda: cores)
+    later = threading.Event()
+
+    def work(number: int) -> int:
+        if number == 0 and cores > 1:
+            assert later.wait(10), "nothing else is done meanwhile"
+        later.set()
+        return 10 // (5 - number)
+
+    assert in_threads(work, range(5)) == [2, 2, 3, 5, 10]
+    assert in_threads(work, []) == []
+    with pytest.raises(InputError, match="first"):
+        in_threads(_refuse, ["good", "first", "second"])
+
+
+def _refuse(name: str) -> str:
+    if name == "good":
+        return name
+    raise InputError(name)
 
 
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:

@@ -1,0 +1,184 @@
+"""Posts a second of extraction: one call a post against one call for all of them, and where the time goes.
+
+    python -m experiments.benchmarks.extraction --model exports --posts 128
+
+The same posts in turns, from raw text and image files to results, by one trained model and by both; both ways must
+find the same, or the benchmark stops. Posts are those of the demo corpus with their own images, and real ones, where a
+data root holds them, with generated images of 600 x 450 pixels. Images come without crops: the extractor cuts a grid.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from datamodules.demo import read_truth
+from datamodules.demo.layouts import twitter_folders
+from datamodules.twitter_files import TEXT_FILES, read_posts
+from experiments.benchmarks.corpus import DATA_ROOT, SPLIT, write_set
+from experiments.benchmarks.measure import Clock, in_turns, machine, spread, table, to_standard_error
+from mmib.export.model import TrainedModel
+from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
+from mmib.extract.pictures import in_threads
+from mmib.extract.readers import Wanted, candidate_pairs
+from mmib.extract.results import Extraction
+from mmib.schema import ConfigError, MMIBError
+
+# Confidence differs where a matrix product of another shape adds up in another order.
+TOLERANCE = 1e-3
+DEMO = "demo"
+NAMES = (DEMO, "twitter2015", "twitter2017")
+STAGES = ("read text, decode image", "scale and encode image", "find entities", "find relations")
+
+
+def demo_posts(root: Path, count: int) -> list[Post]:
+    """The first posts of the demo corpus's test split that have an image."""
+    images = twitter_folders(root, "test").images
+    shown = [record for record in read_truth(root, "test") if record["image"] is not None]
+    return [Post(" ".join(record["tokens"]), images / record["image"]) for record in shown[:count]]
+
+
+def written_posts(folder: Path, name: str, count: int, data_root: Path) -> tuple[list[Post], str]:
+    """Posts of a Twitter set with generated images, which are written into a folder, and where the posts come from."""
+    source = write_set(folder, name, count, data_root)
+    tagged = read_posts(folder / name / TEXT_FILES[SPLIT], "written by this benchmark")
+    images = folder / f"{name}_images"
+    return [Post(" ".join(post.words), images / f"{number}.jpg") for number, post in enumerate(tagged)], source
+
+
+def check_same(alone: Sequence[Extraction], together: Sequence[Extraction]) -> None:
+    """Both ways find the same entities and relations, with the same confidence up to rounding.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    for number, (one, other) in enumerate(zip(alone, together, strict=True)):
+        for kind in ("entities", "relations"):
+            own, theirs = getattr(one, kind), getattr(other, kind)
+            same = sorted(map(_label, own)) == sorted(map(_label, theirs))
+            sure, surety = ({_label(found): found.confidence for found in side} for side in (own, theirs))
+            if not same or any(abs(sure[label] - surety[label]) > TOLERANCE for label in sure):
+                raise RuntimeError(f"post {number}: one by one finds {own}, together {theirs}")
+
+
+def _label(found: object) -> tuple[object, ...]:
+    names = ("start", "end", "type") if hasattr(found, "start") else ("head", "tail", "label")
+    return tuple(getattr(found, name) for name in names)
+
+
+def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> list[Extraction]:
+    """A call a post."""
+    return [extractor.extract(post.text, post.image) for post in posts]
+
+
+def rate(ask: Callable[[Sequence[Post]], list[Extraction]], posts: Sequence[Post], device: torch.device) -> float:
+    """Posts a second."""
+    clock = Clock(device)
+    clock.start()
+    ask(posts)
+    return len(posts) / clock.seconds()
+
+
+@torch.inference_mode()
+def stages(extractor: Extractor, posts: Sequence[Post], size: int, device: torch.device) -> tuple[list[float], float]:
+    """Milliseconds a post of each of `STAGES`, with `size` posts at a time, and how many pairs a post are asked about.
+
+    A stage that these models do not have takes no time.
+    """
+    spent, pairs, clock = [0.0] * len(STAGES), 0, Clock(device)
+    for start in range(0, len(posts), size):
+        chunk = posts[start : start + size]
+        clock.start()
+        prepared = in_threads(extractor.prepare, chunk)
+        seconds = [clock.seconds()]
+        scenes = {reader.sight: reader.look(prepared) for reader in extractor.readers}
+        seconds.append(clock.seconds())
+        assert extractor.entities is not None
+        found = [own for own, _ in extractor.entities.read(prepared, scenes[extractor.entities.sight], Wanted())]
+        seconds.append(clock.seconds())
+        if extractor.relations is not None:
+            extractor.relations.read(prepared, found, scenes[extractor.relations.sight], Wanted())
+            pairs += sum(len(candidate_pairs(own)) for own in found)
+        seconds.append(clock.seconds())
+        for number, (before, after) in enumerate(itertools.pairwise([0.0, *seconds])):
+            spent[number] += 1000 * (after - before) / len(posts)
+    return spent, pairs / len(posts)
+
+
+def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: argparse.Namespace) -> str:
+    """The tables of a set."""
+    device = torch.device(arguments.device)
+    blind = [Post(post.text) for post in posts]
+    rows, parts = [], []
+    for models, extractor in extractors.items():
+        for shown, own in (("text", blind), ("text and image", posts)):
+            # Warms up, too.
+            check_same(one_by_one(extractor, own), extractor.extract_batch(own))
+            ways = {
+                "one by one": partial(rate, partial(one_by_one, extractor), own, device),
+                "batch": partial(rate, extractor.extract_batch, own, device),
+            }
+            to_standard_error(f"{models}, {shown}")
+            rates = in_turns(ways, arguments.repeats, to_standard_error)
+            alone, together = spread(rates["one by one"]), spread(rates["batch"])
+            rows.append([models, shown, alone, together, f"{together.median / alone.median:.2f}"])
+            for size in (1, POSTS):
+                spent, pairs = stages(extractor, own, size, device)
+                asked = f"{pairs:.1f}" if extractor.relations else ""
+                parts.append([models, shown, size, *(f"{own:.1f}" for own in spent), asked])
+    rated = table(["models", "of posts", "one by one", "in batches", "times"], rows)
+    spent_head = ["models", "of posts", "at a time", *STAGES, "pairs a post"]
+    return f"Posts a second: median (range).\n\n{rated}\n\nMilliseconds a post.\n\n{table(spent_head, parts)}\n"
+
+
+def extractors_of(models: Sequence[TrainedModel], device: str) -> dict[str, Extractor]:
+    """By name: of entities alone, and of both tasks as far as there are both.
+
+    Raises:
+        ConfigError: there is no model of entities.
+    """
+    alone = [model for model in models if model.task == "mner"]
+    if not alone:
+        raise ConfigError("extraction begins with entities: name a model of them behind --model, or make export")
+    found = {"entities": Extractor(alone, device)}
+    return found | ({"both": Extractor(models, device)} if len(models) > 1 else {})
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the tables; status 2 where there is no model or no corpus."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="exports, or runs")
+    parser.add_argument("--sets", nargs="+", choices=NAMES, default=NAMES[:2])
+    parser.add_argument("--posts", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo corpus")
+    parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
+    parser.add_argument("--device", default="cpu")
+    chosen = parser.parse_args(arguments)
+    try:
+        models = [model for source in chosen.model for model in trained_models(source)]
+        extractors = extractors_of(models, chosen.device)
+        print(f"{machine(torch.device(chosen.device))}\n")
+        for name in chosen.sets:
+            with tempfile.TemporaryDirectory() as folder:
+                if name == DEMO:
+                    posts, source = demo_posts(chosen.root, chosen.posts), "test posts of the demo corpus"
+                else:
+                    posts, source = written_posts(Path(folder), name, chosen.posts, chosen.data_root)
+                print(f"### {name}\n\n{len(posts)} posts: {source}; {chosen.repeats} repeats\n", flush=True)
+                print(measure(posts, extractors, chosen), flush=True)
+    except MMIBError as error:
+        print(f"extraction: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,248 @@
+"""Joint extraction on the demo corpus, scored as triples: entities found by one model, relations by the other.
+
+    python -m experiments.joint --model exports --root data/demo
+
+Posts are given as raw text with their images. A triple is right where the spans of head and tail, the relation and the
+direction are; docs/extract.md says what the columns mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datamodules.crops import CropFiles, Crops, image_name
+from datamodules.demo import read_truth
+from datamodules.demo.layouts import twitter_folders
+from datamodules.examples import Box
+from experiments.benchmarks.measure import machine, table, to_standard_error
+from mmib.export.model import TrainedModel
+from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
+from mmib.extract.results import Extraction
+from mmib.files import write_text
+from mmib.schema import ConfigError, MMIBError
+from mmib.summary import versions
+from mmib.triples import Counted, Fault, Lack, PostTriples, Triple, count_faults, count_lacks, count_mentions
+from mmib.triples import count_triples as count
+
+OBJECTS = "image and its objects"
+IMAGES = (OBJECTS, "image alone", "no image")
+GIVEN, FOUND = "given", "found"
+ALL = "all"
+# Posts between two lines of progress.
+TURN = 8 * POSTS
+
+
+@dataclass(frozen=True)
+class Known:
+    """A post of the demo corpus, and what is true of it.
+
+    Attributes:
+        level: easy or hard.
+        text: its words, spaces between them.
+        image: its image; None where it has none.
+        boxes: of the objects in the image.
+        entities: start, end, in characters, and type of each.
+        pairs: head and tail, numbers of entities, and relation of each annotated pair, None included.
+    """
+
+    level: str
+    text: str
+    image: Path | None
+    boxes: list[Box]
+    entities: list[tuple[int, int, str]]
+    pairs: list[tuple[int, int, str]]
+
+    def post(self, image: str, entities: str) -> Post:
+        """What the extractor is shown of it."""
+        given = self.entities if entities == GIVEN else None
+        if image not in IMAGES[:2] or self.image is None:
+            return Post(self.text, entities=given)
+        return Post(self.text, self.image, self.boxes if image == OBJECTS else None, given)
+
+    def judged(self, result: Extraction, typed: bool = False) -> PostTriples:
+        """What was extracted beside what is true; `typed` makes the types of entities a part of them."""
+
+        def mention(start: int, end: int, kind: str | None) -> tuple[Any, ...]:
+            return (start, end, kind) if typed else (start, end)
+
+        true = [mention(*entity) for entity in self.entities]
+        found = [mention(entity.start, entity.end, entity.type) for entity in result.entities]
+        return PostTriples(
+            mentions=true,
+            annotated=[Triple(true[head], relation, true[tail]) for head, tail, relation in self.pairs],
+            found=found,
+            predicted=[Triple(found[own.head], own.label, found[own.tail]) for own in result.relations],
+        )
+
+
+def read_known(root: Path, split: str) -> list[Known]:
+    """The posts of a split of the demo corpus, those without entities included.
+
+    Raises:
+        DataError: `root` is no demo corpus.
+    """
+    records = read_truth(root, split)
+    folders = twitter_folders(root, split)
+    listed = CropFiles(root / "twitter2017" / f"twitter2017_{split}_dict.pth", folders.crops.parent)
+    crops = Crops.listed(listed, image_name)
+    return [_known(record, folders.images, crops) for record in records]
+
+
+def _known(record: dict[str, Any], images: Path, crops: Crops) -> Known:
+    words, starts = record["tokens"], [0]
+    for word in words:
+        starts.append(starts[-1] + len(word) + 1)
+    name = record["image"]
+    return Known(
+        level=record["level"],
+        text=" ".join(words),
+        image=None if name is None else images / name,
+        boxes=[] if name is None else [picture.box for picture in crops.pictures(name, most=len(crops.boxes))],
+        entities=[(starts[first], starts[end] - 1, kind) for first, end, kind in record["entities"]],
+        pairs=[(head, tail, relation) for head, tail, relation in record["relations"]],
+    )
+
+
+Results = dict[tuple[str, str], list[Extraction]]
+
+
+def extract_all(extractor: Extractor, posts: Sequence[Known], progress: Callable[[str], None]) -> Results:
+    """What is extracted of each post, by what is shown of the image and by whether entities are given or found."""
+    results: Results = {}
+    for image in IMAGES:
+        for entities in (GIVEN, FOUND):
+            found: list[Extraction] = []
+            for start in range(0, len(posts), TURN):
+                found += extractor.extract_batch([own.post(image, entities) for own in posts[start : start + TURN]])
+                progress(f"{image}, entities {entities}: {len(found)} of {len(posts)} posts")
+            results[image, entities] = found
+    return results
+
+
+def score_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
+    """A row a condition and level: triples, on annotated pairs alone, and with the types of the entities."""
+    rows = []
+    for (image, entities), found in results.items():
+        for level in (ALL, *dict.fromkeys(own.level for own in posts)):
+            own = [pair for pair in zip(posts, found, strict=True) if level in (ALL, pair[0].level)]
+            judged = [known.judged(result) for known, result in own]
+            typed = [known.judged(result, typed=True) for known, result in own]
+            annotated = count(post.on_annotated_pairs() for post in judged)
+            scores = _scores(count(judged))
+            rows.append([image, entities, level, *scores, _percent(annotated.scores.f1), *_scores(count(typed))[-1:]])
+    return rows
+
+
+def entity_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
+    """How well entities were found, by what was shown of the image: their spans, and their types too."""
+    rows = []
+    for (image, entities), found in results.items():
+        if entities == FOUND:
+            for name, typed in (("span", False), ("span and type", True)):
+                pairs = zip(posts, found, strict=True)
+                rows.append([image, name, *_scores(count_mentions(own.judged(result, typed) for own, result in pairs))])
+    return rows
+
+
+def reason_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
+    """How many triples are right, false and missed, and why, where image and objects are shown."""
+    judged = {
+        entities: [own.judged(result) for own, result in zip(posts, results[OBJECTS, entities], strict=True)]
+        for entities in (GIVEN, FOUND)
+    }
+    rows: dict[str, list[int]] = {"right": [sum(count(own).correct) for own in judged.values()]}
+    for kind, counted in ((Fault, count_faults), (Lack, count_lacks)):
+        title = "false" if kind is Fault else "missed"
+        for reason in kind:
+            rows[f"{title}: {reason}"] = [counted(own)[reason] for own in judged.values()]
+    return [[name, *map(str, counts)] for name, counts in rows.items()]
+
+
+def _scores(counted: Counted) -> list[str]:
+    scores = counted.scores
+    values = (scores.precision, scores.recall)
+    return [*map(_percent, values), f"{_percent(scores.f1)} ± {_percent(counted.f1_error)}"]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
+    """What each model's card says of its training."""
+    rows = []
+    for model in models:
+        test = (model.card.get("test") or {}).get("f1")
+        known = [str(model.card.get(name, "unknown")) for name in ("experiment", "corpus", "seed")]
+        rows.append([model.task, *known, "not scored" if test is None else _percent(test)])
+    return rows
+
+
+def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedModel], command: str) -> str:
+    """The page of tables, in Markdown."""
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    pairs = [relation for own in posts for _, _, relation in own.pairs]
+    entities = sum(len(own.entities) for own in posts)
+    gold = sum(count(own.judged(result)).gold[0] for own, result in zip(posts, results[OBJECTS, GIVEN], strict=True))
+    scored = ["precision", "recall", "F1 ± s.e."]
+    return f"""# Joint extraction as triples
+
+`{command}`
+
+{machine()}; {used}
+
+{table(["task", "experiment", "corpus", "seed", "F1 of its own test split"], model_rows(models))}
+
+{len(posts):,} posts with {entities:,} entities and {len(pairs):,} annotated pairs, {gold:,} of them related; percent.
+[docs/extract.md](../../docs/extract.md) explains the columns.
+
+{table(["image", "entities", "level", *scored, "F1 on annotated pairs", "F1 with types"], score_rows(posts, results))}
+
+## Entities as they were found
+
+{table(["image", "right in", *scored], entity_rows(posts, results))}
+
+## What the triples are, with {OBJECTS}
+
+{table(["", "entities given", "entities found"], reason_rows(posts, results))}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Status 2 where nothing could be extracted, with one message."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--model", type=Path, nargs="+", default=[Path("exports")], help="export, or a run of each task"
+    )
+    parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo corpus")
+    parser.add_argument("--split", choices=["val", "test"], default="test")
+    parser.add_argument("--posts", type=int, help="the first so many alone, to try it")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", type=Path, default=Path("experiments/results/joint.md"))
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    chosen = parser.parse_args(arguments)
+    try:
+        posts = read_known(chosen.root, chosen.split)[: chosen.posts]
+        models = [model for source in chosen.model for model in trained_models(source)]
+        extractor = Extractor(models, chosen.device)
+        if len(extractor.readers) < 2:
+            raise ConfigError("joint extraction takes a model of each task: name both behind --model, or make export")
+        results = extract_all(extractor, posts, to_standard_error)
+        page = describe(posts, results, models, shlex.join(["python", "-m", "experiments.joint", *arguments]))
+        write_text(chosen.table, page)
+    except MMIBError as error:
+        print(f"joint: {error}", file=sys.stderr)
+        return 2
+    print(page)
+    print(f"tables: {chosen.table}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
