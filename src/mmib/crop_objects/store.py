@@ -8,10 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from PIL import Image
 
-from datamodules.crops import CropFiles, read_json_object
+from datamodules.crops import CropFiles, read_json_object, write_crop_dictionary
 from mmib.crop_objects.boxes import Pixels
 from mmib.crop_objects.detector import Detection
 from mmib.crop_objects.plan import Key, Request
