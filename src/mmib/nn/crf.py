@@ -133,14 +133,18 @@ class LinearChainCRF(nn.Module):
             places = expectations(frame(emissions, mask), self._chain(), self.mixing).places
             return _of_words(places, emissions.dtype)
 
-    def _chain(self) -> Tensor:
-        """(K + 1, K + 1) scores with the boundary, constraints applied."""
+    def scores(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Start (K,), transition (K, K) and end (K,) scores in nats, constraints applied."""
         start, transition, end = (at_least_float32(scores) for scores in (self.start, self.transition, self.end))
-        return chain_scores(
+        return (
             start.masked_fill(~self.allowed_start, FORBIDDEN),
             transition.masked_fill(~self.allowed_transition, FORBIDDEN),
             end,
         )
+
+    def _chain(self) -> Tensor:
+        """(K + 1, K + 1) scores with the boundary."""
+        return chain_scores(*self.scores())
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
