@@ -74,7 +74,8 @@ class ImageFeatureCache:
                 unreadable = self._compute(distinct)
         except OSError as error:
             raise DataError(
-                f"the feature cache {self.folder} cannot be written: {error}; choose another place with --data.cache_dir"
+                f"the feature cache {self.folder} cannot be written: {error}; "
+                "choose another place with --data.cache_dir"
             ) from error
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
