@@ -19,6 +19,7 @@ LEVELS = {
     "mmib.checkpoints": 1,
     "mmib.statistics": 1,
     **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.totals", "mmib.runs", "mmib.points"], 2),
+    "mmib.refusals": 2,
     "mmib.triples": 2,
     **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
     **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
@@ -27,6 +28,7 @@ LEVELS = {
     "mmib.crop_objects": 4,
     "mmib.export": 4,
     "mmib.extract": 4,
+    "mmib.serve": 4,
 }
 # Within one level: a part may import itself and, where listed, these.
 SAME_LEVEL = {

@@ -25,6 +25,7 @@ OTHER_COMMANDS = {
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
     "export": "put a run's model into one folder that is used without a network",
     "extract": "find entities and relations in posts: a file, standard input, or a text",
+    "serve": "a page to try a model on posts, and a JSON API for programs",
     "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
     "study": "train every combination of named settings and seeds, and compare them",
     "aggregate": "mean, spread and paired tests over runs, as a table",
@@ -32,6 +33,10 @@ OTHER_COMMANDS = {
 }
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
+TOP_LEVEL = (
+    *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
+    *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
+)
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
@@ -171,13 +176,10 @@ def _load(path: Path) -> dict[str, object]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}: a configuration is a mapping")
-    known = {
-        *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
-        *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
-    }
     for key in content:
-        if key not in known:
-            raise ConfigError(f"{path}: the top-level key {key!r} is unknown: choose from {', '.join(sorted(known))}")
+        if key not in TOP_LEVEL:
+            choice = ", ".join(sorted(TOP_LEVEL))
+            raise ConfigError(f"{path}: the top-level key {key!r} is unknown: choose from {choice}")
     return content
 
 

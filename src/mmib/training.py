@@ -23,9 +23,11 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from datamodules.base import PostDataModule
 from mmib.callbacks import LAST, PREVIOUS, LastCheckpoint, LostRank, OrderlyEnd, PredictionCollector
 from mmib.checkpoints import open_checkpoint
+from mmib.cli import TOP_LEVEL
 from mmib.encoders.pretrained import weightless
 from mmib.files import write_text
 from mmib.modules import ExtractionModule
+from mmib.refusals import in_one_sentence, init_names
 from mmib.runs import (
     WandbUse,
     WholeCheckpoints,
@@ -61,7 +63,8 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
             args=arguments,
         )
     except ArgumentError as error:
-        raise ConfigError(f"the configuration is not valid: {error}") from error
+        options = [*TOP_LEVEL, *(f"trainer.{name}" for name in init_names("pytorch_lightning.Trainer"))]
+        raise ConfigError(f"the configuration is not valid: {in_one_sentence(str(error), options)}") from error
     except MisconfigurationException as error:
         raise ConfigError(f"the trainer cannot work like this: {error}") from error
     except SIGTERMException as error:

@@ -240,35 +240,51 @@ def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("changed", "key"),
+    ("changed", "message"),
     [
-        ({"trainer": {"max_epoch": 3}}, "max_epoch"),
-        ({"data": {"init_args": {"batchsize": 4}}}, "batchsize"),
-        ({"model": {"init_args": {"betta": 1.0}}}, "betta"),
-        ({"model": {"init_args": {"optimizer": {"learning_rate": 1.0}}}}, "learning_rate"),
-        ({"model": {"init_args": {"backbone": {"init_args": {"text_encoder": {"init_args": {"nam": 1}}}}}}}, "nam"),
-        ({"trainer": {"max_epochs": "many"}}, "max_epochs"),
-        ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "NoSuchModule"),
-        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "datamodules.nowhere"),
-        ({"wandb": "perhaps"}, "wandb"),
+        ({"trainer": {"max_epoch": 3}}, "trainer.max_epoch is no option of mmib fit: did you mean trainer.max_epochs?"),
+        (
+            {"data": {"init_args": {"batchsize": 4}}},
+            "data.batchsize is no option of DemoMREDataModule: did you mean batch_size?",
+        ),
+        ({"model": {"init_args": {"betta": 1.0}}}, "model.betta is no option of MREModule"),
+        (
+            {"model": {"init_args": {"optimizer": {"learning_rate": 1.0}}}},
+            "model.optimizer.learning_rate is no option of OptimizerSettings: choose from ",
+        ),
+        (
+            {"model": {"init_args": {"backbone": {"init_args": {"text_encoder": {"init_args": {"nam": 1}}}}}}},
+            "model.backbone.text_encoder.nam is no option of TextEncoder: did you mean name?",
+        ),
+        ({"trainer": {"max_epochs": "many"}}, "trainer.max_epochs: expected int, got 'many'"),
+        ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "there is no class mmib.modules.NoSuchModule"),
+        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "there is no class datamodules.nowhere.Module"),
+        ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got perhaps"),
     ],
 )
-def test_an_unknown_key_or_value_is_named(
-    refused: Refused, workspace: Any, tmp_path: Path, changed: Any, key: str
+def test_an_unknown_key_or_value_is_named_with_what_was_meant(
+    refused: Refused, workspace: Any, tmp_path: Path, changed: Any, message: str
 ) -> None:
     path = write(tmp_path / "mine.yaml", {"include": [str(workspace.experiment)], **changed})
     before = workspace.folders()
-    assert key in refused("fit", "--config", path)
+    assert f"mmib: the configuration is not valid: {message}" in refused("fit", "--config", path).splitlines()[-1]
     assert workspace.folders() == before
 
 
 @pytest.mark.parametrize(
-    "option", ["--model.gama=1", "--data.bach_size=4", "--trainer.epochs=3", "--no-such-option", "stray"]
+    ("option", "message"),
+    [
+        ("--model.gama=1", "model.gama is no option of MREModule: did you mean gamma?"),
+        ("--data.bach_size=4", "data.bach_size is no option of DemoMREDataModule: did you mean batch_size?"),
+        ("--trainer.epochs=3", "--trainer.epochs=3 is no option: did you mean trainer.max_epochs?"),
+        ("--sed_everything=3", "--sed_everything=3 is no option: did you mean seed_everything?"),
+        ("--no-such-option", "--no-such-option is no option; --help lists all options"),
+        ("stray", "stray is no option"),
+    ],
 )
-def test_an_unknown_option_is_named(refused: Refused, workspace: Any, option: str) -> None:
-    assert option.lstrip("-").split("=")[0].rsplit(".", maxsplit=1)[-1] in refused(
-        "fit", "--config", str(workspace.experiment), option
-    )
+def test_an_unknown_option_is_named(refused: Refused, workspace: Any, option: str, message: str) -> None:
+    said = refused("fit", "--config", str(workspace.experiment), option)
+    assert f"mmib: the configuration is not valid: {message}" in said.splitlines()[-1]
 
 
 def test_a_command_without_any_configuration_says_what_is_missing(refused: Refused) -> None:
