@@ -103,7 +103,8 @@ class MultimodalIB(nn.Module):
 
     def fuse(self, batch: PostBatch, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """The fused states of a batch's `positions`, (B, Q, D)."""
-        rows = torch.arange(len(batch), device=batch.input_ids.device)[:, None]
+        # Not len(batch), a plain number: an exported network would keep that of its example.
+        rows = torch.arange(batch.positions.shape[0], device=batch.positions.device)[:, None]
         return self.fusion(text.z[rows, batch.positions], text, image, need_weights=need_weights)
 
     def _regions(self, batch: PostBatch) -> Tensor:
