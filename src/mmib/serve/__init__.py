@@ -1,1 +1,76 @@
-"""The command `mmib serve`: a page and a JSON API over a trained model."""
+"""The command `mmib serve`: a page and a JSON API over one or two trained models."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmib.schema import ConfigError
+from mmib.serve.limits import Limits
+
+PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+HELP = {
+    "body": "bytes of a request, its image included",
+    "characters": "of a post's text",
+    "pixels": "of an image, and of all that one pass through the models holds",
+    "entities": "given with a post",
+    "samples": "of the latents that a request may ask for",
+    "posts": "in a request, and in one pass through the models",
+    "waiting": "posts at a time; what comes beyond is answered with 503",
+    "seconds": "until a request is given up",
+}
+
+
+def run(arguments: list[str]) -> int:
+    """Serve until it is interrupted.
+
+    Raises:
+        ConfigError: a limit that cannot work, a missing package, or an address that cannot be had.
+        ExportError: a model that cannot be read.
+    """
+    chosen = _parser().parse_args(arguments)
+    limits = Limits(**{field.name: getattr(chosen, field.name) for field in fields(Limits)})
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"mmib serve needs {', '.join(missing)}: pip install 'mmib[serve]'")
+
+    from mmib.serve.process import listen, serve  # noqa: PLC0415 - help needs no torch
+
+    # Before the models are read, which takes longer than to find that the port is taken.
+    with listen(chosen.host, chosen.port) as place:
+        from mmib.extract.extractor import Extractor  # noqa: PLC0415
+
+        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
+        serve(extractor, limits, place, chosen.open)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mmib serve",
+        description="A page to try a model on posts, and a JSON API for programs. Without other options only this "
+        "machine can reach it. Ends when interrupted, after the requests that are being answered.",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        "--model",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="an exported folder, or a run; twice, for a model of each task",
+    )
+    add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
+    add("--port", type=int, default=8000, help="0 takes one that is free (default: %(default)s)")
+    add("--device", default="cpu", help="where to compute (default: %(default)s)")
+    add("--open", action="store_true", help="open the page in a browser")
+    group = parser.add_argument_group("at most")
+    for field in fields(Limits):
+        kind = type(field.default)
+        group.add_argument(
+            f"--{field.name}", type=kind, default=field.default, help=f"{HELP[field.name]} (default: %(default)s)"
+        )
+    return parser

@@ -1,0 +1,191 @@
+"""The service as a web application: the page, and the API that it and programs use."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib import metadata, resources
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+
+from mmib.extract.extractor import Extractor
+from mmib.extract.readers import Wanted
+from mmib.extract.results import Extraction
+from mmib.schema import InputError
+from mmib.serve.batcher import Question
+from mmib.serve.description import describe, request_body
+from mmib.serve.examples import draw_examples
+from mmib.serve.guard import Guard
+from mmib.serve.limits import Limits
+from mmib.serve.messages import (
+    BatchAnswer,
+    BatchRequest,
+    Description,
+    Example,
+    Health,
+    PostMessage,
+    PostRequest,
+    Problem,
+    question,
+    reason,
+    wanted_of,
+)
+from mmib.serve.receive import FORM, JSON, RefusedError, content_type, read_form, read_json, receive_body
+from mmib.serve.service import Service
+
+# Where each lies, and what it is.
+FILES = {
+    "/": ("mmib.serve", "page.html", "text/html"),
+    "/page.css": ("mmib.serve", "page.css", "text/css"),
+    "/page.js": ("mmib.serve", "page.js", "text/javascript"),
+    "/arcs.js": ("mmib.serve", "arcs.js", "text/javascript"),
+    "/text.js": ("mmib.serve", "text.js", "text/javascript"),
+    "/base.css": ("mmib.report", "base.css", "text/css"),
+    "/theme.js": ("mmib.report", "theme.js", "text/javascript"),
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": Problem, "description": "No JSON, or no form"},
+    403: {"model": Problem, "description": "Asked by a page of another site"},
+    408: {"model": Problem, "description": "It did not arrive in time"},
+    413: {"model": Problem, "description": "Too large"},
+    415: {"model": Problem, "description": "Neither JSON nor a form"},
+    421: {"model": Problem, "description": "Asked by another name than the service's own"},
+    422: {"model": Problem, "description": "Nothing can be extracted from this; the reason is told"},
+    500: {"model": Problem, "description": "It failed inside the service"},
+    503: {"model": Problem, "description": "Too many wait"},
+    504: {"model": Problem, "description": "There was no result in time"},
+}
+
+
+def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
+    """The application.
+
+    Args:
+        extractor: what reads posts.
+        limits: of what is taken.
+        hosts: names by which it may be asked, see `mmib.serve.guard.allowed_hosts`; None for any.
+    """
+    service = Service(extractor, limits or Limits())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service.batcher.start()
+        yield
+        await asyncio.to_thread(service.batcher.close)
+
+    # FastAPI's own pages about an API fetch scripts from elsewhere.
+    app = FastAPI(
+        title="mmib",
+        version=metadata.version("mmib"),
+        description="Entities and relations out of posts: a text and, where there is one, its image.",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+    )
+    app.add_middleware(Guard, hosts=hosts)
+    for kind in (RefusedError, InputError, HTTPException):
+        app.add_exception_handler(kind, _refused)
+    for path, (package, name, media) in FILES.items():
+        _add_file(app, path, resources.files(package).joinpath(name).read_bytes(), media)
+    _add_answers(app, service)
+    _add_facts(app, service)
+    describe(app, [PostMessage, PostRequest, BatchRequest])
+    return app
+
+
+def _add_answers(app: FastAPI, service: Service) -> None:
+    limits = service.limits
+
+    @app.post(
+        "/api/extract",
+        summary="Entities and relations of one post",
+        responses={200: {"model": Extraction}, **REFUSALS},
+        openapi_extra=request_body({JSON: PostRequest, FORM: PostRequest}),
+    )
+    async def extract(request: Request) -> Response:
+        kind = content_type(request, (JSON, FORM))
+        with service.places():
+            body = await receive_body(request, limits.body, limits.seconds)
+            reading = read_form(request, body) if kind == FORM else asyncio.to_thread(read_json, PostRequest, body)
+            message = await reading
+            asked = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
+            (found,) = await service.answer([asked])
+            if isinstance(found, Exception):
+                raise found
+            return JSONResponse(found.to_dict())
+
+    @app.post(
+        "/api/extract-batch",
+        summary="Entities and relations of several posts",
+        responses={200: {"model": BatchAnswer}, **REFUSALS},
+        openapi_extra=request_body({JSON: BatchRequest}),
+    )
+    async def extract_batch(request: Request) -> Response:
+        content_type(request, (JSON,))
+        with service.places():
+            body = await receive_body(request, limits.body, limits.seconds)
+            message = await asyncio.to_thread(read_json, BatchRequest, body)
+            if len(message.posts) > limits.posts:
+                raise RefusedError(422, f"{len(message.posts):,} posts: {limits.posts:,} at most are taken at a time")
+            wanted = wanted_of(message, limits)
+            with service.places(len(message.posts) - 1):
+                asked = await asyncio.to_thread(_questions, message.posts, wanted, limits)
+                found = iter(await service.answer([own for own in asked if isinstance(own, Question)]))
+                results = [next(found) if isinstance(own, Question) else own for own in asked]
+            return JSONResponse({"results": [_plain(own) for own in results]})
+
+
+def _add_facts(app: FastAPI, service: Service) -> None:
+    @app.get(
+        "/api/health",
+        summary="Whether requests are answered",
+        response_model=Health,
+        responses={503: {"model": Health, "description": "They are not"}},
+    )
+    async def health() -> Response:
+        found = service.health()
+        return JSONResponse(found.model_dump(), 200 if found.ready else 503)
+
+    @app.get("/api/model", summary="Labels, encoders and limits")
+    async def model() -> Description:
+        return service.description()
+
+    @app.get("/api/examples", summary="Drawn posts to try")
+    def examples() -> list[Example]:
+        return draw_examples()
+
+
+def _add_file(app: FastAPI, path: str, content: bytes, kind: str) -> None:
+    @app.get(path, include_in_schema=False)
+    async def file() -> Response:
+        return Response(content, media_type=kind)
+
+
+def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Question | InputError]:
+    """What each post of a request asks, or why it asks nothing."""
+    found: list[Question | InputError] = []
+    for content in posts:
+        try:
+            found.append(question(PostMessage.model_validate(content), wanted, limits))
+        except ValidationError as error:
+            found.append(InputError(reason(error)))
+        except InputError as error:
+            found.append(error)
+    return found
+
+
+def _plain(result: Extraction | Exception) -> dict[str, Any]:
+    return {"error": str(result)} if isinstance(result, Exception) else result.to_dict()
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    if isinstance(error, HTTPException):  # no such page, or not by this method
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    status = error.status if isinstance(error, RefusedError) else 422
+    return JSONResponse({"error": str(error)}, status, {"Retry-After": "1"} if status == 503 else None)

@@ -1,0 +1,126 @@
+"""Gathers posts of requests that wait at the same time, so that the models read them together."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mmib.extract.extractor import Extractor, Post
+from mmib.extract.readers import Wanted
+from mmib.extract.results import Extraction
+
+
+class Question(NamedTuple):
+    """A post of a request.
+
+    Attributes:
+        post: what to read.
+        pixels: of its image, 0 without one.
+        wanted: what is asked for beside the result.
+    """
+
+    post: Post
+    pixels: int
+    wanted: Wanted
+
+
+@dataclass
+class Job:
+    """A question, and where its answer is waited for."""
+
+    question: Question
+    answer: Future[Extraction] = field(default_factory=Future)
+
+
+class Batcher:
+    """One thread that reads whatever waits, in order of arrival, as many posts at a time as may be.
+
+    Args:
+        extractor: reads.
+        posts: at a time at most.
+        pixels: of their images together at most; one post is always read.
+    """
+
+    def __init__(self, extractor: Extractor, posts: int, pixels: int) -> None:
+        self.extractor = extractor
+        self.posts = posts
+        self.pixels = pixels
+        self._waiting: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="mmib-serve", daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End, when all that waits has been read."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    @property
+    def running(self) -> bool:
+        """Whether questions are being answered."""
+        return self._thread.is_alive()
+
+    def ask(self, questions: Sequence[Question]) -> list[Future[Extraction]]:
+        """The answers to come; one that is cancelled before its turn is not read."""
+        jobs = [Job(question) for question in questions]
+        with self._changed:
+            self._waiting.extend(jobs)
+            self._changed.notify()
+        return [job.answer for job in jobs]
+
+    def _run(self) -> None:
+        while batch := self._next():
+            started = [job for job in batch if job.answer.set_running_or_notify_cancel()]
+            if started:
+                self._read(started)
+
+    def _next(self) -> list[Job]:
+        """Jobs for one pass: the one that waits longest, and others that ask for the same. None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            batch: list[Job] = []
+            others: list[Job] = []
+            pixels = 0
+            while self._waiting and len(batch) < self.posts:
+                job = self._waiting.popleft()
+                pixels += job.question.pixels
+                if batch and job.question.wanted != batch[0].question.wanted:
+                    others.append(job)
+                    pixels -= job.question.pixels
+                elif batch and pixels > self.pixels:
+                    others.append(job)
+                    break
+                else:
+                    batch.append(job)
+            self._waiting.extendleft(reversed(others))
+            return batch
+
+    def _read(self, jobs: Sequence[Job]) -> None:
+        """Answer jobs; where reading them together fails, each is read alone, so that only its own failure is told."""
+        ready, prepared = [], []
+        for job in jobs:
+            try:
+                prepared.append(self.extractor.prepare(job.question.post))
+                ready.append(job)
+            except Exception as error:  # whatever it is, it concerns this post alone, and whoever asked is told
+                job.answer.set_exception(error)
+        try:
+            wanted = jobs[0].question.wanted
+            for job, result in zip(ready, self.extractor.read(prepared, *wanted), strict=True):
+                job.answer.set_result(result)
+        except Exception as error:
+            if len(ready) == 1:
+                ready[0].answer.set_exception(error)
+                return
+            for job in ready:
+                self._read([job])

@@ -1,0 +1,33 @@
+"""The API's description: FastAPI's own, with the bodies that this service reads by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+COMPONENT = "#/components/schemas/{model}"
+
+
+def request_body(kinds: dict[str, type[BaseModel]]) -> dict[str, Any]:
+    """What an operation reads, by content type, for `openapi_extra`."""
+    content = {name: {"schema": {"$ref": COMPONENT.format(model=kind.__name__)}} for name, kind in kinds.items()}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
+    """Make the description of an application name these bodies."""
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+            _, own = models_json_schema([(kind, "validation") for kind in bodies], ref_template=COMPONENT)
+            found["components"]["schemas"] |= own["$defs"]
+            app.openapi_schema = found
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

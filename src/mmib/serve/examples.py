@@ -1,0 +1,41 @@
+"""Posts to try, drawn as the demo corpus is: names, texts and images are made up."""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+
+from datamodules.demo import DemoSettings
+from datamodules.demo.pictures import draw_picture
+from datamodules.demo.posts import Post, draw_post
+from mmib.serve.messages import Example, GivenEntity
+
+# Behind the posts of every corpus; the hard ones pick one of several people by words.
+SPLIT, POSTS = "test", (("easy", 900_001), ("hard", 900_005), ("hard", 900_008))
+
+
+@functools.cache
+def draw_examples() -> list[Example]:
+    """The posts, drawn when they are asked for first."""
+    settings = DemoSettings()
+    return [_example(draw_post(settings, SPLIT, number, level), settings.seed) for level, number in POSTS]
+
+
+def _example(post: Post, seed: int) -> Example:
+    drawing = draw_picture(post, seed)
+    file = io.BytesIO()
+    drawing.image.save(file, "JPEG", quality=90)
+    ends, place = [], 0
+    for token in post.tokens:
+        ends.append((place, place + len(token)))
+        place += len(token) + 1
+    entities = [
+        {"start": ends[first][0], "end": ends[last - 1][1], "type": kind} for first, last, kind in post.entities
+    ]
+    return Example(
+        text=" ".join(post.tokens),
+        image=base64.b64encode(file.getvalue()).decode(),
+        crops=[list(box) for box in drawing.boxes.values()],
+        entities=[GivenEntity.model_validate(entity) for entity in entities],
+    )

@@ -1,0 +1,73 @@
+"""Looks at every request before anything else does, and at every answer: who may ask, and what a browser may do."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+    "Cache-Control": "no-store",
+}
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def allowed_hosts(address: str) -> frozenset[str] | None:
+    """Names by which a service at an address may be asked: on this machine its own, elsewhere all (None).
+
+    A page from elsewhere can point a name of its own at this machine, and the browser then lets it read what the
+    service answers; but it sends that name.
+    """
+    return LOOPBACK | {address} if ipaddress.ip_address(address).is_loopback else None
+
+
+class Guard:
+    """Refuses requests by other names than those allowed and from pages of other sites; adds security headers.
+
+    Args:
+        app: what answers the rest.
+        hosts: see `allowed_hosts`.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
+        self.app = app
+        self.hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See the ASGI specification."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        headers = Headers(scope=scope)
+        host, origin = headers.get("host", ""), headers.get("origin")
+        app = self.app
+        if self.hosts is not None and _name(f"//{host}") not in self.hosts:
+            app = JSONResponse({"error": "this service is asked by another name than its own"}, 421)
+        # Pages of other sites may send forms without asking, and would keep the models busy.
+        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+            app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)
+        await app(scope, receive, answer)
+
+
+def _name(address: str) -> str | None:
+    try:
+        return urlsplit(address).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,119 @@
+"""Receives the bodies of requests, never more of one than may be, and reads what they say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect, Request
+
+from mmib.files import parse_json
+from mmib.serve.messages import Message, PostRequest, reason
+
+JSON, FORM = "application/json", "multipart/form-data"
+MOST_FIELDS = 10
+MessageT = TypeVar("MessageT", bound=Message)
+
+
+class RefusedError(Exception):
+    """A request that is answered with an HTTP status and a reason.
+
+    Args:
+        status: the status.
+        reason: a sentence.
+    """
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+async def receive_body(request: Request, most: int, seconds: float) -> bytes:
+    """The body of a request.
+
+    Raises:
+        RefusedError: it has more bytes than `most`, takes too long, or does not come to its end.
+    """
+    too_large = RefusedError(413, f"the request is larger than {most:,} bytes: send a smaller image or fewer posts")
+    # Some tell beforehand, and are refused before they send it.
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > most:
+        raise too_large
+    body = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise too_large
+    except TimeoutError as error:
+        raise RefusedError(408, f"the request did not arrive within {seconds:g} seconds") from error
+    except ClientDisconnect as error:
+        raise RefusedError(400, "the request broke off") from error
+    return bytes(body)
+
+
+def content_type(request: Request, known: tuple[str, ...]) -> str:
+    """What a request says that it holds.
+
+    Raises:
+        RefusedError: nothing that is known here.
+    """
+    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if found not in known:
+        raise RefusedError(415, f"the content type is {found or 'missing'}: send {' or '.join(known)}")
+    return found
+
+
+def read_json(kind: type[MessageT], body: bytes) -> MessageT:
+    """The message of a JSON body.
+
+    Raises:
+        RefusedError: it is no JSON, or says something else.
+    """
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        is_json = error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid"
+        raise RefusedError(422 if is_json else 400, reason(error)) from error
+
+
+async def read_form(request: Request, body: bytes) -> PostRequest:
+    """The post of a form: text, an image as a file, the other fields as JSON.
+
+    Raises:
+        RefusedError: it is no form, or says something else.
+    """
+    fields: dict[str, Any] = {}
+    try:
+        for name, value in (await _parse_form(request, body)).items():
+            if isinstance(value, UploadFile):
+                fields[name] = await value.read()
+            else:
+                fields[name] = value if name in ("text", "image") else parse_json(value)
+        return PostRequest.model_validate(fields)
+    except ValidationError as error:
+        raise RefusedError(422, reason(error)) from error
+    except ValueError as error:
+        raise RefusedError(422, f"a field of the form is no JSON: {error}") from error
+
+
+async def _parse_form(request: Request, body: bytes) -> dict[str, str | UploadFile]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(
+        request.headers, chunks(), max_files=1, max_fields=MOST_FIELDS, max_part_size=max(1, len(body))
+    )
+    parser.spool_max_size = len(body) + 1  # nothing is written to disk
+    try:
+        form = await parser.parse()
+    except (MultiPartException, ValueError) as error:
+        raise RefusedError(400, f"the form cannot be read: {error}") from error
+    if len(form) < len(form.multi_items()):
+        raise RefusedError(422, "a field of the form is there twice")
+    return dict(form.items())

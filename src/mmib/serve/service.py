@@ -1,0 +1,103 @@
+"""What stands between requests and models: how many may wait, how long, and what those who asked are told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+
+from mmib.extract.extractor import Extractor
+from mmib.extract.readers import Reader
+from mmib.extract.results import Extraction
+from mmib.schema import LABELS, InputError
+from mmib.serve.batcher import Batcher, Question
+from mmib.serve.limits import Limits
+from mmib.serve.messages import FORMATS, Description, Health, ModelDescription
+from mmib.serve.receive import RefusedError
+
+LOG = logging.getLogger("uvicorn.error")
+
+
+class Service:
+    """Answers questions; used from the event loop alone.
+
+    Args:
+        extractor: what reads posts.
+        limits: of what is taken.
+    """
+
+    def __init__(self, extractor: Extractor, limits: Limits) -> None:
+        self.extractor = extractor
+        self.limits = limits
+        self.batcher = Batcher(extractor, limits.posts, limits.pixels)
+        self.taken = 0
+
+    @contextmanager
+    def places(self, count: int = 1) -> Iterator[None]:
+        """Room for posts, from before their request is received until it is answered.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        if self.taken + count > self.limits.waiting:
+            raise RefusedError(503, f"{self.taken} posts are waiting already: try again in a moment")
+        self.taken += count
+        try:
+            yield
+        finally:
+            self.taken -= count
+
+    async def answer(self, questions: Sequence[Question]) -> list[Extraction | InputError | RefusedError]:
+        """What is found in each post, or why nothing is.
+
+        Raises:
+            RefusedError: it takes too long.
+        """
+        answers = [asyncio.wrap_future(own) for own in self.batcher.ask(questions)]
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                found = await asyncio.gather(*answers, return_exceptions=True)
+        except TimeoutError as error:
+            raise RefusedError(504, f"there was no result within {self.limits.seconds:g} seconds") from error
+        return [_told(own) for own in found]
+
+    def health(self) -> Health:
+        """Whether questions are answered."""
+        models = self.description().models
+        return Health(
+            ready=self.batcher.running,
+            version=metadata.version("mmib"),
+            tasks=[model.task for model in models],
+            models=[f"{model.text_encoder}; {model.image_encoder}" for model in models],
+            waiting=self.taken,
+        )
+
+    def description(self) -> Description:
+        """What there is, and what is taken."""
+        models = [_describe(reader) for reader in self.extractor.readers]
+        return Description(models=models, limits=self.limits, formats=list(FORMATS))
+
+
+def _told(found: Extraction | BaseException) -> Extraction | InputError | RefusedError:
+    """A result as it may be known outside; what nobody has foreseen goes into the log."""
+    if isinstance(found, Extraction | InputError):
+        return found
+    LOG.error("a post could not be read", exc_info=found)
+    return RefusedError(500, "reading this post failed inside the service; its log says how")
+
+
+def _describe(reader: Reader) -> ModelDescription:
+    text, image = reader.network.backbone.text_encoder.encoder.config, reader.image_encoder
+    return ModelDescription(
+        task=reader.network.task,
+        labels=list(LABELS[reader.network.task]),
+        text_encoder=f"{text.model_type}, {text.num_hidden_layers} layers, width {text.hidden_size}",
+        image_encoder=image.architecture,
+        regions=image.regions,
+        max_crops=reader.max_crops,
+        max_length=reader.max_length,
+        reads_images=reader.reads_images,
+        temperature=reader.temperature.value,
+    )
