@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 
+from mmib.options import CommandParser
 from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 
@@ -47,12 +47,11 @@ def run(arguments: list[str]) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="mmib serve",
         description="A page to try a model on posts, and a JSON API for programs. Without other options only this "
         "machine can reach it. Ends when interrupted, after the requests that are being answered.",
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add(

@@ -19,6 +19,12 @@ from mmib.serve.limits import Limits
 
 # Pillow knows many more, some of which start other programs. What one of these reads no other format takes for its own.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+# Where Pydantic speaks of Python.
+REASONS = {
+    "extra_forbidden": "this field is unknown",
+    "missing": "this field is missing",
+    "model_type": "expected an object with these fields: text and, where there are any, image, crops, entities",
+}
 
 
 def _image_bytes(value: Any) -> bytes:
@@ -177,9 +183,7 @@ def reason(error: ValidationError) -> str:
     told = []
     for one in found[:3]:
         place = ".".join(map(str, one["loc"]))
-        text = {"extra_forbidden": "this field is unknown", "missing": "this field is missing"}.get(
-            one["type"], one["msg"].removeprefix("Value error, ")
-        )
+        text = REASONS.get(one["type"], one["msg"].removeprefix("Value error, "))
         told.append(f"{place}: {text}" if place else text)
     more = f"; and {len(found) - len(told)} more" if len(found) > len(told) else ""
     return "; ".join(told) + more

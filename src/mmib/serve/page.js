@@ -292,14 +292,14 @@ const shade = () => {
   words.classList.toggle("shaded", Boolean(on));
   by("shade-note").hidden = !on;
   if (!on) return;
-  const kl = shown.evidence.kl;
-  const most = Math.max(...kl.filter((value) => value !== null), 1e-9);
+  const kl = shown.evidence.kl, read = kl.filter((value) => value !== null);
+  const least = Math.min(...read), most = Math.max(...read);
   for (const word of words.querySelectorAll(".w")) {
     const value = kl[word.dataset.word];
-    word.style.setProperty("--k", value === null || value === undefined ? 0 : value / most);
-    word.title = value === null || value === undefined ? "not read" : `${value.toFixed(1)} nats`;
+    word.style.setProperty("--k", value === null ? 0 : (value - least) / (most - least || 1));
+    word.title = value === null ? "not read" : `${value.toFixed(1)} nats`;
   }
-  by("shade-note").textContent = `Nats that the latents of a word hold; the darkest holds ${most.toFixed(1)}.`;
+  by("shade-note").textContent = `What the latents of a word hold, from ${least.toFixed(1)} nats (not shaded) to ${most.toFixed(1)} nats (darkest).`;
 };
 by("shade").addEventListener("change", shade);
 

@@ -1,105 +1,21 @@
-"""The report of a real run in a real browser: Debian's chromium, driven through its debugging pipe."""
+"""The report of a real run in a real browser."""
 
 from __future__ import annotations
 
-import fcntl
 import functools
-import json
-import os
-import shlex
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.chromium import CHROMIUM, MISSING, Browser
 from mmib.cli import main
 from mmib.schema import Task
 
-CHROMIUM = shutil.which("chromium")
-SWITCHES = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--remote-debugging-pipe"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
-)
-KEY_CODES = {"Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13}
 PHONE, DESK = 360, 1280
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed: apt-get install chromium")
-
-
-class Browser:
-    """One page of a headless chromium, spoken to in JSON messages that end with a zero byte.
-
-    Attributes:
-        events: everything that the page reported so far.
-    """
-
-    def __init__(self, profile: Path) -> None:
-        orders, answers = os.pipe(), os.pipe()
-        # The browser reads orders from descriptor 3 and writes to 4; ours are moved out of the way first.
-        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (orders[0], answers[1])]
-        words = [str(CHROMIUM), *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
-        line = f"exec {shlex.join(words)} 3<&{theirs[0]} 4>&{theirs[1]}"
-        self.process = subprocess.Popen(["bash", "-c", line], pass_fds=theirs, stderr=subprocess.DEVNULL)
-        for end in (orders[0], answers[1], *theirs):
-            os.close(end)
-        self._orders, self._answers = os.fdopen(orders[1], "wb", 0), os.fdopen(answers[0], "rb")
-        self._sent = 0
-        self.events: list[dict[str, Any]] = []
-        self._session: str | None = None
-        target = self.send("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network"):
-            self.send(f"{domain}.enable")
-
-    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer."""
-        self._sent += 1
-        order = {"id": self._sent, "method": method, "params": parameters}
-        self._orders.write(json.dumps(order | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
-        while (message := self._read()).get("id") != self._sent:
-            self.events.append(message)
-        assert "error" not in message, message
-        return message["result"]
-
-    def _read(self) -> dict[str, Any]:
-        message = bytearray()
-        while (byte := self._answers.read(1)) != b"\0":
-            assert byte, "chromium ended"
-            message += byte
-        return json.loads(message)
-
-    def open(self, path: Path, width: int) -> None:
-        """Load a page into a window of a width, and wait until it is there."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
-        self.events.clear()
-        self.send("Page.navigate", url=path.as_uri())
-        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
-
-    def run(self, expression: str) -> Any:
-        """The value of an expression in the page, or of what it promises."""
-        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in result, result
-        return result["result"].get("value")
-
-    def press(self, *keys: str) -> None:
-        """Press keys, one after the other."""
-        for key in keys:
-            for kind in ("keyDown", "keyUp"):
-                self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEY_CODES[key])
-
-    def close(self) -> None:
-        """End the browser."""
-        self._orders.close()
-        self._answers.close()
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +43,7 @@ def opened(browser: Browser, reports: Callable[[Task], Path], task: Task) -> Cal
     """Opens the report of the test's task in a window of a width."""
 
     def open_page(width: int) -> Browser:
-        browser.open(reports(task), width)
+        browser.open(reports(task).as_uri(), width)
         return browser
 
     return open_page
@@ -239,9 +155,9 @@ def test_light_and_dark_follow_the_system_and_the_button(opened: Callable[[int],
     paper = "getComputedStyle(document.body).backgroundColor"
     seen = []
     for scheme in ("light", "dark"):
-        page.send("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        page.colours(scheme)
         seen.append(page.run(paper))
     page.run("document.getElementById('theme').click()")
     assert seen == ["rgb(252, 251, 248)", "rgb(21, 23, 26)"]
     assert page.run(paper) == seen[0]
-    page.send("Emulation.setEmulatedMedia", features=[])
+    page.colours("")

@@ -1,0 +1,165 @@
+"""One page of a headless Chromium, driven through its debugging pipe; nothing is installed but Debian's chromium."""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+CHROMIUM = shutil.which("chromium")
+MISSING = "chromium is not installed: apt-get install chromium"
+SWITCHES = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--remote-debugging-pipe"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
+)
+KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+TEXTS = {"Enter": "\r"}
+HEIGHT = 800
+
+
+class Browser:
+    """One page, spoken to in JSON messages that end with a zero byte.
+
+    Args:
+        profile: an empty folder for the browser's own files.
+
+    Attributes:
+        events: everything that the page reported so far.
+    """
+
+    def __init__(self, profile: Path) -> None:
+        orders, answers = os.pipe(), os.pipe()
+        # The browser reads orders from descriptor 3 and writes to 4; ours are moved out of the way first.
+        theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (orders[0], answers[1])]
+        words = [str(CHROMIUM), *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
+        line = f"exec {shlex.join(words)} 3<&{theirs[0]} 4>&{theirs[1]}"
+        self.process = subprocess.Popen(["bash", "-c", line], pass_fds=theirs, stderr=subprocess.DEVNULL)
+        for end in (orders[0], answers[1], *theirs):
+            os.close(end)
+        self._orders, self._answers = os.fdopen(orders[1], "wb", 0), os.fdopen(answers[0], "rb")
+        self._sent = 0
+        self.events: list[dict[str, Any]] = []
+        self._session: str | None = None
+        target = self.send("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
+            self.send(f"{domain}.enable")
+
+    def send(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """Give an order and wait for its answer.
+
+        Raises:
+            RuntimeError: the browser refuses it, or has ended.
+        """
+        self._sent += 1
+        order = {"id": self._sent, "method": method, "params": parameters}
+        self._orders.write(json.dumps(order | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
+        while (message := self._read()).get("id") != self._sent:
+            self.events.append(message)
+        if "error" in message:
+            raise RuntimeError(f"{method}: {message['error']}")
+        result: dict[str, Any] = message["result"]
+        return result
+
+    def _read(self) -> dict[str, Any]:
+        message = bytearray()
+        while (byte := self._answers.read(1)) != b"\0":
+            if not byte:
+                raise RuntimeError("chromium ended")
+            message += byte
+        answer: dict[str, Any] = json.loads(message)
+        return answer
+
+    def resize(self, width: int, height: int = HEIGHT) -> None:
+        """Give the window a size, in pixels."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+
+    def open(self, address: str, width: int) -> None:
+        """Load a page into a window of a width, and wait until it is there."""
+        self.resize(width)
+        self.events.clear()
+        self.send("Page.navigate", url=address)
+        while not any(event["method"] == "Page.loadEventFired" for event in self.events):
+            self.events.append(self._read())
+
+    def run(self, expression: str) -> Any:
+        """The value of an expression in the page, or of what it promises.
+
+        Raises:
+            RuntimeError: it fails.
+        """
+        result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(f"{expression}: {result['exceptionDetails']}")
+        return result["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 60) -> None:
+        """Wait until an expression is true in the page.
+
+        Raises:
+            RuntimeError: it does not become true in time.
+        """
+        watch = (
+            f"new Promise((done) => {{ const end = performance.now() + {1000 * seconds}; const look = () => "
+            f"({expression}) ? done(true) : performance.now() > end ? done(false) : setTimeout(look, 20); look(); }})"
+        )
+        if not self.run(watch):
+            raise RuntimeError(f"not within {seconds:g} s: {expression}")
+
+    def click(self, selector: str) -> None:
+        """Click with the mouse into the middle of an element, which is scrolled to."""
+        place = (
+            f"(() => {{ const part = document.querySelector({json.dumps(selector)}); "
+            "part.scrollIntoView({block: 'center', behavior: 'instant'}); const box = part.getClientRects()[0]; "
+            "return [box.left + box.width / 2, box.top + box.height / 2]; })()"
+        )
+        x, y = self.run(place)
+        for kind in ("mouseMoved", "mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def type(self, text: str) -> None:
+        """Write into what has the focus."""
+        self.send("Input.insertText", text=text)
+
+    def press(self, *keys: str) -> None:
+        """Press keys, one after the other."""
+        for key in keys:
+            text = {"text": TEXTS[key]} if key in TEXTS else {}
+            for kind, own in (("keyDown", text), ("keyUp", {})):
+                code = KEY_CODES[key]
+                self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **own)
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Choose a file in a file input."""
+        root = self.send("DOM.getDocument")["root"]["nodeId"]
+        node = self.send("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.send("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
+
+    def colours(self, scheme: str) -> None:
+        """Pretend that the system asks for `light` or `dark`; an empty string ends that."""
+        features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
+        self.send("Emulation.setEmulatedMedia", features=features)
+
+    def screenshot(self, clip: tuple[float, float, float, float] | None = None) -> bytes:
+        """A PNG of the window, or of a part of the page: left, top, width, height in pixels."""
+        part: dict[str, Any] = {}
+        if clip is not None:
+            box = dict(zip(("x", "y", "width", "height"), clip, strict=True))
+            part = {"clip": {**box, "scale": 1}, "captureBeyondViewport": True}
+        return base64.b64decode(self.send("Page.captureScreenshot", format="png", **part)["data"])
+
+    def close(self) -> None:
+        """End the browser."""
+        self._orders.close()
+        self._answers.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
