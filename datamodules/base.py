@@ -8,6 +8,7 @@ import json
 import os
 import random
 from abc import ABC, abstractmethod
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,10 +24,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batching import GlobalBatchSampler, Share
 from datamodules.cache import ImageFeatureCache
-from datamodules.examples import WHOLE_IMAGE, Box, Example, Picture, collate_regions, collate_text, nested
+from datamodules.examples import (
+    NO_PLACE,
+    WHOLE_IMAGE,
+    Box,
+    Example,
+    Picture,
+    collate_regions,
+    collate_text,
+    nested,
+)
 from datamodules.files import Digests, is_there, open_data
 from datamodules.images import UnreadableImageError, read_image
-from datamodules.store import LocatedImages, StoredExamples, TextStore, code_of
+from datamodules.located import LocatedImages, LocatedPictures, NamedImages
+from datamodules.store import StoredExamples, TextStore, code_of
+from datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
@@ -38,6 +50,8 @@ SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "pre
 NAMES_SHOWN = 5
 # So many posts are tokenised at a time: enough for the tokenizer to be fast, few enough to take no memory.
 POSTS_TOKENISED = 1024
+# And their images are looked for so many at a time: all of the sets in use, little memory beside a million.
+POSTS_LOCATED = 16_384
 
 
 @dataclass(frozen=True)
@@ -341,30 +355,41 @@ class PostDataModule(pl.LightningDataModule, ABC):
         Raises:
             DataError: more images are missing than `max_missing_images` allows.
         """
-        numbers: dict[Post, int] = {}
-        rows = np.fromiter((numbers.setdefault(post, len(numbers)) for post in posts), dtype=np.int32)
-        distinct = list(numbers)
-        if self.images == "none":
-            self.image_reports[split] = ImageReport(len({post.image for post in distinct}), 0, len(rows), 0, {})
-            return LocatedImages([(NO_IMAGE, ())], np.zeros_like(rows))
-        there = {picture.file for post in distinct for picture in post.pictures if is_there(picture.file)}
-        unreadable = self.unreadable(sorted(there))
-        there -= unreadable.keys()
-        pictures = [tuple(picture for picture in post.pictures if picture.file in there) for post in distinct]
-        found = {post.image for post, own in zip(distinct, pictures, strict=True) if own}
-        names = {file.name: reason for file, reason in unreadable.items()}
-        images = sorted({post.image for post in distinct})
-        pictured = int(np.array([bool(own) for own in pictures])[rows].sum())
-        report = ImageReport(len(images), len(found), len(rows), pictured, names)
+        pictures, rows = LocatedPictures(), array("i")
+        named, contents, unreadable = NamedImages(), HashedTable(), dict[str, str]()
+        images: list[str] = []
+        rest = iter(posts)
+        while some := list(itertools.islice(rest, POSTS_LOCATED)):
+            places = {} if self.images == "none" else self._places(some, unreadable)
+            numbers: dict[Post, int] = {}
+            for post in some:
+                if post not in numbers:
+                    numbers[post] = len(pictures)
+                    own = [replace(p, place=places[p.file]) for p in post.pictures if p.file in places]
+                    # By content: copies of an image under other names are the same image.
+                    content = self.digests[own[0].file] if own else None
+                    pictures.append(NO_IMAGE if content is None else contents.setdefault(content, len(contents)), own)
+                    named.add(post.image, found=bool(own))
+                    images += [post.image] if self.images == "shuffled" else []
+                rows.append(numbers[post])
+        located = LocatedImages(pictures, np.array(rows, dtype=np.int32))
+        missing, pictured = named.missing(), int((located.counts() > 0).sum())
+        report = ImageReport(len(named), len(named) - len(missing), len(rows), pictured, unreadable)
         self.image_reports[split] = report
-        self._check_missing(split, report, [image for image in images if image not in found])
+        if self.images != "none":
+            self._check_missing(split, report, missing)
         if self.images == "shuffled":
-            pictures = _shuffled(distinct, pictures, rows)
-        # By content: copies of an image under other names are the same image.
-        contents = [self.digests[own[0].file] if own else "" for own in pictures]
-        ids = {content: number for number, content in enumerate(sorted(set(contents) - {""}))}
-        located = [(ids.get(content, NO_IMAGE), own) for content, own in zip(contents, pictures, strict=True)]
-        return LocatedImages(located, rows)
+            return LocatedImages(pictures, _donors(images, pictures.counts() > 0, rows)[rows])
+        return located
+
+    def _places(self, posts: Sequence[Post], unreadable: dict[str, str]) -> dict[Path, int]:
+        """{file: place in the feature cache} of the readable pictures of posts; adds others to {name: reason}."""
+        files = {picture.file for post in posts for picture in post.pictures}
+        there = sorted(file for file in files if is_there(file))
+        reasons = self.unreadable(there)
+        unreadable |= {file.name: reason for file, reason in reasons.items()}
+        readable = (file for file in there if file not in reasons)
+        return {file: NO_PLACE if self.cache is None else self.cache.place(file) for file in readable}
 
     def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
         """The fields of `PostBatch`, each padded to the longest row of the batch."""
@@ -381,7 +406,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """(R, V) features of a row's regions."""
         if self.cache is None or not example.pictures:
             return None
-        features = [self.cache.features(picture.file) for picture in example.pictures]
+        features = [self.cache.at(picture.place) for picture in example.pictures]
         return torch.from_numpy(np.concatenate(features))
 
     def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
@@ -486,23 +511,22 @@ def _checked_length(wanted: int, possible: int | None) -> int:
     return wanted
 
 
-def _shuffled(
-    posts: Sequence[Post], pictures: Sequence[tuple[Picture, ...]], rows: np.ndarray
-) -> list[tuple[Picture, ...]]:
-    """Pictures of another image for each image, the same for all of its rows and in every run.
+def _donors(images: Sequence[str], pictured: np.ndarray, rows: Iterable[int]) -> np.ndarray:
+    """For each post the one whose pictures it gets: those of another image, the same for all posts of its own image.
 
-    A missing image stays missing: the share of rows with an image does not change.
+    A missing image stays missing: the share of rows with an image does not change. It is the same in every run.
 
     Args:
-        posts: each once.
-        pictures: of each of them.
+        images: name of each post's image.
+        pictured: (N,) whether it has pictures.
         rows: which post each row of the split is.
     """
-    by_image = {posts[number].image: pictures[number] for number in rows.tolist() if pictures[number]}
+    by_image = {images[number]: number for number in rows if pictured[number]}
     order = sorted(by_image)
     random.Random(0).shuffle(order)
     donor = dict(zip(order, order[1:] + order[:1], strict=True))
-    return [by_image[donor[post.image]] if own else () for post, own in zip(posts, pictures, strict=True)]
+    posts = enumerate(zip(images, pictured, strict=True))
+    return np.array([by_image[donor[image]] if own else number for number, (image, own) in posts], dtype=np.int32)
 
 
 def _some(names: Iterable[str]) -> str:

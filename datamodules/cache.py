@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from datamodules.files import Digests, locked
 from datamodules.images import UnreadableImageError, decoders, read_image
+from datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.files import atomic_file, checksum, parse_json, write_text
 from mmib.schema import DataError
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SHARD_IMAGES = 1024
 BATCH_IMAGES = 32
+# A place is the number of its shard and, in the lower bits, the row there.
+ROW_BITS = 32
+ROW_MASK = (1 << ROW_BITS) - 1
 
 
 class ImageFeatureCache:
@@ -44,8 +48,9 @@ class ImageFeatureCache:
     def __init__(self, root: Path, encoder: ImageEncoder) -> None:
         self.root = root
         self.encoder = encoder
-        self._shards: dict[Path, np.ndarray] = {}
-        self._places: dict[str, tuple[np.ndarray, int]] = {}
+        self._shards: set[Path] = set()
+        self._arrays: list[np.ndarray] = []
+        self._places = HashedTable()
         self.digests = Digests()
 
     @cached_property
@@ -64,13 +69,14 @@ class ImageFeatureCache:
             DataError: the cache folder cannot be written.
         """
         self._read_shards()
-        if all(self.digests[file] in self._places for file in files):
+        if all(self._places.get(self.digests[file]) is not None for file in files):
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
                 self._read_shards()
-                distinct = {self.digests[file]: file for file in files if self.digests[file] not in self._places}
+                contents = ((self.digests[file], file) for file in files)
+                distinct = {digest: file for digest, file in contents if self._places.get(digest) is None}
                 unreadable = self._compute(distinct)
         except OSError as error:
             raise DataError(
@@ -79,10 +85,26 @@ class ImageFeatureCache:
             ) from error
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
+    def place(self, file: Path) -> int:
+        """Number of the features of a file, or of one of the same content, that `build` has seen and could read.
+
+        It holds for this object, and its copies in workers.
+
+        Raises:
+            KeyError: there are none.
+        """
+        place = self._places.get(self.digests[file])
+        if place is None:
+            raise KeyError(file)
+        return place
+
+    def at(self, place: int) -> np.ndarray:
+        """(G, V) float16 features by their number."""
+        return self._arrays[place >> ROW_BITS][place & ROW_MASK]
+
     def features(self, file: Path) -> np.ndarray:
         """(G, V) float16 features of a file that `build` has seen and could read."""
-        shard, place = self._places[self.digests[file]]
-        return shard[place]
+        return self.at(self.place(file))
 
     def _compute(self, files: dict[str, Path]) -> dict[str, str]:
         """Encode {hash: file} into new shards; {hash: reason} of unreadable ones."""
@@ -154,10 +176,35 @@ class ImageFeatureCache:
                 description = parse_json(path.read_text(encoding="utf-8"))
                 if checksum(array) != description["sha256"]:
                     raise ValueError("the checksum does not match")
-                features = np.load(array, mmap_mode="r", allow_pickle=False)
-                places = {digest: (features, number) for number, digest in enumerate(description["hashes"])}
+                features, hashes = mapped(array), description["hashes"]
+                if len(hashes) != len(features) or not all(isinstance(digest, str) for digest in hashes):
+                    raise ValueError("its description does not fit it")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("the feature cache file %s is damaged and is computed again: %s", array, error)
                 continue
-            self._shards[path] = features
-            self._places |= places
+            self._shards.add(path)
+            for number, digest in enumerate(hashes):
+                # What stands in two shards keeps its place, which may be in use.
+                self._places.setdefault(digest, len(self._arrays) << ROW_BITS | number)
+            self._arrays.append(features)
+
+
+def mapped(path: Path) -> np.ndarray:
+    """The array of a NumPy file, mapped and not writable.
+
+    NumPy's own way keeps a file open for each array, and of these a process may have a thousand on most systems: the
+    shards of a million images. PyTorch's closes it.
+
+    Raises:
+        ValueError: it is no such file.
+    """
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        start = file.tell()
+    if version != (1, 0) or dtype.hasobject:
+        raise ValueError("it is no plain NumPy file")
+    content = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8).numpy()
+    array: np.ndarray = content[start:].view(dtype).reshape(shape)
+    array.flags.writeable = False
+    return array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,22 @@ Box = tuple[float, float, float, float]
 
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 UNKNOWN_BOX: Box = (0.0, 0.0, 0.0, 0.0)
+NO_PLACE = -1
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that becomes regions: the whole image of a post or an object crop of it, with its box."""
+    """A file that becomes regions: the whole image of a post or an object crop of it, with its box.
+
+    Attributes:
+        file: the file.
+        box: where in the whole image it lies.
+        place: number of its features in the feature cache, once the file has been located there.
+    """
 
     file: Path
     box: Box
+    place: int = field(default=NO_PLACE, compare=False)
 
 
 @dataclass

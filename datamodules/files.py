@@ -11,6 +11,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
+from datamodules.tables import HashedTable
 from mmib.files import checksum
 from mmib.schema import DataError
 
@@ -18,6 +19,7 @@ RowT = TypeVar("RowT")
 
 # Of a part of a path, in bytes, on every file system in use.
 LONGEST_NAME = 255
+SHA256_BYTES = 32
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-class Digests(dict[Path, str]):
+class Digests:
     """SHA-256 of files' contents by path; each file is read once, when it is first asked for."""
 
-    def __missing__(self, path: Path) -> str:
-        self[path] = checksum(path)
-        return self[path]
+    def __init__(self) -> None:
+        self._numbers = HashedTable()
+        self._digests = bytearray()
+
+    def __getitem__(self, path: Path) -> str:
+        number = self._numbers.get(str(path))
+        if number is None:
+            digest = bytes.fromhex(checksum(path))
+            number = self._numbers.setdefault(str(path), len(self._numbers))
+            self._digests += digest
+        return self._digests[number * SHA256_BYTES : (number + 1) * SHA256_BYTES].hex()
 
 
 def is_there(path: Path) -> bool:

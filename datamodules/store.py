@@ -16,15 +16,15 @@ import numpy as np
 
 import datamodules
 import mmib.encoders
-from datamodules.examples import Example, Picture
+from datamodules.examples import Example
 from datamodules.files import locked
+from datamodules.located import LocatedImages
 from mmib.files import atomic_file, checksum
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)
 
 ExampleT = TypeVar("ExampleT", bound=Example)
-Located = tuple[int, tuple[Picture, ...]]
 # What depends on the images that are there, and not on the text alone.
 NOT_STORED = ("row", "image_id", "pictures")
 
@@ -130,36 +130,6 @@ def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], s
 def stored_fields(kind: type[Example]) -> list[str]:
     """Names of the fields of an example that a store keeps, in its order."""
     return [field.name for field in dataclasses.fields(kind) if field.name not in NOT_STORED]
-
-
-class LocatedImages(Sequence[Located]):
-    """For each row its image id and readable pictures; rows that have the same share them in memory.
-
-    Args:
-        distinct: id and pictures, each once.
-        numbers: (N,) which of them each row has.
-    """
-
-    def __init__(self, distinct: Sequence[Located], numbers: np.ndarray) -> None:
-        self._distinct = distinct
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, row: int) -> Located: ...
-    @overload
-    def __getitem__(self, row: slice) -> Sequence[Located]: ...
-    def __getitem__(self, row: int | slice) -> Located | Sequence[Located]:
-        """What one row has; of a slice, those of its rows."""
-        if isinstance(row, slice):
-            return LocatedImages(self._distinct, self._numbers[row])
-        return self._distinct[self._numbers[row]]
-
-    def counts(self) -> np.ndarray:
-        """(N,) pictures of each row."""
-        return np.array([len(pictures) for _, pictures in self._distinct], dtype=np.int32)[self._numbers]
 
 
 class StoredExamples(Sequence[ExampleT]):

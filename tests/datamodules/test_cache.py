@@ -98,11 +98,16 @@ def test_a_warm_cache_decodes_and_encodes_nothing(
     assert_right(again, files)
 
 
-def test_features_are_mapped_not_loaded(tmp_path: Path, files: list[Path], image_encoder: ImageEncoder) -> None:
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
+def test_features_are_mapped_by_no_open_file(tmp_path: Path, files: list[Path], image_encoder: ImageEncoder) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
     cache.build(files)
-    assert isinstance(cache.features(files[0]), np.memmap)
-    assert cache.features(files[0]).dtype == np.float16
+    features = cache.features(files[0])
+    assert features.dtype == np.float16
+    assert not features.flags.writeable
+    (shard,) = shard_files(cache, ".npy")
+    assert str(shard) in Path("/proc/self/maps").read_text()
+    assert not [file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.samefile(shard)]
 
 
 def test_only_what_is_new_is_computed(
@@ -320,3 +325,22 @@ def test_two_builders_at_once_share_the_work(
     assert work.encoded == 5
     for cache in caches:
         assert_right(cache, files)
+
+
+def test_features_have_a_place_that_further_shards_leave_alone(
+    tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
+) -> None:
+    cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
+    cache.build(files[:2])
+    before = [cache.place(file) for file in files[:2]]
+    other = ImageFeatureCache(tmp_path / "other", image_encoder)
+    other.build(files)
+    for file in other.folder.iterdir():  # a shard with the same images again
+        (cache.folder / file.name).write_bytes(file.read_bytes())
+    cache.build(files)
+    assert [cache.place(file) for file in files[:2]] == before
+    assert len({cache.place(file) for file in files}) == len(files)
+    for file in files:
+        np.testing.assert_array_equal(cache.at(cache.place(file)), cache.features(file))
+    with pytest.raises(KeyError):
+        cache.place(Path(__file__))

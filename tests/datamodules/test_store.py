@@ -13,8 +13,9 @@ import pytest
 
 from datamodules import base as base_module
 from datamodules.examples import RelationExample
+from datamodules.located import LocatedImages, LocatedPictures
 from datamodules.mnre import MNREDataModule
-from datamodules.store import LocatedImages, TextStore, code_of
+from datamodules.store import TextStore, code_of
 from datamodules.twitter import TwitterDataModule
 from mmib.encoders.text import TextEncoder, WordTokenizer
 from mmib.schema import NO_IMAGE, DataError
@@ -179,7 +180,7 @@ def test_examples_are_a_sequence(rows: Any, load: Load) -> None:
 
 
 def test_located_images_are_a_sequence() -> None:
-    images = LocatedImages([(NO_IMAGE, ()), (4, ())], np.array([1, 0, 1], dtype=np.int32))
+    images = LocatedImages(LocatedPictures([(NO_IMAGE, ()), (4, ())]), np.array([1, 0, 1], dtype=np.int32))
     assert list(images) == [(4, ()), (NO_IMAGE, ()), (4, ())]
     assert list(images[1:]) == [(NO_IMAGE, ()), (4, ())]
 
