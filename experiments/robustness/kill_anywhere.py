@@ -171,10 +171,11 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
     output = folder.parent / "output.log"
 
     def work() -> None:
-        with output.open("a") as log:
-            os.dup2(log.fileno(), 1)
-            os.dup2(log.fileno(), 2)
-            run(folder)
+        log = output.open("a", buffering=1)  # until the process ends, whose last words are those of its error
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        sys.stdout = sys.stderr = log
+        run(folder)
 
     process = multiprocessing.get_context("fork").Process(target=work)
     started = time.monotonic()
