@@ -3,6 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 const STEP = 22; // pixels between arcs that lie over each other
 const APART = 12; // pixels between arcs that end at the same entity
+const SAME_LINE = 4; // pixels that the tops of names in one line may differ by
 
 const shape = (name, attributes, text) => {
   const made = document.createElementNS(SVG, name);
@@ -28,35 +29,44 @@ const measure = (relations, marks, frame) => {
   return arcs.map((arc) => ({ ...arc, from: end(arc.head), to: end(arc.tail) }));
 };
 
-/** Short arcs lie low; one that spans another lies over it. */
+/** Short arcs lie low over the lower of their lines; one that spans another lies over it. */
 const stack = (arcs) => {
   const done = [];
   for (const arc of [...arcs].sort((a, b) => Math.abs(a.from.x - a.to.x) - Math.abs(b.from.x - b.to.x))) {
-    arc.sameLine = Math.abs(arc.from.top - arc.to.top) < 4;
     [arc.left, arc.right] = [arc.from.x, arc.to.x].sort((a, b) => a - b);
-    const under = done.filter((own) => own.sameLine && arc.sameLine && Math.abs(own.from.top - arc.from.top) < 4 && own.left < arc.right && arc.left < own.right);
+    [arc.upper, arc.lower] = [arc.from, arc.to].sort((a, b) => a.top - b.top);
+    const under = done.filter((own) => Math.abs(own.lower.top - arc.lower.top) < SAME_LINE && own.left < arc.right + APART && arc.left < own.right + APART);
     arc.level = 1 + Math.max(0, ...under.map((own) => own.level));
     done.push(arc);
   }
 };
 
+/** From head to tail: over both where they stand in one line, else down to between the lines, along, and down again. */
+const pathOf = ({ from, to, upper, lower }, lane, tip) => {
+  if (lower.top - upper.top < SAME_LINE) {
+    const control = from.top + (lane - from.top) / 0.75;
+    return `M${from.x} ${from.top - 2} C${from.x} ${control} ${to.x} ${control} ${to.x} ${tip}`;
+  }
+  const turn = Math.min(8, Math.abs(from.x - to.x) / 2) * Math.sign(to.x - from.x);
+  const down = from === upper ? 8 : -8;
+  const start = from === upper ? from.bottom + 2 : from.top - 2;
+  return `M${from.x} ${start} V${lane - down} Q${from.x} ${lane} ${from.x + turn} ${lane} H${to.x - turn} Q${to.x} ${lane} ${to.x} ${lane + down} V${tip}`;
+};
+
 const draw = (svg, arc, name) => {
-  const { from, to } = arc;
-  const down = arc.sameLine || from.top < to.top;
-  const start = arc.sameLine || !down ? from.top - 2 : from.bottom + 2;
-  const tip = down ? to.top - 2 : to.bottom + 2;
-  const end = tip + (down ? -5 : 5);
-  const rise = arc.sameLine ? -(8 + STEP * arc.level) / 0.75 : 0;
-  const reach = arc.sameLine ? 0 : Math.max(18, Math.abs(end - start) / 2) * (down ? 1 : -1);
+  const { to, upper, lower } = arc;
+  const lane = lower.top - 8 - STEP * arc.level;
+  const down = to === lower || lower.top - upper.top < SAME_LINE;
+  const point = down ? to.top - 2 : to.bottom + 2;
   const group = shape("g", arc.relation.compatible ? {} : { class: "faint" });
+  const label = shape("text", { x: (arc.left + arc.right) / 2, y: lane + 4 }, `${arc.number + 1} ${name}`);
   group.append(
-    shape("path", { d: `M${from.x} ${start} C${from.x} ${start + rise + reach} ${to.x} ${end + rise - reach} ${to.x} ${end}` }),
-    shape("path", { class: "head", d: `M${to.x} ${tip} l-4 ${down ? -7 : 7} h8 z` }),
+    shape("path", { d: pathOf(arc, lane, point + (down ? -5 : 5)) }),
+    shape("path", { class: "head", d: `M${to.x} ${point} l-4 ${down ? -7 : 7} h8 z` }),
+    label,
   );
-  const label = shape("text", { x: (from.x + to.x) / 2, y: (start + end) / 2 + rise * 0.75 + 4 }, `${arc.number + 1} ${name}`);
-  group.append(label);
   svg.append(group);
-  if (arc.sameLine && label.getComputedTextLength() > arc.right - arc.left - 24) label.textContent = arc.number + 1;
+  if (label.getComputedTextLength() > arc.right - arc.left - 24) label.textContent = arc.number + 1;
   return group;
 };
 

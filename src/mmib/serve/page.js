@@ -62,8 +62,11 @@ const chooseImage = (file, boxes = null) => {
   crops = boxes;
   by("preview").hidden = by("remove").hidden = !file;
   by("drop-hint").hidden = Boolean(file);
-  if (file) by("preview").src = URL.createObjectURL(file);
-  else { by("preview").removeAttribute("src"); by("image").value = ""; }
+  if (file) by("preview").src = URL.createObjectURL(file); else by("preview").removeAttribute("src");
+  // So that the field tells the name of a file that was dropped, too.
+  const files = new DataTransfer();
+  if (file) files.items.add(file);
+  by("image").files = files.files;
 };
 
 by("image").addEventListener("change", () => { if (by("image").files.length) chooseImage(by("image").files[0]); });
@@ -242,10 +245,10 @@ const basis = () => {
 const isWhole = (box) => box[0] === 0 && box[1] === 0 && box[2] === 1 && box[3] === 1;
 const placeOf = (box) => {
   if (isWhole(box)) return "the whole image";
-  if (box[2] <= box[0]) return "a part";
+  if (box[2] <= box[0]) return "another picture";
   const at = (share, names) => names[Math.min(2, Math.floor(share * 3))];
   const name = [at((box[1] + box[3]) / 2, ["top", "", "bottom"]), at((box[0] + box[2]) / 2, ["left", "", "right"])].filter(Boolean).join(" ");
-  return name || "the middle";
+  return name ? `the ${name}` : "the middle";
 };
 
 const look = (what) => {
@@ -282,7 +285,7 @@ const shadeRegions = () => {
   const { found } = shown;
   const subject = !chosen ? "All of it" : chosen.kind === "entities" ? `“${found.entities[chosen.number].text}”` : `“${found.entities[found.relations[chosen.number].head].text}” → “${found.entities[found.relations[chosen.number].tail].text}”`;
   if (!weights) { by("looks").textContent = "It is not known which parts of the image matter."; return; }
-  const order = weights.map((_, place) => place).sort((a, b) => weights[b] - weights[a]).slice(0, 3);
+  const order = weights.map((_, place) => place).sort((a, b) => weights[b] - weights[a]).filter((place) => weights[place] >= 0.01).slice(0, 3);
   const agreement = from.agreement == null ? "" : ` Text and image agree: ${from.agreement.toFixed(2)}.`;
   by("looks").textContent = `${subject} looks at ${order.map((place) => `${placeOf(boxes[place])} ${percent(weights[place])}`).join(", ")}.${agreement}`;
 };
