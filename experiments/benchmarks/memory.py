@@ -1,16 +1,18 @@
 """Memory of reading and loading, for sets of growing size: a process each, so that nothing of one stays for the next.
 
     python -m experiments.benchmarks.memory --posts 12500 50000 200000
-    python -m experiments.benchmarks.memory --tasks mre --posts 1000000
+    python -m experiments.benchmarks.memory --tasks mre --posts 1000000 --own-images
 
-Posts of the demo corpus are repeated, with their few images, in MNRE's and in Twitter-2017's format. The first process
-of a size reads and tokenises, the second finds that done, and goes through an epoch of batches. Peaks are those of the
-resident set. Private memory is what cannot be dropped when it becomes scarce; mapped files can. Linux only.
+Posts of the demo corpus are repeated in MNRE's and in Twitter-2017's format: with their few images (`--posts`), and
+each with a tiny image of its own and a tiny image encoder (`--own-images`). The first process of a size reads and
+tokenises, the second finds that done, and goes through an epoch of batches. Peaks are those of the resident set.
+Private memory is what cannot be dropped when it becomes scarce; mapped files can. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import itertools
 import json
 import shutil
@@ -18,20 +20,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
+from PIL import Image
 
 from datamodules.base import PostDataModule
 from datamodules.demo import DemoSettings, write_demo_corpus
 from datamodules.mnre import MNREDataModule
+from datamodules.mnre_files import image_folder as mnre_images
 from datamodules.mnre_files import text_file as mnre_file
 from datamodules.twitter import TwitterDataModule
 from datamodules.twitter_files import IMAGE_LINE
+from datamodules.twitter_files import image_folder as twitter_images
 from datamodules.twitter_files import text_file as twitter_file
 from experiments.benchmarks.measure import machine, table, to_standard_error
+from experiments.benchmarks.recipe import ENCODERS
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import Task
@@ -40,6 +47,8 @@ SPLIT = "train"
 YEAR = 2017
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MB = 1e6
+# Images of posts' own: names behind those of the demo corpus, pixels enough to be photographs to no eye.
+OWN_IMAGE, OWN_SIZE = 10**9, 8
 
 
 def text_of(root: Path, task: Task) -> Path:
@@ -47,14 +56,31 @@ def text_of(root: Path, task: Task) -> Path:
     return mnre_file(root, SPLIT) if task == "mre" else twitter_file(root, YEAR, SPLIT)
 
 
-def write_posts(root: Path, task: Task, posts: int, demo: Path) -> None:
-    """A data folder with so many training posts: those of the demo corpus, over and over, and its images."""
+def write_posts(root: Path, task: Task, posts: int, demo: Path, own_images: bool = False) -> None:
+    """A data folder with so many training posts: those of the demo corpus, over and over, and its images, or own ones.
+
+    Images of a folder that is there are kept: a larger set has those of a smaller one.
+    """
     if not root.is_dir():
         shutil.copytree(demo, root)
     lines = text_of(demo, task).read_text(encoding="utf-8").splitlines(keepends=True)
-    blocks = lines if task == "mre" else _blocks(lines)
+    blocks = itertools.islice(itertools.cycle(lines if task == "mre" else _blocks(lines)), posts)
     with text_of(root, task).open("w", encoding="utf-8") as file:
-        file.writelines(itertools.islice(itertools.cycle(blocks), posts))
+        file.writelines(_with_own_images(blocks, root, task) if own_images else blocks)
+
+
+def _with_own_images(blocks: Iterable[str], root: Path, task: Task) -> Iterator[str]:
+    """The posts, each naming an image of its own, which is written."""
+    folder = mnre_images(root, SPLIT) if task == "mre" else twitter_images(root, YEAR)
+    for number, block in enumerate(blocks):
+        file = folder / f"{OWN_IMAGE + number}.jpg"
+        if not file.exists():
+            pixels = np.random.default_rng(number).integers(0, 256, (OWN_SIZE, OWN_SIZE, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file)
+        if task == "mre":
+            yield repr({**ast.literal_eval(block), "img_id": file.name}) + "\n"
+        else:
+            yield f"{IMAGE_LINE}{file.stem}\n{block.partition(chr(10))[2]}"
 
 
 def _blocks(lines: Iterable[str]) -> list[str]:
@@ -75,12 +101,12 @@ def memory() -> dict[str, float]:
     return {"peak": sizes["VmHWM:"], "private": sizes["RssAnon:"]}
 
 
-def measure(root: Path, task: Task, batch_size: int) -> dict[str, Any]:
+def measure(root: Path, task: Task, batch_size: int, image_encoder: str) -> dict[str, Any]:
     """Memory of this process before, after reading, and over an epoch of batches, with the seconds that these took."""
     torch.manual_seed(0)
     encoders: dict[str, Any] = {
         "text_encoder": TextEncoder(pretrained=False),
-        "image_encoder": ImageEncoder(pretrained=False),
+        "image_encoder": ImageEncoder(image_encoder, pretrained=False),
     }
     options = {**encoders, "batch_size": batch_size, "cache_dir": str(root / "cache"), "max_missing_images": 1.0}
     kind: Any = MNREDataModule if task == "mre" else TwitterDataModule
@@ -96,26 +122,28 @@ def measure(root: Path, task: Task, batch_size: int) -> dict[str, Any]:
     return found
 
 
-def in_a_process(root: Path, task: Task, batch_size: int) -> dict[str, Any]:
+def in_a_process(root: Path, task: Task, batch_size: int, image_encoder: str) -> dict[str, Any]:
     """What `measure` finds in a process of its own."""
     options = ["--child", str(root), "--tasks", task, "--batch-size", str(batch_size)]
+    options += ["--image-encoder", image_encoder]
     command = [sys.executable, "-m", "experiments.benchmarks.memory", *options]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     found: dict[str, Any] = json.loads(output.splitlines()[-1])
     return found
 
 
-def measure_sizes(task: Task, sizes: list[int], batch_size: int) -> str:
+def measure_sizes(task: Task, sizes: list[int], batch_size: int, own_images: bool) -> str:
     """The table of a task."""
     rows = []
+    encoder = ENCODERS["tiny"].image if own_images else "pip:efficientnet-lite0"
     last: tuple[int, dict[str, Any]] | None = None
     with tempfile.TemporaryDirectory() as folder:
         demo, root = Path(folder, "demo"), Path(folder, "set")
         write_demo_corpus(demo, DemoSettings(size="tiny"))
         for posts in sizes:
-            write_posts(root, task, posts, demo)
+            write_posts(root, task, posts, demo, own_images)
             to_standard_error(f"{task}: {posts:,} posts")
-            first, again = (in_a_process(root, task, batch_size) for _ in range(2))
+            first, again = (in_a_process(root, task, batch_size, encoder) for _ in range(2))
             growth = ["", ""]
             if last is not None:
                 more = posts - last[0]
@@ -148,23 +176,28 @@ def measure_sizes(task: Task, sizes: list[int], batch_size: int) -> str:
         "bytes a further post, of the peak",
         "of the private",
     ]
-    return f"{task}\n\n{table(head, rows)}\n"
+    images = "each post with an image of its own" if own_images else "the demo corpus's images"
+    return f"{task}, {images}\n\n{table(head, rows)}\n"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--posts", nargs="+", type=int, default=[12_500, 50_000, 200_000])
+    parser.add_argument("--posts", nargs="*", type=int, default=[12_500, 50_000, 200_000])
+    parser.add_argument("--own-images", nargs="*", type=int, default=[5_000, 20_000], help="such sets too")
     parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=list(get_args(Task)))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--image-encoder", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if chosen.child is not None:
-        print(json.dumps(measure(chosen.child, chosen.tasks[0], chosen.batch_size)))
+        print(json.dumps(measure(chosen.child, chosen.tasks[0], chosen.batch_size, chosen.image_encoder)))
         return
     print(f"{machine()}\n")
     for task in chosen.tasks:
-        print(measure_sizes(task, chosen.posts, chosen.batch_size), flush=True)
+        for own_images, sizes in enumerate((chosen.posts, chosen.own_images)):
+            if sizes:
+                print(measure_sizes(task, sizes, chosen.batch_size, bool(own_images)), flush=True)
 
 
 if __name__ == "__main__":

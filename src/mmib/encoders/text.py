@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -16,6 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
 from mmib.encoders.pretrained import PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
 from mmib.schema import MARKERS, ConfigError
+
+Attention = Literal["sdpa", "flash_attention_2", "flex_attention"]
 
 
 class WordTokenizer:
@@ -87,6 +89,8 @@ class TextEncoder(nn.Module):
             below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
             embeddings included.
         dropout: overrides the encoder's own dropout probabilities.
+        attention: what computes attention: PyTorch's own choice of kernel; `flash_attention_2`, which leaves padding
+            out, for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
 
     Attributes:
         dim: width d_t of the states.
@@ -94,7 +98,7 @@ class TextEncoder(nn.Module):
 
     Raises:
         EncoderError: the weights cannot be loaded.
-        ConfigError: `trainable_layers` is more than there are.
+        ConfigError: `trainable_layers` is more than there are; `attention` is unknown, or cannot work here.
     """
 
     def __init__(
@@ -103,10 +107,12 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
         trainable_layers: int | None = None,
         dropout: float | None = None,
+        attention: Attention = "sdpa",
     ) -> None:
         super().__init__()
+        _check_attention(attention)
         folder, options = _locate(name)
-        self.encoder = _load(folder, pretrained, dropout, options)
+        self.encoder = _load(folder, pretrained, dropout, {**options, "attn_implementation": attention})
         self.tokenizer = WordTokenizer(folder, _max_length(self.encoder), **options)
         self.dim: int = self.encoder.config.hidden_size
         embeddings = cast(nn.Embedding, self.encoder.get_input_embeddings())
@@ -184,16 +190,29 @@ def _locate(name: str) -> tuple[str, dict[str, Any]]:
 
 def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:
     try:
-        config = AutoConfig.from_pretrained(folder, **options)
+        config = AutoConfig.from_pretrained(folder, local_files_only=options["local_files_only"])
         if dropout is not None:
             for key in (key for key in vars(config) if re.fullmatch(r".*dropout(_prob)?", key)):
                 setattr(config, key, dropout)
         if not pretrained or is_weightless():
-            return AutoModel.from_config(config, attn_implementation="sdpa")
-        return AutoModel.from_pretrained(folder, config=config, attn_implementation="sdpa", **options)
+            return AutoModel.from_config(config, attn_implementation=options["attn_implementation"])
+        return AutoModel.from_pretrained(folder, config=config, **options)
+    except ImportError as error:  # the package of an attention
+        raise _cannot_attend(options["attn_implementation"], " ".join(str(error).split())) from error
     # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable("text", folder, error) from error
+
+
+def _check_attention(attention: str) -> None:
+    if attention not in get_args(Attention):
+        raise ConfigError(f"attention {attention!r} is unknown: choose from {', '.join(get_args(Attention))}")
+    if attention == "flex_attention" and not torch.cuda.is_available():
+        raise _cannot_attend(attention, "PyTorch computes its gradients on GPUs only")
+
+
+def _cannot_attend(attention: str, reason: str) -> ConfigError:
+    return ConfigError(f"the text encoder cannot use attention {attention!r} here: {reason}; leave it at sdpa")
 
 
 def _max_length(encoder: PreTrainedModel) -> int | None:

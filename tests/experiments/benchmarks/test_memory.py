@@ -28,6 +28,17 @@ def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path:
     for posts in (90, 130):
         memory.write_posts(root, task, posts, demo)
         assert sum(1 for _ in read(memory.text_of(root, task))) == posts
-    found = memory.measure(root, task, batch_size=8)
+    found = memory.measure(root, task, batch_size=8, image_encoder="test_resnet")
     assert list(found) == ["before", "read", "epoch"]
     assert all(100 < stage["private"] <= stage["peak"] for stage in found.values())
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_posts_may_have_images_of_their_own(demo: Path, tmp_path: Path, task: Task) -> None:
+    root = tmp_path / "set"
+    for posts in (3, 5):
+        memory.write_posts(root, task, posts, demo, own_images=True)
+    rows = list(read_rows(memory.text_of(root, task)) if task == "mre" else read_posts(memory.text_of(root, task), ""))
+    folder = root / "img_org" / "train" if task == "mre" else root / "twitter2017_images"
+    contents = {(folder / row.image).read_bytes() for row in rows}
+    assert (len(rows), len({row.image for row in rows}), len(contents)) == (5, 5, 5)

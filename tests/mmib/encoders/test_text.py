@@ -273,3 +273,19 @@ def test_no_gradient_runs_through_frozen_layers(make_text_encoder: Build) -> Non
     marker = encoder.tokenizer.marker_ids[HEAD_START]
     states = encoder(torch.tensor([[CLS, marker, 30, SEP]]), torch.ones(1, 4, dtype=torch.bool))
     assert not states.requires_grad
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have them")
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
+def test_attention_that_cannot_work_here_is_refused_in_one_sentence(
+    make_text_encoder: Build, attention: str, pretrained: bool
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^the text encoder cannot use attention '{attention}' here: .*; leave it"):
+        make_text_encoder(attention=attention, pretrained=pretrained)
+
+
+def test_unknown_attention_is_refused(make_text_encoder: Build) -> None:
+    assert make_text_encoder().encoder.config._attn_implementation == "sdpa"
+    with pytest.raises(ConfigError, match=r"^attention 'eagr' is unknown: choose from sdpa, flash_attention_2, flex_"):
+        make_text_encoder(attention="eagr")
