@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 
 from mmib.schema import ConfigError
@@ -38,10 +39,10 @@ class Limits:
             ConfigError: a limit that lets nothing through, or fewer waiting posts than a request may hold.
         """
         for field in fields(self):
-            # Nothing given and nothing drawn is still a request; nothing else can be 0.
-            least = 0 if field.name in ("entities", "samples") else 1
             value = getattr(self, field.name)
-            if not value >= least:
-                raise ConfigError(f"--{field.name} is {value}: the limit is {least} or more")
+            # Nothing given and nothing drawn is still a request.
+            enough = value >= 0 if field.name in ("entities", "samples") else value > 0
+            if not enough or not math.isfinite(value):
+                raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")
         if self.waiting < self.posts:
             raise ConfigError(f"--waiting is {self.waiting}: a request of --posts {self.posts} would never be taken")

@@ -1,0 +1,326 @@
+"""The API: what it finds is what the extractor finds, and bad input gets a reason and ends nothing."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+from mmib.export.model import TrainedModel
+from mmib.extract.extractor import Extractor
+from mmib.serve.app import FILES
+from mmib.serve.guard import HEADERS, allowed_hosts
+from mmib.serve.limits import Limits
+from mmib.serve.service import LOG
+
+MakeClient = Callable[..., TestClient]
+TEXT = "anna and bob meets carl in the paris 🙂 head"
+JSON = {"Content-Type": "application/json"}
+
+
+def encoded(image: bytes) -> str:
+    return base64.b64encode(image).decode()
+
+
+def alive(client: TestClient) -> bool:
+    return client.post("/api/extract", json={"text": "bob"}).status_code == 200
+
+
+def test_one_post_as_json_and_as_a_form(client: TestClient, extractor: Extractor, picture: bytes) -> None:
+    crops = [[0.0, 0.0, 0.5, 0.5]]
+    expected = extractor.extract(TEXT, picture, crops, evidence=True).to_dict()
+    wanted = {"text": TEXT, "crops": crops, "evidence": True}
+    found = client.post("/api/extract", json={**wanted, "image": encoded(picture)})
+    assert found.status_code == 200
+    assert found.json() == json.loads(json.dumps(expected))
+    assert found.json()["entities"]
+    form = {"text": TEXT, "crops": json.dumps(crops), "evidence": "true"}
+    sent = client.post("/api/extract", data=form, files={"image": ("a.png", picture, "image/png")})
+    assert sent.json() == found.json()
+
+
+def test_entities_and_samples(client: TestClient) -> None:
+    given = [{"start": 0, "end": 4, "type": "PER"}, {"start": 9, "end": 12}]
+    found = client.post("/api/extract", json={"text": TEXT, "entities": given, "samples": 3}).json()
+    assert [(own["text"], own["type"]) for own in found["entities"]] == [("anna", "PER"), ("bob", None)]
+    assert all("spread" in own for own in found["relations"])
+
+
+def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestClient, picture: bytes) -> None:
+    posts = [
+        {"text": TEXT},
+        {"text": 7},
+        "no post",
+        {"text": " "},
+        {"text": "bob", "image": encoded(picture[:60])},
+        {"text": "bob", "image": "photo.jpg"},
+        {"text": "bob", "path": "photo.jpg"},
+        {"text": "anna", "image": encoded(picture)},
+    ]
+    answer = client.post("/api/extract-batch", json={"posts": posts, "evidence": True})
+    assert answer.status_code == 200
+    results = answer.json()["results"]
+    assert ["error" in own for own in results] == [False, True, True, True, True, True, True, False]
+    assert (results[0]["text"], results[7]["text"]) == (TEXT, "anna")
+    assert "evidence" in results[7]
+    reasons = ["text: ", "expected an object", "empty", "cannot be read", "no path and no address", "path: this field"]
+    for own, reason in zip(results[1:7], reasons, strict=True):
+        assert reason in own["error"]
+
+
+BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
+    ("empty text", {"text": ""}, 422, "the text is empty"),
+    ("enormous text", {"text": "x" * 10_001}, 422, "10,001 characters: 10,000 at most"),
+    ("text of a wrong type", {"text": 7}, 422, "text: "),
+    ("no text", {}, 422, "text: this field is missing"),
+    ("a list", b"[1]", 422, "object"),
+    ("no JSON", b"text=bob", 400, "JSON"),
+    ("no UTF-8", b'{"text": "\xff"}', 400, "JSON"),
+    ("half a surrogate pair", b'{"text": "\\ud800"}', 400, "JSON"),
+    ("nested too deeply", b'{"text": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", 400, "JSON"),
+    ("nothing", b"", 400, "JSON"),
+    ("unknown field", {"text": "bob", "model": "x"}, 422, "model: this field is unknown"),
+    ("broken image", {"text": "bob", "image": encoded(b"GIF89a" + bytes(30))}, 422, "the image"),
+    ("no image", {"text": "bob", "image": encoded(b"hello")}, 422, "expected a file of JPEG"),
+    ("a path", {"text": "bob", "image": "/etc/hostname"}, 422, "no path and no address"),
+    ("an address", {"text": "bob", "image": "http://localhost/a.png"}, 422, "no path and no address"),
+    ("crop that is no box", {"text": "bob", "crops": [[0, 0, 2, 1]]}, 422, "crops.0.2: "),
+    ("crop of a path", {"text": "bob", "crops": ["/etc/hostname"]}, 422, "crops.0: "),
+    ("crops without an image", {"text": "bob", "crops": [[0, 0, 1, 1]]}, 422, "crops without the image"),
+    ("entity outside the text", {"text": "bob", "entities": [{"start": 1, "end": 9}]}, 422, "does not lie in the text"),
+    ("entity of a wrong type", {"text": "bob", "entities": [{"start": 0, "end": 3, "type": "X"}]}, 422, "entities.0"),
+    ("too many entities", {"text": "bob", "entities": [{"start": 0, "end": 3}] * 51}, 422, "51 entities are given"),
+    ("negative samples", {"text": "bob", "samples": -1}, 422, "samples: "),
+    ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are asked for"),
+    ("evidence of a wrong type", {"text": "bob", "evidence": "yes"}, 422, "evidence: "),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
+def test_bad_input_gets_a_reason_and_the_service_goes_on(
+    client: TestClient, body: bytes | dict[str, Any], status: int, reason: str
+) -> None:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    answer = client.post("/api/extract", content=content, headers=JSON)
+    assert answer.status_code == status
+    assert reason in answer.json()["error"]
+    assert "\n" not in answer.json()["error"]
+    assert alive(client)
+
+
+@pytest.mark.parametrize("text", ["🙂🙂 👍🏽", "שלום עולם", "北京欢迎你", "bob\u202eanna\x00", "e\u0301" * 50])
+def test_any_script_is_read(client: TestClient, text: str) -> None:
+    found = client.post("/api/extract", json={"text": text, "evidence": True})
+    assert found.status_code == 200
+    assert all(own["text"] == text[own["start"] : own["end"]] for own in found.json()["entities"])
+
+
+def test_an_image_with_too_many_pixels_is_not_decoded(make_client: MakeClient, picture: bytes) -> None:
+    client = make_client(pixels=48 * 40 - 1)
+    answer = client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})
+    assert (answer.status_code, answer.json()["error"]) == (422, "the image has 1,920 pixels: 1,919 at most are taken")
+
+
+def test_formats_that_pillow_hands_to_other_programs_are_refused(client: TestClient) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "EPS")
+    answer = client.post("/api/extract", json={"text": "bob", "image": encoded(file.getvalue())})
+    assert answer.status_code == 422
+    assert "expected a file of" in answer.json()["error"]
+
+
+def test_forms_that_are_none(client: TestClient, picture: bytes) -> None:
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    for content, headers in ((b"", {"Content-Type": "multipart/form-data"}), (b"no form at all", form)):
+        answer = client.post("/api/extract", content=content, headers=headers)
+        assert answer.status_code == 400
+        assert "form cannot be read" in answer.json()["error"]
+    files = [("image", ("a.png", picture)), ("image", ("b.png", picture))]
+    assert client.post("/api/extract", data={"text": "bob"}, files=files).status_code == 400
+    twice = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob\r\n' * 2 + b"--x--\r\n"
+    answer = client.post("/api/extract", content=twice, headers=form)
+    assert (answer.status_code, answer.json()["error"]) == (422, "a field of the form is there twice")
+    answer = client.post("/api/extract", data={"text": "bob", "samples": "many"}, files=files[:1])
+    assert answer.status_code == 422
+    assert "no JSON" in answer.json()["error"]
+    assert alive(client)
+
+
+def test_other_content_types_are_refused(client: TestClient) -> None:
+    for path in ("/api/extract", "/api/extract-batch"):
+        answer = client.post(path, content=b"{}", headers={"Content-Type": "text/plain"})
+        assert answer.status_code == 415
+        assert "text/plain" in answer.json()["error"]
+
+
+def test_a_large_body_is_not_received(make_client: MakeClient) -> None:
+    client = make_client(body=1_000)
+    assert client.post("/api/extract", json={"text": "x" * 1_000}).status_code == 413
+    with client.stream("POST", "/api/extract", content=chunks_of(b" " * 400, 50), headers=JSON) as answer:
+        assert answer.status_code == 413
+    assert alive(client)
+
+
+def chunks_of(part: bytes, count: int) -> Iterator[bytes]:
+    yield from [part] * count
+
+
+def test_more_posts_than_may_be(make_client: MakeClient) -> None:
+    client = make_client(posts=2)
+    answer = client.post("/api/extract-batch", json={"posts": [{"text": "bob"}] * 3})
+    assert (answer.status_code, answer.json()["error"]) == (422, "3 posts: 2 at most are taken at a time")
+    assert client.post("/api/extract-batch", json={"posts": []}).status_code == 422
+
+
+@pytest.fixture
+def slow(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Reading waits until this is set."""
+    go_on = threading.Event()
+    read = Extractor.read
+
+    def waiting(self: Extractor, *arguments: Any) -> Any:
+        go_on.wait(60)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(Extractor, "read", waiting)
+    yield go_on
+    go_on.set()
+
+
+def test_too_many_who_wait_are_sent_away(make_client: MakeClient, slow: threading.Event) -> None:
+    client = make_client(posts=2, waiting=2)
+    answers: list[int] = []
+
+    def ask() -> None:
+        answers.append(client.post("/api/extract-batch", json={"posts": [{"text": "bob"}] * 2}).status_code)
+
+    first = threading.Thread(target=ask)
+    first.start()
+    while client.get("/api/health").json()["waiting"] < 2:
+        pass
+    refused = client.post("/api/extract", json={"text": "bob"})
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "1"
+    slow.set()
+    first.join()
+    assert answers == [200]
+    assert client.get("/api/health").json()["waiting"] == 0
+    assert alive(client)
+
+
+def test_a_request_is_given_up_after_its_time(make_client: MakeClient, slow: threading.Event) -> None:
+    client = make_client(seconds=0.2)
+    answer = client.post("/api/extract", json={"text": "bob"})
+    assert (answer.status_code, answer.json()["error"]) == (504, "there was no result within 0.2 seconds")
+    slow.set()
+    assert client.get("/api/health").json()["waiting"] == 0
+
+
+def test_what_nobody_foresaw_is_logged_and_told_without_details(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(LOG, "propagate", True)
+    monkeypatch.setattr(Extractor, "read", lambda *arguments: 1 / 0)
+    answer = client.post("/api/extract", json={"text": "bob"})
+    assert answer.status_code == 500
+    assert "division" not in answer.json()["error"]
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_many_at_a_time_get_their_own_answers(client: TestClient) -> None:
+    found: dict[int, str] = {}
+
+    def ask(number: int) -> None:
+        found[number] = client.post("/api/extract", json={"text": f"bob {number}"}).json()["text"]
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: f"bob {number}" for number in range(20)}
+
+
+def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
+    health = client.get("/api/health").json()
+    assert (health["ready"], health["tasks"], len(health["models"])) == (True, ["mner", "mre"], 2)
+    model = client.get("/api/model").json()
+    assert model["limits"] == json.loads(json.dumps(vars(Limits())))
+    assert [(own["task"], own["max_crops"]) for own in model["models"]] == [("mner", 4), ("mre", 3)]
+    assert model["models"][1]["image_encoder"] == "test_resnet"
+    assert len(model["models"][1]["labels"]) == 23
+
+
+def test_examples_are_posts_that_the_service_takes(client: TestClient, extractor: Extractor) -> None:
+    examples = client.get("/api/examples").json()
+    for example in examples:
+        found = client.post("/api/extract", json=example).json()
+        assert [own["type"] for own in found["entities"]] == [own["type"] for own in example["entities"]]
+        assert all(name[:1].isupper() for name in (own["text"] for own in found["entities"]))
+
+
+def test_a_model_of_relations_alone_says_that_it_needs_entities(
+    make_client: MakeClient, make_trained: Callable[..., TrainedModel]
+) -> None:
+    answer = make_client(Extractor([make_trained("mre")])).post("/api/extract", json={"text": "bob"})
+    assert answer.status_code == 422
+    assert "entities that are given" in answer.json()["error"]
+
+
+# The page, and who may ask
+
+
+def test_the_page_and_its_files_are_there_and_no_others(client: TestClient) -> None:
+    for path in FILES:
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers.items() >= {name.lower(): value for name, value in HEADERS.items()}.items()
+        assert "http://" not in answer.text.replace("http://www.w3.org/2000/svg", "")
+        assert "https://" not in answer.text
+    for path in ("/page.html", "/../setup.cfg", "/%2e%2e/setup.cfg", "/etc/hostname", "/docs", "/redoc"):
+        assert client.get(path).status_code == 404
+    assert client.get("/api/extract").status_code == 405
+
+
+def test_a_service_of_this_machine_is_asked_by_its_own_name(make_client: MakeClient) -> None:
+    client = make_client(hosts=allowed_hosts("127.0.0.1"))
+    for host, status in {"localhost:8000": 200, "127.0.0.1": 200, "[::1]:8000": 200}.items():
+        assert client.get("/api/health", headers={"Host": host}).status_code == status
+    for host in ("evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[", ""):
+        assert client.get("/api/health", headers={"Host": host}).status_code == 421
+    assert allowed_hosts("0.0.0.0") is None
+
+
+def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
+    def status(origin: str) -> int:
+        headers = {"Origin": origin, "Host": "localhost:8000"}
+        return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
+
+    assert [status(own) for own in ("http://localhost:8000", "http://evil.example", "null")] == [200, 403, 403]
+    answer = client.options("/api/extract", headers={"Origin": "http://evil.example"})
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_no_file_is_opened(client: TestClient, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})  # whatever is loaded once
+    opened: list[Any] = []
+    really = os.open
+
+    def noting(path: Any, *arguments: Any, **options: Any) -> int:
+        opened.append(path)
+        return really(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", noting)
+    monkeypatch.setattr("builtins.open", lambda path, *arguments, **options: opened.append(path))
+    for image in (encoded(picture), "/etc/hostname"):
+        client.post("/api/extract", json={"text": "bob", "image": image})
+    client.post("/api/extract", data={"text": "bob"}, files={"image": ("/etc/hostname", picture)})
+    assert not opened

@@ -1,0 +1,33 @@
+"""Limits that let nothing through are refused, on the command line too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mmib.schema import ConfigError
+from mmib.serve.limits import Limits
+
+
+@pytest.mark.parametrize("name", ["body", "characters", "pixels", "posts", "waiting", "seconds"])
+def test_nothing_but_entities_and_samples_may_be_none(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--{name} is 0"):
+        Limits(**{name: 0})
+    assert Limits(entities=0, samples=0).samples == 0
+
+
+def test_a_request_of_the_most_posts_can_be_taken() -> None:
+    with pytest.raises(ConfigError, match="would never be taken"):
+        Limits(posts=10, waiting=9)
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf"])
+def test_seconds_without_an_end_are_refused(seconds: str) -> None:
+    with pytest.raises(ConfigError, match=f"--seconds is {seconds}"):
+        Limits(seconds=float(seconds))
+
+
+def test_the_command_refuses_them_before_it_reads_a_model(refused: Callable[..., str]) -> None:
+    assert "--body is 0" in refused("serve", "--model", "nowhere", "--body", "0")
+    assert "--model" in refused("serve")
