@@ -175,6 +175,8 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
+        # Makes torch's pool of threads anew, as a copied process must, before several threads try to at once.
+        torch.set_num_threads(1)
         run(folder)
 
     process = multiprocessing.get_context("fork").Process(target=work)
@@ -254,7 +256,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("options", nargs="*", help="behind --: further options of mmib fit")
     chosen = parser.parse_args(arguments)
     rng = random.Random(chosen.seed)
-    torch.set_num_threads(1)  # a child must not wait for threads that only this process has
     started = time.monotonic()
     tally: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as folder:

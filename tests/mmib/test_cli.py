@@ -257,8 +257,8 @@ def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: 
             "model.backbone.text_encoder.nam is no option of TextEncoder: did you mean name?",
         ),
         ({"trainer": {"max_epochs": "many"}}, "trainer.max_epochs: expected int, got 'many'"),
-        ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "there is no class mmib.modules.NoSuchModule"),
-        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "there is no class datamodules.nowhere.Module"),
+        ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "model: there is no class mmib.modules.NoSuchModule"),
+        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "data: there is no class datamodules.nowhere.Module"),
         ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got perhaps"),
     ],
 )
@@ -276,7 +276,7 @@ def test_an_unknown_key_or_value_is_named_with_what_was_meant(
     [
         ("--model.gama=1", "model.gama is no option of MREModule: did you mean gamma?"),
         ("--data.bach_size=4", "data.bach_size is no option of DemoMREDataModule: did you mean batch_size?"),
-        ("--trainer.epochs=3", "--trainer.epochs=3 is no option: did you mean trainer.max_epochs?"),
+        ("--trainer.max_epoch=3", "--trainer.max_epoch=3 is no option: did you mean trainer.max_epochs?"),
         ("--sed_everything=3", "--sed_everything=3 is no option: did you mean seed_everything?"),
         ("--no-such-option", "--no-such-option is no option; --help lists all options"),
         ("stray", "stray is no option"),
