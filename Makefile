@@ -31,7 +31,7 @@ setup: $(STAMP) ## Make .venv and install the pinned versions (every other comma
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,sweeps,extract,serve,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,sweeps,extract,serve,onnx,dev]'
 	@touch $@
 
 .PHONY: train-mre
@@ -80,7 +80,7 @@ report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/�
 	$(BIN)/mmib report $(RUNS) $(ARGS)
 
 .PHONY: export
-export: $(STAMP) ## Put the newest run of each task into exports/; RUNS='runs/a/…' names others, OUT=another folder
+export: $(STAMP) ## Put the best run of each task, on the newest one's data, into exports/; RUNS='runs/a/…' names others, OUT=another folder
 	$(BIN)/mmib export $(RUNS) -o '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: demo-data

@@ -49,6 +49,15 @@ class FinishedRun:
         """Seed of the training."""
         return self.summary["seed"]
 
+    @property
+    def ended(self) -> float:
+        """When it was summed up, in seconds since 1970."""
+        return (self.folder / "summary.json").stat().st_mtime
+
+    def fingerprint(self, split: str) -> Any:
+        """SHA-256 of what it was scored on; None where it was not noted."""
+        return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
+
     def config(self) -> dict[str, Any]:
         """The complete configuration.
 
@@ -166,8 +175,22 @@ def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
 
 def trained_runs(folder: Path) -> list[FinishedRun]:
     """The finished trainings that lie below a folder, in order of their paths."""
-    runs = (read_run(path.parent) for path in sorted(folder.rglob("summary.json")))
+    return _trained(folder.rglob("summary.json"))
+
+
+def own_runs(folder: Path) -> list[FinishedRun]:
+    """Those of them that were started one by one, `mmib fit`'s NAME/RUN: what sweeps and studies train lies deeper."""
+    return _trained([*folder.glob("*/summary.json"), *folder.glob("*/*/summary.json")])
+
+
+def _trained(summaries: Iterable[Path]) -> list[FinishedRun]:
+    runs = (read_run(path.parent) for path in sorted(summaries))
     return [run for run in runs if run.trained]
+
+
+def newest_first(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
+    """Runs in order of their end, the last to end first."""
+    return sorted(runs, key=lambda run: run.ended, reverse=True)
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

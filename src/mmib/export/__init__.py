@@ -2,13 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from mmib.finished import FinishedRun, trained_runs
+from mmib.finished import FinishedRun, newest_first, own_runs
 from mmib.options import CommandParser
-from mmib.schema import ExportError
+from mmib.schema import TASK_NAMES, ExportError
 
 RUNS = Path("runs")
+
+
+class Choice(NamedTuple):
+    """The run of a task that is exported where none is named.
+
+    Attributes:
+        run: the run.
+        among: how many runs it was chosen among, itself included.
+    """
+
+    run: FinishedRun
+    among: int
+
+    def __str__(self) -> str:
+        """What was chosen, and why."""
+        chosen = f"{TASK_NAMES[self.run.task]}: {self.run.folder}"
+        if self.among == 1:
+            return f"{chosen}, the one finished run"
+        reason = f"the best validation F1, {_f1(self.run):.4f}, of {self.among} finished runs on the newest one's data"
+        return f"{chosen}, {reason} ({self.run.summary.get('corpus', 'unnamed')})"
 
 
 def run(arguments: list[str]) -> int:
@@ -24,29 +46,56 @@ def run(arguments: list[str]) -> int:
         "a network: weights, labels, tokenizer, image preprocessing, calibration, model card.",
     )
     parser.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run folders (default: the newest run of each task in runs/)"
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="run folders (default: of each task the run of best validation F1 among those in runs/ that are on the "
+        "newest one's data; runs of sweeps and studies aside)",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("exports"), help="the folder (default: %(default)s)")
+    parser.add_argument(
+        "--onnx", action="store_true", help="add model.onnx, from word pieces and pixels to scores, for other runtimes"
+    )
     chosen = parser.parse_args(arguments)
-    folders = chosen.runs or [run.folder for run in newest_runs(RUNS)]
+    folders = chosen.runs
+    if not folders:
+        for choice in (choices := best_runs(RUNS)):
+            print(f"mmib: {choice}", file=sys.stderr)  # noqa: T201
+        folders = [choice.run.folder for choice in choices]
 
     from mmib.export.folder import write_export  # noqa: PLC0415 - help needs no torch
     from mmib.export.model import model_of_run  # noqa: PLC0415
 
-    write_export([model_of_run(folder) for folder in folders], chosen.output)
+    write_export([model_of_run(folder) for folder in folders], chosen.output, chosen.onnx)
     print(chosen.output)  # noqa: T201
     return 0
 
 
-def newest_runs(folder: Path) -> list[FinishedRun]:
-    """Of each task the run that finished last.
+def best_runs(folder: Path) -> list[Choice]:
+    """Of each task the run of best validation F1 among those on the newest run's data; of equals the newest.
 
     Raises:
         ExportError: there is none.
     """
-    newest: dict[str, FinishedRun] = {}
-    for run in sorted(trained_runs(folder), key=lambda run: (run.folder / "summary.json").stat().st_mtime):
-        newest[run.task] = run
-    if not newest:
-        raise ExportError(f"there is no finished run below {folder}/: name one, or make one with mmib fit")
-    return [newest[task] for task in sorted(newest)]
+    by_task: dict[str, list[FinishedRun]] = {}
+    for run in newest_first(own_runs(folder)):
+        own = by_task.setdefault(run.task, [])
+        if not own or _data(run) == _data(own[0]):
+            own.append(run)
+    if not by_task:
+        raise ExportError(
+            f"there is no finished run below {folder}/, those of sweeps and studies aside: name one, or make one with "
+            "mmib fit"
+        )
+    return [Choice(max(own, key=_f1), len(own)) for _, own in sorted(by_task.items())]
+
+
+def _f1(run: FinishedRun) -> float:
+    """On validation; -1 where the run was not scored on it."""
+    return float((run.summary["val"] or {}).get("f1", -1.0))
+
+
+def _data(run: FinishedRun) -> tuple[Any, Any]:
+    """What scores must share to be compared."""
+    return run.summary.get("corpus"), run.fingerprint("val")

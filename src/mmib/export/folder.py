@@ -4,6 +4,8 @@
     config.json         task, labels, network, image preprocessing, calibration, and the checksums of the other files
     text_encoder/       the text encoder's configuration and its tokenizer
     README.md           the model card
+    model.onnx          where it was asked for: the whole network for other runtimes, with crf.json and numpy_crf.py,
+                        which decode emissions, where it recognises entities
 
 A folder for both tasks holds one of these for each, named after its task, and a config.json that says so.
 """
@@ -28,6 +30,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.model import TrainedModel, build, load_weights
+from mmib.export.onnx_model import require_packages, write_onnx
 from mmib.files import atomic_file, checksum, parse_json, replace_folder, write_text
 from mmib.schema import LABELS, DataError, EncoderError, ExportError
 
@@ -36,12 +39,20 @@ KIND = "mmib"
 CONFIG, WEIGHTS, TEXT_ENCODER, CARD = "config.json", "model.safetensors", "text_encoder", "README.md"
 
 
-def write_export(models: Sequence[TrainedModel], folder: Path) -> None:
+def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = False) -> None:
     """Write a folder with one model, or with one of each task; it appears when it is complete and could be read.
 
+    Args:
+        models: what to write.
+        folder: where; an export that is there already is replaced.
+        onnx: write each network as `model.onnx` too, compared with PyTorch first.
+
     Raises:
-        ExportError: two models of one task, the folder holds something else, or it cannot be written.
+        ExportError: two models of one task, the folder holds something else, or it cannot be written; with `onnx`, a
+            package is missing, or a network does not export.
     """
+    if onnx:
+        require_packages()
     tasks = [model.task for model in models]
     if len(set(tasks)) < len(tasks):
         raise ExportError("an export holds one model of each task: export the runs into folders of their own")
@@ -51,10 +62,10 @@ def write_export(models: Sequence[TrainedModel], folder: Path) -> None:
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         if len(models) == 1:
-            _write_model(models[0], new)
+            _write_model(models[0], new, onnx)
         else:
             for model in models:
-                _write_model(model, new / model.task)
+                _write_model(model, new / model.task, onnx)
             _write_json(new / CONFIG, {"model_type": KIND, "format": FORMAT, "parts": sorted(tasks)})
             write_text(new / CARD, model_card(models))
         read_export(new)
@@ -116,13 +127,14 @@ def _replaceable(folder: Path) -> bool:
     return True
 
 
-def _write_model(model: TrainedModel, folder: Path) -> None:
+def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
     backbone = model.network.backbone
     folder.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
     with atomic_file(folder / WEIGHTS) as file:
         file.write(save(weights, metadata={"format": "pt"}))
     backbone.text_encoder.save_architecture(folder / TEXT_ENCODER)
+    onnx_part = {"onnx": write_onnx(model, folder)} if onnx else {}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     image = backbone.image_encoder
     config = {
@@ -143,6 +155,7 @@ def _write_model(model: TrainedModel, folder: Path) -> None:
         },
         "calibration": asdict(model.temperature),
         "trained": model.card,
+        **onnx_part,
         "files": {path.relative_to(folder).as_posix(): _described(path) for path in files},
     }
     _write_json(folder / CONFIG, config)

@@ -3,8 +3,8 @@
 What is computed is what `mmib.nn.crf.LinearChainCRF` computes. `start` (K,), `transition` (K, K) from row to column and
 `end` (K,) are scores in nats, with those of forbidden steps so low that no path takes them.
 
-Shapes: B posts, W words, K tags. Masks are boolean and left-aligned: True on the words of a post, which come first. What
-stands behind them changes nothing. W is at least 1; a post may have no word.
+Shapes: B posts, W words, K tags. Masks are boolean and left-aligned: the words of a post come first. What stands
+behind them changes nothing. W is at least 1; a post may have no word.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mmib.files import write_text
-from mmib.finished import STUDY, FinishedRun, find_runs, trained_runs
+from mmib.finished import STUDY, FinishedRun, find_runs, newest_first, trained_runs
 from mmib.options import CommandParser
 from mmib.report import comparison, single, study
 from mmib.report.page import page
@@ -58,10 +58,10 @@ def newest_run(folder: Path) -> Path:
     Raises:
         RunError: there is none.
     """
-    runs = trained_runs(folder)
+    runs = newest_first(trained_runs(folder))
     if not runs:
         raise RunError(f"there is no finished run below {folder}/: name one, or make one with mmib fit")
-    return max((run.folder for run in runs), key=lambda path: (path / "summary.json").stat().st_mtime)
+    return runs[0].folder
 
 
 def make_page(folders: list[Path], data_root: Path | None = None, posts: int = POSTS) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from mmib.calibration import Record, entities
 from mmib.finished import FinishedRun
@@ -82,15 +81,11 @@ def _common_split(runs: Sequence[FinishedRun]) -> str:
     if split is None:
         raise RunError("the runs share no split that all of them were scored on: score them with mmib test or validate")
     for run in runs:
-        if _fingerprint(run, split) != _fingerprint(first, split):
+        if run.fingerprint(split) != first.fingerprint(split):
             raise RunError(
                 f"{first.folder} and {run.folder} were scored on different {SPLITS[split]} sets: compare them apart"
             )
     return split
-
-
-def _fingerprint(run: FinishedRun, split: str) -> Any:
-    return ((run.summary.get("data") or {}).get(split) or {}).get("sha256")
 
 
 def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], split: str) -> list[Group]:

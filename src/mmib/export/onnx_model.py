@@ -1,0 +1,277 @@
+"""The whole network as an ONNX file, from word pieces and pixels to scores; compared with PyTorch before it is kept."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmib.backbone import latents
+from mmib.export import numpy_crf
+from mmib.export.model import TrainedModel
+from mmib.files import atomic_file, write_text
+from mmib.network import EntityNetwork, ExtractionNetwork
+from mmib.schema import LABELS, ExportError, PostBatch, Task
+
+MODEL, CRF_SCORES, CRF_CODE = "model.onnx", "crf.json", "numpy_crf.py"
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+OPSET = 20
+MOST_BYTES = 2**31 - 2**24  # of a protobuf message, less what describes the network
+# Between scores of PyTorch and of onnxruntime; the second is relative, for networks of large scores.
+TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-5
+OUTPUT: dict[Task, str] = {"mre": "logits", "mner": "emissions"}
+
+# Sizes by axis; those that are free have a name instead.
+Axes = tuple[str | int, ...]
+
+
+class Inputs(NamedTuple):
+    """What the network takes, as `PostBatch` has it; `pixels` (P, 3, height, width), P may be 0."""
+
+    input_ids: Tensor
+    text_mask: Tensor
+    positions: Tensor
+    pixels: Tensor
+    region_mask: Tensor
+    boxes: Tensor
+
+
+TYPES = {
+    **dict.fromkeys(("input_ids", "positions"), "int64"),
+    **dict.fromkeys(("text_mask", "region_mask"), "bool"),
+    **dict.fromkeys(("pixels", "boxes"), "float32"),
+}
+
+
+class Sizes(NamedTuple):
+    """Of a batch that is drawn at random: posts, word pieces, words and pictures of a post at most."""
+
+    posts: int
+    pieces: int
+    words: int
+    pictures: int
+
+
+# What the network is traced with; it must hold for other sizes too.
+EXAMPLE = Sizes(posts=3, pieces=11, words=5, pictures=2)
+# None of the last has an image.
+TRIALS = (EXAMPLE, Sizes(1, 16, 1, 1), Sizes(4, 9, 7, 3), Sizes(2, 10, 3, 0))
+
+
+class ScoringNetwork(nn.Module):
+    """From tensors to scores at the means of the latents, without operations whose shape hangs on what tensors hold."""
+
+    def __init__(self, network: ExtractionNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        text_mask: Tensor,
+        positions: Tensor,
+        pixels: Tensor,
+        region_mask: Tensor,
+        boxes: Tensor,
+    ) -> Tensor:
+        """`Inputs` to logits (B, C) or emissions (B, W, K)."""
+        backbone = self.network.backbone
+        nothing = torch.zeros_like(input_ids)  # fields that only training and evidence look at
+        batch = PostBatch(
+            rows=nothing[:, 0],
+            input_ids=input_ids,
+            text_mask=text_mask,
+            word_ids=nothing,
+            mentions=nothing,
+            positions=positions,
+            region_mask=region_mask,
+            image_ids=nothing[:, 0],
+            features=self._features(pixels, region_mask),
+            pixels=None,
+            boxes=boxes,
+        )
+        text, image = backbone.posteriors(batch)
+        fused = backbone.fuse(batch, latents(text, drawn=False), latents(image, drawn=False))
+        return self.network.scores(fused.states)
+
+    def _features(self, pixels: Tensor, region_mask: Tensor) -> Tensor:
+        """(B, R, V) features of the regions that are there, in their order, and zeros for the others."""
+        encoded = self.network.backbone.image_encoder(pixels).flatten(0, 1)
+        with_zero = torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded])
+        there = region_mask.flatten().long()
+        return with_zero[there.cumsum(0) * there].unflatten(0, region_mask.shape)
+
+
+def require_packages() -> None:
+    """Raise unless what an ONNX export needs is installed.
+
+    Raises:
+        ExportError: a package is missing.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise ExportError(f"mmib export --onnx needs {', '.join(missing)}: pip install 'mmib[onnx]'")
+
+
+def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
+    """Write `model.onnx` and, for entity recognition, what decodes its emissions, into a folder.
+
+    Returns:
+        What a description of the folder should say: types and shapes, special pieces, boxes of a picture's regions, and
+        the largest deviation measured.
+
+    Raises:
+        ExportError: the network does not export, or then computes something else than PyTorch does.
+        OSError: a file cannot be written.
+    """
+    network = ScoringNetwork(model.network).eval()
+    content = _exported(network, model)
+    deviation = _largest_deviation(content, network, model)
+    with atomic_file(folder / MODEL) as file:
+        file.write(content)
+    if isinstance(model.network, EntityNetwork):
+        named = zip(("start", "transition", "end"), model.network.crf.scores(), strict=True)
+        write_text(folder / CRF_SCORES, json.dumps({name: own.tolist() for name, own in named}) + "\n")
+        write_text(folder / CRF_CODE, Path(numpy_crf.__file__).read_text(encoding="utf-8"))
+    tokenizer = model.network.backbone.text_encoder.tokenizer
+    return {
+        "opset": OPSET,
+        "inputs": {name: {"type": TYPES[name], "shape": list(own)} for name, own in _axes(model).items()},
+        "output": {"name": OUTPUT[model.task], "type": "float32", "shape": list(_output_axes(model))},
+        "pieces": {
+            "prefix": tokenizer.prefix,
+            "suffix": tokenizer.suffix,
+            "unknown": tokenizer.unknown_id,
+            "markers": tokenizer.marker_ids,
+        },
+        "regions": model.network.backbone.image_encoder.region_boxes(),
+        "largest_deviation": deviation,
+    }
+
+
+def _axes(model: TrainedModel) -> dict[str, Axes]:
+    """Of each of the `Inputs`."""
+    text: Axes = ("posts", "pieces")
+    return {
+        "input_ids": text,
+        "text_mask": text,
+        "positions": ("posts", 2 if model.task == "mre" else "words"),
+        "pixels": ("pictures", *model.network.backbone.image_encoder.input_size),
+        "region_mask": ("posts", "regions"),
+        "boxes": ("posts", "regions", 4),
+    }
+
+
+def _output_axes(model: TrainedModel) -> Axes:
+    labels = len(LABELS[model.task])
+    return ("posts", labels) if model.task == "mre" else ("posts", "words", labels)
+
+
+def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
+    """The ONNX file's content.
+
+    Raises:
+        ExportError: an operation that ONNX has no words for, or more weights than one file holds.
+    """
+    import onnx  # noqa: PLC0415 - an extra
+
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > MOST_BYTES:
+        raise ExportError(f"the weights have {size:,} bytes: an ONNX file holds {MOST_BYTES:,} at most")
+    free = {
+        name: {axis: own for axis, own in enumerate(axes) if isinstance(own, str)}
+        for name, axes in _axes(model).items()
+    }
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")  # about the exporter's own insides
+            program = torch.onnx.export(
+                network,
+                tuple(_drawn(model, EXAMPLE)),
+                input_names=list(Inputs._fields),
+                output_names=[OUTPUT[model.task]],
+                dynamic_shapes=free,
+                opset_version=OPSET,
+                dynamo=True,
+                verbose=False,
+            )
+    # Which error it is depends on the step of the exporter that a network of one's own does not pass.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"the network cannot be exported to ONNX ({type(error).__name__}: {reason[:300]})") from error
+    proto = program.model_proto
+    _forget_sources(proto.graph)
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def _forget_sources(graph: Any) -> None:
+    """Take out where in which source file each operation was, which names places on this machine."""
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                _forget_sources(attribute.g)
+
+
+def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedModel) -> float:
+    """How far scores of onnxruntime and PyTorch lie apart, over batches of several shapes.
+
+    Raises:
+        ExportError: further than they may, or onnxruntime cannot compute them.
+    """
+    import onnxruntime  # noqa: PLC0415 - an extra
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    largest = 0.0
+    try:
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        for sizes in TRIALS:
+            inputs = _drawn(model, sizes)
+            with torch.no_grad():
+                expected = network(*inputs).numpy()
+            (found,) = session.run(None, {name: own.numpy() for name, own in inputs._asdict().items()})
+            if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=TOLERANCE):
+                apart = np.abs(found - expected).max()
+                raise ExportError(f"onnxruntime and PyTorch differ by {apart:.1e} on {sizes}: nothing is written")
+            largest = max(largest, float(np.abs(found - expected).max()))
+    # onnxruntime's own errors share no base but Exception.
+    except Exception as error:
+        if isinstance(error, ExportError):
+            raise
+        reason = " ".join(str(error).split())
+        raise ExportError(f"onnxruntime cannot run the exported network: {reason[:300]}") from error
+    return largest
+
+
+def _drawn(model: TrainedModel, sizes: Sizes) -> Inputs:
+    """Posts of random pieces, lengths and pictures; the first is as long as they get, and the last has no image."""
+    generator = torch.Generator().manual_seed(0)
+    encoder, tokenizer = model.network.backbone.image_encoder, model.network.backbone.text_encoder.tokenizer
+    posts, pieces = sizes.posts, min(sizes.pieces, model.max_length)
+
+    def whole(low: int, high: int, *shape: int) -> Tensor:
+        """Numbers from low to high, both included."""
+        return torch.randint(low, high + 1, shape, generator=generator)
+
+    lengths, pictures = whole(1, pieces, posts), whole(0, sizes.pictures, posts)
+    lengths[0], pictures[-1], pictures[0] = pieces, 0, sizes.pictures
+    cells = len(encoder.region_boxes())
+    regions = cells * max(1, sizes.pictures)
+    return Inputs(
+        input_ids=whole(0, max(tokenizer.marker_ids.values()), posts, pieces),
+        text_mask=torch.arange(pieces)[None, :] < lengths[:, None],
+        positions=whole(0, pieces - 1, posts, 2 if model.task == "mre" else sizes.words),
+        pixels=torch.randn(int(pictures.sum()), *encoder.input_size, generator=generator),
+        region_mask=torch.arange(regions)[None, :] < cells * pictures[:, None],
+        boxes=torch.rand(posts, regions, 4, generator=generator),
+    )
