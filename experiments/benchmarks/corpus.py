@@ -75,20 +75,7 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
         Where the posts come from, for people.
     """
     posts = SETS[name]
-    if posts.task == "mre":
-        read: Callable[[Path], Iterable[Any]] = read_rows
-        real, drawn = data_root / name / "txt" / f"ours_{SPLIT}.txt", Path("txt", f"ours_{SPLIT}.txt")
-    else:
-        read = _read_twitter
-        real, drawn = data_root / name / TEXT_FILES[SPLIT], Path("twitter2017", TEXT_FILES[SPLIT])
-    if real.is_file():
-        source, found = f"real posts of {name}", list(read(real))
-    else:
-        source = "posts of the demo corpus"
-        with tempfile.TemporaryDirectory() as temporary:
-            demo = Path(temporary, "demo")
-            write_demo_corpus(demo, DemoSettings(size="tiny"))
-            found = list(read(demo / drawn))
+    source, found = read_posts_of(name, data_root)
     # Drawn at random, once; small sources are gone through again.
     random.Random(0).shuffle(found)
     chosen = list(itertools.islice(itertools.cycle(found), rows))
@@ -97,6 +84,23 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
     else:
         _write_twitter(folder, chosen, posts)
     return source
+
+
+def read_posts_of(name: str, data_root: Path) -> tuple[str, list[Any]]:
+    """Where the posts of a set come from, for people, and they themselves; arguments as those of `write_set`."""
+    posts = SETS[name]
+    if posts.task == "mre":
+        read: Callable[[Path], Iterable[Any]] = read_rows
+        real, drawn = data_root / name / "txt" / f"ours_{SPLIT}.txt", Path("txt", f"ours_{SPLIT}.txt")
+    else:
+        read = _read_twitter
+        real, drawn = data_root / name / TEXT_FILES[SPLIT], Path("twitter2017", TEXT_FILES[SPLIT])
+    if real.is_file():
+        return f"real posts of {name}", list(read(real))
+    with tempfile.TemporaryDirectory() as temporary:
+        demo = Path(temporary, "demo")
+        write_demo_corpus(demo, DemoSettings(size="tiny"))
+        return "posts of the demo corpus", list(read(demo / drawn))
 
 
 def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options: Any) -> PostDataModule:
