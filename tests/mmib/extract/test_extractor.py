@@ -98,7 +98,8 @@ def test_a_batch_is_the_same_as_one_by_one(extractor: Extractor, picture: Image.
             assert first.confidence == pytest.approx(second.confidence, abs=1e-4)
 
 
-def test_results_of_a_batch_are_in_the_order_of_its_posts(extractor: Extractor) -> None:
+def test_results_of_a_batch_are_in_the_order_of_its_posts(make_trained: MakeTrained) -> None:
+    extractor = Extractor([make_trained("mner")])
     posts = [Post(f"anna meets {'bob ' * (number * 7 % 50)}".strip()) for number in range(50)]
     assert [found.text for found in extractor.extract_batch(posts)] == [post.text for post in posts]
 
@@ -250,8 +251,9 @@ def test_models_that_see_the_same_encode_an_image_once(
         ImageEncoder, "forward", lambda own, pixels: encoded.append(len(pixels)) or forward(own, pixels)
     )
     Extractor([first, second]).extract(TEXT, picture)
+    assert sum(encoded) == 5
     Extractor([first, make_trained("mre", max_crops=2)]).extract(TEXT, picture)
-    assert encoded == [5, 5, 3]
+    assert sum(encoded) == 5 + 5 + 3
 
 
 def test_a_grid_model_has_the_cells_of_its_own_encoder(make_trained: MakeTrained, picture: Image.Image) -> None:
