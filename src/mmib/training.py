@@ -49,7 +49,7 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
     _quiet_libraries()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
-    ours: dict[str, Any] = {"exit_on_error": False}
+    ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
         (command or MMIBCommand)(
             ExtractionModule,
