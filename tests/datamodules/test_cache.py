@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -344,3 +345,35 @@ def test_features_have_a_place_that_further_shards_leave_alone(
         np.testing.assert_array_equal(cache.at(cache.place(file)), cache.features(file))
     with pytest.raises(KeyError):
         cache.place(Path(__file__))
+
+
+def test_eight_processes_at_once_make_one_right_cache(
+    tmp_path: Path,
+    files: list[Path],
+    make_image_encoder: Callable[..., ImageEncoder],
+    work: Work,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache_module, "SHARD_IMAGES", 2)
+    encoder, context = make_image_encoder(), multiprocessing.get_context("fork")
+    together, counts = context.Barrier(8), context.Queue()
+
+    def build() -> None:
+        torch.set_num_threads(1)  # makes torch's pool of threads anew, as a copied process must
+        together.wait(timeout=60)
+        assert ImageFeatureCache(tmp_path / "cache", encoder).build(files) == {}
+        counts.put(work.encoded)
+
+    builders = [context.Process(target=build) for _ in range(8)]
+    for builder in builders:
+        builder.start()
+    encoded = sum(counts.get(timeout=60) for _ in builders)
+    for builder in builders:
+        builder.join()
+    assert [builder.exitcode for builder in builders] == [0] * 8
+    assert encoded == len(files), "each image was encoded by one of them"
+    cache = ImageFeatureCache(tmp_path / "cache", encoder)
+    assert cache.build(files) == {}
+    assert work.encoded == 0
+    assert len(shard_files(cache, ".npy")) == len(shard_files(cache, ".json")) == 3
+    assert_right(cache, files)
