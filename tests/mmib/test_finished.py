@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmib.finished import find_runs, read_run
+from mmib.finished import find_runs, newest_first, own_runs, read_run
 from mmib.schema import RunError
 
 
@@ -29,6 +30,20 @@ def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in ("a/2", "a/1", "b/c/1")]
     found = find_runs([tmp_path / "a" / "2", tmp_path])
     assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
+
+
+def test_runs_of_ones_own_are_those_that_no_sweep_or_study_made(tmp_path: Path) -> None:
+    own = [make_run(tmp_path / name) for name in ("named", "toy/1", "toy/2")]
+    make_run(tmp_path / "toy" / "3", selected=None)
+    make_run(tmp_path / "study" / "points" / "mre-seed1")
+    make_run(tmp_path / "mre-grid" / "points" / "001" / "toy" / "1")
+    assert {run.folder for run in own_runs(tmp_path)} == set(own)
+
+
+def test_what_ended_last_comes_first(tmp_path: Path) -> None:
+    for name, ended in (("a", 2000), ("b", 3000), ("c", 1000)):
+        os.utime(make_run(tmp_path / name) / "summary.json", (ended, ended))
+    assert [run.folder.name for run in newest_first(own_runs(tmp_path))] == ["b", "a", "c"]
 
 
 def test_evaluations_beside_the_runs_count_where_they_are_named(tmp_path: Path) -> None:

@@ -135,10 +135,11 @@ def _create(name: str, weights: str | None, pretrained: bool) -> Any:
         return _create_packaged(name, pretrained)
     if weights is not None and not Path(weights).is_file():
         raise EncoderError(f"the image weights {weights!r} do not exist")
-    settle_hub_mode()
+    load = (pretrained or weights is not None) and not is_weightless()
+    if load and weights is None:
+        settle_hub_mode()
     overlay = {"file": weights} if weights is not None else None
     try:
-        load = (pretrained or weights is not None) and not is_weightless()
         return timm.create_model(name, pretrained=load, num_classes=0, pretrained_cfg_overlay=overlay)
     except RuntimeError as error:
         if "Unknown model" in str(error):

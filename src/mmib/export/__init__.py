@@ -27,10 +27,10 @@ class Choice(NamedTuple):
     def __str__(self) -> str:
         """What was chosen, and why."""
         chosen = f"{TASK_NAMES[self.run.task]}: {self.run.folder}"
+        shared = f"on {self.run.summary.get('corpus', 'its data')}, the data of the newest run"
         if self.among == 1:
-            return f"{chosen}, the one finished run"
-        reason = f"the best validation F1, {_f1(self.run):.4f}, of {self.among} finished runs on the newest one's data"
-        return f"{chosen}, {reason} ({self.run.summary.get('corpus', 'unnamed')})"
+            return f"{chosen}, the one {shared}"
+        return f"{chosen}, the best by validation F1, {_f1(self.run):.4f}, of {self.among} {shared}"
 
 
 def run(arguments: list[str]) -> int:

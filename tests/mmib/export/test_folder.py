@@ -49,6 +49,7 @@ def test_a_model_is_read_as_it_was_written_without_a_network(
     write_export([model], tmp_path / "export")
     monkeypatch.setattr(socket, "create_connection", offline)
     monkeypatch.setattr(socket.socket, "connect", offline)
+    monkeypatch.setattr(socket, "getaddrinfo", offline)
     (read,) = read_export(tmp_path / "export")
     own, found = model.network.state_dict(), read.network.state_dict()
     assert own.keys() == found.keys()
@@ -222,16 +223,6 @@ def test_the_temperature_is_fitted_on_validation(make_run: Callable[..., Path]) 
     assert temperature.error_after is not None
     assert temperature.error_before is not None
     assert temperature.error_after < temperature.error_before
-
-
-def test_the_newest_run_of_each_task_is_exported(
-    make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    runs = make_run("mre").parent
-    make_run("mner", "other")
-    monkeypatch.chdir(runs.parent)
-    assert main(["export", "-o", str(tmp_path / "exported")]) == 0
-    assert [model.task for model in read_export(tmp_path / "exported")] == ["mner", "mre"]
 
 
 def test_what_is_no_finished_run_is_refused(

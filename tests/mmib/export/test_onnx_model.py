@@ -23,7 +23,6 @@ from mmib.export import onnx_model
 from mmib.export.folder import read_export, write_export
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
-from mmib.nn.fusion import Fusion, FusionOutput
 from mmib.schema import ExportError, PostBatch, Task
 
 PAGE = Path(__file__).parents[3] / "docs" / "extract.md"
@@ -170,20 +169,20 @@ def test_a_file_that_computes_something_else_is_refused(exported: Exported) -> N
         onnx_model._largest_deviation(b"no model", network, exported.model)
 
 
-class Deciding(Fusion):
+class Deciding(torch.nn.Module):
     """Looks at numbers to decide what to do."""
 
-    def forward(self, queries: Any, text: Any, image: Any, need_weights: bool = False) -> FusionOutput:
-        return FusionOutput(queries if queries.sum() > 0 else -queries)
+    def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels if pixels.sum() > 0 else -pixels
 
 
 def test_a_network_that_cannot_be_traced_is_refused_in_one_sentence(
     make_trained: Callable[..., TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_trained("mre")
-    monkeypatch.setattr(model.network.backbone, "fusion", Deciding())
+    monkeypatch.setattr(model.network.backbone.image_encoder, "encoder", Deciding())
     with pytest.raises(ExportError, match="cannot be exported to ONNX"):
-        write_export([model], tmp_path / "export", onnx=True)
+        onnx_model.write_onnx(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
