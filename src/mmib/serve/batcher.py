@@ -52,10 +52,12 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="mmib-serve", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin."""
+        """Begin, or begin again."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="mmib-serve", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -63,12 +65,13 @@ class Batcher:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     @property
     def running(self) -> bool:
         """Whether questions are being answered."""
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     def ask(self, questions: Sequence[Question]) -> list[Future[Extraction]]:
         """The answers to come; one that is cancelled before its turn is not read."""

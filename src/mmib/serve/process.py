@@ -19,6 +19,7 @@ from mmib.serve.limits import Limits
 
 # Requests that are being answered when the service is told to end have their own time limit; this is on top.
 GRACE = 5
+MOST_PORTS = 65535
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -27,12 +28,14 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: it cannot be had.
     """
+    if not 0 <= port <= MOST_PORTS:
+        raise ConfigError(f"the service cannot listen at port {port}: choose --port from 0 to {MOST_PORTS}")
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family)
-    # OverflowError for a port beyond 65535.
-    except (OSError, OverflowError) as error:
+    # UnicodeError for what cannot be a name.
+    except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"the service cannot listen at {host}, port {port}: {error}; choose others with --host and --port"
         ) from error

@@ -1,0 +1,243 @@
+"""The page in a real browser, by clicking through it, over models of random weights."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from experiments.chromium import CHROMIUM, MISSING, Browser
+from mmib.export.model import TrainedModel
+from mmib.extract.extractor import Extractor
+from mmib.serve.app import create_app
+from mmib.serve.guard import allowed_hosts
+from mmib.serve.limits import Limits
+from mmib.serve.process import address_of, listen
+
+PHONE, DESK = 360, 1280
+TEXT = "🙂 anna and bob meets carl in the paris head"
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves an extractor in a thread; the address."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(extractor: Extractor, **limits: Any) -> str:
+        place = listen("127.0.0.1", 0)
+        app = create_app(extractor, Limits(**limits), allowed_hosts("127.0.0.1"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
+        address = address_of(place)
+        thread.start()
+        running.append((server, thread))
+        while not server.started:
+            time.sleep(0.01)
+        return address
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def page(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> Browser:
+    """The page of a service of both tasks, at a desk."""
+    return opened(browser, serve(extractor))
+
+
+def opened(browser: Browser, address: str, width: int = DESK) -> Browser:
+    browser.open(address, width)
+    browser.wait("document.getElementById('models').textContent.includes('This model finds')")
+    return browser
+
+
+def value(page: Browser, selector: str, name: str = "textContent") -> Any:
+    return page.run(f"document.querySelector({json.dumps(selector)}).{name}")
+
+
+def extract(page: Browser, text: str = TEXT) -> None:
+    """Write a post as a person would, and wait for what is found."""
+    page.click("#text")
+    page.run("document.getElementById('text').select()")
+    page.type(text)
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_the_page_asks_nobody_else_reports_no_error_and_fits(
+    browser: Browser, serve: Callable[..., str], extractor: Extractor, width: int
+) -> None:
+    address = serve(extractor)
+    page = opened(browser, address, width)
+    page.click("#example")
+    page.wait("document.getElementById('text').value !== ''")
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    page.run("document.querySelector('details').open = true")
+    assert page.run("document.documentElement.scrollWidth") <= width
+    troubles = ("Runtime.exceptionThrown", "Log.entryAdded", "Runtime.consoleAPICalled")
+    assert not [event for event in page.events if event["method"] in troubles]
+    asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
+    assert f"{address}/api/extract" in asked
+    assert all(url.startswith((f"{address}/", "data:", f"blob:{address}/")) for url in asked)
+    assert page.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
+
+
+def test_a_post_with_an_image_is_shown_with_what_was_found(
+    page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(picture)
+    page.choose_file("#image", tmp_path / "photo.png")
+    extract(page)
+    found = extractor.extract(TEXT, picture, evidence=True)
+    assert found.entities
+    assert found.relations
+    marks = page.run(
+        "[...document.querySelectorAll('#words mark')].map((mark) => mark.innerText.replaceAll('\\n', ''))"
+    )
+    assert marks == [f"{own.text}{own.type}" for own in found.entities]
+    read = "document.getElementById('words').cloneNode(true)"
+    page.run(f"window.copy = {read}; copy.querySelectorAll('small').forEach((part) => part.remove())")
+    assert page.run("copy.textContent") == TEXT
+    rows = page.run("[...document.querySelectorAll('#relations tbody tr')].map((row) => row.innerText)")
+    assert len(rows) == len(found.relations)
+    for row, own in zip(rows, found.relations, strict=True):
+        assert own.label in row
+        assert f"{found.entities[own.head].text} → {found.entities[own.tail].text}" in row
+        assert f"{round(100 * own.confidence)} %" in row.replace("\xa0", " ")
+    assert page.run("document.querySelectorAll('#arcs g').length") == len(found.relations)
+    assert json.loads(value(page, "#json")) == json.loads(json.dumps(found.to_dict()))
+
+
+def test_what_is_hovered_or_focused_shows_the_regions_that_it_looks_at(
+    page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "photo.png").write_bytes(picture)
+    page.choose_file("#image", tmp_path / "photo.png")
+    extract(page)
+    relation = extractor.extract(TEXT, picture, evidence=True).relations[0]
+    assert relation.evidence
+    page.run("document.querySelector('#relations .chip').focus()")
+    head, tail = relation.evidence.attention
+    assert head
+    assert tail
+    weights = [(a + b) / 2 for a, b in zip(head, tail, strict=True)]
+    shown = page.run(
+        "[...document.querySelectorAll('#regions rect')].map((part) => +part.style.getPropertyValue('--a'))"
+    )
+    assert shown == pytest.approx([weight / max(weights) for weight in weights], abs=0.006)
+    boxes = page.run(
+        "[...document.querySelectorAll('#regions rect')].map((part) => "
+        "['x', 'y', 'width', 'height'].map((name) => +part.getAttribute(name)))"
+    )
+    expected = [(x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in relation.evidence.regions]
+    assert boxes == [pytest.approx(box) for box in expected]
+    assert page.run("document.querySelector('#arcs g').classList.contains('lit')")
+    assert "looks at" in value(page, "#looks")
+    page.run("document.querySelector('#words mark').focus()")
+    page.press("Enter")
+    assert page.run("document.activeElement.getAttribute('aria-pressed')") == "true"
+
+
+def test_words_are_shaded_on_demand(page: Browser, extractor: Extractor) -> None:
+    extract(page)
+    shade = "[...document.querySelectorAll('#words .w')].map((word) => +word.style.getPropertyValue('--k'))"
+    assert not page.run("document.getElementById('words').classList.contains('shaded')")
+    page.click("#shade")
+    evidence = extractor.extract(TEXT, evidence=True).evidence
+    assert evidence
+    kl = [own for own in evidence.kl if own is not None]
+    assert max(kl) > min(kl) + 0.1
+    assert page.run(shade) == pytest.approx([(own - min(kl)) / (max(kl) - min(kl)) for own in kl], abs=0.01)
+    assert "nats" in value(page, "#shade-note")
+    page.click("#shade")
+    assert not page.run("document.getElementById('words').classList.contains('shaded')")
+
+
+def test_entities_are_marked_behind_an_emoji_moved_with_the_text_and_taken_as_they_are(page: Browser) -> None:
+    page.click("#text")
+    page.type(TEXT)
+    page.run(f"document.getElementById('text').setSelectionRange({len('🙂 ') + 1}, {len('🙂 anna') + 1})")
+    page.click("[data-mark=ORG]")
+    page.run("document.getElementById('text').setSelectionRange(0, 0)")
+    page.run("document.getElementById('text').focus()")
+    page.type("so ")
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    found = json.loads(value(page, "#json"))
+    assert [(own["text"], own["start"], own["type"]) for own in found["entities"]] == [("anna", 5, "ORG")]
+    page.click("#given button")
+    assert page.run("document.querySelectorAll('#given li').length") == 0
+
+
+def test_everything_is_reached_with_the_keyboard(page: Browser) -> None:
+    page.press("Tab")
+    assert page.run("document.activeElement.className") == "skip"
+    page.press("Enter")
+    assert page.run("location.hash") == "#text"
+    page.press("Tab")
+    page.run("document.getElementById('text').focus()")
+    page.type(TEXT)
+    for _ in range(12):
+        page.press("Tab")
+        if page.run("document.activeElement.id") == "extract":
+            break
+    page.press("Enter")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    names = page.run(
+        "[...document.querySelectorAll('button, input, textarea, mark, svg:not([aria-hidden])')].filter((part) => "
+        "!(part.labels?.length || part.getAttribute('aria-label') || part.textContent.trim())).map((part) => part.id)"
+    )
+    assert names == []
+    assert value(page, "#status", "getAttribute('role')") == "status"
+
+
+def test_troubles_are_told_in_plain_words(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> None:
+    page = opened(browser, serve(extractor, characters=60))
+    page.click("#text")
+    page.type(" ")
+    page.click("#extract")
+    page.wait("!document.getElementById('problem').hidden")
+    assert "The post is empty" in value(page, "#problem")
+    page.type("bob " * 20)
+    page.click("#extract")
+    page.wait("document.getElementById('problem').textContent.includes('60 at most are taken')")
+    page.click("[data-mark=PER]")
+    page.wait("document.getElementById('problem').textContent.includes('Select some words')")
+    extract(page, "bob")
+    assert page.run("document.getElementById('problem').hidden")
+
+
+def test_a_model_of_relations_alone_asks_for_marks(
+    browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
+) -> None:
+    page = opened(browser, serve(Extractor([make_trained("mre")])))
+    assert "entities that you mark" in value(page, "#marking-note")
+    page.click("#example")
+    page.wait("document.querySelectorAll('#given li').length > 1")
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    assert "given" in value(page, "#entities")
+
+
+def test_text_of_a_post_is_text(page: Browser) -> None:
+    extract(page, "<img src=x onerror=alert(1)> anna <script>bob</script>")
+    assert page.run("document.querySelectorAll('#result script, #words img').length") == 0
