@@ -83,6 +83,18 @@ report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/�
 export: $(STAMP) ## Put the best run of each task, on the newest one's data, into exports/; RUNS='runs/a/…' names others, OUT=another folder
 	$(BIN)/mmib export $(RUNS) -o '$(or $(OUT),exports)' $(ARGS)
 
+.PHONY: serve
+serve: $(STAMP) ## Open a page to try exported models, with a JSON API: MODEL=exports ARGS='--port 8001' (docs/serve.md)
+	$(BIN)/mmib serve $(addprefix --model ,$(or $(MODEL),exports)) --open $(ARGS)
+
+.PHONY: demo
+demo: $(STAMP) ## Train both demo models unless there are runs of them, export them, and open the page
+	$(BIN)/python -m experiments.demo $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(STAMP) ## Take the README's pictures of the page and of a report again: MODEL=exports RUNS=run of the report
+	$(BIN)/python -m experiments.screenshots --model $(or $(MODEL),exports) $(if $(RUNS),--run '$(RUNS)') $(ARGS)
+
 .PHONY: demo-data
 demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
 	$(BIN)/mmib demo-data $(ARGS)

@@ -19,10 +19,11 @@ SPLIT, POSTS = "test", (("easy", 900_001), ("hard", 900_005), ("hard", 900_008))
 def draw_examples() -> list[Example]:
     """The posts, drawn when they are asked for first."""
     settings = DemoSettings()
-    return [_example(draw_post(settings, SPLIT, number, level), settings.seed) for level, number in POSTS]
+    return [example_of(draw_post(settings, SPLIT, number, level), settings.seed) for level, number in POSTS]
 
 
-def _example(post: Post, seed: int) -> Example:
+def example_of(post: Post, seed: int) -> Example:
+    """A drawn post as a request, with its entities and the boxes of its crops."""
     drawing = draw_picture(post, seed)
     file = io.BytesIO()
     drawing.image.save(file, "JPEG", quality=90)

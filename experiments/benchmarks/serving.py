@@ -1,0 +1,185 @@
+"""Load on the service: requests a second and how long they take, with 1, 8 and 32 clients at a time.
+
+    python -m experiments.benchmarks.serving --model exports
+
+Starts `mmib serve` as a process of its own. Each client keeps one connection and asks one post after the other, each
+with words of its own; an answer that belongs to another post, or is none, ends the measurement. The clients run on the
+same machine and take some of its time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import math
+import re
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datamodules.demo import DemoSettings
+from datamodules.demo.posts import draw_post
+from experiments.benchmarks.measure import machine, table, to_standard_error
+from mmib.serve.examples import example_of
+
+CLIENTS = (1, 8, 32)
+TIMEOUT = 300
+# Posts with different words and images; more are made of these.
+DISTINCT = 40
+
+
+class Load(NamedTuple):
+    """What a number of clients saw.
+
+    Attributes:
+        rate: requests a second.
+        middle: seconds that half of the requests took at most.
+        tail: seconds that 95 of 100 took at most.
+    """
+
+    rate: float
+    middle: float
+    tail: float
+
+
+@contextmanager
+def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[str]:
+    """A running service; gives its host and port, and ends it.
+
+    Raises:
+        RuntimeError: it did not start, or did not end as it should.
+    """
+    named = [part for model in models for part in ("--model", str(model))]
+    command = [sys.executable, "-m", "mmib", "serve", *named, "--port", "0", *options]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        said = ""
+        while not (found := re.search(r"http://([\w.]+:\d+)", said)):
+            line = process.stderr.readline()
+            if not line:
+                raise RuntimeError(f"the service did not start: {said}")
+            said += line
+        yield found[1]
+    finally:
+        process.terminate()
+        _, rest = process.communicate(timeout=TIMEOUT)
+    if process.returncode != 0:
+        raise RuntimeError(f"the service ended with {process.returncode}: {rest}")
+
+
+def posts(images: bool) -> list[dict[str, Any]]:
+    """Drawn posts with their entities, so that a model of relations alone can answer too."""
+    settings = DemoSettings()
+    found = []
+    for number in range(DISTINCT):
+        example = example_of(draw_post(settings, "test", number, ("easy", "hard")[number % 2]), settings.seed)
+        found.append(example.model_dump(exclude_none=True, exclude=set() if images else {"image", "crops"}))
+    return found
+
+
+def ask(connection: http.client.HTTPConnection, post: dict[str, Any]) -> float:
+    """Seconds until the answer to a post is there.
+
+    Raises:
+        RuntimeError: it is none, or that to another post.
+    """
+    body = json.dumps(post).encode()
+    began = time.perf_counter()
+    connection.request("POST", "/api/extract", body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    content = json.loads(answer.read())
+    seconds = time.perf_counter() - began
+    if answer.status != 200 or content["text"] != post["text"]:
+        raise RuntimeError(f"an answer was lost: {post['text']!r} got {answer.status}, {str(content)[:300]}")
+    given = [(own["start"], own["end"]) for own in post.get("entities", [])]
+    if given and [(own["start"], own["end"]) for own in content["entities"]] != sorted(given):
+        raise RuntimeError(f"an answer belongs to another post: {post['text']!r} got {content['entities']}")
+    return seconds
+
+
+def load(place: str, clients: int, requests: int, drawn: Sequence[dict[str, Any]]) -> Load:
+    """Let clients ask at the same time, `requests` in all.
+
+    Raises:
+        RuntimeError: something was lost.
+    """
+    numbers = iter(range(requests))
+    taking = threading.Lock()
+    seconds: list[float] = []
+    troubles: list[Exception] = []
+
+    def client() -> None:
+        connection = http.client.HTTPConnection(place, timeout=TIMEOUT)
+        try:
+            while True:
+                with taking:
+                    number = next(numbers, None)
+                if number is None or troubles:
+                    return
+                post = drawn[number % len(drawn)]
+                # Words of its own behind the post, by which its answer is known.
+                seconds.append(ask(connection, {**post, "text": f"{post['text']} #{clients}of{number}"}))
+        except (OSError, RuntimeError, http.client.HTTPException, ValueError) as error:
+            troubles.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=client) for _ in range(clients)]
+    began = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    whole = time.perf_counter() - began
+    if troubles or len(seconds) != requests:
+        reason = f"{len(seconds)} of {requests} answers came: {troubles}"
+        raise RuntimeError(reason)
+    ordered = sorted(seconds)
+    return Load(requests / whole, statistics.median(ordered), ordered[math.ceil(0.95 * requests) - 1])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
+    parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="at a time")
+    parser.add_argument("--requests", type=int, default=320, help="for each number of clients")
+    parser.add_argument("--repeats", type=int, default=3, help="of each; the median is told")
+    chosen = parser.parse_args(arguments)
+    print(f"{machine()}\n")
+    with service(chosen.model) as place:
+        connection = http.client.HTTPConnection(place, timeout=TIMEOUT)
+        connection.request("GET", "/api/model")
+        models = json.loads(connection.getresponse().read())["models"]
+        connection.close()
+        print(f"{', '.join(own['task'] for own in models)}; {chosen.requests} requests each, entities given\n")
+        for images in (True, False):
+            drawn = posts(images)
+            load(place, max(chosen.clients), 2 * max(chosen.clients), drawn)  # warms up
+            rows: dict[int, list[Load]] = {clients: [] for clients in chosen.clients}
+            for _ in range(chosen.repeats):
+                for clients, found in rows.items():
+                    found.append(load(place, clients, chosen.requests, drawn))
+                    to_standard_error(f"  {clients} clients: {found[-1]}")
+            print(f"### {'text and image' if images else 'text alone'}\n")
+            head = ["clients", "requests a second: median (range)", "median, ms", "95th percentile, ms", "lost"]
+            print(table(head, (row(clients, found) for clients, found in rows.items())), "\n", flush=True)
+
+
+def row(clients: int, found: Sequence[Load]) -> list[object]:
+    """A line of the table; nothing was lost, or it would not have come this far."""
+    rates = [own.rate for own in found]
+    times = [f"{1000 * statistics.median(getattr(own, name) for own in found):.0f}" for name in ("middle", "tail")]
+    return [clients, f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})", *times, 0]
+
+
+if __name__ == "__main__":
+    main()

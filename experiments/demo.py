@@ -1,0 +1,65 @@
+"""`make demo`: trains the demo models unless there are runs of them, exports them, and opens the page.
+
+python -m experiments.demo --port 8000
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from mmib.finished import FinishedRun, trained_runs
+from mmib.schema import MMIBError
+
+EXPERIMENTS = ("mre-demo", "mner-demo")
+
+
+def newest_run(runs: Path, experiment: str) -> FinishedRun | None:
+    """The run of an experiment that finished last; None where there is none.
+
+    Whether it was trained with the options of today is not checked: the page of a run and its `config.yaml` tell.
+    """
+    found = trained_runs(runs / experiment) if (runs / experiment).is_dir() else []
+    own = [run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file()]
+    return max(own, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
+
+
+def mmib(*arguments: str) -> None:
+    """Run the project's command; this process ends where it fails."""
+    done = subprocess.run([sys.executable, "-m", "mmib", *arguments], check=False)
+    if done.returncode != 0:
+        raise SystemExit(done.returncode)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train what is missing, export, serve."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs lie (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("exports"), help="the export (default: %(default)s)")
+    parser.add_argument("--no-page", action="store_true", help="end when the models are exported")
+    chosen, options = parser.parse_known_args(arguments)
+    folders = []
+    for experiment in EXPERIMENTS:
+        run = newest_run(chosen.runs, experiment)
+        if run is None:
+            print(f"there is no finished run of {experiment}: training one", flush=True)
+            mmib("fit", "--config", experiment, "--runs", str(chosen.runs))
+            run = newest_run(chosen.runs, experiment)
+        if run is None:
+            raise SystemExit(f"the training of {experiment} left no run below {chosen.runs / experiment}")
+        print(f"{experiment}: {run.folder}, validation F1 {run.summary['val']['f1']:.3f}", flush=True)
+        folders.append(str(run.folder))
+    mmib("export", *folders, "-o", str(chosen.output))
+    if not chosen.no_page:
+        mmib("serve", "--model", str(chosen.output), "--open", *options)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except MMIBError as error:
+        raise SystemExit(f"demo: {error}") from error
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
