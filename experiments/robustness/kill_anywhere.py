@@ -41,7 +41,7 @@ from mmib.schema import ExportError
 
 CONFIG = Path(__file__).with_name("resume.yaml")
 KILLED = "killed"
-OVER = "over before its moment"
+OVER = "over before it was killed"
 LOST = "lost something"
 SHOWN = 5
 
@@ -188,13 +188,14 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
         process.kill()
         process.join()
     if process.exitcode and not killed:
-        raise RuntimeError(f"it failed by itself with status {process.exitcode}: {_last_line(output)}")
+        raise RuntimeError(f"it failed by itself with status {process.exitcode}: {_last_words(output)}")
     return not killed, time.monotonic() - started
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    return lines[-1] if lines else "it said nothing"
+def _last_words(log: Path) -> str:
+    """The last message of mmib itself, and the last line."""
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+    return " / ".join([line for line in lines[:-1] if line.startswith("mmib: ")][-1:] + lines[-1:])
 
 
 def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -> Counter[str]:
@@ -207,22 +208,28 @@ def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -
         folder = work / f"{name}-{number}"
         folder.mkdir()
         job.prepare(whole, folder)
-        moment = rng.uniform(0, duration)
-        finished, seconds = start(job.run, folder, moment)
-        if finished:  # the machine has less to do than before
+        outcome, seconds, lost = _killed_once(job, whole, folder, rng.uniform(0, duration))
+        if outcome == OVER:  # the machine has less to do than before
             duration = seconds
-        lost = [f"after the kill: {what}" for what in (*unreadable(folder), *job.broken(folder))]
-        try:
-            start(job.run, folder)
-            lost += [f"after the next start: {what}" for what in (*unreadable(folder), *job.differences(whole, folder))]
-        except (RuntimeError, OSError) as error:
-            lost.append(f"the next start: {error}")
-        tally[OVER if finished else KILLED] += 1
+        tally[outcome] += 1
         tally[LOST] += bool(lost)
         said = "; ".join(lost[:SHOWN]) or "every file whole, the next start came to the same end"
-        print(f"{name} {number}: {'over' if finished else 'killed'} after {seconds:.1f} s: {said}", flush=True)
+        print(f"{name} {number}: {outcome}, {seconds:.1f} of {duration:.1f} s: {said}", flush=True)
         shutil.rmtree(folder)
     return tally
+
+
+def _killed_once(job: Job, whole: Path, folder: Path, moment: float) -> tuple[str, float, list[str]]:
+    """What came of a kill: its kind, the seconds until it, and what was lost."""
+    finished, seconds, lost = False, moment, []
+    try:
+        finished, seconds = start(job.run, folder, moment)
+        lost += [f"after the kill: {what}" for what in (*unreadable(folder), *job.broken(folder))]
+        start(job.run, folder)
+        lost += [f"after the next start: {what}" for what in (*unreadable(folder), *job.differences(whole, folder))]
+    except (RuntimeError, OSError) as error:
+        lost.append(f"a start: {error}")
+    return OVER if finished else KILLED, seconds, lost
 
 
 def shares(kills: int, jobs: int) -> list[int]:

@@ -82,7 +82,7 @@ def test_what_is_written_at_once_is_never_broken(tmp_path: Path, capsys: pytest.
     ("run", "found"),
     [
         (careless, "after the kill: x.json (JSONDecodeError"),
-        (stubborn, "the next start: it failed by itself with status 1: RuntimeError: there is something already"),
+        (stubborn, "a start: it failed by itself with status 1: RuntimeError: there is something already"),
     ],
 )
 def test_what_is_lost_is_named(run: Any, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
