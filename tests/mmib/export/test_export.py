@@ -46,11 +46,9 @@ def test_the_best_on_validation_is_chosen_among_runs_on_the_newest_ones_data(tmp
     first, second = best_runs(tmp_path)
     assert (first.run.folder, first.among) == (entities, 1)
     assert (second.run.folder, second.among) == (best, 3)
-    assert (
-        str(second)
-        == f"relation extraction: {best}, the best validation F1, 0.8000, of 3 on toys, the data of the newest"
-    )
-    assert str(first).endswith(f"{entities}, the one finished run on toys, the data of the newest")
+    shared = "on toys, the data of the newest run"
+    assert str(second) == f"relation extraction: {best}, the best by validation F1, 0.8000, of 3 {shared}"
+    assert str(first) == f"named entity recognition: {entities}, the one {shared}"
 
 
 def test_of_equals_the_newest_is_chosen(tmp_path: Path) -> None:
