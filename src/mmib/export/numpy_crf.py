@@ -80,4 +80,5 @@ def _fitting(
     if scores.ndim != 3 or words.shape != scores.shape[:2] or shapes != expected:
         given = ", ".join(map(str, [scores.shape, words.shape, *shapes]))
         raise ValueError(f"the shapes {given} are not (B, W, K), (B, W), (K,), (K, K), (K,)")
-    return np.where(words[:, :, None], scores, 0.0), words, *chain
+    first, step, last = chain
+    return np.where(words[:, :, None], scores, 0.0), words, first, step, last

@@ -191,7 +191,7 @@ def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # about the exporter's own insides
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 network,
                 tuple(_drawn(model, EXAMPLE)),
                 input_names=list(Inputs._fields),
@@ -244,10 +244,10 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
                 apart = np.abs(found - expected).max()
                 raise ExportError(f"onnxruntime and PyTorch differ by {apart:.1e} on {sizes}: nothing is written")
             largest = max(largest, float(np.abs(found - expected).max()))
+    except ExportError:
+        raise
     # onnxruntime's own errors share no base but Exception.
     except Exception as error:
-        if isinstance(error, ExportError):
-            raise
         reason = " ".join(str(error).split())
         raise ExportError(f"onnxruntime cannot run the exported network: {reason[:300]}") from error
     return largest

@@ -25,6 +25,9 @@ from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
 from mmib.schema import ExportError, PostBatch, Task
 
+# An export takes ten seconds, and is shared by the tests of its kind.
+pytestmark = pytest.mark.slow
+
 PAGE = Path(__file__).parents[3] / "docs" / "extract.md"
 
 
