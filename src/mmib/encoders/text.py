@@ -183,9 +183,11 @@ def load_tokenizer(name: str) -> WordTokenizer:
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
     """The folder or hub name of a text encoder, and how it may be loaded."""
     folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
-    settle_hub_mode()
-    # A local folder must not turn into a question to the hub when a file is missing in it.
-    return folder, {"local_files_only": Path(folder).is_dir()}
+    # A local folder must not turn into a question to the hub, neither before nor when a file is missing in it.
+    local = Path(folder).is_dir()
+    if not local:
+        settle_hub_mode()
+    return folder, {"local_files_only": local}
 
 
 def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:
