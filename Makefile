@@ -140,7 +140,7 @@ known-answers: $(STAMP) ## Check the information estimates where the truth is kn
 	$(BIN)/python -m experiments.known_answers $(ARGS)
 
 # In this order, as far as they are there; each prints tables. Training takes most of the time.
-BENCHMARKS := startup cost crf attention cache training inference memory scaling
+BENCHMARKS := startup cost padding crf attention cache training inference memory scaling
 BENCHMARKS := $(filter $(basename $(notdir $(wildcard experiments/benchmarks/*.py))), $(BENCHMARKS))
 
 .PHONY: bench
