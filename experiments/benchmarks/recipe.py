@@ -70,6 +70,7 @@ class Setup:
         decoding: the CRF also decodes in training.
         bf16: mixed precision.
         fused: AdamW is fused.
+        compiled: layers and attention blocks are compiled, where the module was built for that.
         lightning: `Trainer.fit` runs it, with the monitor that `mmib fit` has.
     """
 
@@ -81,13 +82,14 @@ class Setup:
     decoding: bool = True
     bf16: bool = False
     fused: bool = False
+    compiled: bool = False
     lightning: bool = False
 
 
 PUBLISHED = Setup()
 
 
-def build_module(task: Task, encoders: Encoders, folder: Path) -> ExtractionModule:
+def build_module(task: Task, encoders: Encoders, folder: Path, compiled: bool = False) -> ExtractionModule:
     """A model of random weights.
 
     Args:
@@ -95,6 +97,7 @@ def build_module(task: Task, encoders: Encoders, folder: Path) -> ExtractionModu
         encoders: shapes.
         folder: an empty one, where the text encoder's configuration is written beside the tokenizer of the encoder
             that comes as a package.
+        compiled: its blocks can be compiled; whether they are is a matter of `Setup`.
     """
     tokenizer = packaged_file("pip:minilm-l6").parent
     for file in tokenizer.glob("*token*"):
@@ -105,9 +108,9 @@ def build_module(task: Task, encoders: Encoders, folder: Path) -> ExtractionModu
     text = TextEncoder(str(folder), pretrained=False)
     backbone = MultimodalIB(text, ImageEncoder(encoders.image, pretrained=False))
     if task == "mre":
-        return MREModule(backbone)
+        return MREModule(backbone, compile=compiled)
     # Without constraints, which pytorch-crf has not: both then compute the same.
-    return MNERModule(backbone, constrained=False)
+    return MNERModule(backbone, constrained=False, compile=compiled)
 
 
 class PerRowFusion(nn.Module):
@@ -166,7 +169,8 @@ def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionMod
     if setup.packaged_crf and "crf" in parts:
         own.crf = PackagedCRF(cast(LinearChainCRF, parts["crf"]))
     try:
-        yield module
+        with torch.compiler.set_stance("default" if setup.compiled else "force_eager"):
+            yield module
     finally:
         for name, part in parts.items():
             setattr(own, name, part)

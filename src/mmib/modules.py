@@ -17,6 +17,7 @@ from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.distributed import global_sums
 from mmib.metrics import METRICS, ExtractionScores
 from mmib.network import entity_head, evidence, relation_head
+from mmib.nn.compilation import compile_blocks
 from mmib.nn.precision import at_least_float32, attention_for_training, autocast_off
 from mmib.nn.relation import likeliest_relation
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
@@ -73,9 +74,10 @@ class ExtractionModule(pl.LightningModule, ABC):
         mention_dropout: probability that a gold mention, as a whole, is hidden behind mask pieces, in training only.
             Names cannot be learnt by heart then: what they are must be read from the words around and the image.
         optimizer: learning rates and schedule.
+        compile: have `torch.compile` make code of its own for the layers and attention blocks, in the first steps.
 
     Raises:
-        ConfigError: a negative weight, or a dropout that is no probability.
+        ConfigError: a negative weight, a dropout that is no probability, or nothing to compile with.
     """
 
     task: ClassVar[Task]
@@ -90,6 +92,7 @@ class ExtractionModule(pl.LightningModule, ABC):
         free_bits: float = 0.0,
         mention_dropout: float = 0.0,
         optimizer: OptimizerSettings | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         weights = {"beta_text": beta_text, "beta_image": beta_image, "gamma": gamma, "free_bits": free_bits}
@@ -111,6 +114,8 @@ class ExtractionModule(pl.LightningModule, ABC):
         self.test_metric = METRICS[self.task]()
         if gamma == 0:
             backbone.alignment.requires_grad_(False)
+        if compile:
+            compile_blocks(backbone, backbone.text_encoder.layers())
 
     @property
     def text_encoder(self) -> torch.nn.Module:

@@ -132,6 +132,20 @@ class TextEncoder(nn.Module):
         embedded = torch.where(is_marker[:, :, None], markers, words)
         return self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
 
+    def layers(self) -> list[nn.Module]:
+        """Its layers, from the lowest up, whatever the architecture calls them.
+
+        Raises:
+            ConfigError: it keeps no list of them.
+        """
+        depth = self.encoder.config.num_hidden_layers
+        stacks = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+        if not stacks:
+            raise ConfigError(
+                f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers and compile out"
+            )
+        return list(stacks[0])
+
     def save_architecture(self, folder: Path) -> None:
         """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""
         config = copy.deepcopy(self.encoder.config)
@@ -160,12 +174,9 @@ class TextEncoder(nn.Module):
         depth = self.encoder.config.num_hidden_layers
         if not 0 <= trainable_layers <= depth:
             raise ConfigError(f"trainable_layers is {trainable_layers}: the text encoder has 0 to {depth} layers")
-        stacks = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-        if not stacks:
-            raise ConfigError(f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers out")
-        layers = stacks[0]
-        trained = {id(p) for layer in list(layers)[depth - trainable_layers :] for p in layer.parameters()}
-        lower = list(layers)[: depth - trainable_layers]
+        layers = self.layers()
+        trained = {id(p) for layer in layers[depth - trainable_layers :] for p in layer.parameters()}
+        lower = layers[: depth - trainable_layers]
         outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]
         return [*lower, *outside, self.markers]
 
