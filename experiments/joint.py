@@ -34,6 +34,7 @@ OBJECTS = "image and its objects"
 IMAGES = (OBJECTS, "image alone", "no image")
 GIVEN, FOUND = "given", "found"
 ALL = "all"
+READINGS = ("F1 on annotated pairs", "F1 of compatible ones", "F1 with types")
 # Posts between two lines of progress.
 TURN = 8 * POSTS
 
@@ -65,8 +66,14 @@ class Known:
             return Post(self.text, entities=given)
         return Post(self.text, self.image, self.boxes if image == OBJECTS else None, given)
 
-    def judged(self, result: Extraction, typed: bool = False) -> PostTriples:
-        """What was extracted beside what is true; `typed` makes the types of entities a part of them."""
+    def judged(self, result: Extraction, typed: bool = False, compatible: bool = False) -> PostTriples:
+        """What was extracted beside what is true.
+
+        Args:
+            result: what was extracted.
+            typed: the types of entities are a part of them.
+            compatible: leave relations out that do not fit the types of their entities.
+        """
 
         def mention(start: int, end: int, kind: str | None) -> tuple[Any, ...]:
             return (start, end, kind) if typed else (start, end)
@@ -77,7 +84,11 @@ class Known:
             mentions=true,
             annotated=[Triple(true[head], relation, true[tail]) for head, tail, relation in self.pairs],
             found=found,
-            predicted=[Triple(found[own.head], own.label, found[own.tail]) for own in result.relations],
+            predicted=[
+                Triple(found[own.head], own.label, found[own.tail])
+                for own in result.relations
+                if own.compatible or not compatible
+            ],
         )
 
 
@@ -126,16 +137,19 @@ def extract_all(extractor: Extractor, posts: Sequence[Known], progress: Callable
 
 
 def score_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
-    """A row a condition and level: triples, on annotated pairs alone, and with the types of the entities."""
+    """A row a condition and level: triples, those on annotated pairs, compatible ones, and with entities' types."""
     rows = []
     for (image, entities), found in results.items():
         for level in (ALL, *dict.fromkeys(own.level for own in posts)):
             own = [pair for pair in zip(posts, found, strict=True) if level in (ALL, pair[0].level)]
             judged = [known.judged(result) for known, result in own]
-            typed = [known.judged(result, typed=True) for known, result in own]
-            annotated = count(post.on_annotated_pairs() for post in judged)
-            scores = _scores(count(judged))
-            rows.append([image, entities, level, *scores, _percent(annotated.scores.f1), *_scores(count(typed))[-1:]])
+            readings = (
+                [post.on_annotated_pairs() for post in judged],
+                [known.judged(result, compatible=True) for known, result in own],
+                [known.judged(result, typed=True) for known, result in own],
+            )
+            others = [_percent(count(reading).scores.f1) for reading in readings]
+            rows.append([image, entities, level, *_scores(count(judged)), *others])
     return rows
 
 
@@ -186,7 +200,7 @@ def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
 
 def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedModel], command: str) -> str:
     """The page of tables, in Markdown."""
-    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    used = versions()
     pairs = [relation for own in posts for _, _, relation in own.pairs]
     entities = sum(len(own.entities) for own in posts)
     gold = len(pairs) - pairs.count(NO_RELATION)
@@ -195,14 +209,14 @@ def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedM
 
 `{command}`
 
-{machine()}; {used}
+{machine()}, mmib {used["mmib"]}, code {used["code"]}
 
 {table(["task", "experiment", "corpus", "seed", "F1 of its own test split"], model_rows(models))}
 
 {len(posts):,} posts with {entities:,} entities and {len(pairs):,} annotated pairs, {gold:,} of them related; percent.
 [docs/extract.md](../../docs/extract.md) explains the columns.
 
-{table(["image", "entities", "level", *scored, "F1 on annotated pairs", "F1 with types"], score_rows(posts, results))}
+{table(["image", "entities", "level", *scored, *READINGS], score_rows(posts, results))}
 
 ## Entities as they were found
 

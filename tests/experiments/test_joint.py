@@ -99,7 +99,7 @@ def test_the_truth_scores_a_hundred_in_every_row(posts: list[Known]) -> None:
     results = Oracle(posts).results(posts)
     rows = joint.score_rows(posts, results)
     assert [row[2] for row in rows] == [ALL, "easy", "hard"] * len(results)
-    full = ["100.0", "100.0", "100.0 ± 0.0", "100.0", "100.0 ± 0.0"]
+    full = ["100.0", "100.0", "100.0 ± 0.0", "100.0", "100.0", "100.0"]
     assert all(row[3:] == full for row in rows if row[2] == "easy")
     assert {(*row[3:5], row[6]) for row in rows if row[2] == ALL} == {("100.0",) * 3}
     reasons = {name: counts for name, *counts in joint.reason_rows(posts, results)}
@@ -112,13 +112,14 @@ def test_damage_is_in_the_column_that_it_belongs_to(posts: list[Known]) -> None:
         if not found.relations:
             return found
         entities = [found.entities[0], replace(found.entities[1], type="LOC"), found.entities[2]]
-        swapped = replace(found.relations[1], head=2, tail=0)
+        swapped = replace(found.relations[1], head=2, tail=0, compatible=False)
         return replace(found, entities=entities, relations=[found.relations[0], swapped])
 
     results = Oracle(posts, damage).results(posts)
     row = joint.score_rows(posts, results)[0]
     assert row[:5] == [OBJECTS, GIVEN, ALL, "50.0", "50.0"]
-    assert row[6:] == ["50.0", "0.0 ± 0.0"], "with types the relation that is right has a tail of another type"
+    assert row[6:8] == ["50.0", "66.7"], "the one that is wrong does not fit its types"
+    assert row[8] == "0.0", "with types the relation that is right has a tail of another type"
     spans, typed = joint.entity_rows(posts, results)[:2]
     assert (spans[2], typed[2]) == ("100.0", "66.7")
     reasons = {name: counts for name, *counts in joint.reason_rows(posts, results)}

@@ -96,7 +96,7 @@ class Extractor:
         return result
 
     def extract_batch(self, posts: Sequence[Post | str], evidence: bool = False, samples: int = 0) -> list[Extraction]:
-        """The same of many posts, several times as fast as one by one.
+        """The same of many posts, in less time than one by one.
 
         Raises:
             InputError: of the first post that nothing can be extracted from. `prepare` and `read` go on behind one.
