@@ -37,7 +37,7 @@ from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS,
 from mmib.seeding import seeded
 
 ROWS = 32  # of a batch
-# Pictures that a processor encodes at a time: with more, feature maps leave its caches, and each takes longer.
+# Pictures that a processor encodes at a time: with more, each takes longer (docs/performance.md).
 PICTURES = 4
 MOST_PAIRS = 200  # of one post
 DIGITS = 6
