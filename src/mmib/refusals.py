@@ -56,12 +56,12 @@ def init_names(path: str) -> set[str]:
     kind = getattr(sys.modules.get(module), name, object)
     parameters = (parameter for base in inspect.getmro(kind) for parameter in _parameters(base))
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {parameter.name for parameter in parameters if parameter.kind in named} - {"self"}
+    return {parameter.name for parameter in parameters if parameter.kind in named}
 
 
 def _parameters(kind: type) -> Collection[inspect.Parameter]:
     try:
-        return inspect.signature(kind.__init__).parameters.values()
+        return inspect.signature(kind).parameters.values()
     except (TypeError, ValueError):  # not every built-in class tells
         return ()
 
