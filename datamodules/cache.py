@@ -125,7 +125,6 @@ class ImageFeatureCache:
         self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Encode in batches on the encoder's own device, while threads decode the next batch."""
-        device = next(self.encoder.parameters()).device
         with ThreadPoolExecutor(max_workers=decoders()) as pool:
             for batch in self._decode(files, pool):
                 bar.update(len(batch))
@@ -133,9 +132,7 @@ class ImageFeatureCache:
                 readable = [(digest, decoded) for digest, decoded in batch if not isinstance(decoded, str)]
                 if readable:
                     pixels = torch.stack([decoded for _, decoded in readable])
-                    with torch.inference_mode():
-                        features = self.encoder(pixels.to(device, memory_format=torch.channels_last))
-                    encoded = features.to("cpu", torch.float16).numpy()
+                    encoded = self.encoder.features(pixels).to(torch.float16).numpy()
                     yield from zip((digest for digest, _ in readable), encoded, strict=True)
 
     def _decode(

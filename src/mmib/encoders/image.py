@@ -19,6 +19,8 @@ from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_f
 from mmib.schema import ConfigError, EncoderError
 
 Regions = Literal["crops", "grid"]
+# At a time; see `ImageEncoder.features`.
+PICTURES_OF_PROCESSOR = 4
 
 
 class ImageEncoder(nn.Module):
@@ -86,6 +88,17 @@ class ImageEncoder(nn.Module):
             if features.ndim == 4:
                 return self._channels_first(features).flatten(2).transpose(1, 2)
             return features[:, self.encoder.num_prefix_tokens :, :]
+
+    @torch.inference_mode()
+    def features(self, pixels: Tensor) -> Tensor:
+        """What `forward` gives, (N, G, V) on the CPU, of pixels on any device, for use without gradients.
+
+        A processor encodes few pictures at a time: what it keeps of more does not fit its caches, and each takes longer
+        (docs/performance.md).
+        """
+        device = next(self.encoder.parameters()).device
+        parts = pixels.split(PICTURES_OF_PROCESSOR if device.type == "cpu" else len(pixels))
+        return torch.cat([self(part.to(device, memory_format=torch.channels_last)).cpu() for part in parts])
 
     def train(self, mode: bool = True) -> ImageEncoder:
         """A frozen encoder ignores training mode."""

@@ -37,8 +37,6 @@ from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS,
 from mmib.seeding import seeded
 
 ROWS = 32  # of a batch
-# Pictures that a processor encodes at a time: with more, each takes longer (docs/performance.md).
-PICTURES = 4
 MOST_PAIRS = 200  # of one post
 DIGITS = 6
 
@@ -139,9 +137,7 @@ class Reader(ABC, Generic[NetworkT, ExampleT]):
         encoded: list[Tensor] = []
         for start in range(0, len(pictures), ROWS):
             pixels = torch.stack(in_threads(self.image_encoder.transform, pictures[start : start + ROWS]))
-            for part in pixels.split(PICTURES if self.device.type == "cpu" else ROWS):
-                placed = part.to(self.device, memory_format=torch.channels_last)
-                encoded += self.image_encoder(placed).cpu().unbind()
+            encoded += self.image_encoder.features(pixels).unbind()
         features, cells = iter(encoded), self.image_encoder.region_boxes()
         scenes = []
         for own in shown:

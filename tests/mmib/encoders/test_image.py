@@ -51,6 +51,15 @@ def test_frozen_features_do_not_depend_on_batch_mates(make_image_encoder: Build)
         torch.testing.assert_close(encoder(torch.cat([picture, mates]))[:1], alone)
 
 
+@pytest.mark.parametrize("pictures", [1, 4, 9])
+def test_features_encoded_in_parts_are_those_of_one_pass(make_image_encoder: Build, pictures: int) -> None:
+    encoder = make_image_encoder(regions="grid")
+    pixels = torch.randn(pictures, 3, 32, 32)
+    features = encoder.features(pixels)
+    assert not features.requires_grad
+    torch.testing.assert_close(features, encoder(pixels), rtol=1e-4, atol=1e-5)
+
+
 def test_no_graph_is_built_through_a_frozen_encoder(make_image_encoder: Build) -> None:
     """Defect 9: the freeze matched no parameter."""
     encoder = make_image_encoder()
