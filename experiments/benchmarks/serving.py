@@ -75,13 +75,14 @@ def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[str
         raise RuntimeError(f"the service ended with {process.returncode}: {rest}")
 
 
-def posts(images: bool) -> list[dict[str, Any]]:
-    """Drawn posts with their entities, so that a model of relations alone can answer too."""
+def posts(images: bool, entities: bool) -> list[dict[str, Any]]:
+    """Drawn posts, with their images or without, and with their entities, which a model of relations alone needs."""
     settings = DemoSettings()
+    left_out = (set() if images else {"image", "crops"}) | (set() if entities else {"entities"})
     found = []
     for number in range(DISTINCT):
         example = example_of(draw_post(settings, "test", number, ("easy", "hard")[number % 2]), settings.seed)
-        found.append(example.model_dump(exclude_none=True, exclude=set() if images else {"image", "crops"}))
+        found.append(example.model_dump(exclude_none=True, exclude=left_out))
     return found
 
 
@@ -158,11 +159,12 @@ def main(arguments: list[str] | None = None) -> None:
     with service(chosen.model) as place:
         connection = http.client.HTTPConnection(place, timeout=TIMEOUT)
         connection.request("GET", "/api/model")
-        models = json.loads(connection.getresponse().read())["models"]
+        tasks = [own["task"] for own in json.loads(connection.getresponse().read())["models"]]
         connection.close()
-        print(f"{', '.join(own['task'] for own in models)}; {chosen.requests} requests each, entities given\n")
+        given = "mner" not in tasks
+        print(f"{', '.join(tasks)}; {chosen.requests} requests each, entities {'given' if given else 'to be found'}\n")
         for images in (True, False):
-            drawn = posts(images)
+            drawn = posts(images, given)
             load(place, max(chosen.clients), 2 * max(chosen.clients), drawn)  # warms up
             rows: dict[int, list[Load]] = {clients: [] for clients in chosen.clients}
             for _ in range(chosen.repeats):

@@ -71,8 +71,8 @@ def test_an_answer_that_is_not_right_is_no_measurement(
         serving.load(service.place, 2, 4, POSTS)
 
 
-def test_posts_differ_and_come_without_images_where_these_are_not_wanted() -> None:
-    with_images, without = serving.posts(images=True), serving.posts(images=False)
+def test_posts_differ_and_come_with_what_is_wanted() -> None:
+    with_images, without = serving.posts(images=True, entities=False), serving.posts(images=False, entities=True)
     assert len({post["text"] for post in with_images}) == serving.DISTINCT
-    assert all("image" in post for post in with_images)
-    assert not any("image" in post or "crops" in post for post in without)
+    assert all(post.keys() == {"text", "image", "crops"} for post in with_images)
+    assert all(post.keys() == {"text", "entities"} for post in without)
