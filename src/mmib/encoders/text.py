@@ -211,7 +211,7 @@ def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[st
             return AutoModel.from_config(config, attn_implementation=options["attn_implementation"])
         return AutoModel.from_pretrained(folder, config=config, **options)
     except ImportError as error:  # the package of an attention
-        raise _cannot_attend(options["attn_implementation"], " ".join(str(error).split())) from error
+        raise _cannot_attend(options["attn_implementation"], " ".join(str(error).split()).rstrip(".")) from error
     # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable("text", folder, error) from error
