@@ -50,11 +50,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     Raises:
         UnreadableImageError: absurdly large or narrow.
     """
-    short, long = sorted(image.size)
-    if short * long > MAX_PIXELS or long > MAX_RATIO * short:
-        raise UnreadableImageError(f"{image.width} x {image.height} pixels, which is no picture")
+    check_size(*image.size)
     image.load()
     return _to_rgb(ImageOps.exif_transpose(image))
+
+
+def check_size(width: int, height: int) -> None:
+    """Refuse what no encoder should scale.
+
+    Raises:
+        UnreadableImageError: absurdly large or narrow.
+    """
+    short, long = sorted((width, height))
+    if short * long > MAX_PIXELS or long > MAX_RATIO * short:
+        raise UnreadableImageError(f"{width} x {height} pixels, which is no picture")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
-from datamodules.images import UnreadableImageError, decoders, read_image, upright_rgb
+from datamodules.images import UnreadableImageError, check_size, decoders, read_image, upright_rgb
 from mmib.schema import InputError
 
 ImageSource = str | Path | bytes | Image.Image
@@ -113,4 +113,8 @@ def _crop(image: Image.Image, crop: Any) -> View:
     width, height = image.size
     left, top = int(crop[0] * width), int(crop[1] * height)
     right, bottom = max(left + 1, round(crop[2] * width)), max(top + 1, round(crop[3] * height))
+    try:
+        check_size(right - left, bottom - top)
+    except UnreadableImageError as error:
+        raise InputError(f"the crop {crop!r} has {error}: give a box that is less narrow") from error
     return View(image.crop((left, top, right, bottom)), (crop[0], crop[1], crop[2], crop[3]))

@@ -117,3 +117,10 @@ def test_boxes_are_cut_out_and_pictures_have_no_known_place(picture: Image.Image
 def test_crops_that_are_none_are_refused(picture: Image.Image, crops: Any) -> None:
     with pytest.raises(InputError, match=r"crop|image"):
         views(picture, crops, 3)
+
+
+def test_a_box_so_narrow_that_scaling_it_would_fill_the_memory_is_refused() -> None:
+    image = Image.new("RGB", (2000, 20))
+    assert len(views(image, [(0, 0, 1, 0.5)], 3)) == 2
+    with pytest.raises(InputError, match="2000 x 1 pixels"):
+        views(image, [(0, 0, 1, 0.01)], 3)
