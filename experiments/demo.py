@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmib.finished import FinishedRun, trained_runs
+from mmib.finished import FinishedRun, newest_first, trained_runs
 from mmib.schema import MMIBError
 
 EXPERIMENTS = ("mre-demo", "mner-demo")
@@ -21,9 +21,9 @@ def newest_run(runs: Path, experiment: str) -> FinishedRun | None:
 
     Whether it was trained with the options of today is not checked: the page of a run and its `config.yaml` tell.
     """
-    found = trained_runs(runs / experiment) if (runs / experiment).is_dir() else []
-    own = [run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file()]
-    return max(own, key=lambda run: (run.folder / "summary.json").stat().st_mtime, default=None)
+    found = newest_first(trained_runs(runs / experiment))
+    own = (run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file())
+    return next(own, None)
 
 
 def mmib(*arguments: str) -> None:
