@@ -37,7 +37,8 @@ TOP_LEVEL = (
     *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
 )
-CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+MAY_NOT = (errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(str(error))
     except OSError as error:
         # Whatever was being written: a disk can be full at any moment.
+        if error.errno in MAY_NOT:
+            return _refuse(f"a file may not be opened: {error}; see who may read and write it, or choose another place")
         if error.errno not in CANNOT_WRITE:
             raise
         return _refuse(

@@ -120,17 +120,24 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().err == "mmib: interrupted\n"
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_a_disk_that_takes_no_more_is_one_sentence_in_every_command(
-    refused: Refused, monkeypatch: pytest.MonkeyPatch, number: int
+@pytest.mark.parametrize(
+    ("number", "what", "remedy"),
+    [
+        (errno.ENOSPC, "a file cannot be written", "make room, or choose another place"),
+        (errno.EROFS, "a file cannot be written", "make room, or choose another place"),
+        (errno.EACCES, "a file may not be opened", "see who may read and write it"),
+    ],
+)
+def test_what_a_disk_refuses_is_one_sentence_in_every_command(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, number: int, what: str, remedy: str
 ) -> None:
     def fail(_: list[str]) -> int:
         raise OSError(number, os.strerror(number), "/here/x.json")
 
     monkeypatch.setattr(cli, "_dispatch", fail)
     said = refused("study")
-    assert said.startswith(f"mmib: a file cannot be written: [Errno {number}] {os.strerror(number)}: '/here/x.json'; ")
-    assert "make room, or choose another place" in said
+    assert said.startswith(f"mmib: {what}: [Errno {number}] {os.strerror(number)}: '/here/x.json'; ")
+    assert remedy in said
     assert said.count("\n") == 1
 
 

@@ -17,7 +17,7 @@ from mmib.serve.app import create_app
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
 
-# Requests that are being answered when the service is told to end have their own time limit; this is on top.
+# Requests that have begun when the service is told to end have their own time limits; this is on top.
 GRACE = 5
 MOST_PORTS = 65535
 
@@ -65,7 +65,8 @@ def serve(extractor: Extractor, limits: Limits, place: socket.socket, browse: bo
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_graceful_shutdown=round(limits.seconds) + GRACE,
+        # One limit for a request to arrive, one for its answer.
+        timeout_graceful_shutdown=round(2 * limits.seconds) + GRACE,
     )
     server = uvicorn.Server(config)
 

@@ -88,14 +88,18 @@ async def read_form(request: Request, body: bytes) -> PostRequest:
     Raises:
         RefusedError: it is no form, or says something else.
     """
-    fields: dict[str, Any] = {}
+    form = await _parse_form(request, body)
+    fields = {name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.items()}
+    return await asyncio.to_thread(_post_of, fields)
+
+
+def _post_of(fields: dict[str, str | bytes]) -> PostRequest:
     try:
-        for name, value in (await _parse_form(request, body)).items():
-            if isinstance(value, UploadFile):
-                fields[name] = await value.read()
-            else:
-                fields[name] = value if name in ("text", "image") else parse_json(value)
-        return PostRequest.model_validate(fields)
+        values: dict[str, Any] = {
+            name: value if isinstance(value, bytes) or name in ("text", "image") else parse_json(value)
+            for name, value in fields.items()
+        }
+        return PostRequest.model_validate(values)
     except ValidationError as error:
         raise RefusedError(422, reason(error)) from error
     except ValueError as error:
