@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Four times a 24-megapixel photograph is a bomb, not a picture of a post.
 MAX_PIXELS = 100_000_000
@@ -39,6 +39,10 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
                 return upright_rgb(image)
     except UnreadableImageError:
         raise
+    except FileNotFoundError as error:
+        raise UnreadableImageError("there is no such file") from error
+    except UnidentifiedImageError as error:  # whose text holds the address of an object, for bytes
+        raise UnreadableImageError("it is no image, or of a kind that is not known") from error
     # Pillow's plugins raise errors of every kind for broken files, struct.error and RuntimeError among them.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error

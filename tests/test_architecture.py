@@ -15,6 +15,7 @@ LEVELS = {
     **dict.fromkeys(["mmib.schema", "mmib.distributed", "mmib.files", "mmib.seeding"], 0),
     **dict.fromkeys(["mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.figures", "mmib.finished"], 1),
     "mmib.calibration": 1,
+    "mmib.devices": 1,
     "mmib.options": 1,
     "mmib.checkpoints": 1,
     "mmib.statistics": 1,

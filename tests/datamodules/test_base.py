@@ -427,7 +427,7 @@ def test_missing_and_unreadable_images_are_counted_by_image_and_by_row(five: Any
     module.setup("fit")
     report = module.image_reports["train"]
     assert str(report).startswith("3 of 6 images, 4 of 8 rows, 2 unreadable: gold.png, navy.png")
-    assert "cannot identify image file" in report.unreadable["gold.png"]
+    assert "it is no image" in report.unreadable["gold.png"]
     assert str(module.image_reports["val"]) == "0 of 1 images, 0 of 1 rows"
 
 

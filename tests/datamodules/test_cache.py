@@ -264,7 +264,7 @@ def test_unreadable_files_are_named_with_their_reason_each_time(
     for _ in range(2):
         reasons = cache.build([*files, broken, twin])
         assert reasons.keys() == {broken, twin}
-        assert "cannot identify image file" in reasons[broken]
+        assert "it is no image" in reasons[broken]
     assert_right(cache, files)
 
 

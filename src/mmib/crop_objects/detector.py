@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from datamodules.examples import Box
+from mmib.devices import usable_device
 from mmib.encoders.pretrained import settle_hub_mode
 from mmib.schema import ConfigError, EncoderError
 
@@ -74,12 +75,8 @@ class ZeroShotDetector:
             raise _not_loaded(name, error) from error
         self.grounding = family in GROUNDING
         self.options = {} if threshold is None else {"threshold": threshold}
-        self.device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        try:
-            self.model: Any = model.eval().to(self.device)
-        except (RuntimeError, AssertionError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ConfigError(f"--device {self.device} cannot be used: {first}") from error
+        self.device = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.model: Any = model.eval().to(self.device)
 
     def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
         """See `Detector.detect`; what is found in an image does not depend on the others.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from mmib.files import write_text
 from mmib.options import CommandParser
 from mmib.schema import ConfigError
 
@@ -30,8 +31,10 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("--image belongs to --text: a row of a file names its own image")
     if chosen.samples < 0:
         raise ConfigError(f"--samples is {chosen.samples}: latents are drawn 0 times or more")
-    if chosen.graph is not None and chosen.output is None:
-        raise ConfigError("--graph merges what was written to a file: name it with -o")
+    if chosen.graph is not None and (chosen.output is None or chosen.text is not None):
+        raise ConfigError(
+            "--graph merges what was extracted from a file of posts: name it, and say where the rows go with -o"
+        )
     if chosen.graph is not None:
         from mmib.extract.graph import check_format  # noqa: PLC0415 - help needs no networkx
 
@@ -55,13 +58,19 @@ def _parser() -> CommandParser:
         metavar="DIR",
         help="an exported folder, or a run; twice, for a model of each task",
     )
-    add("-o", "--output", type=Path, metavar="FILE", help="JSON lines, a row each, in order (default: standard output)")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines, a row each, in order; with --text its JSON (default: standard output)",
+    )
     add("--text", help="one post, instead of a file")
     add("--image", type=Path, help="its image")
     add("--images", type=Path, metavar="FOLDER", help="where the images of rows lie (default: beside the file)")
     add("--csv", action="store_true", help="the posts are CSV, whatever the file is called")
     add("--evidence", action="store_true", help="tell what results rest on: attention, KL, agreement")
-    add("--samples", type=int, default=0, help="samples of the latents, for the spread of confidence")
+    add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
     add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
     add("--device", default="cpu", help="where to compute (default: %(default)s)")
     return parser
@@ -72,7 +81,11 @@ def _one(chosen: argparse.Namespace) -> int:
 
     extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
     found = extractor.extract(chosen.text, chosen.image, evidence=chosen.evidence, samples=chosen.samples)
-    print(json.dumps(found.to_dict(), ensure_ascii=False, indent=2))  # noqa: T201
+    told = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
+    if chosen.output is None:
+        print(told)  # noqa: T201
+    else:
+        write_text(chosen.output, told + "\n")
     return 0
 
 

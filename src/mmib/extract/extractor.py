@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 
+from mmib.devices import usable_device
 from mmib.export.folder import read_export
 from mmib.export.model import TrainedModel, model_of_run
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
@@ -42,19 +43,21 @@ class Extractor:
 
     Raises:
         ExportError: two models of one task, or none at all.
+        ConfigError: the device is not there.
     """
 
     def __init__(self, models: Sequence[TrainedModel], device: str = "cpu") -> None:
         tasks = [model.task for model in models]
         if not tasks or len(set(tasks)) < len(tasks):
             raise ExportError(f"the models given are {tasks}: give one, or one of each task")
+        place = usable_device(device)
         self.entities: EntityReader | None = None
         self.relations: RelationReader | None = None
         for model in models:
             if isinstance(model.network, EntityNetwork):
-                self.entities = EntityReader(model, model.network, torch.device(device))
+                self.entities = EntityReader(model, model.network, place)
             elif isinstance(model.network, RelationNetwork):
-                self.relations = RelationReader(model, model.network, torch.device(device))
+                self.relations = RelationReader(model, model.network, place)
         self.readers = [reader for reader in (self.entities, self.relations) if reader is not None]
 
     @classmethod
@@ -65,6 +68,7 @@ class Extractor:
 
         Raises:
             ExportError: a source is none of these, is damaged, or was made by a newer version.
+        ConfigError: the device is not there.
         """
         return cls([model for source in sources for model in trained_models(Path(source))], device)
 
@@ -87,7 +91,7 @@ class Extractor:
             entities: those that are known already, by start, end and maybe type: none are looked for then. A model
                 of relations alone needs them.
             evidence: tell what the results rest on.
-            samples: draw the latents so many times, for the spread of each confidence.
+            samples: draw the latents so many times, two at least, for the spread of each confidence.
 
         Raises:
             InputError: nothing can be extracted from this; the text says why.

@@ -367,7 +367,7 @@ def _rank(relation: Relation) -> tuple[bool, float]:
 
 
 def _spread(samples: Sequence[float]) -> float | None:
-    return round(float(torch.tensor(samples).std(correction=0)), DIGITS) if samples else None
+    return round(float(torch.tensor(samples).std(correction=0)), DIGITS) if len(samples) > 1 else None
 
 
 def _evidence(

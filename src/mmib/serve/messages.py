@@ -23,7 +23,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
 REASONS = {
     "extra_forbidden": "this field is unknown",
     "missing": "this field is missing",
-    "model_type": "expected an object with these fields: text and, where there are any, image, crops, entities",
+    "model_type": "expected a JSON object with the fields of /api/openapi.json",
 }
 
 

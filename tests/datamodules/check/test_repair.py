@@ -68,7 +68,7 @@ def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Pat
         "ours_train.txt:2: the span [3, 3) of 'h' is empty",
         "ours_train.txt:4: the span [0, 1) of 'h' holds 'ada', named 'bob'",
         "ours_train.txt:6: the file name '../../out.jpg'",
-        "img_org/train/c.jpg: UnidentifiedImageError",
+        "img_org/train/c.jpg: it is no image",
         "img_vg/train/crops/bad.jpg",
         "mre_train_dict.pth: crops that are not there or no images: ../x.jpg, bad.jpg, gone.jpg",
         "ours_rel2id.json differs",

@@ -228,7 +228,7 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--text", "bob"], "name a file of posts"),
         (["posts.jsonl", "--image", "a.png"], "--image belongs to --text"),
         (["posts.jsonl", "--samples", "-1"], "--samples is -1"),
-        (["posts.jsonl", "--graph", "g.json"], "name it with -o"),
+        (["posts.jsonl", "--graph", "g.json"], "say where the rows go with -o"),
         (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
         (["missing.jsonl"], "missing.jsonl cannot be read"),
     ],
@@ -240,3 +240,20 @@ def test_options_that_cannot_work_are_refused(refused: Refused, arguments: list[
 def test_what_is_no_model_and_no_text_is_refused(model: str, tmp_path: Path, refused: Refused) -> None:
     assert "there is no model" in refused("extract", "--model", str(tmp_path / "nowhere"), "--text", "bob")
     assert "empty" in refused("extract", "--model", model, "--text", " ")
+
+
+def test_one_post_goes_into_a_file_where_one_is_named(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["extract", "--model", model, "--text", TEXT]) == 0
+    printed = capsys.readouterr().out
+    assert main(["extract", "--model", model, "--text", TEXT, "-o", str(tmp_path / "out.json")]) == 0
+    assert capsys.readouterr().out == ""
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == printed
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_sentence(model: str, refused: Refused, device: str) -> None:
+    said = refused("extract", "--model", model, "--text", "bob", "--device", device)
+    assert said.startswith(f"mmib: --device {device} cannot be used: ")
+    assert said.count("\n") == 1

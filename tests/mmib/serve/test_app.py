@@ -71,7 +71,14 @@ def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestCl
     assert ["error" in own for own in results] == [False, True, True, True, True, True, True, False]
     assert (results[0]["text"], results[7]["text"]) == (TEXT, "anna")
     assert "evidence" in results[7]
-    reasons = ["text: ", "expected an object", "empty", "cannot be read", "no path and no address", "path: this field"]
+    reasons = [
+        "text: ",
+        "expected a JSON object",
+        "empty",
+        "cannot be read",
+        "no path and no address",
+        "path: this field",
+    ]
     for own, reason in zip(results[1:7], reasons, strict=True):
         assert reason in own["error"]
 
