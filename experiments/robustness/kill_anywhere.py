@@ -19,6 +19,7 @@ import random
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from datamodules.cache import ImageFeatureCache
 from datamodules.demo import DemoSettings, write_demo_corpus
@@ -177,6 +179,8 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
         sys.stdout = sys.stderr = log
         # Makes torch's pool of threads anew, as a copied process must, before several threads try to at once.
         torch.set_num_threads(1)
+        # The lock of progress bars is shared with copied processes: a kill would leave it taken for ever.
+        tqdm.set_lock(threading.RLock())
         run(folder)
 
     process = multiprocessing.get_context("fork").Process(target=work)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tqdm import tqdm
 
 from experiments.robustness import kill_anywhere
 from experiments.robustness.kill_and_resume import resumable
@@ -111,6 +112,19 @@ def test_a_killed_process_is_no_failure(tmp_path: Path) -> None:
     finished, seconds = start(lambda folder: time.sleep(60), tmp_path / "a", kill_after_s=0.1)
     assert not finished
     assert seconds < 30
+
+
+def draw_a_bar(folder: Path, begun: bool) -> None:
+    """Takes the lock of progress bars, and keeps it in the run that is killed."""
+    with tqdm.get_lock():
+        wait_for_the_kill(folder, begun)
+
+
+def test_a_kill_while_a_bar_is_drawn_leaves_no_lock_behind(tmp_path: Path) -> None:
+    tqdm.get_lock()  # made here, it would be shared with the copies
+    (tmp_path / "a").mkdir()
+    assert not start(lambda folder: draw_a_bar(folder, begun=False), tmp_path / "a", kill_after_s=BEGUN_S)[0]
+    assert start(lambda folder: draw_a_bar(folder, begun=True), tmp_path / "a", kill_after_s=60)[0]
 
 
 def test_only_files_under_their_final_names_count(tmp_path: Path) -> None:
