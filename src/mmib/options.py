@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mmib.schema import ConfigError
@@ -32,6 +33,19 @@ class CommandParser(argparse.ArgumentParser):
             option = message.removeprefix(UNKNOWN).split()[0].partition("=")[0]
             message += did_you_mean(option, self._option_string_actions)
         raise ConfigError(f"{message}; {self.prog} --help lists all options")
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """What every command that uses trained models asks for: `--model`, once or twice, and `--device`."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="DIR",
+        help="an exported folder, or a run; twice, for a model of each task",
+    )
+    parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

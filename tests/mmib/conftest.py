@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 
+from experiments.chromium import Browser
 from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.cli import main
 from mmib.export.model import TrainedModel
@@ -233,3 +234,11 @@ def make_run(
         return folder
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium, for tests that are skipped where there is none."""
+    started = Browser(tmp_path_factory.mktemp("profile"))
+    yield started
+    started.close()

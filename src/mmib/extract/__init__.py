@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmib.files import write_text
-from mmib.options import CommandParser
+from mmib.options import CommandParser, add_model_options
 from mmib.schema import ConfigError
 
 
@@ -50,14 +50,7 @@ def _parser() -> CommandParser:
     )
     add = parser.add_argument
     add("posts", nargs="?", metavar="POSTS", help="a file of JSON lines or CSV, - for JSON lines on standard input")
-    add(
-        "--model",
-        type=Path,
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="an exported folder, or a run; twice, for a model of each task",
-    )
+    add_model_options(parser)
     add(
         "-o",
         "--output",
@@ -72,7 +65,6 @@ def _parser() -> CommandParser:
     add("--evidence", action="store_true", help="tell what results rest on: attention, KL, agreement")
     add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
     add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
-    add("--device", default="cpu", help="where to compute (default: %(default)s)")
     return parser
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields
 from importlib.util import find_spec
-from pathlib import Path
 
-from mmib.options import CommandParser
+from mmib.options import CommandParser, add_model_options
 from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 
@@ -54,17 +53,9 @@ def _parser() -> CommandParser:
         "machine can reach it. Ends when interrupted, after the requests that are being answered.",
     )
     add = parser.add_argument
-    add(
-        "--model",
-        type=Path,
-        required=True,
-        action="append",
-        metavar="DIR",
-        help="an exported folder, or a run; twice, for a model of each task",
-    )
+    add_model_options(parser)
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, help="0 takes one that is free (default: %(default)s)")
-    add("--device", default="cpu", help="where to compute (default: %(default)s)")
     add("--open", action="store_true", help="open the page in a browser")
     group = parser.add_argument_group("at most")
     for field in fields(Limits):

@@ -26,13 +26,6 @@ TEXT = "🙂 anna and bob meets carl in the paris head"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    started = Browser(tmp_path_factory.mktemp("profile"))
-    yield started
-    started.close()
-
-
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
     """Serves an extractor in a thread; the address."""
