@@ -12,6 +12,7 @@ import pytest
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from datamodules.base import PostDataModule
 from datamodules.mnre import MNREDataModule
 from datamodules.twitter import TwitterDataModule
 from mmib import training
@@ -44,8 +45,9 @@ def composed(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder_files: Any) -> Build:
-    """Builds all that an experiment names, with tiny encoders, and runs nothing."""
+    """Builds all that an experiment names, with tiny encoders and no data, and runs nothing."""
     built: list[training.MMIBCommand] = []
+    monkeypatch.setattr(PostDataModule, "check_files", lambda *_: None)
     monkeypatch.setattr(training.MMIBCommand, "_run_subcommand", lambda command, _: built.append(command))
     monkeypatch.chdir(tmp_path)
 
