@@ -22,9 +22,10 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.batching import GlobalBatchSampler, Share
-from datamodules.cache import ImageFeatureCache
-from datamodules.examples import (
+from mmib.base.seeding import run_seed, seeded
+from mmib.datamodules.batching import GlobalBatchSampler, Share
+from mmib.datamodules.cache import ImageFeatureCache
+from mmib.datamodules.examples import (
     NO_PLACE,
     WHOLE_IMAGE,
     Box,
@@ -34,15 +35,14 @@ from datamodules.examples import (
     collate_text,
     nested,
 )
-from datamodules.files import Digests, is_there, open_data
-from datamodules.images import UnreadableImageError, read_image
-from datamodules.located import LocatedImages, LocatedPictures, NamedImages
-from datamodules.store import StoredExamples, TextStore, code_of
-from datamodules.tables import HashedTable
+from mmib.datamodules.files import Digests, is_there, open_data
+from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
+from mmib.datamodules.store import StoredExamples, TextStore, code_of
+from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
-from mmib.seeding import run_seed, seeded
 
 ImageUse = Literal["own", "none", "shuffled"]
 

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.files import Digests, locked
-from datamodules.images import UnreadableImageError, decoders, read_image
-from datamodules.tables import HashedTable
+from mmib.base.files import atomic_file, checksum, parse_json, write_text
+from mmib.datamodules.files import Digests, locked
+from mmib.datamodules.images import UnreadableImageError, decoders, read_image
+from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
-from mmib.files import atomic_file, checksum, parse_json, write_text
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)

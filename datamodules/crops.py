@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from datamodules.examples import UNKNOWN_BOX, Box, Picture
-from datamodules.files import inside
-from mmib.files import atomic_file, parse_json
+from mmib.base.files import atomic_file, parse_json
+from mmib.datamodules.examples import UNKNOWN_BOX, Box, Picture
+from mmib.datamodules.files import inside
 from mmib.schema import DataError
 
 KeyT = TypeVar("KeyT")

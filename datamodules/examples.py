@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from datamodules.markers import Span
+from mmib.datamodules.markers import Span
 from mmib.encoders.text import WordTokenizer
 from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, MNERBatch, MREBatch
 

@@ -11,8 +11,8 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TypeVar
 
-from datamodules.tables import HashedTable
-from mmib.files import checksum
+from mmib.base.files import checksum
+from mmib.datamodules.tables import HashedTable
 from mmib.schema import DataError
 
 RowT = TypeVar("RowT")

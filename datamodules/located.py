@@ -10,8 +10,8 @@ from typing import overload
 
 import numpy as np
 
-from datamodules.examples import Picture
-from datamodules.tables import HashedTable
+from mmib.datamodules.examples import Picture
+from mmib.datamodules.tables import HashedTable
 
 Located = tuple[int, tuple[Picture, ...]]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from datamodules.base import Post, PostDataModule
-from datamodules.crops import Crops, row_number
-from datamodules.examples import WHOLE_IMAGE, Picture, RelationExample, collate_relations
-from datamodules.files import inside
-from datamodules.markers import mark_entities
-from datamodules.mnre_files import (
+from mmib.datamodules.base import Post, PostDataModule
+from mmib.datamodules.crops import Crops, row_number
+from mmib.datamodules.examples import WHOLE_IMAGE, Picture, RelationExample, collate_relations
+from mmib.datamodules.files import inside
+from mmib.datamodules.markers import mark_entities
+from mmib.datamodules.mnre_files import (
     LAYOUT,
     RelationRow,
     check_relation_ids,
@@ -21,7 +21,7 @@ from datamodules.mnre_files import (
     read_rows,
     text_file,
 )
-from datamodules.store import StoredExamples
+from mmib.datamodules.store import StoredExamples
 from mmib.schema import NO_IMAGE, RELATION_IDS, DataError, MREBatch
 
 FAILURES_SHOWN = 3

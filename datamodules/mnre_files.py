@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.crops import CropFiles, read_json_object
-from datamodules.files import Malformed, read_lines, well_formed
-from datamodules.markers import Span
+from mmib.datamodules.crops import CropFiles, read_json_object
+from mmib.datamodules.files import Malformed, read_lines, well_formed
+from mmib.datamodules.markers import Span
 from mmib.schema import RELATION_IDS, RELATIONS, DataError
 
 LAYOUT = """expected below the root:

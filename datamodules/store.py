@@ -14,12 +14,11 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-import datamodules
-import mmib.encoders
-from datamodules.examples import Example
-from datamodules.files import locked
-from datamodules.located import LocatedImages
-from mmib.files import atomic_file, checksum
+from mmib import datamodules, encoders
+from mmib.base.files import atomic_file, checksum
+from mmib.datamodules.examples import Example
+from mmib.datamodules.files import locked
+from mmib.datamodules.located import LocatedImages
 from mmib.schema import DataError
 
 log = logging.getLogger(__name__)
@@ -172,7 +171,7 @@ class StoredExamples(Sequence[ExampleT]):
 
 def code_of(kind: type) -> str:
     """SHA-256 of the code that makes examples of text for a data module: what older code has stored is not used."""
-    folders = [Path(module.__file__ or "").parent for module in (datamodules, mmib.encoders)]
+    folders = [Path(module.__file__ or "").parent for module in (datamodules, encoders)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
     own = getattr(sys.modules[kind.__module__], "__file__", None)
     digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())

@@ -9,12 +9,12 @@ from typing import Any
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 
-from datamodules.base import Post, PostDataModule
-from datamodules.crops import Crops, image_name
-from datamodules.examples import WHOLE_IMAGE, EntityExample, Picture, collate_entities, fit_words
-from datamodules.files import inside
-from datamodules.store import StoredExamples, TextStore
-from datamodules.twitter_files import (
+from mmib.datamodules.base import Post, PostDataModule
+from mmib.datamodules.crops import Crops, image_name
+from mmib.datamodules.examples import WHOLE_IMAGE, EntityExample, Picture, collate_entities, fit_words
+from mmib.datamodules.files import inside
+from mmib.datamodules.store import StoredExamples, TextStore
+from mmib.datamodules.twitter_files import (
     LAYOUT,
     YEARS,
     Census,

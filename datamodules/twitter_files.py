@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.crops import CropFiles
-from datamodules.files import Malformed, read_lines, well_formed
+from mmib.datamodules.crops import CropFiles
+from mmib.datamodules.files import Malformed, read_lines, well_formed
 from mmib.schema import TAG_IDS, TAGS, DataError
 
 LAYOUT = """expected below the root, for the year {year}:

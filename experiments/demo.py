@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mmib.finished import FinishedRun, newest_first, trained_runs
+from mmib.runs.reader import FinishedRun, newest_first, trained_runs
 from mmib.schema import MMIBError
 
 EXPERIMENTS = ("mre-demo", "mner-demo")

@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.crops import CropFiles, Crops, image_name
-from datamodules.demo import read_truth
-from datamodules.demo.layouts import twitter_folders
-from datamodules.examples import Box
 from experiments.benchmarks.measure import machine, table, to_standard_error
+from mmib.analysis.triples import Counted, Fault, Lack, PostTriples, Triple, count_faults, count_lacks, count_mentions
+from mmib.analysis.triples import count_triples as count
+from mmib.base.files import write_text
+from mmib.datamodules.crops import CropFiles, Crops, image_name
+from mmib.datamodules.demo import read_truth
+from mmib.datamodules.demo.layouts import twitter_folders
+from mmib.datamodules.examples import Box
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.results import Extraction
-from mmib.files import write_text
 from mmib.schema import NO_RELATION, ConfigError, MMIBError
-from mmib.summary import versions
-from mmib.triples import Counted, Fault, Lack, PostTriples, Triple, count_faults, count_lacks, count_mentions
-from mmib.triples import count_triples as count
+from mmib.training.summary import versions
 
 OBJECTS = "image and its objects"
 IMAGES = (OBJECTS, "image alone", "no image")

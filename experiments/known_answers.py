@@ -21,7 +21,7 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor, nn
 
-from mmib.files import atomic_file, write_text
+from mmib.base.files import atomic_file, write_text
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
 from mmib.nn.gaussian import Posterior
 

@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from datamodules import mnre_files as mnre
-from datamodules import twitter_files as twitter
-from datamodules.released import RELEASED
-from mmib.aggregate import compare
-from mmib.files import checksum, write_text
-from mmib.finished import FinishedRun
-from mmib.points import PointError, finished_run, run_point
+from mmib.analysis.aggregate import compare
+from mmib.base.files import checksum, write_text
+from mmib.datamodules import mnre_files as mnre
+from mmib.datamodules import twitter_files as twitter
+from mmib.datamodules.released import RELEASED
+from mmib.runs.reader import FinishedRun
 from mmib.schema import NO_RELATION, DataError, MMIBError
+from mmib.search.trials import PointError, finished_run, run_point
 
 SPLITS = ("train", "val", "test")
 METRICS = {"precision": "P", "recall": "R", "f1": "F1", "strict_f1": "strict F1", "accuracy": "accuracy"}

@@ -21,8 +21,8 @@ from PIL import Image
 from experiments.benchmarks.serving import service
 from experiments.chromium import CHROMIUM, MISSING, Browser
 from experiments.demo import EXPERIMENTS, newest_run
-from mmib.files import atomic_file
-from mmib.finished import FinishedRun, read_run
+from mmib.base.files import atomic_file
+from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import MMIBError, RunError
 
 WIDTH, REPORT_HEIGHT = 1100, 900

@@ -16,8 +16,8 @@ import torch
 from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
-from datamodules.twitter_files import count_mentions, repair
 from mmib.backbone import MultimodalIB
+from mmib.datamodules.twitter_files import count_mentions, repair
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.model import TrainedModel, build

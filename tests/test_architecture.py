@@ -12,20 +12,41 @@ import pytest
 ROOT = Path(__file__).parent.parent
 SOURCES = {"mmib": ROOT / "src" / "mmib", "datamodules": ROOT / "datamodules"}
 LEVELS = {
-    **dict.fromkeys(["mmib.schema", "mmib.distributed", "mmib.files", "mmib.seeding"], 0),
-    **dict.fromkeys(["mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.figures", "mmib.finished"], 1),
-    "mmib.calibration": 1,
-    "mmib.devices": 1,
-    "mmib.options": 1,
-    "mmib.checkpoints": 1,
-    "mmib.statistics": 1,
-    **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.totals", "mmib.runs", "mmib.points"], 2),
-    "mmib.refusals": 2,
-    "mmib.triples": 2,
-    **dict.fromkeys(["mmib.modules", "mmib.callbacks", "mmib.latents"], 3),
-    **dict.fromkeys(["mmib.cli", "mmib.__main__", "mmib.training", "mmib.summary", "mmib.demo_data"], 4),
-    **dict.fromkeys(["mmib.aggregate", "mmib.report", "mmib.sweep", "mmib.plan", "mmib.study"], 4),
-    "mmib.check_data": 4,
+    **dict.fromkeys(["mmib.schema", "mmib.base.distributed", "mmib.base.files", "mmib.base.seeding"], 0),
+    **dict.fromkeys(
+        [
+            "mmib.nn",
+            "mmib.encoders",
+            "mmib.optim",
+            "mmib.metrics",
+            "mmib.callbacks.information_plane",
+            "mmib.runs.reader",
+        ],
+        1,
+    ),
+    "mmib.analysis.calibration": 1,
+    "mmib.base.devices": 1,
+    "mmib.base.argument_parser": 1,
+    "mmib.runs.checkpoints": 1,
+    "mmib.base.resampling": 1,
+    **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.information", "mmib.runs.folder", "mmib.search.trials"], 2),
+    "mmib.training.parser_errors": 2,
+    "mmib.analysis.triples": 2,
+    **dict.fromkeys(["mmib.modules", "mmib.callbacks.monitor", "mmib.callbacks.latents"], 3),
+    **dict.fromkeys(
+        ["mmib.cli", "mmib.__main__", "mmib.training.cli", "mmib.training.summary", "mmib.datamodules.demo.command"], 4
+    ),
+    **dict.fromkeys(
+        [
+            "mmib.analysis.aggregate",
+            "mmib.analysis.report",
+            "mmib.search.sweep",
+            "mmib.search.study_file",
+            "mmib.search.study",
+        ],
+        4,
+    ),
+    "mmib.datamodules.check.command": 4,
     "mmib.crop_objects": 4,
     "mmib.export": 4,
     "mmib.extract": 4,
@@ -33,12 +54,12 @@ LEVELS = {
 }
 # Within one level: a part may import itself and, where listed, these.
 SAME_LEVEL = {
-    "mmib.callbacks": {"mmib.modules"},
-    "mmib.latents": {"mmib.modules"},
+    "mmib.callbacks.monitor": {"mmib.modules"},
+    "mmib.callbacks.latents": {"mmib.modules"},
     "mmib.network": {"mmib.backbone"},
 }
 TOP = 4
-FOR_DATAMODULES = ("mmib.schema", "mmib.files", "mmib.seeding", "mmib.encoders")
+FOR_DATAMODULES = ("mmib.schema", "mmib.base.files", "mmib.base.seeding", "mmib.encoders")
 
 
 def part_of(module: str) -> str:
@@ -105,18 +126,18 @@ def test_every_part_of_mmib_has_a_level() -> None:
     ("importer", "imported"),
     [
         ("mmib.schema", "mmib.nn.attention"),
-        ("mmib.distributed", "mmib.schema"),
-        ("mmib.totals", "mmib.backbone"),
-        ("mmib.figures", "datamodules.files"),
+        ("mmib.base.distributed", "mmib.schema"),
+        ("mmib.information", "mmib.backbone"),
+        ("mmib.callbacks.information_plane", "mmib.datamodules.files"),
         ("mmib.nn.attention", "mmib.encoders.text"),
         ("mmib.nn.fusion", "mmib.backbone"),
         ("mmib.backbone", "mmib.modules"),
-        ("mmib.modules", "mmib.callbacks"),
-        ("mmib.modules", "datamodules.base"),
-        ("mmib.callbacks", "mmib.summary"),
-        ("datamodules.base", "mmib.metrics"),
-        ("datamodules.base", "mmib.distributed"),
-        ("datamodules.base", "mmib.cli"),
+        ("mmib.modules", "mmib.callbacks.monitor"),
+        ("mmib.modules", "mmib.datamodules.base"),
+        ("mmib.callbacks.monitor", "mmib.training.summary"),
+        ("mmib.datamodules.base", "mmib.metrics"),
+        ("mmib.datamodules.base", "mmib.base.distributed"),
+        ("mmib.datamodules.base", "mmib.cli"),
         ("mmib.cli", "experiments.sweeps"),
     ],
 )

@@ -12,16 +12,17 @@ import pytest
 import yaml
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from datamodules.base import PostDataModule
-from datamodules.mnre import MNREDataModule
-from datamodules.twitter import TwitterDataModule
-from mmib import training
-from mmib.cli import main, shipped_experiments
+from mmib.cli import main
+from mmib.configs import shipped_experiments
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.twitter import TwitterDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.modules import MNERModule, MREModule
 from mmib.nn.alignment import JSDAlignment
 from mmib.nn.fusion import LateFusion
+from mmib.training import cli as training
 
 CONFIGS = shipped_experiments()[0].parents[1]
 EXPERIMENTS = [path.stem for path in shipped_experiments()]

@@ -115,7 +115,9 @@ def test_three_lines_of_python_give_results_without_a_network(
     (tmp_path / "elsewhere").mkdir()
     lines = THREE_LINES.format(folder=str(tmp_path / "exports"), text=TEXT, image=str(tmp_path / "photo.png"))
     assert len(lines.strip().splitlines()) == 3
-    told = "import json, mmib, datamodules; print(json.dumps([mmib.__file__, datamodules.__file__, found.to_dict()]))"
+    told = (
+        "import json, mmib, datamodules; print(json.dumps([mmib.__file__, mmib.datamodules.__file__, found.to_dict()]))"
+    )
     printed = run(str(python), "-c", lines + told, folder=tmp_path / "elsewhere")
     *_, own, other, found = json.loads(printed.splitlines()[-1])
     assert {Path(path).is_relative_to(python.parent.parent) for path in (own, other)} == {True}

@@ -1,10 +1,10 @@
 """Checks a data set on disk: what is there, what is missing, and what a training would stop at or hide."""
 
-from datamodules.check.findings import Finding, SetReport, SplitReport, every_finding, status
-from datamodules.check.recognise import find_sets
-from datamodules.check.repair import write_repaired
-from datamodules.check.texts import Pieces
-from datamodules.check.whole import check_set
+from mmib.datamodules.check.findings import Finding, SetReport, SplitReport, every_finding, status
+from mmib.datamodules.check.recognise import find_sets
+from mmib.datamodules.check.repair import write_repaired
+from mmib.datamodules.check.texts import Pieces
+from mmib.datamodules.check.whole import check_set
 
 __all__ = [
     "Finding",

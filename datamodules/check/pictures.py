@@ -9,11 +9,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datamodules.check.findings import FileCounts, Finding, SplitReport
-from datamodules.check.sets import ReadSplit, SetFiles
-from datamodules.crops import Crops
-from datamodules.files import Digests, inside
-from datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.check.findings import FileCounts, Finding, SplitReport
+from mmib.datamodules.check.sets import ReadSplit, SetFiles
+from mmib.datamodules.crops import Crops
+from mmib.datamodules.files import Digests, inside
+from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.schema import DataError
 
 THREADS = 4

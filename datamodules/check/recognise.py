@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from datamodules.check.sets import MNRESet, SetFiles, TwitterSet
-from datamodules.mnre_files import LAYOUT as MNRE_LAYOUT
-from datamodules.twitter_files import IMAGE_LINE, YEARS
-from datamodules.twitter_files import LAYOUT as TWITTER_LAYOUT
+from mmib.datamodules.check.sets import MNRESet, SetFiles, TwitterSet
+from mmib.datamodules.mnre_files import LAYOUT as MNRE_LAYOUT
+from mmib.datamodules.twitter_files import IMAGE_LINE, YEARS
+from mmib.datamodules.twitter_files import LAYOUT as TWITTER_LAYOUT
 from mmib.schema import DataError
 
 # Enough for any release, and few enough for a folder that is none.

@@ -8,14 +8,14 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.check.findings import some
-from datamodules.check.pictures import Decoded, files_below
-from datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
-from datamodules.crops import Crops, write_crop_dictionary
-from datamodules.files import inside
-from datamodules.mnre_files import check_relation_ids
-from datamodules.twitter_files import repair
-from mmib.files import write_text
+from mmib.base.files import write_text
+from mmib.datamodules.check.findings import some
+from mmib.datamodules.check.pictures import Decoded, files_below
+from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
+from mmib.datamodules.crops import Crops, write_crop_dictionary
+from mmib.datamodules.files import inside
+from mmib.datamodules.mnre_files import check_relation_ids
+from mmib.datamodules.twitter_files import repair
 from mmib.schema import DataError
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from datamodules import mnre_files, twitter_files
-from datamodules.crops import CropFiles, Crops, image_name, row_number
-from datamodules.files import Malformed, inside
-from datamodules.mnre_files import RelationRow
-from datamodules.released import RELEASED
-from datamodules.twitter_files import TaggedPost
+from mmib.datamodules import mnre_files, twitter_files
+from mmib.datamodules.crops import CropFiles, Crops, image_name, row_number
+from mmib.datamodules.files import Malformed, inside
+from mmib.datamodules.mnre_files import RelationRow
+from mmib.datamodules.released import RELEASED
+from mmib.datamodules.twitter_files import TaggedPost
 from mmib.schema import DataError, Task
 
 SPLITS = ("train", "val", "test")
@@ -45,7 +45,7 @@ class SetFiles(ABC):
         name: `mnre`, `twitter2015` or `twitter2017`.
         task: what it is for.
         layout: which files are expected where.
-        counted: names of what `datamodules.released` counts.
+        counted: names of what `mmib.datamodules.released` counts.
         unit: what a row is called.
     """
 
@@ -145,7 +145,7 @@ class SetFiles(ABC):
         """The counts of a split as far as they are known."""
         if not self.is_demo:
             return dict(zip(self.counted, RELEASED[self.name][split], strict=True))
-        from datamodules.demo.reading import read_ceilings  # noqa: PLC0415 - brings the training code along
+        from mmib.datamodules.demo.reading import read_ceilings  # noqa: PLC0415 - brings the training code along
 
         levels = (read_ceilings(self.root, split, self.task) or {"levels": {}})["levels"]
         return {self.counted[0]: sum(level["rows"] for level in levels.values())}

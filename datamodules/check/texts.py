@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datamodules.check.findings import Finding, SplitReport
-from datamodules.check.sets import ReadSplit, SetFiles
-from datamodules.markers import mark_entities
-from datamodules.mnre_files import RelationRow
-from datamodules.twitter_files import Census, TaggedPost, repair
+from mmib.datamodules.check.findings import Finding, SplitReport
+from mmib.datamodules.check.sets import ReadSplit, SetFiles
+from mmib.datamodules.markers import mark_entities
+from mmib.datamodules.mnre_files import RelationRow
+from mmib.datamodules.twitter_files import Census, TaggedPost, repair
 from mmib.schema import NO_RELATION, DataError
 
 if TYPE_CHECKING:

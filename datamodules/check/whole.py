@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
-from datamodules.check.findings import Finding, SetReport, Severity, SplitReport
-from datamodules.check.pictures import Decoded, check_crops, check_folders, check_images
-from datamodules.check.sets import SPLITS, ReadSplit, SetFiles
-from datamodules.check.texts import Pieces, check_text, texts_of
-from datamodules.mnre_files import check_relation_ids
-from datamodules.released import SHARED_TEXTS
-from mmib.files import checksum
+from mmib.base.files import checksum
+from mmib.datamodules.check.findings import Finding, SetReport, Severity, SplitReport
+from mmib.datamodules.check.pictures import Decoded, check_crops, check_folders, check_images
+from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles
+from mmib.datamodules.check.texts import Pieces, check_text, texts_of
+from mmib.datamodules.mnre_files import check_relation_ids
+from mmib.datamodules.released import SHARED_TEXTS
 from mmib.schema import DataError
 
 # Where it is not known how many texts two splits share, so many of the smaller one are no accident any more.

@@ -1,9 +1,9 @@
 """The demo corpus: drawn posts in MNRE's and Twitter-2017's own formats, whose best possible scores are known."""
 
-from datamodules.demo.ceilings import expected_best_f1
-from datamodules.demo.corpus import write_demo_corpus
-from datamodules.demo.reading import read_ceilings, read_levels, read_truth
-from datamodules.demo.settings import SIZES, SPLITS, DemoSettings
+from mmib.datamodules.demo.ceilings import expected_best_f1
+from mmib.datamodules.demo.corpus import write_demo_corpus
+from mmib.datamodules.demo.reading import read_ceilings, read_levels, read_truth
+from mmib.datamodules.demo.settings import SIZES, SPLITS, DemoSettings
 
 __all__ = [
     "SIZES",

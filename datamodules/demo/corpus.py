@@ -18,12 +18,12 @@ from typing import Any, get_args
 
 from tqdm import tqdm
 
-from datamodules.demo.layouts import Boxes, link, twitter_folders, write_json, write_mnre, write_twitter
-from datamodules.demo.pictures import draw_picture
-from datamodules.demo.posts import Post, draw_posts
-from datamodules.demo.settings import SPLITS, DemoSettings
-from datamodules.demo.truth import summarise, write_truth
-from mmib.files import parse_json
+from mmib.base.files import parse_json
+from mmib.datamodules.demo.layouts import Boxes, link, twitter_folders, write_json, write_mnre, write_twitter
+from mmib.datamodules.demo.pictures import draw_picture
+from mmib.datamodules.demo.posts import Post, draw_posts
+from mmib.datamodules.demo.settings import SPLITS, DemoSettings
+from mmib.datamodules.demo.truth import summarise, write_truth
 from mmib.schema import RELATION_IDS, DataError, Task
 
 VERSION = 3

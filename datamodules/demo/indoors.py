@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import random
 
-from datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
-from datamodules.demo.scenery import FAR, FLOORS, WALLS, bands, ground
+from mmib.datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
+from mmib.datamodules.demo.scenery import FAR, FLOORS, WALLS, bands, ground
 
 
 def _room(pen: Pen, rng: random.Random, horizon: float) -> None:

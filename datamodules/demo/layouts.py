@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules.demo.pictures import Box
-from datamodules.demo.posts import Post
+from mmib.datamodules.demo.pictures import Box
+from mmib.datamodules.demo.posts import Post
 
 # Both data sets call the validation split "val" everywhere but in the names of these files.
 _MNRE_CROP_LISTS = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from datamodules.base import PostDataModule
-from datamodules.demo.corpus import is_built, write_demo_corpus
-from datamodules.demo.settings import DemoSettings
-from datamodules.mnre import MNREDataModule
-from datamodules.twitter import TwitterDataModule
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.demo.corpus import is_built, write_demo_corpus
+from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.twitter import TwitterDataModule
 
 
 class DemoDataModule(PostDataModule):

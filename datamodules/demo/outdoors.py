@@ -6,8 +6,8 @@ import itertools
 import math
 import random
 
-from datamodules.demo.pen import Colour, Pen, Point, any_colour, shade, vary
-from datamodules.demo.scenery import FAR, LAWNS, PAVING, ground, sky
+from mmib.datamodules.demo.pen import Colour, Pen, Point, any_colour, shade, vary
+from mmib.datamodules.demo.scenery import FAR, LAWNS, PAVING, ground, sky
 
 _WHITE: Colour = (246, 244, 240)
 

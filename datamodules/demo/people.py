@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
+from mmib.datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
 
 _SKINS: tuple[Colour, ...] = ((250, 217, 188), (232, 190, 152), (196, 144, 104), (146, 98, 66), (98, 64, 44))
 _HAIRS: tuple[Colour, ...] = ((32, 26, 22), (74, 46, 26), (132, 84, 44), (206, 166, 92), (150, 150, 152), (150, 60, 30))

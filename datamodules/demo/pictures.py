@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from datamodules.demo import indoors, outdoors
-from datamodules.demo.pen import Colour, Pen, vary
-from datamodules.demo.people import draw_person, random_shirt
-from datamodules.demo.posts import EASY, Post, opaque_name
-from datamodules.demo.props import draw_prop
-from datamodules.demo.scenery import clutter, plain_background
-from datamodules.demo.themes import COLOURS
+from mmib.datamodules.demo import indoors, outdoors
+from mmib.datamodules.demo.pen import Colour, Pen, vary
+from mmib.datamodules.demo.people import draw_person, random_shirt
+from mmib.datamodules.demo.posts import EASY, Post, opaque_name
+from mmib.datamodules.demo.props import draw_prop
+from mmib.datamodules.demo.scenery import clutter, plain_background
+from mmib.datamodules.demo.themes import COLOURS
 
 SCENES = {
     "wedding": outdoors.wedding,

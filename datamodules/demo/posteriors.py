@@ -12,8 +12,8 @@ import math
 from collections import defaultdict
 from typing import Literal
 
-from datamodules.demo.posts import HARD, Clause, Post
-from datamodules.demo.themes import COLOURS, MEANINGS, THEMES, Meaning, theme_prior
+from mmib.datamodules.demo.posts import HARD, Clause, Post
+from mmib.datamodules.demo.themes import COLOURS, MEANINGS, THEMES, Meaning, theme_prior
 
 # What a reader sees of the image: nothing; everything; or what is in it but not who holds what. The last is the most
 # that a description of the whole image without regions can give on the hard level.

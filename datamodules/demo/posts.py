@@ -11,10 +11,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datamodules.demo.names import draw_names
-from datamodules.demo.settings import DemoSettings
-from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, family_posterior, theme_prior
-from datamodules.demo.wordings import (
+from mmib.datamodules.demo.names import draw_names
+from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, family_posterior, theme_prior
+from mmib.datamodules.demo.wordings import (
     AMBIGUOUS,
     CHATTER,
     DECIDED,

@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from datamodules.demo.pen import Pen, any_colour, shade, vary
+from mmib.datamodules.demo.pen import Pen, any_colour, shade, vary
 
 _BLOSSOMS = (
     (-0.6, -0.3),

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from datamodules.demo.corpus import read_manifest
+from mmib.datamodules.demo.corpus import read_manifest
 from mmib.schema import DataError, Task
 
 

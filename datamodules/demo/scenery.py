@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Callable
 
-from datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
+from mmib.datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
 
 FAR = 3.0  # beyond every edge of an image, whatever its shape and the camera
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from datamodules.demo.ceilings import expected_best_f1
-from datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors
-from datamodules.demo.posts import LEVELS, Post
+from mmib.datamodules.demo.ceilings import expected_best_f1
+from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors
+from mmib.datamodules.demo.posts import LEVELS, Post
 from mmib.schema import Task
 
 Posteriors = list[dict[str, float]]

@@ -18,8 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from datamodules.cache import BATCH_IMAGES, ImageFeatureCache
-from datamodules.images import decoders, read_image
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, write_set
 from experiments.benchmarks.measure import (
     Clock,
@@ -31,6 +29,8 @@ from experiments.benchmarks.measure import (
     to_standard_error,
 )
 from experiments.benchmarks.recipe import ENCODERS
+from mmib.datamodules.cache import BATCH_IMAGES, ImageFeatureCache
+from mmib.datamodules.images import decoders, read_image
 from mmib.encoders.image import ImageEncoder
 
 SET = "mnre"

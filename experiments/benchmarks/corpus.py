@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.base import PostDataModule
-from datamodules.demo import DemoSettings, write_demo_corpus
-from datamodules.mnre import MNREDataModule
-from datamodules.mnre_files import CROP_DICTIONARIES, RelationRow, read_rows
-from datamodules.twitter import TwitterDataModule
-from datamodules.twitter_files import TEXT_FILES, TaggedPost, read_posts
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.mnre_files import CROP_DICTIONARIES, RelationRow, read_rows
+from mmib.datamodules.twitter import TwitterDataModule
+from mmib.datamodules.twitter_files import TEXT_FILES, TaggedPost, read_posts
 from mmib.schema import Task
 
 DATA_ROOT = Path("../shared/data")

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import torch
 
-from datamodules.demo import read_truth
-from datamodules.demo.layouts import twitter_folders
-from datamodules.twitter_files import TEXT_FILES, read_posts
 from experiments.benchmarks.corpus import DATA_ROOT, SPLIT, write_set
 from experiments.benchmarks.measure import Clock, in_turns, machine, spread, table, to_standard_error
+from mmib.datamodules.demo import read_truth
+from mmib.datamodules.demo.layouts import twitter_folders
+from mmib.datamodules.twitter_files import TEXT_FILES, read_posts
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.pictures import in_threads

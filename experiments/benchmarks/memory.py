@@ -28,17 +28,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from datamodules.base import PostDataModule
-from datamodules.demo import DemoSettings, write_demo_corpus
-from datamodules.mnre import MNREDataModule
-from datamodules.mnre_files import image_folder as mnre_images
-from datamodules.mnre_files import text_file as mnre_file
-from datamodules.twitter import TwitterDataModule
-from datamodules.twitter_files import IMAGE_LINE
-from datamodules.twitter_files import image_folder as twitter_images
-from datamodules.twitter_files import text_file as twitter_file
 from experiments.benchmarks.measure import machine, table, to_standard_error
 from experiments.benchmarks.recipe import ENCODERS
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.mnre_files import image_folder as mnre_images
+from mmib.datamodules.mnre_files import text_file as mnre_file
+from mmib.datamodules.twitter import TwitterDataModule
+from mmib.datamodules.twitter_files import IMAGE_LINE
+from mmib.datamodules.twitter_files import image_folder as twitter_images
+from mmib.datamodules.twitter_files import text_file as twitter_file
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import Task

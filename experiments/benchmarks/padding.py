@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.batching import GlobalBatchSampler
-from datamodules.examples import fit_words
-from datamodules.markers import mark_entities
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, PostSet, read_posts_of
 from experiments.benchmarks.measure import table
+from mmib.datamodules.batching import GlobalBatchSampler
+from mmib.datamodules.examples import fit_words
+from mmib.datamodules.markers import mark_entities
 from mmib.encoders.text import WordTokenizer, load_tokenizer
 
 VOCABULARY = "pip:minilm-l6"  # that of bert-base-uncased

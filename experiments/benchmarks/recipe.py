@@ -24,10 +24,10 @@ from torch.utils.data import DataLoader
 from torchcrf import CRF
 from transformers import BertConfig
 
-from datamodules.base import Drawn, PostDataModule
-from datamodules.batching import GlobalBatchSampler, RowSize, Share
 from experiments.benchmarks.corpus import PostSet
 from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.datamodules.base import Drawn, PostDataModule
+from mmib.datamodules.batching import GlobalBatchSampler, RowSize, Share
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.pretrained import packaged_file
 from mmib.encoders.text import TextEncoder

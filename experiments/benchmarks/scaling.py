@@ -22,9 +22,9 @@ from typing import get_args
 import numpy as np
 import torch
 
-from datamodules.batching import GlobalBatchSampler
 from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
 from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_optimizer, running_as, training_step
+from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.modules import ExtractionModule
 from mmib.schema import RELATIONS, TAGS, MNERBatch, MREBatch, PostBatch, Task
 

@@ -24,9 +24,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from datamodules.demo import DemoSettings
-from datamodules.demo.posts import draw_post
 from experiments.benchmarks.measure import machine, table, to_standard_error
+from mmib.datamodules.demo import DemoSettings
+from mmib.datamodules.demo.posts import draw_post
 from mmib.serve.examples import example_of
 
 CLIENTS = (1, 8, 32)

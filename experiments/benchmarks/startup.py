@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from experiments.benchmarks.measure import in_turns, machine, spread, table, to_standard_error
 
-OWN = "import mmib.training"
+OWN = "import mmib.training.cli"
 PACKAGES_SHOWN = 12
 
 

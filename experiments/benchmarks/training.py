@@ -31,8 +31,6 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from datamodules.base import PostDataModule
-from datamodules.batching import GlobalBatchSampler
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_posts_of, read_set, write_set
 from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
 from experiments.benchmarks.recipe import (
@@ -46,7 +44,9 @@ from experiments.benchmarks.recipe import (
     running_as,
     training_step,
 )
-from mmib.callbacks import IBMonitor
+from mmib.callbacks.monitor import IBMonitor
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.modules import ExtractionModule
 from mmib.schema import Task
 

@@ -29,8 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datamodules.images import UnreadableImageError
 from experiments.robustness.fuzz_targets import Target, targets
+from mmib.datamodules.images import UnreadableImageError
 from mmib.schema import MMIBError
 
 ACCEPTED, REFUSED = "accepted", "refused"

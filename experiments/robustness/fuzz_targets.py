@@ -23,21 +23,21 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save
 
-from datamodules.crops import CropFiles, Crops, image_name, read_boxes, row_number
-from datamodules.files import Malformed, inside
-from datamodules.images import MAX_PIXELS, read_image
-from datamodules.mnre_files import RelationRow, check_relation_ids, scan_rows
-from datamodules.twitter_files import TaggedPost, count_mentions, repair, scan_posts
 from experiments.robustness.mutations import bomb, mutate_bytes, mutate_tree
-from mmib.aggregate import compare
-from mmib.cli import expand_configs, shipped_experiments
+from mmib.analysis.aggregate import compare
+from mmib.analysis.report.evidence import read_latents
+from mmib.configs import expand_configs, shipped_experiments
 from mmib.crop_objects.store import CropStore, Settings
-from mmib.finished import FinishedRun, read_run
-from mmib.plan import read_plan
-from mmib.report.evidence import read_latents
+from mmib.datamodules.crops import CropFiles, Crops, image_name, read_boxes, row_number
+from mmib.datamodules.files import Malformed, inside
+from mmib.datamodules.images import MAX_PIXELS, read_image
+from mmib.datamodules.mnre_files import RelationRow, check_relation_ids, scan_rows
+from mmib.datamodules.twitter_files import TaggedPost, count_mentions, repair, scan_posts
+from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import RELATION_IDS, RELATIONS, TAG_IDS
-from mmib.sweep.file import read_sweep
-from mmib.sweep.parameters import Middle
+from mmib.search.study_file import read_plan
+from mmib.search.sweep.file import read_sweep
+from mmib.search.sweep.parameters import Middle
 
 ROOT = Path(__file__).parents[2]
 # What a pickle that is executed leaves behind.

@@ -22,8 +22,8 @@ from typing import Any
 
 import torch
 
-from mmib.callbacks import LAST, PREVIOUS
-from mmib.training import last_checkpoint
+from mmib.callbacks.checkpointing import LAST, PREVIOUS
+from mmib.training.cli import last_checkpoint
 
 POLL_S = 0.02
 STATE_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")

@@ -32,13 +32,13 @@ import torch
 from safetensors.torch import load_file
 from tqdm import tqdm
 
-from datamodules.cache import ImageFeatureCache
-from datamodules.demo import DemoSettings, write_demo_corpus
 from experiments.robustness.kill_and_resume import differences, only_run, resumable
+from mmib.base.files import parse_json, read_yaml
 from mmib.cli import main as mmib
+from mmib.datamodules.cache import ImageFeatureCache
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.encoders.image import ImageEncoder
 from mmib.export.folder import read_export
-from mmib.files import parse_json, read_yaml
 from mmib.schema import ExportError
 
 CONFIG = Path(__file__).with_name("resume.yaml")

@@ -12,9 +12,9 @@ from typing import Any
 
 from pytorch_lightning import Trainer
 
-from mmib.cli import expand_configs
+from mmib.configs import expand_configs
 from mmib.schema import MMIBError
-from mmib.training import MMIBCommand, run
+from mmib.training.cli import MMIBCommand, run
 
 
 class Preparation(MMIBCommand):

@@ -27,8 +27,8 @@ import torch
 import yaml
 
 from experiments.robustness.kill_and_resume import differences
-from mmib.callbacks import LAST
-from mmib.points import end_process
+from mmib.callbacks.checkpointing import LAST
+from mmib.search.trials import end_process
 
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue", "scancel")

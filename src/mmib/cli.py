@@ -7,10 +7,9 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib import metadata, resources
-from pathlib import Path
+from importlib import metadata
 
-from mmib.files import read_yaml
+from mmib.configs import expand_configs, shipped_experiments
 from mmib.schema import ConfigError, MMIBError
 
 TRAINER_COMMANDS = {
@@ -31,12 +30,19 @@ OTHER_COMMANDS = {
     "aggregate": "mean, spread and paired tests over runs, as a table",
     "report": "one page about one or several runs, to look at in a browser",
 }
-CONFIG_OPTIONS = ("--config", "-c")
-RUN_OPTION = "--run"
-TOP_LEVEL = (
-    *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
-    *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
-)
+# Where the others are: `run(arguments)` of a module.
+MODULES = {
+    "demo-data": "mmib.datamodules.demo.command",
+    "check-data": "mmib.datamodules.check.command",
+    "crop-objects": "mmib.crop_objects",
+    "export": "mmib.export",
+    "extract": "mmib.extract",
+    "serve": "mmib.serve",
+    "sweep": "mmib.search.sweep",
+    "study": "mmib.search.study",
+    "aggregate": "mmib.analysis.aggregate",
+    "report": "mmib.analysis.report",
+}
 CANNOT_WRITE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 MAY_NOT = (errno.EACCES, errno.EPERM)
 
@@ -76,11 +82,11 @@ def _dispatch(arguments: list[str]) -> int:
         return _show(metadata.version("mmib"))
     if command in TRAINER_COMMANDS:
         expanded = expand_configs(arguments)
-        from mmib.training import run
+        from mmib.training.cli import run
 
         return run(expanded)
     if command in OTHER_COMMANDS:
-        module = importlib.import_module(f"mmib.{command.replace('-', '_')}")
+        module = importlib.import_module(MODULES[command])
         return int(module.run(arguments[1:]))
     known = ", ".join({**TRAINER_COMMANDS, **OTHER_COMMANDS})
     raise ConfigError(f"the command {command!r} is unknown: choose from {known}")
@@ -112,96 +118,3 @@ def usage() -> str:
         "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
         "mmib COMMAND --help lists all options; add --print_config to see a composed configuration."
     )
-
-
-def shipped_experiments() -> list[Path]:
-    """The experiment files of the installed package."""
-    return sorted(_config_root().joinpath("experiment").glob("*.yaml"))
-
-
-def expand_configs(arguments: list[str]) -> list[str]:
-    """Replace each `--config EXPERIMENT` by the files that it includes, in order, and then the experiment itself.
-
-    An experiment file may name others under `include`, relative to `lightning_configs/` or to itself; it then holds
-    only what differs from them. Files given later win.
-
-    Raises:
-        ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
-    """
-    expanded: list[str] = []
-    rest = iter(with_run_config(arguments))
-    for argument in rest:
-        name, _, value = argument.partition("=")
-        if name not in CONFIG_OPTIONS:
-            expanded.append(argument)
-            continue
-        value = value or next(rest, "")
-        for path in _with_includes(_resolve(value, Path()), ()):
-            expanded += ["--config", str(path)]
-    return expanded
-
-
-def with_run_config(arguments: list[str]) -> list[str]:
-    """Put the configuration of the run named by `--run` in front, where no other is given.
-
-    Raises:
-        ConfigError: there is no such run.
-    """
-    for number, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name == RUN_OPTION:
-            run = Path(value or "".join(arguments[number + 1 : number + 2]))
-            config = run / "config.yaml"
-            if not config.is_file():
-                raise ConfigError(f"there is no run {run}: its config.yaml is missing")
-            if any(option.partition("=")[0] in CONFIG_OPTIONS for option in arguments):
-                return arguments
-            return [*arguments[:1], "--config", str(config), *arguments[1:]]
-    return arguments
-
-
-def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
-    if path in above:
-        raise ConfigError(f"{path} includes itself, by way of {' -> '.join(str(p) for p in above)}")
-    included = _load(path).get("include") or []
-    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
-        raise ConfigError(f"{path}: 'include' must be a list of configuration files")
-    files = [file for name in included for file in _with_includes(_resolve(name, path.parent), (*above, path))]
-    return [*files, path]
-
-
-def _load(path: Path) -> dict[str, object]:
-    try:
-        content = read_yaml(path)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds a {type(content).__name__}: a configuration is a mapping")
-    for key in content:
-        if key not in TOP_LEVEL:
-            choice = ", ".join(sorted(TOP_LEVEL))
-            raise ConfigError(f"{path}: the top-level key {key!r} is unknown: choose from {choice}")
-    return content
-
-
-def _resolve(name: str, folder: Path) -> Path:
-    """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
-    root = _config_root()
-    for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
-        if name and _is_file(candidate):
-            return candidate.resolve()
-    choices = ", ".join(path.stem for path in shipped_experiments())
-    raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # no name that a file could have
-        return False
-
-
-def _config_root() -> Path:
-    return Path(str(resources.files("lightning_configs")))

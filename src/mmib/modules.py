@@ -13,14 +13,16 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.checkpoints import CHECKPOINT_TASK_KEY
-from mmib.distributed import global_sums
+from mmib.base.distributed import global_sums
+from mmib.base.seeding import run_seed, seed_from
+from mmib.information import Totals, alignment_sums, pair_sums, posterior_sums, rate
 from mmib.metrics import METRICS, ExtractionScores
 from mmib.network import entity_head, evidence, relation_head
 from mmib.nn.compilation import compile_blocks
 from mmib.nn.precision import at_least_float32, attention_for_training, autocast_off
 from mmib.nn.relation import likeliest_relation
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
+from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.schema import (
     NO_RELATION,
     NO_TAG,
@@ -33,8 +35,6 @@ from mmib.schema import (
     PostBatch,
     Task,
 )
-from mmib.seeding import run_seed, seed_from
-from mmib.totals import Totals, alignment_sums, pair_sums, posterior_sums, rate
 
 
 class Objective(NamedTuple):
@@ -146,7 +146,7 @@ class ExtractionModule(pl.LightningModule, ABC):
     def objective(self, batch: PostBatch) -> Objective:
         """The loss of the global batch, this rank's scores, and everything worth logging.
 
-        Under DDP every rank computes the same loss; see `mmib.distributed` for its gradients.
+        Under DDP every rank computes the same loss; see `mmib.base.distributed` for its gradients.
         """
         output = self.backbone(batch)
         losses, scores = self.task_loss(output, batch)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.mnre import MNREDataModule
+from mmib.datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder, WordTokenizer
 

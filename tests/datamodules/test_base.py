@@ -15,10 +15,10 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 
-from datamodules import base as base_module
-from datamodules import cache as cache_module
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
-from datamodules.mnre import MNREDataModule
+from mmib.datamodules import base as base_module
+from mmib.datamodules import cache as cache_module
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
+from mmib.datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, MREBatch, Window

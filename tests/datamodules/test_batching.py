@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.batching import GlobalBatchSampler, RowSize, Share
+from mmib.datamodules.batching import GlobalBatchSampler, RowSize, Share
 from mmib.schema import Window
 
 

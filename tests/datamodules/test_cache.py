@@ -18,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules import cache as cache_module
-from datamodules.cache import ImageFeatureCache
-from datamodules.images import read_image
+from mmib.datamodules import cache as cache_module
+from mmib.datamodules.cache import ImageFeatureCache
+from mmib.datamodules.images import read_image
 from mmib.encoders.image import ImageEncoder
 
 COLOURS = ("red", "lime", "blue", "gold", "navy")

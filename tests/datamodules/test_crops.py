@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.crops import image_name, read_boxes, read_crop_dictionary, row_number
+from mmib.datamodules.crops import image_name, read_boxes, read_crop_dictionary, row_number
 from mmib.schema import DataError
 
 

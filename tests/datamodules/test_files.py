@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.files import inside, is_there
+from mmib.datamodules.files import inside, is_there
 from mmib.schema import DataError
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules import images
-from datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules import images
+from mmib.datamodules.images import UnreadableImageError, read_image
 
 
 def pixels(path: Path) -> np.ndarray:

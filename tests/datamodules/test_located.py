@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Picture
-from datamodules.located import LocatedImages, LocatedPictures, NamedImages
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Picture
+from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.schema import NO_IMAGE
 
 ODD = os.fsdecode(b"\xff\xe9.jpg")

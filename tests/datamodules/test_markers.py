@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datamodules.markers import MarkedPost, Span, mark_entities
+from mmib.datamodules.markers import MarkedPost, Span, mark_entities
 from mmib.encoders.text import WordTokenizer
 from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
 

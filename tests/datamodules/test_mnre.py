@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, RelationExample
-from datamodules.mnre import MNREDataModule
-from datamodules.mnre_files import check_relation_ids
-from datamodules.mnre_files import read_rows as read_relation_rows
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, RelationExample
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.mnre_files import check_relation_ids
+from mmib.datamodules.mnre_files import read_rows as read_relation_rows
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import WordTokenizer
 from mmib.schema import HEAD_START, RELATION_IDS, RELATIONS, DataError

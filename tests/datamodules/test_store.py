@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules import base as base_module
-from datamodules.examples import RelationExample
-from datamodules.located import LocatedImages, LocatedPictures
-from datamodules.mnre import MNREDataModule
-from datamodules.store import TextStore, code_of
-from datamodules.twitter import TwitterDataModule
+from mmib.datamodules import base as base_module
+from mmib.datamodules.examples import RelationExample
+from mmib.datamodules.located import LocatedImages, LocatedPictures
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.store import TextStore, code_of
+from mmib.datamodules.twitter import TwitterDataModule
 from mmib.encoders.text import TextEncoder, WordTokenizer
 from mmib.schema import NO_IMAGE, DataError
 

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from datamodules import tables
-from datamodules.tables import HashedTable
+from mmib.datamodules import tables
+from mmib.datamodules.tables import HashedTable
 
 
 def test_a_table_gives_what_a_dict_gives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, EntityExample
-from datamodules.twitter import TwitterDataModule
-from datamodules.twitter_files import LAYOUT, Census, TaggedPost, read_posts, repair
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, EntityExample
+from mmib.datamodules.twitter import TwitterDataModule
+from mmib.datamodules.twitter_files import LAYOUT, Census, TaggedPost, read_posts, repair
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from experiments import reproduce
-from mmib.finished import FinishedRun
-from mmib.points import PointError, finished_run
+from mmib.runs.reader import FinishedRun
+from mmib.search.trials import PointError, finished_run
 
 ROOT = Path(__file__).parents[2]
 RELATION = "/per/per/peer"

@@ -17,9 +17,9 @@ import torch
 import yaml
 
 from experiments.chromium import Browser
-from mmib.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.cli import main
 from mmib.export.model import TrainedModel
+from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY
 from mmib.schema import Task
 
 EPOCHS = 2

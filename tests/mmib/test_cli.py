@@ -14,7 +14,8 @@ import pytest
 import yaml
 
 from mmib import cli
-from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, expand_configs, main
+from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, main
+from mmib.configs import expand_configs
 from mmib.schema import ConfigError
 
 Refused = Callable[..., str]
@@ -265,7 +266,10 @@ def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: 
         ),
         ({"trainer": {"max_epochs": "many"}}, "trainer.max_epochs: expected int, got 'many'"),
         ({"model": {"class_path": "mmib.modules.NoSuchModule"}}, "model: there is no class mmib.modules.NoSuchModule"),
-        ({"data": {"class_path": "datamodules.nowhere.Module"}}, "data: there is no class datamodules.nowhere.Module"),
+        (
+            {"data": {"class_path": "mmib.datamodules.nowhere.Module"}},
+            "data: there is no class mmib.datamodules.nowhere.Module",
+        ),
         ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got perhaps"),
     ],
 )

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 import torchcrf
 
-from datamodules.twitter_files import repair
+from mmib.datamodules.twitter_files import repair
+from mmib.information import scalars
 from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule, evidence
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
 from mmib.nn.attention import AttentionBlock
@@ -37,7 +38,6 @@ from mmib.schema import (
     Task,
     Window,
 )
-from mmib.totals import scalars
 
 Build = Callable[..., Any]
 MakeBatch = Callable[..., Any]

@@ -14,20 +14,21 @@ import pytorch_lightning as pl
 import torch
 from safetensors.torch import load_file
 
-from datamodules.base import PostDataModule
-from datamodules.demo.module import DemoMNERDataModule, DemoMREDataModule
-from datamodules.demo.settings import DemoSettings
 from mmib.backbone import MultimodalIB
-from mmib.callbacks import IBMonitor, PredictionCollector
+from mmib.callbacks.latents import LatentSpace
+from mmib.callbacks.monitor import IBMonitor
+from mmib.callbacks.predictions import PredictionCollector
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.demo.module import DemoMNERDataModule, DemoMREDataModule
+from mmib.datamodules.demo.settings import DemoSettings
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.latents import LatentSpace
 from mmib.modules import ExtractionModule, MNERModule, MREModule
 from mmib.nn.alignment import Alignment, InfoNCEAlignment, JSDAlignment
 from mmib.nn.fusion import CrossModalFusion
 from mmib.nn.gaussian import GaussianEncoder
 from mmib.optim import OptimizerSettings
-from mmib.runs import RunLogger
+from mmib.runs.loggers import RunLogger
 
 STEPS = 20
 Train = Callable[..., dict[str, Any]]

@@ -10,13 +10,13 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from datamodules.images import UnreadableImageError, read_image
-from datamodules.twitter_files import YEARS
+from mmib.base.argument_parser import CommandParser
 from mmib.crop_objects.boxes import choose
 from mmib.crop_objects.detector import DEFAULT_DETECTOR, Detector, ZeroShotDetector
 from mmib.crop_objects.plan import MOST_OBJECTS, TYPES, Request, Split, mnre_splits, twitter_splits
 from mmib.crop_objects.store import CropStore, Settings
-from mmib.options import CommandParser
+from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.twitter_files import YEARS
 from mmib.schema import DataError
 
 SPLITS = ("train", "val", "test")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from datamodules.examples import Box
 from mmib.crop_objects.detector import Detection
+from mmib.datamodules.examples import Box
 
 # Boxes that overlap more show the same object, found by two phrases.
 SAME_OBJECT = 0.7

@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
-from datamodules.examples import Box
-from mmib.devices import usable_device
+from mmib.base.devices import usable_device
+from mmib.datamodules.examples import Box
 from mmib.encoders.pretrained import settle_hub_mode
 from mmib.schema import ConfigError, EncoderError
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datamodules import mnre_files as mnre
-from datamodules import twitter_files as twitter
-from datamodules.crops import CropFiles
-from datamodules.files import inside
 from mmib.crop_objects.phrases import MOST_PHRASES, noun_phrases
+from mmib.datamodules import mnre_files as mnre
+from mmib.datamodules import twitter_files as twitter
+from mmib.datamodules.crops import CropFiles
+from mmib.datamodules.files import inside
 from mmib.schema import DataError
 
 Phrases = Literal["nouns", "types"]

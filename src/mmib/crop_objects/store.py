@@ -10,11 +10,11 @@ from typing import Any
 
 from PIL import Image
 
-from datamodules.crops import CropFiles, read_json_object, write_crop_dictionary
+from mmib.base.files import atomic_file, write_text
 from mmib.crop_objects.boxes import Pixels
 from mmib.crop_objects.detector import Detection
 from mmib.crop_objects.plan import Key, Request
-from mmib.files import atomic_file, write_text
+from mmib.datamodules.crops import CropFiles, read_json_object, write_crop_dictionary
 from mmib.schema import ConfigError, DataError
 
 RECORD = "objects.json"

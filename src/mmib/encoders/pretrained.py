@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import torch
 from huggingface_hub import constants as hub
 
-from mmib.files import checksum
+from mmib.base.files import checksum
 from mmib.schema import EncoderError
 
 PREFIX = "pip:"

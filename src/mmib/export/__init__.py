@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mmib.finished import FinishedRun, newest_first, own_runs
-from mmib.options import CommandParser
+from mmib.base.argument_parser import CommandParser
+from mmib.runs.reader import FinishedRun, newest_first, own_runs
 from mmib.schema import TASK_NAMES, ExportError
 
 RUNS = Path("runs")

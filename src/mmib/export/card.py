@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mmib.export.model import TrainedModel
-from mmib.finished import dotted
+from mmib.runs.reader import dotted
 from mmib.schema import LABELS, NO_RELATION, TASK_NAMES
 
 SCORES = ("precision", "recall", "f1", "accuracy")

@@ -24,14 +24,14 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from datamodules.files import inside
-from mmib.calibration import Temperature
+from mmib.analysis.calibration import Temperature
+from mmib.base.files import atomic_file, checksum, parse_json, replace_folder, write_text
+from mmib.datamodules.files import inside
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.model import TrainedModel, build, load_weights
 from mmib.export.onnx_model import require_packages, write_onnx
-from mmib.files import atomic_file, checksum, parse_json, replace_folder, write_text
 from mmib.schema import LABELS, DataError, EncoderError, ExportError
 
 FORMAT = 1

@@ -12,16 +12,16 @@ from typing import Any
 
 from torch import nn
 
+from mmib.analysis.calibration import Temperature, fitted_temperature
 from mmib.backbone import MultimodalIB
-from mmib.calibration import Temperature, fitted_temperature
-from mmib.checkpoints import open_checkpoint
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.finished import FinishedRun, read_run
 from mmib.network import NETWORKS, EntityNetwork, ExtractionNetwork, RelationNetwork
 from mmib.nn.alignment import Alignment
 from mmib.nn.fusion import Fusion
 from mmib.nn.gaussian import GaussianEncoder
+from mmib.runs.checkpoints import open_checkpoint
+from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import ExportError, Task
 
 # What a backbone takes as callables of its width, and the base of each.

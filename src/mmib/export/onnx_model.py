@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from mmib.backbone import latents
+from mmib.base.files import atomic_file, write_text
 from mmib.export import numpy_crf
 from mmib.export.model import TrainedModel
-from mmib.files import atomic_file, write_text
 from mmib.network import EntityNetwork, ExtractionNetwork
 from mmib.schema import LABELS, ExportError, PostBatch, Task
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mmib.files import write_text
-from mmib.options import CommandParser, add_model_options
+from mmib.base.argument_parser import CommandParser, add_model_options
+from mmib.base.files import write_text
 from mmib.schema import ConfigError
 
 

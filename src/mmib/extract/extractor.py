@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import torch
 
-from mmib.devices import usable_device
+from mmib.base.devices import usable_device
 from mmib.export.folder import read_export
 from mmib.export.model import TrainedModel, model_of_run
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import networkx
 
-from mmib.files import write_text
+from mmib.base.files import write_text
 from mmib.schema import ConfigError
 
 ENTITY, RELATION, POST = "urn:mmib:entity:", "urn:mmib:relation:", "urn:mmib:post:"

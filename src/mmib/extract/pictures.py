@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
-from datamodules.images import UnreadableImageError, check_size, decoders, read_image, upright_rgb
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
+from mmib.datamodules.images import UnreadableImageError, check_size, decoders, read_image, upright_rgb
 from mmib.schema import InputError
 
 ImageSource = str | Path | bytes | Image.Image

@@ -13,7 +13,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from datamodules.examples import (
+from mmib.analysis.calibration import Temperature, entities, entity_confidence, tempered
+from mmib.backbone import latents
+from mmib.base.seeding import seeded
+from mmib.datamodules.examples import (
     Box,
     EntityExample,
     Example,
@@ -25,16 +28,13 @@ from datamodules.examples import (
     fit_words,
     nested,
 )
-from datamodules.markers import Span, mark_entities
-from mmib.backbone import latents
-from mmib.calibration import Temperature, entities, entity_confidence, tempered
+from mmib.datamodules.markers import Span, mark_entities
 from mmib.export.model import TrainedModel
 from mmib.extract.pictures import View, in_threads
 from mmib.extract.results import Entity, Evidence, Relation, fits, may_relate
 from mmib.extract.tokens import Token
 from mmib.network import EntityNetwork, RelationNetwork, evidence
 from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, DataError, PostBatch
-from mmib.seeding import seeded
 
 ROWS = 32  # of a batch
 MOST_PAIRS = 200  # of one post

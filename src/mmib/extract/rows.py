@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from mmib.base.files import parse_json
 from mmib.extract.extractor import Post
-from mmib.files import parse_json
 from mmib.schema import DataError, InputError
 
 # Characters of a row; a post with every word of a dictionary is shorter.

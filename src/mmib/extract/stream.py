@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from mmib.base.files import checksum, write_text
 from mmib.extract.extractor import POSTS, Extractor
 from mmib.extract.pictures import in_threads
 from mmib.extract.readers import Prepared
 from mmib.extract.rows import Row
-from mmib.files import checksum, write_text
 from mmib.schema import InputError, RunError
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmib.distributed import global_rows, world_size
+from mmib.base.distributed import global_rows, world_size
 from mmib.nn.attention import start_as_similarity
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import NO_IMAGE, ConfigError

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mmib.distributed import widened
+from mmib.base.distributed import widened
 from mmib.nn.forward_backward import FORBIDDEN, chain_scores, expectations, frame, mixing_steps
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import ConfigError

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmib.distributed import widened
+from mmib.base.distributed import widened
 
 # Score of what is forbidden, in nats: below that of any allowed path by far, and finite even once for every word, so
 # that neither scores nor gradients meet -inf or NaN.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from importlib.util import find_spec
 
-from mmib.options import CommandParser, add_model_options
+from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 

@@ -45,8 +45,8 @@ FILES = {
     "/page.js": ("mmib.serve", "page.js", "text/javascript"),
     "/arcs.js": ("mmib.serve", "arcs.js", "text/javascript"),
     "/text.js": ("mmib.serve", "text.js", "text/javascript"),
-    "/base.css": ("mmib.report", "base.css", "text/css"),
-    "/theme.js": ("mmib.report", "theme.js", "text/javascript"),
+    "/base.css": ("mmib.analysis.report", "base.css", "text/css"),
+    "/theme.js": ("mmib.analysis.report", "theme.js", "text/javascript"),
 }
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "No JSON, or no form"},

@@ -6,9 +6,9 @@ import base64
 import functools
 import io
 
-from datamodules.demo import DemoSettings
-from datamodules.demo.pictures import draw_picture
-from datamodules.demo.posts import Post, draw_post
+from mmib.datamodules.demo import DemoSettings
+from mmib.datamodules.demo.pictures import draw_picture
+from mmib.datamodules.demo.posts import Post, draw_post
 from mmib.serve.messages import Example, GivenEntity
 
 # Behind the posts of every corpus; the hard ones pick one of several people by words.

@@ -11,7 +11,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from mmib.files import parse_json
+from mmib.base.files import parse_json
 from mmib.serve.messages import Message, PostRequest, reason
 
 JSON, FORM = "application/json", "multipart/form-data"

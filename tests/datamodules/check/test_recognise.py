@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.check import find_sets
-from datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.check import find_sets
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.schema import DataError
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.check import check_set, every_finding, find_sets, status, write_repaired
-from datamodules.crops import read_crop_dictionary, row_number
-from datamodules.demo import DemoSettings, write_demo_corpus
-from datamodules.mnre_files import read_rows
+from mmib.datamodules.check import check_set, every_finding, find_sets, status, write_repaired
+from mmib.datamodules.crops import read_crop_dictionary, row_number
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.mnre_files import read_rows
 from mmib.schema import DataError
 
 

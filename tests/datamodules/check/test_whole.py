@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.check import Finding, Pieces, SetReport, check_set, every_finding, find_sets, status
-from datamodules.check.sets import SPLITS
-from datamodules.demo import DemoSettings, write_demo_corpus
-from datamodules.released import RELEASED
+from mmib.datamodules.check import Finding, Pieces, SetReport, check_set, every_finding, find_sets, status
+from mmib.datamodules.check.sets import SPLITS
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.released import RELEASED
 from mmib.encoders.text import WordTokenizer
 
 REAL = Path(__file__).parents[4] / "shared" / "data"

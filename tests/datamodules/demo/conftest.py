@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 
 TWITTER_TEXTS = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 MNRE_CROP_LISTS = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}

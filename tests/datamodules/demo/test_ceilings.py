@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from seqeval.metrics import f1_score
 
-from datamodules.demo import DemoSettings, expected_best_f1
-from datamodules.demo.posteriors import View, entity_posteriors
-from datamodules.demo.posts import LEVELS, Post, draw_post
+from mmib.datamodules.demo import DemoSettings, expected_best_f1
+from mmib.datamodules.demo.posteriors import View, entity_posteriors
+from mmib.datamodules.demo.posts import LEVELS, Post, draw_post
 from mmib.schema import NO_RELATION
 
 LABELS = (NO_RELATION, "a", "b")

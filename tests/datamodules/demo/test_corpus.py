@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.demo import DemoSettings, read_levels, write_demo_corpus
-from datamodules.demo import corpus as corpus_module
+from mmib.datamodules.demo import DemoSettings, read_levels, write_demo_corpus
+from mmib.datamodules.demo import corpus as corpus_module
 from mmib.schema import DataError
 
 TINY = DemoSettings(size="tiny")
@@ -79,7 +79,7 @@ def test_two_builds_at_once_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_importing_the_package_does_not_import_torch() -> None:
-    code = "import sys, datamodules.demo; sys.exit('torch' in sys.modules)"
+    code = "import sys, mmib.datamodules.demo; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}, check=False).returncode
         == 0

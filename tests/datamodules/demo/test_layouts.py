@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from seqeval.metrics.sequence_labeling import get_entities
 
-from datamodules.demo import SPLITS, layouts
+from mmib.datamodules.demo import SPLITS, layouts
 from mmib.schema import RELATION_IDS
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from datamodules.demo import SPLITS, DemoSettings, read_levels
-from datamodules.demo.module import DemoDataModule, DemoMNERDataModule, DemoMREDataModule
-from datamodules.examples import WHOLE_IMAGE
+from mmib.datamodules.demo import SPLITS, DemoSettings, read_levels
+from mmib.datamodules.demo.module import DemoDataModule, DemoMNERDataModule, DemoMREDataModule
+from mmib.datamodules.examples import WHOLE_IMAGE
 from mmib.schema import NO_IMAGE, RELATIONS, TAGS, DataError, Task
 
 Load = Callable[..., Any]

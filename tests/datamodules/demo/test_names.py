@@ -5,9 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 
-from datamodules.demo.names import draw_names, name_pool
-from datamodules.demo.settings import SPLITS
-from datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, ORDINARY_WORDS, POINTERS
+from mmib.datamodules.demo.names import draw_names, name_pool
+from mmib.datamodules.demo.settings import SPLITS
+from mmib.datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, ORDINARY_WORDS, POINTERS
 
 
 def test_pools_share_no_token() -> None:

@@ -8,10 +8,10 @@ from collections import Counter
 
 import pytest
 
-from datamodules.demo.pictures import Layout, draw_picture, lay_out
-from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
-from datamodules.demo.settings import DemoSettings
-from datamodules.demo.themes import THEMES
+from mmib.datamodules.demo.pictures import Layout, draw_picture, lay_out
+from mmib.datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
+from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.demo.themes import THEMES
 
 SETTINGS = DemoSettings(noise=0.0)
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors, theme_belief
-from datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_chatter, draw_post
-from datamodules.demo.settings import DemoSettings
-from datamodules.demo.themes import theme_prior
+from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors, theme_belief
+from mmib.datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_chatter, draw_post
+from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.demo.themes import theme_prior
 
 # More noise than by default, so that every term of the posterior carries weight.
 SETTINGS = DemoSettings(noise=0.3, missing=0.1)

@@ -7,10 +7,10 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post, draw_chatter, draw_post, draw_posts
-from datamodules.demo.settings import SPLITS, DemoSettings
-from datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
-from datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
+from mmib.datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post, draw_chatter, draw_post, draw_posts
+from mmib.datamodules.demo.settings import SPLITS, DemoSettings
+from mmib.datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
+from mmib.datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
 from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATION_IDS, ConfigError
 
 SETTINGS = DemoSettings()

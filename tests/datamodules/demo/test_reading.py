@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.demo import SPLITS, read_ceilings, read_levels
-from datamodules.demo.posts import LEVELS
+from mmib.datamodules.demo import SPLITS, read_ceilings, read_levels
+from mmib.datamodules.demo.posts import LEVELS
 from mmib.schema import DataError
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from datamodules.demo import SPLITS, expected_best_f1
-from datamodules.demo.posts import LEVELS
+from mmib.datamodules.demo import SPLITS, expected_best_f1
+from mmib.datamodules.demo.posts import LEVELS
 from mmib.schema import Task
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.demo import DemoSettings, write_demo_corpus
-from datamodules.mnre_files import read_rows
-from datamodules.twitter_files import read_posts
 from experiments.benchmarks import memory
+from mmib.datamodules.demo import DemoSettings, write_demo_corpus
+from mmib.datamodules.mnre_files import read_rows
+from mmib.datamodules.twitter_files import read_posts
 from mmib.schema import Task
 
 

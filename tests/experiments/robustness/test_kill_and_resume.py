@@ -20,11 +20,11 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from experiments.robustness import kill_and_resume
-from mmib.callbacks import LAST, PREVIOUS
+from mmib.callbacks.checkpointing import LAST, PREVIOUS
 from mmib.cli import main
-from mmib.finished import read_run
+from mmib.runs.reader import read_run
 from mmib.schema import CheckpointError
-from mmib.training import check_checkpoint
+from mmib.training.cli import check_checkpoint
 
 ROOT = Path(__file__).parents[3]
 WITHIN_S = 60

@@ -25,8 +25,8 @@ from experiments.robustness.kill_anywhere import (
     try_kills,
     unreadable,
 )
+from mmib.base.files import write_text
 from mmib.encoders.image import ImageEncoder
-from mmib.files import write_text
 
 PART_S = 0.2
 BEGUN_S = 4.0

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from mmib.cli import main
-from mmib.sweep.command import command_line
-from mmib.sweep.file import read_sweep
-from mmib.sweep.parameters import Middle, nested
+from mmib.search.sweep.command import command_line
+from mmib.search.sweep.file import read_sweep
+from mmib.search.sweep.parameters import Middle, nested
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))

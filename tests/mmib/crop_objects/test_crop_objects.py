@@ -11,16 +11,16 @@ import pytest
 import torch
 from PIL import Image
 
-from datamodules.crops import read_boxes
-from datamodules.images import read_image
-from datamodules.mnre import MNREDataModule
-from datamodules.twitter import TwitterDataModule
 from mmib import crop_objects
 from mmib.cli import main
 from mmib.crop_objects import cut
 from mmib.crop_objects.detector import Detection
 from mmib.crop_objects.plan import TYPES, mnre_splits, twitter_splits
 from mmib.crop_objects.store import Settings
+from mmib.datamodules.crops import read_boxes
+from mmib.datamodules.images import read_image
+from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.twitter import TwitterDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.schema import ConfigError, DataError

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+from mmib.analysis.calibration import Temperature, tempered
 from mmib.backbone import MultimodalIB
-from mmib.calibration import Temperature, tempered
 from mmib.encoders.image import ImageEncoder
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import MOST_CHARACTERS, Extractor, Post

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
+from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
 from mmib.extract.pictures import grid, in_threads, open_image, views
 from mmib.schema import InputError
 
@@ -61,7 +61,7 @@ def _refuse(name: str) -> str:
 
 
 def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
-    monkeypatch.setattr("datamodules.images.MAX_PIXELS", 799)
+    monkeypatch.setattr("mmib.datamodules.images.MAX_PIXELS", 799)
     with pytest.raises(InputError, match="40 x 20 pixels"):
         open_image(picture)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mmib.callbacks import gradient_norms
+from mmib.callbacks.monitor import gradient_norms
 from mmib.modules import ExtractionModule
 from mmib.schema import ConfigError, PostBatch
 

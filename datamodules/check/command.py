@@ -1,0 +1,140 @@
+"""The command `mmib check-data`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import write_text
+from mmib.datamodules.check import (
+    Pieces,
+    SetReport,
+    SplitReport,
+    check_set,
+    every_finding,
+    find_sets,
+    status,
+    write_repaired,
+)
+from mmib.datamodules.check.findings import Finding, some
+from mmib.datamodules.check.sets import SetFiles
+from mmib.encoders.text import load_tokenizer
+
+COUNTED = {"mre": ("rows", "None"), "mner": ("posts", "entities", "in strict IOB2")}
+LABELS_SHOWN = 8
+MARKS = {"note": ("note", "cyan"), "problem": ("problem", "yellow"), "unreadable": ("cannot be read", "red")}
+MEANINGS = ("fine", "problems that a training would stop at or hide", "something cannot be read")
+NO_TOKENIZER = "none"
+
+
+def run(arguments: list[str]) -> int:
+    """Check the data sets of a folder, and write a repaired copy where one is asked for.
+
+    Returns:
+        0 fine, 1 problems, 2 something cannot be read: of the copy, where one is written.
+    """
+    chosen = _parser().parse_args(arguments)
+    console = Console(stderr=chosen.json == Path("-"), highlight=False)
+    pieces = _pieces(chosen.tokenizer, chosen.max_length)
+    sets = find_sets(chosen.path)
+    result = _checked(sets, pieces, chosen.max_missing_images, console)
+    if chosen.fix is not None:
+        changes = write_repaired(sets, chosen.fix)
+        console.print(f"\n{chosen.fix}: a repaired copy, {len(changes):,} changes", markup=False, soft_wrap=True)
+        for change in changes:
+            console.print(f"  {change}", markup=False, soft_wrap=True)
+        copy = _checked(find_sets(chosen.fix), pieces, chosen.max_missing_images, console)
+        result |= {"fixed": {"folder": str(chosen.fix), "changes": changes, **copy}, "status": copy["status"]}
+    console.print(f"\n{MEANINGS[result['status']]} (exit status {result['status']})")
+    if chosen.json is not None:
+        text = json.dumps({"path": str(chosen.path), **result}, ensure_ascii=False, indent=1) + "\n"
+        if chosen.json == Path("-"):
+            sys.stdout.write(text)
+        else:
+            write_text(chosen.json, text)
+    return int(result["status"])
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="mmib check-data",
+        description="Tell which data sets a folder holds, what is missing, and what a training would stop at or hide.",
+        epilog="exit status: 0 fine, 1 problems, 2 something cannot be read; with --fix, of the copy",
+    )
+    parser.add_argument("path", type=Path, help="root of a data set, or a folder of several")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output")
+    parser.add_argument("--fix", type=Path, metavar="FOLDER", help="write a repaired copy into a new folder")
+    parser.add_argument(
+        "--tokenizer",
+        default="pip:minilm-l6",
+        help=f"of the text encoder: a packaged name, a folder, a hub name or {NO_TOKENIZER} (%(default)s)",
+    )
+    parser.add_argument("--max-length", type=int, default=128, help="most word pieces of a post (%(default)s)")
+    parser.add_argument(
+        "--max-missing-images", type=float, default=0.05, help="share that a training lets be missing (%(default)s)"
+    )
+    return parser
+
+
+def _pieces(name: str, max_length: int) -> Pieces | None:
+    if name == NO_TOKENIZER:
+        return None
+    return Pieces(load_tokenizer(name), name, max_length)
+
+
+def _checked(sets: Sequence[SetFiles], pieces: Pieces | None, max_missing: float, console: Console) -> dict[str, Any]:
+    """Check and show; what goes into the JSON file."""
+    reports = [check_set(files, pieces, max_missing) for files in sets]
+    for report in reports:
+        _show(report, console)
+    return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
+
+
+def _show(report: SetReport, console: Console) -> None:
+    table = Table()
+    for name in ("split", *COUNTED[report.task], "word pieces", "images", "crops"):
+        table.add_column(name, justify="left" if name == "split" else "right")
+    for part in report.splits:
+        table.add_row(*(Text(cell) for cell in _cells(part, len(COUNTED[report.task]))))
+    console.print(Text(f"\n{report.title}: {report.root}", style="bold"), soft_wrap=True)
+    console.print(table)
+    for part in report.splits:
+        if part.labels:
+            total = sum(part.labels.values())
+            shares = [f"{label} {count:,} ({count / total:.1%})" for label, count in part.labels.items()]
+            console.print(Text(f"  {part.split} labels: {some(shares, LABELS_SHOWN)}"), soft_wrap=True)
+    for layout in sorted({part.crop_layout for part in report.splits if part.crop_layout}):
+        console.print(Text(f"  object crops: {layout}"), soft_wrap=True)
+    for split, finding in every_finding([report]):
+        console.print(_line(split, finding), soft_wrap=True)
+
+
+def _cells(part: SplitReport, counted: int) -> list[str]:
+    """A row of the table, of so many counts."""
+    if not part.counts:
+        return [part.split, "unreadable" if part.there else "missing", *[""] * (counted + 2)]
+    return [
+        part.split,
+        *(f"{count:,}{_released(part, name)}" for name, count in part.counts.items()),
+        "" if part.longest is None else f"up to {part.longest}",
+        *(f"{files.found:,} of {files.named:,}" if files else "" for files in (part.images, part.crops)),
+    ]
+
+
+def _released(part: SplitReport, name: str) -> str:
+    expected = part.expected.get(name)
+    return "" if expected in (None, part.counts[name]) else f" (released: {expected:,})"
+
+
+def _line(split: str, finding: Finding) -> Text:
+    mark, colour = MARKS[finding.severity]
+    return Text.assemble("  ", (mark, colour), f"{f' [{split}]' if split else ''} {finding}")

@@ -1,0 +1,95 @@
+"""The command `mmib report`: one page about one or several runs, out of what they left in their folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmib.analysis.report import comparison, single, study
+from mmib.analysis.report.page import page
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import write_text
+from mmib.runs.reader import STUDY, FinishedRun, find_runs, newest_first, trained_runs
+from mmib.schema import TASK_NAMES, RunError
+
+RUNS = Path("runs")
+NAME = "report.html"
+POSTS = 60
+
+
+def run(arguments: list[str]) -> int:
+    """Write the page and print its path.
+
+    Raises:
+        RunError: there is no run, one has not finished or is damaged, or they cannot be compared.
+    """
+    parser = CommandParser(
+        prog="mmib report",
+        description="Write one self-contained HTML page about a run, several runs side by side, or a study.",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=Path,
+        metavar="RUN",
+        help="folders of runs or of studies (default: the newest run in runs/)",
+    )
+    parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder)")
+    parser.add_argument("--posts", type=int, default=POSTS, help="how many posts to show (default: %(default)s)")
+    parser.add_argument(
+        "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="where the images lie, if they were moved"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.posts < 0:
+        parser.error("--posts is a number of posts, 0 for none")
+    folders = chosen.runs or [newest_run(RUNS)]
+    output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
+    text = make_page(folders, chosen.data_root, chosen.posts)
+    try:
+        write_text(output, text)
+    except OSError as error:
+        raise RunError(f"the report cannot be written: {error}; choose another place with --output") from error
+    print(output)  # noqa: T201
+    return 0
+
+
+def newest_run(folder: Path) -> Path:
+    """The folder of the run that finished last.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = newest_first(trained_runs(folder))
+    if not runs:
+        raise RunError(f"there is no finished run below {folder}/: name one, or make one with mmib fit")
+    return runs[0].folder
+
+
+def make_page(folders: list[Path], data_root: Path | None = None, posts: int = POSTS) -> str:
+    """The page about what folders hold.
+
+    Args:
+        folders: of runs, or of one study.
+        data_root: where the images of a single run lie, where not at the place that its configuration names.
+        posts: how many posts of a single run to show.
+
+    Raises:
+        RunError: see `run`.
+    """
+    studies = [study.read_study(folder) for folder in folders if (folder / STUDY).is_file()]
+    if studies:
+        if len(folders) > 1:
+            raise RunError("a study has a page of its own: name one study, or runs")
+        (own,) = studies
+        return page(own.name, f"study, {TASK_NAMES[own.content['task']]}", study.sections(own))
+    runs = find_runs(folders)
+    if len(runs) == 1:
+        return page(
+            f"{runs[0].name}, seed {runs[0].seed}", _subtitle(runs[0]), single.sections(runs[0], data_root, posts)
+        )
+    names = list(dict.fromkeys(run.name for run in runs))
+    title = " · ".join(names) if len(names) <= 3 else f"{len(names)} experiments"
+    return page(title, f"{len(runs)} runs, {_subtitle(runs[0])}", comparison.sections(runs))
+
+
+def _subtitle(run: FinishedRun) -> str:
+    return f"{TASK_NAMES[run.task]} on {run.summary.get('corpus', 'an unnamed corpus')}"

@@ -1,0 +1,230 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mmib.analysis.calibration import Record, entities
+from mmib.analysis.report import charts
+from mmib.analysis.report.charts import Mark, Series
+from mmib.analysis.report.history import Curves, differing, settings
+from mmib.analysis.report.markup import Html, element, join
+from mmib.analysis.report.page import Section, grid, note, table
+from mmib.analysis.report.posts import verdict
+from mmib.analysis.report.single import SPLITS, heading, headings, percent
+from mmib.runs.reader import FinishedRun
+from mmib.schema import RunError, Task
+
+# Runs whose answers are shown post by post, and how many posts.
+MOST_RUNS, MOST_POSTS = 6, 25
+# As many colours as can be told apart.
+COLOURS = 8
+CURVES = {
+    "val/f1": "F1, validation",
+    "val/loss": "Loss, validation",
+    "val/ib/kl_text": "KL of text, nats a word piece",
+    "val/ib/kl_image": "KL of image, nats a region",
+    "val/align/mi_bound": "Bound on I(text; image), nats",
+    "val/align/gap": "Modality gap",
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but their seed.
+
+    Attributes:
+        name: of the experiment, with what sets it apart from others of the same name.
+        runs: at least one.
+        options: the settings of the first.
+        style: its colour.
+    """
+
+    name: str
+    runs: list[FinishedRun]
+    options: dict[str, str]
+    style: str
+
+    def mean(self, split: str, score: str) -> tuple[float, float | None]:
+        """Mean and, where there are several runs, sample standard deviation of a score, in percent."""
+        values = [100 * float(run.summary[split][score]) for run in self.runs]
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def sections(runs: Sequence[FinishedRun]) -> list[Section]:
+    """All parts of the page about several runs.
+
+    Raises:
+        RunError: they belong to different tasks, or were scored on different data.
+    """
+    split = _common_split(runs)
+    options = [settings(run.config()) for run in runs]
+    groups = _groups(runs, options, split)
+    disagreements = _disagreements(runs, split)
+    return [
+        Section("scores", "Scores", "", _scores(groups, split)),
+        Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
+        Section("differences", "Settings that differ", "", _differences(groups)),
+        *([] if disagreements is None else [Section("posts", "Posts on which they disagree", *disagreements)]),
+    ]
+
+
+def _common_split(runs: Sequence[FinishedRun]) -> str:
+    first = runs[0]
+    for run in runs:
+        if run.task != first.task:
+            tasks = f"{first.folder} is {first.task}, {run.folder} is {run.task}"
+            raise RunError(f"runs of different tasks cannot be compared: {tasks}; name runs of one task")
+    split = next((split for split in SPLITS if all(run.summary.get(split) for run in runs)), None)
+    if split is None:
+        raise RunError("the runs share no split that all of them were scored on: score them with mmib test or validate")
+    for run in runs:
+        if run.fingerprint(split) != first.fingerprint(split):
+            raise RunError(
+                f"{first.folder} and {run.folder} were scored on different {SPLITS[split]} sets: compare them apart"
+            )
+    return split
+
+
+def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], split: str) -> list[Group]:
+    """Repetitions together; experiments of one name are told apart by the settings in which they differ."""
+    names = []
+    for run in runs:
+        namesakes = [other for other, own in zip(options, runs, strict=True) if own.name == run.name]
+        own = options[runs.index(run)]
+        parts = [f"{name.rpartition('.')[2]} {own.get(name, 'unset')}" for name in differing(namesakes)]
+        # A name that all runs share tells nothing.
+        names.append(", ".join([run.name, *parts] if len(namesakes) < len(runs) or not parts else parts))
+    together: dict[str, list[FinishedRun]] = {}
+    for name, run in zip(names, runs, strict=True):
+        together.setdefault(name, []).append(run)
+    order = list(together)
+    if len(order) > COLOURS:
+        # The best keep a colour of their own; the last colour is that of all others.
+        best = {name: max(run.summary[split]["f1"] for run in members) for name, members in together.items()}
+        order.sort(key=lambda name: -best[name])
+    styles = {name: f"c{min(place, COLOURS - 1)}" for place, name in enumerate(order)}
+    own_options = dict(zip(reversed(names), reversed(options), strict=True))
+    return [Group(name, members, own_options[name], styles[name]) for name, members in together.items()]
+
+
+def _scores(groups: Sequence[Group], split: str) -> Html:
+    marks = []
+    for group in groups:
+        mean, deviation = group.mean(split, "f1")
+        error = deviation if deviation is not None else 100 * float(group.runs[0].summary[split].get("f1_se", 0.0))
+        marks.append(Mark(group.name, mean, max(0.0, mean - error), min(100.0, mean + error), style=group.style))
+    says = (
+        "Bars: one standard deviation over the seeds to each side; of an experiment with a single seed, one bootstrap "
+        "standard error. Whether a difference is more than chance, mmib aggregate tells."
+    )
+    names = [
+        name
+        for name in headings(groups[0].runs[0].summary[split])
+        if all(name in run.summary[split] for group in groups for run in group.runs)
+    ]
+    rows = [
+        [group.name, str(len(group.runs)), *(_mean(*group.mean(split, name)) for name in names)] for group in groups
+    ]
+    runs = [
+        [
+            element("span", f"{group.name}, seed {run.seed}", title=run.folder.resolve().name),
+            *(percent(float(run.summary[split][name])) for name in names),
+        ]
+        for group in groups
+        for run in group.runs
+    ]
+    columns = [heading(name) for name in names]
+    return join(
+        [
+            charts.dot_plot(f"F1, {SPLITS[split]}", marks, note=says),
+            table(["experiment", "runs", *columns], rows, f"{SPLITS[split].capitalize()} scores in percent, mean ± sd"),
+            element(
+                "details",
+                element("summary", f"All {len(runs)} runs"),
+                table(["run", *columns], runs, "Scores of each run in percent"),
+            ),
+        ]
+    )
+
+
+def _mean(mean: float, deviation: float | None) -> str:
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _curves(groups: Sequence[Group]) -> Html:
+    shared = f"c{COLOURS - 1}" if len(groups) > COLOURS else None
+    logged = [
+        ("the others" if group.style == shared else group.name, group.style, Curves(run))
+        for group in groups
+        for run in group.runs
+    ]
+    drawn = [
+        charts.line_chart(
+            title,
+            [Series(label, curves[name], style, dots=False) for label, style, curves in logged],
+            "optimiser steps",
+            keyed=False,
+        )
+        for name, title in CURVES.items()
+    ]
+    shown = grid(*drawn)
+    if shown is None:
+        return note("None of these runs logged a curve.")
+    return join([charts.key([Series(label, [], style) for label, style, _ in logged]) or Html(), shown])
+
+
+def _differences(groups: Sequence[Group]) -> Html:
+    names = differing([group.options for group in groups])
+    if not names:
+        return note("These runs differ in their seeds only.")
+    rows = [[name, *(group.options.get(name, "unset") for group in groups)] for name in names]
+    return table(["setting", *(group.name for group in groups)], rows, "Settings by experiment", numbers=False)
+
+
+def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] | None:
+    """The posts that some runs get right and others wrong, the most divided first; None where that is not known."""
+    if len(runs) > MOST_RUNS or not all(run.has_predictions(split) for run in runs):
+        return None
+    by_run = [{record["id"]: record for record in run.predictions(split)} for run in runs]
+    divided = []
+    for row, record in by_run[0].items():
+        answers = [records.get(row) for records in by_run]
+        if any(answer is None or not {"gold", "words"} <= answer.keys() for answer in answers):
+            return None
+        right = [answer["predicted"] == record["gold"] for answer in answers if answer]
+        if 0 < sum(right) < len(right):
+            divided.append((abs(sum(right) - len(right) / 2), row, right))
+    divided.sort(key=lambda entry: entry[:2])
+    shown = [
+        [
+            str(row),
+            element("span", element("bdi", " ".join(map(str, by_run[0][row]["words"]))), class_="post-text"),
+            _answer(runs[0].task, by_run[0][row], "gold"),
+            *(
+                element("span", _answer(runs[0].task, records[row], "predicted"), class_=f"label {verdict(ok)}")
+                for records, ok in zip(by_run, right, strict=True)
+            ),
+        ]
+        for _, row, right in divided[:MOST_POSTS]
+    ]
+    if not shown:
+        return "", note("Every post is right in all of these runs, or wrong in all.")
+    heads = [f"{run.name}, seed {run.seed}" for run in runs]
+    says = (
+        f"{len(shown)} of the {len(divided):,} posts that some runs get right and others wrong, the most divided first."
+    )
+    return says, table(["row", "post", "gold", *heads], shown, "Answers by run", numbers=False)
+
+
+def _answer(task: Task, record: Record, field: str) -> str:
+    """A relation, or a post's entities with their types."""
+    if task == "mre":
+        return str(record[field])
+    found = [
+        f"{' '.join(map(str, record['words'][slice(*entity.span)]))} {entity.type}"
+        for entity in entities(record[field])
+    ]
+    return ", ".join(found) or "none"

@@ -1,0 +1,95 @@
+"""The frame of every report: one file that asks for nothing from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+from mmib.analysis.report.markup import Child, Html, element, join
+
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page.
+
+    Attributes:
+        name: its anchor.
+        title: its heading.
+        reading: one or two sentences on how to read it.
+        body: its content.
+    """
+
+    name: str
+    title: str
+    reading: str
+    body: Html
+
+
+def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
+    """The whole document."""
+    style, script = _files("base.css", "page.css"), _files("theme.js", "page.js")
+    head = [
+        element("meta", charset="utf-8"),
+        element("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        element("title", f"{title} - mmib"),
+        element("style", style),
+    ]
+    links = [element("a", section.title, href=f"#{section.name}") for section in sections]
+    body = [
+        element("a", "skip to the content", href="#content", class_="skip"),
+        element(
+            "header",
+            element("button", "dark", type="button", id="theme", hidden=True),
+            element("p", "mmib report", class_="kicker"),
+            element("h1", title),
+            element("p", subtitle, class_="subtitle"),
+            element("nav", links, aria_label="sections") if len(links) > 1 else None,
+        ),
+        element("main", [_section(section) for section in sections], id="content"),
+        element("script", script),
+    ]
+    document = element("html", element("head", head), element("body", body), lang="en")
+    return f"<!DOCTYPE html>\n{document}\n"
+
+
+def _files(*names: str) -> Html:
+    """Files of this package, one after the other."""
+    folder = resources.files("mmib.analysis.report")
+    return Html("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
+
+
+def _section(section: Section) -> Html:
+    heading = element("h2", section.title, id=f"{section.name}-title")
+    reading = element("p", section.reading, class_="reading") if section.reading else None
+    return element("section", heading, reading, section.body, id=section.name, aria_labelledby=f"{section.name}-title")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], caption: str, numbers: bool = True) -> Html:
+    """A table whose first column names the rows; it scrolls by itself where the screen is narrow."""
+    style = "numbers" if numbers else None
+    head = element("tr", [element("th", heading, scope="col") for heading in headings])
+    body = [
+        element("tr", element("th", row[0], scope="row"), [element("td", cell) for cell in row[1:]]) for row in rows
+    ]
+    whole = element("table", element("caption", caption), element("thead", head), element("tbody", body), class_=style)
+    return scrolling(whole, caption)
+
+
+def scrolling(body: Html, label: str) -> Html:
+    """Something wide that scrolls in its own frame, with the keyboard too."""
+    return element("div", body, class_="scroll", tabindex="0", role="region", aria_label=label)
+
+
+def note(text: str) -> Html:
+    """Says what is not there, and why."""
+    return element("p", text, class_="missing")
+
+
+def grid(*parts: Html | None) -> Html | None:
+    """Charts side by side where there is room; None where there is no chart."""
+    there = [part for part in parts if part is not None]
+    return element("div", join(there), class_="charts") if there else None

@@ -1,0 +1,426 @@
+"""The report of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmib.analysis.calibration import Record, calibration, judged
+from mmib.analysis.report import charts, evidence
+from mmib.analysis.report.charts import Mark, Series
+from mmib.analysis.report.evidence import Confusion, LatentSpace
+from mmib.analysis.report.history import Curves, read_plane, settings, shortened, shown_command
+from mmib.analysis.report.markup import Html, element, join
+from mmib.analysis.report.page import Section, grid, note, scrolling, table
+from mmib.analysis.report.posts import PostWriter, darkest_word, read_post, sample
+from mmib.runs.reader import FinishedRun
+from mmib.schema import RunError, Task
+
+SPLITS = {"test": "test", "val": "validation"}
+# Posts whose latents are joined by a line between text and image.
+PAIRS = 14
+
+
+def sections(run: FinishedRun, data_root: Path | None, posts: int) -> list[Section]:
+    """All parts of the page about a run.
+
+    Args:
+        run: the run.
+        data_root: where its images lie, where not at the place that its configuration names.
+        posts: how many posts to show.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    split = next((split for split in SPLITS if run.has_predictions(split)), None)
+    records = run.predictions(split) if split else []
+    return [
+        Section("scores", "Scores", "", _scores(run.summary)),
+        Section("training", "Training", *_training(run)),
+        Section("information", "Information", *_information(run)),
+        Section("errors", "Errors", *_errors(run, split, records)),
+        Section("posts", "Posts", *_posts(run, split, records, data_root, posts)),
+        Section("settings", "Settings", "", _settings(run)),
+    ]
+
+
+def headings(scores: dict[str, Any]) -> list[str]:
+    """Names of the scores that a summary holds as one number each."""
+    return [name for name, value in scores.items() if isinstance(value, int | float) and name != "f1_se"]
+
+
+def heading(name: str) -> str:
+    """`strict_f1` as people write it."""
+    return name.replace("_", " ").replace("f1", "F1")
+
+
+def percent(value: float) -> str:
+    """A fraction in percent, without the sign."""
+    return f"{100 * value:.1f}"
+
+
+def _scores(summary: dict[str, Any]) -> Html:
+    scored = [(split, summary[split]) for split in SPLITS if summary.get(split)]
+    if not scored:
+        return note("No split was scored.")
+    ceiling = summary.get("ceiling")
+    rows, marks = [], []
+    for split, whole in scored:
+        levels = {f", {level}": described for level, described in (summary.get("levels") or {}).items()}
+        for suffix, described in {"": None, **levels}.items():
+            scores = described[split] if described else whole
+            if scores is None:
+                continue
+            own = (described or summary).get("ceiling") if ceiling and ceiling["split"] == split else None
+            name = SPLITS[split] + suffix
+            best = {"text": 100 * own["text"], "ink": 100 * own["multimodal"]} if own else {}
+            rows.append((name, scores, [percent(own[key]) for key in ("text", "multimodal")] if own else ["", ""]))
+            marks.append(_mark(name, scores, best))
+    names = headings(scored[0][1])
+    best_headings = ["best with text", "best with text and image"] if ceiling else []
+    legend = (
+        element(
+            "ul",
+            element("li", element("span", class_="swatch tick text"), "best possible with the text"),
+            element("li", element("span", class_="swatch tick ink"), "best possible with text and image"),
+            class_="key",
+        )
+        if ceiling
+        else None
+    )
+    says = "Bars: one bootstrap standard error to each side."
+    plot = charts.dot_plot("F1", marks, legend=legend, note=says)
+    cells = [[name, *(_cell(scores, key) for key in names), *(best if ceiling else [])] for name, scores, best in rows]
+    return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent")])
+
+
+def _mark(name: str, scores: dict[str, Any], ceilings: dict[str, float]) -> Mark:
+    value, error = 100 * scores["f1"], 100 * scores.get("f1_se", 0.0)
+    return Mark(name, value, max(0.0, value - error), min(100.0, value + error), ceilings)
+
+
+def _cell(scores: dict[str, Any], name: str) -> str:
+    if name not in scores:
+        return ""
+    error = f" ± {percent(scores['f1_se'])}" if name == "f1" and "f1_se" in scores else ""
+    return percent(scores[name]) + error
+
+
+def _training(run: FinishedRun) -> tuple[str, Html]:
+    curves = Curves(run)
+
+    def both(name: str, style: str, label: str = "") -> list[Series]:
+        training = curves[name] or curves[f"train/{name}"]
+        steps = curves[f"{name}_step"] or curves[f"train/{name}_step"]
+        return [
+            Series(f"{label}training, by step", steps, f"{style} faint", dots=False),
+            Series(f"{label}training", training, style),
+            Series(f"{label}validation", curves[f"val/{name}"], f"{style} dashed"),
+        ]
+
+    def by_modality(name: str, of_steps: bool = True) -> list[Series]:
+        lines = []
+        for modality in ("text", "image"):
+            step, epoch, validation = both(f"{name}_{modality}", modality, f"{modality}, ")
+            lines += [step if of_steps and step.points else epoch, validation]
+        return lines
+
+    def drawn(title: str, lines: Sequence[Series], unit: str = "") -> Html | None:
+        return charts.line_chart(title, lines, "optimiser steps", unit)
+
+    f1 = [
+        Series(name, _percents(curves[f"val/{key}"]), style)
+        for name, key, style in (
+            ("F1", "f1", "ink"),
+            ("precision", "precision", "c2 faint"),
+            ("recall", "recall", "c3 faint"),
+        )
+    ]
+    accuracy = [
+        Series(f"{name}, {kind}", _percents(curves[f"{prefix}align/accuracy_{key}"]), style)
+        for key, name, colour in (("t2i", "text to image", "text"), ("i2t", "image to text", "image"))
+        for kind, prefix, style in (("training", "", colour), ("validation", "val/", f"{colour} dashed"))
+    ]
+    gradients = [
+        Series(name, curves[f"grad/{key}"], style)
+        for key, name, style in (
+            ("task", "task", "ink"),
+            ("kl_text", "KL of text", "text"),
+            ("kl_image", "KL of image", "image"),
+            ("align", "alignment", "c2"),
+        )
+    ]
+    shown = grid(
+        drawn("F1, validation", f1, "percent"),
+        drawn("Loss, all terms", both("loss", "ink"), "nats a post"),
+        drawn("Loss of the task", both("task", "ink"), "nats a post"),
+        drawn("KL", by_modality("ib/kl"), "nats a word piece, nats a region"),
+        drawn("Loss of the alignment", both("align/loss", "c2")),
+        drawn("Bound on I(text; image)", both("align/mi_bound", "c2"), "nats"),
+        drawn("Bound on the Jensen-Shannon divergence", both("align/jsd_bound", "c2")),
+        drawn("Retrieval within a batch", accuracy, "percent"),
+        drawn("Modality gap", both("align/gap", "ink"), "distance of the centres"),
+        drawn("Cosine of text and image", both("align/cosine", "ink")),
+        # A variance over the few posts of a single batch says little.
+        drawn("Active latent units", by_modality("ib/active", of_steps=False), "of the latent width"),
+        drawn("Posterior standard deviation", by_modality("ib/std")),
+        drawn("Weight of the KL, beta", _varying(by_modality("ib/beta"))),
+        drawn("Gradient norms", gradients),
+    )
+    selected = run.summary.get("selected")
+    says = "Solid lines are means over an epoch of training, dashed ones validation, faint ones single steps."
+    if selected:
+        says += f" Validation selected the checkpoint after epoch {selected['epoch']}, counted from 0."
+    return (says, shown) if shown else ("", note("This run logged no curve: it did not train."))
+
+
+def _varying(lines: Sequence[Series]) -> list[Series]:
+    """Those of training, where any of them is no constant."""
+    training = [line for line in lines if line.name.endswith("training")]
+    return training if any(len({value for _, value in line.points}) > 1 for line in training) else []
+
+
+def _percents(points: Sequence[charts.Point]) -> list[charts.Point]:
+    return [(step, 100 * value) for step, value in points]
+
+
+def _information(run: FinishedRun) -> tuple[str, Html]:
+    plane = read_plane(run.folder)
+    parts: list[Html] = []
+    if plane:
+        drawn = [
+            charts.trajectory(
+                f"Information plane, {modality}",
+                [(point[f"rate_{modality}"], point["distortion"], point["step"]) for point in plane],
+                modality,
+                "rate: mean KL, nats a post",
+                "distortion: task loss, nats a post",
+            )
+            for modality in evidence.MODALITIES
+        ]
+        parts.append(element("div", drawn, class_="charts"))
+        if "information" in plane[0]:
+            first, last = (charts.number(point["information"]) for point in (plane[0], plane[-1]))
+            says = f"H(Y) minus the distortion, at most I(Z; Y), went from {first} to {last} nats a post."
+            parts.append(element("p", says, class_="note"))
+    names = {"start": "before training", "selected": "selected checkpoint"}
+    spaces = {
+        title: space
+        for name, title in names.items()
+        if (space := evidence.read_latents(run.folder / "latents" / f"{name}.safetensors")) is not None
+    }
+    if spaces:
+        drawn = [_latents(title, space) for title, space in spaces.items()]
+        parts.append(element("div", drawn, class_="charts"))
+        rows = [
+            [title, str(len(space.text)), f"{space.gap:.3f}", f"{space.cosine:.3f}"] for title, space in spaces.items()
+        ]
+        parts.append(table(["latent space", "posts", "modality gap", "mean cosine"], rows, "The two modalities"))
+    else:
+        parts.append(note("This run kept no latents: the callback that keeps them was off, or no post had an image."))
+    return (
+        "Information plane: the rate, an upper bound on what a latent tells of its input, against what the task still "
+        "loses; a dot a validation, darker with time. Latent space: the mean latents of validation posts as unit "
+        "vectors, projected on the first two principal components of both modalities together; lines join text and "
+        "image of one post. The modality gap is the distance between the centres of the two clouds before the "
+        "projection, the cosine is that of a post's text and image, mean over posts.",
+        join(parts),
+    )
+
+
+def _latents(title: str, space: LatentSpace) -> Html:
+    places = np.unique(np.linspace(0, len(space.text) - 1, PAIRS).round().astype(int))
+    text, image = ([(float(x), float(y)) for x, y in side] for side in (space.text, space.image))
+    groups = [Series("text", text, "text"), Series("image", image, "image")]
+    first, second = space.explained
+    numbers = f"Gap {space.gap:.3f}, mean cosine {space.cosine:.3f}."
+    says = f"{numbers} The axes hold {charts.share(first)} and {charts.share(second)} of the variance."
+    return charts.scatter(f"Latent space, {title}", groups, [(text[place], image[place]) for place in places], says)
+
+
+def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> tuple[str, Html]:
+    if split is None or not records:
+        return "", _no_predictions()
+    try:
+        confusion = evidence.confusion(run.task, records)
+        trust = calibration(judged(run.task, records))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        path = run.predictions_file(split)
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
+    unit, what = ("row", "relation") if run.task == "mre" else ("predicted entity", "type")
+    beside = [note("Nothing was predicted, so there is no calibration.")]
+    if trust is not None:
+        off = charts.share(trust.error, 1)
+        says = f"Expected calibration error {off} over {trust.count:,} predictions."
+        beside = [charts.reliability("Calibration", trust.bins, says)]
+    classes = (run.summary.get(split) or {}).get("classes") or {}
+    if classes:
+        rows = [
+            [name, *(percent(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['gold']:,}"]
+            for name, scores in classes.items()
+        ]
+        names = [what, "precision", "recall", "F1", "gold"]
+        beside.append(table(names, rows, f"By {what}, {SPLITS[split]}, percent"))
+    parts = [_matrix(confusion, what), element("div", beside, class_="beside")]
+    sure = (
+        "the softmax probability of the predicted relation"
+        if run.task == "mre"
+        else "the least probability among the tags of the entity's words"
+    )
+    return (
+        f"{SPLITS[split].capitalize()} split. Rows of the matrix are gold, columns predicted; the shade is the share "
+        f"of the gold row. Calibration compares the confidence of each {unit} with how often it is right: on the "
+        f"diagonal, 80 % sure is right in 80 of 100 cases. Confidence is {sure}; ten equally wide bins; the expected "
+        "calibration error is the mean distance from the diagonal, weighted by the number in each bin.",
+        join(parts),
+    )
+
+
+def _no_predictions() -> Html:
+    command = element("code", "mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt")
+    return element(
+        "p",
+        "This run's folder holds no predictions. ",
+        command,
+        " writes them into a folder of its own, whose report shows them.",
+        class_="missing",
+    )
+
+
+def _matrix(confusion: Confusion, what: str) -> Html:
+    sums = confusion.counts.sum(axis=1)
+    head = [element("th", element("span", name), scope="col") for name in confusion.columns]
+    rows = []
+    for place, (name, counts) in enumerate(zip(confusion.rows, confusion.counts, strict=True)):
+        cells = [
+            element(
+                "td",
+                str(count) if count else "",
+                class_="right" if confusion.columns[column] == name else None,
+                style=f"--s:{count / sums[place]:.2f}" if count else None,
+            )
+            for column, count in enumerate(counts)
+        ]
+        rows.append(
+            element("tr", element("th", name, scope="row"), cells, element("td", f"{sums[place]:,}", class_="sum"))
+        )
+    caption = f"Gold {what} by predicted {what}"
+    square = confusion.rows == confusion.columns
+    frequent = " ".join(str(place) for place in np.argsort(-sums, kind="stable"))
+    whole = element(
+        "table",
+        element("caption", caption),
+        element(
+            "thead", element("tr", element("th", f"gold {what}", scope="col"), head, element("th", "all", scope="col"))
+        ),
+        element("tbody", rows),
+        class_="matrix",
+        data_frequent=frequent if square else None,
+    )
+    order = element(
+        "p",
+        "Order: ",
+        element("button", "by name", type="button", data_order="name", aria_pressed="true"),
+        " ",
+        element("button", "by frequency", type="button", data_order="frequent", aria_pressed="false"),
+        class_="filters",
+    )
+    return element("div", order if square else None, scrolling(whole, caption), class_="confusion")
+
+
+def _posts(
+    run: FinishedRun, split: str | None, records: Sequence[Record], data_root: Path | None, size: int
+) -> tuple[str, Html]:
+    if split is None or not records:
+        return "", _no_predictions()
+    if not all("words" in record for record in records):
+        return "", note("The prediction file holds no words: it was written by an older version. Score the run again.")
+    chosen = sample([read_post(run.task, record) for record in records], size)
+    classes = sorted({name for post in chosen for name in post.classes})
+    darkest = darkest_word(chosen)
+    root = data_root or _data_root(run)
+    writer = PostWriter(run.task, classes, darkest, root if root and root.is_dir() else None)
+    written = list(writer.within(chosen))
+    says = [
+        f"{len(written)} of {len(records):,} posts of the {SPLITS[split]} split: wrong ones first, then right ones, "
+        "the surest first. Choose a post with ↑ and ↓, its words and entities with ← and →, or point at them, to see "
+        "how much the bottleneck lets through and which regions of the image they look at."
+    ]
+    if len(written) < len(chosen):
+        says.append(f"{len(chosen) - len(written)} more were left out to keep the page small.")
+    if writer.missing:
+        place = f"below {shortened(str(root))}" if root else "(the configuration names no folder)"
+        says.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
+    filters = _filters(classes, "relation" if run.task == "mre" else "type")
+    return " ".join(says), join(
+        [filters, _legend(run.task, darkest), element("ol", written, class_="posts", id="posts-list")]
+    )
+
+
+def _data_root(run: FinishedRun) -> Path | None:
+    data = run.config().get("data") or {}
+    options = data.get("init_args", data) if isinstance(data, dict) else {}
+    root = options.get("root") if isinstance(options, dict) else None
+    return Path(root) if isinstance(root, str) else None
+
+
+def _filters(classes: Sequence[str], what: str) -> Html:
+    buttons = [
+        element("button", name, type="button", data_show=value, aria_pressed="true" if value == "" else "false")
+        for name, value in (("all", ""), ("wrong", "0"), ("right", "1"))
+    ]
+    options = [element("option", name, value=str(place)) for place, name in enumerate(classes)]
+    return element(
+        "div",
+        element("span", join(buttons, " "), role="group", aria_label="right or wrong"),
+        element("label", f"{what} ", element("select", element("option", "any", value=""), options, id="post-class")),
+        element("span", "", id="post-count", aria_live="polite"),
+        class_="filters",
+    )
+
+
+def _legend(task: Task, darkest: float) -> Html:
+    lines = {
+        "mre": "Underlined: head with one line, tail with two.",
+        "mner": "Underlined: predicted entities with a solid line, gold ones not predicted with a dashed one.",
+    }
+    underlined = element("p", lines[task], class_="legend")
+    if darkest <= 0:
+        return join([underlined, note("The prediction file holds no KL of the words: score the run again to see it.")])
+    shades = element(
+        "p",
+        "KL of a word, the sum over its pieces: 0 ",
+        element("span", class_="ramp", aria_hidden="true"),
+        f" {charts.number(darkest)} nats and more",
+        class_="legend",
+    )
+    return join([underlined, shades])
+
+
+def _settings(run: FinishedRun) -> Html:
+    summary = run.summary
+    facts: list[tuple[str, str]] = [
+        ("run", f"{run.name}/{run.folder.resolve().name}"),
+        ("command", shown_command(str(summary.get("command", "")))),
+        ("seed", str(run.seed)),
+        ("corpus", str(summary.get("corpus", ""))),
+    ]
+    facts += [(f"images, {split}", str(report)) for split, report in (summary.get("images") or {}).items()]
+    for split, data in (summary.get("data") or {}).items():
+        facts.append((f"data, {split}", f"{data['rows']:,} rows, SHA-256 {data['sha256']}" if data else "none"))
+    facts += [(str(name), str(version)) for name, version in (summary.get("versions") or {}).items()]
+    rows = [[name, element("code", value)] for name, value in facts if value]
+    options = [[name, element("code", value)] for name, value in settings(run.config()).items()]
+    return join(
+        [
+            table(["what", "value"], rows, "Where the scores come from", numbers=False),
+            element(
+                "details",
+                element("summary", f"All {len(options)} settings"),
+                table(["setting", "value"], options, "Configuration", numbers=False),
+            ),
+        ]
+    )

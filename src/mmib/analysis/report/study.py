@@ -1,0 +1,190 @@
+"""The table and the figure of a study: what `study.json` holds."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmib.analysis.report import charts
+from mmib.analysis.report.charts import Mark, Series
+from mmib.analysis.report.comparison import COLOURS
+from mmib.analysis.report.markup import Html, element
+from mmib.analysis.report.page import Section, table
+from mmib.analysis.report.single import heading, percent
+from mmib.base.files import parse_json
+from mmib.callbacks.information_plane import CEILINGS, numeric_factor
+from mmib.runs.reader import STUDY
+from mmib.schema import RunError
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study measured; scores are fractions.
+
+    Attributes:
+        folder: its folder.
+        content: what its file holds.
+    """
+
+    folder: Path
+    content: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Name of the study."""
+        return str(self.content["name"])
+
+    @property
+    def factors(self) -> dict[str, list[Any]]:
+        """What was varied, and over which levels."""
+        factors: dict[str, list[Any]] = self.content["factors"]
+        return factors
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The points that were measured."""
+        return [row for row in self.content["rows"] if row.get("mean") is not None]
+
+
+def read_study(folder: Path) -> Study:
+    """The study of a folder.
+
+    Raises:
+        RunError: its file is damaged.
+    """
+    path = folder / STUDY
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+        study = Study(folder, content)
+        for row in study.rows:
+            float(row["mean"]), [row["point"][factor] for factor in study.factors]
+        study.name, content["metric"], content["task"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is no study ({type(error).__name__}: {error}): run the study again") from error
+    return study
+
+
+def sections(study: Study) -> list[Section]:
+    """All parts of the page about a study."""
+    content = study.content
+    measured = f"{heading(str(content['metric']))} on the {content.get('split', 'test')} split"
+    says = f"{measured} of {content.get('corpus', 'an unnamed corpus')}, mean over the seeds; 95 % bootstrap intervals."
+    figure = _figure(study)
+    shown = [] if figure is None else [Section("figure", "Figure", says, figure)]
+    notes = [element("li", str(note)) for note in [*content.get("notes", []), _origin(content)]]
+    return [
+        *shown,
+        Section("table", "Table", "" if shown else says, _table(study)),
+        Section("notes", "How this was measured", "", element("ul", *notes)),
+    ]
+
+
+def _origin(content: dict[str, Any]) -> str:
+    return f"command: {content.get('command', 'unknown')}; machine: {content.get('machine', 'unknown')}"
+
+
+def _figure(study: Study) -> Html | None:
+    if not study.rows:
+        return None
+    axis = numeric_factor(study.factors)
+    metric = heading(str(study.content["metric"]))
+    if axis is None:
+        marks = [
+            Mark(_label(study, row), 100 * row["mean"], 100 * low, 100 * high)
+            for row in study.rows
+            for low, high in [_interval(row)]
+        ]
+        return charts.dot_plot(metric, marks, note="Bars: 95 % intervals.")
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(study.rows, key=lambda row: float(row["point"][axis])):
+        lines.setdefault(_label(study, row, axis), []).append(row)
+    series = [
+        Series(
+            name or metric,
+            [(float(row["point"][axis]), 100 * row["mean"]) for row in rows],
+            f"c{min(place, COLOURS - 2)}",
+            [(100 * low, 100 * high) for low, high in map(_interval, rows)],
+        )
+        for place, (name, rows) in enumerate(lines.items())
+    ]
+    for ceiling, title in CEILINGS.items():
+        best = {
+            float(row["point"][axis]): 100 * row["ceilings"][ceiling]
+            for row in study.rows
+            if (row.get("ceilings") or {}).get(ceiling) is not None
+        }
+        series.append(Series(title, sorted(best.items()), f"{'c7' if ceiling == 'text' else 'ink'} dashed", dots=False))
+    return charts.line_chart(metric, series, heading(axis), "percent", "Bars: 95 % intervals.")
+
+
+def _interval(row: dict[str, Any]) -> tuple[float, float]:
+    """Ends of a row's interval; its mean where there is none."""
+    low, high = (row["mean"] if row.get(name) is None else row[name] for name in ("low", "high"))
+    return low, high
+
+
+def _label(study: Study, row: dict[str, Any], without: str | None = None) -> str:
+    return ", ".join(_level(factor, row["point"][factor]) for factor in study.factors if factor != without)
+
+
+def _level(factor: str, level: Any) -> str:
+    return level if isinstance(level, str) else f"{heading(factor)} {json.dumps(level)}"
+
+
+def _table(study: Study) -> Html:
+    ceilings = [
+        name for name in CEILINGS if any((row.get("ceilings") or {}).get(name) is not None for row in study.rows)
+    ]
+    compared = any(row.get("difference") is not None for row in study.rows)
+    rows = []
+    for row in study.content["rows"]:
+        point = row["point"]
+        values = [
+            str(value if isinstance(value, str) else json.dumps(value)) for value in (point[f] for f in study.factors)
+        ]
+        if row.get("mean") is None:
+            cells = [str(row.get("reason") or "not measured")]
+        else:
+            low, high = _interval(row)
+            spread = "" if row.get("sd") is None else f" ± {percent(row['sd'])}"
+            cells = [
+                str(len(row.get("values") or [])),
+                percent(row["mean"]) + spread,
+                f"{percent(low)} to {percent(high)}",
+                *(_difference(row) if compared else []),
+                *(
+                    percent(row["ceilings"][name]) if (row.get("ceilings") or {}).get(name) is not None else ""
+                    for name in ceilings
+                ),
+            ]
+        rows.append([*values, *cells])
+    columns = [
+        *map(heading, study.factors),
+        "runs",
+        f"{heading(str(study.content['metric']))} ± sd",
+        "95 % interval",
+        *([f"difference to {_baseline(study)}", "p"] if compared else []),
+        *(CEILINGS[name] for name in ceilings),
+    ]
+    return table(columns, rows, f"{study.name}, in percent")
+
+
+def _baseline(study: Study) -> str:
+    baseline = study.content.get("baseline")
+    if isinstance(baseline, dict):
+        return ", ".join(_level(str(factor), level) for factor, level in baseline.items())
+    return "the baseline" if baseline is None else str(baseline)
+
+
+def _difference(row: dict[str, Any]) -> list[str]:
+    if row.get("difference") is None:
+        return ["", ""]
+    ends = [row.get(name) for name in ("difference_low", "difference_high")]
+    interval = "" if None in ends else f" ({', '.join(f'{100 * end:+.1f}' for end in ends if end is not None)})"
+    p = row.get("p")
+    return [
+        f"{100 * row['difference']:+.1f}{interval}".replace("-", "\u2212"),
+        "" if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001",
+    ]

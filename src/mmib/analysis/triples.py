@@ -1,0 +1,137 @@
+"""Scores of extracted triples: a head, a relation and a tail are right together, or the triple is false."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from mmib.base.resampling import standard_error
+from mmib.metrics import Scores
+from mmib.schema import NO_RELATION
+
+# Whatever tells which entity of a post is meant: its span, or its span and type. Two are the same where they are equal.
+Mention: TypeAlias = tuple[Any, ...]
+
+
+class Triple(NamedTuple):
+    """A relation between two mentions of a post."""
+
+    head: Mention
+    relation: str
+    tail: Mention
+
+
+@dataclass(frozen=True)
+class PostTriples:
+    """What is true of a post, and what was extracted from it. What is said twice counts once.
+
+    Attributes:
+        mentions: the gold entities, in a pair or not.
+        annotated: the pairs that the gold tells something of, each with its relation, None (of `NO_RELATION`) included.
+        found: the entities that were extracted, or given.
+        predicted: the triples that were extracted, none of them None.
+    """
+
+    mentions: Sequence[Mention]
+    annotated: Sequence[Triple]
+    found: Sequence[Mention]
+    predicted: Sequence[Triple]
+
+    @property
+    def gold(self) -> set[Triple]:
+        """The annotated pairs that are related."""
+        return {triple for triple in self.annotated if triple.relation != NO_RELATION}
+
+    def on_annotated_pairs(self) -> PostTriples:
+        """Without what was predicted between mentions of which the gold tells nothing, in neither direction."""
+        pairs = {frozenset((triple.head, triple.tail)) for triple in self.annotated}
+        kept = [triple for triple in self.predicted if frozenset((triple.head, triple.tail)) in pairs]
+        return PostTriples(self.mentions, self.annotated, self.found, kept)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """How many items are right, predicted and gold, a number a post each, and the scores of all posts together."""
+
+    correct: list[int]
+    predicted: list[int]
+    gold: list[int]
+
+    @property
+    def scores(self) -> Scores:
+        """Micro precision, recall and F1."""
+        return Scores.from_counts(sum(self.correct), sum(self.predicted), sum(self.gold))
+
+    @property
+    def f1_error(self) -> float:
+        """Standard error of F1 over posts, by bootstrap."""
+        above = 2.0 * np.array(self.correct)
+        return standard_error(above, np.array(self.predicted, dtype=float) + np.array(self.gold))
+
+
+def count_triples(posts: Iterable[PostTriples]) -> Counted:
+    """Triples: right where both mentions, the relation and the direction are."""
+    return _counted((post.gold, set(post.predicted)) for post in posts)
+
+
+def count_mentions(posts: Iterable[PostTriples]) -> Counted:
+    """Entities that were found."""
+    return _counted((set(post.mentions), set(post.found)) for post in posts)
+
+
+def _counted(pairs: Iterable[tuple[set[Any], set[Any]]]) -> Counted:
+    counts = [(len(gold & predicted), len(predicted), len(gold)) for gold, predicted in pairs]
+    return Counted(*(list(column) for column in zip(*counts, strict=True))) if counts else Counted([], [], [])
+
+
+class Fault(StrEnum):
+    """What is wrong with a predicted triple; the first that holds."""
+
+    NO_ENTITY = "head or tail is no entity"
+    NOTHING_TOLD = "the gold tells nothing of the pair"
+    NOT_RELATED = "the pair is not related"
+    WRONG_WAY = "head and tail are the wrong way round"
+    WRONG_RELATION = "another relation"
+
+
+class Lack(StrEnum):
+    """Why a gold triple was not predicted; the first that holds."""
+
+    NOT_FOUND = "head or tail was not found"
+    NO_RELATION = "no relation was found between them"
+    WRONG = "another relation or direction was found"
+
+
+def count_faults(posts: Iterable[PostTriples]) -> Counter[Fault]:
+    """The predicted triples that are false."""
+    return Counter(_fault(triple, post) for post in posts for triple in set(post.predicted) - post.gold)
+
+
+def count_lacks(posts: Iterable[PostTriples]) -> Counter[Lack]:
+    """The gold triples that were not predicted."""
+    return Counter(_lack(triple, post) for post in posts for triple in post.gold - set(post.predicted))
+
+
+def _fault(triple: Triple, post: PostTriples) -> Fault:
+    pair = {triple.head, triple.tail}
+    if not pair <= set(post.mentions):
+        return Fault.NO_ENTITY
+    told = {own.relation for own in post.annotated if {own.head, own.tail} == pair}
+    if not told:
+        return Fault.NOTHING_TOLD
+    if told == {NO_RELATION}:
+        return Fault.NOT_RELATED
+    return Fault.WRONG_WAY if triple.relation in told else Fault.WRONG_RELATION
+
+
+def _lack(triple: Triple, post: PostTriples) -> Lack:
+    pair = {triple.head, triple.tail}
+    if not pair <= set(post.found):
+        return Lack.NOT_FOUND
+    said = any({own.head, own.tail} == pair for own in post.predicted)
+    return Lack.WRONG if said else Lack.NO_RELATION

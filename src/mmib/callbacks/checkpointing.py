@@ -1,0 +1,170 @@
+"""Callbacks that keep weights: the last ones, those that validation selected, and averages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities import rank_zero_warn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from mmib.runs.loggers import RunLogger
+from mmib.schema import CheckpointError
+
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+class AveragedWeights(EMAWeightAveraging):
+    """Validates, while fitting, an exponential moving average of the weights; it is what `SelectedCheckpoint` keeps.
+
+    Lightning's own would also swap its last average in when a checkpoint is validated after fitting, so that the
+    score would not be that checkpoint's, and it would average buffers: rounded averages of whole numbers, such as the
+    position ids of a text encoder, which stand in no checkpoint and would be wrong from the first update on.
+
+    Args:
+        decay: what an update leaves of the average.
+        update_every_n_steps: optimiser steps between two updates.
+    """
+
+    def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
+        super().__init__(use_buffers=False, decay=decay, update_every_n_steps=update_every_n_steps)
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_start(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_validation_epoch_end(trainer, pl_module)
+
+
+class LastCheckpoint(pl.callbacks.Checkpoint):
+    """Keeps `checkpoints/last.ckpt`, from which a run goes on exactly where it was, and the one before it.
+
+    Written every so many optimiser steps, after each validation and each epoch, and where SIGTERM ends training.
+
+    Args:
+        every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
+    """
+
+    def __init__(self, every_n_steps: int = 200) -> None:
+        self.every_n_steps = every_n_steps
+        self._saved_step = 0
+        self._logged_rows = 0
+        self._ranks = 0
+        self._batches = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook."""
+        return {"logged_rows": self._logged_rows, "ranks": self._ranks, "batches": self._batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
+        self._batches = state_dict.get("batches", 0)  # which older checkpoints do not tell
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; our state has been restored by now where there was a checkpoint."""
+        for logger in _run_loggers(trainer):
+            logger.experiment.keep(self._logged_rows)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; so has the trainer's.
+
+        Raises:
+            CheckpointError: an epoch has another number of batches than it had.
+        """
+        self._saved_step = trainer.global_step
+        batches = int(trainer.num_training_batches)
+        if self._batches not in (0, batches):
+            raise CheckpointError(
+                f"this run had {self._batches} batches an epoch and would go on with {batches}: its place in the epoch "
+                "and its schedules mean nothing then. Go on with its own data and batch size, or start a new run"
+            )
+        self._batches = batches
+        if self._ranks not in (0, trainer.world_size):
+            rank_zero_warn(
+                f"this run had {self._ranks} ranks until step {trainer.global_step} and goes on with "
+                f"{trainer.world_size}: batches, losses and gradients are the same on any number of ranks, but noise "
+                "and dropout are drawn for each, so it will not end bit for bit like a run that was never resumed"
+            )
+        self._ranks = trainer.world_size
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        step = trainer.global_step
+        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
+        # A run that goes on from here would not validate: Lightning takes it that the checkpoint came after that.
+        if due and not _is_validated_next(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook; where SIGTERM came, Lightning has finished the step."""
+        ended = isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
+        if ended and trainer.global_step != self._saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        self._saved_step = trainer.global_step
+        for logger in _run_loggers(trainer):
+            self._logged_rows = logger.experiment.rows()
+        last = Path(trainer.default_root_dir) / "checkpoints" / LAST
+        new = last.with_name(f".{LAST}.new")
+        trainer.save_checkpoint(new, weights_only=False)
+        if trainer.is_global_zero:
+            if last.is_file():
+                last.replace(last.with_name(PREVIOUS))
+            new.replace(last)
+
+
+class SelectedCheckpoint(ModelCheckpoint):
+    """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
+
+    Lightning's own forgets the best score as soon as the folder is another, so that the first resumed epoch would be
+    selected whatever came before it. And where weights are averaged, it validates the average, but a checkpoint of
+    weights only gets those of the last step.
+    """
+
+    def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
+        """Lightning's hook."""
+        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
+        averaging = [callback for callback in callbacks if isinstance(callback, AveragedWeights)]
+        if not self.save_weights_only:  # Lightning saves both then, each under its own key
+            averaging = []
+        for callback in averaging:
+            callback.on_validation_epoch_start(trainer, trainer.lightning_module)
+        super()._save_checkpoint(trainer, filepath)
+        for callback in averaging:
+            callback.on_validation_epoch_end(trainer, trainer.lightning_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+def _is_validated_next(trainer: pl.Trainer) -> bool:
+    """Whether a validation follows the training batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
+    """The logger of `metrics.csv`, on the rank that writes it."""
+    return [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]

@@ -1,0 +1,114 @@
+"""Keeps latents of some validation posts, so that a report can show what training did to the latent space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.trainer.states import TrainerFn
+from safetensors.torch import save
+from torch import Tensor
+
+from mmib.backbone import BackboneOutput
+from mmib.base.distributed import gather_objects
+from mmib.base.files import atomic_file
+from mmib.base.seeding import seeded
+from mmib.modules import ExtractionModule
+from mmib.schema import ConfigError, PostBatch, RunError
+
+
+class LatentSpace(pl.Callback):
+    """Keeps the latents of validation posts before training and with the checkpoint that validation selected.
+
+    `latents/start.safetensors` and `latents/selected.safetensors` in the run's folder hold, of the same posts in order
+    of row, their `rows` (N,), and `text` and `image` (N, D): the mean over a post's word pieces or regions of the means
+    of their posteriors, in float16. A run that is resumed keeps the first file as it is. Where no post has an image
+    there is neither.
+
+    Args:
+        posts: how many posts at most, spread evenly over those of the split that have an image; 0 keeps none.
+
+    Raises:
+        ConfigError: a negative number.
+    """
+
+    def __init__(self, posts: int = 400) -> None:
+        if posts < 0:
+            raise ConfigError(f"posts is {posts}: latents are kept of 0 posts or more")
+        self.posts = posts
+        self._fitted = False
+        self._rows = torch.empty(0, dtype=torch.long)
+        self._kept: list[dict[str, Tensor]] = []
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        self._fitted = True
+
+    @torch.no_grad()
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook; a checkpoint has been restored by now where there was one."""
+        if trainer.global_step > 0 or not self.posts:
+            return
+        module, training = cast(ExtractionModule, pl_module), pl_module.training
+        module.eval()
+        self._choose(trainer)
+        # The loader draws a seed for its workers.
+        with seeded("latents"), trainer.precision_plugin.val_step_context():
+            for batch in cast(Any, trainer).datamodule.val_dataloader(self._rows.tolist()):
+                own = batch.to(module.device)
+                self._take(own, module.backbone(own))
+        module.train(training)
+        self._write(trainer, "start")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._choose(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._take(batch, outputs["output"])
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if self._is_selected(trainer):
+            self._write(trainer, "selected")
+
+    def _is_selected(self, trainer: pl.Trainer) -> bool:
+        """Whether latents are wanted of this validation; what is validated after fitting is the selected checkpoint."""
+        return self.posts > 0 and self._fitted and trainer.state.fn == TrainerFn.VALIDATING
+
+    def _choose(self, trainer: pl.Trainer) -> None:
+        self._rows = torch.tensor(cast(Any, trainer).datamodule.val_sample(self.posts), dtype=torch.long)
+        self._kept = []
+
+    def _take(self, batch: PostBatch, output: BackboneOutput) -> None:
+        chosen = torch.isin(batch.rows, self._rows.to(batch.rows.device))
+        means = {"text": output.text_latents.post_mean().half(), "image": output.image_latents.post_mean().half()}
+        self._kept.append({key: tensor[chosen].cpu() for key, tensor in {"rows": batch.rows, **means}.items()})
+
+    def _write(self, trainer: pl.Trainer, name: str) -> None:
+        """Write what all ranks have; every rank must call this."""
+        parts = [part for own in gather_objects(self._kept) for part in own]
+        self._kept = []
+        if len(self._rows) == 0 or not trainer.is_global_zero:
+            return
+        tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        order = tensors["rows"].argsort()
+        path = Path(trainer.default_root_dir) / "latents" / f"{name}.safetensors"
+        try:
+            with atomic_file(path) as file:
+                file.write(save({key: tensor[order] for key, tensor in tensors.items()}))
+        except OSError as error:
+            raise RunError(f"{path} cannot be written: {error}; make room, or set the callback's posts to 0") from error

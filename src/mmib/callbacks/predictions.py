@@ -1,0 +1,63 @@
+"""The callback that collects what a model predicts, from all ranks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+
+from mmib.base.distributed import gather_objects
+from mmib.schema import NO_TAG
+
+NO_COLUMNS = ("rows", "totals", "output")  # of what a step gives
+BY_WORD = ("gold", "predicted", "confidence")  # of a record of entity recognition
+
+
+class PredictionCollector(pl.Callback):
+    """Keeps gold (not when predicting), prediction, scores and evidence by row, for files and summary."""
+
+    def __init__(self) -> None:
+        self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
+
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start over: of several passes only the last counts."""
+        self.predictions[_split(trainer)] = {}
+
+    def _keep(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        columns = {key: values.tolist() for key, values in outputs.items() if key not in NO_COLUMNS}
+        for row, *values in zip(outputs["rows"].tolist(), *columns.values(), strict=True):
+            if row < 0:  # a filler
+                continue
+            record = _without_padding(dict(zip(columns, values, strict=True)))
+            self.predictions[_split(trainer)][row] = {"id": row, **record}
+
+    def gather(self) -> None:
+        """Bring the predictions of all ranks together on each, in order of row; every rank must call this."""
+        for split in sorted(self.predictions):
+            rows = {row: record for own in gather_objects(self.predictions[split]) for row, record in own.items()}
+            self.predictions[split] = dict(sorted(rows.items()))
+
+    on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _keep
+
+
+def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
+    """A record whose labels are those of words, without labels of what is no word."""
+    predicted = record["predicted"]
+    if not isinstance(predicted, list):
+        return record
+    words = [number for number, label in enumerate(predicted) if label != NO_TAG]
+    return record | {key: [record[key][number] for number in words] for key in BY_WORD if key in record}
+
+
+def _split(trainer: pl.Trainer) -> str:
+    """The split that a pass outside of training reads; prediction reads the test rows."""
+    return "test" if trainer.testing or trainer.predicting else "val"

@@ -1,0 +1,118 @@
+"""Callbacks that end all ranks of a job together."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.trainer.states import TrainerFn
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from mmib.base.distributed import on_any_rank
+from mmib.runs.folder import started_by_first_rank
+from mmib.schema import JobError
+
+LOST_RANK_S, WATCH_S = 5.0, 1.0
+
+
+class OrderlyEnd(pl.Callback):
+    """Ends all ranks after the same batch when any of them gets SIGTERM, by a `SIGTERMException`.
+
+    Lightning's own handler speaks to the other ranks from wherever the signal finds it, so that they wait for each
+    other forever. Ours only takes a note, and stays until the process ends: also between training and scoring.
+    A validation within training is finished first.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        vars(trainer)["_signal_connector"]._sigterm_notifier_fn = self._ask
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._ask)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        whole_step = not trainer.fit_loop.epoch_loop._should_accumulate()
+        if on_any_rank(self._asked, pl_module.device) and whole_step:
+            # Lightning raises, where it has counted the batch as done.
+            vars(trainer)["_signal_connector"].received_sigterm = True
+
+    def _after_scored_batch(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any, **numbers: Any
+    ) -> None:
+        if trainer.state.fn != TrainerFn.FITTING and on_any_rank(self._asked, pl_module.device):
+            raise SIGTERMException
+
+    on_validation_batch_end = on_test_batch_end = on_predict_batch_end = _after_scored_batch
+
+
+class LostRank(pl.Callback):
+    """Names the rank whose end brought down a job that Lightning started itself: the first, or one of its children.
+
+    Lightning watches the children, and ends the job when one of them dies. Here the children watch the first.
+    """
+
+    def __init__(self) -> None:
+        self._first = os.getppid() if started_by_first_rank() else None
+        self._over = threading.Event()
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        self._over = threading.Event()
+        if self._first is not None:
+            threading.Thread(target=self._watch, args=(trainer, self._over), daemon=True).start()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        self._over.set()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook."""
+        # A broken connection is an error of this kind, and may be seen sooner than the end of the process behind it.
+        related = self._first is not None or isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+        deadline = time.monotonic() + LOST_RANK_S
+        while related and isinstance(exception, RuntimeError) and time.monotonic() < deadline:
+            lost = self._lost(trainer)
+            if lost is not None:
+                self._over.set()
+                if trainer.strategy.launcher is not None:
+                    trainer.strategy.launcher.kill(signal.SIGKILL)
+                raise JobError(lost) from exception
+            time.sleep(0.1)
+        self._over.set()
+
+    def _watch(self, trainer: pl.Trainer, over: threading.Event) -> None:
+        """End this rank when the first one is gone, whatever it waits for."""
+        while not over.wait(WATCH_S):
+            lost = self._lost(trainer)
+            if lost is not None:
+                print(f"mmib: {lost}", file=sys.stderr, flush=True)  # noqa: T201
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def _lost(self, trainer: pl.Trainer) -> str | None:
+        """What to say of a rank that is gone, or None."""
+        launcher = trainer.strategy.launcher
+        children = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
+        ended = [f"{rank} (status {child.returncode})" for rank, child in enumerate(children, 1) if child.poll()]
+        if self._first not in (None, os.getppid()):
+            ended = ["0"]
+        if not ended:
+            return None
+        return (
+            f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why. "
+            f"Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
+        )

@@ -1,0 +1,109 @@
+"""Finds configuration files: shipped experiments by name, the files that each includes, the one of a run."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+
+from mmib.base.files import read_yaml
+from mmib.schema import ConfigError
+
+CONFIG_OPTIONS = ("--config", "-c")
+RUN_OPTION = "--run"
+TOP_LEVEL = (
+    *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
+    *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
+)
+
+
+def shipped_experiments() -> list[Path]:
+    """The experiment files of the installed package."""
+    return sorted(_config_root().joinpath("experiment").glob("*.yaml"))
+
+
+def expand_configs(arguments: list[str]) -> list[str]:
+    """Replace each `--config EXPERIMENT` by the files that it includes, in order, and then the experiment itself.
+
+    An experiment file may name others under `include`, relative to `lightning_configs/` or to itself; it then holds
+    only what differs from them. Files given later win.
+
+    Raises:
+        ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
+    """
+    expanded: list[str] = []
+    rest = iter(with_run_config(arguments))
+    for argument in rest:
+        name, _, value = argument.partition("=")
+        if name not in CONFIG_OPTIONS:
+            expanded.append(argument)
+            continue
+        value = value or next(rest, "")
+        for path in _with_includes(_resolve(value, Path()), ()):
+            expanded += ["--config", str(path)]
+    return expanded
+
+
+def with_run_config(arguments: list[str]) -> list[str]:
+    """Put the configuration of the run named by `--run` in front, where no other is given.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
+    for number, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == RUN_OPTION:
+            run = Path(value or "".join(arguments[number + 1 : number + 2]))
+            config = run / "config.yaml"
+            if not config.is_file():
+                raise ConfigError(f"there is no run {run}: its config.yaml is missing")
+            if any(option.partition("=")[0] in CONFIG_OPTIONS for option in arguments):
+                return arguments
+            return [*arguments[:1], "--config", str(config), *arguments[1:]]
+    return arguments
+
+
+def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
+    if path in above:
+        raise ConfigError(f"{path} includes itself, by way of {' -> '.join(str(p) for p in above)}")
+    included = _load(path).get("include") or []
+    if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
+        raise ConfigError(f"{path}: 'include' must be a list of configuration files")
+    files = [file for name in included for file in _with_includes(_resolve(name, path.parent), (*above, path))]
+    return [*files, path]
+
+
+def _load(path: Path) -> dict[str, object]:
+    try:
+        content = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}: a configuration is a mapping")
+    for key in content:
+        if key not in TOP_LEVEL:
+            choice = ", ".join(sorted(TOP_LEVEL))
+            raise ConfigError(f"{path}: the top-level key {key!r} is unknown: choose from {choice}")
+    return content
+
+
+def _resolve(name: str, folder: Path) -> Path:
+    """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
+    root = _config_root()
+    for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
+        if name and _is_file(candidate):
+            return candidate.resolve()
+    choices = ", ".join(path.stem for path in shipped_experiments())
+    raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name that a file could have
+        return False
+
+
+def _config_root() -> Path:
+    return Path(str(resources.files("mmib.lightning_configs")))

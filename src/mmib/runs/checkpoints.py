@@ -1,0 +1,69 @@
+"""Writes checkpoints whole, and opens them without running any code in them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from mmib.base.files import atomic_file
+from mmib.schema import CheckpointError
+
+CHECKPOINT_TASK_KEY = "mmib_task"
+
+
+def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> dict[str, Any]:
+    """What a checkpoint of a task holds, its tensors mapped from the file.
+
+    Args:
+        path: the file.
+        task: what it must have been made by.
+        remedy: asked, where the file is damaged, for what to do.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of another task.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path}: those of a run lie in RUN/checkpoints")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    # A damaged file makes the unpickler fail in any way there is.
+    except Exception as error:
+        advice = remedy() or "; copy it again, or take another"
+        raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){advice}") from error
+    found = content.get(CHECKPOINT_TASK_KEY) if isinstance(content, dict) else None
+    if found != task:
+        made_by = f"the task {found!r}" if found else "something else"
+        raise CheckpointError(
+            f"{path} was made by {made_by}, this configuration is for {task!r}: "
+            "use the config.yaml that lies in the run folder of the checkpoint"
+        )
+    return dict(content)
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are complete and on disk under their names, or not there.
+
+    Lightning's own go by way of the folder for temporary files, and are copied where that is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Lightning's hook.
+
+        Raises:
+            CheckpointError: the disk is full, or nothing may be written there.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with atomic_file(Path(path)) as file:
+                file.write(content.getbuffer())
+        except OSError as error:
+            raise CheckpointError(
+                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
+                f"make room, then go on with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
+            ) from error

@@ -1,0 +1,94 @@
+"""The folder of a run, the same on all of its ranks."""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import timedelta
+from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from mmib.schema import ConfigError
+
+# Where Lightning starts the other ranks itself, they learn the run's folder from their environment.
+FOLDER_VARIABLE = "MMIB_RUN_FOLDER"
+TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
+
+
+def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
+    """A new folder for a run, the same on all of its ranks.
+
+    Under SLURM it is named after the job, so that a job that was requeued finds its own again.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    if "SLURM_PROCID" in os.environ:
+        folder = slurm_run_folder(runs, name)
+        _make(folder, exist_ok=True)
+        return folder
+    if TORCHRUN_VARIABLE in os.environ:
+        return _agreed_folder(runs, name, seed)
+    if started_by_first_rank():
+        return Path(os.environ[FOLDER_VARIABLE])
+    folder = new_run_folder(runs, name, seed)
+    os.environ[FOLDER_VARIABLE] = str(folder)
+    return folder
+
+
+def started_by_first_rank() -> bool:
+    """Whether Lightning's own launcher made this process, a rank that is a child of the first one."""
+    outside = {"SLURM_PROCID", TORCHRUN_VARIABLE} & os.environ.keys()
+    return not outside and int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def slurm_job() -> str:
+    """Id of the SLURM job, with the task's number where it is one of an array."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
+
+
+def slurm_run_folder(runs: Path, name: str) -> Path:
+    """The folder of the run that this SLURM job makes."""
+    return runs / name / f"slurm-{slurm_job()}"
+
+
+def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
+    """The folder that rank 0 makes; the others learn of it from the store that torchrun keeps for its processes."""
+    store = TCPStore(
+        os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(minutes=5)
+    )
+    key = f"{FOLDER_VARIABLE}/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+    if os.environ["RANK"] == "0":
+        store.set(key, str(new_run_folder(runs, name, seed)))
+    return Path(store.get(key).decode())
+
+
+def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
+    """Make RUNS/NAME/<time>-seed<seed>, with a number behind it where two runs start in the same second.
+
+    Raises:
+        ConfigError: the folder cannot be made.
+    """
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    base = runs / name / (stamp if seed is None else f"{stamp}-seed{seed}")
+    number = 1
+    while True:
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            # Making a folder is atomic: of two runs that start together only one gets this name.
+            _make(folder)
+        except FileExistsError:
+            number += 1
+        else:
+            return folder
+
+
+def _make(folder: Path, exist_ok: bool = False) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=exist_ok)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise ConfigError(f"the run folder {folder} cannot be made: {error}; choose another with --runs") from error

@@ -1,0 +1,201 @@
+"""Reads what finished runs left in their folders; needs no torch."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmib.base.files import parse_json, read_yaml
+from mmib.schema import RunError, Task
+
+STUDY = "study.json"
+# Settings, without `init_args`, that may differ between the runs of one configuration.
+INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder that holds a summary.
+
+    Attributes:
+        folder: the folder.
+        summary: what stands in its `summary.json`.
+    """
+
+    folder: Path
+    summary: dict[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """`mre` or `mner`."""
+        task: Task = self.summary["task"]
+        return task
+
+    @property
+    def trained(self) -> bool:
+        """Whether it is a training, and no evaluation of another run's checkpoint."""
+        return self.summary.get("selected") is not None
+
+    @property
+    def name(self) -> str:
+        """Name of the experiment."""
+        return str(self.summary["experiment"])
+
+    @property
+    def seed(self) -> int | None:
+        """Seed of the training."""
+        return self.summary["seed"]
+
+    @property
+    def ended(self) -> float:
+        """When it was summed up, in seconds since 1970."""
+        return (self.folder / "summary.json").stat().st_mtime
+
+    def fingerprint(self, split: str) -> Any:
+        """SHA-256 of what it was scored on; None where it was not noted."""
+        return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
+
+    def config(self) -> dict[str, Any]:
+        """The complete configuration.
+
+        Raises:
+            RunError: `config.yaml` is missing or damaged.
+        """
+        path = self.folder / "config.yaml"
+        try:
+            config = read_yaml(path)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}; copy the run again") from error
+        if not isinstance(config, dict):
+            raise RunError(f"{path} is no configuration: copy the run again")
+        return config
+
+    def has_predictions(self, split: str) -> bool:
+        """Whether the run was scored on a split."""
+        return self.predictions_file(split).is_file()
+
+    def predictions_file(self, split: str) -> Path:
+        """Where the predictions of `val` or `test` stand."""
+        return self.folder / "predictions" / f"{split}.jsonl"
+
+    def predictions(self, split: str) -> list[dict[str, Any]]:
+        """The predictions of `val` or `test`, in order of row.
+
+        Raises:
+            RunError: there are none, or a line is damaged.
+        """
+        path = self.predictions_file(split)
+        remedy = f"make them with mmib {'test' if split == 'test' else 'validate'} --config {self.folder}/config.yaml …"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except FileNotFoundError as error:
+            raise RunError(f"the run {self.folder} has no predictions of {split}: {remedy}") from error
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = parse_json(line)
+            except ValueError as error:
+                raise RunError(f"{path}, line {number} is no JSON: {error}; {remedy}") from error
+            if not isinstance(record, dict) or type(record.get("id")) is not int or "predicted" not in record:
+                raise RunError(
+                    f"{path}, line {number} is no prediction: it has no row number 'id' or no 'predicted'; {remedy}"
+                )
+            records.append(record)
+        return records
+
+    def metrics(self) -> list[dict[str, str]]:
+        """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.folder / "metrics.csv"
+        if not path.is_file():
+            return []
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+        except (OSError, ValueError, csv.Error) as error:
+            raise RunError(f"{path} cannot be read: {error}; copy the run again") from error
+        for number, row in enumerate(rows, 1):
+            if None in row:
+                raise RunError(
+                    f"{path} is damaged: its row {number} has more values than there are columns; copy the run again"
+                )
+        return [{name: value for name, value in row.items() if value} for row in rows]
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """A finished run.
+
+    Raises:
+        RunError: there is no such folder, or the run in it has not finished.
+    """
+    if not folder.is_dir():
+        raise RunError(f"there is no run folder {folder}: those of mmib fit lie in runs/")
+    path = folder / "summary.json"
+    remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
+    try:
+        summary = parse_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
+    if not isinstance(summary, dict) or not {"task", "experiment", "seed", "val", "test"} <= summary.keys():
+        raise RunError(f"{path} is no summary of a run; {remedy}")
+    return FinishedRun(folder, summary)
+
+
+def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
+    """The finished runs that folders name or, at any depth, hold; in order, each once.
+
+    Evaluations of a checkpoint, which `mmib test` and `validate` write beside the runs, count where they are named.
+
+    Raises:
+        RunError: a folder is not there, or neither is a run nor holds a finished one.
+    """
+    found: dict[Path, FinishedRun] = {}
+    for folder in folders:
+        if (folder / "summary.json").is_file() or (folder / "config.yaml").is_file() or not folder.is_dir():
+            own = [read_run(folder)]
+        else:
+            own = trained_runs(folder)
+            if not own:
+                studies = sorted(str(path.parent) for path in folder.rglob(STUDY))
+                remedy = f"; it holds studies, each with a page: mmib report {studies[0]}" if studies else ""
+                raise RunError(f"{folder} holds no finished training: none below it has left a summary.json{remedy}")
+        found |= {run.folder: run for run in own if run.folder not in found}
+    return list(found.values())
+
+
+def trained_runs(folder: Path) -> list[FinishedRun]:
+    """The finished trainings that lie below a folder, in order of their paths."""
+    return _trained(folder.rglob("summary.json"))
+
+
+def own_runs(folder: Path) -> list[FinishedRun]:
+    """Those of them that were started one by one, `mmib fit`'s NAME/RUN: what sweeps and studies train lies deeper."""
+    return _trained([*folder.glob("*/summary.json"), *folder.glob("*/*/summary.json")])
+
+
+def _trained(summaries: Iterable[Path]) -> list[FinishedRun]:
+    runs = (read_run(path.parent) for path in sorted(summaries))
+    return [run for run in runs if run.trained]
+
+
+def newest_first(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
+    """Runs in order of their end, the last to end first."""
+    return sorted(runs, key=lambda run: run.ended, reverse=True)
+
+
+def dotted(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of a nested configuration."""
+    items: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        items += dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+    return items

@@ -1,0 +1,1 @@
+"""Searching and comparing settings: sweeps and studies, and the runs that they start."""

@@ -1,0 +1,158 @@
+"""Reads what a study is to train: every combination of named settings, over seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmib.base.files import read_yaml
+from mmib.configs import expand_configs
+from mmib.schema import ConfigError
+
+KEYS = {
+    "name": "a short name",
+    "experiments": "a list of experiments or configuration files",
+    "seeds": "a list of whole numbers",
+    "baseline": "a level of one or several factors",
+    "factors": "{factor: {level: list of options of mmib fit}}",
+}
+
+STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
+
+Level = str | int | float
+
+
+@dataclass(frozen=True)
+class Point:
+    """One combination of settings.
+
+    Attributes:
+        levels: the level of each factor.
+        options: of `mmib fit`, those of its levels in order of the factors.
+    """
+
+    levels: dict[str, Level]
+    options: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(
+            level if isinstance(level, str) else f"{factor} {level}" for factor, level in self.levels.items()
+        )
+
+    def command(self, experiment: str, seed: int) -> list[str]:
+        """Options of `mmib fit` that train it from a seed."""
+        return ["--config", experiment, *self.options, "--seed_everything", str(seed)]
+
+    def key(self, experiment: str, seed: int) -> str:
+        """Name of the folder of its run: another one as soon as a setting, in whichever file, is another."""
+        content, label = hashlib.sha256(), [Path(experiment).stem]
+        expanded = iter(expand_configs(["fit", *self.command(experiment, seed)]))
+        for option in expanded:
+            content.update(f"{option}\0".encode() if option != "--config" else Path(next(expanded)).read_bytes())
+        options = iter(self.options)
+        for option in options:
+            label.append(Path(next(options)).stem if option == "--config" else option.rpartition(".")[2])
+        name = re.sub(r"[^\w.-]+", "_", "-".join(label))[:80]
+        return f"{name}-seed{seed}-{content.hexdigest()[:8]}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study file says.
+
+    Attributes:
+        name: of the study.
+        experiments: each makes a study of its own.
+        seeds: each point is trained from each.
+        baseline: the levels that the others are compared with; factors that are not named are compared within.
+        factors: {factor: {level: options}}.
+    """
+
+    name: str
+    experiments: tuple[str, ...]
+    seeds: tuple[int, ...]
+    baseline: dict[str, Level]
+    factors: dict[str, dict[Level, tuple[str, ...]]]
+
+    def points(self) -> Iterator[Point]:
+        """Every combination, the last factor changing fastest."""
+        for levels in itertools.product(*(options.items() for options in self.factors.values())):
+            named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
+            yield Point(named, tuple(option for _, options in levels for option in options))
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan of a study file.
+
+    Raises:
+        ConfigError: the file is missing or malformed; the text names the key.
+    """
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no study file {path}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no study: it must hold {_described(KEYS)}")
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{path}: the key {key!r} is unknown: a study holds {_described(KEYS)}")
+    for key, form in KEYS.items():
+        if not content.get(key):
+            raise ConfigError(f"{path}: {key!r} is missing: {form}")
+    if not re.fullmatch(r"\w[\w.-]*", str(content["name"])):
+        raise ConfigError(
+            f"{path}: the name {content['name']!r} names a folder: letters, digits, '.', '-' and '_' only"
+        )
+    factors = content["factors"]
+    if not isinstance(factors, dict) or not all(isinstance(levels, dict) and levels for levels in factors.values()):
+        raise ConfigError(f"{path}: 'factors' must be {KEYS['factors']}")
+    plan = Plan(
+        str(content["name"]),
+        tuple(_list_of(str, content, "experiments", path)),
+        tuple(_list_of(int, content, "seeds", path)),
+        content["baseline"],
+        {name: _levels(name, levels, path) for name, levels in factors.items()},
+    )
+    _check_baseline(plan, path)
+    return plan
+
+
+def _levels(factor: str, levels: dict[Any, Any], path: Path) -> dict[Level, tuple[str, ...]]:
+    for level, options in levels.items():
+        if isinstance(level, bool) or not isinstance(level, str | int | float):
+            raise ConfigError(f"{path}: the level {level!r} of {factor!r} is no name and no number: quote it")
+        if not isinstance(options, list):
+            raise ConfigError(f"{path}: the level {level!r} of {factor!r} must be a list of options of mmib fit")
+        taken = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
+        if taken:
+            raise ConfigError(f"{path}: the level {level!r} of {factor!r} cannot set {taken[0]}: the study does")
+    return {level: tuple(map(str, options)) for level, options in levels.items()}
+
+
+def _list_of(kind: type, content: dict[str, Any], key: str, path: Path) -> list[Any]:
+    values = content[key]
+    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+        raise ConfigError(f"{path}: {key!r} must be {KEYS[key]}")
+    if len(set(values)) < len(values):
+        raise ConfigError(f"{path}: {key!r} names one twice: {values}")
+    return values
+
+
+def _check_baseline(plan: Plan, path: Path) -> None:
+    if not isinstance(plan.baseline, dict):
+        raise ConfigError(f"{path}: 'baseline' must be {{factor: level}}, {KEYS['baseline']}")
+    for factor, level in plan.baseline.items():
+        if level not in list(plan.factors.get(factor, {})):  # not every value can be looked up in a dictionary
+            choices = {name: list(levels) for name, levels in plan.factors.items()}
+            raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")
+
+
+def _described(keys: dict[str, str]) -> str:
+    return "; ".join(f"{key}: {text}" for key, text in keys.items())

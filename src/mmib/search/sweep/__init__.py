@@ -1,0 +1,112 @@
+"""The command `mmib sweep`: W&B's sweep files, run by W&B's agents or, without W&B, on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+from mmib.base.argument_parser import CommandParser
+from mmib.schema import ConfigError, MMIBError
+from mmib.search.sweep.file import SweepFile, read_sweep
+from mmib.search.trials import end_on_sigterm, share_cores
+
+INTERRUPTED = 130
+OFFLINE_MODES = ("offline", "disabled", "dryrun")
+
+
+def run(arguments: list[str]) -> int:
+    """Run a sweep; status 1 where all of its points failed.
+
+    Raises:
+        ConfigError: the sweep file, or what it runs, cannot work.
+    """
+    parser = CommandParser(
+        prog="mmib sweep",
+        description="Search settings as a W&B sweep file says. With a key of W&B the sweep is registered there and "
+        "agents run it; without one its points are drawn here, by Optuna, in a folder below --runs that several "
+        "processes may share and that the same command goes on with.",
+    )
+    parser.add_argument("file", type=Path, help="sweep file, such as experiments/sweeps/mre.yaml")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
+    parser.add_argument("--points", type=int, help="most points of the whole sweep (default: run_cap of the file)")
+    parser.add_argument("--parallel", type=int, default=1, help="points, or agents, at a time (default: %(default)s)")
+    parser.add_argument("--local", action="store_true", help="run it here even where there is a key of W&B")
+    chosen = parser.parse_args(arguments)
+    for name in ("points", "parallel"):
+        if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    file = read_sweep(chosen.file)
+    end_on_sigterm()
+    if not chosen.local and _has_wandb():
+        from mmib.search.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
+
+        return run_online(file, chosen.points, chosen.parallel)
+    share_cores(chosen.parallel)
+    return _run_local(file, chosen.runs, chosen.points, chosen.parallel)
+
+
+def _run_local(file: SweepFile, runs: Path, cap: int | None, parallel: int) -> int:
+    if importlib.util.find_spec("optuna") is None:
+        raise ConfigError("a sweep without W&B needs Optuna: pip install 'mmib[sweeps]'")
+    from mmib.search.sweep.local import LocalSweep, say  # noqa: PLC0415 - Optuna is an extra
+
+    sweep = LocalSweep(file, runs, cap)
+    done = sum(point.state != "running" for point in sweep.points())
+    say(f"sweep {file.name}: {sweep.total} points by {file.method}, {done} done before; folder {sweep.folder}")
+    try:
+        if parallel == 1:
+            sweep.work()
+        else:
+            _share(file.path, runs, cap, parallel)
+    except KeyboardInterrupt:
+        say("the same command goes on from here")
+        raise
+    return sweep.conclude()
+
+
+def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
+    """Let so many processes work on one sweep.
+
+    Raises:
+        ConfigError: one of them could not go on.
+    """
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_work, args=(path, runs, cap)) for _ in range(parallel)]
+    try:
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+                worker.join()
+    statuses = [worker.exitcode for worker in workers if worker.exitcode]
+    if statuses:
+        raise ConfigError(f"{len(statuses)} of {parallel} processes of the sweep ended before it did: see above")
+
+
+def _work(path: Path, runs: Path, cap: int | None) -> None:
+    """What each of several processes does."""
+    from mmib.search.sweep.local import LocalSweep  # noqa: PLC0415 - Optuna is an extra
+
+    end_on_sigterm()
+    try:
+        LocalSweep(read_sweep(path), runs, cap).work()
+    except MMIBError as error:
+        print(f"mmib: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+
+
+def _has_wandb() -> bool:
+    if os.environ.get("WANDB_MODE") in OFFLINE_MODES:
+        return False
+    from mmib.runs.loggers import _has_wandb_key  # noqa: PLC0415 - imports torch
+
+    return _has_wandb_key()

@@ -1,0 +1,169 @@
+"""Sweep files: W&B's own format, read whole or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from mmib.base.files import read_yaml
+from mmib.schema import ConfigError
+from mmib.search.sweep.command import DEFAULT_COMMAND, check_command
+from mmib.search.sweep.hyperband import Hyperband, read_hyperband
+from mmib.search.sweep.parameters import Parameter, combinations, grid, read_parameters
+
+KEYS = (
+    *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap"),
+    *("name", "description", "project", "entity"),
+)
+# What may change without making another sweep of it.
+NOT_HASHED = ("run_cap", "description", "project", "entity")
+METHODS = ("grid", "random", "bayes")
+METRIC_KEYS = ("name", "goal", "target")
+Goal = Literal["minimize", "maximize"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a sweep optimises.
+
+    Attributes:
+        name: of the scalar that runs log.
+        goal: `maximize` or `minimize`.
+        target: no new point starts once one has reached this value.
+    """
+
+    name: str
+    goal: Goal
+    target: float | None
+
+    def best(self, values: Sequence[float]) -> float:
+        """The best of some values."""
+        return max(values) if self.goal == "maximize" else min(values)
+
+    def costs(self, values: Sequence[float]) -> list[float]:
+        """The values with their sign such that less is better."""
+        return [-value if self.goal == "maximize" else value for value in values]
+
+    def reached(self, value: float) -> bool:
+        """Whether a value is as good as the target."""
+        return self.target is not None and self.best([value, self.target]) == value
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file that has been checked.
+
+    Attributes:
+        path: where it stands.
+        content: what stands in it.
+        name: of the sweep: the file's `name`, or the name of the file.
+        method: `grid`, `random` or `bayes`.
+        metric: what is optimised.
+        parameters: what is varied, by name; of a grid, constants and choices only.
+        command: items of the command.
+        program: what its macro `${program}` stands for.
+        run_cap: most points, or None.
+        hyperband: which points stop early, or None.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    name: str
+    method: str
+    metric: Metric
+    parameters: tuple[Parameter, ...]
+    command: tuple[str, ...]
+    program: str
+    run_cap: int | None
+    hyperband: Hyperband | None
+
+    @property
+    def digest(self) -> str:
+        """64 bits, in hexadecimal, over all that decides which points are run and how."""
+        decisive = {key: value for key, value in self.content.items() if key not in NOT_HASHED}
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    def points(self, cap: int | None) -> int:
+        """Number of points of the sweep: `cap`, or else the file's `run_cap`, or else the whole grid.
+
+        Raises:
+            ConfigError: nothing says where it ends.
+        """
+        bounds = [bound for bound in (self.run_cap if cap is None else cap,) if bound is not None]
+        if self.method == "grid":
+            bounds.append(len(combinations(self.parameters)))
+        if not bounds:
+            raise ConfigError(
+                f"{self.path}: a sweep by the method {self.method} has no end of its own: "
+                "say how many points it takes with 'run_cap' in the file, or with --points"
+            )
+        return min(bounds)
+
+
+def read_sweep(path: Path) -> SweepFile:
+    """Read and check a sweep file.
+
+    Raises:
+        ConfigError: it is missing, no YAML, or holds anything that would be ignored or done otherwise than by W&B.
+    """
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no sweep file {path}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
+    where = str(path)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{where} is no sweep file: it must be a mapping with the keys method, metric and parameters")
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{where} has the unknown key {key!r}: choose from {', '.join(KEYS)}")
+    method = content.get("method")
+    if method not in METHODS:
+        raise ConfigError(f"{where} has the method {method!r}: choose from {', '.join(METHODS)}")
+    parameters = list(read_parameters(content.get("parameters"), where))
+    name = str(content.get("name", path.stem))
+    if not NAME.fullmatch(name):
+        raise ConfigError(f"{where}: the name {name!r} makes no folder: take letters, digits and any of _ . -")
+    early = content.get("early_terminate")
+    return SweepFile(
+        path=path,
+        content=content,
+        name=name,
+        method=method,
+        metric=_metric(content.get("metric"), where),
+        parameters=tuple(grid(parameters, where) if method == "grid" else parameters),
+        command=check_command(content.get("command", DEFAULT_COMMAND), content.get("program"), where),
+        program=str(content.get("program", "")),
+        run_cap=_run_cap(content.get("run_cap"), where),
+        hyperband=None if early is None else read_hyperband(early, where),
+    )
+
+
+def _metric(content: Any, where: str) -> Metric:
+    if not isinstance(content, dict) or not isinstance(content.get("name"), str):
+        raise ConfigError(
+            f"{where}: 'metric' must be a mapping with the name of a scalar, such as {{name: val/f1, goal: maximize}}"
+        )
+    for key in content:
+        if key not in METRIC_KEYS:
+            raise ConfigError(f"{where}: 'metric' has the unknown key {key!r}: choose from {', '.join(METRIC_KEYS)}")
+    goal = content.get("goal", "minimize")
+    if goal not in get_args(Goal):
+        raise ConfigError(f"{where}: the goal of 'metric' is {goal!r}: choose from {', '.join(get_args(Goal))}")
+    target = content.get("target")
+    if target is not None and (isinstance(target, bool) or not isinstance(target, int | float)):
+        raise ConfigError(f"{where}: the target of 'metric' must be a number, not {target!r}")
+    return Metric(content["name"], goal, target)
+
+
+def _run_cap(content: Any, where: str) -> int | None:
+    if content is not None and (type(content) is not int or content < 1):
+        raise ConfigError(f"{where}: 'run_cap' must be a whole number above 0, not {content!r}")
+    return content

@@ -1,0 +1,153 @@
+"""Runs one point of a study or a sweep: `mmib fit` in a process and a folder of its own, once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from mmib.runs.reader import FinishedRun, read_run
+from mmib.schema import RunError
+
+LOG = "output.log"
+# Hundreds of megabytes that a finished run has no use for.
+RESUMED_FROM = ("last.ckpt", "previous.ckpt")
+POLL_S = 0.5
+REASON_LINES = 3
+MESSAGE_LINES = 8
+
+
+class PointError(RunError):
+    """A point whose run failed; the text holds the end of what it printed."""
+
+
+def share_cores(parallel: int) -> None:
+    """Give each of so many runs at a time its share of the cores: threads that wait for a core stop all others."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends whoever runs points as Ctrl-C does: what is running is saved, to be gone on with."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
+def fit_command(options: Sequence[str]) -> list[str]:
+    """The command line of `mmib fit` with these options, under this interpreter."""
+    return [sys.executable, "-m", "mmib", "fit", *options]
+
+
+def run_point(
+    options: Sequence[str],
+    folder: Path,
+    stop: Callable[[Path], bool] | None = None,
+    command: Callable[[Sequence[str]], list[str]] = fit_command,
+    timeout_s: float | None = None,
+) -> FinishedRun | None:
+    """The finished run of a point: the one that is there already, or a half-finished one gone on with, or a new one.
+
+    Args:
+        options: options of `mmib fit`, without `--runs`.
+        folder: folder of this point alone; its runs lie two levels below it, its output in `output.log`.
+        stop: asked about twice a second with `folder`; True ends the run.
+        command: makes the command line out of options.
+        timeout_s: seconds after which the point has failed.
+
+    Returns:
+        The run, without what it could be resumed from; None where `stop` ended it.
+
+    Raises:
+        PointError: the run failed; what it had saved is still there.
+    """
+    with _locked(folder) as lock:
+        return finished_run(folder) or _run(options, folder, stop, command, timeout_s, lock)
+
+
+def _run(
+    options: Sequence[str],
+    folder: Path,
+    stop: Callable[[Path], bool] | None,
+    command: Callable[[Sequence[str]], list[str]],
+    timeout_s: float | None,
+    lock: int,
+) -> FinishedRun | None:
+    begun = unfinished_run(folder)
+    goal = ["--run", str(begun), "--ckpt_path", "last"] if begun else [*options, "--runs", str(folder)]
+    started = time.monotonic()
+    with (folder / LOG).open("wb") as output:
+        process = subprocess.Popen(
+            command(goal),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=[lock],
+        )
+        try:
+            while process.poll() is None:
+                if stop is not None and stop(folder):
+                    return None
+                if timeout_s is not None and time.monotonic() - started > timeout_s:
+                    raise PointError(f"took longer than {timeout_s:.0f} s; its output: {folder / LOG}")
+                time.sleep(POLL_S)
+        finally:
+            end_process(process)
+    done = finished_run(folder)
+    if process.returncode != 0 or done is None:
+        raise PointError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
+    for name in RESUMED_FROM:
+        (done.folder / "checkpoints" / name).unlink(missing_ok=True)
+    return done
+
+
+def finished_run(folder: Path) -> FinishedRun | None:
+    """The finished run of a point."""
+    summaries = sorted(folder.glob("*/*/summary.json"))
+    return read_run(summaries[-1].parent) if summaries else None
+
+
+def unfinished_run(folder: Path) -> Path | None:
+    """A run of a point that was stopped and can be gone on with."""
+    checkpoints = sorted(folder.glob("*/*/checkpoints/last.ckpt"))
+    return checkpoints[-1].parents[1] if checkpoints else None
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """One process at a time works on a point.
+
+    The run inherits the lock: where whoever started it was killed, the next one waits for the run, and finds it done.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def end_process(process: subprocess.Popen[bytes]) -> None:
+    """End a process, by force where asking does not help."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def reason_of(log: Path, status: int) -> str:
+    """Why a run ended with a status: from its last message of ours on, or else the end of what it printed."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    ours = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
+    said = lines[ours[-1] :][:MESSAGE_LINES] if ours else lines[-REASON_LINES:]
+    return f"status {status}: {' / '.join(said) or 'it printed nothing'}"

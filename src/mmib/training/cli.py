@@ -1,0 +1,353 @@
+"""`mmib fit`, `validate`, `test` and `predict`: the Lightning CLI with a run folder and a summary."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+import warnings
+from argparse import ArgumentError
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+
+from mmib.base.files import write_text
+from mmib.base.seeding import seeded
+from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
+from mmib.callbacks.predictions import PredictionCollector
+from mmib.callbacks.shutdown import LostRank, OrderlyEnd
+from mmib.configs import TOP_LEVEL
+from mmib.datamodules.base import PostDataModule
+from mmib.encoders.pretrained import weightless
+from mmib.modules import ExtractionModule
+from mmib.runs.checkpoints import WholeCheckpoints, open_checkpoint
+from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
+from mmib.runs.loggers import WandbUse, make_loggers
+from mmib.schema import CheckpointError, ConfigError, MMIBError
+from mmib.training.parser_errors import in_one_sentence, init_names
+from mmib.training.summary import describe_results, print_summary, versions, write_predictions, write_summary
+
+CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
+
+
+def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
+    """Run a trainer command on expanded arguments; `command` may do something else with what was configured."""
+    _quiet_libraries()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
+    # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
+    ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    try:
+        (command or MMIBCommand)(
+            ExtractionModule,
+            PostDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=1,
+            parser_kwargs={"prog": "mmib", **ours, **dict.fromkeys(LightningCLI.subcommands(), ours)},
+            args=arguments,
+        )
+    except ArgumentError as error:
+        options = [*TOP_LEVEL, *(f"trainer.{name}" for name in init_names("pytorch_lightning.Trainer"))]
+        raise ConfigError(f"the configuration is not valid: {in_one_sentence(str(error), options)}") from error
+    except MisconfigurationException as error:
+        raise ConfigError(f"the trainer cannot work like this: {error}") from error
+    except SIGTERMException as error:
+        # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
+        # started itself the first speaks for all, and would be killed if another had a status of its own.
+        raise SystemExit(0 if started_by_first_rank() else os.EX_TEMPFAIL) from error
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_sigterm)
+    return 0
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Saves the composed configuration into the run's own folder.
+
+    Lightning's own callback would write it into the working directory under W&B, where a second run fails. A run that
+    is gone on with keeps its own until its checkpoint has been accepted: what was refused must not stand in its folder.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook."""
+        if self.config["run"] is None:
+            super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
+        """Lightning's hook, the first after all others have seen the checkpoint."""
+        if not self.already_saved and trainer.is_global_zero:
+            self.save_config(trainer, pl_module, "fit")
+        self.already_saved = True
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Lightning's hook, called on rank 0."""
+        config = self.config.clone()
+        config.pop("include", None)
+        # Where it went on from is no setting: as `--config` the file makes a new run, or scores another checkpoint.
+        config["run"] = config["ckpt_path"] = None
+        write_text(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config, skip_none=False))
+        for logger in trainer.loggers:
+            logger.log_hyperparams(config.as_dict())
+
+
+class MMIBCommand(LightningCLI):
+    """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Options beside trainer, model and data."""
+        parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
+        parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
+        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
+        parser.add_argument(
+            "--run", type=str | None, default=None, help="folder of a run to go on with; --ckpt_path last"
+        )
+        parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
+        parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
+        # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
+        for encoder in ("text_encoder", "image_encoder"):
+            parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and refuse a bad checkpoint before Lightning reads hyperparameters from it."""
+        # Not super(): it warns of arguments that are given both here and on the command line, as they always are.
+        self.config = parser.parse_args(args)
+        command = self.config["subcommand"]
+        config = self.config[command]
+        if command == "fit" and config["run"] is None and "SLURM_RESTART_COUNT" in os.environ:
+            self._go_on_after_requeue(config)
+        run, checkpoint = config["run"], config.get("ckpt_path")
+        if run is not None and (command != "fit" or checkpoint is None):
+            raise ConfigError(
+                f"--run {run} goes on with the training of this run: mmib fit --run {run} --ckpt_path last. "
+                f"To score it: mmib test --config {run}/config.yaml --ckpt_path {run}/checkpoints/best.ckpt"
+            )
+        if run is not None and checkpoint == "last":
+            config["ckpt_path"] = checkpoint = str(last_checkpoint(Path(run)))
+        if checkpoint in CHECKPOINT_KEYWORDS:
+            raise ConfigError(
+                f"--ckpt_path {checkpoint} names no file: go on with a run by mmib fit --run RUN --ckpt_path last, or "
+                f"name RUN/checkpoints/best.ckpt"
+            )
+        if checkpoint is None and command != "fit":
+            raise ConfigError(
+                f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
+            )
+        if checkpoint is not None:
+            task = _task_of(config["model"]["class_path"])
+            check_checkpoint(Path(checkpoint), task, resume=command == "fit")
+        if config.get("weights_only") is None:
+            config["weights_only"] = True
+
+    def instantiate_classes(self) -> None:
+        """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""
+        try:
+            self._rehearse()
+            super().instantiate_classes()
+        except Exception as error:
+            own = _own_error(error)
+            if own is None:
+                raise
+            raise own from error
+
+    def _rehearse(self) -> None:
+        """Build everything without weights: what a configuration cannot mean is said before weights and data are read.
+
+        Raises:
+            MMIBError, MisconfigurationException: what is wrong with it.
+        """
+        # Lightning tells what hardware it found each time that a trainer is built.
+        said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+        level = said.level
+        try:
+            said.setLevel(logging.ERROR)
+            with seeded("rehearsal"), weightless():
+                built = self.parser.instantiate_classes(self.config)
+                self._get(built, "model").parameter_groups()
+                trainer = self._rehearsed_trainer(self._get(built, "trainer"))
+                if self.subcommand == "fit":
+                    self._get(built, "data").check_ranks(trainer.world_size)
+        except MisconfigurationException:
+            raise
+        except Exception as error:
+            # Anything else may come of the missing weights. If it does not, building with them says so again.
+            if _own_error(error) is not None:
+                raise
+        finally:
+            said.setLevel(level)
+
+    def _rehearsed_trainer(self, options: dict[str, Any]) -> Trainer:
+        try:
+            return self.trainer_class(**{**options, "logger": False})
+        except ModuleNotFoundError as error:  # such as that of an accelerator
+            raise ConfigError(f"the trainer cannot work like this: {error}") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A trainer that writes into the run folder, which is made here: model and data could be built."""
+        self.datamodule.check_files(self.subcommand)
+        config = self._own_config()
+        seed = config.get("seed_everything")
+        if config["run"] is not None:
+            self.run_folder = Path(config["run"])
+        else:
+            seed = seed if type(seed) is int else None
+            self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
+        self.collector = PredictionCollector()
+        trainer = super().instantiate_trainer(
+            default_root_dir=self.run_folder,
+            logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
+            **kwargs,
+        )
+        callbacks = [*cast(Any, trainer).callbacks, self.collector, OrderlyEnd(), LostRank()]
+        # What the others know stands in the last checkpoint, so that one comes after them.
+        cast(Any, trainer).callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint))
+        trainer.strategy.checkpoint_io = WholeCheckpoints()
+        return trainer
+
+    def _go_on_after_requeue(self, config: Any) -> None:
+        """Name this job's own run and checkpoint, where it had saved one before SLURM requeued it."""
+        folder = slurm_run_folder(Path(config["runs"]), config["name"])
+        if (folder / "checkpoints" / LAST).is_file() or (folder / "checkpoints" / PREVIOUS).is_file():
+            config["run"], config["ckpt_path"] = str(folder), "last"
+            if os.environ.get("SLURM_PROCID", "0") == "0":
+                print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
+
+    def after_fit(self) -> None:
+        """Score the checkpoint that validation selected, on validation and once on test."""
+        best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
+        if not self._own_config()["evaluate"] or best is None or not best.best_model_path:
+            return
+        selected = {
+            "split": "val",
+            "metric": best.monitor,
+            "value": None if best.best_model_score is None else float(best.best_model_score),
+            "epoch": _epoch_of(Path(best.best_model_path)),
+            "checkpoint": best.best_model_path,
+        }
+        options: Any = {"ckpt_path": best.best_model_path, "verbose": False, "weights_only": True}
+        self.trainer.validate(self.model, datamodule=self.datamodule, **options)
+        if self.datamodule.has_split("test"):
+            self.trainer.test(self.model, datamodule=self.datamodule, **options)
+        self._finish(selected)
+
+    def after_validate(self) -> None:
+        """Write what was scored."""
+        self._finish(None)
+
+    def after_test(self) -> None:
+        """Write what was scored."""
+        self._finish(None)
+
+    def after_predict(self) -> None:
+        """Write what was predicted."""
+        self.collector.gather()
+        if self.trainer.is_global_zero:
+            write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
+            print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
+
+    def _finish(self, selected: dict[str, Any] | None) -> None:
+        self.collector.gather()
+        if not self.trainer.is_global_zero:
+            return
+        config = self._own_config()
+        summary = {
+            "task": self.model.task,
+            "corpus": self.datamodule.corpus,
+            "experiment": config["name"],
+            "data": {split: self.datamodule.fingerprint(split) for split in self.datamodule.examples},
+            "images": {split: str(report) for split, report in self.datamodule.image_reports.items()},
+            "seed": config.get("seed_everything"),
+            "command": shlex.join(["mmib", *sys.argv[1:]]),
+            "versions": versions(),
+            "selected": selected,
+            "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
+            **describe_results(self.model.task, self.datamodule, self.collector.predictions),
+        }
+        write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
+        write_summary(self.run_folder, summary)
+        print_summary(summary, self.run_folder)
+
+    def _own_config(self) -> Any:
+        return self.config[self.subcommand]
+
+
+def last_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run that can be resumed from.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    for name in (LAST, PREVIOUS):
+        if (run / "checkpoints" / name).is_file():
+            return run / "checkpoints" / name
+    raise CheckpointError(
+        f"the run {run} has no checkpoint to go on from: there is no {run / 'checkpoints' / LAST}; begin anew with "
+        f"mmib fit --config {run / 'config.yaml'}"
+    )
+
+
+def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
+    """Refuse a checkpoint that is missing, damaged, or of another task, without running any code in it.
+
+    With `resume`, one that holds nothing but weights is refused too.
+
+    Raises:
+        CheckpointError: with what is wrong.
+    """
+    content = open_checkpoint(path, task, lambda: _one_before(path, task) if path.name == LAST else "")
+    if resume and "optimizer_states" not in content:
+        raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
+
+
+def _one_before(path: Path, task: str) -> str:
+    """What to do where the last checkpoint is damaged: name the one before it, if a run can go on from that."""
+    before = path.with_name(PREVIOUS)
+    try:
+        check_checkpoint(before, task, resume=True)
+    except CheckpointError:
+        return ""
+    return f"; go on from the one before it: mmib fit --run {path.parents[1]} --ckpt_path {before}"
+
+
+def _own_error(error: BaseException | None) -> MMIBError | None:
+    """The error of this project among an exception and its causes."""
+    while error is not None and not isinstance(error, MMIBError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _task_of(class_path: str) -> str:
+    """The task of a model class that a configuration names."""
+    module, _, name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module), name).task
+
+
+def _epoch_of(checkpoint: Path) -> int:
+    """The epoch, from 0, after which a checkpoint was written."""
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])
+
+
+def _quiet_libraries() -> None:
+    """Leave standard error to what a user can act on."""
+    for name in ("huggingface_hub", "httpx", "timm"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for harmless in (
+        ".*does not have many workers.*",  # features come from the cache: there is nothing for workers to do
+        ".*module.s. in eval mode at the start of training.*",  # frozen encoders are meant to be
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+        ".*anonymous setting has no effect.*",
+        ".*not supported by the model summary.*",
+        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # averaged weights are what it holds
+        ".*recommended to use .self.log.*sync_dist=True.*",  # what is logged is the same on every rank already
+    ):
+        warnings.filterwarnings("ignore", message=harmless)

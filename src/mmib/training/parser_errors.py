@@ -1,0 +1,83 @@
+"""What the parser of the trainer commands refuses, in one sentence: which key, what is wrong, what was meant."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Collection
+
+from mmib.base.argument_parser import UNKNOWN, did_you_mean
+
+KEY = re.compile(r'Parser key "([^"]+)":')
+CLASS = re.compile(r"given class_path '([\w.]+)'|class_path='([\w.]+)'")
+OPTION = re.compile(r"Option '([^']+)' is not accepted")
+COMMAND_OPTION = re.compile(r"Subcommand '(\w+)' does not accept option '([^']+)'")
+NO_CLASS = ("has no attribute", "No module named")
+# Lines that say what was tried, and not what is wrong.
+FRAME = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Problem with given class_path")
+NONE = "Expected a <class 'NoneType'>"
+GIVEN = "Given value: "
+WORDING = (
+    (re.compile(r"Expected a typing\.Literal\[(.*?)\]"), r"choose from \1"),
+    (re.compile(r"<class '(?:\w+\.)*(\w+)'>"), r"\1"),
+    (re.compile(r"^Expected an? "), "expected "),
+    (re.compile(r"\. Got value: "), ", got "),
+)
+
+
+def in_one_sentence(message: str, options: Collection[str]) -> str:
+    """A message of jsonargparse without the ways in which it came to it.
+
+    Args:
+        message: of any number of lines.
+        options: dotted names of those that are no part of model or data.
+    """
+    if message.startswith(UNKNOWN):
+        option = message.removeprefix(UNKNOWN).split()[0]
+        return f"{option} is no option{_advice(option.partition('=')[0].lstrip('-'), options)}"
+    if refused := COMMAND_OPTION.search(message):
+        return f"{refused[2]} is no option of mmib {refused[1]}{_advice(refused[2], options)}"
+    key = ".".join(KEY.findall(message))
+    classes = [one or other for one, other in CLASS.findall(message)]
+    if classes and (refused := OPTION.search(message)):
+        names = init_names(classes[-1])
+        choice = did_you_mean(refused[1], names) or f": choose from {', '.join(sorted(names))}"
+        return f"{key}.{refused[1]} is no option of {classes[-1].rpartition('.')[2]}{choice}"
+    reasons = _reasons(message, with_value=not classes)
+    if classes and any(text in reasons for text in NO_CLASS):
+        return f"{key}: there is no class {classes[-1]} ({reasons})"
+    return f"{key}: {reasons}" if key else reasons
+
+
+def init_names(path: str) -> set[str]:
+    """Names of what the class at a dotted path, or one that it hands its arguments on to, is built from."""
+    module, _, name = path.rpartition(".")
+    kind = getattr(sys.modules.get(module), name, object)
+    parameters = (parameter for base in inspect.getmro(kind) for parameter in _parameters(base))
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {parameter.name for parameter in parameters if parameter.kind in named}
+
+
+def _parameters(kind: type) -> Collection[inspect.Parameter]:
+    try:
+        return inspect.signature(kind).parameters.values()
+    except (TypeError, ValueError):  # not every built-in class tells
+        return ()
+
+
+def _advice(wrong: str, options: Collection[str]) -> str:
+    return did_you_mean(wrong, options) or "; --help lists all options"
+
+
+def _reasons(message: str, with_value: bool) -> str:
+    found = []
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        if text and text != NONE and not text.startswith((*FRAME, GIVEN)) and not KEY.fullmatch(text):
+            for pattern, words in WORDING:
+                text = pattern.sub(words, KEY.sub("", text).strip())
+            found.append(text)
+        elif with_value and text.startswith(GIVEN):
+            found.append(f"got {text.removeprefix(GIVEN)!r}")
+    return ", ".join(found)

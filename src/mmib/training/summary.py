@@ -1,0 +1,191 @@
+"""What a run ends with: one table for people, `summary.json` and prediction files for programs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Sequence
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mmib.base.files import write_text
+from mmib.base.resampling import standard_error
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.demo import read_ceilings, read_levels
+from mmib.metrics import METRICS, label_tensor
+from mmib.schema import LABELS, Task
+
+SPLITS = ("val", "test")
+COLUMNS: dict[Task, dict[str, str]] = {
+    "mre": {"precision": "precision", "recall": "recall", "f1": "F1", "f1_se": "± (s.e.)", "accuracy": "accuracy"},
+    "mner": {
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "f1_se": "± (s.e.)",
+        "f1_macro": "macro\nF1",
+        "strict_f1": "strict\nF1",
+    },
+}
+CLASS_COLUMNS = ("precision", "recall", "f1")
+VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
+
+Predictions = dict[int, dict[str, Any]]
+
+
+def versions() -> dict[str, str]:
+    """Of Python and the packages that decide results; `code` stands for this project's own modules as they are."""
+    packages = {name: metadata.version(name) for name in VERSIONS}
+    return {"python": platform.python_version(), **packages, "code": _code_digest()}
+
+
+def _code_digest() -> str:
+    """Start of a SHA-256 over the source of everything that a run can use."""
+    digest = hashlib.sha256()
+    for package in ("mmib", "datamodules"):
+        root = Path(str(resources.files(package)))
+        for path in sorted(root.rglob("*.py")):
+            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
+    predicted, gold = (label_tensor([record[key] for record in predictions]) for key in ("predicted", "gold"))
+    metric = METRICS[task](sync_on_compute=False)  # the predictions of all ranks are together already
+    metric.update(predicted, gold)
+    above, below = metric.row_parts(predicted, gold, "f1")
+    error = standard_error(above.numpy(), below.numpy())
+    return {**metric.compute(), "f1_se": error, "classes": metric.per_class()}
+
+
+def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:
+    """Scores of each split that was evaluated, with ceilings and levels where the data set is the demo corpus."""
+    result: dict[str, Any] = {
+        split: score(task, list(predictions[split].values())) if predictions.get(split) else None for split in SPLITS
+    }
+    # Ceilings are those of the test rows where these are scored, else of the validation rows.
+    ceiling_split = "test" if result["test"] else "val"
+    ceilings = read_ceilings(datamodule.root, ceiling_split, task)
+    if ceilings is None:
+        return result
+    result["ceiling"] = {"split": ceiling_split, "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
+    result["levels"] = {
+        level: {"rows": part["rows"], "ceiling": part["ceiling"], **dict.fromkeys(SPLITS)}
+        for level, part in ceilings["levels"].items()
+    }
+    for split in SPLITS:
+        if not predictions.get(split):
+            continue
+        levels = read_levels(datamodule.root, split, task) or []
+        for level, described in result["levels"].items():
+            own = [record for row, record in predictions[split].items() if levels[row] == level]
+            described[split] = score(task, own) if own else None
+    return result
+
+
+def write_predictions(
+    folder: Path, task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]
+) -> None:
+    """`predictions/<split>.jsonl`, a line a row in the order of the file, as docs/predictions.md describes it."""
+    for split, rows in predictions.items():
+        records = (_readable(task, record, datamodule.describe(split, row)) for row, record in sorted(rows.items()))
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+        write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
+
+
+def _readable(task: Task, record: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
+    """A record with names for labels, with its post, and with evidence of the post's own words and regions alone."""
+    words, regions = len(post["words"]), len(post["boxes"])
+    kl = record["kl"] + [math.nan] * (words - len(record["kl"]))
+    result = {"id": record["id"], **post, "boxes": _rounded(post["boxes"], 4)}
+    result |= {key: _names(task, record[key]) for key in ("gold", "predicted") if key in record}
+    result |= {key: _rounded(record[key], 6) for key in ("scores", "confidence") if key in record}
+    result |= {"kl": _rounded(kl[:words], 4), "kl_image": _rounded(record["kl_image"][:regions], 4)}
+    if regions and "attention" in record:
+        reads = {"mre": 2, "mner": words}[task]
+        weights = [own[:regions] for own in record["attention"][:reads]]
+        result["attention"] = [None if math.isnan(own[0]) else _rounded(own, 4) for own in weights]
+    return result
+
+
+def _names(task: Task, labels: Any) -> Any:
+    return [_names(task, label) for label in labels] if isinstance(labels, list) else LABELS[task][labels]
+
+
+def _rounded(values: Any, digits: int) -> Any:
+    """Numbers as JSON can hold them: None where there is none, or none that is finite."""
+    if isinstance(values, list | tuple):
+        return [_rounded(value, digits) for value in values]
+    return round(values, digits) if math.isfinite(values) else None
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """`summary.json` in the run's folder."""
+    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+
+
+def print_summary(summary: dict[str, Any], folder: Path, console: Console | None = None) -> None:
+    """The table, what it was measured on, and where everything lies; the last line is the path of the summary."""
+    console = console or Console(highlight=False, soft_wrap=True)
+    console.print(_table(summary))
+    if summary["test"] or summary["val"]:
+        console.print(_class_table(summary))
+    for split, images in summary["images"].items():
+        console.print(f"{split}: {images}")
+    if summary["test"] is None:
+        console.print("test: no test split was scored")
+    selected = summary["selected"]
+    if selected is not None:
+        console.print(f"selected epoch {selected['epoch']} on {selected['split']} ({selected['metric']})")
+        console.print(f"checkpoint: {selected['checkpoint']}")
+    console.print(f"log: {folder / 'metrics.csv'}")
+    console.print(f"configuration: {folder / 'config.yaml'}")
+    console.print(f"summary: {folder / 'summary.json'}")
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    """At most 80 columns wide, so that nothing wraps in a plain terminal or a log file."""
+    title = f"{summary['task']} on {summary['corpus']}, seed {summary['seed']} (percent)"
+    table = Table(title=title, collapse_padding=True, pad_edge=False)
+    table.add_column("split", no_wrap=True)
+    ceilings = ["best with\ntext", "best with\ntext and\nimage"] if "ceiling" in summary else []
+    for heading in [*COLUMNS[summary["task"]].values(), *ceilings]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for split in SPLITS:
+        _add_row(table, summary["task"], split, summary[split], _ceiling_of(summary.get("ceiling"), split))
+        for level, described in summary.get("levels", {}).items():
+            same = {**described["ceiling"], "split": summary["ceiling"]["split"]}
+            _add_row(table, summary["task"], f"{split}, {level}", described[split], _ceiling_of(same, split))
+    return table
+
+
+def _ceiling_of(ceiling: dict[str, Any] | None, split: str) -> list[str]:
+    if ceiling is None:
+        return []
+    if ceiling["split"] != split:
+        return ["", ""]
+    return [f"{100 * ceiling[key]:.1f}" for key in ("text", "multimodal")]
+
+
+def _add_row(table: Table, task: Task, name: str, scores: dict[str, float] | None, ceiling: list[str]) -> None:
+    if scores is not None:
+        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in COLUMNS[task]), *ceiling)
+
+
+def _class_table(summary: dict[str, Any]) -> Table:
+    """Relations or entity types of the test split or, where that was not scored, of validation."""
+    split = "test" if summary["test"] else "val"
+    table = Table(title=f"by class, {split} (percent)", pad_edge=False)
+    table.add_column("class", no_wrap=True)
+    for heading in ("precision", "recall", "F1", "gold"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, scores in summary[split]["classes"].items():
+        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in CLASS_COLUMNS), f"{scores['gold']:,}")
+    return table

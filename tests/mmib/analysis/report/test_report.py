@@ -1,0 +1,335 @@
+"""`mmib report`: the page about a run, about several, about a study, and what it says where it cannot be made."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from mmib.analysis.report import newest_run
+from mmib.cli import main
+from mmib.schema import Task
+
+MakeRun = Callable[..., Path]
+EditRecords = Callable[[Path, Callable[[dict[str, Any]], None]], None]
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'<b>"
+FIVE_MEGABYTES = 5_000_000
+
+
+class Reader(HTMLParser):
+    """Tags and text of a page; fails on an element that is not closed where it should be."""
+
+    VOID = ("meta", "img", "br", "input")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text: list[str] = []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+    def with_class(self, name: str) -> list[dict[str, str | None]]:
+        return [attributes for _, attributes in self.tags if name in (attributes.get("class") or "").split()]
+
+
+@pytest.fixture
+def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Makes a report; gives the page, whose path is the last line printed."""
+
+    def make(*arguments: str | Path) -> str:
+        assert main(["report", *map(str, arguments)]) == 0
+        return Path(capsys.readouterr().out.splitlines()[-1]).read_text(encoding="utf-8")
+
+    return make
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_a_page_shows_all_parts_of_a_run(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, task: Task
+) -> None:
+    text = report(make_run(tmp_path / "run", task, rows=30))
+    read = Reader(text)
+    sections = [attributes["id"] for tag, attributes in read.tags if tag == "section"]
+    assert sections == ["scores", "training", "information", "errors", "posts", "settings"]
+    assert len(read.with_class("post")) == 30
+    assert len(read.with_class("frame")) == 30
+    assert not read.with_class("missing")
+    assert "Expected calibration error" in text
+    assert "61.0 ± 2.0" in text
+    assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
+
+
+def test_the_page_asks_for_nothing_and_names_no_folder(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    text = report(make_run(tmp_path / "somebody" / "run"))
+    assert not re.search(r"https?:|<link|<iframe|@import|url\(", text)
+    assert {attributes.get("src", "data:")[:5] for _, attributes in Reader(text).tags} == {"data:"}
+    assert "somebody" not in text
+    assert str(tmp_path) not in text
+
+
+def test_words_and_names_from_the_data_cannot_become_markup(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    classes = {HOSTILE: {"precision": 0, "recall": 0, "f1": 0, "gold": 1}}
+    scored = {"test": {"f1": 0.5, "classes": classes}, "val": None, "levels": {}}
+    hostile: dict[str, Any] = {"versions": {HOSTILE: HOSTILE}, "images": {HOSTILE: HOSTILE}, **scored}
+    run = make_run(
+        tmp_path / "run", experiment=HOSTILE, corpus=HOSTILE, command=HOSTILE, config={HOSTILE: HOSTILE}, **hostile
+    )
+    edit_records(
+        run, lambda record: record.update(words=[HOSTILE] * len(record["words"]), image=None, boxes=[], attention=[])
+    )
+    read = Reader(report(run))
+    assert len([tag for tag, _ in read.tags if tag == "script"]) == 1
+    assert not [tag for tag, _ in read.tags if tag == "img"]
+    assert not [attributes for _, attributes in read.tags if any(name.startswith("on") for name in attributes)]
+    assert read.text.count(HOSTILE) > 12 * 6
+
+
+def test_images_are_found_where_they_were_moved(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere")
+    text = report(run)
+    assert "12 images were not found below …/data: --data.root" in text
+    assert "<img" not in text
+    assert len(Reader(report(run, "--data.root", tmp_path / "elsewhere")).with_class("frame")) == 12
+
+
+def test_large_pictures_do_not_make_a_large_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", rows=200)
+    noise = Image.effect_noise((300, 300), 120).convert("RGB")
+    for path in (tmp_path / "data").iterdir():
+        noise.save(path)
+    text = report(run, "--posts", 200)
+    assert len(text.encode()) < FIVE_MEGABYTES
+    shown = len(Reader(text).with_class("post"))
+    assert 0 < shown < 200
+    assert f"{200 - shown} more were left out to keep the page small" in text
+
+
+def test_a_run_without_predictions_still_has_a_page(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    shutil.rmtree(run / "predictions")
+    text = report(run)
+    assert text.count("holds no predictions") == 2
+    assert "mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt" in text
+    assert "61.0 ± 2.0" in text
+
+
+def test_a_run_that_left_little_still_has_a_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", test=None, val=None, selected=None)
+    for path in (run / "metrics.csv", run / "information_plane.json"):
+        path.unlink()
+    shutil.rmtree(run / "latents")
+    text = report(run)
+    for missing in ("No split was scored", "logged no curve", "kept no latents"):
+        assert missing in text
+
+
+def test_predictions_without_words_say_why_no_post_is_shown(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    edit_records(run, lambda record: record.pop("words"))
+    text = report(run)
+    assert "holds no words" in text
+    assert "Expected calibration error" in text
+
+
+def damage(run: Path, name: str, text: str) -> None:
+    (run / name).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("summary.json", "{", "summary.json cannot be read"),
+        ("config.yaml", "a: [", "config.yaml cannot be read"),
+        ("metrics.csv", "step,train/loss\n1,x\n", "metrics.csv cannot be read"),
+        ("information_plane.json", "{", "is no information plane"),
+        ("latents/start.safetensors", "", "holds no latents"),
+        ("predictions/test.jsonl", '{"id": 0, "pred', "line 1 is no JSON"),
+        ("predictions/test.jsonl", '{"id": 0, "predicted": "None"}', "test.jsonl is damaged"),
+        ("predictions/test.jsonl", '{"id": 0, "gold": "x", "predicted": "None", "words": []}', "is no relation"),
+    ],
+)
+def test_a_half_written_run_is_named_with_what_is_wrong(
+    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    damage(run, name, content)
+    assert message in refused("report", str(run))
+    assert not (run / "report.html").exists()
+
+
+def test_no_run_and_an_unfinished_run(
+    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path / "run")
+    (run / "summary.json").unlink()
+    assert "has not finished" in refused("report", str(run))
+    assert "there is no run folder" in refused("report", str(tmp_path / "nothing"))
+    monkeypatch.chdir(tmp_path)
+    assert "there is no finished run below runs/" in refused("report")
+    assert "--posts" in refused("report", "--posts", "-1")
+
+
+def test_a_page_that_cannot_be_written_is_an_error(
+    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in refused(
+        "report", str(make_run(tmp_path / "run")), "--output", str(tmp_path / "file" / "a")
+    )
+
+
+def test_without_a_name_the_newest_run_is_taken(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = [make_run(tmp_path / "runs" / name / "1", experiment=name) for name in ("b", "a", "c")]
+    for age, run in enumerate(runs):
+        os.utime(run / "summary.json", (1000 + age % 2, 1000 + age % 2))
+    assert newest_run(tmp_path / "runs") == runs[1]
+    monkeypatch.chdir(tmp_path)
+    assert "<h1>a, seed 1</h1>" in report()
+    assert (runs[1] / "report.html").is_file()
+
+
+# Several runs
+
+
+def test_seeds_are_put_together_and_configurations_of_one_name_apart(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed in (1, 2, 3):
+        make_run(tmp_path / "runs" / f"full-{seed}", seed=seed, experiment="full")
+    for seed, beta in ((4, 0.1), (5, 0.2)):
+        make_run(tmp_path / "runs" / f"beta-{seed}", seed=seed, experiment="beta", config={"beta_text": beta})
+    text = report(tmp_path / "runs")
+    names = re.findall(r'<span class="name">([^<]+)</span>', text)
+    assert names == ["beta, beta_text 0.1", "beta, beta_text 0.2", "full"]
+    assert "62.0 ± 1.0" in text  # 61, 62, 63
+    assert re.findall(r'<th scope="row">(model\.\w+)</th>', text) == ["model.beta_text"]
+    assert text.count('<g class="series c2">') == 3 * 2  # three runs in two charts
+    assert len(re.findall('<ul class="key">.*?</ul>', text)) == 1
+    assert "seed_everything" not in text
+
+
+def test_posts_on_which_two_runs_disagree(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    first, second = (make_run(tmp_path / name, "mner", experiment=name) for name in ("a", "b"))
+    edit_records(
+        second, lambda record: record.update(predicted=record["gold"] if record["id"] == 3 else record["predicted"])
+    )
+    text = report(first, second, "--output", tmp_path / "report.html")
+    section = text[text.index('<section id="posts"') :]
+    assert re.findall(r'<th scope="row">(\d+)</th>', section) == ["3"]
+    assert "Bob Smith PER, Paris LOC</span>" in section  # a misses Anna
+    assert '<span class="label right">Anna PER, Bob Smith PER, Paris LOC</span>' in section
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"task": "mner"}, "different tasks"),
+        ({"data": {"test": {"rows": 12, "sha256": "another"}}}, "different test sets"),
+        ({"test": None, "val": None}, "share no split"),
+    ],
+)
+def test_runs_that_cannot_be_compared(
+    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", **changes)]
+    assert message in refused("report", *map(str, runs))
+
+
+# Studies
+
+
+def study_row(variant: str, noise: float, mean: float | None, **more: Any) -> dict[str, Any]:
+    point = {"variant": variant, "noise": noise}
+    if mean is None:
+        return {"point": point, "seeds": [], "values": [], "mean": None, **more}
+    interval = {"sd": 0.01, "low": mean - 0.02, "high": mean + 0.03}
+    ceilings = {"text": 0.4, "multimodal": 0.95 - noise / 2}
+    return {
+        "point": point,
+        "seeds": [1, 2, 3],
+        "values": [mean] * 3,
+        "mean": mean,
+        **interval,
+        "ceilings": ceilings,
+        **more,
+    }
+
+
+def write_study(folder: Path, rows: list[dict[str, Any]], **factors: Any) -> Path:
+    folder.mkdir()
+    content = {"name": "noise", "task": "mre", "corpus": "study", "split": "test", "metric": "f1", "baseline": "full"}
+    (folder / "study.json").write_text(json.dumps({**content, "factors": factors, "rows": rows}), encoding="utf-8")
+    return folder
+
+
+def test_a_study_is_a_table_and_a_line_for_each_variant(report: Callable[..., str], tmp_path: Path) -> None:
+    levels = [0.0, 0.4, 0.8]
+    rows = [study_row("full", noise, 0.9 - noise / 2) for noise in levels]
+    compared = {"difference": -0.05, "difference_low": -0.08, "difference_high": -0.01, "p": 0.0004}
+    rows += [study_row(HOSTILE, noise, 0.85 - noise / 2, **compared) for noise in levels]
+    text = report(write_study(tmp_path / "study", rows, variant=["full", HOSTILE], noise=levels))
+    read = Reader(text)
+    assert len([1 for _, attributes in read.tags if attributes.get("class") == "line"]) == 4  # and two ceilings
+    assert len(read.with_class("dashed")) == 4  # lines and key
+    assert "\u22125.0 (\u22128.0, \u22121.0)" in text
+    assert "&lt; 0.001" in text
+    assert "90.0 ± 1.0" in text
+    assert "88.0 to 93.0" in text
+    assert not [tag for tag, _ in read.tags if tag == "img"]
+
+
+def test_a_study_of_names_is_a_dot_plot_and_failed_points_say_why(report: Callable[..., str], tmp_path: Path) -> None:
+    rows = [
+        study_row("full", 0, 0.9),
+        study_row("text only", 0, 0.5),
+        study_row("broken", 0, None, reason="status 1: no"),
+    ]
+    text = report(write_study(tmp_path / "study", rows, variant=["full", "text only", "broken"], noise=[0]))
+    assert len(Reader(text).with_class("dot")) == 2
+    assert "status 1: no" in text
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"name": "a", "rows": [{"mean": 1}], "factors": {"x": [1]}}'])
+def test_a_damaged_study_is_named(refused: Callable[..., str], tmp_path: Path, content: str) -> None:
+    (tmp_path / "study.json").write_text(content)
+    assert "study.json is no study" in refused("report", str(tmp_path))
+
+
+def test_a_study_has_a_page_of_its_own(refused: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    study = write_study(tmp_path / "study", [study_row("full", 0, 0.9)], variant=["full"], noise=[0])
+    assert "a page of its own" in refused("report", str(study), str(make_run(tmp_path / "run")))

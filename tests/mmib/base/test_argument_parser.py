@@ -1,0 +1,46 @@
+"""Options of the commands: written in full, and refused in one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmib.base.argument_parser import CommandParser, did_you_mean
+from mmib.cli import OTHER_COMMANDS, main
+from mmib.schema import ConfigError
+
+
+@pytest.fixture
+def parser() -> CommandParser:
+    parser = CommandParser(prog="mmib thing")
+    parser.add_argument("--threshold", type=float)
+    parser.add_argument("-o", "--output")
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--thresh", "1"], "unrecognized arguments: --thresh 1: did you mean --threshold?; mmib thing --help"),
+        (["--treshold=1"], "unrecognized arguments: --treshold=1: did you mean --threshold?; mmib thing --help"),
+        (["--wild", "1"], "unrecognized arguments: --wild 1; mmib thing --help lists all options"),
+        (["--threshold", "x"], "argument --threshold: invalid float value: 'x'; mmib thing --help lists all options"),
+        (["--output"], "argument -o/--output: expected one argument; mmib thing --help lists all options"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(parser: CommandParser, arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        parser.parse_args(arguments)
+    assert str(error.value).startswith(message)
+
+
+def test_only_a_name_that_is_close_is_suggested() -> None:
+    assert did_you_mean("gama", ["gamma", "beta"]) == ": did you mean gamma?"
+    assert did_you_mean("quantity", ["gamma", "beta"]) == ""
+
+
+@pytest.mark.parametrize("command", sorted(OTHER_COMMANDS))
+def test_no_command_takes_abbreviations(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, "--hel"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("mmib: ")
+    assert said.count("\n") == 1

@@ -1,0 +1,525 @@
+"""What callbacks log, keep and remember."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import Logger
+from torch.utils.data import DataLoader
+
+from mmib.callbacks.checkpointing import AveragedWeights, SelectedCheckpoint
+from mmib.callbacks.monitor import IBMonitor, gradient_norms
+from mmib.callbacks import monitor as callbacks_module
+from mmib.callbacks.predictions import PredictionCollector
+from mmib.information import Totals, add, information_plane, scalars
+from mmib.schema import NO_TAG
+
+Mean = tuple[float, float]
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        "You defined a `validation_step` but have no",
+        "The number of training batches",
+        r"Found \d+ module\(s\) in eval mode at the start",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    )
+]
+
+
+def totals(task: Mean, kl_image: Mean = (0.0, 0.0), align: Mean = (0.0, 0.0)) -> Totals:
+    """Sums of a batch in which these are the means of so many posts, regions and anchors; it has no word piece."""
+    own: dict[str, Any] = {
+        **{"posts": task[1], "task": task[0] * task[1], "loss": 2 * task[0] * task[1]},
+        **{"align/anchors": align[1], "align/loss": align[0] * align[1], "pairs/count": 0.0},
+    }
+    for modality, (mean, count) in (("text", (0.0, 0.0)), ("image", kl_image)):
+        own |= {f"{modality}/{name}": [0.0, 0.0] for name in ("mean", "mean_square")}
+        own |= {f"{modality}/{name}": 0.0 for name in ("std", "beta")}
+        own[f"{modality}/positions"] = count
+        own[f"{modality}/kl"] = [mean * count / 4, mean * count * 3 / 4]
+        own[f"{modality}/kl_square"] = mean**2 * count
+    return {name: torch.tensor(value, dtype=torch.float64) for name, value in own.items()}
+
+
+class Scripted(pl.LightningModule):
+    """Gives the totals of a script, a step at a time."""
+
+    def __init__(self, script: list[Totals]) -> None:
+        super().__init__()
+        self.script = script
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+        return {"loss": self.weight.sum(), "totals": self.script[index]}
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+        return {"totals": self.script[index]}
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Recorder(Logger):
+    """Keeps what is logged, by name: pairs of step and value."""
+
+    name, version = "recorder", 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: dict[str, list[tuple[int, float]]] = {}
+
+    def log_hyperparams(self, *args: Any, **options: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        for name, value in metrics.items():
+            self.rows.setdefault(name, []).append((step or 0, float(value)))
+
+
+def monitored(tmp_path: Path, monitor: IBMonitor | None = None, **options: Any) -> pl.Trainer:
+    settings: dict[str, Any] = {"max_epochs": 1, "logger": False, "num_sanity_val_steps": 0, **options}
+    return pl.Trainer(
+        accelerator="cpu",
+        callbacks=[monitor or IBMonitor()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+        **settings,
+    )
+
+
+def numbers(count: int) -> DataLoader[Any]:
+    return DataLoader(torch.zeros(count, 1), batch_size=1)  # type: ignore[arg-type]
+
+
+def log(script: list[Totals], tmp_path: Path) -> dict[str, float]:
+    trainer = monitored(tmp_path)
+    trainer.fit(Scripted(script), numbers(len(script)), numbers(len(script)))
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+SCRIPT = [
+    totals((1.0, 2), kl_image=(10.0, 1), align=(5.0, 0)),
+    totals((4.0, 1), kl_image=(2.0, 3), align=(3.0, 4)),
+    totals((7.0, 4), kl_image=(6.0, 2), align=(1.0, 2)),
+]
+
+
+def test_a_mean_over_batches_counts_what_each_is_a_mean_of(tmp_path: Path) -> None:
+    logged = log(SCRIPT[:2], tmp_path)
+    assert logged["train/task"] == logged["val/task"] == pytest.approx(2.0)
+    assert logged["ib/kl_image"] == logged["val/ib/kl_image"] == pytest.approx(4.0)
+    assert logged["align/loss"] == pytest.approx(3.0), "a batch without anchors has no say"
+
+
+def test_an_epochs_scalars_are_those_of_its_summed_totals(tmp_path: Path) -> None:
+    logged = log(SCRIPT, tmp_path)
+    expected = {name: float(value) for name, value in scalars(reduce(add, SCRIPT, {})).items()}
+    assert {"loss", "task", "ib/kl_image", "ib/kl_std_image", "align/loss"} <= expected.keys()
+    train = {f"train/{name}" if name in ("loss", "task") else name: value for name, value in expected.items()}
+    validation = {f"val/{name}": value for name, value in expected.items()}
+    assert logged == pytest.approx(train | validation)
+
+
+def test_an_epoch_without_any_anchor_logs_no_alignment(tmp_path: Path) -> None:
+    logged = log([totals((1.0, 2))], tmp_path)
+    assert "align/loss" not in logged
+    assert "ib/kl_image" not in logged
+    assert "train/task" in logged
+
+
+def test_every_epoch_starts_from_nothing(tmp_path: Path) -> None:
+    class ByEpoch(Scripted):
+        def training_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+            return super().training_step(batch, self.current_epoch)
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
+            return super().validation_step(batch, self.current_epoch)
+
+    recorder = Recorder()
+    monitored(tmp_path, logger=recorder, max_epochs=3).fit(ByEpoch(SCRIPT), numbers(2), numbers(2))
+    for name in ("train/task", "val/task"):
+        assert [value for _, value in recorder.rows[name]] == pytest.approx([1.0, 4.0, 7.0])
+
+
+def test_steps_are_logged_every_so_many_with_the_values_of_their_own_batch(tmp_path: Path) -> None:
+    recorder = Recorder()
+    script = [totals((float(number), 2), kl_image=(float(2 * number), 3)) for number in range(5)]
+    trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=2, max_epochs=2)
+    trainer.fit(Scripted(script), numbers(5), numbers(1))
+    expected = [(2, 1.0), (4, 3.0), (6, 0.0), (8, 2.0), (10, 4.0)]
+    assert recorder.rows["train/task_step"] == expected
+    assert recorder.rows["ib/kl_image_step"] == [(step, pytest.approx(2 * value)) for step, value in expected]
+    assert not [name for name in recorder.rows if name.startswith("val/") and name.endswith("_step")]
+
+
+def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
+    recorder = Recorder()
+    script = [totals((float(number), 2)) for number in range(5)]
+    trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=1, accumulate_grad_batches=2)
+    trainer.fit(Scripted(script), numbers(5))
+    assert recorder.rows["train/task_step"] == [(1, 0.5), (2, 2.5), (3, 4.0)]
+    assert float(trainer.callback_metrics["train/task"]) == pytest.approx(2.0), "the epoch has them all"
+
+
+# Going on in the middle of an epoch
+
+TRAINING: Any = SimpleNamespace(global_step=0, current_epoch=0, log_every_n_steps=1000, loggers=[])
+
+
+def epoch_end(monitor: IBMonitor) -> dict[str, float]:
+    """What a monitor logs for the epoch of training."""
+    logged: dict[str, float] = {}
+    module: Any = SimpleNamespace(log_dict=lambda named, **_: logged.update(named))
+    monitor.on_train_epoch_end(TRAINING, module)
+    return {name: float(value) for name, value in logged.items()}
+
+
+def test_a_resumed_epoch_has_the_sums_of_its_first_part(tmp_path: Path) -> None:
+    whole, first, second = IBMonitor(), IBMonitor(), IBMonitor()
+    for step, own in enumerate(SCRIPT):
+        if step == 2:
+            torch.save(first.state_dict(), tmp_path / "state.pt")
+            second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+        for monitor in (whole, first if step < 2 else second):
+            monitor.on_train_batch_end(TRAINING, MODULE, {"totals": own}, None, step)
+    expected = epoch_end(whole)
+    assert expected["train/task"] == pytest.approx((2 + 4 + 28) / 7)
+    assert epoch_end(second) == expected
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+def test_state_survives_a_checkpoint(tmp_path: Path, epochs: int) -> None:
+    """A checkpoint is read as data alone: nothing in it may need code to be loaded."""
+    monitor = IBMonitor()
+    if epochs:
+        monitored(tmp_path, monitor, max_epochs=epochs).fit(Scripted(SCRIPT), numbers(3), numbers(3))
+    monitor.on_train_batch_end(TRAINING, MODULE, {"totals": SCRIPT[0]}, None, 0)
+    torch.save(monitor.state_dict(), tmp_path / "state.pt")
+    other = IBMonitor()
+    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    before, after = monitor.state_dict(), other.state_dict()
+    torch.testing.assert_close(after.pop("train"), before.pop("train"), rtol=0, atol=0)
+    assert after == before
+    assert len(after["plane"]) == epochs
+
+
+# The information plane
+
+
+def test_the_information_plane_has_a_point_for_each_validation_of_a_fit(tmp_path: Path) -> None:
+    monitor = IBMonitor()
+    trainer = monitored(tmp_path, monitor, max_epochs=3, num_sanity_val_steps=1)
+    module = Scripted(SCRIPT)
+    trainer.fit(module, numbers(3), numbers(2))
+    points = json.loads((tmp_path / "information_plane.json").read_text(encoding="utf-8"))
+    own = information_plane(reduce(add, SCRIPT[:2], {}))
+    assert points == [{"step": step, **own} for step in (3, 6, 9)]
+    assert own == {"rate_text": 0.0, "rate_image": pytest.approx(16 / 3), "distortion": pytest.approx(2.0)}
+    assert (tmp_path / "information_plane.png").stat().st_size > 1000
+    trainer.validate(module, numbers(1), verbose=False)
+    assert len(monitor.state_dict()["plane"]) == 3, "it is about training"
+
+
+def test_without_validation_there_is_no_information_plane(tmp_path: Path) -> None:
+    monitored(tmp_path).fit(Scripted(SCRIPT), numbers(3))
+    assert not list(tmp_path.glob("information_plane*"))
+
+
+# Gradient norms
+
+
+class Terms(torch.nn.Module):
+    """Two loss terms of known gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+        self.bias = torch.nn.Parameter(torch.tensor(1.0))
+        self.unused = torch.nn.Parameter(torch.tensor(1.0))
+        self.frozen = torch.nn.Parameter(torch.tensor(7.0), requires_grad=False)
+        self.loss_terms = {
+            "task": 0.5 * self.weight.square().sum().double() * self.frozen / 7.0,
+            "align": 2.0 * self.weight[0] + self.bias * 6.0,
+        }
+
+
+def test_gradient_norms_by_hand() -> None:
+    module: Any = Terms()
+    for _ in range(2):
+        norms = gradient_norms(module)
+        assert {name: float(norm) for name, norm in norms.items()} == pytest.approx({"task": 5.0, "align": 40**0.5})
+    assert all(parameter.grad is None for parameter in module.parameters())
+    module.loss_terms["task"].backward()
+    assert module.weight.grad.tolist() == [3.0, 4.0], "the graph is still there for the step itself"
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_gradient_norms_of_a_module_are_those_of_its_terms(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any]
+) -> None:
+    module, batch = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2).train(), make_batch()
+    loss = module.training_step(batch, 0)["loss"]
+    norms = gradient_norms(module)
+    assert norms.keys() == {"task", "kl_text", "kl_image", "align"}
+    for name, norm in norms.items():
+        module.zero_grad()
+        module.objective(batch).terms[name].backward()
+        gradients = [p.grad.double().square().sum() for p in module.parameters() if p.grad is not None]
+        assert float(norm) == pytest.approx(float(torch.stack(gradients).sum().sqrt()), rel=1e-4), name
+    module.zero_grad()
+    loss.backward()
+    module.on_after_backward()
+    assert module.loss_terms == {}, "the graph is let go"
+
+
+def test_gradient_norms_are_logged_every_so_many_steps_and_change_no_training(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
+) -> None:
+    weights, recorder = [], Recorder()
+    for every, logger in ((0, False), (2, recorder)):
+        torch.manual_seed(0)
+        module = make_module()
+        batches: Any = DataLoader([make_batch(seed=seed) for seed in range(5)], batch_size=None)  # type: ignore[arg-type]
+        trainer = monitored(tmp_path, IBMonitor(gradients_every=every), logger=logger, log_every_n_steps=1)
+        trainer.fit(module, batches)
+        weights.append({name: p.detach().clone() for name, p in module.named_parameters()})
+    for name in ("task", "kl_text", "kl_image", "align"):
+        assert [step for step, _ in recorder.rows[f"grad/{name}"]] == [0, 2, 4]
+        assert all(value > 0 for _, value in recorder.rows[f"grad/{name}"])
+    torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
+
+
+# Histograms
+
+
+class Histograms(WandbLogger):
+    """Keeps what W&B would get."""
+
+    def __init__(self) -> None:
+        self.logged: list[tuple[int | None, dict[str, Any]]] = []
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        self.logged.append((step, dict(metrics)))
+
+
+def test_histograms_hold_the_kl_by_dimension() -> None:
+    logger = Histograms()
+    monitor = IBMonitor(histograms_every=2)
+    for step in range(1, 6):
+        trainer: Any = SimpleNamespace(global_step=step, log_every_n_steps=1000, loggers=[logger])
+        monitor.on_train_batch_end(trainer, MODULE, {"totals": SCRIPT[1]}, None, step - 1)
+    assert [step for step, _ in logger.logged] == [2, 4]
+    found = logger.logged[0][1]["ib/kl_image_by_dimension"]
+    assert sum(found.histogram) == 2
+    assert (min(found.bins), max(found.bins)) == (pytest.approx(0.5), pytest.approx(1.5)), (
+        "2 nats: a quarter and the rest"
+    )
+
+
+# Predictions
+
+
+def outputs(rows: list[int], predicted: list[int], gold: list[int] | None = None) -> dict[str, torch.Tensor]:
+    columns = {"rows": rows, "predicted": predicted, **({} if gold is None else {"gold": gold})}
+    return {**{key: torch.tensor(values) for key, values in columns.items()}, "scores": torch.eye(len(rows))}
+
+
+VALIDATING: Any = SimpleNamespace(testing=False, predicting=False)
+TESTING: Any = SimpleNamespace(testing=True, predicting=False)
+PREDICTING: Any = SimpleNamespace(testing=False, predicting=True)
+MODULE: Any = None
+
+
+def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
+    collector = PredictionCollector()
+    for value in (1, 2):
+        collector.on_validation_epoch_start(VALIDATING, MODULE)
+        for rows in ([3, 0], [1]):
+            kept = outputs(rows, [value] * len(rows), [7] * len(rows))
+            collector.on_validation_batch_end(VALIDATING, MODULE, kept, None, 0)
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, outputs([0], [5], [6]), None, 0)
+    assert sorted(collector.predictions["val"]) == [0, 1, 3]
+    assert {record["predicted"] for record in collector.predictions["val"].values()} == {2}
+    assert collector.predictions["val"][0] == {"id": 0, "gold": 7, "predicted": 2, "scores": [0.0, 1.0]}
+    assert collector.predictions["test"] == {0: {"id": 0, "gold": 6, "predicted": 5, "scores": [1.0]}}
+
+
+def test_predictions_without_gold_are_kept_too() -> None:
+    collector = PredictionCollector()
+    collector.on_predict_epoch_start(PREDICTING, MODULE)
+    collector.on_predict_batch_end(PREDICTING, MODULE, outputs([4], [5]), None, 0)
+    assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
+
+
+def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> None:
+    labels = torch.tensor([[1, 2, NO_TAG], [0, 0, 0]])
+    own = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
+    own |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, own, None, 0)
+    kept = collector.predictions["test"][1]
+    assert (kept["gold"], kept["predicted"], len(kept["confidence"])) == ([1, 2], [1, 2], 2)
+    for key in ("kl", "kl_image", "attention"):
+        assert kept[key] == own[key][0].tolist()
+
+
+def test_fillers_are_no_predictions() -> None:
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, outputs([2, -1, 0, -1], [5, 6, 7, 8], [1, 1, 1, 1]), None, 0)
+    assert {row: record["predicted"] for row, record in collector.predictions["test"].items()} == {2: 5, 0: 7}
+
+
+def test_sums_are_no_predictions() -> None:
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(
+        TESTING, MODULE, {**outputs([0], [5]), "totals": SCRIPT[0], "output": object()}, None, 0
+    )
+    assert collector.predictions["test"][0].keys() == {"id", "predicted", "scores"}
+
+
+def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(row: int) -> dict[str, Any]:
+        return {"id": row, "predicted": 10 * row}
+
+    collector = PredictionCollector()
+    asked: list[str] = []
+    collector.predictions = {"val": {2: record(2), 0: record(0)}, "test": {}}
+    others = {"val": [{3: record(3), 1: record(1)}], "test": [{0: record(0)}]}
+
+    def gather(own: dict[int, Any]) -> list[dict[int, Any]]:
+        split = ("test", "val")[len(asked)]
+        asked.append(split)
+        return [own, *others[split]]
+
+    monkeypatch.setattr(callbacks_module, "gather_objects", gather)
+    collector.gather()
+    assert list(collector.predictions["val"].items()) == [(row, record(row)) for row in range(4)]
+    assert collector.predictions["test"] == {0: record(0)}
+
+
+def test_predictions_of_one_process_are_put_in_order_of_row() -> None:
+    collector = PredictionCollector()
+    collector.predictions = {"val": {2: {"id": 2}, 0: {"id": 0}}}
+    collector.gather()
+    assert list(collector.predictions["val"]) == [0, 2]
+
+
+def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
+    before, after = (
+        SelectedCheckpoint(dirpath=tmp_path / name, monitor="val/f1", mode="max") for name in ("one", "two")
+    )
+    before.best_model_score = torch.tensor(0.8)
+    before.best_model_path = str(tmp_path / "one" / "best.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.8)}
+    before.kth_best_model_path, before.kth_value = before.best_model_path, torch.tensor(0.8)
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_path == before.best_model_path
+    assert after.best_model_score == before.best_model_score
+    assert after.dirpath == str(tmp_path / "two")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision))
+    assert not after.check_monitor_top_k(trainer, torch.tensor(0.7)), "a worse epoch is not selected"
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.9))
+
+
+class Climbing(pl.LightningModule):
+    """A weight that grows by 1 a step, and a score that is the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        self.log("val/f1", self.weight.detach().sum())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_checkpoint_holds_the_weights_that_were_validated(
+    tmp_path: Path, weights_only: bool, averaged: bool
+) -> None:
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="max", save_weights_only=weights_only)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    module = Climbing()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, *([AveragedWeights(decay=0.5)] if averaged else [])],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]["weight"]
+    assert float(saved) == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert (float(saved) < 8) == averaged, "the last step's weight is 8"
+
+
+def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) -> None:
+    """Scores of a first epoch, kept as the best one by `mode`, are not those of the last average."""
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="min", save_weights_only=True)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, AveragedWeights(decay=0.5)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    module = Climbing()
+    trainer.fit(module, batches, batches)
+    (scored,) = trainer.validate(module, batches, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    assert scored["val/f1"] == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert scored["val/f1"] < 4
+
+
+def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None:
+    """Position ids are such a buffer: an average of them, rounded down, spoils every score after the first update."""
+
+    class Positioned(Climbing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("position_ids", torch.arange(100), persistent=False)
+            self.seen: list[torch.Tensor] = []
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.seen.append(self.position_ids.clone())
+            super().validation_step(batch, index)
+
+    module = Positioned()
+    batches = torch.utils.data.DataLoader(torch.zeros(4, 1))
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[AveragedWeights(decay=0.9)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    assert all(torch.equal(seen, torch.arange(100)) for seen in [*module.seen, module.position_ids])

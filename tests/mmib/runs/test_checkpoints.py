@@ -1,0 +1,45 @@
+"""Checkpoints are opened without running code, and refused in one sentence."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY, open_checkpoint
+from mmib.schema import CheckpointError
+
+
+class Trap:
+    """Runs code where it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return pytest.fail, ("code of a checkpoint was run",)
+
+
+def test_what_a_checkpoint_holds_is_given_back(tmp_path: Path) -> None:
+    torch.save({CHECKPOINT_TASK_KEY: "mre", "state_dict": {"a": torch.ones(2)}}, tmp_path / "a.ckpt")
+    content = open_checkpoint(tmp_path / "a.ckpt", "mre")
+    assert content["state_dict"]["a"].tolist() == [1.0, 1.0]
+    with pytest.raises(CheckpointError, match="made by the task 'mre', this configuration is for 'mner'"):
+        open_checkpoint(tmp_path / "a.ckpt", "mner")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", pickle.dumps(Trap())])
+def test_a_damaged_checkpoint_is_refused_with_its_remedy(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.ckpt").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"is damaged .*; buy another"):
+        open_checkpoint(tmp_path / "a.ckpt", "mre", lambda: "; buy another")
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint .*a\.ckpt"):
+        open_checkpoint(tmp_path / "a.ckpt", "mre")
+
+
+def test_what_is_no_checkpoint_of_this_project_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2], tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="made by something else"):
+        open_checkpoint(tmp_path / "a.ckpt", "mre")

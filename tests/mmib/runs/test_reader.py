@@ -1,0 +1,139 @@
+"""Reading finished runs: what is found, and what is said of the unfinished and the damaged."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmib.runs.reader import find_runs, newest_first, own_runs, read_run
+from mmib.schema import RunError
+
+
+def make_run(folder: Path, **changes: Any) -> Path:
+    folder.mkdir(parents=True)
+    summary = {"task": "mre", "experiment": "toy", "seed": 3, "val": {"f1": 0.5}, "test": None}
+    summary |= {"selected": {"epoch": 1}, **changes}
+    (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    return folder
+
+
+def test_a_run_tells_what_its_summary_says(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert (run.task, run.name, run.seed) == ("mre", "toy", 3)
+
+
+def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
+    folders = [make_run(tmp_path / name) for name in ("a/2", "a/1", "b/c/1")]
+    found = find_runs([tmp_path / "a" / "2", tmp_path])
+    assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
+
+
+def test_runs_of_ones_own_are_those_that_no_sweep_or_study_made(tmp_path: Path) -> None:
+    own = [make_run(tmp_path / name) for name in ("named", "toy/1", "toy/2")]
+    make_run(tmp_path / "toy" / "3", selected=None)
+    make_run(tmp_path / "study" / "points" / "mre-seed1")
+    make_run(tmp_path / "mre-grid" / "points" / "001" / "toy" / "1")
+    assert {run.folder for run in own_runs(tmp_path)} == set(own)
+
+
+def test_what_ended_last_comes_first(tmp_path: Path) -> None:
+    for name, ended in (("a", 2000), ("b", 3000), ("c", 1000)):
+        os.utime(make_run(tmp_path / name) / "summary.json", (ended, ended))
+    assert [run.folder.name for run in newest_first(own_runs(tmp_path))] == ["b", "a", "c"]
+
+
+def test_evaluations_beside_the_runs_count_where_they_are_named(tmp_path: Path) -> None:
+    run, scored = make_run(tmp_path / "toy" / "1"), make_run(tmp_path / "toy" / "2", selected=None)
+    assert [found.folder for found in find_runs([tmp_path])] == [run]
+    assert [found.folder for found in find_runs([tmp_path, scored])] == [run, scored]
+
+
+def test_a_folder_of_studies_leads_to_them(tmp_path: Path) -> None:
+    study = tmp_path / "noise" / "mre-study"
+    study.mkdir(parents=True)
+    (study / "study.json").write_text("{}")
+    with pytest.raises(RunError, match=r"it holds studies, each with a page: mmib report .*noise.mre-study$"):
+        find_runs([tmp_path / "noise"])
+
+
+def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("name: toy\n")
+    with pytest.raises(RunError, match=r"has not finished.*mmib fit --run .*run --ckpt_path last"):
+        find_runs([tmp_path / "run"])
+
+
+@pytest.mark.parametrize(("name", "message"), [("nothing", "no run folder"), ("empty", "holds no finished training")])
+def test_folders_without_runs(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunError, match=message):
+        find_runs([tmp_path / name])
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"task": "mre"}', "\xff"])
+def test_a_damaged_summary_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "summary.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(RunError, match=r"summary\.json"):
+        read_run(tmp_path)
+
+
+def test_predictions_are_read_by_line(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.predictions_file("test").parent.mkdir()
+    run.predictions_file("test").write_text('{"id": 0, "predicted": "None"}\n{"id": 1, "predicted": "None"}\n')
+    assert [record["id"] for record in run.predictions("test")] == [0, 1]
+
+
+def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"no predictions of val.*mmib validate --config"):
+        read_run(make_run(tmp_path / "run")).predictions("val")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *('{"id": 1, "pred', "[]", '{"id": 1}', "[" * 100_000, '{"id": {"a": 1}, "predicted": "None"}'),
+        *('{"id": "1", "predicted": "None"}', '{"id": true, "predicted": "None"}'),
+    ],
+)
+def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.predictions_file("val").parent.mkdir()
+    run.predictions_file("val").write_text('{"id": 0, "predicted": "None"}\n' + line + "\n")
+    with pytest.raises(RunError, match=r"val\.jsonl, line 2"):
+        run.predictions("val")
+
+
+def test_metrics_hold_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert run.metrics() == []
+    (run.folder / "metrics.csv").write_text("step,val/f1,train/loss\n1,,2.0\n2,0.5,\n")
+    assert run.metrics() == [{"step": "1", "train/loss": "2.0"}, {"step": "2", "val/f1": "0.5"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"step,loss\n0,1,2\n", "row 1 has more values than there are columns"),
+        (b"step,loss\n0,\xff\n", "cannot be read"),
+        (b"step\n" + b"1" * 200_000, "field larger than field limit"),
+    ],
+)
+def test_damaged_metrics_are_named(tmp_path: Path, content: bytes, message: str) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    (run.folder / "metrics.csv").write_bytes(content)
+    with pytest.raises(RunError, match=rf"metrics\.csv.*{message}"):
+        run.metrics()
+
+
+@pytest.mark.parametrize("content", ["[1]", "a: [", None])
+def test_a_damaged_configuration_is_named(tmp_path: Path, content: str | None) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    if content is not None:
+        (run.folder / "config.yaml").write_text(content)
+    with pytest.raises(RunError, match=r"config\.yaml"):
+        run.config()

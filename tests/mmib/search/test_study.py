@@ -1,0 +1,211 @@
+"""Studies: each run made once, failures recorded, tables and figure true to the runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib.cli import main
+from mmib.runs.reader import FinishedRun, read_run
+from mmib.schema import RELATIONS, ConfigError
+from mmib.search import study
+from mmib.search.trials import PointError
+
+ROWS = 40
+PLAN: dict[str, Any] = {
+    "name": "toy",
+    "experiments": ["mre-demo"],
+    "seeds": [1, 2],
+    "baseline": {"variant": "full"},
+    "factors": {
+        "variant": {"full": [], "without AR": ["--model.gamma", "0"]},
+        "share of noise": {0.2: [], 0.5: ["--data.demo.noise", "0.5"]},
+    },
+}
+
+
+class Trainer:
+    """Stands in for `run_point`: a run without AR is right on fewer rows, and noise changes the test rows."""
+
+    def __init__(self) -> None:
+        self.trained: list[list[str]] = []
+        self.broken: tuple[str, ...] = ()
+        self.noisy = "noisy"
+
+    def __call__(self, options: Sequence[str], folder: Path, stop: Any = None) -> FinishedRun:
+        self.trained.append(list(options))
+        if self.broken and set(self.broken) <= set(options):
+            raise PointError("mmib: it does not converge")
+        seed = int(options[options.index("--seed_everything") + 1])
+        right = (20 if "--model.gamma" in options else 30) + seed
+        data = self.noisy if "--data.demo.noise" in options else "clean"
+        run = folder / "toy" / "1"
+        for part in ("predictions", "checkpoints"):
+            (run / part).mkdir(parents=True)
+        golds = [RELATIONS[1 + row % 3] for row in range(ROWS)]
+        guesses = [gold if row < right else RELATIONS[9] for row, gold in enumerate(golds)]
+        records = [
+            {"id": row, "gold": gold, "predicted": guess}
+            for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
+        ]
+        (run / "predictions" / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        summary = {
+            **{"task": "mre", "corpus": "demo-study", "experiment": "toy", "seed": seed, "val": None},
+            **{"test": {"f1": right / ROWS}, "data": {"test": {"rows": ROWS, "sha256": data * 4}}},
+            **{"ceiling": {"split": "test", "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
+        }
+        (run / "summary.json").write_text(json.dumps(summary))
+        (run / "config.yaml").write_text("name: toy\n")
+        return read_run(run)
+
+
+@pytest.fixture
+def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
+    stub = Trainer()
+    monkeypatch.setattr(study, "run_point", stub)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    return stub
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> Any:
+    path = tmp_path / "runs" / "study" / "toy" / "mre-demo" / "study.json"
+    return lambda: json.loads(path.read_text())
+
+
+def row(record: Any, variant: str, noise: float) -> dict[str, Any]:
+    (found,) = [row for row in record["rows"] if row["point"] == {"variant": variant, "share of noise": noise}]
+    return found
+
+
+def test_each_point_is_trained_from_each_seed_and_none_twice(trainer: Trainer, record: Any) -> None:
+    assert main(["study", "toy.yaml"]) == 0
+    assert len(trainer.trained) == 8
+    assert main(["study", "toy.yaml", "--parallel", "3"]) == 0
+    assert len(trainer.trained) == 8
+    assert main(["study", "toy.yaml", "--seeds", "1", "2", "3"]) == 0
+    assert len(trainer.trained) == 12
+    assert row(record(), "full", 0.2)["seeds"] == [1, 2, 3]
+
+
+def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:
+    main(["study", "toy.yaml"])
+    points = tmp_path / "runs" / "study" / "points"
+    assert len(list(points.rglob("test.jsonl"))) == 8
+    assert not list(points.rglob("checkpoints"))
+
+
+def test_one_seed_is_whole_before_the_next_begins(trainer: Trainer) -> None:
+    main(["study", "toy.yaml"])
+    assert [options[options.index("--seed_everything") + 1] for options in trainer.trained] == [*"1111", *"2222"]
+
+
+@pytest.mark.parametrize("noisy", ["noisy", "clean"])
+def test_scores_are_those_of_the_runs_and_points_are_compared_within_rows_and_open_factors(
+    trainer: Trainer, record: Any, noisy: str
+) -> None:
+    trainer.noisy = noisy  # with irrelevant images the text of the test rows, and so its digest, may be the same
+    main(["study", "toy.yaml"])
+    found = record()
+    for noise in (0.2, 0.5):
+        full, without = row(found, "full", noise), row(found, "without AR", noise)
+        assert full["values"] == pytest.approx([31 / ROWS, 32 / ROWS])
+        assert without["mean"] == pytest.approx(21.5 / ROWS)
+        assert without["difference"] == pytest.approx(-10 / ROWS)
+        assert without["p"] is not None
+        assert full["difference"] is None
+        assert full["ceilings"] == {"text": 0.6, "multimodal": 0.9}
+
+
+def test_the_table_names_corpus_command_and_machine_and_has_a_part_for_each_test_set(
+    trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["study", "toy.yaml", "--results", "kept"])
+    text = (tmp_path / "kept" / "toy-mre-demo.md").read_text()
+    assert text in capsys.readouterr().out
+    for said in ("demo-study", "`mmib study toy.yaml --results kept`", "cores", "text 60.0", "text and image 90.0"):
+        assert said in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## share of noise 0.2",
+        "## share of noise 0.5",
+    ]
+    assert (tmp_path / "kept" / "toy-mre-demo.svg").read_text().count("without AR") >= 1
+    assert json.loads((tmp_path / "kept" / "toy-mre-demo.json").read_text())["task"] == "mre"
+
+
+def test_a_page_is_written(trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["study", "toy.yaml"])
+    page = tmp_path / "runs" / "study" / "toy" / "mre-demo" / "report.html"
+    assert capsys.readouterr().out.splitlines()[-1].endswith("toy/mre-demo/report.html")
+    assert "without AR" in page.read_text()
+
+
+def test_a_point_that_fails_is_recorded_and_the_others_are_done(
+    trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer.broken = ("--model.gamma", "--data.demo.noise")
+    assert main(["study", "toy.yaml"]) == 1
+    failed = row(record(), "without AR", 0.5)
+    assert failed["mean"] is None
+    assert "does not converge" in failed["reason"]
+    assert row(record(), "without AR", 0.2)["mean"] is not None
+    assert "without AR, share of noise 0.5: mmib: it does not converge" in capsys.readouterr().out
+    trainer.broken = ()
+    assert main(["study", "toy.yaml"]) == 0
+    assert row(record(), "without AR", 0.5)["mean"] is not None
+
+
+def test_tables_of_a_study_that_is_not_finished(
+    trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "toy.yaml", "--only-tables"]) == 0
+    assert "nothing was measured" in capsys.readouterr().out
+    trainer.broken = ("--model.gamma",)
+    main(["study", "toy.yaml"])
+    assert main(["study", "toy.yaml", "--only-tables"]) == 0
+    assert {found["reason"] for found in record()["rows"] if found["mean"] is None} == {"not trained yet"}
+
+
+def test_an_unknown_experiment_is_refused(trainer: Trainer) -> None:
+    with pytest.raises(ConfigError, match="no experiment mner: choose from mre-demo"):
+        study.run(["toy.yaml", "--experiment", "mner"])
+
+
+def test_progress_tells_what_is_done_and_how_long_it_takes(
+    trainer: Trainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["study", "toy.yaml"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert len(lines) == 8
+    assert "[1/8] mre-demo, full, share of noise 0.2, seed 1: test f1 77.5; about" in lines[0]
+    assert lines[-1].endswith("; done")
+
+
+def test_sigterm_ends_the_running_points_and_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    monkeypatch.chdir(tmp_path)
+    ended = []
+
+    def wait(options: Sequence[str], folder: Path, stop: Callable[[Path], bool]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while not stop(folder):
+            time.sleep(0.01)
+        ended.append(folder)
+
+    monkeypatch.setattr(study, "run_point", wait)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["study", "toy.yaml"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(ended) == 1

@@ -1,0 +1,128 @@
+"""One point of a study or sweep: run once, gone on with, and a failure that says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from mmib.search.trials import PointError, fit_command, run_point, share_cores, unfinished_run
+
+Command = Callable[[Sequence[str]], list[str]]
+
+FINISHES = """
+    import json, pathlib, sys
+    options = sys.argv[1:]
+    if "--run" in options:
+        folder = pathlib.Path(options[options.index("--run") + 1])
+    else:
+        folder = pathlib.Path(options[options.index("--runs") + 1]) / "toy" / "1"
+        folder.mkdir(parents=True)
+    summary = {"task": "mre", "experiment": "toy", "seed": 1, "val": None, "test": {"f1": 0.5}, "options": options}
+    (folder / "summary.json").write_text(json.dumps(summary))
+"""
+
+
+def script(text: str) -> Command:
+    return lambda options: [sys.executable, "-c", textwrap.dedent(text), *options]
+
+
+def begin(folder: Path) -> Path:
+    """A run that was stopped after it had saved."""
+    run = folder / "toy" / "1"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    return run
+
+
+def test_the_command_is_this_interpreters_mmib() -> None:
+    said = subprocess.run([*fit_command(["--config", "nothing"])], capture_output=True, text=True, check=False)
+    assert (said.returncode, said.stderr.split(":")[0]) == (2, "mmib")
+    assert "no configuration file 'nothing'" in said.stderr
+
+
+def test_a_point_is_run_once(tmp_path: Path) -> None:
+    first = run_point(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
+    assert first is not None
+    assert first.summary["options"] == ["--model.gamma", "0", "--runs", str(tmp_path / "p")]
+    assert run_point([], tmp_path / "p", command=script("raise SystemExit(1)")) == first
+
+
+def test_a_half_finished_point_is_gone_on_with(tmp_path: Path) -> None:
+    run = begin(tmp_path / "p")
+    done = run_point(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
+    assert done is not None
+    assert done.folder == run
+    assert done.summary["options"] == ["--run", str(run), "--ckpt_path", "last"]
+    assert not list((run / "checkpoints").iterdir()), "nobody resumes a finished run"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("print('one'); print('mmib: the batch is too large'); raise SystemExit(2)", "the batch is too large"),
+        ("raise MemoryError('17 GB')", "MemoryError: 17 GB"),
+        ("raise SystemExit(3)", "3"),
+        ("print('all is well')", "output"),
+    ],
+)
+def test_a_failed_point_says_why_and_where_its_output_lies(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PointError, match=message) as error:
+        run_point([], tmp_path / "p", command=script(text))
+    assert str(tmp_path / "p" / "output.log") in str(error.value)
+
+
+def test_a_point_that_is_stopped_is_ended_and_can_be_gone_on_with(tmp_path: Path) -> None:
+    begin(tmp_path / "p")
+    asked: list[Path] = []
+
+    def stop(folder: Path) -> bool:
+        asked.append(folder)
+        return True
+
+    started = time.monotonic()
+    assert run_point([], tmp_path / "p", stop, command=script("import time; time.sleep(60)")) is None
+    assert time.monotonic() - started < 30
+    assert asked == [tmp_path / "p"]
+    assert unfinished_run(tmp_path / "p") is not None
+
+
+def test_a_point_that_takes_too_long_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(PointError, match="longer than"):
+        run_point([], tmp_path / "p", command=script("import time; time.sleep(60)"), timeout_s=0.1)
+
+
+def test_two_processes_at_one_point_make_one_run(tmp_path: Path) -> None:
+    """As where a study was killed and started again while its run went on."""
+    slow = script("import time; time.sleep(1)\n" + textwrap.dedent(FINISHES))
+    found = []
+    threads = [
+        threading.Thread(target=lambda: found.append(run_point([], tmp_path / "p", command=slow))) for _ in range(2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 2
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("given_", "parallel", "expected"), [(None, 1, "8"), (None, 3, "2"), (None, 20, "1"), ("5", 2, "5")]
+)
+def test_runs_at_a_time_share_the_cores_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given_: str | None, parallel: int, expected: str
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", given_ or "")
+    if given_ is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    share_cores(parallel)
+    assert os.environ["OMP_NUM_THREADS"] == expected

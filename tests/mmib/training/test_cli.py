@@ -1,0 +1,719 @@
+"""A whole run of each task: what it leaves behind, and how it is scored again, repeated, resumed."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import math
+import random
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from seqeval import metrics as seqeval
+from seqeval.scheme import IOB2
+from sklearn.metrics import accuracy_score, precision_recall_fscore_support
+
+from mmib.cli import main
+from mmib.datamodules.demo import read_ceilings, read_levels
+from mmib.datamodules.twitter_files import repair
+from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, ConfigError, Task
+from mmib.training.cli import check_checkpoint
+
+# Runs in this process must start like the one in a process of its own.
+pytestmark = pytest.mark.fresh_weights
+both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
+
+Start = Callable[..., Any]
+Refused = Callable[..., str]
+
+
+def metrics(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def logged(folder: Path, name: str) -> list[float]:
+    return [float(row[name]) for row in metrics(folder) if row[name]]
+
+
+def scored(task: Task, records: list[dict[str, Any]]) -> dict[str, float]:
+    """Scores of a predictions file, by scikit-learn or seqeval."""
+    gold, predicted = ([record[key] for record in records] for key in ("gold", "predicted"))
+    if task == "mre":
+        relations = [name for name in RELATIONS if name != NO_RELATION]
+        precision, recall, f1, _ = precision_recall_fscore_support(
+            gold, predicted, labels=relations, average="micro", zero_division=0
+        )
+        return {"precision": precision, "recall": recall, "f1": f1, "accuracy": accuracy_score(gold, predicted)}
+    found = {"accuracy": seqeval.accuracy_score(gold, predicted)}
+    for name in ("precision", "recall", "f1"):
+        score = getattr(seqeval, f"{name}_score")
+        found[name] = score(gold, predicted, zero_division=0)
+        found[f"strict_{name}"] = score(gold, predicted, mode="strict", scheme=IOB2, zero_division=0)
+    return {**found, "f1_macro": seqeval.f1_score(gold, predicted, average="macro", zero_division=0)}
+
+
+def points(scores: dict[str, Any]) -> dict[str, float]:
+    """The scores of a summary without their standard error and those of each class."""
+    return {name: value for name, value in scores.items() if name not in ("f1_se", "classes")}
+
+
+def gold_labels(task: Task, demo: Path, split: str) -> list[Any]:
+    """Relation of each row, or tags of each post, as the corpus says."""
+    if task == "mre":
+        lines = (demo / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
+        return [ast.literal_eval(line)["relation"] for line in lines]
+    text = (demo / "twitter2017" / {"val": "valid.txt"}.get(split, f"{split}.txt")).read_text(encoding="utf-8")
+    posts = [block.split("\n")[1:] for block in text.strip("\n").split("\n\n")]
+    return [[line.partition("\t")[2] for line in post] for post in posts]
+
+
+# What a run leaves behind
+
+
+@both_tasks
+def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: Task) -> None:
+    files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
+    assert files >= {
+        "config.yaml",
+        "metrics.csv",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "predictions/val.jsonl",
+        "predictions/test.jsonl",
+        "latents/start.safetensors",
+        "latents/selected.safetensors",
+        "summary.json",
+    }
+    assert finished.folder.parent == workspace.root / "runs" / f"tiny-{task}"
+    assert finished.folder.name.endswith("-seed1")
+    made = {path.name for path in workspace.root.iterdir()} - {path.name for path in workspace.experiments.values()}
+    assert made == {"runs", "cache", "demo"}
+
+
+@both_tasks
+def test_the_last_line_names_the_summary(finished: Any) -> None:
+    assert finished.output.splitlines()[-1] == f"summary: {finished.folder / 'summary.json'}"
+    assert "Traceback" not in finished.errors
+
+
+@both_tasks
+def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, task: Task) -> None:
+    summary = finished.summary
+    assert (summary["task"], summary["corpus"], summary["seed"]) == (task, "demo-tiny", 1)
+    assert summary["command"] == f"mmib fit --config {workspace.experiments[task]}"
+    assert summary["versions"].keys() >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}
+    assert {split: described["rows"] for split, described in summary["data"].items()}.keys() == {"train", "val", "test"}
+    assert all(len(described["sha256"]) == 64 for described in summary["data"].values())
+    assert summary["images"]["test"].endswith("rows")
+
+
+@both_tasks
+def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> None:
+    """Defect 17: entity recognition kept the epoch that was best on the test split."""
+    selected = finished.summary["selected"]
+    history = logged(finished.folder, "val/f1")[:2]  # of both epochs; then comes the final scoring
+    assert selected["split"] == "val"
+    assert selected["metric"] == "val/f1"
+    assert selected["epoch"] == history.index(max(history))
+    assert selected["value"] == pytest.approx(max(history), abs=1e-6)
+    assert finished.summary["val"]["f1"] == pytest.approx(selected["value"], abs=1e-6)
+    content = torch.load(selected["checkpoint"], weights_only=True)
+    assert content["epoch"] == selected["epoch"]
+
+
+@both_tasks
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, task: Task) -> None:
+    records = finished.predictions(split)
+    assert [record["id"] for record in records] == list(range(finished.summary["data"][split]["rows"]))
+    assert points(finished.summary[split]) == pytest.approx(scored(task, records))
+    assert finished.summary[split]["f1"] > 0
+    assert 0 < finished.summary[split]["f1_se"] < 0.2
+    assert len({str(record["predicted"]) for record in records}) > 1
+
+
+def test_predicted_relations_have_the_highest_logit(finished: Any) -> None:
+    for record in finished.predictions("test"):
+        assert RELATIONS[max(range(len(RELATIONS)), key=record["scores"].__getitem__)] == record["predicted"]
+
+
+@pytest.mark.parametrize("task", ["mner"])
+def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> None:
+    for record in finished.predictions("test"):
+        assert len(record["gold"]) == len(record["predicted"]) == len(record["confidence"])
+        assert repair(record["predicted"]) == record["predicted"]
+        for tag, confidence in zip(record["predicted"], record["confidence"], strict=True):
+            assert 0 < confidence <= 1 or (tag, confidence) == ("O", 0), "0 where the word is beyond the longest input"
+
+
+@both_tasks
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_gold_labels_of_the_predictions_are_those_of_the_file(
+    finished: Any, workspace: Any, split: str, task: Task
+) -> None:
+    """Defect 18: the predictions for validation stood beside the text and the images of the test split."""
+    gold = [record["gold"] for record in finished.predictions(split)]
+    assert gold == gold_labels(task, workspace.root / "demo", split)
+
+
+@both_tasks
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split: str, task: Task) -> None:
+    demo = workspace.root / "demo"
+    with_image = 0
+    for record in finished.predictions(split):
+        words, regions = len(record["words"]), len(record["boxes"])
+        assert len(record["kl"]) == words
+        assert all(nats is None or nats > 0 for nats in record["kl"])
+        assert len(record["kl_image"]) == regions
+        assert ("attention" in record) == (regions > 0)
+        if regions:
+            with_image += 1
+            assert (demo / record["image"]).is_file()
+            assert record["boxes"][0] == [0, 0, 1, 1]
+            seen = {"mre": [True, True], "mner": [nats is not None for nats in record["kl"]]}[task]
+            assert [weights is not None for weights in record["attention"]] == seen
+            for weights in filter(None, record["attention"]):
+                assert sum(weights) == pytest.approx(1.0, abs=1e-3)
+                assert len(weights) == regions
+    assert finished.summary["images"][split].endswith(f"{with_image} of {len(finished.predictions(split))} rows")
+
+
+@both_tasks
+def test_nats_of_the_regions_have_the_logged_mean(finished: Any) -> None:
+    records = finished.predictions("val")
+    nats = [own for record in records for own in record["kl_image"]]
+    validated = logged(finished.folder, "val/ib/kl_image")[finished.summary["selected"]["epoch"]]
+    assert sum(nats) / len(nats) == pytest.approx(validated, rel=1e-4)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_words_and_entities_of_the_predictions_are_those_of_the_file(finished: Any, workspace: Any, split: str) -> None:
+    lines = (workspace.root / "demo" / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
+    rows = [ast.literal_eval(line) for line in lines]
+    found = [(r["words"], r["head"], r["tail"]) for r in finished.predictions(split)]
+    assert found == [(row["token"], list(row["h"]["pos"]), list(row["t"]["pos"])) for row in rows]
+
+
+@both_tasks
+def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: Task) -> None:
+    summary, demo = finished.summary, workspace.root / "demo"
+    ceilings = read_ceilings(demo, "test", task)
+    assert ceilings is not None
+    assert summary["ceiling"] == {"split": "test", "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
+    for split in ("val", "test"):
+        levels = read_levels(demo, split, task) or []
+        for level in ("easy", "hard"):
+            own = [record for record in finished.predictions(split) if levels[record["id"]] == level]
+            assert points(summary["levels"][level][split]) == pytest.approx(scored(task, own))
+    for level in ("easy", "hard"):
+        assert summary["levels"][level]["ceiling"] == ceilings["levels"][level]["ceiling"]
+        assert set(summary["levels"][level]["ceiling"]) == {"text", "multimodal"}
+        assert summary["levels"][level]["rows"] == (read_levels(demo, "test", task) or []).count(level)
+
+
+@both_tasks
+def test_the_table_shows_what_the_summary_holds(finished: Any, task: Task) -> None:
+    summary = finished.summary
+    hard = summary["levels"]["hard"]
+    columns = {"mre": ["accuracy"], "mner": ["f1_macro", "strict_f1"]}[task]
+    shown = [hard["test"][key] for key in ("precision", "recall", "f1", "f1_se", *columns)]
+    shown += [hard["ceiling"][key] for key in ("text", "multimodal")]
+    assert cells(finished.output, "test, hard") == [f"{100 * value:.1f}" for value in shown]
+    for path in (finished.checkpoint("best"), "metrics.csv", "config.yaml", summary["images"]["test"]):
+        assert path in finished.output
+
+
+@both_tasks
+def test_every_class_of_the_test_split_has_its_row(finished: Any, task: Task) -> None:
+    classes = finished.summary["test"]["classes"]
+    records = finished.predictions("test")
+    found = {label for record in records for key in ("gold", "predicted") for label in np.ravel(record[key])}
+    assert set(classes) == {label.removeprefix("B-") for label in found if not re.match("O$|I-", label)}
+    for name, row in classes.items():
+        shown = [f"{100 * row[key]:.1f}" for key in ("precision", "recall", "f1")]
+        assert cells(finished.output, name) == [*shown, str(row["gold"])]
+
+
+def cells(output: str, name: str) -> list[str]:
+    """What a table says behind the name of a row."""
+    rows = ([cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines())
+    return next(row[1:] for row in rows if row[0] == name)
+
+
+# Scalars
+
+
+TRAINING_SCALARS = (
+    *("train/loss", "train/task", "align/loss", "align/mi_bound", "align/temperature"),
+    *("align/accuracy_t2i", "align/accuracy_i2t"),
+    *(f"ib/{name}_{modality}" for name in ("kl", "kl_std", "std", "beta") for modality in ("text", "image")),
+)
+SCORES: dict[Task, tuple[str, ...]] = {
+    "mre": ("f1", "precision", "recall", "accuracy"),
+    "mner": ("f1", "precision", "recall", "accuracy", "f1_macro", "strict_f1", "strict_precision", "strict_recall"),
+}
+
+
+@both_tasks
+def test_the_log_has_the_documented_names(finished: Any, task: Task) -> None:
+    columns = set(metrics(finished.folder)[0])
+    on_validation = {f"val/{name.removeprefix('train/')}" for name in TRAINING_SCALARS}
+    assert columns >= {*TRAINING_SCALARS, *on_validation}
+    assert columns >= {f"{split}/{score}" for split in ("val", "test") for score in SCORES[task]}
+    for name in TRAINING_SCALARS:
+        assert len(logged(finished.folder, name)) == 2, f"{name} once an epoch"
+        assert all(map(math.isfinite, logged(finished.folder, name)))
+
+
+@both_tasks
+def test_the_logged_terms_add_up_to_the_logged_loss(finished: Any) -> None:
+    """L = L_task + beta * KL averaged over dimensions (24 of them) + gamma * L_align; validation is one batch."""
+    values = {name: logged(finished.folder, f"val/{name}") for name in ("loss", "task", "align/loss")}
+    kl_text, kl_image = (logged(finished.folder, f"val/ib/kl_{modality}") for modality in ("text", "image"))
+    for number, loss in enumerate(values["loss"]):
+        bottleneck = 0.05 * kl_text[number] / 24 + 0.1 * kl_image[number] / 24
+        expected = values["task"][number] + 0.5 * values["align/loss"][number] + bottleneck
+        assert loss == pytest.approx(expected, rel=1e-4)
+
+
+@both_tasks
+def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any, task: Task) -> None:
+    for score in SCORES[task]:
+        assert logged(finished.folder, f"test/{score}") == [pytest.approx(finished.summary["test"][score], abs=1e-6)]
+
+
+# The saved configuration
+
+
+def test_the_saved_configuration_is_complete(finished: Any) -> None:
+    saved = yaml.safe_load((finished.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert saved["seed_everything"] == 1
+    assert saved["model"]["init_args"]["gamma"] == 0.5
+    assert saved["model"]["init_args"]["backbone"]["init_args"]["alignment"]["init_args"]["temperature"] == 0.07
+    assert saved["data"]["init_args"]["max_length"] == 80
+    assert "include" not in saved
+
+
+@both_tasks
+def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, start: Start, workspace: Any) -> None:
+    config = str(finished.folder / "config.yaml")
+    again = start("test", "--config", config, "--ckpt_path", finished.checkpoint("best"))
+    assert again.folder != finished.folder
+    assert again.summary["test"] == finished.summary["test"]
+    assert again.summary["levels"]["hard"]["test"] == finished.summary["levels"]["hard"]["test"]
+    assert again.summary["val"] is None
+    assert again.summary["selected"] is None
+    assert again.summary["checkpoint"] == finished.checkpoint("best")
+    assert [record["predicted"] for record in again.predictions("test")] == [
+        record["predicted"] for record in finished.predictions("test")
+    ]
+    validated = start("validate", "--config", config, "--ckpt_path", finished.checkpoint("best"))
+    assert validated.summary["val"] == finished.summary["val"]
+    assert validated.summary["test"] is None
+    assert validated.output.splitlines()[-1] == f"summary: {validated.folder / 'summary.json'}"
+
+
+@both_tasks
+def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task) -> None:
+    config = str(finished.folder / "config.yaml")
+    predicted = start("predict", "--config", config, "--ckpt_path", finished.checkpoint("best"))
+    records = predicted.predictions("test")
+    assert [record["predicted"] for record in records] == [
+        record["predicted"] for record in finished.predictions("test")
+    ]
+    for record, own in zip(records, finished.predictions("test"), strict=True):
+        assert set(record) == set(own) - {"gold"}
+        assert (record["words"], record["image"], record["boxes"]) == (own["words"], own["image"], own["boxes"])
+        assert record["kl"] == pytest.approx(own["kl"], abs=2e-4)
+
+
+@both_tasks
+@pytest.mark.parametrize("images", ["none", "shuffled"])
+def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
+    finished: Any, start: Start, task: Task, images: str
+) -> None:
+    options = ("--ckpt_path", finished.checkpoint("best"), "--data.images", images)
+    run = start("test", "--config", str(finished.folder / "config.yaml"), *options)
+    own, other = finished.summary["images"]["test"], run.summary["images"]["test"]
+    if images == "none":
+        assert all((record["image"], record["boxes"]) == (None, []) for record in run.predictions("test"))
+    else:
+        pictures = [[record["image"] for record in each.predictions("test")] for each in (finished, run)]
+        assert set(pictures[0]) == set(pictures[1])
+        assert all(before != after for before, after in zip(*pictures, strict=True) if before)
+    assert own == other if images == "shuffled" else re.match(r"0 of (\d+) images, 0 of (\d+) rows$", other)
+    assert not own.startswith("0 of")
+    known = {"mre": "scores", "mner": "confidence"}[task]
+    pairs = list(zip(finished.predictions("test"), run.predictions("test"), strict=True))
+    assert all(before["gold"] == after["gold"] for before, after in pairs)
+    assert any(before[known] != after[known] for before, after in pairs)
+
+
+# Repeated and resumed
+
+
+def test_the_same_seed_gives_the_same_predictions_and_another_does_not(
+    finished: Any, start: Start, workspace: Any
+) -> None:
+    again = start("fit", "--config", str(workspace.experiment))
+    other = start("fit", "--config", str(workspace.experiment), "--seed_everything", "2", "--trainer.max_epochs", "1")
+    assert again.predictions("test") == finished.predictions("test")
+    assert again.summary["val"] == finished.summary["val"]
+    assert logged(again.folder, "train/loss") == logged(finished.folder, "train/loss")
+    assert other.predictions("test") != finished.predictions("test")
+    assert other.folder.name.endswith("-seed2")
+
+
+def test_a_resumed_run_goes_on_at_the_next_epoch_in_a_new_folder(finished: Any, start: Start, workspace: Any) -> None:
+    options = ("--ckpt_path", finished.checkpoint("last"), "--trainer.max_epochs", "3")
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    resumed = start("fit", "--config", str(workspace.experiment), *options)
+    assert {int(row["epoch"]) for row in metrics(resumed.folder) if row["train/loss"]} == {2}
+    assert torch.load(resumed.checkpoint("last"), weights_only=True)["epoch"] == 2
+    assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
+    # The best epoch is the best of all three, whichever folder holds it.
+    best_before = finished.summary["selected"]["value"]
+    new = logged(resumed.folder, "val/f1")[0]
+    selected = resumed.summary["selected"]
+    assert selected["value"] == pytest.approx(max(new, best_before), abs=1e-6)
+    assert selected["epoch"] == (2 if new > best_before else finished.summary["selected"]["epoch"])
+
+
+def test_resuming_a_run_that_is_over_scores_its_best_checkpoint(finished: Any, start: Start, workspace: Any) -> None:
+    resumed = start("fit", "--config", str(workspace.experiment), "--ckpt_path", finished.checkpoint("last"))
+    assert resumed.summary["selected"] == finished.summary["selected"]
+    assert resumed.summary["test"] == finished.summary["test"]
+
+
+# Data without a test split
+
+
+@dataclass(frozen=True)
+class RealLayout:
+    """Training and validation text in a real set's layout, and nothing else: as it lies on a developer's machine."""
+
+    root: Path
+    validation: Path
+    arguments: list[str]
+
+
+@pytest.fixture
+def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Path, task: Task) -> RealLayout:
+    files, experiment = {
+        "mre": (("txt/ours_train.txt", "txt/ours_val.txt"), "mre-mnre-offline"),
+        "mner": (("twitter2017/train.txt", "twitter2017/valid.txt"), "mner-twitter2017-offline"),
+    }[task]
+    root = tmp_path / "real"
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(workspace.root / "demo" / file, root / file)
+    arguments = [
+        *("fit", "--config", experiment, *encoder_files.options(), "--data.root", str(root)),
+        *("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"),
+        *("--runs", str(workspace.root / "runs"), "--wandb", "off"),
+    ]
+    return RealLayout(root, root / files[1], arguments)
+
+
+@both_tasks
+def test_without_a_test_split_test_is_null_and_the_table_says_so(
+    real_layout: RealLayout, start: Start, task: Task
+) -> None:
+    run = start(*real_layout.arguments)
+    assert run.summary["test"] is None
+    assert points(run.summary["val"]) == pytest.approx(scored(task, run.predictions("val")))
+    assert "ceiling" not in run.summary
+    assert "levels" not in run.summary
+    assert "test: no test split was scored" in run.output
+    assert (
+        run.summary["images"]["train"]
+        == {"mre": "0 of 60 images, 0 of 128 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
+    )
+    assert not (run.folder / "predictions" / "test.jsonl").exists()
+
+
+def test_evaluation_after_the_fit_can_be_left_out(real_layout: RealLayout, start: Start) -> None:
+    run = start(*real_layout.arguments, "--evaluate", "false")
+    assert not (run.folder / "summary.json").exists()
+    assert (run.folder / "checkpoints" / "best.ckpt").exists()
+
+
+@both_tasks
+@pytest.mark.parametrize("wrong", ["a bad line", "no data", "too many missing images"])
+def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: Task) -> None:
+    options = []
+    if wrong == "a bad line":
+        lines = real_layout.validation.read_text(encoding="utf-8").count("\n")
+        with real_layout.validation.open("a", encoding="utf-8") as file:
+            file.write("{'token': []\n")
+        problem = {"mre": "not a Python literal", "mner": "expected a word, one tab and its tag"}[task]
+        expected = f"{real_layout.validation.name}:{lines + 1}: {problem}"
+    elif wrong == "no data":
+        shutil.rmtree(real_layout.root)
+        expected = f"mmib: the data folder {real_layout.root} does not exist; expected below the root"
+    else:
+        options = ["--data.max_missing_images", "0.05"]
+        expected = {"mre": "60 of 60", "mner": "65 of 65"}[task] + " images are missing or unreadable"
+    assert expected in refused(*real_layout.arguments, *options)
+
+
+# Checkpoints
+
+
+@both_tasks
+def test_a_good_checkpoint_passes(finished: Any, task: Task) -> None:
+    check_checkpoint(Path(finished.checkpoint("best")), task)
+    check_checkpoint(Path(finished.checkpoint("last")), task, resume=True)
+
+
+@pytest.mark.parametrize(("task", "other"), [("mre", "mner"), ("mner", "mre")])
+@pytest.mark.parametrize("command", ["test", "fit"])
+def test_a_checkpoint_of_the_other_task_is_refused(
+    finished: Any, refused: Refused, workspace: Any, task: Task, other: Task, command: str
+) -> None:
+    path = finished.checkpoint("last")
+    before = workspace.folders()
+    message = refused(command, "--config", str(workspace.experiments[other]), "--ckpt_path", path)
+    assert f"{path} was made by the task {task!r}, this configuration is for {other!r}: use the config" in message
+    assert workspace.folders() == before
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.parametrize("kind", ["missing", "garbage", "malicious", "of something else"])
+def test_a_bad_checkpoint_is_refused_before_anything_is_loaded(
+    refused: Refused, workspace: Any, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "x.ckpt"
+    expected = {
+        "missing": f"there is no checkpoint {path}",
+        "garbage": f"{path} is no checkpoint, or is damaged",
+        "malicious": f"{path} is no checkpoint, or is damaged",
+        "of something else": f"{path} was made by something else",
+    }
+    if kind == "garbage":
+        path.write_bytes(b"PK\x03\x04 no checkpoint")
+    elif kind == "malicious":
+        torch.save({"mmib_task": "mre", "state_dict": Malicious(tmp_path / "hacked")}, path)
+    elif kind == "of something else":
+        torch.save([1, 2, 3], path)
+    before = workspace.folders()
+    message = refused("test", "--config", str(workspace.experiment), "--ckpt_path", str(path))
+    assert message.strip().splitlines()[-1].startswith(f"mmib: {expected[kind]}")
+    assert not (tmp_path / "hacked").exists()
+    assert workspace.folders() == before
+
+
+def test_a_run_cannot_be_resumed_from_weights_alone(finished: Any, refused: Refused, workspace: Any) -> None:
+    message = refused("fit", "--config", str(workspace.experiment), "--ckpt_path", finished.checkpoint("best"))
+    assert "best.ckpt holds weights only: a run can be resumed from its last.ckpt" in message
+
+
+@pytest.mark.parametrize("before", ["good", "damaged too", "not there"])
+def test_where_the_last_checkpoint_is_damaged_a_good_one_before_it_is_named(
+    finished: Any, refused: Refused, tmp_path: Path, before: str
+) -> None:
+    run = tmp_path / "run"
+    last, previous = run / "checkpoints" / "last.ckpt", run / "checkpoints" / "previous.ckpt"
+    whole = Path(finished.checkpoint("last")).read_bytes()
+    last.parent.mkdir(parents=True)
+    shutil.copy(finished.folder / "config.yaml", run)
+    last.write_bytes(whole[: len(whole) // 2])
+    if before != "not there":
+        previous.write_bytes(whole if before == "good" else whole[:1000])
+    said = refused("fit", "--run", str(run), "--ckpt_path", "last")
+    assert f"{last} is no checkpoint, or is damaged" in said
+    remedy = f"go on from the one before it: mmib fit --run {run} --ckpt_path {previous}"
+    assert (remedy in said) == (before == "good")
+
+
+@pytest.mark.parametrize("arguments", [("fit",), ("test", "--ckpt_path", "last")])
+def test_a_run_is_never_begun_again_in_its_own_folder(
+    finished: Any, refused: Refused, workspace: Any, arguments: tuple[str, ...]
+) -> None:
+    before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
+    message = refused(*arguments, "--run", str(finished.folder))
+    assert f"mmib fit --run {finished.folder} --ckpt_path last" in message
+    assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data.batch_size", "32"), "had 8 batches an epoch and would go on with 4"),
+        (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors, .* this configuration trains"),
+    ],
+)
+def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(
+    finished: Any, refused: Refused, option: tuple[str, ...], message: str
+) -> None:
+    files = [finished.folder / "checkpoints" / "last.ckpt", finished.folder / "config.yaml"]
+    before = [file.read_bytes() for file in files]
+    more = ("--trainer.max_epochs", "3", *option)
+    assert re.search(message, refused("fit", "--run", str(finished.folder), "--ckpt_path", "last", *more))
+    assert [file.read_bytes() for file in files] == before
+
+
+def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
+    finished: Any, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It does not say where the run went on from: with it a checkpoint is scored, or a new run made."""
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    assert main(["fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert (config["run"], config["ckpt_path"], config["trainer"]["max_epochs"]) == (None, None, 3)
+    capsys.readouterr()
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["validate", "--config", str(run / "config.yaml"), "--ckpt_path", best, "--runs", str(tmp_path)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--data.batch_size", "0"), "batch_size is 0: a batch has at least one row"),
+        (("--data.eval_batch_size", "-1"), "eval_batch_size is -1: a batch has at least one row"),
+        (("--trainer.devices", "0"), "the trainer cannot work like this: "),
+        (("--trainer.accelerator", "tpu"), "the trainer cannot work like this: "),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    refused: Refused, workspace: Any, option: tuple[str, str], message: str
+) -> None:
+    assert message in refused("fit", "--config", str(workspace.experiment), *option)
+
+
+@pytest.fixture
+def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever reads weights or data fails."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("weights or data were read before the configuration was checked")
+
+    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("mmib.encoders.pretrained.file_sha256", refuse)
+    monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
+    monkeypatch.setattr("mmib.datamodules.base.PostDataModule.setup", refuse)
+
+
+@pytest.mark.usefixtures("untouched")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data.batch_size", "0"], "a batch has at least one row"),
+        (["--data.max_tokens", "70", "--data.max_length", "80"], "max_tokens is 70"),
+        (["--data.max_length", "5000"], "max_length is 5000: the text encoder takes"),
+        (["--model.beta_text", "-1"], "beta_text is -1"),
+        (["--model.backbone.text_encoder.trainable_layers", "99"], "trainable_layers is 99"),
+        (["--model.optimizer.other_lrs", "{nothing: 1e-3}"], "the learning rate pattern 'nothing' matches no"),
+        (["--model.backbone.image_encoder.name", "no_such_network"], "timm has no image model 'no_such_network'"),
+        (["--trainer.devices", "[7]", "--trainer.accelerator", "gpu"], "the trainer cannot work like this"),
+    ],
+)
+def test_a_configuration_is_checked_before_weights_or_data_are_read(
+    refused: Refused, workspace: Any, options: list[str], message: str
+) -> None:
+    assert message in refused("fit", "--config", str(workspace.experiments["mre"]), *options)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_packaged_weights_are_not_even_looked_at(refused: Refused, tmp_path: Path) -> None:
+    options = ["--data.root", str(tmp_path), "--model.gamma", "-1", "--runs", str(tmp_path / "runs")]
+    assert "gamma is -1" in refused("fit", "--config", "mre-demo", *options)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_checking_a_configuration_leaves_the_random_numbers_alone(
+    workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states = []
+
+    def stop(*_: Any) -> None:
+        states.append((torch.random.get_rng_state().tolist(), random.getstate()))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr("pytorch_lightning.cli.LightningCLI.instantiate_classes", stop)
+    arguments = ["fit", "--config", str(workspace.experiments["mre"])]
+    assert main(arguments) == 2
+    monkeypatch.setattr("mmib.training.cli.MMIBCommand._rehearse", lambda self: None)
+    assert main(arguments) == 2
+    assert states[0] == states[1]
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_nothing_is_scored_without_a_checkpoint(refused: Refused, workspace: Any, command: str) -> None:
+    before = workspace.folders()
+    message = refused(command, "--config", str(workspace.experiment))
+    assert f"mmib {command} needs a trained model" in message
+    assert "--ckpt_path RUN/checkpoints/best.ckpt" in message
+    assert workspace.folders() == before
+
+
+@pytest.mark.parametrize("arguments", [("fit", "last"), ("fit", "best"), ("test", "best"), ("validate", "last")])
+def test_a_word_of_lightnings_for_a_checkpoint_names_no_file(
+    refused: Refused, workspace: Any, arguments: tuple[str, str]
+) -> None:
+    command, word = arguments
+    message = refused(command, "--config", str(workspace.experiment), "--ckpt_path", word)
+    assert f"--ckpt_path {word} names no file" in message
+
+
+def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
+    shutil.copy(finished.folder / "config.yaml", tmp_path)
+    message = refused("fit", "--run", str(tmp_path), "--ckpt_path", "last")
+    assert f"the run {tmp_path} has no checkpoint to go on from" in message
+
+
+def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
+    finished: Any, refused: Refused, workspace: Any, tmp_path: Path
+) -> None:
+    """There is room for the checkpoints of one epoch, not for another `last.ckpt` beside them."""
+    sizes = {path.name: path.stat().st_size for path in (finished.folder / "checkpoints").iterdir()}
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    room = sizes["best.ckpt"] + sizes["last.ckpt"] * 3 // 2
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "tmpfs", disk], check=False).returncode:
+        pytest.skip("a small disk cannot be mounted here")
+    try:
+        message = refused("fit", "--config", str(workspace.experiment), "--runs", str(disk))
+        (run,) = disk.glob("*/*")
+        check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", resume=True)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert re.search(r"cannot be written: .*No space left on device.*; what was saved before is still there", message)
+    assert f"go on with mmib fit --run {run} --ckpt_path last" in message
+
+
+def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path) -> None:
+    """The unpickler answers damage with errors of many kinds (IndexError and KeyError have been seen)."""
+    torch.save({"mmib_task": "mre", "epoch": 3}, tmp_path / "whole.ckpt")
+    whole = (tmp_path / "whole.ckpt").read_bytes()
+    start = whole.index(b"mmib_task") - 20
+    rng = random.Random(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        damaged[start + rng.randrange(60)] = rng.randrange(256)
+        (tmp_path / "x.ckpt").write_bytes(damaged)
+        try:
+            check_checkpoint(tmp_path / "x.ckpt", "mre")
+        except CheckpointError:
+            refused += 1
+    assert refused > 100

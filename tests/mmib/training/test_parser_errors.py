@@ -1,0 +1,96 @@
+"""Many lines of a parser become one sentence that names the key, the reason and what was meant."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+from mmib.training.parser_errors import in_one_sentence, init_names
+
+OPTIONS = ("seed_everything", "wandb", "trainer.max_epochs", "trainer.devices")
+NESTED = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'mmib.modules.ExtractionModule'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "backbone":
+          Problem with given class_path 'mmib.backbone.MultimodalIB':
+            Parser key "text_encoder":
+              Problem with given class_path 'mmib.encoders.text.TextEncoder':
+                Option 'nam' is not accepted
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'dict'>
+  Given value: {'init_args': {'backbone': {'init_args': {'text_encoder': {'init_args': {'nam': 1}}}}}}"""
+CALLABLE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "fusion":
+          Type collections.abc.Callable[[int], mmib.nn.fusion.Fusion] expects a function or a callable class: Option \
+'dropuot' is not accepted. Got value: Namespace(class_path='mmib.nn.fusion.CrossModalFusion', init_args=None)
+    - Expected a <class 'NoneType'>"""
+VALUE = """Parser key "trainer.max_epochs":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'int'>, <class 'NoneType'>]
+  Errors:
+    - Expected a <class 'int'>
+    - Expected a <class 'NoneType'>
+  Given value type: <class 'str'>
+  Given value: many"""
+INNER_VALUE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "gamma":
+          Expected a <class 'float'>. Got value: x
+    - Expected a <class 'NoneType'>
+  Given value: {'init_args': {'gamma': 'x'}}"""
+NO_CLASS = """Parser key "data":
+  Errors:
+    - Problem with given class_path 'mmib.datamodules.nowhere.Module':
+        module 'datamodules' has no attribute 'nowhere'
+    - Expected a <class 'NoneType'>
+  Given value: {'class_path': 'mmib.datamodules.nowhere.Module'}"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _imported() -> None:
+    """As they are when the parser has looked at a configuration."""
+    for module in ("mmib.encoders.text", "mmib.nn.fusion", "mmib.optim"):
+        importlib.import_module(module)
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        (NESTED, "model.backbone.text_encoder.nam is no option of TextEncoder: did you mean name?"),
+        (CALLABLE, "model.fusion.dropuot is no option of CrossModalFusion: did you mean dropout?"),
+        (NESTED.replace("'nam'", "'zzz'"), "model.backbone.text_encoder.zzz is no option of TextEncoder: choose from "),
+        (VALUE, "trainer.max_epochs: expected int, got 'many'"),
+        (INNER_VALUE, "model.gamma: expected float, got x"),
+        (NO_CLASS, "data: there is no class mmib.datamodules.nowhere.Module (module 'datamodules' has no attribute"),
+        (
+            "Parser key \"wandb\":\n  Expected a typing.Literal['auto', 'off']. Got value: perhaps",
+            "wandb: choose from 'auto', 'off', got perhaps",
+        ),
+        (
+            "Subcommand 'fit' does not accept option 'trainer.max_epoch'",
+            "trainer.max_epoch is no option of mmib fit: did you mean trainer.max_epochs?",
+        ),
+        (
+            "unrecognized arguments: --sed_everything=1 x",
+            "--sed_everything=1 is no option: did you mean seed_everything?",
+        ),
+        ("unrecognized arguments: --wild", "--wild is no option; --help lists all options"),
+        ("something new\n  of two lines", "something new, of two lines"),
+    ],
+)
+def test_a_message_becomes_one_sentence(message: str, sentence: str) -> None:
+    said = in_one_sentence(message, OPTIONS)
+    assert said.startswith(sentence)
+    assert "\n" not in said
+
+
+def test_names_are_those_of_the_class_and_of_what_it_hands_them_on_to() -> None:
+    assert init_names("mmib.optim.OptimizerSettings") >= {"lr", "warmup"}
+    assert "self" not in init_names("mmib.encoders.text.TextEncoder")
+    assert init_names("nowhere.Nothing") == set()

@@ -1,0 +1,253 @@
+"""The table, the summary and the prediction files say what the predictions are."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sklearn.metrics import precision_recall_fscore_support
+
+from mmib.schema import RELATION_IDS, RELATIONS
+from mmib.training import summary as summary_module
+from mmib.training.summary import describe_results, print_summary, score, versions, write_predictions, write_summary
+
+PARENT, PEER, NONE = "/per/per/parent", "/per/per/peer", "None"
+
+
+def records(*pairs: tuple[str, str]) -> dict[int, dict[str, Any]]:
+    """Prediction records by row, of (gold, predicted) names."""
+    return {
+        row: {"id": row, "gold": RELATION_IDS[gold], "predicted": RELATION_IDS[predicted], "scores": [0.1234567] * 23}
+        for row, (gold, predicted) in enumerate(pairs)
+    }
+
+
+MIXED = records((PARENT, PARENT), (PARENT, PEER), (PEER, NONE), (NONE, NONE), (NONE, PEER), (PEER, PEER))
+
+
+def test_scores_count_every_relation_but_none() -> None:
+    gold, predicted = zip(*((record["gold"], record["predicted"]) for record in MIXED.values()), strict=True)
+    labels = [number for number, name in enumerate(RELATIONS) if name != NONE]
+    precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, average="micro")
+    expected = {"precision": precision, "recall": recall, "f1": f1, "accuracy": 3 / 6}
+    found = score("mre", list(MIXED.values()))
+    assert {name: found[name] for name in expected} == pytest.approx(expected)
+    assert (precision, recall) == (0.5, 0.5)
+
+
+def described(words: str, boxes: int, **more: Any) -> dict[str, Any]:
+    """A post as its data module describes it."""
+    image = "img/a.jpg" if boxes else None
+    return {"words": words.split(), **more, "image": image, "boxes": [(0.0, 0.123456, 1.0, 1.0)] * boxes}
+
+
+def written(folder: Path, task: Any, records: dict[int, dict[str, Any]], posts: dict[int, Any]) -> list[dict[str, Any]]:
+    """The records of a file of predictions; evidence of nothing is added where there is none."""
+    module: Any = SimpleNamespace(describe=lambda split, row: posts[row])
+    complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
+    write_predictions(folder, task, module, {"test": complete})
+    lines = (folder / "predictions" / "test.jsonl").read_text().splitlines()
+    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+
+
+def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
+    shuffled = {row: MIXED[row] for row in (3, 0, 5, 1, 4, 2)}
+    lines = written(tmp_path, "mre", shuffled, {row: described(f"word{row}", 0) for row in shuffled})
+    assert [line["id"] for line in lines] == [0, 1, 2, 3, 4, 5]
+    assert [line["words"] for line in lines] == [[f"word{row}"] for row in range(6)]
+    assert (lines[1]["gold"], lines[1]["predicted"]) == (PARENT, PEER)
+    assert lines[0]["scores"] == [0.123457] * 23
+
+
+def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
+    record = {"id": 0, "predicted": 0, "scores": [1.0]}
+    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 0, head=(0, 1), tail=(0, 1))})
+    expected = {"words": ["ada"], "head": [0, 1], "tail": [0, 1], "image": None, "boxes": []}
+    assert line == {**record, "predicted": NONE, **expected, "kl": [None], "kl_image": []}
+
+
+def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> None:
+    """Rows come with the padding of their batches, and with as many words as the encoder saw of any of these."""
+    none = math.nan
+    record = {"id": 0, "predicted": 0, "scores": [1.0], "kl": [none, 2.00004, 3.0], "kl_image": [5.0, 6.12345, none]}
+    record["attention"] = [[0.25, 0.75, none], [0.99999, 0.00001, none]]
+    longer = {**record, "id": 1, "kl": [1.0, none, none], "kl_image": [none] * 3, "attention": [[none] * 3] * 2}
+    posts = {0: described("ada met bob today", 2), 1: described("ada", 0)}
+    first, second = written(tmp_path, "mre", {0: record, 1: longer}, posts)
+    assert first["kl"] == [None, 2.0, 3.0, None]
+    assert first["kl_image"] == [5.0, 6.1235]
+    assert first["attention"] == [[0.25, 0.75], [1.0, 0.0]]
+    assert first["boxes"] == [[0.0, 0.1235, 1.0, 1.0]] * 2
+    assert (second["kl"], second["kl_image"], second["boxes"]) == ([1.0], [], [])
+    assert "attention" not in second
+
+
+def test_words_that_are_not_seen_have_no_evidence(tmp_path: Path) -> None:
+    none = math.nan
+    weights = [[1.0, none], [1.0, none], [none, none], [none, none]]
+    record = {"id": 0, "predicted": [1, 0, 0], "confidence": [0.9, 0.5, 0.0], "kl": [1.0, 2.0], "kl_image": [3.0, none]}
+    (line,) = written(tmp_path, "mner", {0: {**record, "attention": weights}}, {0: described("ada met bob", 1)})
+    assert line["kl"] == [1.0, 2.0, None]
+    assert line["attention"] == [[1.0], [1.0], None]
+
+
+def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
+    """Of a model that has diverged, for example."""
+    record = {"id": 0, "predicted": 0, "scores": [math.nan, math.inf], "kl": [math.inf], "kl_image": [math.nan]}
+    record["attention"] = [[math.nan]] * 2
+    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 1)})
+    assert (line["scores"], line["kl"], line["kl_image"]) == ([None, None], [None], [None])
+    assert line["attention"] == [None, None]
+
+
+ENTITIES = {
+    0: {"id": 0, "gold": [1, 2, 0], "predicted": [1, 2, 0], "confidence": [0.9999999, 0.5, 1.0]},
+    1: {"id": 1, "gold": [4], "predicted": [3], "confidence": [0.4]},
+    2: {"id": 2, "gold": [0, 7], "predicted": [0, 5], "confidence": [0.9, 0.3]},
+}
+
+
+def test_entities_are_scored_over_posts_of_unequal_length() -> None:
+    """Right: a person; a location that gold opens with a stray I-, which strict IOB2 does not count. Wrong: a type."""
+    found = score("mner", list(ENTITIES.values()))
+    assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
+    assert found["strict_f1"] == pytest.approx(2 * 1 / (3 + 2))
+    assert found["f1_macro"] == pytest.approx((1 + 1 + 0 + 0) / 4)
+    assert found["classes"]["PER"] == {"precision": 1.0, "recall": 1.0, "f1": 1.0, "gold": 1}
+    assert found["f1_se"] > 0
+
+
+def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
+    posts = {row: described("w " * len(record["gold"]), 0) for row, record in ENTITIES.items()}
+    lines = written(tmp_path, "mner", ENTITIES, posts)
+    assert {key: lines[0][key] for key in ENTITIES[0]} == {
+        "id": 0,
+        "gold": ["B-PER", "I-PER", "O"],
+        "predicted": ["B-PER", "I-PER", "O"],
+        "confidence": [1.0, 0.5, 1.0],
+    }
+    assert (lines[1]["gold"], lines[1]["predicted"]) == (["I-LOC"], ["B-LOC"])
+
+
+def test_a_data_set_without_ceilings_has_none_in_its_summary(tmp_path: Path) -> None:
+    module: Any = SimpleNamespace(root=tmp_path)
+    described = describe_results("mre", module, {"val": MIXED})
+    assert described == {"val": score("mre", list(MIXED.values())), "test": None}
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A data module of a corpus with two levels and known ceilings."""
+    levels = {"val": ["easy"] * 6, "test": ["easy", "easy", "hard", "hard", "hard", "hard"]}
+
+    def ceilings(_: Path, split: str, task: str) -> dict[str, Any]:
+        shift = 0.0 if split == "test" else 0.1
+        parts = {
+            level: {"rows": levels[split].count(level), "ceiling": {"text": text + shift, "multimodal": 0.9}}
+            for level, text in (("easy", 0.3), ("hard", 0.2))
+        }
+        return {"text": 0.25 + shift, "multimodal": 0.95, "levels": parts}
+
+    monkeypatch.setattr(summary_module, "read_ceilings", ceilings)
+    monkeypatch.setattr(summary_module, "read_levels", lambda _, split, task: levels[split])
+    return SimpleNamespace(root=Path("demo"))
+
+
+def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
+    described = describe_results("mre", demo, {"val": MIXED, "test": MIXED})
+    assert described["ceiling"] == {"split": "test", "text": 0.25, "multimodal": 0.95}
+    easy, hard = described["levels"]["easy"], described["levels"]["hard"]
+    assert easy["test"] == score("mre", [MIXED[0], MIXED[1]])
+    assert hard["test"] == score("mre", [MIXED[row] for row in (2, 3, 4, 5)])
+    assert easy["val"] == described["val"]
+    assert hard["val"] is None
+    assert (easy["rows"], hard["rows"]) == (2, 4)
+    assert hard["ceiling"] == {"text": 0.2, "multimodal": 0.9}
+
+
+def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
+    described = describe_results("mre", demo, {"val": MIXED})
+    assert described["ceiling"] == {"split": "val", "text": 0.35, "multimodal": 0.95}
+    assert described["test"] is None
+    assert described["levels"]["easy"]["test"] is None
+
+
+def printed(described: dict[str, Any]) -> str:
+    summary = {
+        "task": "mre",
+        "corpus": "x",
+        "seed": 1,
+        "images": {"val": "1 of 2 images, 3 of 6 rows"},
+        "selected": None,
+        **described,
+    }
+    text = io.StringIO()
+    print_summary(summary, Path("runs/x/1"), Console(file=text, width=160))
+    return text.getvalue()
+
+
+def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
+    text = printed(describe_results("mre", demo, {"val": MIXED, "test": MIXED}))
+    rows = {
+        cells[0]: cells[1:]
+        for cells in ([cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines())
+        if line_of_scores(cells)
+    }
+    error = f"{100 * score('mre', list(MIXED.values()))['f1_se']:.1f}"
+    assert rows["test"] == ["50.0", "50.0", "50.0", error, "50.0", "25.0", "95.0"]
+    assert rows["test, easy"][5:] == ["30.0", "90.0"]
+    assert rows["test, hard"][5:] == ["20.0", "90.0"]
+    assert rows["val"][5:] == ["", ""]
+    assert "val, hard" not in rows
+
+
+def test_the_table_fits_into_80_columns(demo: Any) -> None:
+    everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
+    text = io.StringIO()
+    summary = {"task": "mre", "corpus": "x", "seed": 1, "images": {}, "selected": None}
+    described = describe_results("mre", demo, {"val": everything_right, "test": everything_right})
+    print_summary({**summary, **described}, Path("x"), Console(file=text, width=80, soft_wrap=True))
+    rows = [line for line in text.getvalue().splitlines() if line.startswith("│")]
+    assert [row.strip("│").split("│")[0].strip() for row in rows] == [
+        *("val", "val, easy", "test", "test, easy", "test, hard"),
+        *(PARENT, PEER),
+    ]
+    assert all("100.0" in row and len(row) <= 80 for row in rows)
+    assert "…" not in text.getvalue()
+
+
+def line_of_scores(cells: list[str]) -> bool:
+    return cells[0].startswith(("val", "test")) and len(cells) > 4
+
+
+def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
+    module: Any = SimpleNamespace(root=tmp_path)
+    text = printed(describe_results("mre", module, {"val": MIXED}))
+    assert "test: no test split was scored" in text
+    assert "val: 1 of 2 images, 3 of 6 rows" in text
+    assert "best with" not in text
+    assert text.splitlines()[-1] == "summary: runs/x/1/summary.json"
+
+
+def test_a_long_path_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / ("x" * 200)
+    text = io.StringIO()
+    summary: dict[str, Any] = {"task": "mre", "corpus": "[bold]x", "seed": 1, "images": {}, "selected": None}
+    print_summary({**summary, "val": None, "test": None}, folder, Console(file=text, width=80, soft_wrap=True))
+    assert text.getvalue().splitlines()[-1] == f"summary: {folder / 'summary.json'}"
+
+
+def test_the_summary_file_is_json_and_whole(tmp_path: Path) -> None:
+    write_summary(tmp_path, {"val": {"f1": 0.5}, "test": None})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"val": {"f1": 0.5}, "test": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_versions_are_those_that_decide_results() -> None:
+    assert set(versions()) >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}
