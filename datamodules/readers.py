@@ -1,0 +1,83 @@
+"""What every reader of a data set offers: its posts, one by one, and the files of their images."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from mmib.datamodules.files import Malformed, inside, open_data, well_formed
+from mmib.schema import Picture, Post
+
+
+class Reader(ABC):
+    """Reads the files of a data set; what is made of the posts is the task's and the data module's business.
+
+    Args:
+        root: folder of the data set.
+
+    Attributes:
+        corpus: name of the data set, for tables and files.
+        layout: which files are expected where below the root, for messages.
+    """
+
+    corpus: str
+    layout: str
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @abstractmethod
+    def text_file(self, split: str) -> Path:
+        """The file that holds the text of `train`, `val` or `test`."""
+
+    @abstractmethod
+    def scan(self, split: str) -> Iterator[Post | Malformed]:
+        """The posts of a split, one by one, with `Malformed` in place of one that cannot be read.
+
+        Raises:
+            DataError: the file is missing, holds no post, or is no text in UTF-8.
+        """
+
+    @abstractmethod
+    def image_folder(self, split: str) -> Path:
+        """The folder that the posts' images are named in."""
+
+    @abstractmethod
+    def pictures(self, split: str, images: Iterable[str], max_crops: int) -> Iterator[tuple[Picture, ...]]:
+        """The files that may belong to each post of a split: the whole image first, then its object crops.
+
+        Args:
+            split: `train`, `val` or `test`.
+            images: name of each post's image, in the order of `scan`; empty for a post without one.
+            max_crops: most crops of a post.
+        """
+
+    def posts(self, split: str) -> Iterator[Post]:
+        """The posts of a split, where all can be read and name an image inside the folder of images, or none.
+
+        Raises:
+            DataError: the first that cannot; the text names file and line.
+        """
+        for post in well_formed(self.scan(split)):
+            if post.image:
+                inside(self.image_folder(split), post.image, post.place)
+            yield post
+
+    def options(self) -> dict[str, Any]:
+        """What decides, beside the contents of a text file, which posts are read: part of the key of cached posts."""
+        return {}
+
+    def has_split(self, split: str) -> bool:
+        """Whether the text of a split is there; releases and development copies often lack the test split."""
+        return self.text_file(split).is_file()
+
+    def check(self, split: str) -> None:
+        """Look for the text of a split.
+
+        Raises:
+            DataError: it is not there, or cannot be read.
+        """
+        with open_data(self.text_file(split), self.layout):
+            pass

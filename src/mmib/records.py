@@ -1,0 +1,114 @@
+"""What a line of a prediction file says, and the forms in which tasks hand it on to analysis and report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Record = dict[str, Any]
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A named entity of a post: its type, first word, and the word behind its last."""
+
+    type: str
+    start: int
+    end: int
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First word, and the word behind the last."""
+        return self.start, self.end
+
+    def overlaps(self, other: Entity) -> bool:
+        """Whether the two share a word."""
+        return self.start < other.end and other.start < self.end
+
+
+class Judgement(NamedTuple):
+    """How sure a model was of a prediction, and whether it was right.
+
+    Attributes:
+        logits: of the alternatives, in nats; what a temperature divides.
+        predicted: which of them was predicted.
+        gold: which of them is right.
+    """
+
+    logits: Sequence[float]
+    predicted: int
+    gold: int
+
+    @property
+    def right(self) -> bool:
+        """Whether the prediction is right."""
+        return self.predicted == self.gold
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """How often each gold class got each predicted class.
+
+    Attributes:
+        rows: gold classes.
+        columns: predicted classes; those that are also gold come first, in the order of the rows.
+        counts: (rows, columns).
+    """
+
+    rows: list[str]
+    columns: list[str]
+    counts: NDArray[np.int64]
+
+
+class Chip(NamedTuple):
+    """Something that a prediction speaks of, as the report shows it in a line of its own.
+
+    Attributes:
+        text: what it says, such as the words of an entity or the name of a class.
+        style: class of the style sheet: `right`, `wrong`, `head`, `tail`, or empty.
+        span: the words that it stands for; None for a class of the whole post.
+        tag: what is added in small print, such as a type and how sure the model is.
+        positions: places in the record's `attention` whose weights it stands for.
+    """
+
+    text: str
+    style: str = ""
+    span: tuple[int, int] | None = None
+    tag: str = ""
+    positions: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the report shows of a prediction.
+
+    Attributes:
+        right: whether everything predicted is right and nothing is missing.
+        confidence: from 0 to 1.
+        classes: gold and predicted classes, by which posts are filtered.
+        gold, predicted: each as one line of text, for tables.
+        lines: what is listed below the post, by heading.
+        word_styles: classes of the style sheet for words, by position.
+        word_positions: places in the record's `attention` that pointing at a word shows, by its position.
+    """
+
+    right: bool
+    confidence: float
+    classes: list[str]
+    gold: str
+    predicted: str
+    lines: list[tuple[str, list[Chip]]]
+    word_styles: dict[int, list[str]] = field(default_factory=dict)
+    word_positions: dict[int, Sequence[int]] = field(default_factory=dict)
+
+
+def softmax(logits: Array) -> Array:
+    """(..., C) probabilities."""
+    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: Array = shares / shares.sum(axis=-1, keepdims=True)
+    return result
