@@ -22,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", nargs="*", type=int, default=[12_500, 50_000, 200_000])
     parser.add_argument("--own-images", nargs="*", type=int, default=[5_000, 20_000], help="such sets too")
-    parser.add_argument("--tasks", nargs="+", choices=get_args(Task), default=list(get_args(Task)))
+    parser.add_argument("--tasks", nargs="+", choices=("mre", "mner"), default=["mre", "mner"])
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--image-encoder", help=argparse.SUPPRESS)
