@@ -1,114 +1,99 @@
-"""Imports go one way, and every package folder is shipped."""
+"""Imports go one way and round no circle, and every package folder is shipped."""
 
 from __future__ import annotations
 
 import ast
 import configparser
+import graphlib
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SOURCES = {"mmib": ROOT / "src" / "mmib", "datamodules": ROOT / "datamodules"}
-LEVELS = {
-    **dict.fromkeys(["mmib.schema", "mmib.base.distributed", "mmib.base.files", "mmib.base.seeding"], 0),
-    **dict.fromkeys(
-        [
-            "mmib.nn",
-            "mmib.encoders",
-            "mmib.optim",
-            "mmib.metrics",
-            "mmib.callbacks.information_plane",
-            "mmib.runs.reader",
-        ],
-        1,
-    ),
-    "mmib.analysis.calibration": 1,
-    "mmib.base.devices": 1,
-    "mmib.base.argument_parser": 1,
-    "mmib.runs.checkpoints": 1,
-    "mmib.base.resampling": 1,
-    **dict.fromkeys(["mmib.backbone", "mmib.network", "mmib.information", "mmib.runs.folder", "mmib.search.trials"], 2),
-    "mmib.training.parser_errors": 2,
-    "mmib.analysis.triples": 2,
-    **dict.fromkeys(["mmib.modules", "mmib.callbacks.monitor", "mmib.callbacks.latents"], 3),
-    **dict.fromkeys(
-        ["mmib.cli", "mmib.__main__", "mmib.training.cli", "mmib.training.summary", "mmib.datamodules.demo.command"], 4
-    ),
-    **dict.fromkeys(
-        [
-            "mmib.analysis.aggregate",
-            "mmib.analysis.report",
-            "mmib.search.sweep",
-            "mmib.search.study_file",
-            "mmib.search.study",
-        ],
-        4,
-    ),
-    "mmib.datamodules.check.command": 4,
-    "mmib.crop_objects": 4,
-    "mmib.export": 4,
-    "mmib.extract": 4,
-    "mmib.serve": 4,
+# Below src/mmib the last two are symbolic links, for which walking never goes through one.
+SOURCES = {
+    "mmib": ROOT / "src" / "mmib",
+    "mmib.datamodules": ROOT / "datamodules",
+    "mmib.lightning_configs": ROOT / "lightning_configs",
 }
-# Within one level: a part may import itself and, where listed, these.
-SAME_LEVEL = {
-    "mmib.callbacks.monitor": {"mmib.modules"},
-    "mmib.callbacks.latents": {"mmib.modules"},
-    "mmib.network": {"mmib.backbone"},
-}
-TOP = 4
-FOR_DATAMODULES = ("mmib.schema", "mmib.base.files", "mmib.base.seeding", "mmib.encoders")
+# From the ground up. A part is a folder or a module and may import what lies below it, and nothing beside it.
+LEVELS = (
+    ("mmib.schema", "mmib.lightning_configs"),
+    ("mmib.labels",),
+    ("mmib.tagging",),
+    ("mmib.base",),
+    ("mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.runs", "mmib.configs"),
+    ("mmib.backbone", "mmib.information"),
+    ("mmib.datamodules",),
+    ("mmib.network",),
+    ("mmib.tasks",),
+    ("mmib.modules",),
+    ("mmib.callbacks",),
+    ("mmib.training", "mmib.analysis"),
+    ("mmib.cli", "mmib.search", "mmib.export", "mmib.datamodules.check.command", "mmib.datamodules.demo.command"),
+    ("mmib.__main__", "mmib.extract"),
+    ("mmib.serve",),
+    ("mmib.crop_objects", "mmib"),
+)
+LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+FOR_DATAMODULES = ("mmib.schema", "mmib.labels", "mmib.tagging", "mmib.base", "mmib.nn", "mmib.encoders")
+# Commands that need no network start without torch, and fail within a blink where they do.
+TORCH_FREE = ("mmib", "mmib.cli", "mmib.configs", "mmib.runs.reader", "mmib.analysis.report", "mmib.search.study_file")
+# Of these the tests are of folders and commands, not of each module.
+TESTED_BY_FOLDER = ("mmib.datamodules", "mmib.analysis.report", "mmib.search", "mmib.export", "mmib.extract")
+TESTED_BY_FOLDER += ("mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")
 
 
 def part_of(module: str) -> str:
     """`mmib.nn.attention` to `mmib.nn`: what has a level of its own."""
-    return ".".join(module.split(".")[:2])
+    name = module
+    while name not in LEVEL and "." in name:
+        name = name.rpartition(".")[0]
+    # The package itself is a part; what lies in it and has no level is not.
+    return module if name == "mmib" else name
 
 
 def modules() -> Iterator[tuple[str, Path]]:
     for package, folder in SOURCES.items():
-        for path in sorted(folder.rglob("*.py")):
-            parts = [package, *path.relative_to(folder).with_suffix("").parts]
-            yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+        for found, _, files in os.walk(folder):
+            for path in sorted(Path(found, file) for file in files if file.endswith(".py")):
+                parts = [package, *path.relative_to(folder).with_suffix("").parts]
+                yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
 def imports(path: Path) -> set[str]:
-    """Absolute names of all modules that a file imports, inside functions too."""
+    """Absolute names of all that a file imports of modules, inside functions too: `from a import b` gives `a.b`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively: levels are read from absolute names"
-            assert node.module is not None
-            # `from mmib import schema` imports mmib.schema.
-            found.update(
-                f"{node.module}.{alias.name}" if node.module == "mmib" else node.module for alias in node.names
-            )
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
     return found
 
 
 def violation(importer: str, imported: str) -> str | None:
     """Why `importer` may not import `imported`, or None."""
-    top = imported.split(".", maxsplit=1)[0]
-    if top == "experiments":
-        return "nothing imports experiments"
-    if top == "tests":
-        return "nothing imports tests"
-    if importer.split(".", maxsplit=1)[0] == "datamodules":
-        allowed = top != "mmib" or part_of(imported) in FOR_DATAMODULES
-        return None if allowed else f"datamodules import {', '.join(FOR_DATAMODULES)} only"
-    level = LEVELS.get(part_of(importer))
-    if top == "datamodules":
-        return None if level == TOP else "of mmib only the top level imports datamodules"
-    if top != "mmib" or level is None:
+    top = imported.partition(".")[0]
+    if top in ("experiments", "tests"):
+        return f"nothing imports {top}"
+    if top in ("datamodules", "lightning_configs"):
+        return f"{top} is mmib.{top}"
+    if top != "mmib":
         return None
     own, other = part_of(importer), part_of(imported)
-    if own == other or other in SAME_LEVEL.get(own, ()) or level == TOP == LEVELS[other]:
+    if own == other:
         return None
-    return None if LEVELS[other] < level else f"level {level} imports level {LEVELS[other]}"
+    if other not in LEVEL:
+        return f"{other} has no level"
+    if own == "mmib.datamodules" and other not in FOR_DATAMODULES:
+        return f"of mmib datamodules import {', '.join(FOR_DATAMODULES)} only"
+    return None if LEVEL[other] < LEVEL[own] else f"level {LEVEL[own]} imports level {LEVEL[other]}"
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
@@ -118,27 +103,51 @@ def test_module_imports_lower_levels_only(module: str, path: Path) -> None:
 
 
 def test_every_part_of_mmib_has_a_level() -> None:
-    parts = {part_of(name) for name, _ in modules() if name.startswith("mmib.")}
-    assert parts == set(LEVELS)
+    assert {part_of(name) for name, _ in modules()} <= LEVEL.keys()
+
+
+def test_no_import_goes_round_in_a_circle() -> None:
+    """Importing a module runs the packages around it too, except those that are being imported already."""
+    paths = dict(modules())
+    graph = {}
+    for module, path in paths.items():
+        needed = {name if name in paths else name.rpartition(".")[0] for name in imports(path)}
+        around = {name.rpartition(".")[0] for name in needed if not f"{module}.".startswith(name.rpartition(".")[0])}
+        graph[module] = ((needed | around) & paths.keys()) - {module, "mmib"}
+    assert list(graphlib.TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize(
     ("importer", "imported"),
     [
         ("mmib.schema", "mmib.nn.attention"),
-        ("mmib.base.distributed", "mmib.schema"),
+        ("mmib.schema", "mmib.labels"),
+        ("mmib.base.distributed", "mmib.nn.attention"),
         ("mmib.information", "mmib.backbone"),
-        ("mmib.callbacks.information_plane", "mmib.datamodules.files"),
+        ("mmib.callbacks.information_plane", "mmib.analysis.report"),
         ("mmib.nn.attention", "mmib.encoders.text"),
         ("mmib.nn.fusion", "mmib.backbone"),
         ("mmib.backbone", "mmib.modules"),
         ("mmib.modules", "mmib.callbacks.monitor"),
-        ("mmib.modules", "mmib.datamodules.base"),
+        ("mmib.backbone", "mmib.datamodules.base"),
         ("mmib.callbacks.monitor", "mmib.training.summary"),
+        ("mmib.runs.loggers", "mmib.callbacks"),
+        ("mmib.configs", "mmib.training.cli"),
+        ("mmib.analysis.report", "mmib.training.summary"),
+        ("mmib.analysis.report", "mmib.search.study_file"),
+        ("mmib.training.cli", "mmib.cli"),
+        ("mmib.extract.extractor", "mmib.serve.app"),
+        ("mmib.serve.app", "mmib.crop_objects"),
         ("mmib.datamodules.base", "mmib.metrics"),
-        ("mmib.datamodules.base", "mmib.base.distributed"),
+        ("mmib.datamodules.base", "mmib.configs"),
         ("mmib.datamodules.base", "mmib.cli"),
+        ("mmib.datamodules.base", "mmib.datamodules.demo.command"),
+        ("mmib.training.cli", "mmib.datamodules.check.command"),
+        ("mmib.nn.attention", "mmib.nowhere"),
+        ("mmib.nn.attention", "mmib.Extractor"),
         ("mmib.cli", "experiments.sweeps"),
+        ("mmib.cli", "datamodules.base"),
+        ("mmib.configs", "lightning_configs"),
     ],
 )
 def test_the_rule_catches_imports_in_the_wrong_direction(importer: str, imported: str) -> None:
@@ -150,16 +159,35 @@ def test_imports_inside_functions_and_of_submodules_are_seen(tmp_path: Path) -> 
     assert imports(tmp_path / "module.py") == {"mmib.cli", "mmib.nn.attention"}
 
 
+def test_every_source_is_read_once() -> None:
+    """Two folders are linked into the package."""
+    paths = [path.resolve() for _, path in modules()]
+    assert len(paths) == len(set(paths))
+    for name in ("datamodules", "lightning_configs"):
+        assert (SOURCES["mmib"] / name).resolve() == SOURCES[f"mmib.{name}"]
+
+
+def in_a_fresh_process(statements: str) -> None:
+    done = subprocess.run([sys.executable, "-c", statements], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_linked_folders_are_imported_under_one_name() -> None:
+    """Under two names each of their classes would be there twice."""
+    twice = "{'datamodules', 'lightning_configs'} & {name.partition('.')[0] for name in sys.modules}"
+    in_a_fresh_process(f"import sys, mmib.datamodules.base, mmib.cli; sys.exit({twice} or None)")
+
+
+@pytest.mark.parametrize("module", TORCH_FREE)
+def test_what_needs_no_network_imports_no_torch(module: str) -> None:
+    in_a_fresh_process(f"import sys, {module}; sys.exit('torch' in sys.modules)")
+
+
 def test_setup_cfg_names_every_package_folder() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     named = set(setup["options"]["packages"].split())
-    folders = {
-        ".".join([package, *path.parent.relative_to(folder).parts])
-        for package, folder in SOURCES.items()
-        for path in folder.rglob("*.py")
-    }
-    assert named == folders | {"lightning_configs"}
+    assert named == {name if path.name == "__init__.py" else name.rpartition(".")[0] for name, path in modules()}
 
 
 def test_no_device_is_hard_coded() -> None:
@@ -171,8 +199,8 @@ def test_no_device_is_hard_coded() -> None:
 
 
 def test_tests_mirror_the_source() -> None:
-    """Each module of the network has its test file at the same place."""
+    """Each module has its test file at the same place."""
     for module, path in modules():
-        if module.startswith("mmib.") and path.name != "__init__.py" and LEVELS[part_of(module)] < TOP - 1:
+        if path.name != "__init__.py" and not module.startswith(TESTED_BY_FOLDER):
             mirrored = ROOT / "tests" / "mmib" / path.relative_to(SOURCES["mmib"]).with_name(f"test_{path.name}")
             assert mirrored.is_file() or module == "mmib.nn.precision", f"{mirrored} is missing"

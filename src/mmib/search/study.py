@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
+from mmib.analysis.study_figure import draw_study
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
-from mmib.callbacks.information_plane import draw_study
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
 from mmib.search.study_file import Plan, Point, read_plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 from collections.abc import Sequence
 from importlib import metadata, resources
@@ -47,11 +48,11 @@ def versions() -> dict[str, str]:
 
 def _code_digest() -> str:
     """Start of a SHA-256 over the source of everything that a run can use."""
-    digest = hashlib.sha256()
-    for package in ("mmib", "datamodules"):
-        root = Path(str(resources.files(package)))
-        for path in sorted(root.rglob("*.py")):
-            digest.update(f"{package}/{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    digest, root = hashlib.sha256(), Path(str(resources.files("mmib")))
+    # In the repository some folders of the package are symbolic links; in an installed one they are folders.
+    folders = os.walk(root, followlinks=True)
+    for path in sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 

@@ -13,8 +13,8 @@ from mmib.analysis.report.comparison import COLOURS
 from mmib.analysis.report.markup import Html, element
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
+from mmib.analysis.study_figure import CEILINGS, numeric_factor
 from mmib.base.files import parse_json
-from mmib.callbacks.information_plane import CEILINGS, numeric_factor
 from mmib.runs.reader import STUDY
 from mmib.schema import RunError
 

@@ -1,0 +1,130 @@
+"""Which weights checkpoints hold, and what is remembered of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from mmib.callbacks.checkpointing import AveragedWeights, SelectedCheckpoint
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in (
+        "You defined a `validation_step` but have no",
+        "The number of training batches",
+        r"Found \d+ module\(s\) in eval mode at the start",
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    )
+]
+
+
+def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
+    before, after = (
+        SelectedCheckpoint(dirpath=tmp_path / name, monitor="val/f1", mode="max") for name in ("one", "two")
+    )
+    before.best_model_score = torch.tensor(0.8)
+    before.best_model_path = str(tmp_path / "one" / "best.ckpt")
+    before.best_k_models = {before.best_model_path: torch.tensor(0.8)}
+    before.kth_best_model_path, before.kth_value = before.best_model_path, torch.tensor(0.8)
+    after.load_state_dict(before.state_dict())
+    assert after.best_model_path == before.best_model_path
+    assert after.best_model_score == before.best_model_score
+    assert after.dirpath == str(tmp_path / "two")
+    trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision))
+    assert not after.check_monitor_top_k(trainer, torch.tensor(0.7)), "a worse epoch is not selected"
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.9))
+
+
+class Climbing(pl.LightningModule):
+    """A weight that grows by 1 a step, and a score that is the weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return -self.weight.sum()
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        self.log("val/f1", self.weight.detach().sum())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+@pytest.mark.parametrize("weights_only", [True, False])
+@pytest.mark.parametrize("averaged", [True, False])
+def test_the_checkpoint_holds_the_weights_that_were_validated(
+    tmp_path: Path, weights_only: bool, averaged: bool
+) -> None:
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="max", save_weights_only=weights_only)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    module = Climbing()
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, *([AveragedWeights(decay=0.5)] if averaged else [])],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]["weight"]
+    assert float(saved) == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert (float(saved) < 8) == averaged, "the last step's weight is 8"
+
+
+def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) -> None:
+    """Scores of a first epoch, kept as the best one by `mode`, are not those of the last average."""
+    best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="min", save_weights_only=True)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[best, AveragedWeights(decay=0.5)],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    module = Climbing()
+    trainer.fit(module, batches, batches)
+    (scored,) = trainer.validate(module, batches, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
+    assert scored["val/f1"] == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
+    assert scored["val/f1"] < 4
+
+
+def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None:
+    """Position ids are such a buffer: an average of them, rounded down, spoils every score after the first update."""
+
+    class Positioned(Climbing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("position_ids", torch.arange(100), persistent=False)
+            self.seen: list[torch.Tensor] = []
+
+        def validation_step(self, batch: torch.Tensor, index: int) -> None:
+            self.seen.append(self.position_ids.clone())
+            super().validation_step(batch, index)
+
+    module = Positioned()
+    batches = torch.utils.data.DataLoader(torch.zeros(4, 1))
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[AveragedWeights(decay=0.9)],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(module, batches, batches)
+    assert all(torch.equal(seen, torch.arange(100)) for seen in [*module.seen, module.position_ids])

@@ -1,0 +1,102 @@
+"""What is kept of predictions, on any number of ranks."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mmib.callbacks import predictions
+from mmib.callbacks.predictions import PredictionCollector
+from mmib.schema import NO_TAG
+
+
+def outputs(rows: list[int], predicted: list[int], gold: list[int] | None = None) -> dict[str, torch.Tensor]:
+    columns = {"rows": rows, "predicted": predicted, **({} if gold is None else {"gold": gold})}
+    return {**{key: torch.tensor(values) for key, values in columns.items()}, "scores": torch.eye(len(rows))}
+
+
+VALIDATING: Any = SimpleNamespace(testing=False, predicting=False)
+TESTING: Any = SimpleNamespace(testing=True, predicting=False)
+PREDICTING: Any = SimpleNamespace(testing=False, predicting=True)
+MODULE: Any = None
+
+
+def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
+    collector = PredictionCollector()
+    for value in (1, 2):
+        collector.on_validation_epoch_start(VALIDATING, MODULE)
+        for rows in ([3, 0], [1]):
+            kept = outputs(rows, [value] * len(rows), [7] * len(rows))
+            collector.on_validation_batch_end(VALIDATING, MODULE, kept, None, 0)
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, outputs([0], [5], [6]), None, 0)
+    assert sorted(collector.predictions["val"]) == [0, 1, 3]
+    assert {record["predicted"] for record in collector.predictions["val"].values()} == {2}
+    assert collector.predictions["val"][0] == {"id": 0, "gold": 7, "predicted": 2, "scores": [0.0, 1.0]}
+    assert collector.predictions["test"] == {0: {"id": 0, "gold": 6, "predicted": 5, "scores": [1.0]}}
+
+
+def test_predictions_without_gold_are_kept_too() -> None:
+    collector = PredictionCollector()
+    collector.on_predict_epoch_start(PREDICTING, MODULE)
+    collector.on_predict_batch_end(PREDICTING, MODULE, outputs([4], [5]), None, 0)
+    assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
+
+
+def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> None:
+    labels = torch.tensor([[1, 2, NO_TAG], [0, 0, 0]])
+    own = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
+    own |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, own, None, 0)
+    kept = collector.predictions["test"][1]
+    assert (kept["gold"], kept["predicted"], len(kept["confidence"])) == ([1, 2], [1, 2], 2)
+    for key in ("kl", "kl_image", "attention"):
+        assert kept[key] == own[key][0].tolist()
+
+
+def test_fillers_are_no_predictions() -> None:
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(TESTING, MODULE, outputs([2, -1, 0, -1], [5, 6, 7, 8], [1, 1, 1, 1]), None, 0)
+    assert {row: record["predicted"] for row, record in collector.predictions["test"].items()} == {2: 5, 0: 7}
+
+
+def test_sums_are_no_predictions() -> None:
+    collector = PredictionCollector()
+    collector.on_test_epoch_start(TESTING, MODULE)
+    collector.on_test_batch_end(
+        TESTING, MODULE, {**outputs([0], [5]), "totals": {"posts": torch.ones(1)}, "output": object()}, None, 0
+    )
+    assert collector.predictions["test"][0].keys() == {"id", "predicted", "scores"}
+
+
+def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(row: int) -> dict[str, Any]:
+        return {"id": row, "predicted": 10 * row}
+
+    collector = PredictionCollector()
+    asked: list[str] = []
+    collector.predictions = {"val": {2: record(2), 0: record(0)}, "test": {}}
+    others = {"val": [{3: record(3), 1: record(1)}], "test": [{0: record(0)}]}
+
+    def gather(own: dict[int, Any]) -> list[dict[int, Any]]:
+        split = ("test", "val")[len(asked)]
+        asked.append(split)
+        return [own, *others[split]]
+
+    monkeypatch.setattr(predictions, "gather_objects", gather)
+    collector.gather()
+    assert list(collector.predictions["val"].items()) == [(row, record(row)) for row in range(4)]
+    assert collector.predictions["test"] == {0: record(0)}
+
+
+def test_predictions_of_one_process_are_put_in_order_of_row() -> None:
+    collector = PredictionCollector()
+    collector.predictions = {"val": {2: {"id": 2}, 0: {"id": 0}}}
+    collector.gather()
+    assert list(collector.predictions["val"]) == [0, 2]

@@ -1,0 +1,118 @@
+"""Configuration files are found by name, with what they include, and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib.configs import expand_configs
+from mmib.schema import ConfigError
+
+Refused = Callable[..., str]
+# Thirty levels of lists, each of which holds the one before twice.
+BOMB = "include:\n- &a0 [x]\n" + "".join(f"- &a{level + 1} [*a{level}, *a{level}]\n" for level in range(30))
+
+
+def write(path: Path, content: Any) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def expanded(*names: str) -> list[str]:
+    """The files that a command line's configurations stand for, in order, by name."""
+    arguments = expand_configs([part for name in names for part in ("--config", name)])
+    assert arguments[::2] == ["--config"] * (len(arguments) // 2)
+    return [Path(path).name for path in arguments[1::2]]
+
+
+# Includes
+
+
+def test_an_experiment_is_its_includes_and_then_itself() -> None:
+    files = expanded("mre-demo")
+    assert files[-1] == "mre-demo.yaml"
+    assert files[0] == "base.yaml"
+
+
+def test_a_name_a_shipped_path_and_a_path_of_ones_own_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "mine.yaml", {"include": ["base.yaml"], "name": "mine"})
+    assert expanded("mine.yaml") == ["base.yaml", "mine.yaml"]
+    assert expanded("experiment/mre-demo.yaml") == expanded("mre-demo")
+    spelled = expand_configs(["fit", "-c", "mine.yaml", "--x=1", "--config=mine.yaml", "y"])
+    assert [Path(part).name for part in spelled] == [
+        *("fit", "--config", "base.yaml", "--config", "mine.yaml", "--x=1"),
+        *("--config", "base.yaml", "--config", "mine.yaml", "y"),
+    ]
+
+
+def test_includes_are_found_beside_the_file_that_names_them(tmp_path: Path) -> None:
+    write(tmp_path / "parts" / "a.yaml", {"include": ["b.yaml"]})
+    write(tmp_path / "parts" / "b.yaml", "")
+    outer = write(tmp_path / "outer.yaml", {"include": ["parts/a.yaml"]})
+    assert expanded(outer) == ["b.yaml", "a.yaml", "outer.yaml"]
+
+
+def test_a_file_that_two_others_include_is_no_cycle(tmp_path: Path) -> None:
+    write(tmp_path / "base.yaml", "")
+    for name in ("left", "right"):
+        write(tmp_path / f"{name}.yaml", {"include": ["base.yaml"]})
+    top = write(tmp_path / "top.yaml", {"include": ["left.yaml", "right.yaml"]})
+    assert expanded(top) == ["base.yaml", "left.yaml", "base.yaml", "right.yaml", "top.yaml"]
+
+
+@pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> None:
+    for name, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
+        write(tmp_path / f"{name}.yaml", {"include": [f"{following}.yaml"]})
+    with pytest.raises(ConfigError, match=r"a\.yaml includes itself, by way of") as error:
+        expand_configs(["--config", str(tmp_path / "a.yaml")])
+    assert all(f"{name}.yaml" in str(error.value) for name in cycle)
+
+
+# What is refused
+
+
+def test_an_unknown_experiment_is_refused_with_the_choice(refused: Refused) -> None:
+    message = refused("fit", "--config", "mre-demmo")
+    assert message.startswith("mmib: there is no configuration file 'mre-demmo': give a path, or one of")
+    assert "mre-demo, mre-mnre-offline, mre-mnre-published" in message
+    assert message.count("\n") == 1
+
+
+def test_a_config_option_without_a_file_is_refused(refused: Refused) -> None:
+    assert "there is no configuration file ''" in refused("fit", "--config")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("model: [1, 2", "is not valid YAML"),
+        ("a: b: c", "is not valid YAML"),
+        ("model:\n\t- x", "is not valid YAML"),
+        ("- a\n- b", "holds a list: a configuration is a mapping"),
+        ("just text", "holds a str: a configuration is a mapping"),
+        ("modle: {}\n", "the top-level key 'modle' is unknown: choose from"),
+        ("include: base.yaml\n", "'include' must be a list of configuration files"),
+        ("include: [nowhere.yaml]\n", "there is no configuration file 'nowhere.yaml'"),
+        ("include: [[base.yaml]]\n", "'include' must be a list of configuration files"),
+        (f"include: [{'nowhere.yaml' * 300}]\n", "there is no configuration file 'nowhere"),
+        ("seed_everything: 2024-13-45\n", "is not valid YAML: month must be in 1..12"),
+        (BOMB, "is not valid YAML: it holds more than 100,000 values when its aliases are written out"),
+    ],
+)
+def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:
+    error = refused("fit", "--config", write(tmp_path / "mine.yaml", content))
+    assert message in error
+    assert error.count("\n") == 1
+    assert "mine.yaml" in error or "nowhere.yaml" in error
+
+
+def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(b"name: caf\xe9\n")
+    assert "mine.yaml is not valid YAML" in refused("fit", "--config", str(tmp_path / "mine.yaml"))
