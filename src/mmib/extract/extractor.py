@@ -10,12 +10,12 @@ from typing import Any, Self
 import torch
 
 from mmib.base.devices import usable_device
+from mmib.datamodules.words import tokenize
 from mmib.export.folder import read_export
 from mmib.export.model import TrainedModel, model_of_run
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
 from mmib.extract.readers import EntityReader, Prepared, RelationReader, Scene, Sight, Wanted
 from mmib.extract.results import Entity, Evidence, Extraction, Relation, given_entity
-from mmib.extract.tokens import tokenize
 from mmib.network import EntityNetwork, RelationNetwork
 from mmib.schema import ExportError, InputError
 

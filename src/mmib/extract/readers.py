@@ -29,10 +29,10 @@ from mmib.datamodules.examples import (
     nested,
 )
 from mmib.datamodules.markers import Span, mark_entities
+from mmib.datamodules.words import Token
 from mmib.export.model import TrainedModel
 from mmib.extract.pictures import View, in_threads
 from mmib.extract.results import Entity, Evidence, Relation, fits, may_relate
-from mmib.extract.tokens import Token
 from mmib.network import EntityNetwork, RelationNetwork, evidence
 from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, DataError, PostBatch
 

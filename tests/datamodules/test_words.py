@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmib.extract.tokens import Token, tokenize
+from mmib.datamodules.words import Token, tokenize
 
 
 @pytest.mark.parametrize(
