@@ -20,6 +20,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "demo-data": "write the demo corpus",
+    "convert": "annotated posts of Label Studio or doccano in, predictions out for them",
     "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
     "export": "put a run's model into one folder that is used without a network",
@@ -33,6 +34,7 @@ OTHER_COMMANDS = {
 # Where the others are: `run(arguments)` of a module.
 MODULES = {
     "demo-data": "mmib.datamodules.demo.command",
+    "convert": "mmib.datamodules.convert.command",
     "check-data": "mmib.datamodules.check.command",
     "crop-objects": "mmib.crop_objects",
     "export": "mmib.export",

@@ -1,0 +1,1 @@
+"""Annotated posts between the project's JSON lines and annotation tools: `mmib convert`."""

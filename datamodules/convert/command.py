@@ -1,0 +1,71 @@
+"""The command `mmib convert`."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import atomic_file
+from mmib.datamodules.convert.formats import FORMATS, MMIB, recognise
+from mmib.datamodules.convert.offsets import UNITS
+from mmib.datamodules.convert.options import Options
+from mmib.datamodules.convert.posts import Notes, counts
+from mmib.schema import ConfigError, DataError
+
+
+def run(arguments: list[str]) -> int:
+    """Convert a file.
+
+    Raises:
+        ConfigError: the output is the input, or a folder.
+        DataError: the input cannot be read, or holds no post.
+    """
+    chosen = _parser().parse_args(arguments)
+    _check_output(chosen.file, chosen.output)
+    options = Options(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Options)})
+    notes = Notes()
+    source = chosen.source or recognise(chosen.file)
+    posts = list(FORMATS[source].read(chosen.file, options, notes))
+    if not posts:
+        raise DataError(f"{chosen.file} holds no post in the format {source}{f': {notes}' if notes.places else ''}")
+    with atomic_file(chosen.output) as file:
+        FORMATS[chosen.to].write(posts, file, options, notes)
+    print(f"{chosen.output} ({source} to {chosen.to}): {counts(posts)}")  # noqa: T201
+    if notes.places:
+        print(notes)  # noqa: T201
+    return 0
+
+
+def _check_output(source: Path, output: Path) -> None:
+    if output.exists() and source.exists() and output.samefile(source):
+        raise ConfigError(f"the output {output} is the input: name another file with -o")
+    if output.is_dir():
+        raise ConfigError(f"the output {output} is a folder: name a file with -o")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="mmib convert",
+        description="Convert annotated posts: exports of Label Studio (JSON) and doccano (JSONL) into the JSON lines "
+        "that mmib trains on, and what mmib extract found into pre-annotations for these tools.",
+        epilog="docs/annotation.md shows the formats",
+    )
+    add = parser.add_argument
+    add("file", type=Path, metavar="FILE", help="the file to convert")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    add("--from", dest="source", choices=FORMATS, help="format of FILE (default: what its keys tell)")
+    add("--to", choices=FORMATS, default=MMIB, help="format of the output (default: %(default)s)")
+    add(
+        "--offsets",
+        choices=UNITS,
+        help="what the tool's offsets count (default: characters for Label Studio, utf-16 for doccano)",
+    )
+    add("--images", type=Path, metavar="FOLDER", help="folder of the images, to name them as they are there")
+    add("--posts", type=Path, metavar="FILE", help="the posts given to mmib extract, to take the images from")
+    add("--image-prefix", default="", metavar="TEXT", help="put in front of image names, such as the tool's address")
+    add("--text-field", metavar="NAME", help="Label Studio: the field of the text")
+    add("--image-field", metavar="NAME", help="the field of the image")
+    add("--from-name", metavar="NAME", help="Label Studio: name of the <Labels> tag")
+    add("--to-name", metavar="NAME", help="Label Studio: name of the <Text> tag")
+    return parser

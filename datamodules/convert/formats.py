@@ -1,0 +1,54 @@
+"""The formats by name, and which of them a file has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from mmib.datamodules.convert import doccano, json_lines, label_studio
+from mmib.datamodules.convert.lines import objects
+from mmib.datamodules.convert.options import Options
+from mmib.datamodules.convert.posts import AnnotatedPost, Notes
+from mmib.datamodules.files import open_data
+from mmib.schema import DataError
+
+
+class Format(NamedTuple):
+    """How the files of a format are read and written."""
+
+    read: Callable[[Path, Options, Notes], Iterator[AnnotatedPost]]
+    write: Callable[[Iterable[AnnotatedPost], BinaryIO, Options, Notes], None]
+
+
+MMIB, LABEL_STUDIO, DOCCANO = "mmib", "label-studio", "doccano"
+FORMATS = {
+    MMIB: Format(json_lines.read, json_lines.write),
+    LABEL_STUDIO: Format(label_studio.read, label_studio.write),
+    DOCCANO: Format(doccano.read, doccano.write),
+}
+
+
+def recognise(path: Path) -> str:
+    """Name of the format of a file: by the keys of the first line that has any of a format's own.
+
+    Raises:
+        DataError: it cannot be read, or it cannot be told.
+    """
+    with open_data(path, "name a file of annotated posts") as file:
+        if file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+            return LABEL_STUDIO
+    for _, line in objects(path):
+        parts = _keys(line.get("entities")) | _keys(line.get("relations"))
+        if line.keys() & {"label", "labels", "Comments"} or parts & {"start_offset", "from_id"}:
+            return DOCCANO
+        if line.keys() & {"tokens", "error", "notes"} or parts & {"start", "head"}:
+            return MMIB
+    raise DataError(
+        f"{path} could be of several formats, since nothing is annotated in it: name one of {', '.join(FORMATS)} with "
+        "--from (docs/annotation.md shows them)"
+    )
+
+
+def _keys(items: Any) -> set[str]:
+    return {key for item in items if isinstance(item, dict) for key in item} if isinstance(items, list) else set()

@@ -1,0 +1,125 @@
+"""The project's own JSON lines: annotated posts, and what `mmib extract` writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mmib.datamodules.convert.lines import objects, parsed
+from mmib.datamodules.convert.offsets import Offsets
+from mmib.datamodules.convert.options import Options
+from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked
+from mmib.schema import DataError
+
+
+def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
+    """The posts of a file.
+
+    Raises:
+        DataError: it cannot be read, or a line is malformed.
+    """
+    images = {} if options.posts is None else _images(options.posts)
+    return parsed(path, partial(_post, images=images, options=options, notes=notes))
+
+
+def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, notes: Notes) -> None:
+    """One post a line, with offsets in characters."""
+    for post in posts:
+        file.write(json.dumps(_line(post, options, notes), ensure_ascii=False).encode() + b"\n")
+
+
+def _images(posts: Path) -> dict[int, Any]:
+    """Image of each row of a file that was given to `mmib extract`; it counts rows from 1, without blank lines."""
+    return {number: line.get("image") for number, (_, line) in enumerate(objects(posts), start=1)}
+
+
+def _post(
+    place: str, line: dict[str, Any], images: dict[int, Any], options: Options, notes: Notes
+) -> AnnotatedPost | None:
+    if "error" in line:
+        notes.add("posts that nothing could be extracted from: left out", place)
+        return None
+    offsets: Offsets | _Tokens
+    if "tokens" in line:
+        offsets = _Tokens(line["tokens"], place)
+    else:
+        offsets = Offsets(checked_text(line.get("text"), place), "characters")
+    if not offsets.text.strip():
+        notes.add("posts without text: left out", place)
+        return None
+    entities = [_mention(entity, offsets, place) for entity in _list(line, "entities", place)]
+    arrows = [_arrow(relation, place) for relation in _list(line, "relations", place)]
+    ids: dict[int | str, int] = {number: number for number in range(len(entities))}
+    image = line.get("image") or images.get(line.get("row", 0)) or ""
+    if not isinstance(image, str):
+        raise DataError(f"{place}: 'image' is {image!r}: expected the name of a file")
+    return AnnotatedPost(line.get("id"), offsets.text, image, entities, linked(ids, arrows, place, notes), place)
+
+
+class _Tokens:
+    """Offsets in words, of a post that is given as such: its text has one space between them."""
+
+    def __init__(self, tokens: Any, place: str) -> None:
+        if not isinstance(tokens, list):
+            raise DataError(f"{place}: 'tokens' is {tokens!r}: expected a list of words")
+        self.starts: list[int] = []
+        self.ends: list[int] = []
+        end = -1
+        for token in tokens:
+            self.starts.append(end + 1)
+            end += 1 + len(checked_text(token, place))
+            self.ends.append(end)
+        self.text = " ".join(tokens)
+
+    def characters(self, start: int, end: int) -> tuple[int, int] | None:
+        """See `Offsets.characters`."""
+        return (self.starts[start], self.ends[end - 1]) if 0 <= start < end <= len(self.starts) else None
+
+
+def _list(line: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
+    value = line.get(key) or []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise DataError(f"{place}: {key!r} is {str(value)[:80]}: expected a list of objects")
+    return value
+
+
+def _mention(entity: dict[str, Any], offsets: Offsets | _Tokens, place: str) -> Mention:
+    start, end, name = (entity.get(key) for key in ("start", "end", "type"))
+    if type(start) is not int or type(end) is not int or not isinstance(name, str | None):
+        raise DataError(f"{place}: the entity {str(entity)[:80]} must have start, end and type")
+    span = offsets.characters(start, end)
+    if span is None:
+        raise DataError(f"{place}: the entity [{start}, {end}) is empty, or not in the text")
+    return Mention(*span, name, _confidence(entity, place))
+
+
+def _arrow(relation: dict[str, Any], place: str) -> Arrow:
+    # `mmib extract` calls the type of a relation its label.
+    head, tail, name = relation.get("head"), relation.get("tail"), relation.get("type", relation.get("label"))
+    if type(head) is not int or type(tail) is not int or not isinstance(name, str) or not name:
+        raise DataError(f"{place}: the relation {str(relation)[:80]} must have head, tail and type")
+    return Arrow(head, tail, name, _confidence(relation, place))
+
+
+def _confidence(found: dict[str, Any], place: str) -> float | None:
+    value = found.get("confidence")
+    if value is None or (isinstance(value, int | float) and 0 <= value <= 1):
+        return value
+    raise DataError(f"{place}: the confidence {value!r} is no number from 0 to 1")
+
+
+def _line(post: AnnotatedPost, options: Options, notes: Notes) -> dict[str, Any]:
+    if post.confidences():
+        notes.add("posts with confidences: the confidences are left out", post.place)
+    line: dict[str, Any] = {"id": post.id, "text": post.text}
+    if post.image:
+        line["image"] = options.image_prefix + post.image
+    entities = [
+        {"start": entity.start, "end": entity.end} | ({} if entity.type is None else {"type": entity.type})
+        for entity in post.entities
+    ]
+    relations = [{"head": relation.head, "tail": relation.tail, "type": relation.type} for relation in post.relations]
+    return {**line, "entities": entities, "relations": relations}

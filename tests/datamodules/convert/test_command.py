@@ -1,0 +1,138 @@
+"""`mmib convert`: formats are recognised, files are safe, what mmib extract writes is understood."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmib.cli import main
+from mmib.datamodules.convert.formats import recognise
+from mmib.schema import DataError
+
+Convert = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (' \n[{"data": {}}]', "label-studio"),
+        ('{"text": "a"}\n{"text": "a", "label": []}', "doccano"),
+        ('{"text": "a", "entities": [], "relations": [], "Comments": []}', "doccano"),
+        ('{"text": "a", "entities": []}\n{"text": "a", "entities": [{"start_offset": 0}]}', "doccano"),
+        ('{"text": "a", "entities": [{"start": 0}]}', "mmib"),
+        ('{"row": 1, "text": "a", "entities": [], "relations": [], "notes": []}', "mmib"),
+        ('{"row": 1, "id": 1, "error": "no words"}', "mmib"),
+        ('{"tokens": ["a"]}', "mmib"),
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_format_is_known_by_its_keys(tmp_path: Path, text: str, name: str, mark: str) -> None:
+    file = tmp_path / "posts"
+    file.write_text(mark + text, encoding="utf-8")
+    assert recognise(file) == name
+
+
+@pytest.mark.parametrize("text", ['{"text": "a"}', '{"text": "a", "entities": []}\n\n', ""])
+def test_a_file_without_annotations_can_be_of_any_format(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "posts"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(DataError, match=r"could be of several formats.*--from"):
+        recognise(file)
+
+
+def test_offsets_in_words_become_offsets_in_characters(convert: Convert) -> None:
+    line = {"tokens": ["Ada", "joined", "Big", "Org"], "entities": [{"start": 2, "end": 4, "type": "TEAM"}]}
+    (post,) = convert([line]).lines()
+    (entity,) = post["entities"]
+    assert post["text"] == "Ada joined Big Org"
+    assert post["text"][entity["start"] : entity["end"]] == "Big Org"
+
+
+def test_images_come_from_the_posts_that_were_extracted_from(convert: Convert, tmp_path: Path) -> None:
+    """Rows count from 1, blank lines left out, as `mmib extract` counts them."""
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"text": "a"}\n\n{"text": "b", "image": "b.jpg"}\n', encoding="utf-8")
+    found = [
+        {"row": 1, "id": 1, "text": "a", "entities": [], "relations": [], "notes": []},
+        {"row": 2, "id": 2, "text": "b", "entities": [], "relations": [], "notes": []},
+        {"row": 3, "id": 3, "error": "the row has no 'text'"},
+    ]
+    options = ["--posts", str(posts), "--image-prefix", "/data/local-files/?d=pictures/"]
+    done = convert(found, "--to", "label-studio", *options)
+    tasks = json.loads(done.file.read_text(encoding="utf-8"))
+    assert [made["data"].get("image") for made in tasks] == [None, "/data/local-files/?d=pictures/b.jpg"]
+    assert "1 posts that nothing could be extracted from: left out (line 3)" in done.output
+    assert "2 posts (1 with an image)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": "abc", "entities": [{"start": 1, "end": 9, "type": "A"}]}, "[1, 9) is empty, or not in the text"),
+        ({"tokens": ["abc"], "entities": [{"start": 1, "end": 2, "type": "A"}]}, "[1, 2) is empty, or not in the text"),
+        ({"tokens": "abc"}, "expected a list of words"),
+        ({"text": "abc", "entities": [{"start": 1, "type": "A"}]}, "start, end and type"),
+        ({"text": "abc", "entities": ["a"]}, "expected a list of objects"),
+        ({"text": "abc", "relations": [{"head": 0, "tail": 0}]}, "head, tail and type"),
+        ({"text": "abc", "entities": [{"start": 0, "end": 1, "confidence": 2}]}, "no number from 0 to 1"),
+        ({"text": "abc", "image": 3}, "expected the name of a file"),
+        ({"text": 3}, "expected a string"),
+    ],
+)
+def test_malformed_lines_are_refused_in_one_sentence(convert: Convert, line: dict[str, Any], message: str) -> None:
+    done = convert([{"text": "a"}, line], "--from", "mmib", "--to", "doccano")
+    assert done.status == 2
+    assert "in.json, line 2: " in done.errors
+    assert message in done.errors
+    assert done.errors.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"text": "a", "label": []}\n{', "line 2 is no JSON"),
+        ('{"text": "a", "label": []}\n[]', "line 2 holds a list"),
+        (f'{{"a": {"[" * 100_000}', "nested too deeply"),
+    ],
+)
+def test_what_is_no_json_is_refused(convert: Convert, text: str, message: str) -> None:
+    done = convert(text, "--from", "doccano")
+    assert done.status == 2
+    assert message in done.errors
+
+
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(tmp_path / "none.json"), "-o", str(tmp_path / "out.json")]) == 2
+    assert "none.json does not exist" in capsys.readouterr().err
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, link = tmp_path / "posts.jsonl", tmp_path / "link.jsonl"
+    file.write_text('{"text": "a", "label": []}\n', encoding="utf-8")
+    link.symlink_to(file)
+    for output in (file, tmp_path / "." / "posts.jsonl", link):
+        assert main(["convert", str(file), "-o", str(output)]) == 2
+        assert "is the input" in capsys.readouterr().err
+    assert main(["convert", str(file), "-o", str(tmp_path)]) == 2
+    assert "is a folder" in capsys.readouterr().err
+    assert file.read_text(encoding="utf-8") == '{"text": "a", "label": []}\n'
+
+
+def test_a_failed_conversion_leaves_the_old_output_as_it_was(convert: Convert) -> None:
+    done = convert([{"text": "a", "label": []}])
+    before = done.file.read_bytes()
+    assert convert('{"text": "a", "label": []}\n{', "--from", "doccano").status == 2
+    assert done.file.read_bytes() == before
+    assert {path.name for path in done.file.parent.iterdir()} == {"in.json", "out.json"}
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["convert", "--help"])
+    listed = capsys.readouterr().out
+    for option in ("--from", "--to", "--offsets", "--images", "--posts", "--text-field", "--to-name"):
+        assert option in listed
