@@ -19,6 +19,7 @@ RowT = TypeVar("RowT")
 
 # Of a part of a path, in bytes, on every file system in use.
 LONGEST_NAME = 255
+BYTE_ORDER_MARK = "\ufeff"
 SHA256_BYTES = 32
 
 
@@ -50,9 +51,10 @@ def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
 
 
 def read_lines(path: Path, layout: str) -> Iterator[str]:
-    """The lines of a data file one by one, without their line feeds. Only the line feed ends a line.
+    """The lines of a data file one by one, without their ends and without a byte-order mark.
 
-    Words may hold U+0085 or U+2028, at which `str.splitlines` would cut.
+    Only a line feed ends a line, with or without a carriage return before it: words may hold U+0085 or U+2028, at
+    which `str.splitlines` would cut.
 
     Args:
         path: the file.
@@ -69,8 +71,8 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 at = before + error.start
                 raise DataError(f"{path} is not UTF-8: byte {at} cannot be read; convert the file") from error
+            yield (text if before else text.removeprefix(BYTE_ORDER_MARK)).removesuffix("\n").removesuffix("\r")
             before += len(line)
-            yield text.removesuffix("\n")
 
 
 @contextlib.contextmanager

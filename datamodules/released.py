@@ -1,6 +1,50 @@
-"""What is known of the real data sets as they were released, to tell whether a copy is whole."""
+"""What is known of the real data sets as they were released: their labels, and the counts that tell a whole copy."""
 
 from __future__ import annotations
+
+from mmib.labels import LabelSet
+
+NO_RELATION = "None"
+
+
+def _types_in_name(relation: str) -> tuple[str, str]:
+    """`/per/org/member_of` to PER and ORG."""
+    _, head, tail, _ = relation.split("/")
+    return head.upper(), tail.upper()
+
+
+# MNRE's, version 2, in the order of its own ours_rel2id.json.
+_RELATIONS = (
+    "/per/per/parent",
+    "/per/per/siblings",
+    "/per/per/couple",
+    "/per/per/neighbor",
+    "/per/per/peer",
+    "/per/per/charges",
+    "/per/per/alumi",
+    "/per/per/alternate_names",
+    "/per/org/member_of",
+    "/per/loc/place_of_residence",
+    "/per/loc/place_of_birth",
+    "/org/org/alternate_names",
+    "/org/org/subsidiary",
+    "/org/loc/locate_at",
+    "/loc/loc/contain",
+    "/per/misc/present_in",
+    "/per/misc/awarded",
+    "/per/misc/race",
+    "/per/misc/religion",
+    "/per/misc/nationality",
+    "/misc/misc/part_of",
+    "/misc/loc/held_on",
+)
+MNRE = LabelSet((NO_RELATION, *_RELATIONS), NO_RELATION, {name: _types_in_name(name) for name in _RELATIONS})
+TWITTER = LabelSet(("PER", "LOC", "ORG", "MISC"))
+
+# By the name that a configuration may call them by.
+KNOWN_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter": TWITTER}
+# By corpus.
+RELEASED_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter2015": TWITTER, "twitter2017": TWITTER}
 
 # Posts, entities in seqeval's default reading and in strict IOB2 (Twitter); rows and those that are None (MNRE).
 RELEASED: dict[str, dict[str, tuple[int, ...]]] = {

@@ -1,4 +1,4 @@
-"""Names from data files stay inside their folder."""
+"""Names from data files stay inside their folder, and lines are read as what they mean."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmib.datamodules.files import inside, is_there
+from mmib.datamodules.files import inside, is_there, read_lines
 from mmib.schema import DataError
 
 
@@ -59,3 +59,16 @@ def test_a_relative_folder_works_too(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert inside(Path("../x/images"), "a.jpg", "here") == Path("../x/images/a.jpg")
     with pytest.raises(DataError):
         inside(Path("images"), "../a.jpg", "here")
+
+
+def test_lines_come_without_their_ends_and_without_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffa\r\n\r\n\ufeffb\x85c\r\r\nd".encode())
+    assert list(read_lines(path, "a layout")) == ["a", "", "\ufeffb\x85c\r", "d"]
+
+
+def test_a_byte_that_is_no_text_is_counted_from_the_start_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "lines.txt"
+    path.write_bytes("\ufeffé\r\n".encode() + b"ab\xff")
+    with pytest.raises(DataError, match="is not UTF-8: byte 9 cannot be read"):
+        list(read_lines(path, "a layout"))
