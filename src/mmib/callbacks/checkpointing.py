@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mmib.callbacks.lightning_internals import callbacks_of, is_validated_next
 from mmib.runs.loggers import RunLogger
 from mmib.schema import CheckpointError
 
@@ -102,7 +103,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
         # A run that goes on from here would not validate: Lightning takes it that the checkpoint came after that.
-        if due and not _is_validated_next(trainer):
+        if due and not is_validated_next(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -144,8 +145,7 @@ class SelectedCheckpoint(ModelCheckpoint):
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Lightning's hook."""
-        callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
-        averaging = [callback for callback in callbacks if isinstance(callback, AveragedWeights)]
+        averaging = [callback for callback in callbacks_of(trainer) if isinstance(callback, AveragedWeights)]
         if not self.save_weights_only:  # Lightning saves both then, each under its own key
             averaging = []
         for callback in averaging:
@@ -157,12 +157,6 @@ class SelectedCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
-
-
-def _is_validated_next(trainer: pl.Trainer) -> bool:
-    """Whether a validation follows the training batch that has just ended."""
-    fetcher = trainer.fit_loop._data_fetcher
-    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

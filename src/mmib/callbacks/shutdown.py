@@ -11,11 +11,17 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mmib.base.distributed import on_any_rank
+from mmib.callbacks.lightning_internals import (
+    accumulates_gradients,
+    end_after_batch,
+    on_sigterm,
+    started_ranks,
+    starts_ranks,
+)
 from mmib.runs.folder import started_by_first_rank
 from mmib.schema import JobError
 
@@ -35,7 +41,7 @@ class OrderlyEnd(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lightning's hook."""
-        vars(trainer)["_signal_connector"]._sigterm_notifier_fn = self._ask
+        on_sigterm(trainer, self._ask)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
 
@@ -46,10 +52,8 @@ class OrderlyEnd(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        whole_step = not trainer.fit_loop.epoch_loop._should_accumulate()
-        if on_any_rank(self._asked, pl_module.device) and whole_step:
-            # Lightning raises, where it has counted the batch as done.
-            vars(trainer)["_signal_connector"].received_sigterm = True
+        if on_any_rank(self._asked, pl_module.device) and not accumulates_gradients(trainer):
+            end_after_batch(trainer)
 
     def _after_scored_batch(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *batch: Any, **numbers: Any
@@ -83,7 +87,7 @@ class LostRank(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning's hook."""
         # A broken connection is an error of this kind, and may be seen sooner than the end of the process behind it.
-        related = self._first is not None or isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+        related = self._first is not None or starts_ranks(trainer)
         deadline = time.monotonic() + LOST_RANK_S
         while related and isinstance(exception, RuntimeError) and time.monotonic() < deadline:
             lost = self._lost(trainer)
@@ -105,9 +109,8 @@ class LostRank(pl.Callback):
 
     def _lost(self, trainer: pl.Trainer) -> str | None:
         """What to say of a rank that is gone, or None."""
-        launcher = trainer.strategy.launcher
-        children = launcher.procs if isinstance(launcher, _SubprocessScriptLauncher) else []
-        ended = [f"{rank} (status {child.returncode})" for rank, child in enumerate(children, 1) if child.poll()]
+        children = enumerate(started_ranks(trainer), 1)
+        ended = [f"{rank} (status {child.returncode})" for rank, child in children if child.poll()]
         if self._first not in (None, os.getppid()):
             ended = ["0"]
         if not ended:

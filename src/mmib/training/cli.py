@@ -23,6 +23,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException, SI
 from mmib.base.files import write_text
 from mmib.base.seeding import seeded
 from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
+from mmib.callbacks.lightning_internals import callbacks_of, set_callbacks
 from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
 from mmib.configs import TOP_LEVEL
@@ -208,9 +209,9 @@ class MMIBCommand(LightningCLI):
             logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
             **kwargs,
         )
-        callbacks = [*cast(Any, trainer).callbacks, self.collector, OrderlyEnd(), LostRank()]
+        callbacks = [*callbacks_of(trainer), self.collector, OrderlyEnd(), LostRank()]
         # What the others know stands in the last checkpoint, so that one comes after them.
-        cast(Any, trainer).callbacks = sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint))
+        set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 

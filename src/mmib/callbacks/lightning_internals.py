@@ -1,0 +1,58 @@
+"""Everything that the callbacks use of Lightning under names that are private or undeclared, and may change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from subprocess import Popen
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+
+
+def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
+    """All callbacks of a trainer, in the order in which they are called."""
+    callbacks: list[pl.Callback] = vars(trainer)["callbacks"]
+    return callbacks
+
+
+def set_callbacks(trainer: pl.Trainer, callbacks: Sequence[pl.Callback]) -> None:
+    """Give a trainer other callbacks."""
+    vars(trainer)["callbacks"] = list(callbacks)
+
+
+def on_sigterm(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let a handler take the place of Lightning's own, which the trainer installs when it starts."""
+    _signals(trainer)._sigterm_notifier_fn = handler
+
+
+def end_after_batch(trainer: pl.Trainer) -> None:
+    """Make training end by a `SIGTERMException` as soon as the batch that it is at is counted as done."""
+    _signals(trainer).received_sigterm = True
+
+
+def accumulates_gradients(trainer: pl.Trainer) -> bool:
+    """Whether the training batch that has just ended left its optimiser step to a later one."""
+    return trainer.fit_loop.epoch_loop._should_accumulate()
+
+
+def is_validated_next(trainer: pl.Trainer) -> bool:
+    """Whether a validation follows the training batch that has just ended."""
+    fetcher = trainer.fit_loop._data_fetcher
+    return fetcher is not None and trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+
+
+def starts_ranks(trainer: pl.Trainer) -> bool:
+    """Whether the trainer starts the other ranks itself, as processes that run the same command."""
+    return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def started_ranks(trainer: pl.Trainer) -> list[Popen[bytes]]:
+    """The processes of the ranks, from the second on, that this one has started."""
+    launcher = trainer.strategy.launcher
+    return list(launcher.procs) if isinstance(launcher, _SubprocessScriptLauncher) else []
+
+
+def _signals(trainer: pl.Trainer) -> Any:
+    return vars(trainer)["_signal_connector"]

@@ -1,0 +1,167 @@
+"""Lightning still has what is used of it under private names: a version that renames it fails here, by name."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.utils.data import DataLoader
+
+from mmib.callbacks.lightning_internals import (
+    accumulates_gradients,
+    callbacks_of,
+    end_after_batch,
+    is_validated_next,
+    on_sigterm,
+    set_callbacks,
+    started_ranks,
+    starts_ranks,
+)
+
+pytestmark = [
+    pytest.mark.filterwarnings(f"ignore:{text}")
+    for text in ("The number of training batches", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
+]
+
+
+class Scale(pl.LightningModule):
+    """One weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: torch.Tensor, index: int) -> torch.Tensor:
+        return self.weight.sum()
+
+    def validation_step(self, batch: torch.Tensor, index: int) -> None:
+        pass
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Asked(pl.Callback):
+    """What the trainer says after each batch of training."""
+
+    def __init__(self) -> None:
+        self.accumulates: list[bool] = []
+        self.validated: list[bool] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        self.accumulates.append(accumulates_gradients(trainer))
+        self.validated.append(is_validated_next(trainer))
+
+
+def trainer_of(folder: Path, *callbacks: pl.Callback, **options: Any) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        callbacks=list(callbacks),
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+        **options,
+    )
+
+
+def numbers(count: int) -> DataLoader[Any]:
+    return DataLoader(torch.zeros(count, 1))  # type: ignore[arg-type]
+
+
+def test_callbacks_are_read_and_set(tmp_path: Path) -> None:
+    one, other = Asked(), Asked()
+    trainer = trainer_of(tmp_path, one)
+    assert one in callbacks_of(trainer)
+    set_callbacks(trainer, [other])
+    assert callbacks_of(trainer) == [other]
+    trainer.fit(Scale(), numbers(2))
+    assert not one.accumulates
+    assert len(other.accumulates) == 2
+
+
+def test_accumulated_steps_and_validations_are_foreseen(tmp_path: Path) -> None:
+    asked = Asked()
+    trainer = trainer_of(tmp_path, asked, accumulate_grad_batches=2, val_check_interval=3)
+    assert not is_validated_next(trainer), "nothing has begun"
+    trainer.fit(Scale(), numbers(6), numbers(1))
+    assert asked.accumulates == [True, False] * 3
+    assert asked.validated == [False, False, True] * 2
+
+
+def test_training_ends_after_the_batch_that_it_is_at(tmp_path: Path) -> None:
+    class Ending(Asked):
+        def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any, **options: Any) -> None:
+            super().on_train_batch_end(trainer, *batch, **options)
+            end_after_batch(trainer)
+
+    ending = Ending()
+    trainer = trainer_of(tmp_path, ending)
+    with pytest.raises(SIGTERMException):
+        trainer.fit(Scale(), numbers(4))
+    assert len(ending.accumulates) == 1
+    assert trainer.global_step == 1
+
+
+def test_a_handler_of_ones_own_takes_the_place_of_lightnings(tmp_path: Path) -> None:
+    seen: list[Any] = []
+
+    class Looking(pl.Callback):
+        def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+            on_sigterm(trainer, lambda number, frame: seen.append(number))
+
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+            if not seen:
+                signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    trainer = trainer_of(tmp_path, Looking())
+    try:
+        trainer.fit(Scale(), numbers(3))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert seen == [signal.SIGTERM]
+    assert trainer.global_step == 3
+
+
+def test_the_processes_that_lightning_starts_are_known(tmp_path: Path) -> None:
+    alone = trainer_of(tmp_path)
+    assert not starts_ranks(alone)
+    assert started_ranks(alone) == []
+    several = trainer_of(tmp_path, devices=2, strategy="ddp")
+    # The launcher comes with the processes, when the trainer starts.
+    several.strategy._configure_launcher()
+    assert starts_ranks(several)
+    assert started_ranks(several) == []
+    launcher: Any = several.strategy.launcher
+    launcher.procs.append("a process")
+    assert started_ranks(several) == ["a process"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (ModelCheckpoint, "_save_checkpoint"),
+        (ExperimentWriter, "_rewrite_with_new_header"),
+        (ExperimentWriter, "_check_log_dir_exists"),
+        (LightningCLI, "_get"),
+    ],
+)
+def test_methods_that_are_overridden_or_called_are_there(kind: type, name: str) -> None:
+    assert callable(getattr(kind, name))
+
+
+def test_the_logger_of_files_keeps_its_writer_where_it_did(tmp_path: Path) -> None:
+    assert "_experiment" in vars(CSVLogger(tmp_path))
