@@ -36,16 +36,28 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that uses trained models asks for: `--model`, once or twice, and `--device`."""
+    """What every command that uses trained models asks for: `--model` for each task, `--device`, and `--plugin`."""
     parser.add_argument(
         "--model",
         type=Path,
         required=True,
         action="append",
         metavar="DIR",
-        help="an exported folder, or a run; twice, for a model of each task",
+        help="an exported folder, or a run; repeated, a model of each task",
     )
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
+    add_plugin_option(parser)
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """`--plugin`, as often as there are modules to import; see `mmib.plugins.import_plugins`."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module to import first, such as one that registers a task; repeated, several",
+    )
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -1,0 +1,105 @@
+"""Plugins: found in the working directory, imported once, and refused in one sentence."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mmib import schema
+from mmib.base.argument_parser import CommandParser, add_plugin_option
+from mmib.plugins import import_plugins, task_of
+from mmib.schema import ConfigError, PluginError, TaskError
+
+TASK = """
+from mmib.schema import register_task
+from mmib.tasks.mre import RelationExtraction
+
+class {name}(RelationExtraction):
+    name = "plugged"
+
+register_task({name}())
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The working directory; what a test imports from it is forgotten."""
+    before = set(sys.modules)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(schema, "_TASKS", dict(schema._TASKS))
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.endswith("_plugin"):
+            del sys.modules[name]
+
+
+def test_a_module_of_the_working_directory_registers_its_task(folder: Path) -> None:
+    (folder / "first_plugin.py").write_text(TASK.format(name="Plugged"))
+    with pytest.raises(TaskError, match="not among"):
+        task_of("plugged", Path("runs/x"), ["first_plugin"])
+    import_plugins(["first_plugin"])
+    task = task_of("plugged", Path("runs/x"), [])
+    assert type(task).__module__ == "first_plugin"
+    import_plugins(["first_plugin"])
+    assert task_of("plugged", Path("runs/x"), []) is task
+
+
+def test_installed_modules_go_before_those_of_the_working_directory(folder: Path) -> None:
+    (folder / "json.py").write_text("raise SystemExit('shadowed')")
+    import_plugins(["json"])
+    assert sys.path[-1] == str(folder)
+
+
+def test_without_plugins_nothing_is_looked_for_in_the_working_directory(folder: Path) -> None:
+    import_plugins([])
+    assert str(folder) not in sys.path
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("nowhere_plugin", None, "'nowhere_plugin' is not there: install it, or start mmib in the folder"),
+        ("nowhere_package.module", None, "is not there"),
+        ("typo_plugin", "import nowhere_either", r"fails when it is imported \(ModuleNotFoundError: No module named"),
+        ("broken_plugin", "def (", r"fails when it is imported \(SyntaxError: "),
+        ("leaving_plugin", "raise SystemExit('bye')", r"\(SystemExit: bye\)"),
+        ("lines_plugin", "raise ValueError('a\\nb')", r"\(ValueError: a b\)"),
+        ("script_plugin.py", "raise SystemExit", "name it as Python imports it, as in script_plugin"),
+        ("./folder/other_plugin", None, "as in other_plugin"),
+        ("", None, "as in package.module"),
+    ],
+)
+def test_what_cannot_be_imported_is_one_sentence(folder: Path, name: str, content: str | None, message: str) -> None:
+    if content is not None:
+        (folder / f"{name.removesuffix('.py')}.py").write_text(content)
+    with pytest.raises(PluginError, match=message) as error:
+        import_plugins([name])
+    assert "\n" not in str(error.value)
+
+
+def test_two_plugins_of_one_task_name_are_refused(folder: Path) -> None:
+    (folder / "one_plugin.py").write_text(TASK.format(name="One"))
+    (folder / "two_plugin.py").write_text(TASK.format(name="Two"))
+    with pytest.raises(TaskError, match=r"one_plugin\.One and two_plugin\.Two"):
+        import_plugins(["one_plugin", "two_plugin"])
+
+
+def test_a_task_that_nobody_registered_names_the_plugin_to_add(folder: Path) -> None:
+    (folder / "trap_plugin.py").write_text("raise SystemExit('imported')")
+    with pytest.raises(TaskError, match=r"runs/x was made by the task 'plugged', .* --plugin trap_plugin --plugin b,"):
+        task_of("plugged", Path("runs/x"), ["trap_plugin", "b"])
+    with pytest.raises(TaskError, match="--plugin MODULE, the module that registers it"):
+        task_of("plugged", Path("runs/x"), [])
+
+
+def test_the_option_is_repeated() -> None:
+    parser = CommandParser(prog="mmib thing")
+    add_plugin_option(parser)
+    assert parser.parse_args([]).plugin == []
+    assert parser.parse_args(["--plugin", "a", "--plugin", "b.c"]).plugin == ["a", "b.c"]
+    with pytest.raises(ConfigError, match="--plugin: expected one argument"):
+        parser.parse_args(["--plugin"])
