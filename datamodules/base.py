@@ -1,4 +1,4 @@
-"""What the data modules of both tasks share: pictures, the feature cache, batches and loaders."""
+"""The data module: posts of a reader, with their images, as batches of a task."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import itertools
 import json
 import os
 import random
-from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -25,24 +24,33 @@ from torch.utils.data import DataLoader, Dataset
 from mmib.base.seeding import run_seed, seeded
 from mmib.datamodules.batching import GlobalBatchSampler, Share
 from mmib.datamodules.cache import ImageFeatureCache
-from mmib.datamodules.examples import (
-    NO_PLACE,
-    WHOLE_IMAGE,
-    Box,
-    Example,
-    Picture,
-    collate_regions,
-    collate_text,
-    nested,
-)
+from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.labels import LabelSource, label_set, unknown_label
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
+from mmib.datamodules.readers import Reader
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, PostBatch
+from mmib.labels import LabelSet
+from mmib.schema import (
+    NO_IMAGE,
+    NO_WORD,
+    NOT_CACHED,
+    WHOLE_IMAGE,
+    Box,
+    Census,
+    ConfigError,
+    DataError,
+    Example,
+    Picture,
+    Post,
+    PostBatch,
+    Prepared,
+    task_named,
+)
 
 ImageUse = Literal["own", "none", "shuffled"]
 
@@ -54,15 +62,14 @@ POSTS_TOKENISED = 1024
 POSTS_LOCATED = 16_384
 
 
-@dataclass(frozen=True)
-class Post:
-    """What every task knows of a row: the name of its image, and the pictures that may belong to it, whole first."""
+FAILURES_SHOWN = 3
+
+
+class Pictured(NamedTuple):
+    """A row's image by name, and the files that may belong to it, whole image first."""
 
     image: str
     pictures: tuple[Picture, ...]
-
-
-RowT = TypeVar("RowT")
 
 
 @dataclass(frozen=True)
@@ -85,12 +92,12 @@ class ImageReport:
 
     def __str__(self) -> str:
         return f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows" + (
-            f", {len(self.unreadable)} unreadable: {_some(self.unreadable)}" if self.unreadable else ""
+            f", {len(self.unreadable)} unreadable: {_shown(self.unreadable)}" if self.unreadable else ""
         )
 
 
-class Drawn(NamedTuple):
-    """What a rank has drawn for a batch: examples with the pixels of their pictures, and the share they make up."""
+class SampledShare(NamedTuple):
+    """What a rank has sampled for a batch: examples with the pixels of their pictures, and the share they make up."""
 
     items: list[tuple[Example, Tensor | None]]
     share: Share
@@ -102,7 +109,7 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
     Args:
         examples: one a row.
         transform: from an image to its pixels; None where features are cached.
-        seed: of what is random in the transform; together with epoch and row it decides what is drawn.
+        seed: of what is random in the transform; together with epoch and row it decides what is sampled.
     """
 
     def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
@@ -113,12 +120,12 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitems__(self, share: Share) -> Drawn:
-        """The examples of a share; fillers are rows without a number and without images."""
-        counted = len(share.rows) - share.fillers
-        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:counted]]
-        fillers = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[counted:]]
-        return Drawn(items + [(filler, None) for filler in fillers], share)
+    def __getitems__(self, share: Share) -> SampledShare:
+        """The examples of a share; padding rows have no number and no images."""
+        valid = len(share.rows) - share.fillers
+        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:valid]]
+        padding = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[valid:]]
+        return SampledShare(items + [(example, None) for example in padding], share)
 
     def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
         if self.transform is None or not example.pictures:
@@ -132,7 +139,7 @@ class PostLoader(DataLoader[Any]):
 
     Args:
         consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
-            checkpoints; workers may have drawn more.
+            checkpoints; workers may have sampled more.
         options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
     """
 
@@ -154,13 +161,18 @@ class PostLoader(DataLoader[Any]):
         """Nothing to load: `consumed` knows."""
 
 
-class PostDataModule(pl.LightningDataModule, ABC):
-    """Loads posts with their images; a subclass reads the files of its data set and adds its labels.
+class PostDataModule(pl.LightningDataModule):
+    """Loads the posts that a reader yields, with their images, as batches of a task.
+
+    A subclass for a data set names its task and builds its reader; nothing else has to be written for it.
 
     Args:
-        root: folder of the data set.
+        reader: of the data set's files.
         text_encoder: its tokenizer is used. On the command line it is the model's own.
         image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
+        labels: the label set, as `mmib.datamodules.labels.label_set` takes it: a known name, a file, or the labels.
+            On the command line it is the model's too.
+        task: name of the task; a subclass for one task sets it as a class attribute instead.
         batch_size: rows of a training batch, over all ranks: a run is the same on any number of them.
         eval_batch_size: rows of a validation, test or prediction batch, over all ranks.
         max_tokens: word pieces that a batch may have over all ranks, padding included. Batches of short posts then
@@ -173,16 +185,21 @@ class PostDataModule(pl.LightningDataModule, ABC):
         augment: random crops and flips of training images. Needs pixels, so no features are cached.
         cache_dir: folder of what is computed once: features of images, tokenised posts.
         workers: processes that load batches; worth it only where pixels are decoded.
+
+    Raises:
+        ConfigError: settings that cannot work, or labels that are no label set.
+        TaskError: there is no such task.
     """
 
-    layout: str = "its data module says which files are expected there"
-    """Which files are expected where below the root, for messages."""
+    task_name: ClassVar[str] = ""
 
     def __init__(
         self,
-        root: str,
+        reader: Reader,
         text_encoder: TextEncoder,
         image_encoder: ImageEncoder,
+        labels: LabelSource,
+        task: str = "",
         batch_size: int = 16,
         eval_batch_size: int = 64,
         max_tokens: int | None = None,
@@ -203,7 +220,10 @@ class PostDataModule(pl.LightningDataModule, ABC):
                 f"max_tokens is {max_tokens}, and a single post may have max_length {max_length} word pieces: "
                 "raise the one or lower the other"
             )
-        self.root = Path(root)
+        self.reader = reader
+        self.root = reader.root
+        self.task = task_named(task or self.task_name)
+        self.labels: LabelSet = label_set(labels)
         self.tokenizer = text_encoder.tokenizer
         self.image_encoder = image_encoder
         self.batch_size = batch_size
@@ -226,30 +246,17 @@ class PostDataModule(pl.LightningDataModule, ABC):
     @property
     def corpus(self) -> str:
         """Name of the data set, for tables and files."""
-        return type(self).__name__.removesuffix("DataModule")
-
-    @abstractmethod
-    def read_split(self, split: str) -> Sequence[Any]:
-        """The examples of `train`, `val` or `test`; `locate_images` serves to fill in their image fields.
-
-        A list will do. For sets that are too large for that there are `tokenised` and `StoredExamples`.
-        """
-
-    @abstractmethod
-    def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
-        """A typed batch of examples, on top of `collate_posts`."""
-
-    @abstractmethod
-    def text_file(self, split: str) -> Path:
-        """The file that holds the text of `train`, `val` or `test`."""
+        return self.reader.corpus
 
     def has_split(self, split: str) -> bool:
         """Whether the text of a split is there; releases and development copies often lack the test split."""
-        return self.text_file(split).is_file()
+        return self.reader.has_split(split)
 
     def fingerprint(self, split: str) -> dict[str, Any]:
-        """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart."""
-        return {"rows": len(self.examples[split]), "sha256": self._text_digest(split)}
+        """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
+        examples = self.examples[split]
+        found = {"rows": len(examples), "sha256": self._text_digest(split), **self.task.counts(examples, self.labels)}
+        return {**found, **self.reader.options()}
 
     def describe(self, split: str, row: int) -> dict[str, Any]:
         """What the model was shown of a row of a split that has been read, for people.
@@ -275,8 +282,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """
         self._check_root()
         for split in SPLITS[stage]:
-            with open_data(self.text_file(split), self.layout):
-                pass
+            self.reader.check(split)
 
     def check_ranks(self, ranks: int) -> None:
         """Refuse a number of ranks that cannot share a training batch.
@@ -322,32 +328,66 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """The test rows, in order of length."""
         return self._loader("test")
 
-    def pieces(
-        self, rows: Iterable[RowT], words: Callable[[RowT], list[str]]
-    ) -> Iterator[tuple[RowT, list[list[int]]]]:
-        """Each row with the word pieces of each of its words; few rows are held at a time."""
-        rest = iter(rows)
-        while some := list(itertools.islice(rest, POSTS_TOKENISED)):
-            yield from zip(some, self.tokenizer.pieces([words(row) for row in some]), strict=True)
-
-    def tokenised(
-        self, split: str, rows: Iterable[tuple[str, Example]], note: Callable[[], str] = lambda: ""
-    ) -> TextStore:
-        """What is known of a split's rows without their images, from the cache where it has been read before.
-
-        Args:
-            split: `train`, `val` or `test`.
-            rows: image and example of each row, read where the cache does not have them.
-            note: see `TextStore.opened`.
+    def read_split(self, split: str) -> StoredExamples[Any]:
+        """The rows of a split, tokenised, with the pictures that can be read.
 
         Raises:
-            DataError: the text file is missing, or of `rows`; or the cache cannot be written.
+            DataError: a missing or malformed file, a label that the label set lacks, a row that does not fit into
+                `max_length`, too many missing images, or a cache that cannot be written.
         """
-        known = [code_of(type(self)), self._text_digest(split), self.tokenizer.fingerprint(), self.max_length]
-        name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
-        return TextStore.opened(self.cache_dir / "posts" / f"{type(self).__name__}-{split}-{name}", rows, note)
+        store = self._tokenised(split)
+        rank_zero_info(f"{split}: {store.note}")
+        files = self.reader.pictures(split, store.images(), self.max_crops)
+        images = self.locate_images(split, itertools.starmap(Pictured, zip(store.images(), files, strict=True)))
+        return StoredExamples(self.task.example, store, images)
 
-    def locate_images(self, split: str, posts: Iterable[Post]) -> LocatedImages:
+    def _tokenised(self, split: str) -> TextStore:
+        """What is known of a split's rows without their images, from the cache where it has been read before."""
+        # Everything that decides what is stored; of two label sets the ids mean different labels.
+        known = [
+            code_of(type(self.reader), type(self.task)),
+            self._text_digest(split),
+            self.reader.options(),
+            self.labels.to_dict(),
+            self.tokenizer.fingerprint(),
+            self.max_length,
+        ]
+        name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
+        census = self.task.census()
+        path = self.cache_dir / "posts" / f"{self.corpus}-{self.task.name}-{split}-{name}"
+        return TextStore.opened(path, self._rows(split, census), lambda: str(census))
+
+    def _rows(self, split: str, census: Census) -> Iterator[tuple[str, Example]]:
+        """Image and example of each post, counted; few are held at a time."""
+        prepared = Prepared(self.tokenizer, self.max_length, self.labels)
+        posts = self.reader.posts(split)
+        failures: list[str] = []
+        number = 0
+        while batch := list(itertools.islice(posts, POSTS_TOKENISED)):
+            for post, pieces in zip(batch, self.tokenizer.pieces([post.words for post in batch]), strict=True):
+                self._check_labels(post)
+                try:
+                    example = self.task.encode(number, post, pieces, prepared)
+                except DataError as error:
+                    failures.append(f"{post.place}: {error}")
+                    continue
+                number += 1
+                census.add(post, example)
+                yield post.image, example
+        if failures:
+            shown = "\n".join(failures[:FAILURES_SHOWN])
+            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{shown}")
+
+    def _check_labels(self, post: Post) -> None:
+        for name in self.task.labels_of(post):
+            if name not in self.labels.names:
+                raise unknown_label(post.place, name, self.labels)
+
+    def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
+        """The batch of examples with the pixels of their pictures."""
+        return self.task.collate([example for example, _ in items], self.collate_posts(items), self.labels)
+
+    def locate_images(self, split: str, posts: Iterable[Pictured]) -> LocatedImages:
         """For each row its image id and readable pictures; what is missing is counted and reported.
 
         Rows whose images have the same content share an id, whatever the files are called.
@@ -359,17 +399,19 @@ class PostDataModule(pl.LightningDataModule, ABC):
         named, contents, unreadable = NamedImages(), HashedTable(), dict[str, str]()
         images: list[str] = []
         rest = iter(posts)
-        while some := list(itertools.islice(rest, POSTS_LOCATED)):
-            places = {} if self.images == "none" else self._places(some, unreadable)
-            numbers: dict[Post, int] = {}
-            for post in some:
+        while batch := list(itertools.islice(rest, POSTS_LOCATED)):
+            indices = {} if self.images == "none" else self._cache_indices(batch, unreadable)
+            numbers: dict[Pictured, int] = {}
+            for post in batch:
                 if post not in numbers:
                     numbers[post] = len(pictures)
-                    own = [replace(p, place=places[p.file]) for p in post.pictures if p.file in places]
+                    files = [replace(p, cache_index=indices[p.file]) for p in post.pictures if p.file in indices]
                     # By content: copies of an image under other names are the same image.
-                    content = self.digests[own[0].file] if own else None
-                    pictures.append(NO_IMAGE if content is None else contents.setdefault(content, len(contents)), own)
-                    named.add(post.image, found=bool(own))
+                    content = self.digests[files[0].file] if files else None
+                    image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
+                    pictures.append(image_id, files)
+                    if post.image:
+                        named.add(post.image, found=bool(files))
                     images += [post.image] if self.images == "shuffled" else []
                 rows.append(numbers[post])
         located = LocatedImages(pictures, np.array(rows, dtype=np.int32))
@@ -382,14 +424,14 @@ class PostDataModule(pl.LightningDataModule, ABC):
             return LocatedImages(pictures, _donors(images, pictures.counts() > 0, rows)[rows])
         return located
 
-    def _places(self, posts: Sequence[Post], unreadable: dict[str, str]) -> dict[Path, int]:
-        """{file: place in the feature cache} of the readable pictures of posts; adds others to {name: reason}."""
+    def _cache_indices(self, posts: Sequence[Pictured], unreadable: dict[str, str]) -> dict[Path, int]:
+        """{file: index in the feature cache} of the readable pictures of posts; adds others to {name: reason}."""
         files = {picture.file for post in posts for picture in post.pictures}
         there = sorted(file for file in files if is_there(file))
         reasons = self.unreadable(there)
         unreadable |= {file.name: reason for file, reason in reasons.items()}
         readable = (file for file in there if file not in reasons)
-        return {file: NO_PLACE if self.cache is None else self.cache.place(file) for file in readable}
+        return {file: NOT_CACHED if self.cache is None else self.cache.index(file) for file in readable}
 
     def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
         """The fields of `PostBatch`, each padded to the longest row of the batch."""
@@ -406,7 +448,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         """(R, V) features of a row's regions."""
         if self.cache is None or not example.pictures:
             return None
-        features = [self.cache.at(picture.place) for picture in example.pictures]
+        features = [self.cache.at(picture.cache_index) for picture in example.pictures]
         return torch.from_numpy(np.concatenate(features))
 
     def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
@@ -419,12 +461,12 @@ class PostDataModule(pl.LightningDataModule, ABC):
         return sizes * (1, len(self.image_encoder.region_boxes()))
 
     def _text_digest(self, split: str) -> str:
-        with open_data(self.text_file(split), self.layout) as file:
+        with open_data(self.reader.text_file(split), self.reader.layout) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
     def _check_root(self) -> None:
         if not self.root.is_dir():
-            raise DataError(f"the data folder {self.root} does not exist; {self.layout}")
+            raise DataError(f"the data folder {self.root} does not exist; {self.reader.layout}")
 
     def _boxes(self, example: Example) -> list[Box]:
         """The box of each region of a row."""
@@ -466,11 +508,11 @@ class PostDataModule(pl.LightningDataModule, ABC):
         trainer: Any = self.trainer
         return trainer.fit_loop.epoch_loop.batch_progress.current.processed if trainer else 0
 
-    def _complete(self, drawn: Drawn) -> PostBatch:
+    def _complete(self, sampled: SampledShare) -> PostBatch:
         """The batch of a share, padded to the longest row of all ranks."""
-        batch = self.collate(drawn.items)
-        pieces = drawn.share.size.pieces - batch.input_ids.shape[1]
-        regions = max(1, drawn.share.size.regions) - batch.region_mask.shape[1]
+        batch = self.collate(sampled.items)
+        pieces = sampled.share.size.pieces - batch.input_ids.shape[1]
+        regions = max(1, sampled.share.size.regions) - batch.region_mask.shape[1]
         return replace(
             batch,
             input_ids=F.pad(batch.input_ids, (0, pieces), value=self.tokenizer.pad_id),
@@ -480,7 +522,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
             region_mask=F.pad(batch.region_mask, (0, regions)),
             boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
             features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
-            window=drawn.share.window,
+            window=sampled.share.window,
         )
 
     def unreadable(self, files: list[Path]) -> dict[Path, str]:
@@ -500,7 +542,7 @@ class PostDataModule(pl.LightningDataModule, ABC):
         if share > self.max_missing_images:
             raise DataError(
                 f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
-                f"({share:.0%}, {_some(missing)}), and max_missing_images allows {self.max_missing_images:.0%}. "
+                f"({share:.0%}, {_shown(missing)}), and max_missing_images allows {self.max_missing_images:.0%}. "
                 "Put the images in place, or go on without them with --data.max_missing_images 1.0"
             )
 
@@ -526,10 +568,12 @@ def _donors(images: Sequence[str], pictured: np.ndarray, rows: Iterable[int]) ->
     random.Random(0).shuffle(order)
     donor = dict(zip(order, order[1:] + order[:1], strict=True))
     posts = enumerate(zip(images, pictured, strict=True))
-    return np.array([by_image[donor[image]] if own else number for number, (image, own) in posts], dtype=np.int32)
+    return np.array(
+        [by_image[donor[image]] if has_pictures else number for number, (image, has_pictures) in posts], dtype=np.int32
+    )
 
 
-def _some(names: Iterable[str]) -> str:
+def _shown(names: Iterable[str]) -> str:
     listed = list(names)
     more = f" and {len(listed) - NAMES_SHOWN:,} more" if len(listed) > NAMES_SHOWN else ""
     return ", ".join(listed[:NAMES_SHOWN]) + more

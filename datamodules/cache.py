@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 SHARD_IMAGES = 1024
 BATCH_IMAGES = 32
-# A place is the number of its shard and, in the lower bits, the row there.
+# An index is the number of its shard and, in the lower bits, the row there.
 ROW_BITS = 32
 ROW_MASK = (1 << ROW_BITS) - 1
 
@@ -50,7 +50,7 @@ class ImageFeatureCache:
         self.encoder = encoder
         self._shards: set[Path] = set()
         self._arrays: list[np.ndarray] = []
-        self._places = HashedTable()
+        self._indices = HashedTable()
         self.digests = Digests()
 
     @cached_property
@@ -69,14 +69,14 @@ class ImageFeatureCache:
             DataError: the cache folder cannot be written.
         """
         self._read_shards()
-        if all(self._places.get(self.digests[file]) is not None for file in files):
+        if all(self._indices.get(self.digests[file]) is not None for file in files):
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
                 self._read_shards()
                 contents = ((self.digests[file], file) for file in files)
-                distinct = {digest: file for digest, file in contents if self._places.get(digest) is None}
+                distinct = {digest: file for digest, file in contents if self._indices.get(digest) is None}
                 unreadable = self._compute(distinct)
         except OSError as error:
             raise DataError(
@@ -85,7 +85,7 @@ class ImageFeatureCache:
             ) from error
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
-    def place(self, file: Path) -> int:
+    def index(self, file: Path) -> int:
         """Number of the features of a file, or of one of the same content, that `build` has seen and could read.
 
         It holds for this object, and its copies in workers.
@@ -93,18 +93,18 @@ class ImageFeatureCache:
         Raises:
             KeyError: there are none.
         """
-        place = self._places.get(self.digests[file])
-        if place is None:
+        index = self._indices.get(self.digests[file])
+        if index is None:
             raise KeyError(file)
-        return place
+        return index
 
-    def at(self, place: int) -> np.ndarray:
+    def at(self, index: int) -> np.ndarray:
         """(G, V) float16 features by their number."""
-        return self._arrays[place >> ROW_BITS][place & ROW_MASK]
+        return self._arrays[index >> ROW_BITS][index & ROW_MASK]
 
     def features(self, file: Path) -> np.ndarray:
         """(G, V) float16 features of a file that `build` has seen and could read."""
-        return self.at(self.place(file))
+        return self.at(self.index(file))
 
     def _compute(self, files: dict[str, Path]) -> dict[str, str]:
         """Encode {hash: file} into new shards; {hash: reason} of unreadable ones."""
@@ -181,8 +181,8 @@ class ImageFeatureCache:
                 continue
             self._shards.add(path)
             for number, digest in enumerate(hashes):
-                # What stands in two shards keeps its place, which may be in use.
-                self._places.setdefault(digest, len(self._arrays) << ROW_BITS | number)
+                # What stands in two shards keeps its index, which may be in use.
+                self._indices.setdefault(digest, len(self._arrays) << ROW_BITS | number)
             self._arrays.append(features)
 
 

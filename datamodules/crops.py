@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-
 from mmib.base.files import atomic_file, parse_json
-from mmib.datamodules.examples import UNKNOWN_BOX, Box, Picture
 from mmib.datamodules.files import inside
-from mmib.schema import DataError
+from mmib.schema import UNKNOWN_BOX, Box, DataError, Picture
 
 KeyT = TypeVar("KeyT")
 
@@ -48,14 +45,15 @@ class Crops:
         folder: holds the files.
         names: file names below `folder`, by row or by image.
         source: where `names` comes from, for messages.
-        boxes: a file that tells, by name, where the crops were cut out; need not be there.
+        boxes_file: tells, by name, where the crops were cut out; need not be there.
     """
 
-    def __init__(self, folder: Path, names: Mapping[Any, list[str]], source: Path, boxes: Path) -> None:
+    def __init__(self, folder: Path, names: Mapping[Any, list[str]], source: Path, boxes_file: Path) -> None:
         self.folder = folder
         self.names = names
         self.source = source
-        self.boxes = read_boxes(boxes)
+        self.boxes_file = boxes_file
+        self.boxes = read_boxes(boxes_file)
 
     @classmethod
     def listed(cls, files: CropFiles, parse_key: Callable[[object], Any]) -> Crops:
@@ -96,6 +94,8 @@ def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None])
     """
     if not path.is_file():
         return {}
+    import torch  # noqa: PLC0415 - slow to import, and only these files are in its format
+
     expected = (
         f"expected {{{parse_key.__name__.replace('_', ' ')}: [crop file names]}}, written by torch.save; without the "
         "file there are no crops"
@@ -126,6 +126,8 @@ def write_crop_dictionary(path: Path, crops: Mapping[Any, list[str]]) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    import torch  # noqa: PLC0415 - see read_crop_dictionary
+
     content = io.BytesIO()
     torch.save(dict(crops), content)  # torch's own writer answers a full disk with a RuntimeError
     with atomic_file(path) as file:

@@ -1,109 +1,14 @@
-"""Rows ready for batching, and batches of them; needs no training code, so that exported models read posts by it."""
+"""What batches hold for every task; needs no training code, so that exported models build them by it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from mmib.datamodules.markers import Span
 from mmib.encoders.text import WordTokenizer
-from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, MNERBatch, MREBatch
-
-Box = tuple[float, float, float, float]
-
-WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
-UNKNOWN_BOX: Box = (0.0, 0.0, 0.0, 0.0)
-NO_PLACE = -1
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A file that becomes regions: the whole image of a post or an object crop of it, with its box.
-
-    Attributes:
-        file: the file.
-        box: where in the whole image it lies.
-        place: number of its features in the feature cache, once the file has been located there.
-    """
-
-    file: Path
-    box: Box
-    place: int = field(default=NO_PLACE, compare=False)
-
-
-@dataclass
-class Example:
-    """A row ready for batching.
-
-    Attributes:
-        row: position in the split.
-        words: the post's words, seen by the encoder or not.
-        input_ids: word pieces, special tokens included.
-        word_ids: for each of them the word that it belongs to, counted from 0, or -1.
-        mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
-        image_id: id of what the image shows, -1 where no picture of the row can be read.
-        pictures: the readable pictures.
-    """
-
-    row: int
-    words: list[str]
-    input_ids: list[int]
-    word_ids: list[int]
-    mentions: list[int]
-    image_id: int
-    pictures: tuple[Picture, ...]
-
-    def spans(self) -> dict[str, Span]:
-        """Words [start, end) of what is marked in the post for the model to see, by name."""
-        return {}
-
-
-@dataclass
-class RelationExample(Example):
-    """A row of relation extraction.
-
-    Attributes:
-        head: words [start, end) of the head entity.
-        tail: words [start, end) of the tail entity.
-        head_index: position of the head's opening marker.
-        tail_index: position of the tail's opening marker.
-        relation: class id.
-    """
-
-    head: Span
-    tail: Span
-    head_index: int
-    tail_index: int
-    relation: int
-
-    def __post_init__(self) -> None:
-        """Spans are tuples, also where they come from JSON."""
-        self.head, self.tail = (self.head[0], self.head[1]), (self.tail[0], self.tail[1])
-
-    def spans(self) -> dict[str, Span]:
-        """See `Example.spans`."""
-        return {"head": self.head, "tail": self.tail}
-
-
-@dataclass
-class EntityExample(Example):
-    """A post of entity recognition.
-
-    Attributes:
-        word_positions: place of the first piece of each word that fits; the words behind them are not seen.
-        gold: the file's own tag ids, one for every word of the post.
-        tags: the same with stray I- tags repaired.
-    """
-
-    word_positions: list[int]
-    gold: list[int]
-    tags: list[int]
+from mmib.schema import NO_WORD, Box, Example
 
 
 def fit_words(
@@ -162,45 +67,16 @@ def collate_regions(
         features: (regions, V) of each row that has any; None where the model encodes pixels.
         width: V.
     """
-    most = max(1, *(len(own) for own in boxes))
+    most = max(1, *(len(regions) for regions in boxes))
     mask = torch.zeros(len(boxes), most, dtype=torch.bool)
     padded = torch.zeros(len(boxes), most, 4)
     # A batch without any picture has nothing to encode: its features are the (masked) zeros.
     filled = None if features is None and any(boxes) else torch.zeros(len(boxes), most, width)
-    for number, own in enumerate(boxes):
-        if own:
-            mask[number, : len(own)] = True
-            padded[number, : len(own)] = torch.tensor(own)
+    for number, regions in enumerate(boxes):
+        if regions:
+            mask[number, : len(regions)] = True
+            padded[number, : len(regions)] = torch.tensor(regions)
     for number, known in enumerate(features or ()):
         if known is not None and filled is not None:
             filled[number, : len(known)] = known
     return {"region_mask": mask, "boxes": padded, "features": filled}
-
-
-def collate_relations(examples: Sequence[RelationExample], posts: dict[str, Any]) -> MREBatch:
-    """The batch of rows of relation extraction; `posts` are the fields of `PostBatch` but `positions`."""
-    return MREBatch(
-        **posts,
-        positions=torch.tensor([[example.head_index, example.tail_index] for example in examples]),
-        relations=torch.tensor([example.relation for example in examples]),
-    )
-
-
-def collate_entities(examples: Sequence[EntityExample], posts: dict[str, Any]) -> MNERBatch:
-    """The batch of posts of entity recognition; `posts` are the fields of `PostBatch` but `positions`."""
-    gold = _pad([example.gold for example in examples], NO_TAG)
-    seen = torch.tensor([len(example.word_positions) for example in examples])
-    positions = torch.zeros_like(gold)
-    for row, example in enumerate(examples):
-        positions[row, : len(example.word_positions)] = torch.tensor(example.word_positions)
-    return MNERBatch(
-        **posts,
-        positions=positions,
-        word_mask=torch.arange(gold.shape[1])[None, :] < seen[:, None],
-        tags=_pad([example.tags for example in examples], TAG_IDS["O"]),
-        gold=gold,
-    )
-
-
-def _pad(rows: list[list[int]], value: int) -> Tensor:
-    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)

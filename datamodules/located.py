@@ -10,8 +10,8 @@ from typing import overload
 
 import numpy as np
 
-from mmib.datamodules.examples import Picture
 from mmib.datamodules.tables import HashedTable
+from mmib.schema import Picture
 
 Located = tuple[int, tuple[Picture, ...]]
 
@@ -52,7 +52,7 @@ class LocatedPictures:
         self._names = bytearray()
         self._name_ends = array("q", [0])
         self._boxes = array("d")
-        self._places = array("q")
+        self._cache_indices = array("q")
         for image_id, pictures in located:
             self.append(image_id, pictures)
 
@@ -66,9 +66,9 @@ class LocatedPictures:
             self._names += os.fsencode(picture.file.name)
             self._name_ends.append(len(self._names))
             self._boxes.extend(picture.box)
-            self._places.append(picture.place)
+            self._cache_indices.append(picture.cache_index)
         self._image_ids.append(image_id)
-        self._ends.append(len(self._places))
+        self._ends.append(len(self._cache_indices))
 
     def __getitem__(self, number: int) -> Located:
         start = self._ends[number - 1] if number else 0
@@ -87,7 +87,7 @@ class LocatedPictures:
     def _picture(self, number: int) -> Picture:
         name = os.fsdecode(bytes(self._names[self._name_ends[number] : self._name_ends[number + 1]]))
         x0, y0, x1, y1 = self._boxes[4 * number : 4 * number + 4]
-        return Picture(self._folders[self._folder_of[number]] / name, (x0, y0, x1, y1), self._places[number])
+        return Picture(self._folders[self._folder_of[number]] / name, (x0, y0, x1, y1), self._cache_indices[number])
 
 
 class LocatedImages(Sequence[Located]):

@@ -33,3 +33,14 @@ class TaggedPost(Post):
     """
 
     tags: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledPost(Post):
+    """A post with one label as a whole.
+
+    Attributes:
+        label: its name.
+    """
+
+    label: str

@@ -16,10 +16,9 @@ import numpy as np
 
 from mmib import datamodules, encoders
 from mmib.base.files import atomic_file, checksum
-from mmib.datamodules.examples import Example
 from mmib.datamodules.files import locked
 from mmib.datamodules.located import LocatedImages
-from mmib.schema import DataError
+from mmib.schema import DataError, Example
 
 log = logging.getLogger(__name__)
 
@@ -169,12 +168,13 @@ class StoredExamples(Sequence[ExampleT]):
         return self._kind(row=row, image_id=image_id, pictures=pictures, **text)
 
 
-def code_of(kind: type) -> str:
-    """SHA-256 of the code that makes examples of text for a data module: what older code has stored is not used."""
+def code_of(*kinds: type) -> str:
+    """SHA-256 of the code that makes examples of text: what older code has stored is not used."""
     folders = [Path(module.__file__ or "").parent for module in (datamodules, encoders)]
     files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    own = getattr(sys.modules[kind.__module__], "__file__", None)
-    digest = hashlib.sha256(f"{kind.__module__}.{kind.__qualname__}".encode())
-    for path in [*files, *([Path(own)] if own else [])]:
+    custom = [getattr(sys.modules[kind.__module__], "__file__", None) for kind in kinds]
+    names = ",".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
+    digest = hashlib.sha256(names.encode())
+    for path in [*files, *(Path(file) for file in custom if file)]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

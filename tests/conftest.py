@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mmib.backbone import MultimodalIB
-from mmib.datamodules.twitter_files import count_mentions, repair
+from mmib.datamodules.labels import label_set
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.model import TrainedModel, build
@@ -30,17 +30,15 @@ from mmib.schema import (
     HEAD_START,
     MARKERS,
     NO_IMAGE,
-    NO_TAG,
+    NO_LABEL,
     NO_WORD,
-    TAG_IDS,
-    TAGS,
     TAIL_END,
     TAIL_START,
-    MNERBatch,
-    MREBatch,
     PostBatch,
-    Task,
 )
+from mmib.tagging import bio_tags, count_mentions, repair
+from mmib.tasks.mner import MNERBatch
+from mmib.tasks.mre import MREBatch
 
 torch.set_num_threads(1)
 transformers_logging.disable_progress_bar()
@@ -57,6 +55,9 @@ LAYERS = 3
 IMAGE_MODEL = "test_resnet"
 IMAGE_WIDTH = 96
 PICTURE_SIZE = 32
+LABELS = {"mre": label_set("mnre"), "mner": label_set("twitter")}
+TAGS = bio_tags(LABELS["mner"].names)
+TAG_IDS = {tag: number for number, tag in enumerate(TAGS)}
 
 
 @pytest.fixture(autouse=True)
@@ -152,13 +153,13 @@ def make_backbone(
 
 
 @pytest.fixture
-def task() -> Task:
+def task() -> str:
     """The task of `make_batch` and `make_module`; a test, or a file, of both tasks parametrises it."""
     return "mre"
 
 
 @pytest.fixture
-def make_module(make_backbone: Callable[..., MultimodalIB], task: Task) -> Callable[..., ExtractionModule]:
+def make_module(make_backbone: Callable[..., MultimodalIB], task: str) -> Callable[..., ExtractionModule]:
     """Builds a tiny module: `backbone` holds options of `make_backbone`, the rest goes to the module."""
 
     def make(backbone: dict[str, Any] | None = None, **options: Any) -> ExtractionModule:
@@ -197,7 +198,7 @@ def _posts(
     }
 
 
-def _content(length: int, task: Task, generator: torch.Generator) -> list[int]:
+def _content(length: int, task: str, generator: torch.Generator) -> list[int]:
     """[CLS], random pieces, [SEP]; for MRE [CLS] <head> word </head> <tail> word </tail> …, of 8 pieces or more."""
     word = partial(torch.randint, 5, len(VOCABULARY), (1,), generator=generator)
     marker = {name: len(VOCABULARY) + number for number, name in enumerate(MARKERS)}
@@ -226,7 +227,7 @@ def _tag_fields(
         gold = [[TAGS[tag] for tag in torch.randint(len(TAGS), (count,), generator=generator)] for count in words]
     shape = len(lengths), max(map(len, gold))
     positions, tags = torch.zeros(shape, dtype=torch.long), torch.full(shape, TAG_IDS["O"])
-    own, seen = torch.full(shape, NO_TAG), torch.zeros(shape, dtype=torch.bool)
+    own, seen = torch.full(shape, NO_LABEL), torch.zeros(shape, dtype=torch.bool)
     mentions = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     word_ids = torch.full_like(mentions, NO_WORD)
     for row, (labels, places) in enumerate(zip(gold, pieces, strict=True)):
@@ -244,7 +245,7 @@ def _tag_fields(
 
 
 @pytest.fixture
-def make_batch(task: Task) -> Callable[..., PostBatch]:
+def make_batch(task: str) -> Callable[..., PostBatch]:
     """Builds a batch of random posts.
 
     `lengths` gives each row's word pieces (8 or more), `regions` its regions (0: no image), `image_ids` an id for
@@ -276,7 +277,7 @@ def make_batch(task: Task) -> Callable[..., PostBatch]:
             word_ids=torch.where(is_word, is_word.cumsum(dim=1) - 1, NO_WORD),
             mentions=mentions,
             positions=torch.tensor([[1, 4]]).expand(len(lengths), 2),
-            relations=torch.arange(len(lengths)) if labels is None else torch.tensor(labels),
+            label_ids=torch.arange(len(lengths)) if labels is None else torch.tensor(labels),
         )
 
     return make
@@ -306,7 +307,7 @@ def append_garbage() -> Callable[..., PostBatch]:
             changed["word_mask"] = word_mask
             changed["positions"] = torch.where(word_mask, _longer(batch.positions, words), places)
             changed["tags"] = torch.where(word_mask, _longer(batch.tags, words), tags)
-            changed["gold"] = torch.cat([batch.gold, torch.full((len(batch), words), NO_TAG)], dim=1)
+            changed["gold"] = torch.cat([batch.gold, torch.full((len(batch), words), NO_LABEL)], dim=1)
         return dataclasses.replace(batch, **changed)
 
     return append
@@ -332,11 +333,11 @@ def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., 
     """A model of random weights that believes in many things; `image` are options of its image encoder."""
 
     def make(
-        task: Task, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
+        task: str, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
     ) -> TrainedModel:
         encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
         named = tiny_parts | (parts or {})
-        network = build(task, encoders, named, {})
+        network = build(task, LABELS[task], encoders, named, {})
         with torch.no_grad():
             for parameter in network.head.parameters():
                 parameter.mul_(8.0)

@@ -12,16 +12,16 @@ from mmib.datamodules.twitter import TwitterDataModule
 
 
 class DemoDataModule(PostDataModule):
-    """What both tasks on the demo corpus share.
+    """What both tasks on the demo corpus share: a mixin, set before the data module that reads it.
 
     Args:
         root: folder of the corpus; written there if it is not there yet.
         demo: what to write.
-        kwargs: see `PostDataModule`.
+        options: see `PostDataModule`.
     """
 
-    def __init__(self, root: str = "data/demo", demo: DemoSettings | None = None, **kwargs: Any) -> None:
-        super().__init__(root, **kwargs)
+    def __init__(self, root: str = "data/demo", demo: DemoSettings | None = None, **options: Any) -> None:
+        super().__init__(root, **options)
         self.demo = demo or DemoSettings()
 
     @property

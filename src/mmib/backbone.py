@@ -1,18 +1,23 @@
-"""The shared backbone of both tasks: multimodal information bottleneck, alignment and fusion."""
+"""The backbone that all tasks share, multimodal information bottleneck, alignment and fusion, and the heads' base."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
+from mmib.information import LatentMoments, LossTerm, alignment_term, kl_term, latent_moments
+from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Latents
 from mmib.nn.fusion import CrossModalFusion, Fusion, FusionOutput
 from mmib.nn.gaussian import GaussianEncoder, Posterior
+from mmib.nn.precision import at_least_float32
 from mmib.schema import PostBatch
 
 
@@ -25,9 +30,10 @@ class BackboneOutput:
         attention: (B, Q, R) what these took from each region; None in training, and for fusions that do not attend.
         text: posterior of the word pieces, (B, L, D).
         image: posterior of the regions, (B, R, D).
-        text_latents: what was drawn from it, or its mean.
+        text_latents: what was sampled from it, or its mean.
         image_latents: the same of the image.
         alignment: the regulariser on the latents.
+        fusion_scalars: what the fusion wants logged; see `FusionOutput.scalars`.
     """
 
     states: Tensor
@@ -37,15 +43,27 @@ class BackboneOutput:
     text_latents: Latents
     image_latents: Latents
     alignment: AlignmentOutput
+    fusion_scalars: Mapping[str, Tensor]
+
+    def loss_terms(self, kl: dict[str, Tensor], valid: Tensor, free_bits: float) -> list[LossTerm]:
+        """Rates and alignment, unweighted; see `kl_term` for the arguments."""
+        masks = {"text": self.text.mask, "image": self.image.mask}
+        rates = [kl_term(modality, kl[modality], mask, valid, free_bits) for modality, mask in masks.items()]
+        return [*rates, alignment_term(self.alignment)]
+
+    def moments(self, kl: dict[str, Tensor], valid: Tensor) -> dict[str, LatentMoments]:
+        """Of the latents of each modality."""
+        sides = {"text": self.text, "image": self.image}
+        return {modality: latent_moments(posterior, kl[modality], valid) for modality, posterior in sides.items()}
 
     def kl(self) -> dict[str, Tensor]:
         """KL of both posteriors by modality, (B, T, D) nats; see `Posterior.kl`."""
         return {"text": self.text.kl(), "image": self.image.kl()}
 
 
-def latents(posterior: Posterior, drawn: bool) -> Latents:
-    """Latents drawn from a posterior, or its mean."""
-    return Latents(posterior.rsample() if drawn else posterior.mean, posterior.mask)
+def latents(posterior: Posterior, sampled: bool) -> Latents:
+    """Latents sampled from a posterior, or its mean."""
+    return Latents(posterior.rsample() if sampled else posterior.mean, posterior.mask)
 
 
 class MultimodalIB(nn.Module):
@@ -60,7 +78,7 @@ class MultimodalIB(nn.Module):
         gaussian: builds the variational encoder of each modality.
         alignment: builds the alignment regulariser.
         fusion: builds the fusion.
-        sampling: draw the latents in training. False uses their means there too (ablation without RR). In
+        sampling: sample the latents in training. False uses their means there too (ablation without RR). In
             evaluation the means are used, always.
     """
 
@@ -89,11 +107,13 @@ class MultimodalIB(nn.Module):
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""
         text, image = self.posteriors(batch)
-        drawn = self.training and self.sampling
-        text_latents, image_latents = latents(text, drawn), latents(image, drawn)
+        sampled = self.training and self.sampling
+        text_latents, image_latents = latents(text, sampled), latents(image, sampled)
         aligned = self.alignment(text_latents, image_latents, batch.image_ids)
         fused = self.fuse(batch, text_latents, image_latents, need_weights=not self.training)
-        return BackboneOutput(fused.states, fused.weights, text, image, text_latents, image_latents, aligned)
+        return BackboneOutput(
+            fused.states, fused.weights, text, image, text_latents, image_latents, aligned, fused.scalars
+        )
 
     def posteriors(self, batch: PostBatch) -> tuple[Posterior, Posterior]:
         """What the encoders and the bottlenecks make of text and image."""
@@ -105,7 +125,8 @@ class MultimodalIB(nn.Module):
         """The fused states of a batch's `positions`, (B, Q, D)."""
         # Not len(batch), a plain number: an exported network would keep that of its example.
         rows = torch.arange(batch.positions.shape[0], device=batch.positions.device)[:, None]
-        return self.fusion(text.z[rows, batch.positions], text, image, need_weights=need_weights)
+        fused: FusionOutput = self.fusion(text.z[rows, batch.positions], text, image, need_weights=need_weights)
+        return fused
 
     def _regions(self, batch: PostBatch) -> Tensor:
         """Region features and boxes, both projected, to (B, R, D)."""
@@ -115,7 +136,8 @@ class MultimodalIB(nn.Module):
             trained = (p.sum() for p in self.image_encoder.parameters() if p.requires_grad)
             features = features + 0.0 * sum(trained)
         dtype = self.box_projection.weight.dtype
-        return self.image_projection(features.to(dtype)) + self.box_projection(batch.boxes.to(dtype))
+        projected: Tensor = self.image_projection(features.to(dtype)) + self.box_projection(batch.boxes.to(dtype))
+        return projected
 
     def _encode_pixels(self, batch: PostBatch) -> Tensor:
         """Encode the pictures that are there, (P, 3, H, W), and lay them out as (B, R, V)."""
@@ -126,3 +148,55 @@ class MultimodalIB(nn.Module):
         features = torch.zeros(shape, dtype=encoded.dtype, device=encoded.device)
         features[batch.region_mask] = encoded
         return features
+
+
+class ExtractionNetwork(nn.Module, ABC):
+    """Backbone and head of a task: the network as it is used, without objective, metrics and optimiser.
+
+    Everything that it learns belongs to a child module, whose name is part of the names in checkpoints.
+
+    Args:
+        backbone: the shared network.
+        labels: what is predicted.
+    """
+
+    task: ClassVar[str]
+    head: nn.Module
+
+    def __init__(self, backbone: MultimodalIB, labels: LabelSet) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.labels = labels
+
+    def scores(self, states: Tensor) -> Tensor:
+        """(B, Q, D) fused states to what is decoded, in at least float32: logits (B, C), or emissions (B, W, K)."""
+        return at_least_float32(self.head(states))
+
+    @abstractmethod
+    def loss(self, scores: Tensor, batch: Any) -> Tensor:
+        """Task loss of each post, (B,), in nats."""
+
+    @abstractmethod
+    def decode(self, scores: Tensor, batch: Any) -> dict[str, Tensor]:
+        """`predicted` in the form of `gold`'s, and what else is known of each row's prediction, (B, ...) each."""
+
+    @abstractmethod
+    def gold(self, batch: Any) -> Tensor:
+        """Gold label ids."""
+
+    def label_counts(self, batch: Any) -> Tensor | None:
+        """(C,) how many valid posts have each label; None where a post has many labels."""
+        del batch
+        return None
+
+    @abstractmethod
+    def settings(self) -> dict[str, float | bool | None]:
+        """What decides how scores are decoded, as its constructor takes it."""
+
+
+class Regularizer(nn.Module, ABC):
+    """A further term of the objective, made of what the backbone gives for a batch; named in a configuration."""
+
+    @abstractmethod
+    def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
+        """The term, as a sum over this rank's valid rows; its own `weight` counts in the objective."""

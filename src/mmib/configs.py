@@ -11,7 +11,7 @@ from mmib.schema import ConfigError
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
 TOP_LEVEL = (
-    *("include", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
+    *("include", "plugins", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
 )
 

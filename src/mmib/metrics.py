@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from seqeval.metrics.sequence_labeling import get_entities
-from seqeval.scheme import IOB2, Entities
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torchmetrics import Metric
 
-from mmib.schema import ENTITY_TYPES, NO_RELATION, NO_TAG, RELATIONS, TAGS, Task
+from mmib.labels import LabelSet
+from mmib.schema import NO_LABEL
 
 
 @dataclass(frozen=True)
@@ -55,29 +53,31 @@ RATIOS: dict[str, Callable[[Counts], tuple[Tensor, Tensor]]] = {
 class ExtractionScores(Metric, ABC):
     """Micro precision, recall and F1 of what is extracted, accuracy of all labels, and scores by class.
 
+    Args:
+        labels: its N names are the classes of items; the micro scores count all but the negative one.
+        options: see `torchmetrics.Metric`.
+
     Attributes:
-        classes: names of the N classes of items.
-        scored: ids of the classes that the micro scores count.
         readings: prefix of the scores of each of the R ways to read items off the labels; the first is the one that
             `per_class` speaks of.
     """
 
     full_state_update = False
-    classes: ClassVar[tuple[str, ...]]
-    scored: ClassVar[list[int]]
     readings: ClassVar[tuple[str, ...]] = ("",)
     correct: Tensor
     predicted: Tensor
     gold: Tensor
     right_labels: Tensor
-    labels: Tensor
+    labelled: Tensor
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, labels: LabelSet, **options: Any) -> None:
         super().__init__(**options)
+        self.classes = labels.names
+        self.scored = [number for number, name in enumerate(labels.names) if name != labels.negative]
         shape = len(self.readings), len(self.classes)
         for name in Counts._fields:
             self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-        for name in ("right_labels", "labels"):
+        for name in ("right_labels", "labelled"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     @abstractmethod
@@ -90,9 +90,9 @@ class ExtractionScores(Metric, ABC):
         self.correct += counts.correct.sum(dim=0)
         self.predicted += counts.predicted.sum(dim=0)
         self.gold += counts.gold.sum(dim=0)
-        labelled = gold != NO_TAG
+        labelled = gold != NO_LABEL
         self.right_labels += ((predictions == gold) & labelled).sum()
-        self.labels += labelled.sum()
+        self.labelled += labelled.sum()
 
     def compute(self) -> dict[str, float]:
         """`precision`, `recall` and `f1` of each reading, and `accuracy`, as fractions."""
@@ -100,7 +100,7 @@ class ExtractionScores(Metric, ABC):
         for reading, prefix in enumerate(self.readings):
             counts = [int(count[reading, self.scored].sum()) for count in (self.correct, self.predicted, self.gold)]
             result |= {prefix + name: score for name, score in asdict(Scores.from_counts(*counts)).items()}
-        return {**result, "accuracy": int(self.right_labels) / max(1, int(self.labels))}
+        return {**result, "accuracy": int(self.right_labels) / max(1, int(self.labelled))}
 
     def per_class(self) -> dict[str, dict[str, float]]:
         """{class: precision, recall, f1 and gold count} of the classes that occur or are predicted."""
@@ -119,7 +119,7 @@ class ExtractionScores(Metric, ABC):
     def row_parts(self, predictions: Tensor, gold: Tensor, score: str) -> tuple[Tensor, Tensor]:
         """What each row adds to the numerator and to the denominator of one of `micro_scores`, (B,) each."""
         if score == "accuracy":
-            labelled = gold != NO_TAG
+            labelled = gold != NO_LABEL
             right = (predictions == gold) & labelled
             by_row = [count.unsqueeze(-1).flatten(1).sum(dim=1) for count in (right, labelled)]
             return by_row[0], by_row[1]
@@ -132,82 +132,19 @@ class ExtractionScores(Metric, ABC):
         return RATIOS[name](counts)
 
 
-class RelationScores(ExtractionScores):
-    """Scores of all relations but None, which has a row in the table only; labels are (B,) relation ids.
+class ClassScores(ExtractionScores):
+    """Scores of all classes but the negative one, which has a row in the table only; labels are (B,) class ids.
 
-    The convention of MNRE: a row whose gold is None counts against precision when a relation is predicted for it.
+    The convention of MNRE: a row whose gold is negative counts against precision when another class is predicted.
     """
-
-    classes = RELATIONS
-    scored: ClassVar = [number for number, name in enumerate(RELATIONS) if name != NO_RELATION]
 
     def count(self, predictions: Tensor, gold: Tensor) -> Counts:
         """See `ExtractionScores.count`."""
-        predicted, true = (F.one_hot(ids, len(RELATIONS))[:, None] for ids in (predictions, gold))
+        predicted, true = (F.one_hot(ids, len(self.classes))[:, None] for ids in (predictions, gold))
         return Counts(predicted * true, predicted, true)
-
-
-Span = tuple[str, int, int]
-
-
-def default_entities(posts: list[list[str]]) -> list[list[Span]]:
-    """Type, first and last word of each entity as seqeval reads them by default: a stray I- opens one."""
-    return [get_entities(tags) for tags in posts]
-
-
-def strict_entities(posts: list[list[str]]) -> list[list[Span]]:
-    """Type, first word and the word behind each entity in strict IOB2: a stray I- is none."""
-    return [[(entity.tag, entity.start, entity.end) for entity in post] for post in Entities(posts, IOB2).entities]
-
-
-READERS: dict[str, Callable[[list[list[str]]], list[list[Span]]]] = {
-    "": default_entities,
-    "strict_": strict_entities,
-}
-
-
-class EntityScores(ExtractionScores):
-    """Scores of entities, right in type and both ends; labels are (B, W) tag ids, gold -1 where there is no word.
-
-    In seqeval's default reading, which papers report, and with the prefix `strict_` in strict IOB2. The two differ
-    where tags hold a stray I-, which gold may do.
-    """
-
-    classes = ENTITY_TYPES
-    scored: ClassVar = list(range(len(ENTITY_TYPES)))
-    readings = tuple(READERS)
-
-    def count(self, predictions: Tensor, gold: Tensor) -> Counts:
-        """See `ExtractionScores.count`."""
-        words = gold != NO_TAG
-        posts = [
-            [[TAGS[tag] for tag in post[mask].tolist()] for post, mask in zip(tags.cpu(), words.cpu(), strict=True)]
-            for tags in (predictions, gold)
-        ]
-        by_reading = []
-        for read in READERS.values():
-            predicted, true = (list(map(set, read(tags))) for tags in posts)
-            correct = [ours & theirs for ours, theirs in zip(predicted, true, strict=True)]
-            by_reading.append([_count_types(entities) for entities in (correct, predicted, true)])
-        return Counts(*(torch.stack(counts, dim=1).to(gold.device) for counts in zip(*by_reading, strict=True)))
-
-    def compute(self) -> dict[str, float]:
-        """`ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
-        table = self.per_class().values()
-        return {**super().compute(), "f1_macro": sum(scores["f1"] for scores in table) / max(1, len(table))}
-
-
-METRICS: dict[Task, type[ExtractionScores]] = {"mre": RelationScores, "mner": EntityScores}
 
 
 def label_tensor(rows: Sequence[Any]) -> Tensor:
     """Label ids of B rows: (B,), or (B, W) padded with -1 where a row has a list of them, one a word."""
     tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
-    return pad_sequence(tensors, True, NO_TAG) if tensors[0].ndim else torch.stack(tensors)
-
-
-def _count_types(posts: Iterable[set[Span]]) -> Tensor:
-    """(B, types) number of entities of each type."""
-    counters = [Counter(kind for kind, _, _ in entities) for entities in posts]
-    counts = [[counter[name] for name in ENTITY_TYPES] for counter in counters]
-    return torch.tensor(counts, dtype=torch.long).reshape(len(counts), len(ENTITY_TYPES))
+    return pad_sequence(tensors, True, NO_LABEL) if tensors[0].ndim else torch.stack(tensors)

@@ -1,40 +1,28 @@
-"""LightningModules: the shared objective and optimisation, and one class a task."""
+"""The LightningModule of every task: objective, schedules and optimisation around the task's network."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.base.distributed import global_sums
+from mmib.backbone import BackboneOutput, ExtractionNetwork, MultimodalIB, Regularizer
 from mmib.base.seeding import run_seed, seed_from
-from mmib.information import Totals, alignment_sums, pair_sums, posterior_sums, rate
-from mmib.metrics import METRICS, ExtractionScores
-from mmib.network import entity_head, evidence, relation_head
+from mmib.datamodules.labels import LabelSource, label_set
+from mmib.information import LossTerm, Mean, MetricSums, evidence, over_ranks, pair_moments, post_means
+from mmib.labels import LabelSet
+from mmib.metrics import ExtractionScores
 from mmib.nn.compilation import compile_blocks
-from mmib.nn.precision import at_least_float32, attention_for_training, autocast_off
-from mmib.nn.relation import likeliest_relation
+from mmib.nn.precision import attention_for_training
 from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
-from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY
-from mmib.schema import (
-    NO_RELATION,
-    NO_TAG,
-    RELATION_IDS,
-    RELATIONS,
-    CheckpointError,
-    ConfigError,
-    MNERBatch,
-    MREBatch,
-    PostBatch,
-    Task,
-)
+from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY, check_labels
+from mmib.schema import CheckpointError, ConfigError, PostBatch, task_named
+from mmib.tasks.mner import EntityNetwork
+from mmib.tasks.mre import RelationNetwork
 
 
 class Objective(NamedTuple):
@@ -42,30 +30,31 @@ class Objective(NamedTuple):
 
     Attributes:
         loss: scalar, of the global batch: the sum of its terms.
-        terms: `task`, `kl_text`, `kl_image` and `align`, weighted as in the loss.
-        scores: what `decode` reads, of this rank's rows.
-        totals: sums over the global batch, without a graph.
-        output: what the backbone told of this rank's rows.
+        terms: each term, weighted as in the loss, by name.
+        scores: what the network decodes, of this rank's rows.
+        sums: over the global batch, without a graph.
+        output: what the backbone gives for this rank's rows.
         kl: the KL of its posteriors by modality, (B, T, D) nats.
     """
 
     loss: Tensor
     terms: dict[str, Tensor]
     scores: Tensor
-    totals: Totals
+    sums: MetricSums
     output: BackboneOutput
     kl: dict[str, Tensor]
 
 
-class ExtractionModule(pl.LightningModule, ABC):
-    """Objective, schedules and optimiser that both tasks share.
+class ExtractionModule(pl.LightningModule):
+    """Trains and scores the network of any task.
 
     L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is averaged over
-    valid positions and latent dimensions. A weight of 0 switches its term off; with gamma 0 the alignment's
-    parameters are frozen too.
+    valid positions and latent dimensions, and whatever `regularizers` add. A weight of 0 switches its term off; with
+    gamma 0 the alignment's parameters are frozen too.
 
     Args:
-        backbone: the shared network.
+        network: backbone and head of a task. Its parts become the module's own, so that checkpoints name them without
+            a prefix.
         beta_text: weight of the text bottleneck.
         beta_image: weight of the image bottleneck.
         gamma: weight of the alignment regulariser.
@@ -73,24 +62,32 @@ class ExtractionModule(pl.LightningModule, ABC):
         free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
         mention_dropout: probability that a gold mention, as a whole, is hidden behind mask pieces, in training only.
             Names cannot be learnt by heart then: what they are must be read from the words around and the image.
+        regularizers: further terms of the objective.
         optimizer: learning rates and schedule.
         compile: have `torch.compile` make code of its own for the layers and attention blocks, in the first steps.
 
     Raises:
-        ConfigError: a negative weight, a dropout that is no probability, or nothing to compile with.
+        ConfigError: a negative weight, a dropout that is no probability, nothing to compile with, or a network with
+            parameters that belong to none of its parts.
+
+    Attributes:
+        task: name of the network's task; a subclass for one task says so before it is built.
+        network: as it was given; its parts are the module's.
     """
 
-    task: ClassVar[Task]
+    task: str
+    network: ExtractionNetwork
 
     def __init__(
         self,
-        backbone: MultimodalIB,
+        network: ExtractionNetwork,
         beta_text: float = 0.01,
         beta_image: float = 0.01,
         gamma: float = 1.0,
         beta_schedule: Schedule | None = None,
         free_bits: float = 0.0,
         mention_dropout: float = 0.0,
+        regularizers: list[Regularizer] | None = None,
         optimizer: OptimizerSettings | None = None,
         compile: bool = False,
     ) -> None:
@@ -101,21 +98,46 @@ class ExtractionModule(pl.LightningModule, ABC):
                 raise ConfigError(f"{name} is {value}: the weight of a loss term cannot be negative")
         if not 0 <= mention_dropout <= 1:
             raise ConfigError(f"mention_dropout is {mention_dropout}: it is a probability, from 0 to 1")
-        self.backbone = backbone
+        self.backbone: MultimodalIB
+        self._adopt(network)
         self.beta_text = beta_text
         self.beta_image = beta_image
         self.gamma = gamma
         self.beta_schedule = beta_schedule or Constant()
         self.free_bits = free_bits
         self.mention_dropout = mention_dropout
+        self.regularizers = nn.ModuleList(regularizers or [])
         self.optimizer = optimizer or OptimizerSettings()
         self.loss_terms: dict[str, Tensor] = {}
-        self.val_metric = METRICS[self.task]()
-        self.test_metric = METRICS[self.task]()
+        self.val_metric = task_named(self.task).metric(self.labels)
+        self.test_metric = task_named(self.task).metric(self.labels)
         if gamma == 0:
-            backbone.alignment.requires_grad_(False)
+            self.backbone.alignment.requires_grad_(False)
         if compile:
-            compile_blocks(backbone, backbone.text_encoder.layers())
+            compile_blocks(self.backbone, self.backbone.text_encoder.layers())
+
+    def _adopt(self, network: ExtractionNetwork) -> None:
+        """Make the network's parts the module's own; itself it stays outside, or every name would have a prefix."""
+        direct = [name for name, _ in (*network.named_parameters(recurse=False), *network.named_buffers(recurse=False))]
+        if direct:
+            raise ConfigError(
+                f"{type(network).__name__} holds {', '.join(direct)} itself: put parameters and buffers into a module "
+                "of the network, such as its head"
+            )
+        self.task = network.task
+        self.__dict__["network"] = network
+        for name, part in network.named_children():
+            self.add_module(name, part)
+
+    @property
+    def labels(self) -> LabelSet:
+        """What is predicted."""
+        return self.network.labels
+
+    def train(self, mode: bool = True) -> Self:
+        """The network's own flag follows, although it is no part of the module."""
+        self.network.training = mode
+        return super().train(mode)
 
     @property
     def text_encoder(self) -> torch.nn.Module:
@@ -127,58 +149,44 @@ class ExtractionModule(pl.LightningModule, ABC):
         """The backbone's image encoder; the data module computes cached features with it."""
         return self.backbone.image_encoder
 
-    @abstractmethod
-    def task_loss(self, output: BackboneOutput, batch: Any) -> tuple[Tensor, Tensor]:
-        """Task loss of each post, (B,), and the scores (B, ...) that `decode` reads."""
-
-    @abstractmethod
-    def decode(self, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        """`predicted` in the form of `gold`'s, and what else is known of each row's prediction, (B, ...) each."""
-
-    @abstractmethod
-    def gold(self, batch: Any) -> Tensor:
-        """Gold values."""
-
-    def label_sums(self, batch: Any) -> Totals:
-        """How many counted posts have each label, as `labels`; nothing where a post has many labels."""
-        return {}
-
     def objective(self, batch: PostBatch) -> Objective:
         """The loss of the global batch, this rank's scores, and everything worth logging.
 
         Under DDP every rank computes the same loss; see `mmib.base.distributed` for its gradients.
         """
+        network, valid = self.network, batch.valid
         output = self.backbone(batch)
-        losses, scores = self.task_loss(output, batch)
-        counted, kl = batch.counted, output.kl()
-        totals = global_sums(
-            {
-                "posts": counted.sum(),
-                "task": losses.masked_fill(~counted, 0.0).sum(),
-                **posterior_sums("text", output.text, kl["text"], counted),
-                **posterior_sums("image", output.image, kl["image"], counted),
-                **pair_sums(output.text_latents, output.image_latents, counted),
-                **alignment_sums(output.alignment),
-                **self.label_sums(batch),
-            }
+        scores = network.scores(output.states)
+        losses = network.loss(scores, batch)
+        kl = output.kl()
+        task = LossTerm(name="task", sum=losses.masked_fill(~valid, 0.0).sum(), count=valid.sum(), logged_as="task")
+        regularizers = [regularizer(output, batch) for regularizer in self.regularizers]
+        terms = [task, *output.loss_terms(kl, valid, self.free_bits), *regularizers]
+        weights = self._weights()
+        terms = [replace(term, weight=weights.get(term.name, term.weight)) for term in terms]
+        fusion = {f"fusion/{name}": post_means(value, valid) for name, value in output.fusion_scalars.items()}
+        sums = over_ranks(
+            MetricSums(
+                posts=valid.sum(),
+                terms={term.name: Mean(term.sum, term.count) for term in terms},
+                scalars={name: mean for term in terms for name, mean in term.scalars.items()} | fusion,
+                moments=output.moments(kl, valid),
+                pairs=pair_moments(output.text_latents, output.image_latents, valid),
+                labels=network.label_counts(batch),
+                logged_as={term.name: term.logged_as for term in terms},
+            )
         )
-        window, factor = batch.window, self.beta_schedule(self._progress())
-        betas = {"text": factor * self.beta_text, "image": factor * self.beta_image}
-        terms = {
-            "task": window.posts * totals["task"] / totals["posts"],
-            "kl_text": window.tokens * betas["text"] * self._free(rate(totals, "text")),
-            "kl_image": window.regions * betas["image"] * self._free(rate(totals, "image")),
-            "align": window.images * self.gamma * totals["align/loss"] / totals["align/anchors"].clamp(min=1),
-        }
-        loss = torch.stack(list(terms.values())).sum()
-        totals["loss"] = loss * totals["posts"]
-        totals |= {f"{modality}/beta": beta * totals["posts"] for modality, beta in betas.items()}
-        totals = {name: total.detach() for name, total in totals.items()}
-        return Objective(loss, terms, scores, totals, output, kl)
+        weighted = {term.name: term.value(sums.terms[term.name], batch.window) for term in terms}
+        loss = torch.stack(list(weighted.values())).sum()
+        sums.scalars["loss"] = Mean(loss * sums.posts, sums.posts)
+        for modality in sums.moments:
+            sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * sums.posts, sums.posts)
+        return Objective(loss, weighted, scores, sums.detached(), output, kl)
 
-    def _free(self, nats: Tensor) -> Tensor:
-        """Nats of each latent dimension, (D,), averaged with free bits."""
-        return nats.clamp(min=self.free_bits).mean()
+    def _weights(self) -> dict[str, float]:
+        """Of the terms that the method has, at this step."""
+        factor = self.beta_schedule(self._progress())
+        return {"kl_text": factor * self.beta_text, "kl_image": factor * self.beta_image, "align": self.gamma}
 
     def on_fit_start(self) -> None:
         """The number of steps is asked for once: it builds the data loaders."""
@@ -189,11 +197,11 @@ class ExtractionModule(pl.LightningModule, ABC):
         torch.manual_seed(seed_from(run_seed(), self.global_rank, self.trainer.fit_loop.total_batch_idx))
 
     def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
-        """Lightning's hook; `totals` go to the callbacks, and `loss_terms` stay until the backward pass is done."""
+        """Lightning's hook; `sums` go to the callbacks, and `loss_terms` stay until the backward pass is done."""
         with attention_for_training(self.device):
             objective = self.objective(self._hide_mentions(batch))
         self.loss_terms = objective.terms
-        return {"loss": objective.loss, "totals": objective.totals}
+        return {"loss": objective.loss, "sums": objective.sums}
 
     def on_after_backward(self) -> None:
         """Let go of the graph."""
@@ -210,8 +218,8 @@ class ExtractionModule(pl.LightningModule, ABC):
     def predict_step(self, batch: PostBatch, batch_index: int) -> dict[str, Tensor]:
         """Rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
-        _, scores = self.task_loss(output, batch)
-        return {"rows": batch.rows, **self.decode(scores, batch), **evidence(output.attention, output.kl(), batch)}
+        decoded = self.network.decode(self.network.scores(output.states), batch)
+        return {"rows": batch.rows, **decoded, **evidence(output.attention, output.kl(), batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -223,20 +231,20 @@ class ExtractionModule(pl.LightningModule, ABC):
 
     def _evaluate(self, batch: PostBatch, split: str) -> dict[str, Any]:
         objective = self.objective(batch)
-        decoded, gold = self.decode(objective.scores, batch), self.gold(batch)
-        counted = batch.counted
-        self._metric(split).update(decoded["predicted"][counted], gold[counted])
+        decoded, gold = self.network.decode(objective.scores, batch), self.network.gold(batch)
+        valid = batch.valid
+        self._metric(split).update(decoded["predicted"][valid], gold[valid])
         found = evidence(objective.output.attention, objective.kl, batch)
-        known = {"totals": objective.totals, "output": objective.output}
+        known = {"sums": objective.sums, "output": objective.output}
         return {"rows": batch.rows, "gold": gold, **decoded, **found, **known}
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
         """The batch with `mention_dropout` of its gold mentions behind mask pieces."""
         if not self.mention_dropout:
             return batch
-        # A row has fewer mentions than word pieces: a draw for each piece is enough.
-        drawn = torch.rand(batch.mentions.shape, device=batch.mentions.device) < self.mention_dropout
-        hidden = drawn.gather(1, batch.mentions) & (batch.mentions > 0)
+        # A row has fewer mentions than word pieces: a sample for each piece is enough.
+        dropped = torch.rand(batch.mentions.shape, device=batch.mentions.device) < self.mention_dropout
+        hidden = dropped.gather(1, batch.mentions) & (batch.mentions > 0)
         masked = batch.input_ids.masked_fill(hidden, self.backbone.text_encoder.tokenizer.mask_id)
         return replace(batch, input_ids=masked)
 
@@ -290,28 +298,35 @@ class ExtractionModule(pl.LightningModule, ABC):
             clip(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name the task, so that a checkpoint of the other one is recognised."""
+        """Name task and labels, so that a checkpoint of others is recognised."""
         checkpoint[CHECKPOINT_TASK_KEY] = self.task
+        checkpoint[CHECKPOINT_LABELS_KEY] = self.labels.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task or network."""
+        """Refuse a checkpoint of another task, label set or network."""
         found = checkpoint.get(CHECKPOINT_TASK_KEY)
         if found != self.task:
             raise CheckpointError(
                 f"the checkpoint was made by the task {found!r}, this configuration is for {self.task!r}: "
                 "give the configuration that lies beside the checkpoint"
             )
-        own = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        check_labels(checkpoint, self.labels, "the checkpoint")
+        ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
         theirs = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        if own != theirs:
-            differing = sorted(name for name in own.keys() | theirs.keys() if own.get(name) != theirs.get(name))
+        if ours != theirs:
+            differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
             raise CheckpointError(
                 f"the checkpoint holds another network than this configuration: {len(differing)} tensors differ, "
-                f"for example {differing[0]} ({theirs.get(differing[0])} there, {own.get(differing[0])} here): "
+                f"for example {differing[0]} ({theirs.get(differing[0])} there, {ours.get(differing[0])} here): "
                 "give the config.yaml that lies in the run folder of the checkpoint"
             )
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
+        if CHECKPOINT_LABELS_KEY not in checkpoint:
+            raise CheckpointError(
+                "the checkpoint was made by version 0.1, whose runs are not resumed by this version: score it with "
+                "mmib test, or start a new run"
+            )
         trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
         trainable = [len(group["params"]) for group in self.parameter_groups()]
         if trained != trainable:
@@ -326,81 +341,96 @@ class MREModule(ExtractionModule):
     """Relation extraction between two marked entities.
 
     Args:
-        backbone: see `ExtractionModule`.
+        backbone: the shared network.
+        labels: the relations, as `mmib.datamodules.labels.label_set` takes them. On the command line they are the
+            data module's.
         head_dropout: dropout on the states that the classifier reads.
-        threshold: predict the likeliest relation where its probability is above this, else None. The rule that is
-            best for F1 has half of the F1 it attains as its threshold (Lipton et al. 2014, theorem 1). Without a
-            threshold the likeliest class is predicted, None among them, which is best for accuracy.
-        objective: the other arguments of `ExtractionModule`.
+        threshold: predict the likeliest relation where its probability is above this, else the negative class. The
+            rule that is best for F1 has half of the F1 it attains as its threshold (Lipton et al. 2014, theorem 1).
+            Without a threshold the likeliest class is predicted, the negative one among them, which is best for
+            accuracy.
+        beta_text, beta_image, gamma, beta_schedule, free_bits, mention_dropout, regularizers, optimizer, compile: see
+            `ExtractionModule`.
 
     Raises:
-        ConfigError: a threshold outside (0, 1).
+        ConfigError: see `ExtractionModule`; a threshold outside (0, 1), or without a negative class.
     """
 
-    task: ClassVar[Task] = "mre"
+    task = "mre"
 
     def __init__(
-        self, backbone: MultimodalIB, head_dropout: float = 0.1, threshold: float | None = None, **objective: Any
+        self,
+        backbone: MultimodalIB,
+        labels: LabelSource = "mnre",
+        head_dropout: float = 0.1,
+        threshold: float | None = None,
+        beta_text: float = 0.01,
+        beta_image: float = 0.01,
+        gamma: float = 1.0,
+        beta_schedule: Schedule | None = None,
+        free_bits: float = 0.0,
+        mention_dropout: float = 0.0,
+        regularizers: list[Regularizer] | None = None,
+        optimizer: OptimizerSettings | None = None,
+        compile: bool = False,
     ) -> None:
-        super().__init__(backbone, **objective)
-        if threshold is not None and not 0 < threshold < 1:
-            raise ConfigError(f"threshold is {threshold}: it is a probability between 0 and 1")
-        self.threshold = threshold
-        self.head = relation_head(backbone.dim, head_dropout)
-
-    def task_loss(self, output: BackboneOutput, batch: MREBatch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy over the relations, (B,), and logits (B, C)."""
-        logits = at_least_float32(self.head(output.states))
-        with autocast_off(logits):
-            return F.cross_entropy(logits, batch.relations, reduction="none"), logits
-
-    def decode(self, scores: Tensor, batch: MREBatch) -> dict[str, Tensor]:
-        """`predicted` (B,) class ids and `scores` (B, C) logits."""
-        return {"predicted": likeliest_relation(scores, RELATION_IDS[NO_RELATION], self.threshold), "scores": scores}
-
-    def gold(self, batch: MREBatch) -> Tensor:
-        """(B,) class ids."""
-        return batch.relations
-
-    def label_sums(self, batch: MREBatch) -> Totals:
-        """(C,) counted posts of each relation."""
-        labels = F.one_hot(batch.relations, len(RELATIONS))
-        return {"labels": labels.masked_fill(~batch.counted[:, None], 0).sum(dim=0)}
+        super().__init__(
+            RelationNetwork(backbone, label_set(labels), threshold, head_dropout),
+            beta_text=beta_text,
+            beta_image=beta_image,
+            gamma=gamma,
+            beta_schedule=beta_schedule,
+            free_bits=free_bits,
+            mention_dropout=mention_dropout,
+            regularizers=regularizers,
+            optimizer=optimizer,
+            compile=compile,
+        )
 
 
 class MNERModule(ExtractionModule):
     """Named entity recognition: a tag for each word of a post.
 
     Args:
-        backbone: see `ExtractionModule`.
+        backbone: the shared network.
+        labels: the entity types, as `mmib.datamodules.labels.label_set` takes them. On the command line they are the
+            data module's.
         head_dropout: dropout on the states that the emissions are computed from.
         constrained: make tag sequences that BIO forbids impossible.
-        objective: the other arguments of `ExtractionModule`.
+        beta_text, beta_image, gamma, beta_schedule, free_bits, mention_dropout, regularizers, optimizer, compile: see
+            `ExtractionModule`.
+
+    Raises:
+        ConfigError: see `ExtractionModule`.
     """
 
-    task: ClassVar[Task] = "mner"
+    task = "mner"
 
     def __init__(
-        self, backbone: MultimodalIB, head_dropout: float = 0.1, constrained: bool = True, **objective: Any
+        self,
+        backbone: MultimodalIB,
+        labels: LabelSource = "twitter",
+        head_dropout: float = 0.1,
+        constrained: bool = True,
+        beta_text: float = 0.01,
+        beta_image: float = 0.01,
+        gamma: float = 1.0,
+        beta_schedule: Schedule | None = None,
+        free_bits: float = 0.0,
+        mention_dropout: float = 0.0,
+        regularizers: list[Regularizer] | None = None,
+        optimizer: OptimizerSettings | None = None,
+        compile: bool = False,
     ) -> None:
-        super().__init__(backbone, **objective)
-        self.head, self.crf = entity_head(backbone.dim, head_dropout, constrained)
-
-    def task_loss(self, output: BackboneOutput, batch: MNERBatch) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of the repaired tags, (B,), summed over words, and emissions (B, W, K)."""
-        emissions = at_least_float32(self.head(output.states))
-        return self.crf(emissions, batch.tags, batch.word_mask), emissions
-
-    def decode(self, scores: Tensor, batch: MNERBatch) -> dict[str, Tensor]:
-        """`predicted` (B, W) tag ids, O for words that the encoder does not see, -1 where padded; `confidence` (B, W).
-
-        The confidence of a word is the marginal probability of its predicted tag; 0 where nothing was seen.
-        """
-        best = self.crf.viterbi(scores, batch.word_mask)
-        marginals = self.crf.marginals(scores, batch.word_mask)
-        confidence = marginals.gather(2, best[:, :, None]).squeeze(2)
-        return {"predicted": best.masked_fill(batch.gold == NO_TAG, NO_TAG), "confidence": confidence}
-
-    def gold(self, batch: MNERBatch) -> Tensor:
-        """(B, W) the file's own tag ids, -1 where padded."""
-        return batch.gold
+        super().__init__(
+            EntityNetwork(backbone, label_set(labels), constrained, head_dropout),
+            beta_text=beta_text,
+            beta_image=beta_image,
+            gamma=gamma,
+            beta_schedule=beta_schedule,
+            free_bits=free_bits,
+            mention_dropout=mention_dropout,
+            regularizers=regularizers,
+            optimizer=optimizer,
+            compile=compile,
+        )

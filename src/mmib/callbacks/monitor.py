@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mmib.base.distributed import global_sum, widened, world_size
 from mmib.callbacks.information_plane import draw_information_plane
-from mmib.information import MODALITIES, Totals, add, information_plane, rate, scalars
+from mmib.information import MODALITIES, MetricSums, information_plane, scalars
 from mmib.modules import ExtractionModule
 
 
@@ -34,10 +34,10 @@ class IBMonitor(pl.Callback):
     def __init__(self, gradients_every: int = 0, histograms_every: int = 0) -> None:
         self.gradients_every = gradients_every
         self.histograms_every = histograms_every
-        self._train: Totals = {}
-        self._validation: Totals = {}
+        self._train: MetricSums | None = None
+        self._validation: MetricSums | None = None
         self._plane: list[dict[str, float]] = []
-        self._window: Totals = {}  # of the optimiser step that is being accumulated
+        self._window: MetricSums | None = None  # of the optimiser step that is being accumulated
         self._logged_step = 0
         self._gradients_step = -1
 
@@ -53,24 +53,27 @@ class IBMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lightning's hook."""
-        totals, step = outputs["totals"], trainer.global_step
-        self._train = add(self._train, totals)
-        self._window = add(self._window, totals)
+        step = trainer.global_step
+        self._train = _added(self._train, outputs["sums"])
+        window = _added(self._window, outputs["sums"])
+        self._window = window
         if step == self._logged_step:  # gradients are still being accumulated
             return
-        totals, self._window, self._logged_step = self._window, {}, step
+        self._window, self._logged_step = None, step
         if step % cast(Any, trainer).log_every_n_steps == 0:
-            _log_now(trainer, {f"{name}_step": value for name, value in _named(totals).items()}, step)
+            _log_now(trainer, {f"{name}_step": value for name, value in _named(window).items()}, step)
         if self.histograms_every and step % self.histograms_every == 0:
-            self._log_histograms(trainer, totals)
+            self._log_histograms(trainer, window)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
+        if self._train is None:
+            return
         named = _named(self._train)
         _log_epoch(pl_module, named, logger=False)
         # Lightning would log after the epoch's checkpoint was written, and a run resumed from that would lack this row.
         _log_now(trainer, {"epoch": trainer.current_epoch, **named}, step=trainer.global_step - 1)
-        self._train = {}
+        self._train = None
 
     def on_validation_batch_end(
         self,
@@ -82,14 +85,16 @@ class IBMonitor(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Lightning's hook."""
-        self._validation = add(self._validation, outputs["totals"])
+        self._validation = _added(self._validation, outputs["sums"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
+        if self._validation is None:
+            return
         _log_epoch(pl_module, {f"val/{name}": value for name, value in scalars(self._validation).items()})
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._plane.append({"step": trainer.global_step, **information_plane(self._validation)})
-        self._validation = {}
+        self._validation = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
@@ -98,20 +103,23 @@ class IBMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook: what a run needs to go on in the middle of an epoch."""
-        return {"train": self._train, "plane": self._plane, "logged_step": self._logged_step}
+        train = None if self._train is None else self._train.to_dict()
+        return {"train": train, "plane": self._plane, "logged_step": self._logged_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
-        self._train, self._plane = state_dict["train"], state_dict["plane"]
+        train = state_dict["train"]
+        self._train = None if train is None else MetricSums.from_dict(train)
+        self._plane = state_dict["plane"]
         self._logged_step = state_dict["logged_step"]
 
-    def _log_histograms(self, trainer: pl.Trainer, totals: Totals) -> None:
+    def _log_histograms(self, trainer: pl.Trainer, sums: MetricSums) -> None:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
 
                 histograms: Any = {
-                    f"ib/kl_{m}_by_dimension": wandb.Histogram(rate(totals, m).tolist()) for m in MODALITIES
+                    f"ib/kl_{m}_by_dimension": wandb.Histogram(sums.rate(m).tolist()) for m in MODALITIES
                 }
                 logger.log_metrics(histograms, step=trainer.global_step)
 
@@ -130,9 +138,13 @@ def gradient_norms(module: ExtractionModule) -> dict[str, Tensor]:
     return norms
 
 
-def _named(totals: Totals) -> dict[str, Tensor]:
+def _named(sums: MetricSums) -> dict[str, Tensor]:
     """The scalars of training under the names of the documentation."""
-    return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(totals).items()}
+    return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(sums).items()}
+
+
+def _added(sums: MetricSums | None, more: MetricSums) -> MetricSums:
+    return more if sums is None else sums + more
 
 
 def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor], logger: bool = True) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytorch_lightning as pl
 
 from mmib.base.distributed import gather_objects
-from mmib.schema import NO_TAG
+from mmib.schema import NO_LABEL
 
-NO_COLUMNS = ("rows", "totals", "output")  # of what a step gives
-BY_WORD = ("gold", "predicted", "confidence")  # of a record of entity recognition
+NO_COLUMNS = ("rows", "sums", "output")  # of what a step gives
+BY_WORD = ("gold", "predicted", "confidence")  # of a record with a label for each word
 
 
 class PredictionCollector(pl.Callback):
@@ -34,7 +34,7 @@ class PredictionCollector(pl.Callback):
     ) -> None:
         columns = {key: values.tolist() for key, values in outputs.items() if key not in NO_COLUMNS}
         for row, *values in zip(outputs["rows"].tolist(), *columns.values(), strict=True):
-            if row < 0:  # a filler
+            if row < 0:  # a padding row
                 continue
             record = _without_padding(dict(zip(columns, values, strict=True)))
             self.predictions[_split(trainer)][row] = {"id": row, **record}
@@ -54,7 +54,7 @@ def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
     predicted = record["predicted"]
     if not isinstance(predicted, list):
         return record
-    words = [number for number, label in enumerate(predicted) if label != NO_TAG]
+    words = [number for number, label in enumerate(predicted) if label != NO_LABEL]
     return record | {key: [record[key][number] for number in words] for key in BY_WORD if key in record}
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -19,10 +21,13 @@ class FusionOutput(NamedTuple):
         states: (B, Q, D) the fused states.
         weights: (B, Q, R) how much each query took from each region, adding up to 1, and 0 for a post without an
             image; None where they were not asked for or the fusion does not attend.
+        scalars: values of each post, (B,), by name, such as how far a gate is open; their means are logged as
+            `fusion/<name>`.
     """
 
     states: Tensor
     weights: Tensor | None = None
+    scalars: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Fusion(nn.Module, ABC):

@@ -11,9 +11,27 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mmib.base.files import atomic_file
+from mmib.labels import LabelSet, difference
 from mmib.schema import CheckpointError
 
 CHECKPOINT_TASK_KEY = "mmib_task"
+CHECKPOINT_LABELS_KEY = "mmib_labels"
+
+
+def check_labels(checkpoint: dict[str, Any], labels: LabelSet, name: str) -> None:
+    """Refuse a checkpoint whose label set is another one; one of version 0.1 holds none.
+
+    Raises:
+        CheckpointError: with both shown.
+    """
+    if CHECKPOINT_LABELS_KEY not in checkpoint:
+        return
+    differing = difference(LabelSet.from_dict(checkpoint[CHECKPOINT_LABELS_KEY]), labels)
+    if differing:
+        raise CheckpointError(
+            f"{name} was trained on other labels than the configuration names, {differing}: give the config.yaml that "
+            "is in the run folder of the checkpoint"
+        )
 
 
 def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> dict[str, Any]:

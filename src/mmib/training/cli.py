@@ -28,14 +28,23 @@ from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
 from mmib.configs import TOP_LEVEL
 from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.labels import label_set
 from mmib.encoders.pretrained import weightless
+from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
-from mmib.runs.checkpoints import WholeCheckpoints, open_checkpoint
+from mmib.runs.checkpoints import WholeCheckpoints, check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
 from mmib.runs.loggers import WandbUse, make_loggers
-from mmib.schema import CheckpointError, ConfigError, MMIBError
+from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.parser_errors import in_one_sentence, init_names
-from mmib.training.summary import describe_results, print_summary, versions, write_predictions, write_summary
+from mmib.training.summary import (
+    Predictions,
+    describe_results,
+    print_summary,
+    versions,
+    write_predictions,
+    write_summary,
+)
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
@@ -114,10 +123,15 @@ class MMIBCommand(LightningCLI):
             "--run", type=str | None, default=None, help="folder of a run to go on with; --ckpt_path last"
         )
         parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
+        parser.add_argument(
+            "--plugins", type=list[str], default=[], help="modules to import first, such as one that registers a task"
+        )
         parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
         # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
         for encoder in ("text_encoder", "image_encoder"):
             parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
+        # The label set is the data set's, and decides the width of the head.
+        parser.link_arguments("data.init_args.labels", "model.init_args.labels", apply_on="parse")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, and refuse a bad checkpoint before Lightning reads hyperparameters from it."""
@@ -145,8 +159,8 @@ class MMIBCommand(LightningCLI):
                 f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
             )
         if checkpoint is not None:
-            task = _task_of(config["model"]["class_path"])
-            check_checkpoint(Path(checkpoint), task, resume=command == "fit")
+            labels = label_set(config["data"]["init_args"]["labels"])
+            check_checkpoint(Path(checkpoint), _task_of(config["model"]["class_path"]), labels, command == "fit")
         if config.get("weights_only") is None:
             config["weights_only"] = True
 
@@ -253,7 +267,7 @@ class MMIBCommand(LightningCLI):
         """Write what was predicted."""
         self.collector.gather()
         if self.trainer.is_global_zero:
-            write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
+            write_predictions(*self._predicted())
             print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
 
     def _finish(self, selected: dict[str, Any] | None) -> None:
@@ -263,6 +277,8 @@ class MMIBCommand(LightningCLI):
         config = self._own_config()
         summary = {
             "task": self.model.task,
+            "labels": self.model.labels.to_dict(),
+            "plugins": list(config["plugins"]),
             "corpus": self.datamodule.corpus,
             "experiment": config["name"],
             "data": {split: self.datamodule.fingerprint(split) for split in self.datamodule.examples},
@@ -272,11 +288,16 @@ class MMIBCommand(LightningCLI):
             "versions": versions(),
             "selected": selected,
             "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
-            **describe_results(self.model.task, self.datamodule, self.collector.predictions),
+            **describe_results(*self._predicted()[1:]),
         }
-        write_predictions(self.run_folder, self.model.task, self.datamodule, self.collector.predictions)
+        write_predictions(*self._predicted())
         write_summary(self.run_folder, summary)
         print_summary(summary, self.run_folder)
+
+    def _predicted(self) -> tuple[Path, Task, LabelSet, PostDataModule, dict[str, Predictions]]:
+        """What prediction files and the summary are made of, and where they go."""
+        task = task_named(self.model.task)
+        return self.run_folder, task, self.model.labels, self.datamodule, self.collector.predictions
 
     def _own_config(self) -> Any:
         return self.config[self.subcommand]
@@ -297,24 +318,25 @@ def last_checkpoint(run: Path) -> Path:
     )
 
 
-def check_checkpoint(path: Path, task: str, resume: bool = False) -> None:
-    """Refuse a checkpoint that is missing, damaged, or of another task, without running any code in it.
+def check_checkpoint(path: Path, task: str, labels: LabelSet, resume: bool = False) -> None:
+    """Refuse a checkpoint that is missing, damaged, or of another task or label set, without running any code in it.
 
     With `resume`, one that holds nothing but weights is refused too.
 
     Raises:
         CheckpointError: with what is wrong.
     """
-    content = open_checkpoint(path, task, lambda: _one_before(path, task) if path.name == LAST else "")
+    content = open_checkpoint(path, task, lambda: _one_before(path, task, labels) if path.name == LAST else "")
+    check_labels(content, labels, str(path))
     if resume and "optimizer_states" not in content:
         raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
 
 
-def _one_before(path: Path, task: str) -> str:
+def _one_before(path: Path, task: str, labels: LabelSet) -> str:
     """What to do where the last checkpoint is damaged: name the one before it, if a run can go on from that."""
     before = path.with_name(PREVIOUS)
     try:
-        check_checkpoint(before, task, resume=True)
+        check_checkpoint(before, task, labels, resume=True)
     except CheckpointError:
         return ""
     return f"; go on from the one before it: mmib fit --run {path.parents[1]} --ckpt_path {before}"

@@ -1,0 +1,385 @@
+"""Named entity recognition: a tag for each word of a post, by a conditional random field."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from seqeval.metrics.sequence_labeling import get_entities
+from seqeval.scheme import IOB2, Entities
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from mmib.backbone import ExtractionNetwork, MultimodalIB
+from mmib.datamodules.examples import fit_words
+from mmib.datamodules.posts import TaggedPost
+from mmib.labels import LabelSet
+from mmib.metrics import Counts, ExtractionScores
+from mmib.nn.crf import LinearChainCRF, bio_constraints
+from mmib.records import Answer, Chip, Confusion, Entity, Judgement, Record, log_odds
+from mmib.schema import NO_LABEL, NO_WORD, Example, PostBatch, Prepared, Task, Wording, register_task
+from mmib.tagging import BEGIN, bio_tags, count_mentions, entities, repair, split_tag
+
+OUTSIDE_ID = 0
+OTHER_SPAN, MISSED, NOTHING = "other span", "missed", "no entity"
+
+
+@dataclass(kw_only=True)
+class MNERBatch(PostBatch):
+    """Posts of entity recognition, padded to W words; `positions` (B, W) are their first pieces, 0 where there is none.
+
+    Attributes:
+        word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond the longest input.
+        tags: (B, W) gold tag ids to train on, with stray I- tags repaired; O where padded.
+        gold: (B, W) the file's own tag ids, to score against; -1 where padded.
+    """
+
+    word_mask: torch.Tensor
+    tags: torch.Tensor
+    gold: torch.Tensor
+
+    @property
+    def position_mask(self) -> torch.Tensor:
+        """See `PostBatch.position_mask`."""
+        return self.word_mask
+
+
+@dataclass(kw_only=True)
+class EntityExample(Example):
+    """A post of entity recognition.
+
+    Attributes:
+        word_positions: place of the first piece of each word that fits; the words behind them are not seen.
+        gold: the file's own tag ids, one for every word of the post.
+        tags: the same with stray I- tags repaired.
+    """
+
+    word_positions: list[int]
+    gold: list[int]
+    tags: list[int]
+
+
+class EntityNetwork(ExtractionNetwork):
+    """Backbone, linear emissions and a CRF on them.
+
+    Args:
+        backbone: the shared network.
+        labels: the entity types.
+        constrained: make tag sequences that BIO forbids impossible.
+        head_dropout: dropout on the states that the emissions are computed from.
+    """
+
+    task = "mner"
+
+    def __init__(
+        self, backbone: MultimodalIB, labels: LabelSet, constrained: bool = True, head_dropout: float = 0.0
+    ) -> None:
+        super().__init__(backbone, labels)
+        tags = bio_tags(labels.names)
+        self.constrained = constrained
+        self.head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(backbone.dim, len(tags)))
+        self.crf = LinearChainCRF(len(tags), *(bio_constraints(tags) if constrained else ()))
+
+    def loss(self, scores: Tensor, batch: MNERBatch) -> Tensor:
+        """Negative log-likelihood of the repaired tags, (B,), summed over words, of emissions (B, W, K)."""
+        loss: Tensor = self.crf(scores, batch.tags, batch.word_mask)
+        return loss
+
+    def decode(self, scores: Tensor, batch: MNERBatch) -> dict[str, Tensor]:
+        """`predicted` (B, W) tag ids, O for words that the encoder does not see, -1 where padded; `confidence` (B, W).
+
+        The confidence of a word is the marginal probability of its predicted tag; 0 where nothing was seen.
+        """
+        best = self.crf.viterbi(scores, batch.word_mask)
+        marginals = self.crf.marginals(scores, batch.word_mask)
+        confidence = marginals.gather(2, best[:, :, None]).squeeze(2)
+        return {"predicted": best.masked_fill(batch.gold == NO_LABEL, NO_LABEL), "confidence": confidence}
+
+    def gold(self, batch: MNERBatch) -> Tensor:
+        """(B, W) the file's own tag ids, -1 where padded."""
+        return batch.gold
+
+    def settings(self) -> dict[str, float | bool | None]:
+        """See `ExtractionNetwork.settings`."""
+        return {"constrained": self.constrained}
+
+
+Triple = tuple[str, int, int]
+
+
+def default_entities(posts: list[list[str]]) -> list[list[Triple]]:
+    """Type, first and last word of each entity as seqeval reads them by default: a stray I- opens one."""
+    return [get_entities(tags) for tags in posts]
+
+
+def strict_entities(posts: list[list[str]]) -> list[list[Triple]]:
+    """Type, first word and the word behind each entity in strict IOB2: a stray I- is none."""
+    return [[(entity.tag, entity.start, entity.end) for entity in post] for post in Entities(posts, IOB2).entities]
+
+
+READINGS: dict[str, Callable[[list[list[str]]], list[list[Triple]]]] = {
+    "": default_entities,
+    "strict_": strict_entities,
+}
+
+
+class EntityScores(ExtractionScores):
+    """Scores of entities, right in type and both ends; labels are (B, W) tag ids, gold -1 where there is no word.
+
+    In seqeval's default reading, which papers report, and with the prefix `strict_` in strict IOB2. The two differ
+    where tags hold a stray I-, which gold may do.
+    """
+
+    readings = tuple(READINGS)
+
+    def count(self, predictions: Tensor, gold: Tensor) -> Counts:
+        """See `ExtractionScores.count`."""
+        # By number: seqeval would cut hyphens off the ends of a type's name.
+        names = bio_tags(str(number) for number in range(len(self.classes)))
+        words = gold != NO_LABEL
+        posts = [
+            [[names[tag] for tag in post[mask].tolist()] for post, mask in zip(tags.cpu(), words.cpu(), strict=True)]
+            for tags in (predictions, gold)
+        ]
+        by_reading = []
+        for read in READINGS.values():
+            predicted, true = (list(map(set, read(tags))) for tags in posts)
+            correct = [ours & theirs for ours, theirs in zip(predicted, true, strict=True)]
+            by_reading.append([self._by_type(entities) for entities in (correct, predicted, true)])
+        return Counts(*(torch.stack(counts, dim=1).to(gold.device) for counts in zip(*by_reading, strict=True)))
+
+    def compute(self) -> dict[str, float]:
+        """`ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
+        table = self.per_class().values()
+        return {**super().compute(), "f1_macro": sum(scores["f1"] for scores in table) / max(1, len(table))}
+
+    def _by_type(self, posts: Iterable[set[Triple]]) -> Tensor:
+        """(B, types) number of entities of each type."""
+        counters = [Counter(number for number, _, _ in found) for found in posts]
+        types = [str(number) for number in range(len(self.classes))]
+        counts = [[counter[number] for number in types] for counter in counters]
+        return torch.tensor(counts, dtype=torch.long).reshape(len(counts), len(types))
+
+
+class EntityCensus:
+    """Counts posts, entities in seqeval's default and in the strict reading, and oddities."""
+
+    def __init__(self) -> None:
+        self.posts = 0
+        self.strict = 0
+        self.strays = 0
+        self.posts_with_strays = 0
+        self.images = Counter[str]()
+        self.unseen = 0
+        self.posts_with_unseen = 0
+
+    def add(self, post: TaggedPost, example: EntityExample) -> None:
+        """See `Census.add`."""
+        self.add_tags(post.tags)
+        self.images[post.image] += bool(post.image)
+        unseen = len(post.words) - len(example.word_positions)
+        self.unseen += unseen
+        self.posts_with_unseen += unseen > 0
+
+    def add_tags(self, tags: Sequence[str]) -> None:
+        """Count a post by its tags alone."""
+        strays = sum(tag != mended for tag, mended in zip(tags, repair(tags), strict=True))
+        self.posts += 1
+        self.strict += sum(split_tag(tag)[0] == BEGIN for tag in tags)
+        self.strays += strays
+        self.posts_with_strays += strays > 0
+
+    def __str__(self) -> str:
+        text = f"{self.posts:,} posts, {self.strict + self.strays:,} entities"
+        if self.strays:
+            text += f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
+        repeated = self.images.total() - len(+self.images)
+        if repeated:
+            text += f", {repeated} repeated images"
+        if self.unseen:
+            text += (
+                f", {self.unseen:,} words of {self.posts_with_unseen:,} posts lie beyond max_length and count as missed"
+            )
+        return text
+
+
+def entity_confidence(entity: Entity, confidence: Sequence[float | None]) -> float:
+    """The least probability of the tags of an entity's words; 0 where a word has none."""
+    return min(confidence[word] or 0.0 for word in range(*entity.span))
+
+
+class EntityRecognition(Task):
+    """The task `mner`: `TaggedPost` to a BIO tag for each word."""
+
+    name = "mner"
+    title = "named entity recognition"
+    rows = "posts"
+    example = EntityExample
+    network: ClassVar[type[Any]] = EntityNetwork
+    finds = "entities"
+    columns: ClassVar[dict[str, str]] = {
+        "precision": "precision",
+        "recall": "recall",
+        "f1": "F1",
+        "f1_se": "± (s.e.)",
+        "f1_macro": "macro\nF1",
+        "strict_f1": "strict\nF1",
+    }
+    wording: ClassVar[Wording] = Wording(
+        unit="predicted entity",
+        label="type",
+        confidence="the least probability among the tags of the entity's words",
+        legend="Underlined: predicted entities with a solid line, gold ones not predicted with a dashed one.",
+    )
+
+    def outputs(self, labels: LabelSet) -> tuple[str, ...]:
+        """See `Task.outputs`: the tags."""
+        return bio_tags(labels.names)
+
+    def labels_of(self, post: TaggedPost) -> list[str]:
+        """See `Task.labels_of`: the type of each entity."""
+        return [entity.type for entity in entities(post.tags)]
+
+    def encode(self, row: int, post: TaggedPost, pieces: list[list[int]], prepared: Prepared) -> EntityExample:
+        """See `Task.encode`: as many whole words as fit; those beyond keep their gold tags and count as missed."""
+        repaired = repair(post.tags)
+        mentions = count_mentions(repaired)
+        input_ids, word_ids, positions = fit_words(pieces, prepared.tokenizer, prepared.max_length)
+        tag_ids = {tag: number for number, tag in enumerate(self.outputs(prepared.labels))}
+        return EntityExample(
+            row=row,
+            words=post.words,
+            input_ids=input_ids,
+            word_ids=word_ids,
+            mentions=[0 if word == NO_WORD else mentions[word] for word in word_ids],
+            word_positions=positions,
+            gold=[tag_ids[tag] for tag in post.tags],
+            tags=[tag_ids[tag] for tag in repaired],
+        )
+
+    def collate(self, examples: Sequence[EntityExample], fields: dict[str, Any], labels: LabelSet) -> MNERBatch:
+        """See `Task.collate`."""
+        del labels
+        gold = _pad([example.gold for example in examples], NO_LABEL)
+        seen = torch.tensor([len(example.word_positions) for example in examples])
+        positions = torch.zeros_like(gold)
+        for row, example in enumerate(examples):
+            positions[row, : len(example.word_positions)] = torch.tensor(example.word_positions)
+        return MNERBatch(
+            **fields,
+            positions=positions,
+            word_mask=torch.arange(gold.shape[1])[None, :] < seen[:, None],
+            tags=_pad([example.tags for example in examples], OUTSIDE_ID),
+            gold=gold,
+        )
+
+    def census(self) -> EntityCensus:
+        """See `Task.census`."""
+        return EntityCensus()
+
+    def counts(self, examples: Iterable[EntityExample], labels: LabelSet) -> dict[str, int]:
+        """Entities in both readings: with stray tags repaired, every one of the default reading opens with a B-."""
+        opening = {number for number, tag in enumerate(self.outputs(labels)) if split_tag(tag)[0] == BEGIN}
+        totals = Counter[str]()
+        for example in examples:
+            totals["entities"] += sum(tag in opening for tag in example.tags)
+            totals["entities_strict"] += sum(tag in opening for tag in example.gold)
+        return dict(totals)
+
+    def metric(self, labels: LabelSet, **options: Any) -> EntityScores:
+        """See `Task.metric`."""
+        return EntityScores(labels, **options)
+
+    def attention_rows(self, words: int) -> int:
+        """See `Task.attention_rows`: every word."""
+        return words
+
+    def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
+        """See `Task.judge`: of each predicted entity, by the log-odds that it is right."""
+        judged = []
+        for record in records:
+            gold, predicted = self._both(record, labels)
+            confidence = [entity_confidence(entity, record["confidence"]) for entity in predicted]
+            odds = log_odds(np.array(confidence, dtype=np.float64)).tolist()
+            judged += [
+                Judgement((0.0, value), 1, int(entity in gold)) for entity, value in zip(predicted, odds, strict=True)
+            ]
+        return judged
+
+    def confusion(self, records: Sequence[Record], labels: LabelSet) -> Confusion:
+        """See `Task.confusion`: of types, with what was missed and what was made up."""
+        pairs: Counter[tuple[str, str]] = Counter()
+        for record in records:
+            gold, predicted = self._both(record, labels)
+            types = {entity.span: entity.type for entity in predicted}
+            for entity in gold:
+                missed = OTHER_SPAN if any(entity.overlaps(other) for other in predicted) else MISSED
+                pairs[entity.type, types.get(entity.span, missed)] += 1
+            for entity in predicted:
+                if not any(entity.overlaps(other) for other in gold):
+                    pairs[NOTHING, entity.type] += 1
+        names = [name for name in labels.names if any(name in pair for pair in pairs)]
+        rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
+        return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
+
+    def answer(self, record: Record, labels: LabelSet) -> Answer:
+        """See `Task.answer`: gold and predicted entities."""
+        gold, predicted = self._both(record, labels)
+        sure = [entity_confidence(entity, record["confidence"]) for entity in predicted]
+        words = [value for value in record["confidence"] if value is not None]
+        shown = {
+            "gold": [_chip(record, entity, entity in predicted) for entity in gold],
+            "predicted": [
+                _chip(record, entity, entity in gold, f" {100 * share:.0f} %")
+                for entity, share in zip(predicted, sure, strict=True)
+            ],
+        }
+        styles: dict[int, list[str]] = {}
+        for style, found in (("entity", predicted), ("gold", gold)):
+            for word in (word for entity in found for word in range(*entity.span)):
+                styles[word] = [*styles.get(word, []), style]
+        return Answer(
+            right=set(gold) == set(predicted),
+            confidence=min(sure or words or [0.0]),
+            classes=sorted({entity.type for entity in (*gold, *predicted)}),
+            gold=_line(record, gold),
+            predicted=_line(record, predicted),
+            lines=list(shown.items()),
+            word_styles=styles,
+            word_positions={word: [word] for word in range(len(record["words"]))},
+        )
+
+    def _both(self, record: Record, labels: LabelSet) -> tuple[list[Entity], list[Entity]]:
+        """Gold and predicted entities of a record.
+
+        Raises:
+            ValueError: a tag is none of the label set's.
+        """
+        unknown = ({*record["gold"], *record["predicted"]}) - set(self.outputs(labels))
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is none of the tags of {labels}")
+        return entities(record["gold"]), entities(record["predicted"])
+
+
+def _text(record: Record, entity: Entity) -> str:
+    return " ".join(map(str, record["words"][slice(*entity.span)]))
+
+
+def _line(record: Record, found: Iterable[Entity]) -> str:
+    return ", ".join(f"{_text(record, entity)} {entity.type}" for entity in found) or "none"
+
+
+def _chip(record: Record, entity: Entity, right: bool, sure: str = "") -> Chip:
+    style = "right" if right else "wrong"
+    return Chip(_text(record, entity), style, entity.span, f"{entity.type}{sure}", range(*entity.span))
+
+
+def _pad(rows: list[list[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+register_task(EntityRecognition())
