@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Record = dict[str, Any]
 Array = NDArray[np.float64]
 
+# A probability of exactly 0 or 1 has no finite log-odds.
+LEAST = 1e-6
+
 
 @dataclass(frozen=True)
 class Entity:
@@ -111,4 +114,11 @@ def softmax(logits: Array) -> Array:
     """(..., C) probabilities."""
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Array = shares / shares.sum(axis=-1, keepdims=True)
+    return result
+
+
+def log_odds(probability: Array) -> Array:
+    """Log-odds, finite also at 0 and 1."""
+    bounded = np.clip(probability, LEAST, 1 - LEAST)
+    result: Array = np.log(bounded) - np.log1p(-bounded)
     return result
