@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from mmib.schema import MMIBError, PluginError, Task, TaskError, task_named, task_names
+from mmib.base.files import read_yaml
+from mmib.schema import ConfigError, MMIBError, PluginError, Task, TaskError, task_named, task_names
+
+PLUGIN_OPTION = "--plugin"
 
 
 def import_plugins(names: Sequence[str]) -> None:
@@ -25,6 +29,40 @@ def import_plugins(names: Sequence[str]) -> None:
         sys.path.append(folder)
     for name in names:
         _import(name, folder)
+
+
+def trainer_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The plugins that a trainer command asks for, and its arguments with these as the configuration's `plugins`.
+
+    Args:
+        arguments: with `--plugin MODULE`, as often as wanted, and expanded `--config FILE`, each of which may hold
+            `plugins: [MODULE, …]`.
+
+    Raises:
+        ConfigError: `plugins` of a file is no list of names.
+    """
+    plugins: list[str] = []
+    kept: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        name, equals, value = argument.partition("=")
+        if name == PLUGIN_OPTION:
+            plugins.append(value if equals else next(rest, ""))
+            continue
+        kept.append(argument)
+        if name == "--config" and not equals:
+            kept.append(next(rest, ""))
+            plugins += _listed(Path(kept[-1]))
+    names = list(dict.fromkeys(plugins))
+    return names, [*kept, f"--plugins={json.dumps(names)}"] if names else kept
+
+
+def _listed(path: Path) -> list[str]:
+    content = read_yaml(path) or {}
+    names = content.get("plugins") or []
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: 'plugins' is {names!r}: give a list of modules, such as [relevance]")
+    return names
 
 
 def task_of(name: str, source: Path, plugins: Iterable[str]) -> Task:

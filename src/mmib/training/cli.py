@@ -50,13 +50,24 @@ CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
 def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
-    """Run a trainer command on expanded arguments; `command` may do something else with what was configured."""
+    """Run a trainer command on expanded arguments, as the command line does; see `execute`."""
+    execute(arguments, command)
+    return 0
+
+
+def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> MMIBCommand:
+    """Run a trainer command on expanded arguments; `command` may do something else with what was configured.
+
+    Raises:
+        MMIBError: what is wrong with the configuration, the data, or what happened while it ran.
+        SystemExit: SIGTERM ended it.
+    """
     _quiet_libraries()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     try:
-        (command or MMIBCommand)(
+        return (command or MMIBCommand)(
             ExtractionModule,
             PostDataModule,
             subclass_mode_model=True,
@@ -79,7 +90,6 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
-    return 0
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -112,7 +122,13 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 class MMIBCommand(LightningCLI):
-    """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is."""
+    """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is.
+
+    Attributes:
+        summary: what the run ended with, on the first rank; None where nothing was scored.
+    """
+
+    summary: dict[str, Any] | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside trainer, model and data."""
@@ -292,6 +308,7 @@ class MMIBCommand(LightningCLI):
         }
         write_predictions(*self._predicted())
         write_summary(self.run_folder, summary)
+        self.summary = summary
         print_summary(summary, self.run_folder)
 
     def _predicted(self) -> tuple[Path, Task, LabelSet, PostDataModule, dict[str, Predictions]]:

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,12 @@ from mmib.base.files import write_text
 from mmib.base.resampling import standard_error
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import read_ceilings, read_levels
-from mmib.metrics import METRICS, label_tensor
-from mmib.schema import LABELS, Task
+from mmib.labels import LabelSet
+from mmib.metrics import label_tensor
+from mmib.runs.reader import LABELS
+from mmib.schema import Task, task_named
 
 SPLITS = ("val", "test")
-COLUMNS: dict[Task, dict[str, str]] = {
-    "mre": {"precision": "precision", "recall": "recall", "f1": "F1", "f1_se": "± (s.e.)", "accuracy": "accuracy"},
-    "mner": {
-        "precision": "precision",
-        "recall": "recall",
-        "f1": "F1",
-        "f1_se": "± (s.e.)",
-        "f1_macro": "macro\nF1",
-        "strict_f1": "strict\nF1",
-    },
-}
 CLASS_COLUMNS = ("precision", "recall", "f1")
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
@@ -56,24 +47,27 @@ def _code_digest() -> str:
     return digest.hexdigest()[:12]
 
 
-def score(task: Task, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def score(task: Task, labels: LabelSet, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
     predicted, gold = (label_tensor([record[key] for record in predictions]) for key in ("predicted", "gold"))
-    metric = METRICS[task](sync_on_compute=False)  # the predictions of all ranks are together already
+    metric = task.metric(labels, sync_on_compute=False)  # the predictions of all ranks are together already
     metric.update(predicted, gold)
     above, below = metric.row_parts(predicted, gold, "f1")
     error = standard_error(above.numpy(), below.numpy())
     return {**metric.compute(), "f1_se": error, "classes": metric.per_class()}
 
 
-def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]) -> dict[str, Any]:
+def describe_results(
+    task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
+) -> dict[str, Any]:
     """Scores of each split that was evaluated, with ceilings and levels where the data set is the demo corpus."""
     result: dict[str, Any] = {
-        split: score(task, list(predictions[split].values())) if predictions.get(split) else None for split in SPLITS
+        split: score(task, labels, list(predictions[split].values())) if predictions.get(split) else None
+        for split in SPLITS
     }
     # Ceilings are those of the test rows where these are scored, else of the validation rows.
     ceiling_split = "test" if result["test"] else "val"
-    ceilings = read_ceilings(datamodule.root, ceiling_split, task)
+    ceilings = read_ceilings(datamodule.root, ceiling_split, task.name)
     if ceilings is None:
         return result
     result["ceiling"] = {"split": ceiling_split, "text": ceilings["text"], "multimodal": ceilings["multimodal"]}
@@ -84,40 +78,46 @@ def describe_results(task: Task, datamodule: PostDataModule, predictions: dict[s
     for split in SPLITS:
         if not predictions.get(split):
             continue
-        levels = read_levels(datamodule.root, split, task) or []
+        levels = read_levels(datamodule.root, split, task.name) or []
         for level, described in result["levels"].items():
-            own = [record for row, record in predictions[split].items() if levels[row] == level]
-            described[split] = score(task, own) if own else None
+            records = [record for row, record in predictions[split].items() if levels[row] == level]
+            described[split] = score(task, labels, records) if records else None
     return result
 
 
 def write_predictions(
-    folder: Path, task: Task, datamodule: PostDataModule, predictions: dict[str, Predictions]
+    folder: Path, task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
 ) -> None:
-    """`predictions/<split>.jsonl`, a line a row in the order of the file, as docs/predictions.md describes it."""
+    """`predictions/<split>.jsonl`, a line a row in the order of the file, as docs/predictions.md describes it.
+
+    The label set that they are of stands beside them, in `predictions/labels.json`.
+    """
+    write_text(folder / "predictions" / LABELS, json.dumps(labels.to_dict(), indent=2) + "\n")
+    names = task.outputs(labels)
     for split, rows in predictions.items():
-        records = (_readable(task, record, datamodule.describe(split, row)) for row, record in sorted(rows.items()))
+        records = (
+            _readable(task, names, record, datamodule.describe(split, row)) for row, record in sorted(rows.items())
+        )
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
 
 
-def _readable(task: Task, record: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
+def _readable(task: Task, names: Sequence[str], record: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
     """A record with names for labels, with its post, and with evidence of the post's own words and regions alone."""
     words, regions = len(post["words"]), len(post["boxes"])
     kl = record["kl"] + [math.nan] * (words - len(record["kl"]))
     result = {"id": record["id"], **post, "boxes": _rounded(post["boxes"], 4)}
-    result |= {key: _names(task, record[key]) for key in ("gold", "predicted") if key in record}
+    result |= {key: _named(names, record[key]) for key in ("gold", "predicted") if key in record}
     result |= {key: _rounded(record[key], 6) for key in ("scores", "confidence") if key in record}
     result |= {"kl": _rounded(kl[:words], 4), "kl_image": _rounded(record["kl_image"][:regions], 4)}
     if regions and "attention" in record:
-        reads = {"mre": 2, "mner": words}[task]
-        weights = [own[:regions] for own in record["attention"][:reads]]
-        result["attention"] = [None if math.isnan(own[0]) else _rounded(own, 4) for own in weights]
+        rows = [weights[:regions] for weights in record["attention"][: task.attention_rows(words)]]
+        result["attention"] = [None if math.isnan(weights[0]) else _rounded(weights, 4) for weights in rows]
     return result
 
 
-def _names(task: Task, labels: Any) -> Any:
-    return [_names(task, label) for label in labels] if isinstance(labels, list) else LABELS[task][labels]
+def _named(names: Sequence[str], label: Any) -> Any:
+    return [_named(names, each) for each in label] if isinstance(label, list) else names[label]
 
 
 def _rounded(values: Any, digits: int) -> Any:
@@ -157,13 +157,14 @@ def _table(summary: dict[str, Any]) -> Table:
     table = Table(title=title, collapse_padding=True, pad_edge=False)
     table.add_column("split", no_wrap=True)
     ceilings = ["best with\ntext", "best with\ntext and\nimage"] if "ceiling" in summary else []
-    for heading in [*COLUMNS[summary["task"]].values(), *ceilings]:
+    columns = task_named(summary["task"]).columns
+    for heading in [*columns.values(), *ceilings]:
         table.add_column(heading, justify="right", no_wrap=True)
     for split in SPLITS:
-        _add_row(table, summary["task"], split, summary[split], _ceiling_of(summary.get("ceiling"), split))
+        _add_row(table, columns, split, summary[split], _ceiling_of(summary.get("ceiling"), split))
         for level, described in summary.get("levels", {}).items():
             same = {**described["ceiling"], "split": summary["ceiling"]["split"]}
-            _add_row(table, summary["task"], f"{split}, {level}", described[split], _ceiling_of(same, split))
+            _add_row(table, columns, f"{split}, {level}", described[split], _ceiling_of(same, split))
     return table
 
 
@@ -175,13 +176,15 @@ def _ceiling_of(ceiling: dict[str, Any] | None, split: str) -> list[str]:
     return [f"{100 * ceiling[key]:.1f}" for key in ("text", "multimodal")]
 
 
-def _add_row(table: Table, task: Task, name: str, scores: dict[str, float] | None, ceiling: list[str]) -> None:
+def _add_row(
+    table: Table, columns: Iterable[str], name: str, scores: dict[str, float] | None, ceiling: list[str]
+) -> None:
     if scores is not None:
-        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in COLUMNS[task]), *ceiling)
+        table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in columns), *ceiling)
 
 
 def _class_table(summary: dict[str, Any]) -> Table:
-    """Relations or entity types of the test split or, where that was not scored, of validation."""
+    """Classes of the test split or, where that was not scored, of validation."""
     split = "test" if summary["test"] else "val"
     table = Table(title=f"by class, {split} (percent)", pad_edge=False)
     table.add_column("class", no_wrap=True)
