@@ -5,14 +5,16 @@ from __future__ import annotations
 import ast
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmib.datamodules.crops import CropFiles, read_json_object
-from mmib.datamodules.files import Malformed, read_lines, well_formed
-from mmib.datamodules.markers import Span
-from mmib.schema import RELATION_IDS, RELATIONS, DataError
+from mmib.datamodules.crops import CropFiles, Crops, row_number
+from mmib.datamodules.files import Malformed, read_lines
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.posts import RelationPost
+from mmib.datamodules.readers import Reader
+from mmib.labels import LabelSet, difference
+from mmib.schema import DataError, Span
 
 LAYOUT = """expected below the root:
   txt/ours_train.txt, txt/ours_val.txt, txt/ours_test.txt
@@ -22,75 +24,80 @@ LAYOUT = """expected below the root:
 CROP_DICTIONARIES = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}
 
 
-@dataclass(frozen=True)
-class RelationRow:
-    """A line of an MNRE file.
+class MNREReader(Reader):
+    """Reads MNRE, or any corpus in its layout: one Python literal a line, each a post with two marked entities.
 
-    Attributes:
-        tokens: the post's words.
-        head: words [start, end) of the head entity.
-        tail: words [start, end) of the tail entity.
-        image: file name of the image.
-        relation: name of the relation.
-        place: `file:line` of the row, for messages.
-        names: what the file calls head and tail, where it does; only checked, by `mmib check-data`.
+    Args:
+        root: folder of the data set.
     """
 
-    tokens: list[str]
-    head: Span
-    tail: Span
-    image: str
-    relation: str
-    place: str
-    names: tuple[str | None, str | None] = (None, None)
+    corpus = "mnre"
+    layout = LAYOUT
+    rows = "rows"
+
+    def text_file(self, split: str) -> Path:
+        """See `Reader.text_file`."""
+        return self.root / "txt" / f"ours_{split}.txt"
+
+    def image_folder(self, split: str) -> Path:
+        """See `Reader.image_folder`."""
+        return self.root / "img_org" / split
+
+    @property
+    def label_file(self) -> Path:
+        """See `Reader.label_file`."""
+        return self.root / "ours_rel2id.json"
+
+    def scan(self, split: str) -> Iterator[RelationPost | Malformed]:
+        """See `Reader.scan`."""
+        path = self.text_file(split)
+        empty = True
+        for number, line in enumerate(read_lines(path, self.layout), start=1):
+            if not line.strip():
+                continue
+            empty = False
+            try:
+                post = _parse_row(line, f"{path}:{number}")
+            except DataError as error:
+                yield Malformed(number, error)
+            else:
+                yield post
+        if empty:
+            raise DataError(f"{path} holds no rows: put the file of the release in its place")
+
+    def crop_files(self, split: str) -> CropFiles:
+        """Where the crops of a split are expected."""
+        return CropFiles(self.root / "txt" / CROP_DICTIONARIES[split], self.root / "img_vg" / split)
+
+    def crops(self, split: str) -> Crops | None:
+        """See `Reader.crops`."""
+        files = self.crop_files(split)
+        return Crops.listed(files, row_number) if files.dictionary.is_file() else None
+
+    def crop_key(self, number: int, image: str) -> int:
+        """See `Reader.crop_key`: rows of one image may have crops of their own."""
+        del image
+        return number
 
 
-def text_file(root: Path, split: str) -> Path:
-    """The rows of `train`, `val` or `test`."""
-    return root / "txt" / f"ours_{split}.txt"
-
-
-def image_folder(root: Path, split: str) -> Path:
-    """The whole images of a split."""
-    return root / "img_org" / split
-
-
-def crop_files(root: Path, split: str) -> CropFiles:
-    """Where the crops of a split are expected."""
-    return CropFiles(root / "txt" / CROP_DICTIONARIES[split], root / "img_vg" / split)
-
-
-def read_rows(path: Path) -> Iterator[RelationRow]:
-    """The rows of an MNRE file, one by one: one Python literal a line.
+def check_relation_ids(path: Path, labels: LabelSet) -> None:
+    """Compare `ours_rel2id.json`, where it is there, with the label set of the configuration.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
+        DataError: it holds no ids of labels, or other ones.
     """
-    return well_formed(scan_rows(path))
+    if not path.is_file():
+        return
+    found = label_set(str(path))
+    if found.names != labels.names:
+        differing = difference(LabelSet(found.names), LabelSet(labels.names))
+        raise DataError(
+            f"{path} names other labels than data.labels: {differing}; put the release's own in its place, name it in "
+            "data.labels, or remove it: it only serves as a check"
+        )
 
 
-def scan_rows(path: Path) -> Iterator[RelationRow | Malformed]:
-    """See `read_rows`; goes on behind malformed lines.
-
-    Raises:
-        DataError: the file is missing, empty or not UTF-8.
-    """
-    empty = True
-    for number, line in enumerate(read_lines(path, LAYOUT), start=1):
-        if not line.strip():
-            continue
-        empty = False
-        try:
-            row = _parse_row(line, f"{path}:{number}")
-        except DataError as error:
-            yield Malformed(number, error)
-        else:
-            yield row
-    if empty:
-        raise DataError(f"{path} holds no rows: put the file of the release in its place")
-
-
-def _parse_row(line: str, place: str) -> RelationRow:
+def _parse_row(line: str, place: str) -> RelationPost:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
@@ -102,21 +109,21 @@ def _parse_row(line: str, place: str) -> RelationRow:
     for key in ("token", "h", "t", "img_id", "relation"):
         if key not in row:
             raise DataError(f"{place}: the key {key!r} is missing; the row has {sorted(map(str, row))}")
-    tokens = row["token"]
-    if not isinstance(tokens, list) or not all(isinstance(token, str) for token in tokens):
+    words, image, relation = row["token"], row["img_id"], row["relation"]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise DataError(f"{place}: 'token' must be a list of words")
-    if not tokens:
+    if not words:
         raise DataError(f"{place}: the sentence is empty")
-    if not isinstance(row["img_id"], str):
-        raise DataError(f"{place}: 'img_id' must be a file name, got {row['img_id']!r}")
-    for text in (*tokens, row["img_id"]):
+    if not isinstance(image, str):
+        raise DataError(f"{place}: 'img_id' must be a file name, got {image!r}")
+    if not isinstance(relation, str) or not relation.strip():
+        raise DataError(f"{place}: 'relation' must be the name of a relation, got {relation!r}")
+    for text in (*words, image, relation):
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise DataError(f"{place}: {text!r} holds half of a surrogate pair, which is no character")
-    if not isinstance(row["relation"], str) or row["relation"] not in RELATION_IDS:
-        raise DataError(f"{place}: the relation {row['relation']!r} is none of the {len(RELATIONS)} of MNRE")
-    spans = [_parse_span(row[key], key, len(tokens), place) for key in ("h", "t")]
+    head, tail = (_parse_span(row[key], key, len(words), place) for key in ("h", "t"))
     names = _name(row["h"]), _name(row["t"])
-    return RelationRow(tokens, spans[0], spans[1], row["img_id"], row["relation"], place, names)
+    return RelationPost(words=words, image=image, place=place, head=head, tail=tail, relation=relation, names=names)
 
 
 def _name(entity: dict[str, Any]) -> str | None:
@@ -130,26 +137,8 @@ def _parse_span(entity: Any, key: str, length: int, place: str) -> Span:
         raise DataError(f"{place}: {key!r} must hold 'pos': [start, end], got {entity!r}")
     start, end = position
     if start >= end:
-        kind = "empty" if start == end else "reversed"
-        raise DataError(f"{place}: the span [{start}, {end}) of {key!r} is {kind}")
+        fault = "empty" if start == end else "reversed"
+        raise DataError(f"{place}: the span [{start}, {end}) of {key!r} is {fault}")
     if start < 0 or end > length:
         raise DataError(f"{place}: the span [{start}, {end}) of {key!r} lies outside the sentence of {length} words")
     return start, end
-
-
-def check_relation_ids(path: Path) -> None:
-    """Compare `ours_rel2id.json`, where it is there, with the project's own fixed labels.
-
-    Raises:
-        DataError: it is no JSON object, or says otherwise.
-    """
-    if not path.is_file():
-        return
-    found = read_json_object(path)
-    if found != RELATION_IDS:
-        wrong = [name for name in RELATIONS if found.get(name) != RELATION_IDS[name]]
-        more = [name for name in found if name not in RELATION_IDS]
-        raise DataError(
-            f"{path} differs from MNRE version 2: {', '.join((wrong + more)[:5])} (of {len(wrong + more)}); put the "
-            "release's own in its place, or remove it: it only serves as a check"
-        )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
-from mmib.datamodules.crops import CropFiles
-from mmib.datamodules.files import Malformed, read_lines, well_formed
-from mmib.schema import TAG_IDS, TAGS, DataError
+from mmib.datamodules.crops import CropFiles, Crops, image_name
+from mmib.datamodules.files import Malformed, read_lines
+from mmib.datamodules.image_names import split_ending
+from mmib.datamodules.posts import TaggedPost
+from mmib.datamodules.readers import Reader
+from mmib.schema import ConfigError, DataError
+from mmib.tagging import BEGIN, INSIDE, OUTSIDE, split_tag
 
 LAYOUT = """expected below the root, for the year {year}:
   twitter{year}/train.txt, twitter{year}/valid.txt, twitter{year}/test.txt
@@ -21,167 +23,122 @@ YEARS = (2015, 2017)
 TEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 CROP_TYPES = ("person", "organization", "location", "miscellaneous")
 IMAGE_LINE = "IMGID:"
+# What Twitter-2015 calls MISC.
+OTHER, MISC = "OTHER", "MISC"
 
 
-@dataclass(frozen=True)
-class TaggedPost:
-    """A post of a Twitter file.
+class TwitterReader(Reader):
+    """Reads Twitter-2015 or Twitter-2017, or any corpus in their layout.
 
-    Attributes:
-        identity: what stands behind IMGID.
-        words: its words.
-        tags: the tag of each word as the file has it, but for OTHER, which reads as MISC.
-        place: `file:line` of its IMGID, for messages.
-    """
+    A post is a line `IMGID:…` and a line `word TAB tag` for each word. Words that look empty (U+FE0F, U+00A0 and their
+    like) are words. Tags are in BIO; the type OTHER reads as MISC.
 
-    identity: str
-    words: list[str]
-    tags: list[str]
-    place: str
-
-    @property
-    def image(self) -> str:
-        """File name of its image."""
-        return f"{self.identity}.jpg"
-
-
-def text_file(root: Path, year: int, split: str) -> Path:
-    """The posts of `train`, `val` or `test`."""
-    return root / f"twitter{year}" / TEXT_FILES[split]
-
-
-def image_folder(root: Path, year: int) -> Path:
-    """The whole images of all splits."""
-    return root / f"twitter{year}_images"
-
-
-def crop_files(root: Path, year: int, split: str) -> CropFiles:
-    """Where the crops of a split are expected, with a dictionary."""
-    return CropFiles(
-        root / f"twitter{year}" / f"twitter{year}_{split}_dict.pth", root / f"twitter{year}_aux_images" / split
-    )
-
-
-def typed_crop_folder(root: Path, year: int) -> Path:
-    """The crops that go by the names of their files, without a dictionary."""
-    return root / f"twitter{year}_crop_images"
-
-
-def typed_crops(folder: Path, images: Iterable[str]) -> dict[str, list[str]]:
-    """Names, below the folder of such crops, of those that each image has."""
-    return {
-        image: [name for kind in CROP_TYPES if (folder / (name := f"{own}/crop_{kind}_{image}")).is_file()]
-        for image in images
-        for own in [image.removesuffix(".jpg")]
-    }
-
-
-def read_posts(path: Path, layout: str) -> Iterator[TaggedPost]:
-    """The posts of a Twitter file, one by one: a line `IMGID:…`, then a line `word TAB tag` for each word.
-
-    Words that look empty (U+FE0F, U+00A0 and their like) are words.
+    Args:
+        root: folder of the data set.
+        year: 2015 or 2017; names the files.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8, or a line is malformed; the text names file and line.
+        ConfigError: another year.
     """
-    return well_formed(scan_posts(path, layout))
+
+    def __init__(self, root: Path, year: int) -> None:
+        super().__init__(root)
+        if year not in YEARS:
+            raise ConfigError(f"there is no Twitter-{year}: the years are {YEARS[0]} and {YEARS[1]}")
+        self.corpus = f"twitter{year}"
+        self.layout = LAYOUT.format(year=year)
+
+    def text_file(self, split: str) -> Path:
+        """See `Reader.text_file`."""
+        return self.root / self.corpus / TEXT_FILES[split]
+
+    def image_folder(self, split: str) -> Path:
+        """See `Reader.image_folder`; all splits share one."""
+        del split
+        return self.root / f"{self.corpus}_images"
+
+    def scan(self, split: str) -> Iterator[TaggedPost | Malformed]:
+        """See `Reader.scan`."""
+        path = self.text_file(split)
+        post: TaggedPost | Malformed | None = None
+        start = 1
+        for number, line in enumerate(read_lines(path, self.layout), start=1):
+            place = f"{path}:{number}"
+            if line.startswith(IMAGE_LINE) and "\t" not in line:
+                if post is not None:
+                    yield _with_words(post, start)
+                post, start = _opened(line, place, number), number
+            elif line and not (line.isspace() and "\t" not in line) and not isinstance(post, Malformed):
+                try:
+                    word, tag = _parse_word(line, place)
+                    if post is None:
+                        raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
+                except DataError as error:
+                    post = Malformed(start, error)
+                else:
+                    post.words.append(word)
+                    post.tags.append(tag)
+        if post is None:
+            raise DataError(f"{path} holds no posts: put the file of the release in its place")
+        yield _with_words(post, start)
+
+    def crop_files(self, split: str) -> CropFiles:
+        """Where the crops of a split are expected, with a dictionary."""
+        folder = self.root / f"{self.corpus}_aux_images" / split
+        return CropFiles(self.root / self.corpus / f"{self.corpus}_{split}_dict.pth", folder)
+
+    def crops(self, split: str) -> Crops | None:
+        """See `Reader.crops`; from a dictionary, or else by the names of the files."""
+        files = self.crop_files(split)
+        if files.dictionary.is_file():
+            return Crops.listed(files, image_name)
+        folder = self.root / f"{self.corpus}_crop_images"
+        return Crops(folder, _typed_crops(folder), folder, folder / "boxes.json") if folder.is_dir() else None
 
 
-def scan_posts(path: Path, layout: str) -> Iterator[TaggedPost | Malformed]:
-    """See `read_posts`; goes on behind malformed posts.
+def _image_of(identity: str) -> str:
+    """The image that stands behind IMGID, with or without its ending."""
+    return identity if split_ending(identity)[1] else f"{identity}.jpg"
+
+
+def _typed_crops(folder: Path) -> dict[str, list[str]]:
+    """Names, below a folder of crops that are named after their types, of those that each image has.
 
     Raises:
-        DataError: the file is missing, empty or not UTF-8.
+        DataError: a folder cannot be listed.
     """
-    post: TaggedPost | Malformed | None = None
-    start = 1
-    for number, ended in enumerate(read_lines(path, layout), start=1):
-        line, place = ended.removesuffix("\r"), f"{path}:{number}"
-        if line.startswith(IMAGE_LINE) and "\t" not in line:
-            if post is not None:
-                yield _with_words(post, start)
-            start = number
-            identity = line.removeprefix(IMAGE_LINE).strip()
-            nameless = Malformed(number, DataError(f"{place}: IMGID without a name"))
-            post = TaggedPost(identity, [], [], place) if identity else nameless
-        elif line and not (line.isspace() and "\t" not in line) and not isinstance(post, Malformed):
-            try:
-                word, tag = _parse_word(line, place)
-                if post is None:
-                    raise DataError(f"{place}: a word before the first {IMAGE_LINE} line")
-            except DataError as error:
-                post = Malformed(start, error)
-            else:
-                post.words.append(word)
-                post.tags.append(tag)
-    if post is None:
-        raise DataError(f"{path} holds no posts: put the file of the release in its place")
-    yield _with_words(post, start)
+    try:
+        there = {child.name: {file.name for file in child.iterdir()} for child in folder.iterdir() if child.is_dir()}
+    except OSError as error:
+        raise DataError(f"the crops below {folder} cannot be listed: {error}") from error
+    crops: dict[str, list[str]] = {}
+    for identity, found in there.items():
+        image = _image_of(identity)
+        expected = (f"crop_{entity}_{image}" for entity in CROP_TYPES)
+        crops[image] = [f"{identity}/{name}" for name in expected if name in found]
+    return crops
+
+
+def _opened(line: str, place: str, number: int) -> TaggedPost | Malformed:
+    """The post of an image line, still without words."""
+    identity = line.removeprefix(IMAGE_LINE).strip()
+    if not identity:
+        return Malformed(number, DataError(f"{place}: IMGID without a name"))
+    return TaggedPost(words=[], image=_image_of(identity), place=place, tags=[])
 
 
 def _with_words(post: TaggedPost | Malformed, start: int) -> TaggedPost | Malformed:
     if isinstance(post, Malformed) or post.words:
         return post
-    return Malformed(start, DataError(f"{post.place}: IMGID:{post.identity} has no words"))
+    return Malformed(start, DataError(f"{post.place}: the post of the image {post.image} has no words"))
 
 
 def _parse_word(line: str, place: str) -> tuple[str, str]:
     fields = line.split("\t")
     if len(fields) != 2 or not fields[0]:
         raise DataError(f"{place}: expected a word, one tab and its tag, got {line[:80]!r}")
-    word, label = fields
-    tag = label.replace("-OTHER", "-MISC")
-    if tag not in TAG_IDS:
-        raise DataError(f"{place}: the label {label!r} is none of {', '.join(TAGS)} (or OTHER for MISC)")
-    return word, tag
-
-
-def repair(tags: list[str]) -> list[str]:
-    """Stray I- tags open an entity, as in seqeval's default reading: the sequence it stands for in proper BIO."""
-    return [
-        f"B-{tag[2:]}" if tag.startswith("I-") and last[2:] != tag[2:] else tag
-        for last, tag in itertools.pairwise(["O", *tags])
-    ]
-
-
-def count_mentions(tags: list[str]) -> list[int]:
-    """For each tag in proper BIO the mention that it belongs to, counted from 1; 0 for O."""
-    opened = itertools.accumulate(tag.startswith("B-") for tag in tags)
-    return [0 if tag == "O" else number for tag, number in zip(tags, opened, strict=True)]
-
-
-class Census:
-    """Counts of posts, entities in seqeval's default and in the strict reading, and oddities, of posts one by one."""
-
-    def __init__(self) -> None:
-        self.posts = 0
-        self.strict = 0
-        self.strays = 0
-        self.posts_with_strays = 0
-        self.identities: set[str] = set()
-        self.unseen = 0
-        self.posts_with_unseen = 0
-
-    def add(self, post: TaggedPost, repaired: list[str], unseen: int = 0) -> None:
-        """Count a post; `repaired` are its tags without stray ones, `unseen` its words beyond the longest input."""
-        strays = sum(own != mended for own, mended in zip(post.tags, repaired, strict=True))
-        self.posts += 1
-        self.strict += sum(tag.startswith("B-") for tag in post.tags)
-        self.strays += strays
-        self.posts_with_strays += strays > 0
-        self.identities.add(post.identity)
-        self.unseen += unseen
-        self.posts_with_unseen += unseen > 0
-
-    def __str__(self) -> str:
-        text = f"{self.posts:,} posts, {self.strict + self.strays:,} entities"
-        if self.strays:
-            text += f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
-        repeated = self.posts - len(self.identities)
-        if repeated:
-            text += f", {repeated} repeated IMGIDs"
-        if self.unseen:
-            text += (
-                f", {self.unseen:,} words of {self.posts_with_unseen:,} posts lie beyond max_length and count as missed"
-            )
-        return text
+    word, tag = fields[0], fields[1].strip()
+    prefix, name = split_tag(tag)
+    if tag != OUTSIDE and (prefix not in (BEGIN, INSIDE) or not name.strip()):
+        raise DataError(f"{place}: the tag {tag!r} is neither O nor B- or I- with an entity type")
+    return word, f"{prefix}-{MISC}" if name == OTHER else tag

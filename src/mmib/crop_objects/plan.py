@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 from mmib.crop_objects.phrases import MOST_PHRASES, noun_phrases
-from mmib.datamodules import mnre_files as mnre
-from mmib.datamodules import twitter_files as twitter
+from mmib.datamodules import twitter_files
 from mmib.datamodules.crops import CropFiles
-from mmib.datamodules.files import inside
-from mmib.schema import DataError
+from mmib.datamodules.image_names import ImageNames
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.twitter_files import TwitterReader
+from mmib.schema import DataError, Post
 
 Phrases = Literal["nouns", "types"]
 Key = int | str
 
-TYPES = twitter.CROP_TYPES
+TYPES = twitter_files.CROP_TYPES
 # As the paper has them.
 MOST_OBJECTS = {"mnre": 3, "twitter": 4}
 
@@ -69,17 +70,17 @@ def mnre_splits(root: Path, splits: Sequence[str], phrases: Phrases) -> list[Spl
     Raises:
         DataError: none is there, or one is malformed.
     """
+    reader = MNREReader(root)
     found = []
-    for split in splits:
-        text, images = mnre.text_file(root, split), mnre.image_folder(root, split)
-        if not text.is_file():
-            continue
+    for split in filter(reader.has_split, splits):
+        images = ImageNames(reader.image_folder(split))
         requests: dict[Key, Request] = {
-            number: Request(row.image, inside(images, row.image, row.place), _phrases([row.tokens], phrases))
-            for number, row in enumerate(mnre.read_rows(text))
+            number: _request(images, post.image, [post], phrases)
+            for number, post in enumerate(reader.posts(split))
+            if post.image
         }
-        found.append(Split(f"mnre {split}", mnre.crop_files(root, split), requests, images))
-    return _some(found, root, mnre.LAYOUT)
+        found.append(Split(f"mnre {split}", reader.crop_files(split), requests, images.folder))
+    return _not_none(found, root, reader.layout)
 
 
 def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phrases: Phrases) -> list[Split]:
@@ -89,23 +90,23 @@ def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phra
         DataError: none is there, or one is malformed.
     """
     found = []
-    for year in years:
-        images, layout = twitter.image_folder(root, year), twitter.LAYOUT.format(year=year)
-        for split in splits:
-            text = twitter.text_file(root, year, split)
-            if not text.is_file():
-                continue
-            posts: dict[str, list[twitter.TaggedPost]] = {}
-            for post in twitter.read_posts(text, layout):
+    for reader in (TwitterReader(root, year) for year in years):
+        for split in filter(reader.has_split, splits):
+            posts: dict[str, list[Post]] = {}
+            for post in reader.posts(split):
                 posts.setdefault(post.image, []).append(post)
+            images = ImageNames(reader.image_folder(split))
             requests: dict[Key, Request] = {
-                image: Request(
-                    image, inside(images, image, own[0].place), _phrases([post.words for post in own], phrases)
-                )
-                for image, own in posts.items()
+                image: _request(images, image, sharing, phrases) for image, sharing in posts.items()
             }
-            found.append(Split(f"twitter{year} {split}", twitter.crop_files(root, year, split), requests, images))
-    return _some(found, root, twitter.LAYOUT.format(year="{2015, 2017}"))
+            found.append(Split(f"{reader.corpus} {split}", reader.crop_files(split), requests, images.folder))
+    return _not_none(found, root, twitter_files.LAYOUT.format(year="{2015, 2017}"))
+
+
+def _request(images: ImageNames, image: str, posts: Sequence[Post], phrases: Phrases) -> Request:
+    """What to look for in the image of posts; where it is not there, its file is the one that it names."""
+    file = images.find(image) or images.folder / image
+    return Request(image, file, _phrases([post.words for post in posts], phrases))
 
 
 def _phrases(texts: Sequence[Sequence[str]], kind: Phrases) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ def _phrases(texts: Sequence[Sequence[str]], kind: Phrases) -> tuple[str, ...]:
     return tuple(dict.fromkeys(nouns))[:MOST_PHRASES] or TYPES
 
 
-def _some(found: list[Split], root: Path, layout: str) -> list[Split]:
+def _not_none(found: list[Split], root: Path, layout: str) -> list[Split]:
     if not found:
         raise DataError(f"{root} holds none of the texts asked for; {layout}")
     return found
