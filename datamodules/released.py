@@ -45,6 +45,8 @@ TWITTER = LabelSet(("PER", "LOC", "ORG", "MISC"))
 KNOWN_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter": TWITTER}
 # By corpus.
 RELEASED_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter2015": TWITTER, "twitter2017": TWITTER}
+# By task, of runs of version 0.1, which recorded none.
+LABELS_BEFORE_0_2: dict[str, LabelSet] = {"mre": MNRE, "mner": TWITTER}
 
 # Posts, entities in seqeval's default reading and in strict IOB2 (Twitter); rows and those that are None (MNRE).
 RELEASED: dict[str, dict[str, tuple[int, ...]]] = {

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from mmib.datamodules.demo.corpus import read_manifest
-from mmib.schema import DataError, Task
+from mmib.schema import DataError
 
 
-def read_levels(root: Path, split: str, task: Task) -> list[str] | None:
+def read_levels(root: Path, split: str, task: str) -> list[str] | None:
     """The level of each row (MRE) or post (MNER) of a split, in file order; None where `root` is no demo corpus."""
     if read_manifest(root) is None:
         return None
@@ -31,13 +31,13 @@ def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def read_ceilings(root: Path, split: str, task: Task) -> dict[str, Any] | None:
-    """`text` and `multimodal` ceilings of a split, and by level; None where `root` is no demo corpus.
+def read_ceilings(root: Path, split: str, task: str) -> dict[str, Any] | None:
+    """`text` and `multimodal` ceilings of a split, and by level; None where the corpus is no demo, or lacks the task.
 
     `rows` of a level counts rows (MRE) or posts (MNER), as `read_levels` does.
     """
     manifest = read_manifest(root)
-    if manifest is None:
+    if manifest is None or task not in manifest["splits"][split]:
         return None
     found = manifest["splits"][split][task]
     levels = {level: {"rows": part["rows"], "ceiling": part["ceiling"]} for level, part in found["levels"].items()}

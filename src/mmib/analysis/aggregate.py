@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from mmib.base import resampling as statistics
-from mmib.base.argument_parser import CommandParser
+from mmib.base.argument_parser import CommandParser, add_plugin_option
 from mmib.base.files import write_text
 from mmib.base.resampling import Array, Bootstrap, PairedTest
-from mmib.metrics import METRICS, label_tensor
+from mmib.labels import difference
+from mmib.metrics import ExtractionScores, label_tensor
+from mmib.plugins import import_plugins
 from mmib.runs.reader import INCIDENTAL, FinishedRun, dotted, find_runs
-from mmib.schema import LABELS, RunError, Task
+from mmib.schema import RunError
 
 TESTS = {
     "bootstrap": "paired bootstrap over rows, with the error of the seeds",
@@ -134,14 +136,18 @@ def run(arguments: list[str]) -> int:
         "(default: name)",
     )
     parser.add_argument("--baseline", help="the configuration that the others are compared with")
-    parser.add_argument("--metric", default="f1", help="f1, precision, recall, accuracy; mner: strict_f1 (default: f1)")
+    parser.add_argument(
+        "--metric", default="f1", help="f1, precision, recall, accuracy, or another score of the task (default: f1)"
+    )
     parser.add_argument("--test", choices=TESTS, default="bootstrap", help="default: %(default)s; docs/statistics.md")
     parser.add_argument("--resamples", type=int, default=statistics.RESAMPLES, help="default: %(default)s")
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="file to write instead of printing")
+    add_plugin_option(parser)
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 100:
         parser.error(f"--resamples {chosen.resamples} is too few: at least 100")
+    import_plugins(chosen.plugin)
     groups = group(find_runs(chosen.runs), chosen.by)
     table = compare(groups, chosen.split, chosen.metric, chosen.baseline, chosen.test, chosen.resamples)
     command = shlex.join(["mmib", "aggregate", *arguments])
@@ -171,8 +177,8 @@ def group(runs: Sequence[FinishedRun], by: Sequence[str] = ("name",)) -> dict[st
         RunError: a run's configuration has no such key.
     """
     values = [tuple(run.name if key == "name" else _setting(run, key) for key in by) for run in runs]
-    names = [", ".join(map(_text, own)) for own in values]
-    order = sorted(zip(values, names, strict=True), key=lambda own: tuple(map(_order, own[0])))
+    names = [", ".join(map(_text, levels)) for levels in values]
+    order = sorted(zip(values, names, strict=True), key=lambda pair: tuple(map(_order, pair[0])))
     groups: dict[str, list[FinishedRun]] = {name: [] for _, name in order}
     for name, run in zip(names, runs, strict=True):
         groups[name].append(run)
@@ -198,41 +204,41 @@ def compare(
         resamples: of rows, for intervals and tests.
 
     Raises:
-        RunError: the runs are of different tasks or rows, one has no predictions or no gold, a configuration has no
-            run or two of one seed, or the metric or the baseline is unknown.
+        RunError: the runs are of different tasks, labels or rows, one has no predictions or no gold, a configuration
+            has no run or two of one seed, or the metric or the baseline is unknown.
+        TaskError: their task is not registered.
     """
     if baseline is not None and baseline not in groups:
         raise RunError(f"there is no configuration {baseline!r} to compare with: choose from {', '.join(groups)}")
     ordered = {name: _by_seed(name, runs) for name, runs in groups.items()}
-    runs = [run for own in ordered.values() for run in own]
+    runs = [run for members in ordered.values() for run in members]
     if not runs:
         raise RunError("there are no runs to compare")
-    task = _shared_task(runs, metric)
-    above, below = _row_parts(runs, task, split, metric)
+    above, below = _row_parts(runs, split, metric, _shared_scores(runs, metric))
     sample = statistics.bootstrap(above, below, resamples)
     numbers = iter(range(len(runs)))
-    places = {name: [next(numbers) for _ in own] for name, own in ordered.items()}
-    seeds = {name: [run.seed for run in own] for name, own in ordered.items()}
+    places = {name: [next(numbers) for _ in members] for name, members in ordered.items()}
+    seeds = {name: [run.seed for run in members] for name, members in ordered.items()}
     pairs = {} if baseline is None else _pairs(seeds, places, baseline)
     tests = {name: _test(test, sample, above, below, *pair, resamples) for name, pair in pairs.items() if pair[0]}
     p_values = dict(zip(tests, statistics.holm([result.p for result in tests.values()]), strict=True))
 
     rows = []
-    for name, own in places.items():
-        scores = sample.scores[own]
-        interval = statistics.mean_interval(sample.of(own))
-        sd = float(scores.std(ddof=1)) if len(own) > 1 else None
+    for name, members in places.items():
+        scores = sample.scores[members]
+        interval = statistics.mean_interval(sample.of(members))
+        sd = float(scores.std(ddof=1)) if len(members) > 1 else None
         row = Row(name, seeds[name], scores.tolist(), interval.mean, sd, interval.low, interval.high)
         if name in tests:
-            difference, low, high, _ = tests[name]
-            row = replace(row, difference=difference, difference_low=low, difference_high=high, p=p_values[name])
+            gain, low, high, _ = tests[name]
+            row = replace(row, difference=gain, difference_low=low, difference_high=high, p=p_values[name])
         rows.append(row)
     notes = [*_provenance(runs, split, above.shape[1]), *_method(rows, tests, test, resamples)]
-    for name, (own, _) in pairs.items():
-        if len(own) < max(len(seeds[name]), len(seeds[str(baseline)])):
-            shared = _seeds([runs[place].seed for place in own])
-            said = f"compared on their shared seeds {shared} only" if shared else "not compared: they share no seed"
-            notes.append(f"{name} and {baseline} are {said}")
+    for name, (members, _) in pairs.items():
+        if len(members) < max(len(seeds[name]), len(seeds[str(baseline)])):
+            shared = _seeds([runs[place].seed for place in members])
+            how = f"compared on their shared seeds {shared} only" if shared else "not compared: they share no seed"
+            notes.append(f"{name} and {baseline} are {how}")
     return Comparison(metric, baseline, rows, notes)
 
 
@@ -242,9 +248,10 @@ def _pairs(
     """Places of each configuration's runs, and those of the baseline's runs of the same seeds, where there are any."""
     pairs = {}
     theirs = dict(zip(seeds[baseline], places[baseline], strict=True))
-    for name, own in seeds.items():
+    for name, members in seeds.items():
         if name != baseline:
-            shared = [(place, theirs[seed]) for seed, place in zip(own, places[name], strict=True) if seed in theirs]
+            pairing = zip(members, places[name], strict=True)
+            shared = [(place, theirs[seed]) for seed, place in pairing if seed in theirs]
             pairs[name] = [place for place, _ in shared], [place for _, place in shared]
     return pairs
 
@@ -264,47 +271,51 @@ def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     return sorted(runs, key=lambda run: -1 if run.seed is None else run.seed)
 
 
-def _shared_task(runs: Sequence[FinishedRun], metric: str) -> Task:
-    task = runs[0].task
+def _shared_scores(runs: Sequence[FinishedRun], metric: str) -> ExtractionScores:
+    """The scores of the task and the labels that all runs have."""
+    first = runs[0]
     for run in runs:
-        if run.task != task:
-            raise RunError(f"{runs[0].folder} is of {task}, {run.folder} of {run.task}: name runs of one task")
-    if task not in METRICS:
-        raise RunError(f"{runs[0].folder} is of the task {task!r}, which is unknown: choose from {', '.join(METRICS)}")
-    known = METRICS[task].micro_scores()
+        if run.task != first.task:
+            raise RunError(f"{first.folder} is of {first.task}, {run.folder} of {run.task}: name runs of one task")
+        if differing := difference(first.labels, run.labels):
+            raise RunError(
+                f"{first.folder} and {run.folder} have different labels, {differing}: name runs of one label set"
+            )
+    scores = first.registered_task().metric(first.labels, sync_on_compute=False)
+    known = scores.micro_scores()
     if metric not in known:
-        raise RunError(f"{task} has no metric {metric!r} that is counted by row: choose from {', '.join(known)}")
-    return task
+        raise RunError(f"{first.task} has no metric {metric!r} that is counted by row: choose from {', '.join(known)}")
+    return scores
 
 
-def _row_parts(runs: Sequence[FinishedRun], task: Task, split: str, metric: str) -> tuple[Array, Array]:
+def _row_parts(runs: Sequence[FinishedRun], split: str, metric: str, scores: ExtractionScores) -> tuple[Array, Array]:
     """(S, N) parts of the score's numerator and denominator, rows in one order for all runs."""
     first = runs[0]
-    gold = _labels(first, task, split, "gold")
+    gold = _labels(first, split, "gold")
     above, below = [], []
     for run in runs:
-        if _data(run, split) != _data(first, split) or _labels(run, task, split, "gold") != gold:
+        if _data(run, split) != _data(first, split) or _labels(run, split, "gold") != gold:
             raise RunError(f"{first.folder} and {run.folder} were scored on different {split} rows: compare them apart")
-        predicted = _labels(run, task, split, "predicted")
+        predicted = _labels(run, split, "predicted")
         if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
             raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")
         ids = [label_tensor([labels[row] for row in gold]) for labels in (predicted, gold)]
-        parts = METRICS[task](sync_on_compute=False).row_parts(ids[0], ids[1], metric)
+        parts = scores.row_parts(ids[0], ids[1], metric)
         above.append(parts[0].numpy())
         below.append(parts[1].numpy())
     return np.stack(above), np.stack(below)
 
 
-def _labels(run: FinishedRun, task: Task, split: str, field: str) -> dict[Any, Any]:
+def _labels(run: FinishedRun, split: str, field: str) -> dict[Any, Any]:
     """Label ids of each row, by its id and in order of it: one, or a list with one a word."""
-    numbers = {name: number for number, name in enumerate(LABELS[task])}
+    numbers = {name: number for number, name in enumerate(run.registered_task().outputs(run.labels))}
     found: dict[Any, Any] = {}
     for record in run.predictions(split):
         names: Any = record.get(field)
         try:
             labels = [numbers[name] for name in names] if isinstance(names, list) else numbers[names]
         except (KeyError, TypeError) as error:
-            wrong = f"no {field} label" if names is None else f"{names!r} as {field}, which is no label of {task}"
+            wrong = f"no {field} label" if names is None else f"{names!r} as {field}, which is no label of the run"
             raise RunError(f"{run.predictions_file(split)}: the row {record['id']} has {wrong}") from error
         if record["id"] in found:
             raise RunError(f"{run.predictions_file(split)}: the row {record['id']} is there twice")
@@ -320,12 +331,12 @@ def _data(run: FinishedRun, split: str) -> Any:
 
 
 def _test(
-    test: str, sample: Bootstrap, above: Array, below: Array, own: list[int], others: list[int], resamples: int
+    test: str, sample: Bootstrap, above: Array, below: Array, ours: list[int], theirs: list[int], resamples: int
 ) -> PairedTest:
     """Runs against others, in pairs."""
     if test == "bootstrap":
-        return statistics.paired_bootstrap(sample.of(own), sample.of(others))
-    parts = [(values[own], values[others]) for values in (above, below)]
+        return statistics.paired_bootstrap(sample.of(ours), sample.of(theirs))
+    parts = [(values[ours], values[theirs]) for values in (above, below)]
     return statistics.approximate_randomisation(parts[0], parts[1], resamples)
 
 
@@ -383,7 +394,7 @@ def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
     notes = []
     for name, runs in groups.items():
         settings = [dict(dotted(run.config())) for run in runs]
-        keys = {key for own in settings for key in own if any(other.get(key) != own[key] for other in settings)}
+        keys = {key for first in settings for key in first if any(other.get(key) != first[key] for other in settings)}
         keys = {key for key in keys if key.replace(".init_args", "") not in INCIDENTAL}
         if keys:
             notes.append(f"the runs of {name} differ in {', '.join(sorted(keys))}: to tell them apart use --by")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple, TypeAlias
 
@@ -12,7 +12,6 @@ import numpy as np
 
 from mmib.base.resampling import standard_error
 from mmib.metrics import Scores
-from mmib.schema import NO_RELATION
 
 # Whatever tells which entity of a post is meant: its span, or its span and type. Two are the same where they are equal.
 Mention: TypeAlias = tuple[Any, ...]
@@ -32,26 +31,28 @@ class PostTriples:
 
     Attributes:
         mentions: the gold entities, in a pair or not.
-        annotated: the pairs that the gold tells something of, each with its relation, None (of `NO_RELATION`) included.
+        annotated: the pairs that the gold tells something of, each with its relation, the negative one included.
         found: the entities that were extracted, or given.
-        predicted: the triples that were extracted, none of them None.
+        predicted: the triples that were extracted, none of them of the negative relation.
+        negative: the relation that stands for no relation; None where the label set has none.
     """
 
     mentions: Sequence[Mention]
     annotated: Sequence[Triple]
     found: Sequence[Mention]
     predicted: Sequence[Triple]
+    negative: str | None = None
 
     @property
     def gold(self) -> set[Triple]:
         """The annotated pairs that are related."""
-        return {triple for triple in self.annotated if triple.relation != NO_RELATION}
+        return {triple for triple in self.annotated if triple.relation != self.negative}
 
     def on_annotated_pairs(self) -> PostTriples:
         """Without what was predicted between mentions of which the gold tells nothing, in neither direction."""
         pairs = {frozenset((triple.head, triple.tail)) for triple in self.annotated}
         kept = [triple for triple in self.predicted if frozenset((triple.head, triple.tail)) in pairs]
-        return PostTriples(self.mentions, self.annotated, self.found, kept)
+        return replace(self, predicted=kept)
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,17 @@ def _fault(triple: Triple, post: PostTriples) -> Fault:
     pair = {triple.head, triple.tail}
     if not pair <= set(post.mentions):
         return Fault.NO_ENTITY
-    told = {own.relation for own in post.annotated if {own.head, own.tail} == pair}
-    if not told:
+    relations = {other.relation for other in post.annotated if {other.head, other.tail} == pair}
+    if not relations:
         return Fault.NOTHING_TOLD
-    if told == {NO_RELATION}:
+    if relations == {post.negative}:
         return Fault.NOT_RELATED
-    return Fault.WRONG_WAY if triple.relation in told else Fault.WRONG_RELATION
+    return Fault.WRONG_WAY if triple.relation in relations else Fault.WRONG_RELATION
 
 
 def _lack(triple: Triple, post: PostTriples) -> Lack:
     pair = {triple.head, triple.tail}
     if not pair <= set(post.found):
         return Lack.NOT_FOUND
-    said = any({own.head, own.tail} == pair for own in post.predicted)
-    return Lack.WRONG if said else Lack.NO_RELATION
+    related = any({other.head, other.tail} == pair for other in post.predicted)
+    return Lack.WRONG if related else Lack.NO_RELATION

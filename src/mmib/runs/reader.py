@@ -9,9 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from mmib.base.files import parse_json, read_yaml
-from mmib.schema import RunError, Task
+from mmib.datamodules.released import LABELS_BEFORE_0_2
+from mmib.labels import LabelSet, difference
+from mmib.plugins import task_of
+from mmib.schema import ConfigError, RunError, Task
 
 STUDY = "study.json"
+LABELS = "labels.json"
 # Settings, without `init_args`, that may differ between the runs of one configuration.
 INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
 
@@ -29,10 +33,32 @@ class FinishedRun:
     summary: dict[str, Any]
 
     @property
-    def task(self) -> Task:
-        """`mre` or `mner`."""
-        task: Task = self.summary["task"]
-        return task
+    def task(self) -> str:
+        """Name of its task."""
+        return str(self.summary["task"])
+
+    def registered_task(self) -> Task:
+        """Its task.
+
+        Raises:
+            TaskError: no module that has been imported registers it; those to import are named.
+        """
+        return task_of(self.task, self.folder, self.summary.get("plugins") or ())
+
+    @property
+    def labels(self) -> LabelSet:
+        """What it predicts; runs of version 0.1 record none, and have those of their task's released data set.
+
+        Raises:
+            RunError: what the summary holds is no label set.
+            TaskError: it holds none, and its task is not registered.
+        """
+        if "labels" in self.summary:
+            return _label_set(self.summary["labels"], self.folder / "summary.json")
+        if self.task not in LABELS_BEFORE_0_2:
+            self.registered_task()
+            raise RunError(f"{self.folder / 'summary.json'} names no 'labels': copy the run again")
+        return LABELS_BEFORE_0_2[self.task]
 
     @property
     def trained(self) -> bool:
@@ -85,10 +111,11 @@ class FinishedRun:
         """The predictions of `val` or `test`, in order of row.
 
         Raises:
-            RunError: there are none, or a line is damaged.
+            RunError: there are none, they are of other labels than the summary names, or a line is damaged.
         """
         path = self.predictions_file(split)
         remedy = f"make them with mmib {'test' if split == 'test' else 'validate'} --config {self.folder}/config.yaml …"
+        self._check_labels(path.with_name(LABELS), remedy)
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError as error:
@@ -107,6 +134,18 @@ class FinishedRun:
                 )
             records.append(record)
         return records
+
+    def _check_labels(self, path: Path, remedy: str) -> None:
+        """Refuse prediction files of another label set; those of version 0.1 do not say which they are of."""
+        if not path.is_file():
+            return
+        try:
+            found = parse_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
+        differing = difference(self.labels, _label_set(found, path))
+        if differing:
+            raise RunError(f"{self.folder / 'summary.json'} and {path} name different labels, {differing}; {remedy}")
 
     def metrics(self) -> list[dict[str, str]]:
         """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was.
@@ -128,6 +167,13 @@ class FinishedRun:
                     f"{path} is damaged: its row {number} has more values than there are columns; copy the run again"
                 )
         return [{name: value for name, value in row.items() if value} for row in rows]
+
+
+def _label_set(content: Any, path: Path) -> LabelSet:
+    try:
+        return LabelSet.from_dict(content)
+    except ConfigError as error:
+        raise RunError(f"{path} holds no label set ({error}): copy the run again") from error
 
 
 def read_run(folder: Path) -> FinishedRun:
@@ -162,14 +208,14 @@ def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
     found: dict[Path, FinishedRun] = {}
     for folder in folders:
         if (folder / "summary.json").is_file() or (folder / "config.yaml").is_file() or not folder.is_dir():
-            own = [read_run(folder)]
+            runs = [read_run(folder)]
         else:
-            own = trained_runs(folder)
-            if not own:
+            runs = trained_runs(folder)
+            if not runs:
                 studies = sorted(str(path.parent) for path in folder.rglob(STUDY))
                 remedy = f"; it holds studies, each with a page: mmib report {studies[0]}" if studies else ""
                 raise RunError(f"{folder} holds no finished training: none below it has left a summary.json{remedy}")
-        found |= {run.folder: run for run in own if run.folder not in found}
+        found |= {run.folder: run for run in runs if run.folder not in found}
     return list(found.values())
 
 

@@ -40,6 +40,10 @@ def test_a_folder_without_a_demo_corpus_has_neither(tmp_path: Path) -> None:
     assert read_ceilings(tmp_path, "val", "mner") is None
 
 
+def test_a_task_that_the_corpus_does_not_have_has_no_ceilings(corpus: Any) -> None:
+    assert read_ceilings(corpus.root, "test", "relevance") is None
+
+
 def test_a_broken_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "demo.json").write_text("{")
     with pytest.raises(DataError, match=r"demo\.json: not JSON"):

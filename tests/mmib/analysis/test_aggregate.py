@@ -16,11 +16,12 @@ import yaml
 
 from mmib.analysis.aggregate import Comparison, Row, compare, group
 from mmib.cli import main
-from mmib.metrics import METRICS
+from mmib.datamodules.released import MNRE
 from mmib.runs.reader import FinishedRun, read_run
-from mmib.schema import RELATIONS, RunError, Task
+from mmib.schema import RunError, TaskError, task_named
 
 ROWS = 60
+RELATIONS = MNRE.names
 GOLD = np.random.default_rng(0).integers(0, 5, ROWS)
 RESAMPLES = 500
 
@@ -62,9 +63,9 @@ def toy(tmp_path: Path) -> dict[str, list[FinishedRun]]:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_scores_are_those_of_the_runs_own_summary(finished: Any, task: Task) -> None:
+def test_scores_are_those_of_the_runs_own_summary(finished: Any, task: str) -> None:
     run = read_run(finished.folder)
-    for metric in METRICS[task].micro_scores():
+    for metric in task_named(task).metric(run.labels).micro_scores():
         (row,) = compare({"own": [run]}, metric=metric, resamples=RESAMPLES).rows
         assert row.values == [pytest.approx(finished.summary["test"][metric])]
         assert (row.mean, row.sd, row.p) == (row.values[0], None, None)
@@ -148,6 +149,37 @@ def test_different_tasks_are_refused(tmp_path: Path) -> None:
     assert re.search(r"a/seed1 is of mre, .*b/seed1 of mner", refusal({"a": runs[:1], "b": runs[1:]}))
 
 
+def test_different_label_sets_are_refused_with_both(tmp_path: Path) -> None:
+    """Runs of version 0.1 record no labels, and have those of MNRE."""
+    other = {"names": [*RELATIONS[:5], "follows"], "negative": "None"}
+    runs = [make_run(tmp_path, "a", 1), make_run(tmp_path, "b", 1, labels=other)]
+    message = refusal({"a": runs[:1], "b": runs[1:]})
+    assert re.search(
+        r"a/seed1 and .*b/seed1 have different labels, 23 labels, None, .* against 6 labels, None", message
+    )
+    assert "follows only in the second" in message
+    same = [make_run(tmp_path, name, 1, labels=MNRE.to_dict()) for name in ("c", "d")]
+    assert len(compare({"a": runs[:1], "c": same[:1], "d": same[1:]}, resamples=RESAMPLES).rows) == 3
+
+
+def test_labels_have_the_ids_of_their_own_set(tmp_path: Path) -> None:
+    """The negative label stands last, and is called otherwise."""
+    labels = {"names": ["parent", "peer", "no_relation"], "negative": "no_relation"}
+    run = make_run(tmp_path, "a", 1, labels=labels, data={})
+    pairs = [("parent", "parent"), ("peer", "parent"), ("no_relation", "no_relation"), ("no_relation", "peer")]
+    write_records(run.folder, [{"id": row, "gold": a, "predicted": b} for row, (a, b) in enumerate(pairs)])
+    (row,) = compare({"a": [run]}, metric="precision", resamples=RESAMPLES).rows
+    assert row.mean == pytest.approx(1 / 3)
+    (row,) = compare({"a": [run]}, metric="recall", resamples=RESAMPLES).rows
+    assert row.mean == pytest.approx(1 / 2)
+
+
+def test_a_task_that_is_not_registered_names_the_plugin_option(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "a", 1, task="sarcasm", plugins=["sarcasm_task"])
+    with pytest.raises(TaskError, match=r"by the task 'sarcasm'.*add --plugin sarcasm_task"):
+        compare({"a": [run]}, resamples=RESAMPLES)
+
+
 Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
 
 
@@ -182,7 +214,7 @@ def rewritten(run: FinishedRun, change: Change) -> FinishedRun:
         (lambda records: [*records, records[3]], "row 3 is there twice"),
         (
             lambda records: [{**records[0], "predicted": "love"}],
-            "row 0 has 'love' as predicted, which is no label of mre",
+            "row 0 has 'love' as predicted, which is no label of the run",
         ),
         (lambda records: [{**records[0], "predicted": ["None", "None"]}], "more or fewer predictions than labels"),
         (lambda records: [], "holds no rows"),

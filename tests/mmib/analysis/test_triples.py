@@ -17,16 +17,16 @@ from mmib.analysis.triples import (
     count_triples,
 )
 from mmib.metrics import Scores
-from mmib.schema import NO_RELATION
 
 ANNA, BOB, ACME, PARIS = (0, 4), (9, 12), (20, 24), (30, 35)
 PEER, MEMBER, CONTAIN = "/per/per/peer", "/per/org/member_of", "/loc/loc/contain"
-ANNOTATED = [Triple(ANNA, PEER, BOB), Triple(BOB, MEMBER, ACME), Triple(ANNA, NO_RELATION, ACME)]
+UNRELATED = "no_relation"
+ANNOTATED = [Triple(ANNA, PEER, BOB), Triple(BOB, MEMBER, ACME), Triple(ANNA, UNRELATED, ACME)]
 
 
 def post(*predicted: Triple, found: tuple[tuple[int, int], ...] = (ANNA, BOB, ACME, PARIS)) -> PostTriples:
     """A post with four entities, three annotated pairs and two gold triples."""
-    return PostTriples((ANNA, BOB, ACME, PARIS), ANNOTATED, found, predicted)
+    return PostTriples((ANNA, BOB, ACME, PARIS), ANNOTATED, found, predicted, UNRELATED)
 
 
 def scores(*posts: PostTriples) -> tuple[float, ...]:
@@ -84,6 +84,12 @@ def test_scores_of_posts_add_up_their_counts() -> None:
     counted = count_triples([post(ANNOTATED[0]), post(*ANNOTATED[:2], Triple(ANNA, PEER, PARIS))])
     assert (counted.correct, counted.predicted, counted.gold) == ([1, 2], [1, 3], [2, 2])
     assert counted.scores == Scores.from_counts(3, 4, 4)
+
+
+def test_without_a_negative_relation_every_annotated_pair_is_related() -> None:
+    said = PostTriples((ANNA, BOB, ACME), ANNOTATED, (ANNA, BOB, ACME), ANNOTATED)
+    assert count_triples([said]).gold == [3]
+    assert scores(said) == (1.0, 1.0, 1.0)
 
 
 def test_the_same_triple_of_another_post_is_not_right() -> None:

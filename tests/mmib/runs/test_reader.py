@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.labels import LabelSet
 from mmib.runs.reader import find_runs, newest_first, own_runs, read_run
-from mmib.schema import RunError
+from mmib.schema import RunError, TaskError
 
 
 def make_run(folder: Path, **changes: Any) -> Path:
@@ -24,6 +26,30 @@ def make_run(folder: Path, **changes: Any) -> Path:
 def test_a_run_tells_what_its_summary_says(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert (run.task, run.name, run.seed) == ("mre", "toy", 3)
+
+
+def test_the_labels_of_a_run_are_those_that_its_summary_names(tmp_path: Path) -> None:
+    labels = LabelSet(("likes", "no_relation"), "no_relation", {"likes": ("PER", "PRODUCT")})
+    assert read_run(make_run(tmp_path / "run", task="any", labels=labels.to_dict())).labels == labels
+
+
+@pytest.mark.parametrize(("task", "labels"), [("mre", MNRE), ("mner", TWITTER)])
+def test_runs_of_version_0_1_have_the_labels_of_the_released_data(tmp_path: Path, task: str, labels: LabelSet) -> None:
+    assert read_run(make_run(tmp_path / "run", task=task)).labels == labels
+
+
+def test_a_task_that_is_not_registered_names_the_plugin_option(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", task="sarcasm", plugins=["sarcasm_task"]))
+    assert run.task == "sarcasm"
+    with pytest.raises(TaskError, match=r"by the task 'sarcasm'.*add --plugin sarcasm_task"):
+        _ = run.labels
+
+
+@pytest.mark.parametrize("labels", [[], {"names": ["a", "a"]}, {"names": ["a"], "negative": "b"}, "mnre", None])
+def test_a_damaged_label_set_is_named(tmp_path: Path, labels: Any) -> None:
+    run = read_run(make_run(tmp_path / "run", labels=labels))
+    with pytest.raises(RunError, match=r"summary\.json holds no label set"):
+        _ = run.labels
 
 
 def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
@@ -86,6 +112,30 @@ def test_predictions_are_read_by_line(tmp_path: Path) -> None:
     run.predictions_file("test").parent.mkdir()
     run.predictions_file("test").write_text('{"id": 0, "predicted": "None"}\n{"id": 1, "predicted": "None"}\n')
     assert [record["id"] for record in run.predictions("test")] == [0, 1]
+
+
+def test_predictions_of_other_labels_than_the_summary_names_are_refused(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run", labels=["likes", "hates"]))
+    run.predictions_file("val").parent.mkdir()
+    run.predictions_file("val").write_text('{"id": 0, "predicted": "likes"}\n')
+    assert len(run.predictions("val")) == 1
+    labels = run.folder / "predictions" / "labels.json"
+    labels.write_text('{"names": ["likes", "hates"]}')
+    assert len(run.predictions("val")) == 1
+    labels.write_text('{"names": ["likes", "follows"]}')
+    with pytest.raises(
+        RunError, match=r"summary\.json and .*labels\.json name different labels.*hates only in the first"
+    ):
+        run.predictions("val")
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[]", b"3"])
+def test_a_damaged_label_file_of_predictions_is_named(tmp_path: Path, content: bytes) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    (run.folder / "predictions").mkdir()
+    (run.folder / "predictions" / "labels.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"labels\.json (cannot be read|holds no label set)"):
+        run.predictions("test")
 
 
 def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:

@@ -13,17 +13,21 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
-from mmib.schema import RELATION_IDS, RELATIONS
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.labels import LabelSet
+from mmib.schema import Task, task_named
 from mmib.training import summary as summary_module
 from mmib.training.summary import describe_results, print_summary, score, versions, write_predictions, write_summary
 
+MRE, MNER = task_named("mre"), task_named("mner")
+LABELS = {MRE: MNRE, MNER: TWITTER}
 PARENT, PEER, NONE = "/per/per/parent", "/per/per/peer", "None"
 
 
 def records(*pairs: tuple[str, str]) -> dict[int, dict[str, Any]]:
     """Prediction records by row, of (gold, predicted) names."""
     return {
-        row: {"id": row, "gold": RELATION_IDS[gold], "predicted": RELATION_IDS[predicted], "scores": [0.1234567] * 23}
+        row: {"id": row, "gold": MNRE.id_of(gold), "predicted": MNRE.id_of(predicted), "scores": [0.1234567] * 23}
         for row, (gold, predicted) in enumerate(pairs)
     }
 
@@ -33,10 +37,10 @@ MIXED = records((PARENT, PARENT), (PARENT, PEER), (PEER, NONE), (NONE, NONE), (N
 
 def test_scores_count_every_relation_but_none() -> None:
     gold, predicted = zip(*((record["gold"], record["predicted"]) for record in MIXED.values()), strict=True)
-    labels = [number for number, name in enumerate(RELATIONS) if name != NONE]
+    labels = [number for number, name in enumerate(MNRE.names) if name != NONE]
     precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, average="micro")
     expected = {"precision": precision, "recall": recall, "f1": f1, "accuracy": 3 / 6}
-    found = score("mre", list(MIXED.values()))
+    found = score(MRE, MNRE, list(MIXED.values()))
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert (precision, recall) == (0.5, 0.5)
 
@@ -47,27 +51,50 @@ def described(words: str, boxes: int, **more: Any) -> dict[str, Any]:
     return {"words": words.split(), **more, "image": image, "boxes": [(0.0, 0.123456, 1.0, 1.0)] * boxes}
 
 
-def written(folder: Path, task: Any, records: dict[int, dict[str, Any]], posts: dict[int, Any]) -> list[dict[str, Any]]:
+def written(
+    folder: Path, task: Task, records: dict[int, dict[str, Any]], posts: dict[int, Any]
+) -> list[dict[str, Any]]:
     """The records of a file of predictions; evidence of nothing is added where there is none."""
     module: Any = SimpleNamespace(describe=lambda split, row: posts[row])
     complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
-    write_predictions(folder, task, module, {"test": complete})
+    write_predictions(folder, task, LABELS[task], module, {"test": complete})
     lines = (folder / "predictions" / "test.jsonl").read_text().splitlines()
     return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
 
 
 def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
     shuffled = {row: MIXED[row] for row in (3, 0, 5, 1, 4, 2)}
-    lines = written(tmp_path, "mre", shuffled, {row: described(f"word{row}", 0) for row in shuffled})
+    lines = written(tmp_path, MRE, shuffled, {row: described(f"word{row}", 0) for row in shuffled})
     assert [line["id"] for line in lines] == [0, 1, 2, 3, 4, 5]
     assert [line["words"] for line in lines] == [[f"word{row}"] for row in range(6)]
     assert (lines[1]["gold"], lines[1]["predicted"]) == (PARENT, PEER)
     assert lines[0]["scores"] == [0.123457] * 23
 
 
+def test_the_label_set_stands_beside_the_predictions(tmp_path: Path) -> None:
+    """Relations that are not MNRE's, with the negative one in the middle."""
+    labels = LabelSet(("likes", "no_relation", "owns"), "no_relation", {"owns": ("PER", "PRODUCT")})
+    module: Any = SimpleNamespace(describe=lambda split, row: described("ada", 0))
+    record = {"id": 0, "gold": 2, "predicted": 1, "scores": [0.0, 1.0, 0.5], "kl": [], "kl_image": []}
+    write_predictions(tmp_path, MRE, labels, module, {"val": {0: record}})
+    (line,) = (tmp_path / "predictions" / "val.jsonl").read_text().splitlines()
+    assert (json.loads(line)["gold"], json.loads(line)["predicted"]) == ("owns", "no_relation")
+    assert LabelSet.from_dict(json.loads((tmp_path / "predictions" / "labels.json").read_text())) == labels
+
+
+def test_the_negative_class_is_that_of_the_label_set() -> None:
+    labels = LabelSet(("likes", "no_relation", "owns"), "no_relation")
+    rows = [{"gold": gold, "predicted": predicted} for gold, predicted in ((0, 0), (1, 1), (1, 2), (2, 1))]
+    found = score(MRE, labels, rows)
+    assert (found["precision"], found["recall"], found["accuracy"]) == (1 / 2, 1 / 2, 2 / 4)
+    assert list(found["classes"]) == list(labels.names)
+    everything = score(MRE, LabelSet(labels.names), rows)
+    assert everything["precision"] == everything["recall"] == everything["accuracy"]
+
+
 def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
     record = {"id": 0, "predicted": 0, "scores": [1.0]}
-    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 0, head=(0, 1), tail=(0, 1))})
+    (line,) = written(tmp_path, MRE, {0: record}, {0: described("ada", 0, head=(0, 1), tail=(0, 1))})
     expected = {"words": ["ada"], "head": [0, 1], "tail": [0, 1], "image": None, "boxes": []}
     assert line == {**record, "predicted": NONE, **expected, "kl": [None], "kl_image": []}
 
@@ -79,7 +106,7 @@ def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> 
     record["attention"] = [[0.25, 0.75, none], [0.99999, 0.00001, none]]
     longer = {**record, "id": 1, "kl": [1.0, none, none], "kl_image": [none] * 3, "attention": [[none] * 3] * 2}
     posts = {0: described("ada met bob today", 2), 1: described("ada", 0)}
-    first, second = written(tmp_path, "mre", {0: record, 1: longer}, posts)
+    first, second = written(tmp_path, MRE, {0: record, 1: longer}, posts)
     assert first["kl"] == [None, 2.0, 3.0, None]
     assert first["kl_image"] == [5.0, 6.1235]
     assert first["attention"] == [[0.25, 0.75], [1.0, 0.0]]
@@ -92,7 +119,7 @@ def test_words_that_are_not_seen_have_no_evidence(tmp_path: Path) -> None:
     none = math.nan
     weights = [[1.0, none], [1.0, none], [none, none], [none, none]]
     record = {"id": 0, "predicted": [1, 0, 0], "confidence": [0.9, 0.5, 0.0], "kl": [1.0, 2.0], "kl_image": [3.0, none]}
-    (line,) = written(tmp_path, "mner", {0: {**record, "attention": weights}}, {0: described("ada met bob", 1)})
+    (line,) = written(tmp_path, MNER, {0: {**record, "attention": weights}}, {0: described("ada met bob", 1)})
     assert line["kl"] == [1.0, 2.0, None]
     assert line["attention"] == [[1.0], [1.0], None]
 
@@ -101,7 +128,7 @@ def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
     """Of a model that has diverged, for example."""
     record = {"id": 0, "predicted": 0, "scores": [math.nan, math.inf], "kl": [math.inf], "kl_image": [math.nan]}
     record["attention"] = [[math.nan]] * 2
-    (line,) = written(tmp_path, "mre", {0: record}, {0: described("ada", 1)})
+    (line,) = written(tmp_path, MRE, {0: record}, {0: described("ada", 1)})
     assert (line["scores"], line["kl"], line["kl_image"]) == ([None, None], [None], [None])
     assert line["attention"] == [None, None]
 
@@ -115,7 +142,7 @@ ENTITIES = {
 
 def test_entities_are_scored_over_posts_of_unequal_length() -> None:
     """Right: a person; a location that gold opens with a stray I-, which strict IOB2 does not count. Wrong: a type."""
-    found = score("mner", list(ENTITIES.values()))
+    found = score(MNER, TWITTER, list(ENTITIES.values()))
     assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert found["strict_f1"] == pytest.approx(2 * 1 / (3 + 2))
     assert found["f1_macro"] == pytest.approx((1 + 1 + 0 + 0) / 4)
@@ -125,7 +152,7 @@ def test_entities_are_scored_over_posts_of_unequal_length() -> None:
 
 def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
     posts = {row: described("w " * len(record["gold"]), 0) for row, record in ENTITIES.items()}
-    lines = written(tmp_path, "mner", ENTITIES, posts)
+    lines = written(tmp_path, MNER, ENTITIES, posts)
     assert {key: lines[0][key] for key in ENTITIES[0]} == {
         "id": 0,
         "gold": ["B-PER", "I-PER", "O"],
@@ -137,8 +164,8 @@ def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
 
 def test_a_data_set_without_ceilings_has_none_in_its_summary(tmp_path: Path) -> None:
     module: Any = SimpleNamespace(root=tmp_path)
-    described = describe_results("mre", module, {"val": MIXED})
-    assert described == {"val": score("mre", list(MIXED.values())), "test": None}
+    described = describe_results(MRE, MNRE, module, {"val": MIXED})
+    assert described == {"val": score(MRE, MNRE, list(MIXED.values())), "test": None}
 
 
 @pytest.fixture
@@ -160,11 +187,11 @@ def demo(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
-    described = describe_results("mre", demo, {"val": MIXED, "test": MIXED})
+    described = describe_results(MRE, MNRE, demo, {"val": MIXED, "test": MIXED})
     assert described["ceiling"] == {"split": "test", "text": 0.25, "multimodal": 0.95}
     easy, hard = described["levels"]["easy"], described["levels"]["hard"]
-    assert easy["test"] == score("mre", [MIXED[0], MIXED[1]])
-    assert hard["test"] == score("mre", [MIXED[row] for row in (2, 3, 4, 5)])
+    assert easy["test"] == score(MRE, MNRE, [MIXED[0], MIXED[1]])
+    assert hard["test"] == score(MRE, MNRE, [MIXED[row] for row in (2, 3, 4, 5)])
     assert easy["val"] == described["val"]
     assert hard["val"] is None
     assert (easy["rows"], hard["rows"]) == (2, 4)
@@ -172,7 +199,7 @@ def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
 
 
 def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
-    described = describe_results("mre", demo, {"val": MIXED})
+    described = describe_results(MRE, MNRE, demo, {"val": MIXED})
     assert described["ceiling"] == {"split": "val", "text": 0.35, "multimodal": 0.95}
     assert described["test"] is None
     assert described["levels"]["easy"]["test"] is None
@@ -193,13 +220,13 @@ def printed(described: dict[str, Any]) -> str:
 
 
 def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
-    text = printed(describe_results("mre", demo, {"val": MIXED, "test": MIXED}))
+    text = printed(describe_results(MRE, MNRE, demo, {"val": MIXED, "test": MIXED}))
     rows = {
         cells[0]: cells[1:]
         for cells in ([cell.strip() for cell in line.strip("│").split("│")] for line in text.splitlines())
         if line_of_scores(cells)
     }
-    error = f"{100 * score('mre', list(MIXED.values()))['f1_se']:.1f}"
+    error = f"{100 * score(MRE, MNRE, list(MIXED.values()))['f1_se']:.1f}"
     assert rows["test"] == ["50.0", "50.0", "50.0", error, "50.0", "25.0", "95.0"]
     assert rows["test, easy"][5:] == ["30.0", "90.0"]
     assert rows["test, hard"][5:] == ["20.0", "90.0"]
@@ -211,7 +238,7 @@ def test_the_table_fits_into_80_columns(demo: Any) -> None:
     everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
     text = io.StringIO()
     summary = {"task": "mre", "corpus": "x", "seed": 1, "images": {}, "selected": None}
-    described = describe_results("mre", demo, {"val": everything_right, "test": everything_right})
+    described = describe_results(MRE, MNRE, demo, {"val": everything_right, "test": everything_right})
     print_summary({**summary, **described}, Path("x"), Console(file=text, width=80, soft_wrap=True))
     rows = [line for line in text.getvalue().splitlines() if line.startswith("│")]
     assert [row.strip("│").split("│")[0].strip() for row in rows] == [
@@ -228,7 +255,7 @@ def line_of_scores(cells: list[str]) -> bool:
 
 def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
     module: Any = SimpleNamespace(root=tmp_path)
-    text = printed(describe_results("mre", module, {"val": MIXED}))
+    text = printed(describe_results(MRE, MNRE, module, {"val": MIXED}))
     assert "test: no test split was scored" in text
     assert "val: 1 of 2 images, 3 of 6 rows" in text
     assert "best with" not in text
