@@ -12,14 +12,13 @@ from mmib.datamodules.convert.images import image_name
 from mmib.datamodules.convert.lines import parsed
 from mmib.datamodules.convert.offsets import Offsets, Unit
 from mmib.datamodules.convert.options import Options
-from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked
+from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked, placed
 from mmib.schema import DataError
 
 # What doccano counts, unless a project has "count grapheme clusters as one character" switched on.
 OFFSETS: Unit = "utf-16"
 SPANS = ("label", "labels")
 ENTITIES, RELATIONS = "entities", "relations"
-UNTYPED = "ENTITY"
 
 
 def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
@@ -59,11 +58,8 @@ def _post(place: str, line: dict[str, Any], options: Options, notes: Notes) -> A
     entities: list[Mention] = []
     for span in spans:
         identity, start, end, name = _span(span, keys[0], place)
-        characters = offsets.characters(start, end)
+        characters = placed(offsets, start, end, place, notes)
         if characters is None:
-            notes.add(
-                "spans that are empty, outside the text or end inside a character: left out (see --offsets)", place
-            )
             continue
         if identity is not None:
             ids[identity] = len(entities)
@@ -108,10 +104,7 @@ def _arrow(relation: Any, place: str) -> Arrow:
 
 def _line(post: AnnotatedPost, with_relations: bool, options: Options, notes: Notes) -> dict[str, Any]:
     offsets = Offsets(post.text, options.offsets or OFFSETS)
-    spans = [(*offsets.units(entity.start, entity.end), entity.type or UNTYPED) for entity in post.entities]
-    for entity in post.entities:
-        if entity.type is None:
-            notes.add(f"entities without a type: written as {UNTYPED}", post.place)
+    spans = [(*offsets.units(entity.start, entity.end), entity.type) for entity in post.entities]
     if post.confidences():
         notes.add("posts with confidences: the confidences are left out", post.place)
     line: dict[str, Any] = {"id": post.id, "text": post.text}

@@ -14,6 +14,9 @@ from mmib.datamodules.convert.options import Options
 from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked
 from mmib.schema import DataError
 
+# Of entities that were given to `mmib extract` without one.
+UNTYPED = "ENTITY"
+
 
 def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
     """The posts of a file.
@@ -50,9 +53,10 @@ def _post(
     if not offsets.text.strip():
         notes.add("posts without text: left out", place)
         return None
-    entities = [_mention(entity, offsets, place) for entity in _list(line, "entities", place)]
+    listed = _list(line, "entities", place)
+    entities = [_mention(entity, offsets, place, notes) for entity in listed]
     arrows = [_arrow(relation, place) for relation in _list(line, "relations", place)]
-    ids: dict[int | str, int] = {number: number for number in range(len(entities))}
+    ids: dict[int | str, int] = {_id(entity, number, place): number for number, entity in enumerate(listed)}
     image = line.get("image") or images.get(line.get("row", 0)) or ""
     if not isinstance(image, str):
         raise DataError(f"{place}: 'image' is {image!r}: expected the name of a file")
@@ -86,20 +90,30 @@ def _list(line: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
     return value
 
 
-def _mention(entity: dict[str, Any], offsets: Offsets | _Tokens, place: str) -> Mention:
+def _id(entity: dict[str, Any], number: int, place: str) -> int | str:
+    """What relations call an entity: its id, or its position where it has none."""
+    identity = entity.get("id", number)
+    if not isinstance(identity, int | str):
+        raise DataError(f"{place}: the id {identity!r} of an entity is neither a number nor a text")
+    return identity
+
+
+def _mention(entity: dict[str, Any], offsets: Offsets | _Tokens, place: str, notes: Notes) -> Mention:
     start, end, name = (entity.get(key) for key in ("start", "end", "type"))
     if type(start) is not int or type(end) is not int or not isinstance(name, str | None):
         raise DataError(f"{place}: the entity {str(entity)[:80]} must have start, end and type")
     span = offsets.characters(start, end)
     if span is None:
         raise DataError(f"{place}: the entity [{start}, {end}) is empty, or not in the text")
-    return Mention(*span, name, _confidence(entity, place))
+    if name is None:
+        notes.add(f"entities without a type: they become {UNTYPED}", place)
+    return Mention(*span, name or UNTYPED, _confidence(entity, place))
 
 
 def _arrow(relation: dict[str, Any], place: str) -> Arrow:
     # `mmib extract` calls the type of a relation its label.
     head, tail, name = relation.get("head"), relation.get("tail"), relation.get("type", relation.get("label"))
-    if type(head) is not int or type(tail) is not int or not isinstance(name, str) or not name:
+    if not isinstance(head, int | str) or not isinstance(tail, int | str) or not isinstance(name, str) or not name:
         raise DataError(f"{place}: the relation {str(relation)[:80]} must have head, tail and type")
     return Arrow(head, tail, name, _confidence(relation, place))
 
@@ -117,9 +131,6 @@ def _line(post: AnnotatedPost, options: Options, notes: Notes) -> dict[str, Any]
     line: dict[str, Any] = {"id": post.id, "text": post.text}
     if post.image:
         line["image"] = options.image_prefix + post.image
-    entities = [
-        {"start": entity.start, "end": entity.end} | ({} if entity.type is None else {"type": entity.type})
-        for entity in post.entities
-    ]
+    entities = [{"start": entity.start, "end": entity.end, "type": entity.type} for entity in post.entities]
     relations = [{"head": relation.head, "tail": relation.tail, "type": relation.type} for relation in post.relations]
     return {**line, "entities": entities, "relations": relations}

@@ -12,7 +12,7 @@ from mmib.base.files import parse_json
 from mmib.datamodules.convert.images import image_name, looks_like_image
 from mmib.datamodules.convert.offsets import Offsets, Unit
 from mmib.datamodules.convert.options import Options
-from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Link, Mention, Notes, checked_text, linked
+from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Link, Mention, Notes, checked_text, linked, placed
 from mmib.datamodules.files import open_data
 from mmib.schema import DataError
 
@@ -21,7 +21,6 @@ LAYOUT = "name a file that Label Studio exported as JSON"
 OFFSETS: Unit = "characters"
 LABELS, RELATION = "labels", "relation"
 FROM_NAME, TO_NAME = "label", "text"
-UNTYPED = "ENTITY"
 REVERSED, BOTH = "left", "bi"
 
 
@@ -43,9 +42,10 @@ def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
 
 def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, notes: Notes) -> None:
     """Tasks with predictions, one a line of a JSON list."""
+    del notes
     for number, post in enumerate(posts):
         file.write(b",\n" if number else b"[\n")
-        file.write(json.dumps(_task(post, options, notes), ensure_ascii=False, allow_nan=False).encode())
+        file.write(json.dumps(_task(post, options), ensure_ascii=False, allow_nan=False).encode())
     file.write(b"\n]\n")
 
 
@@ -162,17 +162,14 @@ def _mentions(region: dict[str, Any], offsets: Offsets, place: str, notes: Notes
         raise DataError(f"{place}: a region needs whole numbers 'start' and 'end', got {start!r} and {end!r}")
     if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
         raise DataError(f"{place}: the 'labels' of a region are {labels!r}: expected a list of names")
-    span = offsets.characters(start, end)
-    if span is None:
-        notes.add("regions that are empty, outside the text or end inside a character: left out (see --offsets)", place)
-        return []
-    text = value.get("text")
-    if isinstance(text, str) and _plain(text) != _plain(offsets.text[slice(*span)]):
+    text, marked = value.get("text"), offsets.characters(start, end)
+    if isinstance(text, str) and marked is not None and _plain(text) != _plain(offsets.text[slice(*marked)]):
         notes.add("regions whose 'text' is not what stands at their place: left out (see --offsets)", place)
         return []
     if not labels:
         notes.add("regions without a label: left out", place)
-    return [Mention(*span, label) for label in labels]
+    span = placed(offsets, start, end, place, notes)
+    return [] if span is None else [Mention(*span, label) for label in labels]
 
 
 def _plain(text: str) -> str:
@@ -202,11 +199,9 @@ def _image(data: dict[str, Any], name: str | None, place: str) -> str:
     return str(data[chosen[0]]) if chosen else ""
 
 
-def _task(post: AnnotatedPost, options: Options, notes: Notes) -> dict[str, Any]:
+def _task(post: AnnotatedPost, options: Options) -> dict[str, Any]:
     offsets = Offsets(post.text, options.offsets or OFFSETS)
     regions = [_region(number, entity, offsets, options) for number, entity in enumerate(post.entities)]
-    for _ in (entity for entity in post.entities if entity.type is None):
-        notes.add(f"entities without a type: written as {UNTYPED}", post.place)
     relations = [_relation(relation) for relation in post.relations]
     sure = post.confidences()
     prediction: dict[str, Any] = {"model_version": "mmib", "result": [*regions, *relations]}
@@ -228,7 +223,7 @@ def _region(number: int, entity: Mention, offsets: Offsets, options: Options) ->
             "from_name": options.from_name or FROM_NAME,
             "to_name": options.to_name or TO_NAME,
             "type": LABELS,
-            "value": {"start": start, "end": end, "text": text, LABELS: [entity.type or UNTYPED]},
+            "value": {"start": start, "end": end, "text": text, LABELS: [entity.type]},
         },
         entity.confidence,
     )

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mmib.datamodules.convert.offsets import Offsets
 from mmib.labels import shown
 from mmib.schema import DataError
 
@@ -18,13 +19,13 @@ class Mention(NamedTuple):
 
     Attributes:
         start, end: its characters, [start, end).
-        type: its type; None where it is not known.
+        type: its type.
         confidence: 0 to 1, of a prediction.
     """
 
     start: int
     end: int
-    type: str | None
+    type: str
     confidence: float | None = None
 
 
@@ -100,15 +101,35 @@ def linked(ids: Mapping[int | str, int], arrows: Iterable[Arrow], place: str, no
         ids: position of each entity by its id.
         arrows: relations between ids.
         place: where the post stands.
-        notes: gets those whose head or tail is none of the entities.
+        notes: gets those that are left out.
     """
     links = []
     for arrow in arrows:
-        if arrow.head in ids and arrow.tail in ids:
-            links.append(Link(ids[arrow.head], ids[arrow.tail], arrow.type, arrow.confidence))
-        else:
+        if arrow.head not in ids or arrow.tail not in ids:
             notes.add("relations of which an end is no entity of the post: left out", place)
+        elif arrow.head == arrow.tail:
+            notes.add("relations of an entity with itself: left out", place)
+        else:
+            links.append(Link(ids[arrow.head], ids[arrow.tail], arrow.type, arrow.confidence))
     return links
+
+
+def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> tuple[int, int] | None:
+    """The characters [start, end) of an entity; None where there are none, which is noted.
+
+    What looks like one character stays whole, as in an emoji of several: training refuses a part of it.
+    """
+    span = offsets.characters(start, end)
+    if span is None or not offsets.text[slice(*span)].strip():
+        notes.add(
+            "entities that are blank, outside the text or end inside a character: left out (see --offsets)", place
+        )
+        return None
+    seen = Offsets(offsets.text, "graphemes")
+    whole = seen.characters(*seen.units(*span)) or span
+    if whole != span:
+        notes.add("entities that end inside what looks like one character: they get the whole of it", place)
+    return whole
 
 
 def checked_text(text: Any, place: str) -> str:
@@ -131,7 +152,7 @@ def counts(posts: Iterable[AnnotatedPost]) -> str:
     for post in posts:
         number += 1
         pictured += bool(post.image)
-        entities.update(entity.type or "no type" for entity in post.entities)
+        entities.update(entity.type for entity in post.entities)
         relations.update(relation.type for relation in post.relations)
     return f"{number:,} posts ({pictured:,} with an image), {_by_type(entities, 'entities')}, " + _by_type(
         relations, "relations"

@@ -11,6 +11,8 @@ import pytest
 
 from mmib.cli import main
 from mmib.datamodules.convert.formats import recognise
+from mmib.datamodules.jsonl_files import JSONLinesReader
+from mmib.datamodules.split_files import HoldOut
 from mmib.schema import DataError
 
 Convert = Callable[..., Any]
@@ -42,6 +44,45 @@ def test_a_file_without_annotations_can_be_of_any_format(tmp_path: Path, text: s
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"could be of several formats.*--from"):
         recognise(file)
+
+
+def test_what_is_written_is_what_mmib_trains_on(convert: Convert) -> None:
+    """Spans in UTF-16 units; the second ends inside an emoji of several characters, the third is blank."""
+    family = "\U0001f468\u200d\U0001f469"
+    line = {
+        "text": f"Acme {family} sells Zip",
+        "entities": [
+            {"id": 1, "label": "TEAM", "start_offset": 0, "end_offset": 4},
+            {"id": 2, "label": "FACE", "start_offset": 5, "end_offset": 7},
+            {"id": 3, "label": "NONE", "start_offset": 4, "end_offset": 5},
+            {"id": 4, "label": "PRODUCT", "start_offset": 17, "end_offset": 20},
+        ],
+        "relations": [
+            {"from_id": 1, "to_id": 4, "type": "makes"},
+            {"from_id": 1, "to_id": 1, "type": "makes"},
+            {"from_id": 3, "to_id": 1, "type": "makes"},
+        ],
+    }
+    done = convert([line])
+    (post,) = JSONLinesReader(done.file, "mner", hold_out=HoldOut(0.0)).posts("train")
+    assert post.words == ["Acme", family, "sells", "Zip"]
+    assert post.tags == ["B-TEAM", "B-FACE", "O", "B-PRODUCT"]
+    (row,) = JSONLinesReader(done.file, "mre", hold_out=HoldOut(0.0)).posts("train")
+    assert (row.head, row.tail, row.relation) == ((0, 1), (3, 4), "makes")
+    for noted in (
+        "1 entities that end inside what looks like one character: they get the whole of it (line 1)",
+        "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (line 1)",
+        "1 relations of an entity with itself: left out (line 1)",
+        "1 relations of which an end is no entity of the post: left out (line 1)",
+    ):
+        assert noted in done.output.splitlines()
+
+
+def test_relations_may_name_entities_by_ids_of_their_own(convert: Convert) -> None:
+    entities = [{"id": "a", "start": 0, "end": 1, "type": "X"}, {"id": "b", "start": 2, "end": 3, "type": "Y"}]
+    line = {"text": "p q", "entities": entities, "relations": [{"head": "b", "tail": "a", "type": "r"}]}
+    (post,) = convert([line]).lines()
+    assert post["relations"] == [{"head": 1, "tail": 0, "type": "r"}]
 
 
 def test_offsets_in_words_become_offsets_in_characters(convert: Convert) -> None:

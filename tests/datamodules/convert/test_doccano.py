@@ -63,7 +63,7 @@ def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert)
     )
     assert [len(post["entities"]) for post in done.lines()] == [1, 0]
     for line in (
-        "3 spans that are empty, outside the text or end inside a character: left out (see --offsets) (line 1)",
+        "3 entities that are blank, outside the text or end inside a character: left out (see --offsets) (line 1)",
         "1 posts with comments: the comments are left out (line 1)",
         "1 posts without text: left out (line 2)",
         "1 posts without any of 'label', 'labels', 'entities': taken for posts without entities (line 3)",
@@ -123,4 +123,4 @@ def test_predictions_without_relations_are_lists_of_spans(convert: Convert) -> N
     found = {"id": "p1", "text": TEXT, "entities": [{"start": 2, "end": 6, "type": None}], "relations": []}
     done = convert([found], "--to", "doccano", "--offsets", "characters")
     assert done.lines() == [{"id": "p1", "text": TEXT, "label": [[2, 6, "ENTITY"]]}]
-    assert "1 entities without a type: written as ENTITY (line 1)" in done.output
+    assert "1 entities without a type: they become ENTITY (line 1)" in done.output

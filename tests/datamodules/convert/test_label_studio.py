@@ -83,7 +83,7 @@ def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert)
         "1 results of the type 'rectanglelabels': left out (task 1)",
         "1 relations of which an end is no entity of the post: left out (task 1)",
         "1 relations without a label: left out (task 1)",
-        "1 regions that are empty, outside the text or end inside a character: left out (see --offsets) (task 1)",
+        "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (task 1)",
         "2 tasks without an annotation: left out (task 2; task 4)",
         "1 further annotations of tasks that have several: left out (task 3)",
         "1 tasks without text: left out (task 5)",
@@ -200,7 +200,7 @@ def test_predictions_are_what_label_studio_exports_of_them(convert: Convert) -> 
     assert second["value"]["labels"] == ["ENTITY"]
     assert "score" not in second
     assert arrow["labels"] == ["sells"]
-    assert "1 entities without a type: written as ENTITY (line 1)" in done.output
+    assert "1 entities without a type: they become ENTITY (line 1)" in done.output
     back = convert([{"data": made["data"], "annotations": [{"result": prediction["result"]}]}], lines=False)
     (post,) = back.lines()
     assert post["id"] == "p1"
