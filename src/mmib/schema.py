@@ -405,13 +405,13 @@ def task_named(name: Any) -> Task:
     Raises:
         TaskError: there is none.
     """
-    if name not in _TASKS and name in SHIPPED_TASKS:
-        importlib.import_module(SHIPPED_TASKS[name])
-    if name not in _TASKS:
+    if not isinstance(name, str) or name not in {**_TASKS, **SHIPPED_TASKS}:
         raise TaskError(
             f"there is no task {name!r}: choose from {', '.join(task_names())}, or import the module that registers it "
             "with --plugin MODULE (or `plugins: [MODULE]` in the configuration)"
         )
+    if name not in _TASKS:
+        importlib.import_module(SHIPPED_TASKS[name])
     return _TASKS[name]
 
 
@@ -466,7 +466,6 @@ NO_TAG = -1
 
 # Names of what a task's model predicts, by id.
 LABELS: dict[str, tuple[str, ...]] = {"mre": RELATIONS, "mner": TAGS}
-
 
 
 @dataclass(kw_only=True)

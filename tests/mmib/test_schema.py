@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 import torch
 
 from mmib import schema
-from mmib.schema import (
-    MARKERS,
-    NO_RELATION,
-    NO_TAG,
-    RELATION_IDS,
-    RELATIONS,
-    TAG_IDS,
-    TAGS,
-    MMIBError,
-    MREBatch,
-    Window,
-)
-
-
-def test_relations_are_the_23_of_mnre_with_none_first() -> None:
-    assert len(set(RELATIONS)) == len(RELATIONS) == 23
-    assert RELATIONS[0] == NO_RELATION == "None"
-    assert all(RELATIONS[number] == name for name, number in RELATION_IDS.items())
-
-
-def test_every_other_relation_names_the_types_of_its_entities() -> None:
-    types = {name.lower() for name in schema.ENTITY_TYPES}
-    for name in RELATIONS[1:]:
-        _, head, tail, relation = name.split("/")
-        assert {head, tail} <= types
-        assert relation
-
-
-def test_tags_are_bio_of_every_entity_type() -> None:
-    assert TAGS == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
-    assert all(TAGS[number] == name for name, number in TAG_IDS.items())
-    assert NO_TAG not in TAG_IDS.values()
+from mmib.schema import MARKERS, MMIBError, TaskError, Window, register_task, task_named, task_names
+from mmib.tasks.mre import MREBatch, RelationExtraction
 
 
 def test_markers_are_four_different_ones() -> None:
@@ -52,6 +25,9 @@ def test_every_error_of_the_project_has_one_base() -> None:
     errors = [kind for _, kind in inspect.getmembers(schema, inspect.isclass) if issubclass(kind, Exception)]
     assert MMIBError in errors
     assert all(issubclass(kind, MMIBError) for kind in errors)
+
+
+# Batches
 
 
 @pytest.mark.parametrize("pixels", [True, False])
@@ -73,9 +49,9 @@ def test_moving_a_batch_moves_every_tensor_and_keeps_what_is_absent(
     assert batch.input_ids.device.type == "cpu"
 
 
-def test_fillers_are_the_rows_without_a_number(make_batch: Callable[..., MREBatch]) -> None:
+def test_padding_rows_are_the_rows_without_a_number(make_batch: Callable[..., MREBatch]) -> None:
     batch = dataclasses.replace(make_batch(), rows=torch.tensor([0, -1, 7, -1]))
-    assert batch.counted.tolist() == [True, False, True, False]
+    assert batch.valid.tolist() == [True, False, True, False]
 
 
 def test_length_of_a_batch_is_its_rows(make_batch: Callable[..., MREBatch]) -> None:
@@ -87,3 +63,65 @@ def test_pinned_batch_is_page_locked(make_batch: Callable[..., MREBatch]) -> Non
     batch = make_batch().pin_memory()
     assert batch.input_ids.is_pinned()
     assert batch.pixels is None
+
+
+# The registry of tasks
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, schema.Task]:
+    """The registered tasks; what a test adds is forgotten."""
+    tasks = dict(schema._TASKS)
+    monkeypatch.setattr(schema, "_TASKS", tasks)
+    return tasks
+
+
+class Another(RelationExtraction):
+    """A task of another name."""
+
+    name = "another"
+
+
+class Rival(RelationExtraction):
+    """A task of a name that is taken."""
+
+    name = "another"
+
+
+def test_a_registered_task_is_found_by_its_name(registry: dict[str, schema.Task]) -> None:
+    assert task_names() == ["mre", "mner"]
+    register_task(task := Another())
+    assert task_named("another") is task
+    assert task_names() == ["mre", "mner", "another"]
+
+
+def test_two_tasks_of_one_name_are_refused_with_both_shown(registry: dict[str, schema.Task]) -> None:
+    register_task(Another())
+    with pytest.raises(TaskError) as error:
+        register_task(Rival())
+    assert str(error.value) == (
+        f"two tasks are named 'another', {__name__}.Another and {__name__}.Rival: give one of them another name"
+    )
+    assert type(task_named("another")) is Another, "the first stays"
+
+
+def test_a_module_that_is_imported_again_registers_its_task_again(registry: dict[str, schema.Task]) -> None:
+    register_task(Another())
+    register_task(again := Another())
+    assert task_named("another") is again
+
+
+@pytest.mark.parametrize("name", ["mrr", "", None, 3, ["mre"]])
+def test_an_unknown_task_is_refused_with_those_that_there_are(name: object) -> None:
+    with pytest.raises(
+        TaskError, match=rf"there is no task {re.escape(repr(name))}: choose from mre, mner, or .* --plugin MODULE"
+    ):
+        task_named(name)
+
+
+@pytest.mark.parametrize("name", ["mre", "mner"])
+def test_the_projects_own_tasks_are_imported_when_they_are_asked_for(name: str) -> None:
+    asked = f"import sys; from mmib.schema import task_named; assert 'mmib.tasks.{name}' not in sys.modules; "
+    found = f"print(task_named({name!r}).name)"
+    done = subprocess.run([sys.executable, "-c", asked + found], capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.returncode) == (name, 0), done.stderr

@@ -1,0 +1,42 @@
+"""What prediction records are made of: entities that meet, and numbers that stay finite."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import logit
+from scipy.special import softmax as scipy_softmax
+
+from mmib.records import Entity, Judgement, log_odds, softmax
+
+spans = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] + pair[1]))
+
+
+@given(spans, spans)
+def test_entities_overlap_where_they_share_a_word(one: tuple[int, int], other: tuple[int, int]) -> None:
+    shared = set(range(*one)) & set(range(*other))
+    first, second = Entity("PER", *one), Entity("LOC", *other)
+    assert first.overlaps(second) == second.overlaps(first) == bool(shared)
+    assert first.span == one
+
+
+@pytest.mark.parametrize(("predicted", "gold", "right"), [(1, 1, True), (0, 1, False)])
+def test_a_judgement_is_right_where_gold_was_predicted(predicted: int, gold: int, right: bool) -> None:
+    assert Judgement([0.1, 0.2], predicted, gold).right is right
+
+
+@given(st.lists(st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3), min_size=1, max_size=4))
+def test_probabilities_are_those_of_scipy(logits: list[list[float]]) -> None:
+    values = np.array(logits)
+    np.testing.assert_allclose(softmax(values), scipy_softmax(values, axis=-1), atol=1e-12)
+
+
+def test_log_odds_are_those_of_scipy_and_finite_at_the_ends() -> None:
+    inside = np.linspace(0.01, 0.99, 50)
+    np.testing.assert_allclose(log_odds(inside), logit(inside))
+    ends = log_odds(np.array([0.0, 1.0]))
+    assert np.isfinite(ends).all()
+    assert ends[0] == pytest.approx(-ends[1])
+    assert ends[1] > 13
