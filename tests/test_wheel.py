@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from mmib.export.folder import write_export
 from mmib.export.model import TrainedModel
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("src/mmib", "datamodules", "lightning_configs")
+LINKED = ("datamodules", "lightning_configs")
+COPIED = ("src/mmib", *LINKED)
 TEXT = "anna and bob meets carl in the paris head"
 # Whatever code asks a network for something, and however it handles errors, ends the process.
 NO_NETWORK = """
@@ -40,33 +42,54 @@ print(found.to_dict())
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy: setuptools leaves things beside what it builds."""
-    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what is built, links as links: setuptools leaves things beside it."""
+    folder = tmp_path_factory.mktemp("source")
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(built), str(source))
-    (file,) = built.glob("*.whl")
+        shutil.copy(ROOT / name, folder)
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(source, tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(source: Path, folder: Path) -> Path:
+    """The wheel of a source folder or a source archive."""
+    run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source))
+    (file,) = folder.glob("*.whl")
     return file
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a fresh virtual environment with the wheel in it and no network.
+    """Of a fresh virtual environment with the wheel in it."""
+    return environment(tmp_path_factory.mktemp("venv") / "fresh", str(wheel))
+
+
+def environment(folder: Path, *what: str) -> Path:
+    """The Python of a fresh virtual environment without a network, in which pip has installed something.
 
     The packages that mmib needs are those of the environment that runs this test, which a `.pth` file adds; how mmib
     itself is installed there is another `.pth` file, which is not read.
     """
-    folder = tmp_path_factory.mktemp("venv") / "fresh"
     run(sys.executable, "-m", "venv", "--without-pip", str(folder))
     own = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    run(sys.executable, "-m", "pip", "--python", str(own), "install", "--no-deps", "--no-index", str(wheel))
     site = Path(run(str(own), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    offline = ("--no-deps", "--no-index", "--no-build-isolation")
+    run(sys.executable, "-m", "pip", "--python", str(own), "install", *offline, *what)
     (site / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
     return own
+
+
+def packed(wheel: Path) -> dict[str, bytes]:
+    """The files of the package in a wheel."""
+    with zipfile.ZipFile(wheel) as file:
+        return {name: file.read(name) for name in file.namelist() if ".dist-info/" not in name}
 
 
 def run(*command: str, folder: Path | None = None, status: int = 0) -> str:
@@ -88,14 +111,39 @@ def run(*command: str, folder: Path | None = None, status: int = 0) -> str:
 def test_everything_that_is_no_python_is_shipped_too(wheel: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     files = {
-        path.relative_to(ROOT / "src" if name.startswith("src/") else ROOT).as_posix()
-        for name in PACKAGES
-        for path in (ROOT / name).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        Path(folder, name).relative_to(ROOT / "src").as_posix()
+        for folder, _, names in os.walk(ROOT / "src" / "mmib", followlinks=True)
+        for name in names
+        if "__pycache__" not in folder
     }
-    assert {"mmib/report/page.css", "mmib/report/page.js", "mmib/py.typed", "lightning_configs/base.yaml"} <= files
+    assert {"mmib/serve/page.css", "mmib/serve/page.js", "mmib/py.typed"} <= files
+    assert {"mmib/datamodules/base.py", "mmib/lightning_configs/base.yaml"} <= files
     assert not files - shipped
-    assert not {name for name in shipped if name.startswith(("tests", "experiments", "src"))}
+    assert {name.partition("/")[0] for name in shipped if ".dist-info/" not in name} == {"mmib"}
+
+
+@pytest.mark.slow
+def test_the_source_archive_has_files_for_links_and_makes_the_same_wheel(
+    source: Path, wheel: Path, tmp_path: Path
+) -> None:
+    build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
+    run(sys.executable, "-c", build, str(tmp_path), folder=source)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as file:
+        assert {member.type for member in file.getmembers()} == {tarfile.REGTYPE, tarfile.DIRTYPE}
+        (top,) = {member.name.partition("/")[0] for member in file.getmembers()}
+        assert {f"{top}/src/mmib/{name}" for name in LINKED} <= set(file.getnames())
+    again = build_wheel(archive, tmp_path / "wheel")
+    one, other = (packed(path) for path in (wheel, again))
+    assert one == other
+
+
+@pytest.mark.slow
+def test_an_editable_install_reads_the_linked_folders(source: Path, tmp_path: Path) -> None:
+    own = environment(tmp_path / "venv", "--editable", str(source))
+    told = "from mmib.datamodules import files; from mmib.configs import shipped_experiments as found; "
+    printed = run(str(own), "-c", f"{told}print(files.__file__, found()[0], sep='\\n')", folder=tmp_path)
+    assert [Path(line).resolve().relative_to(source).parts[0] for line in printed.splitlines()] == list(LINKED)
 
 
 def test_the_command_works_from_the_wheel(python: Path, tmp_path: Path) -> None:
@@ -116,7 +164,7 @@ def test_three_lines_of_python_give_results_without_a_network(
     lines = THREE_LINES.format(folder=str(tmp_path / "exports"), text=TEXT, image=str(tmp_path / "photo.png"))
     assert len(lines.strip().splitlines()) == 3
     told = (
-        "import json, mmib, datamodules; print(json.dumps([mmib.__file__, mmib.datamodules.__file__, found.to_dict()]))"
+        "import json, mmib.datamodules; print(json.dumps([mmib.__file__, mmib.datamodules.__file__, found.to_dict()]))"
     )
     printed = run(str(python), "-c", lines + told, folder=tmp_path / "elsewhere")
     *_, own, other, found = json.loads(printed.splitlines()[-1])
