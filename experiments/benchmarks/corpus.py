@@ -8,22 +8,24 @@ from __future__ import annotations
 import itertools
 import random
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
+from mmib.base.files import write_text
 from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.crops import write_crop_dictionary
 from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.datamodules.mnre import MNREDataModule
-from mmib.datamodules.mnre_files import CROP_DICTIONARIES, RelationRow, read_rows
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.posts import RelationPost, TaggedPost
+from mmib.datamodules.readers import Reader
 from mmib.datamodules.twitter import TwitterDataModule
-from mmib.datamodules.twitter_files import TEXT_FILES, TaggedPost, read_posts
-from mmib.schema import Task
+from mmib.datamodules.twitter_files import IMAGE_LINE, TwitterReader
 
 DATA_ROOT = Path("../shared/data")
 WHOLE_SIZE = (600, 450)
@@ -44,7 +46,7 @@ class PostSet:
         max_length: word pieces that every row is padded to.
     """
 
-    task: Task
+    task: str
     year: int
     crops: int
     max_length: int
@@ -74,33 +76,30 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
     Returns:
         Where the posts come from, for people.
     """
-    posts = SETS[name]
     source, found = read_posts_of(name, data_root)
-    # Drawn at random, once; small sources are gone through again.
+    # Sampled once; small sources are gone through again.
     random.Random(0).shuffle(found)
     chosen = list(itertools.islice(itertools.cycle(found), rows))
-    if posts.task == "mre":
-        _write_mnre(folder, chosen, posts.crops)
-    else:
-        _write_twitter(folder, chosen, posts)
+    write = _write_mnre if SETS[name].task == "mre" else _write_twitter
+    write(reader_of(folder, name), chosen, SETS[name].crops)
     return source
+
+
+def reader_of(root: Path, name: str) -> Any:
+    """The reader of a set below a root."""
+    return MNREReader(root) if SETS[name].task == "mre" else TwitterReader(root, SETS[name].year)
 
 
 def read_posts_of(name: str, data_root: Path) -> tuple[str, list[Any]]:
     """Where the posts of a set come from, for people, and they themselves; arguments as those of `write_set`."""
-    posts = SETS[name]
-    if posts.task == "mre":
-        read: Callable[[Path], Iterable[Any]] = read_rows
-        real, drawn = data_root / name / "txt" / f"ours_{SPLIT}.txt", Path("txt", f"ours_{SPLIT}.txt")
-    else:
-        read = _read_twitter
-        real, drawn = data_root / name / TEXT_FILES[SPLIT], Path("twitter2017", TEXT_FILES[SPLIT])
-    if real.is_file():
-        return f"real posts of {name}", list(read(real))
+    real: Reader = reader_of(data_root / name if SETS[name].task == "mre" else data_root, name)
+    if real.has_split(SPLIT):
+        return f"real posts of {name}", list(real.posts(SPLIT))
     with tempfile.TemporaryDirectory() as temporary:
         demo = Path(temporary, "demo")
         write_demo_corpus(demo, DemoSettings(size="tiny"))
-        return "posts of the demo corpus", list(read(demo / drawn))
+        posts = MNREReader(demo) if SETS[name].task == "mre" else TwitterReader(demo, 2017)
+        return "posts of the demo corpus", list(posts.posts(SPLIT))
 
 
 def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options: Any) -> PostDataModule:
@@ -138,46 +137,42 @@ def read_set(data: PostDataModule) -> None:
     data.examples[SPLIT] = data.read_split(SPLIT)
 
 
-def _read_twitter(path: Path) -> Iterable[TaggedPost]:
-    return read_posts(path, "expected in the format of the Twitter sets")
-
-
-def _write_mnre(root: Path, rows: Sequence[RelationRow], crops: int) -> None:
-    text, whole, cut = root / "txt", root / "img_org" / SPLIT, root / "img_vg" / SPLIT / "crops"
-    for folder in (text, whole, cut):
-        folder.mkdir(parents=True)
+def _write_mnre(reader: MNREReader, rows: Sequence[RelationPost], crops: int) -> None:
     lines, names = [], {}
     for number, row in enumerate(rows):
         image = f"{number}.jpg"
-        _write_images(whole, cut, image, names.setdefault(number, _crop_names(number, crops)))
+        names[number] = _crop_names(number, crops)
+        _write_images(reader, image, names[number])
         entities = {key: {"name": "", "pos": list(span)} for key, span in (("h", row.head), ("t", row.tail))}
-        lines.append(repr({"token": row.tokens, **entities, "img_id": image, "relation": row.relation}))
-    (text / f"ours_{SPLIT}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    torch.save(names, text / CROP_DICTIONARIES[SPLIT])
+        lines.append(repr({"token": row.words, **entities, "img_id": image, "relation": row.relation}))
+    _write_text(reader, "".join(f"{line}\n" for line in lines), names)
 
 
-def _write_twitter(root: Path, posts: Sequence[TaggedPost], kind: PostSet) -> None:
-    year = f"twitter{kind.year}"
-    text, whole, cut = root / year, root / f"{year}_images", root / f"{year}_aux_images" / SPLIT / "crops"
-    for folder in (text, whole, cut):
-        folder.mkdir(parents=True)
+def _write_twitter(reader: TwitterReader, posts: Sequence[TaggedPost], crops: int) -> None:
     blocks, names = [], {}
     for number, post in enumerate(posts):
         image = f"{number}.jpg"
-        _write_images(whole, cut, image, names.setdefault(image, _crop_names(number, kind.crops)))
+        names[image] = _crop_names(number, crops)
+        _write_images(reader, image, names[image])
         words = (f"{word}\t{tag}\n" for word, tag in zip(post.words, post.tags, strict=True))
-        blocks.append(f"IMGID:{number}\n{''.join(words)}\n")
-    (text / TEXT_FILES[SPLIT]).write_text("".join(blocks), encoding="utf-8")
-    torch.save(names, text / f"{year}_{SPLIT}_dict.pth")
+        blocks.append(f"{IMAGE_LINE}{number}\n{''.join(words)}\n")
+    _write_text(reader, "".join(blocks), names)
+
+
+def _write_text(reader: MNREReader | TwitterReader, text: str, crops: dict[Any, list[str]]) -> None:
+    write_text(reader.text_file(SPLIT), text)
+    write_crop_dictionary(reader.crop_files(SPLIT).dictionary, crops)
 
 
 def _crop_names(number: int, crops: int) -> list[str]:
     return [f"{number}-{crop}.jpg" for crop in range(crops)]
 
 
-def _write_images(whole: Path, cut: Path, image: str, crops: Sequence[str]) -> None:
-    files = [(whole / image, WHOLE_SIZE), *((cut / crop, CROP_SIZE) for crop in crops)]
+def _write_images(reader: MNREReader | TwitterReader, image: str, crops: Sequence[str]) -> None:
+    files = [(reader.image_folder(SPLIT) / image, WHOLE_SIZE)]
+    files += [(reader.crop_files(SPLIT).crops / crop, CROP_SIZE) for crop in crops]
     for file, (width, height) in files:
         noise = np.random.default_rng(list(file.name.encode())).integers(0, 256, (height // GRAIN, width // GRAIN, 3))
         picture = Image.fromarray(noise.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+        file.parent.mkdir(parents=True, exist_ok=True)
         picture.save(file, quality=90)

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import torch
 
-from experiments.benchmarks.corpus import DATA_ROOT, SPLIT, write_set
+from experiments.benchmarks.corpus import DATA_ROOT, SPLIT, reader_of, write_set
 from experiments.benchmarks.measure import Clock, in_turns, machine, spread, table, to_standard_error
 from mmib.datamodules.demo import read_truth
 from mmib.datamodules.demo.layouts import twitter_folders
-from mmib.datamodules.twitter_files import TEXT_FILES, read_posts
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.pictures import in_threads
@@ -48,9 +47,9 @@ def demo_posts(root: Path, count: int) -> list[Post]:
 def written_posts(folder: Path, name: str, count: int, data_root: Path) -> tuple[list[Post], str]:
     """Posts of a Twitter set with generated images, which are written into a folder, and where the posts come from."""
     source = write_set(folder, name, count, data_root)
-    tagged = read_posts(folder / name / TEXT_FILES[SPLIT], "written by this benchmark")
-    images = folder / f"{name}_images"
-    return [Post(" ".join(post.words), images / f"{number}.jpg") for number, post in enumerate(tagged)], source
+    reader = reader_of(folder, name)
+    images = reader.image_folder(SPLIT)
+    return [Post(" ".join(post.words), images / post.image) for post in reader.posts(SPLIT)], source
 
 
 def check_same(alone: Sequence[Extraction], together: Sequence[Extraction]) -> None:

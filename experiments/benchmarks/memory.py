@@ -33,15 +33,12 @@ from experiments.benchmarks.recipe import ENCODERS
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.datamodules.mnre import MNREDataModule
-from mmib.datamodules.mnre_files import image_folder as mnre_images
-from mmib.datamodules.mnre_files import text_file as mnre_file
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.readers import Reader
 from mmib.datamodules.twitter import TwitterDataModule
-from mmib.datamodules.twitter_files import IMAGE_LINE
-from mmib.datamodules.twitter_files import image_folder as twitter_images
-from mmib.datamodules.twitter_files import text_file as twitter_file
+from mmib.datamodules.twitter_files import IMAGE_LINE, TwitterReader
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import Task
 
 SPLIT = "train"
 YEAR = 2017
@@ -51,27 +48,27 @@ MB = 1e6
 OWN_IMAGE, OWN_SIZE = 10**9, 8
 
 
-def text_of(root: Path, task: Task) -> Path:
-    """The training posts of a task."""
-    return mnre_file(root, SPLIT) if task == "mre" else twitter_file(root, YEAR, SPLIT)
+def reader_of(root: Path, task: str) -> Reader:
+    """The reader of a task's posts."""
+    return MNREReader(root) if task == "mre" else TwitterReader(root, YEAR)
 
 
-def write_posts(root: Path, task: Task, posts: int, demo: Path, own_images: bool = False) -> None:
+def write_posts(root: Path, task: str, posts: int, demo: Path, own_images: bool = False) -> None:
     """A data folder with so many training posts: those of the demo corpus, over and over, and its images, or own ones.
 
     Images of a folder that is there are kept: a larger set has those of a smaller one.
     """
     if not root.is_dir():
         shutil.copytree(demo, root)
-    lines = text_of(demo, task).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = reader_of(demo, task).text_file(SPLIT).read_text(encoding="utf-8").splitlines(keepends=True)
     blocks = itertools.islice(itertools.cycle(lines if task == "mre" else _blocks(lines)), posts)
-    with text_of(root, task).open("w", encoding="utf-8") as file:
+    with reader_of(root, task).text_file(SPLIT).open("w", encoding="utf-8") as file:
         file.writelines(_with_own_images(blocks, root, task) if own_images else blocks)
 
 
-def _with_own_images(blocks: Iterable[str], root: Path, task: Task) -> Iterator[str]:
+def _with_own_images(blocks: Iterable[str], root: Path, task: str) -> Iterator[str]:
     """The posts, each naming an image of its own, which is written."""
-    folder = mnre_images(root, SPLIT) if task == "mre" else twitter_images(root, YEAR)
+    folder = reader_of(root, task).image_folder(SPLIT)
     for number, block in enumerate(blocks):
         file = folder / f"{OWN_IMAGE + number}.jpg"
         if not file.exists():
@@ -101,7 +98,7 @@ def memory() -> dict[str, float]:
     return {"peak": sizes["VmHWM:"], "private": sizes["RssAnon:"]}
 
 
-def measure(root: Path, task: Task, batch_size: int, image_encoder: str) -> dict[str, Any]:
+def measure(root: Path, task: str, batch_size: int, image_encoder: str) -> dict[str, Any]:
     """Memory of this process before, after reading, and over an epoch of batches, with the seconds that these took."""
     torch.manual_seed(0)
     encoders: dict[str, Any] = {
@@ -122,7 +119,7 @@ def measure(root: Path, task: Task, batch_size: int, image_encoder: str) -> dict
     return found
 
 
-def in_a_process(root: Path, task: Task, batch_size: int, image_encoder: str) -> dict[str, Any]:
+def in_a_process(root: Path, task: str, batch_size: int, image_encoder: str) -> dict[str, Any]:
     """What `measure` finds in a process of its own."""
     options = ["--child", str(root), "--tasks", task, "--batch-size", str(batch_size)]
     options += ["--image-encoder", image_encoder]
@@ -132,7 +129,7 @@ def in_a_process(root: Path, task: Task, batch_size: int, image_encoder: str) ->
     return found
 
 
-def measure_sizes(task: Task, sizes: list[int], batch_size: int, own_images: bool) -> str:
+def measure_sizes(task: str, sizes: list[int], batch_size: int, own_images: bool) -> str:
     """The table of a task."""
     rows = []
     encoder = ENCODERS["tiny"].image if own_images else "pip:efficientnet-lite0"
@@ -156,7 +153,7 @@ def measure_sizes(task: Task, sizes: list[int], batch_size: int, own_images: boo
             rows.append(
                 [
                     f"{posts:,}",
-                    f"{text_of(root, task).stat().st_size / MB:.0f}",
+                    f"{reader_of(root, task).text_file(SPLIT).stat().st_size / MB:.0f}",
                     f"{again['before']['private']:.0f}",
                     f"{read['peak']:.0f} in {read['seconds']:.1f} s",
                     f"{warm['peak']:.0f} in {warm['seconds']:.1f} s",

@@ -30,14 +30,13 @@ VOCABULARY = "pip:minilm-l6"  # that of bert-base-uncased
 def lengths_of(rows: Iterable[Any], posts: PostSet, tokenizer: WordTokenizer) -> np.ndarray:
     """(N,) word pieces of each row, special ones and markers included."""
     rows = list(rows)
+    words = tokenizer.pieces([row.words for row in rows])
     if posts.task == "mre":
-        words = tokenizer.pieces([row.tokens for row in rows])
         marked = (
             mark_entities(own, row.head, row.tail, tokenizer, posts.max_length)
             for own, row in zip(words, rows, strict=True)
         )
         return np.array([len(row.input_ids) for row in marked])
-    words = tokenizer.pieces([row.words for row in rows])
     return np.array([len(fit_words(own, tokenizer, posts.max_length)[0]) for own in words])
 
 

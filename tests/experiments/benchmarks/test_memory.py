@@ -8,9 +8,6 @@ import pytest
 
 from experiments.benchmarks import memory
 from mmib.datamodules.demo import DemoSettings, write_demo_corpus
-from mmib.datamodules.mnre_files import read_rows
-from mmib.datamodules.twitter_files import read_posts
-from mmib.schema import Task
 
 
 @pytest.fixture(scope="module")
@@ -22,23 +19,22 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not memory.PEAK_RESET.exists(), reason="Linux tells the peak of a process")
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path: Path, task: Task) -> None:
+def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path: Path, task: str) -> None:
     root = tmp_path / "set"
-    read = read_rows if task == "mre" else lambda path: read_posts(path, "")
     for posts in (90, 130):
         memory.write_posts(root, task, posts, demo)
-        assert sum(1 for _ in read(memory.text_of(root, task))) == posts
+        assert sum(1 for _ in memory.reader_of(root, task).posts("train")) == posts
     found = memory.measure(root, task, batch_size=8, image_encoder="test_resnet")
     assert list(found) == ["before", "read", "epoch"]
     assert all(100 < stage["private"] <= stage["peak"] for stage in found.values())
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_posts_may_have_images_of_their_own(demo: Path, tmp_path: Path, task: Task) -> None:
+def test_posts_may_have_images_of_their_own(demo: Path, tmp_path: Path, task: str) -> None:
     root = tmp_path / "set"
     for posts in (3, 5):
         memory.write_posts(root, task, posts, demo, own_images=True)
-    rows = list(read_rows(memory.text_of(root, task)) if task == "mre" else read_posts(memory.text_of(root, task), ""))
+    rows = list(memory.reader_of(root, task).posts("train"))
     folder = root / "img_org" / "train" if task == "mre" else root / "twitter2017_images"
     contents = {(folder / row.image).read_bytes() for row in rows}
     assert (len(rows), len({row.image for row in rows}), len(contents)) == (5, 5, 5)
