@@ -7,7 +7,7 @@ themselves, without a prefix. Prefix and type are split at the first hyphen, so 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from mmib.schema import DataError
@@ -22,6 +22,19 @@ class Scheme(StrEnum):
     BIOES = "BIOES"
     BMES = "BMES"
     BARE = "BARE"
+
+
+class ForeignTagError(DataError):
+    """A tag that is none of its scheme.
+
+    Attributes:
+        position: of the tag in its post, counted from 0.
+    """
+
+    def __init__(self, tag: str, position: int, scheme: Scheme) -> None:
+        expected = ", ".join(f"{letter}-TYPE" for letter in sorted(LETTERS[scheme]))
+        super().__init__(f"the tag {tag!r} is none of {scheme}: write {OUTSIDE}, {expected}, or name another scheme")
+        self.position = position
 
 
 # Prefixes of the tags that words have; of those in the second set an entity goes on, after those in the third it ends.
@@ -66,16 +79,19 @@ def to_bio(tags: Sequence[str], scheme: Scheme) -> list[str]:
     each other are one entity.
 
     Raises:
-        DataError: a tag is none of the scheme.
+        ForeignTagError: a tag is none of the scheme.
     """
     result = []
     open_type = ""
-    for tag in tags:
+    for position, tag in enumerate(tags):
         if tag == OUTSIDE:
             result.append(tag)
             open_type = ""
             continue
-        prefix, name = _parsed(tag, scheme)
+        # Bare tags behave as if all had I-.
+        prefix, name = (INSIDE, tag) if scheme == Scheme.BARE else split_tag(tag)
+        if scheme != Scheme.BARE and (not name or prefix not in LETTERS[scheme]):
+            raise ForeignTagError(tag, position, scheme)
         goes_on = prefix in CONTINUING and (name == open_type or scheme == Scheme.BIO)
         result.append(f"{INSIDE if goes_on else BEGIN}-{name}")
         open_type = "" if prefix in CLOSING else name
@@ -87,19 +103,7 @@ def converted(tags: Sequence[str], bio: Sequence[str]) -> int:
     return sum(before != after for before, after in zip(tags, bio, strict=True))
 
 
-def _foreign(letters: Counter[str], scheme: Scheme) -> int:
+def _foreign(letters: Mapping[str, int], scheme: Scheme) -> int:
     """How many tags do not belong to a scheme; the prefix of a bare tag is empty."""
-    if scheme == Scheme.BARE:
-        return letters.total() - letters[""]
-    return sum(count for letter, count in letters.items() if letter not in LETTERS[scheme])
-
-
-def _parsed(tag: str, scheme: Scheme) -> tuple[str, str]:
-    """Prefix and type; bare tags behave as if all had I-."""
-    if scheme == Scheme.BARE:
-        return INSIDE, tag
-    prefix, name = split_tag(tag)
-    if not name or prefix not in LETTERS[scheme]:
-        expected = ", ".join(f"{letter}-TYPE" for letter in sorted(LETTERS[scheme]))
-        raise DataError(f"the tag {tag!r} is none of {scheme}: write {OUTSIDE}, {expected}, or name another scheme")
-    return prefix, name
+    known = LETTERS.get(scheme, frozenset({""}))
+    return sum(count for letter, count in letters.items() if letter not in known)

@@ -1,0 +1,216 @@
+"""Readers of people's own data: a file for each split, or one file of which shares of the posts are held out."""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from mmib.datamodules.files import Malformed, is_there
+from mmib.datamodules.readers import Reader
+from mmib.schema import ConfigError, DataError, Post
+
+NAMES = {"train": ("train",), "val": ("val", "valid", "validation", "dev"), "test": ("test",)}
+TRAIN = "train"
+IMAGES = "images"
+
+EntryT = TypeVar("EntryT", bound=Post)
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """Shares of the posts that are set apart for the splits that have no file.
+
+    The text of a post decides, not its place: a post stays where it is when others are added, and posts with the same
+    text stay together.
+
+    Attributes:
+        val: share for validation.
+        test: share for testing.
+        seed: another one sets other posts apart.
+
+    Raises:
+        ConfigError: the shares are none, or leave nothing to train on.
+    """
+
+    val: float = 0.1
+    test: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse shares that cannot be."""
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
+            raise ConfigError(
+                f"holdout is {self.val} and test_holdout {self.test}: give shares from 0 that leave a part to train on"
+            )
+
+
+class SplitFiles:
+    """Which file holds the posts of a split.
+
+    Args:
+        root: a folder that holds `train`, `val` (or `valid`, `dev`) and `test` with one of the endings; a single file
+            of another name stands for `train`. Or that file itself.
+        endings: of the files' names.
+        hold_out: shares for the splits that have no file; they are taken from the training posts.
+    """
+
+    def __init__(self, root: Path, endings: tuple[str, ...], hold_out: HoldOut) -> None:
+        self.root = root
+        self.endings = endings
+        self.hold_out = hold_out
+        self._is_file = not root.is_dir() and (root.suffix.lower() in endings or root.is_file())
+        self.folder = root.parent if self._is_file else root
+
+    def file(self, split: str) -> Path:
+        """The file with the posts of `train`, `val` or `test`, which it shares with others where they are held out.
+
+        Raises:
+            DataError: the folder has several files for a split.
+        """
+        shared = TRAIN if split in self.shares else split
+        return self._files.get(shared, self.folder / f"{NAMES[split][0]}{self.endings[0]}")
+
+    def holds(self, split: str, words: Iterable[str]) -> bool:
+        """Whether a post that stands in the file of a split belongs to it."""
+        if split != TRAIN and split not in self.shares:
+            return True
+        # Without spaces, so that a text counts as the same however it is split into words.
+        text = "".join("".join(words).split())
+        digest = hashlib.sha256(f"{self.hold_out.seed} {text}".encode()).digest()
+        place = int.from_bytes(digest[:8], "big") / 2**64
+        for other, share in self.shares.items():
+            if place < share:
+                return split == other
+            place -= share
+        return split == TRAIN
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """The shares of the training posts that are held out, by split."""
+        wanted = {"val": self.hold_out.val, "test": self.hold_out.test}
+        return {split: share for split, share in wanted.items() if share and split not in self._files}
+
+    @cached_property
+    def _files(self) -> dict[str, Path]:
+        """The files that are there, by split."""
+        if self._is_file:
+            return {TRAIN: self.root}
+        others = _files_in(self.folder, self.endings)
+        found: dict[str, Path] = {}
+        for split, names in NAMES.items():
+            named = [path for path in others if path.stem in names]
+            if len(named) > 1:
+                raise DataError(f"{named[0]} and {named[1]} are both there for the split {split}: keep one of them")
+            if named:
+                found[split] = named[0]
+            others = [path for path in others if path not in named]
+        return {TRAIN: others[0], **found} if len(others) == 1 else found
+
+
+def _files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files of a folder that have one of the endings, by name."""
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and is_there(path))
+    except OSError:  # what is wrong with the folder is said where its files are opened
+        return []
+
+
+class Notes:
+    """What a reader did to the posts of a split beside reading them: counted, with the place of the first."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._places: dict[str, str] = {}
+
+    def add(self, what: str, place: str, count: int = 1) -> None:
+        """Count something that was done at a place, in the plural; nothing where it was not done at all."""
+        if count:
+            self._counts[what] += count
+            self._places.setdefault(what, place)
+
+    def __str__(self) -> str:
+        return "; ".join(f"{what}: {count:,} (first: {self._places[what]})" for what, count in self._counts.items())
+
+
+class SplitReader(Reader, Generic[EntryT]):
+    """Reads posts out of `SplitFiles`; a subclass says what an entry of a file is, and which posts it makes.
+
+    What cannot be read is in every split of its file, since its text is not known.
+
+    Args:
+        files: where the posts are.
+        images: the folder of images; None for `images` below the root where that is there, or else the root.
+    """
+
+    def __init__(self, files: SplitFiles, images: Path | None) -> None:
+        super().__init__(files.folder)
+        self.files = files
+        self.corpus = files.root.absolute().stem
+        self.layout = (
+            "expected: a folder with train, val (or valid, dev) and test, each with the ending "
+            f"{' or '.join(files.endings)}; or one such file, of which holdout and test_holdout set shares apart"
+        )
+        below = files.folder / IMAGES
+        self._images = images or (below if below.is_dir() else files.folder)
+        self._notes: dict[str, Notes] = {}
+
+    @abstractmethod
+    def entries(self, path: Path) -> Iterator[EntryT | Malformed]:
+        """The entries of a file, one by one.
+
+        Raises:
+            DataError: the file is missing, or is no text in UTF-8.
+        """
+
+    @abstractmethod
+    def made(self, entry: EntryT, notes: Notes) -> Iterator[Post | Malformed]:
+        """The posts of an entry; what is done to them is counted in `notes`."""
+
+    def scan(self, split: str) -> Iterator[Post | Malformed]:
+        """See `Reader.scan`."""
+        notes = self._notes[split] = Notes()
+        empty = True
+        for entry in self.entries(self.text_file(split)):
+            if isinstance(entry, Malformed):
+                empty = False
+                yield entry
+            elif self.files.holds(split, entry.words):
+                for post in self.made(entry, notes):
+                    empty = False
+                    yield post
+        if empty:
+            raise self._nothing(split)
+
+    def note(self, split: str) -> str:
+        """See `Reader.note`."""
+        return str(self._notes.get(split, ""))
+
+    def text_file(self, split: str) -> Path:
+        """See `Reader.text_file`; splits may share one."""
+        return self.files.file(split)
+
+    def image_folder(self, split: str) -> Path:
+        """See `Reader.image_folder`; all splits share one."""
+        del split
+        return self._images
+
+    def options(self) -> dict[str, Any]:
+        """See `Reader.options`."""
+        shares = self.files.shares
+        return {"held_out": shares, "seed": self.files.hold_out.seed} if shares else {}
+
+    def _nothing(self, split: str) -> DataError:
+        path, shares = self.text_file(split), self.files.shares
+        if not shares or split not in (TRAIN, *shares):
+            return DataError(f"{path} holds no {self.rows}: put those of the split {split} in there")
+        listed = " and ".join(f"{share} for {name}" for name, share in shares.items())
+        return DataError(
+            f"{path} holds no {self.rows} for the split {split} with the shares {listed} and the seed "
+            f"{self.files.hold_out.seed}: change these, or write a file for the split"
+        )
