@@ -31,13 +31,18 @@ from mmib.crop_objects.store import CropStore, Settings
 from mmib.datamodules.crops import CropFiles, Crops, image_name, read_boxes, row_number
 from mmib.datamodules.files import Malformed, inside
 from mmib.datamodules.images import MAX_PIXELS, read_image
-from mmib.datamodules.mnre_files import RelationRow, check_relation_ids, scan_rows
-from mmib.datamodules.twitter_files import TaggedPost, count_mentions, repair, scan_posts
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.mnre_files import MNREReader, check_relation_ids
+from mmib.datamodules.posts import RelationPost, TaggedPost
+from mmib.datamodules.released import MNRE
+from mmib.datamodules.twitter_files import TwitterReader
+from mmib.labels import LabelSet
 from mmib.runs.reader import FinishedRun, read_run
-from mmib.schema import RELATION_IDS, RELATIONS, TAG_IDS
+from mmib.schema import Post
 from mmib.search.study_file import read_plan
 from mmib.search.sweep.file import read_sweep
 from mmib.search.sweep.parameters import Middle
+from mmib.tagging import count_mentions, repair, split_tag
 
 ROOT = Path(__file__).parents[2]
 # What a pickle that is executed leaves behind.
@@ -91,7 +96,7 @@ def _row(**changes: Any) -> dict[str, Any]:
         "h": {"name": "Anna", "pos": [3, 4]},
         "t": {"name": "Bob", "pos": (5, 6)},
         "img_id": "a.jpg",
-        "relation": RELATIONS[5],
+        "relation": MNRE.names[5],
         **changes,
     }
 
@@ -101,12 +106,12 @@ def _write_rows(rows: list[Any]) -> bytes:
 
 
 def _read_rows(folder: Path) -> None:
-    for row in _well_formed(scan_rows(folder / "ours_train.txt"), RelationRow):
-        for start, end in (row.head, row.tail):
-            _check(0 <= start < end <= len(row.tokens), f"the span {start}, {end} of {row.tokens}")
-        _check(row.relation in RELATION_IDS, row.relation)
-        "".join((*row.tokens, row.image)).encode()
-        _check_inside(folder, row.image, row.place)
+    for post in _well_formed(MNREReader(folder).scan("train"), RelationPost):
+        for start, end in (post.head, post.tail):
+            _check(0 <= start < end <= len(post.words), f"the span {start}, {end} of {post.words}")
+        _check(bool(post.relation.strip()), f"the relation {post.relation!r}")
+        "".join((*post.words, post.image, post.relation)).encode()
+        _check_inside(folder, post)
 
 
 def _well_formed(rows: Any, kind: type) -> Any:
@@ -119,8 +124,10 @@ def _well_formed(rows: Any, kind: type) -> Any:
             yield row
 
 
-def _check_inside(folder: Path, name: str, place: str) -> None:
-    _check(folder in inside(folder, name, place).resolve().parents, f"{name!r} leads out of the folder")
+def _check_inside(folder: Path, post: Post) -> None:
+    if post.image:
+        file = inside(folder, post.image, post.place)
+        _check(folder in file.resolve().parents, f"{post.image!r} leads out of the folder")
 
 
 # Twitter
@@ -133,15 +140,17 @@ _TWEETS = (
 
 
 def _read_posts(folder: Path) -> None:
-    for post in _well_formed(scan_posts(folder / "train.txt", "a layout"), TaggedPost):
+    for post in _well_formed(TwitterReader(folder, 2017).scan("train"), TaggedPost):
         _check(len(post.words) == len(post.tags) > 0, f"{len(post.words)} words, {len(post.tags)} tags")
-        _check(set(post.tags) <= TAG_IDS.keys() and all(post.words), f"{post.words} {post.tags}")
+        parts = [split_tag(tag) for tag in post.tags]
+        _check(all(prefix == "O" or (prefix in "BI" and name) for prefix, name in parts), f"{post.tags}")
+        _check(all(post.words), f"{post.words}")
         mended = repair(post.tags)
         before = ["O", *mended[:-1]]
         stray = any(tag[:2] == "I-" and last[2:] != tag[2:] for last, tag in zip(before, mended, strict=True))
         _check(not stray, f"{post.tags} are mended to {mended}")
         _check(max(count_mentions(mended)) == sum(tag.startswith("B-") for tag in mended), f"mentions of {mended}")
-        _check_inside(folder, post.image, post.place)
+        _check_inside(folder, post)
 
 
 # Crops
@@ -202,7 +211,25 @@ def _read_boxes(folder: Path) -> None:
 
 
 def _read_relation_ids(folder: Path) -> None:
-    check_relation_ids(folder / "ours_rel2id.json")
+    check_relation_ids(folder / "ours_rel2id.json", MNRE)
+
+
+# Label sets
+
+
+_LABELS = LabelSet(("no relation", "a-b", "/per/per/c"), "no relation", {"a-b": ("PER", "ORG")})
+
+
+def _ids(labels: LabelSet) -> dict[str, int]:
+    return {name: number for number, name in enumerate(labels.names)}
+
+
+def _read_labels(folder: Path) -> None:
+    (file,) = folder.iterdir()
+    labels = label_set(str(file))
+    _check(len(set(labels.names)) == len(labels) > 0, f"{labels}")
+    _check(all(isinstance(name, str) and name.strip() for name in labels.names), f"{labels}")
+    _check(label_set(labels.to_dict()) == labels, f"{labels}")
 
 
 _SETTINGS = Settings("a/detector", None, "nouns", 3, "png")
@@ -338,8 +365,8 @@ _SUMMARY = {
     "versions": {"torch": "2"},
 }
 _PREDICTIONS = [
-    {"id": 0, "gold": RELATIONS[5], "predicted": RELATIONS[5], "scores": [0.5] * len(RELATIONS), "words": ["a"]},
-    {"id": 1, "gold": RELATIONS[0], "predicted": RELATIONS[2], "scores": [0.0] * len(RELATIONS), "words": ["b"]},
+    {"id": 0, "gold": MNRE.names[5], "predicted": MNRE.names[5], "scores": [0.5] * len(MNRE), "words": ["a"]},
+    {"id": 1, "gold": MNRE.names[0], "predicted": MNRE.names[2], "scores": [0.0] * len(MNRE), "words": ["b"]},
 ]
 
 
@@ -389,9 +416,12 @@ def targets() -> dict[str, Target]:
     sweeps = _yaml_files("experiments/sweeps/*.yaml")
     rows = [[_row(), _row(relation="None")], [_row(h={"name": "", "pos": [0, 9]})]]
     return {
-        "MNRE rows": structured("ours_train.txt", rows, _write_rows, _read_rows),
-        "MNRE relation ids": structured("ours_rel2id.json", [RELATION_IDS], _json, _read_relation_ids),
-        "Twitter posts": plain("train.txt", lambda rng: rng.choice(_TWEETS).encode(), _read_posts),
+        "MNRE rows": structured("txt/ours_train.txt", rows, _write_rows, _read_rows),
+        "MNRE relation ids": structured("ours_rel2id.json", [_ids(MNRE)], _json, _read_relation_ids),
+        "labels in JSON": structured("labels.json", [_ids(_LABELS), _LABELS.to_dict()], _json, _read_labels),
+        "labels in YAML": structured("labels.yaml", [list(_LABELS.names), _LABELS.to_dict()], _yaml, _read_labels),
+        "labels by line": plain("labels.txt", lambda _: "\n".join(_LABELS.names).encode(), _read_labels),
+        "Twitter posts": plain("twitter2017/train.txt", lambda rng: rng.choice(_TWEETS).encode(), _read_posts),
         "crops by row": _dictionary_target((0, "7"), row_number),
         "crops by image": _dictionary_target(("a.jpg", "b.jpg"), image_name),
         "crop boxes": structured(
