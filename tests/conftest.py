@@ -21,6 +21,7 @@ from mmib.datamodules.labels import label_set
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.model import TrainedModel, build
+from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule, MNERModule, MREModule
 from mmib.nn.alignment import InfoNCEAlignment
 from mmib.nn.fusion import CrossModalFusion
@@ -333,11 +334,15 @@ def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., 
     """A model of random weights that believes in many things; `image` are options of its image encoder."""
 
     def make(
-        task: str, image: dict[str, Any] | None = None, parts: dict[str, Any] | None = None, **options: Any
+        task: str,
+        labels: LabelSet | None = None,
+        image: dict[str, Any] | None = None,
+        parts: dict[str, Any] | None = None,
+        **options: Any,
     ) -> TrainedModel:
         encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
         named = tiny_parts | (parts or {})
-        network = build(task, LABELS[task], encoders, named, {})
+        network = build(task, labels or LABELS[task], encoders, named, {})
         with torch.no_grad():
             for parameter in network.head.parameters():
                 parameter.mul_(8.0)

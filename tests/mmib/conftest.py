@@ -17,9 +17,11 @@ import torch
 import yaml
 
 from experiments.chromium import Browser
+from mmib import schema
 from mmib.cli import main
 from mmib.export.model import TrainedModel
-from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY
+from mmib.labels import LabelSet
+from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY
 from mmib.schema import Task
 
 EPOCHS = 2
@@ -184,9 +186,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def make_run(
     tmp_path: Path, bert_folder: str, tiny_parts: dict[str, Any], make_trained: Callable[..., TrainedModel]
 ) -> Callable[..., Path]:
-    """The folder that a finished run of a model of random weights would leave."""
+    """The folder that a finished run of a model of random weights would leave; of version 0.1 without `labels`."""
 
-    def make(task: Task, name: str = "run", predictions: Sequence[dict[str, Any]] = ()) -> Path:
+    def make(
+        task: str, name: str = "run", predictions: Sequence[dict[str, Any]] = (), labels: LabelSet | None = None
+    ) -> Path:
         folder = tmp_path / "home" / "somebody" / "runs" / name
         (folder / "checkpoints").mkdir(parents=True)
         encoders = {
@@ -223,10 +227,13 @@ def make_run(
             "selected": {"split": "val", "epoch": 1, "checkpoint": str(folder / "checkpoints" / "best.ckpt")},
             "val": scores,
             "test": None,
+            **({"labels": labels.to_dict()} if labels else {}),
         }
         (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-        state = make_trained(task).network.state_dict()
-        torch.save({CHECKPOINT_TASK_KEY: task, "state_dict": state}, folder / "checkpoints" / "best.ckpt")
+        content = {CHECKPOINT_TASK_KEY: task, "state_dict": make_trained(task, labels).network.state_dict()}
+        if labels:
+            content[CHECKPOINT_LABELS_KEY] = labels.to_dict()
+        torch.save(content, folder / "checkpoints" / "best.ckpt")
         if predictions:
             lines = "".join(json.dumps(record) + "\n" for record in predictions)
             (folder / "predictions").mkdir()
@@ -234,6 +241,34 @@ def make_run(
         return folder
 
     return make
+
+
+RELEVANCE = """
+from mmib.schema import register_task
+from mmib.tasks.base import PostClassification, PostNetwork
+
+class RelevanceNetwork(PostNetwork):
+    task = "relevance"
+
+class Relevance(PostClassification):
+    name = "relevance"
+    title = "image-text relevance"
+    network = RelevanceNetwork
+
+register_task(Relevance())
+"""
+
+
+@pytest.fixture
+def relevance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Name of a module in the working directory that registers the task `relevance`; the test imports it."""
+    name = "relevance_plugin"
+    (tmp_path / f"{name}.py").write_text(RELEVANCE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setattr(schema, "_TASKS", dict(schema._TASKS))
+    yield name
+    sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="module")
