@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
-from mmib.nn.fusion import LateFusion
-from mmib.schema import MREBatch
+from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents
+from mmib.nn.fusion import FusionOutput, LateFusion
+from mmib.tasks.mre import MREBatch
 
 Build = Callable[..., MultimodalIB]
 MakeBatch = Callable[..., MREBatch]
@@ -172,6 +172,34 @@ def test_grid_pixels_and_cached_features_give_the_same(make_backbone: Build, mak
     batch = dataclasses.replace(batch, pixels=torch.randn(3, 3, 64, 64))
     assert backbone.image_encoder(batch.pixels).shape[:2] == (3, 4)
     torch.testing.assert_close(backbone(batch).states, backbone(as_features(backbone, batch)).states)
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_posteriors_and_fusion_in_two_steps_are_the_forward_pass(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone().eval(), make_batch()
+    whole = backbone(batch)
+    fused = backbone.fuse(batch, whole.text_latents, whole.image_latents, need_weights=True)
+    text, image = backbone.posteriors(batch)
+    assert torch.equal(text.mean, whole.text.mean)
+    assert torch.equal(image.log_var, whole.image.log_var)
+    assert torch.equal(fused.states, whole.states)
+    assert torch.equal(fused.weights, whole.attention)
+
+
+class Gated(LateFusion):
+    """Tells how far its gate is open for each post."""
+
+    def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
+        """See `Fusion.forward`."""
+        fused = super().forward(queries, text, image, need_weights)
+        return fused._replace(scalars={"gate": image.mask.float().mean(dim=1)})
+
+
+def test_what_a_fusion_tells_of_each_post_comes_out(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone, batch = make_backbone(fusion=partial(Gated, dropout=0.0)), make_batch()
+    assert make_backbone()(batch).fusion_scalars == {}
+    assert backbone(batch).fusion_scalars.keys() == {"gate"}
+    torch.testing.assert_close(backbone(batch).fusion_scalars["gate"], batch.region_mask.float().mean(dim=1))
 
 
 def test_batch_with_neither_features_nor_pixels_is_refused(make_backbone: Build, make_batch: MakeBatch) -> None:
