@@ -355,7 +355,11 @@ class PostDataModule(pl.LightningDataModule):
         name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
         census = self.task.census()
         path = self.cache_dir / "posts" / f"{self.corpus}-{self.task.name}-{split}-{name}"
-        return TextStore.opened(path, self._rows(split, census), lambda: str(census))
+
+        def note() -> str:
+            return ", ".join(filter(None, [str(census), self.reader.note(split)]))
+
+        return TextStore.opened(path, self._rows(split, census), note)
 
     def _rows(self, split: str, census: Census) -> Iterator[tuple[str, Example]]:
         """Image and example of each post, counted; few are held at a time."""

@@ -122,8 +122,8 @@ def test_the_task_of_the_page_goes_through_every_command(
     assert {json.loads(line)["gold"] for line in predictions} == {"unrelated", "related"}
     config, best = str(first / "config.yaml"), str(first / "checkpoints" / "best.ckpt")
     assert main(["test", "--config", config, "--ckpt_path", best]) == 0
-    assert main(["report", "--plugin", "relevance", str(first), "-o", "page.html"]) == 0
-    assert "image-text relevance" in (project / "page.html").read_text(encoding="utf-8")
+    assert main(["report", "--plugin", "relevance", str(first)]) == 0
+    assert "image-text relevance" in (first / "report.html").read_text(encoding="utf-8")
     capsys.readouterr()
     assert main(["aggregate", "--plugin", "relevance", str(first), str(second)]) == 0
     assert "relevance" in capsys.readouterr().out

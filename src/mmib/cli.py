@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from mmib.configs import expand_configs, shipped_experiments
+from mmib.plugins import import_plugins, trainer_plugins
 from mmib.schema import ConfigError, MMIBError
 
 TRAINER_COMMANDS = {
@@ -20,6 +21,7 @@ TRAINER_COMMANDS = {
 }
 OTHER_COMMANDS = {
     "demo-data": "write the demo corpus",
+    "init": "look at data, say what it holds, and write a configuration that trains on it",
     "convert": "annotated posts of Label Studio or doccano in, predictions out for them",
     "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
@@ -34,6 +36,7 @@ OTHER_COMMANDS = {
 # Where the others are: `run(arguments)` of a module.
 MODULES = {
     "demo-data": "mmib.datamodules.demo.command",
+    "init": "mmib.datamodules.init.command",
     "convert": "mmib.datamodules.convert.command",
     "check-data": "mmib.datamodules.check.command",
     "crop-objects": "mmib.crop_objects",
@@ -83,7 +86,8 @@ def _dispatch(arguments: list[str]) -> int:
     if command == "--version":
         return _show(metadata.version("mmib"))
     if command in TRAINER_COMMANDS:
-        expanded = expand_configs(arguments)
+        plugins, expanded = trainer_plugins(expand_configs(arguments))
+        import_plugins(plugins)
         from mmib.training.cli import run
 
         return run(expanded)

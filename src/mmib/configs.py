@@ -10,6 +10,7 @@ from mmib.schema import ConfigError
 
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
+CLASSES = ("model", "data")
 TOP_LEVEL = (
     *("include", "plugins", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
@@ -31,6 +32,7 @@ def expand_configs(arguments: list[str]) -> list[str]:
         ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
     """
     expanded: list[str] = []
+    files: list[Path] = []
     rest = iter(with_run_config(arguments))
     for argument in rest:
         name, _, value = argument.partition("=")
@@ -39,8 +41,20 @@ def expand_configs(arguments: list[str]) -> list[str]:
             continue
         value = value or next(rest, "")
         for path in _with_includes(_resolve(value, Path()), ()):
+            files.append(path)
             expanded += ["--config", str(path)]
-    return expanded
+    return [*expanded[:1], *_classes_first(files), *expanded[1:]]
+
+
+def _classes_first(files: list[Path]) -> list[str]:
+    """The class of model or data as an option, where files set its arguments before one of them names it."""
+    options = []
+    for key in CLASSES:
+        parts = [part for path in files if isinstance(part := _load(path).get(key), dict)]
+        named = [part["class_path"] for part in parts if isinstance(part.get("class_path"), str)]
+        if named and "class_path" not in parts[0]:
+            options.append(f"--{key}={named[0]}")
+    return options
 
 
 def with_run_config(arguments: list[str]) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mmib import schema
-from mmib.base.argument_parser import CommandParser, add_plugin_option
-from mmib.plugins import import_plugins, task_of
+from mmib.base.argument_parser import CommandParser
+from mmib.plugins import import_plugins, task_of, trainer_plugins
 from mmib.schema import ConfigError, PluginError, TaskError
 
 TASK = """
@@ -96,10 +96,25 @@ def test_a_task_that_nobody_registered_names_the_plugin_to_add(folder: Path) -> 
         task_of("plugged", Path("runs/x"), [])
 
 
-def test_the_option_is_repeated() -> None:
+def test_every_command_imports_the_plugins_that_it_is_given(folder: Path) -> None:
+    for name in ("one_plugin", "two_plugin"):
+        (folder / f"{name}.py").write_text("")
     parser = CommandParser(prog="mmib thing")
-    add_plugin_option(parser)
-    assert parser.parse_args([]).plugin == []
-    assert parser.parse_args(["--plugin", "a", "--plugin", "b.c"]).plugin == ["a", "b.c"]
+    assert vars(parser.parse_args([])) == {}
+    assert not {"one_plugin", "two_plugin"} & sys.modules.keys()
+    assert vars(parser.parse_args(["--plugin", "one_plugin", "--plugin", "two_plugin"])) == {}
+    assert {"one_plugin", "two_plugin"} <= sys.modules.keys()
     with pytest.raises(ConfigError, match="--plugin: expected one argument"):
         parser.parse_args(["--plugin"])
+
+
+def test_plugins_of_configurations_and_of_the_command_line_become_one_setting(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("plugins: [one, two]\n")
+    arguments = ["fit", "--config", str(tmp_path / "a.yaml"), "--plugin", "three", "--plugin=one", "--name", "x"]
+    plugins, kept = trainer_plugins(arguments)
+    assert plugins == ["one", "two", "three"]
+    assert kept == ["fit", "--config", str(tmp_path / "a.yaml"), "--name", "x", '--plugins=["one", "two", "three"]']
+    assert trainer_plugins(["fit", "--name", "x"]) == ([], ["fit", "--name", "x"])
+    (tmp_path / "a.yaml").write_text("plugins: relevance\n")
+    with pytest.raises(ConfigError, match=r"a\.yaml: 'plugins' is 'relevance': give a list"):
+        trainer_plugins(arguments)

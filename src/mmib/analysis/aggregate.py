@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from mmib.base import resampling as statistics
-from mmib.base.argument_parser import CommandParser, add_plugin_option
+from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.base.resampling import Array, Bootstrap, PairedTest
 from mmib.labels import difference
 from mmib.metrics import ExtractionScores, label_tensor
-from mmib.plugins import import_plugins
 from mmib.runs.reader import INCIDENTAL, FinishedRun, dotted, find_runs
 from mmib.schema import RunError
 
@@ -143,11 +142,9 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--resamples", type=int, default=statistics.RESAMPLES, help="default: %(default)s")
     parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
     parser.add_argument("--output", type=Path, help="file to write instead of printing")
-    add_plugin_option(parser)
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 100:
         parser.error(f"--resamples {chosen.resamples} is too few: at least 100")
-    import_plugins(chosen.plugin)
     groups = group(find_runs(chosen.runs), chosen.by)
     table = compare(groups, chosen.split, chosen.metric, chosen.baseline, chosen.test, chosen.resamples)
     command = shlex.join(["mmib", "aggregate", *arguments])

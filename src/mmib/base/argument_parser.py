@@ -8,13 +8,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mmib.plugins import PLUGIN_OPTION, import_plugins
 from mmib.schema import ConfigError
 
 UNKNOWN = "unrecognized arguments: "
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser without abbreviations: they would change their meaning when an option is added.
+    """A parser without abbreviations, which would change their meaning when an option is added, and with `--plugin`.
 
     Args:
         options: see `argparse.ArgumentParser`.
@@ -22,6 +23,25 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self.add_argument(
+            PLUGIN_OPTION,
+            action="append",
+            default=[],
+            metavar="MODULE",
+            help="a module to import first, such as one that registers a task; repeated, several",
+        )
+
+    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+        """The parsed arguments; the plugins among them have been imported.
+
+        Raises:
+            ConfigError: an argument that is none.
+            PluginError: a plugin that cannot be imported.
+        """
+        chosen = super().parse_args(*arguments, **options)
+        import_plugins(chosen.plugin)
+        del chosen.plugin
+        return chosen
 
     def error(self, message: str) -> NoReturn:
         """Instead of the usage and an exit.
@@ -36,7 +56,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that uses trained models asks for: `--model` for each task, `--device`, and `--plugin`."""
+    """What every command that uses trained models asks for: `--model` for each task, and `--device`."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -46,18 +66,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="an exported folder, or a run; repeated, a model of each task",
     )
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
-    add_plugin_option(parser)
-
-
-def add_plugin_option(parser: argparse.ArgumentParser) -> None:
-    """`--plugin`, as often as there are modules to import; see `mmib.plugins.import_plugins`."""
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module to import first, such as one that registers a task; repeated, several",
-    )
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmib.base.argument_parser import CommandParser
+from mmib.plugins import task_of
 from mmib.runs.reader import FinishedRun, newest_first, own_runs
-from mmib.schema import TASK_NAMES, ExportError
+from mmib.schema import ExportError
 
 RUNS = Path("runs")
 
@@ -26,7 +27,8 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         """What was chosen, and why."""
-        chosen = f"{TASK_NAMES[self.run.task]}: {self.run.folder}"
+        task = task_of(self.run.task, self.run.folder, self.run.summary.get("plugins") or ())
+        chosen = f"{task.title}: {self.run.folder}"
         shared = f"on {self.run.summary.get('corpus', 'its data')}, the data of the newest run"
         if self.among == 1:
             return f"{chosen}, the one {shared}"
@@ -39,6 +41,8 @@ def run(arguments: list[str]) -> int:
     Raises:
         ExportError: there is no run to export, or the folder cannot be written.
         RunError: a run has not finished.
+        TaskError: a run's task is not registered.
+        PluginError: a plugin cannot be imported.
     """
     parser = CommandParser(
         prog="mmib export",
@@ -80,15 +84,15 @@ def best_runs(folder: Path) -> list[Choice]:
     """
     by_task: dict[str, list[FinishedRun]] = {}
     for run in newest_first(own_runs(folder)):
-        own = by_task.setdefault(run.task, [])
-        if not own or _data(run) == _data(own[0]):
-            own.append(run)
+        chosen = by_task.setdefault(run.task, [])
+        if not chosen or _data(run) == _data(chosen[0]):
+            chosen.append(run)
     if not by_task:
         raise ExportError(
             f"there is no finished run below {folder}/, those of sweeps and studies aside: name one, or make one with "
             "mmib fit"
         )
-    return [Choice(max(own, key=_f1), len(own)) for _, own in sorted(by_task.items())]
+    return [Choice(max(runs, key=_f1), len(runs)) for _, runs in sorted(by_task.items())]
 
 
 def _f1(run: FinishedRun) -> float:
@@ -96,6 +100,6 @@ def _f1(run: FinishedRun) -> float:
     return float((run.summary["val"] or {}).get("f1", -1.0))
 
 
-def _data(run: FinishedRun) -> tuple[Any, Any]:
+def _data(run: FinishedRun) -> tuple[Any, ...]:
     """What scores must share to be compared."""
-    return run.summary.get("corpus"), run.fingerprint("val")
+    return run.summary.get("corpus"), run.fingerprint("val"), run.labels

@@ -1,4 +1,4 @@
-"""The command `mmib extract`: entities and relations out of posts in a file, or of one on the command line."""
+"""The command `mmib extract`: what models find in the posts of a file, or in one on the command line."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: options that do not go together.
         ExportError: a model that cannot be read.
+        TaskError: a model of a task that is not registered.
+        PluginError: a plugin cannot be imported.
         DataError: an input that cannot be read.
         InputError: a text on the command line that nothing can be extracted from.
         RunError: an output that cannot be written, or was begun with other settings.
@@ -30,7 +32,7 @@ def run(arguments: list[str]) -> int:
     if chosen.image is not None and chosen.text is None:
         raise ConfigError("--image belongs to --text: a row of a file names its own image")
     if chosen.samples < 0:
-        raise ConfigError(f"--samples is {chosen.samples}: latents are drawn 0 times or more")
+        raise ConfigError(f"--samples is {chosen.samples}: latents are sampled 0 times or more")
     if chosen.graph is not None and (chosen.output is None or chosen.text is not None):
         raise ConfigError(
             "--graph merges what was extracted from a file of posts: name it, and say where the rows go with -o"
@@ -45,8 +47,8 @@ def run(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib extract",
-        description="Find entities and relations in posts. A row is a JSON object, or a line of CSV, with text and, "
-        "where there are any, id, image (a path beside the file), crops and entities.",
+        description="Find entities and relations in posts, and label them. A row is a JSON object, or a line of CSV, "
+        "with text and, where there are any, id, image (a path beside the file), crops and entities.",
     )
     add = parser.add_argument
     add("posts", nargs="?", metavar="POSTS", help="a file of JSON lines or CSV, - for JSON lines on standard input")
@@ -62,7 +64,7 @@ def _parser() -> CommandParser:
     add("--image", type=Path, help="its image")
     add("--images", type=Path, metavar="FOLDER", help="where the images of rows lie (default: beside the file)")
     add("--csv", action="store_true", help="the posts are CSV, whatever the file is called")
-    add("--evidence", action="store_true", help="tell what results rest on: attention, KL, agreement")
+    add("--evidence", action="store_true", help="report what results rest on: attention, KL, similarity")
     add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
     add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
     return parser
@@ -73,11 +75,11 @@ def _one(chosen: argparse.Namespace) -> int:
 
     extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
     found = extractor.extract(chosen.text, chosen.image, evidence=chosen.evidence, samples=chosen.samples)
-    told = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
+    text = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
     if chosen.output is None:
-        print(told)  # noqa: T201
+        print(text)  # noqa: T201
     else:
-        write_text(chosen.output, told + "\n")
+        write_text(chosen.output, text + "\n")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command `mmib serve`: a page and a JSON API over one or two trained models."""
+"""The command `mmib serve`: a page and a JSON API over trained models."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: a limit that cannot work, a missing package, or an address that cannot be had.
         ExportError: a model that cannot be read.
+        TaskError: a model of a task that is not registered.
+        PluginError: a plugin cannot be imported.
     """
     chosen = _parser().parse_args(arguments)
     limits = Limits(**{field.name: getattr(chosen, field.name) for field in fields(Limits)})
@@ -59,8 +61,10 @@ def _parser() -> CommandParser:
     add("--open", action="store_true", help="open the page in a browser")
     group = parser.add_argument_group("at most")
     for field in fields(Limits):
-        kind = type(field.default)
         group.add_argument(
-            f"--{field.name}", type=kind, default=field.default, help=f"{HELP[field.name]} (default: %(default)s)"
+            f"--{field.name}",
+            type=type(field.default),
+            default=field.default,
+            help=f"{HELP[field.name]} (default: %(default)s)",
         )
     return parser

@@ -8,8 +8,9 @@ from mmib.analysis.report import comparison, single, study
 from mmib.analysis.report.page import page
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
+from mmib.plugins import task_of
 from mmib.runs.reader import STUDY, FinishedRun, find_runs, newest_first, trained_runs
-from mmib.schema import TASK_NAMES, RunError
+from mmib.schema import RunError
 
 RUNS = Path("runs")
 NAME = "report.html"
@@ -21,6 +22,8 @@ def run(arguments: list[str]) -> int:
 
     Raises:
         RunError: there is no run, one has not finished or is damaged, or they cannot be compared.
+        TaskError: the task of a run is not registered.
+        PluginError: a module to import is not there, or fails.
     """
     parser = CommandParser(
         prog="mmib report",
@@ -73,14 +76,15 @@ def make_page(folders: list[Path], data_root: Path | None = None, posts: int = P
         posts: how many posts of a single run to show.
 
     Raises:
-        RunError: see `run`.
+        RunError, TaskError: see `run`.
     """
     studies = [study.read_study(folder) for folder in folders if (folder / STUDY).is_file()]
     if studies:
         if len(folders) > 1:
             raise RunError("a study has a page of its own: name one study, or runs")
-        (own,) = studies
-        return page(own.name, f"study, {TASK_NAMES[own.content['task']]}", study.sections(own))
+        (only,) = studies
+        task = task_of(str(only.content["task"]), only.folder, only.content.get("plugins") or ())
+        return page(only.name, f"study, {task.title}", study.sections(only))
     runs = find_runs(folders)
     if len(runs) == 1:
         return page(
@@ -92,4 +96,4 @@ def make_page(folders: list[Path], data_root: Path | None = None, posts: int = P
 
 
 def _subtitle(run: FinishedRun) -> str:
-    return f"{TASK_NAMES[run.task]} on {run.summary.get('corpus', 'an unnamed corpus')}"
+    return f"{run.registered_task().title} on {run.summary.get('corpus', 'an unnamed corpus')}"
