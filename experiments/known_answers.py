@@ -21,7 +21,8 @@ import torch
 from scipy import integrate, special, stats
 from torch import Tensor, nn
 
-from mmib.base.files import atomic_file, write_text
+from mmib.base.files import write_text
+from mmib.charts import Chart, Point, Series, line_chart, save
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
 from mmib.nn.gaussian import Posterior
 
@@ -229,55 +230,63 @@ def measure(seed: int) -> dict[str, list[list[Any]]]:
     return {"rate": rates, "info_nce": bounds, "sphere": spheres, "shared": shared, "jsd": divergences}
 
 
-def draw(measured: dict[str, list[list[Any]]], path: Path) -> None:
-    """The figure, as SVG."""
-    import matplotlib as mpl  # noqa: PLC0415 - tests that need the truths alone go without
-    from matplotlib.figure import Figure  # noqa: PLC0415
-
-    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(12, 3.9), layout="constrained")
-        left, middle, right = figure.subplots(1, 3)
-        _draw_rate(left, measured["rate"])
-        _draw_info_nce(middle, measured["info_nce"])
-        _draw_jsd(right, measured["jsd"])
-        for axes in (left, middle, right):
-            axes.set_xlabel("mutual information, nats")
-            axes.legend(fontsize=7.5, frameon=False)
-        with atomic_file(path) as file:
-            figure.savefig(file, format="svg", metadata={"Date": None})
+def figure(measured: dict[str, list[list[Any]]]) -> list[Chart]:
+    """The figure: a chart for each estimate."""
+    drawn = [
+        ("KL rate: an upper bound (lines: in closed form)", _rate_lines(measured["rate"])),
+        ("InfoNCE: a lower bound, at most log N (dashed)", _info_nce_lines(measured["info_nce"])),
+        ("JSD bound: at most 2 log 2 (dashed)", _jsd_lines(measured["jsd"])),
+    ]
+    charts = [line_chart(title, lines, "mutual information, nats", "nats") for title, lines in drawn]
+    return [chart for chart in charts if chart is not None]
 
 
-def _draw_rate(axes: Any, rows: list[list[Any]]) -> None:
-    nats = np.array(INFORMATION)
-    for number, (name, at) in enumerate(CHANNELS.items(), start=1):
-        color = f"C{number - 1}"
-        axes.plot(nats, nats + DIMS * excess(*at), color=color, linewidth=1)
-        axes.plot(nats, [row[number].mean for row in rows], "o", color=color, label=f"rate, latents of {name}")
-    axes.plot(nats, nats, color="black", linestyle=":", label="mutual information")
-    axes.set_title("KL rate: an upper bound")
-    axes.set_ylabel("nats")
+def _identity(limit: float) -> Series:
+    """The mutual information itself, as far as the estimates reach."""
+    return Series("mutual information", [(0.0, 0.0), (limit, limit)], "c7 dashed", dots=False)
 
 
-def _draw_info_nce(axes: Any, rows: list[list[Any]]) -> None:
-    for number, size in enumerate(SIZES, start=1):
-        color = f"C{number - 1}"
-        axes.plot(INFORMATION, [row[number].mean for row in rows], "o-", color=color, markersize=4, label=f"N = {size}")
-        axes.axhline(math.log(size), color=color, linestyle="--", linewidth=0.8)
-    axes.plot(INFORMATION, [row[-1].mean for row in rows], "kx", label="N = 64, cosine critic")
-    axes.plot(INFORMATION, INFORMATION, color="black", linestyle=":", label="mutual information")
-    axes.set_title("InfoNCE: a lower bound, at most log N (dashed)")
-    axes.set_ylim(-0.2, 6.2)
+def _level(name: str, height: float, limit: float, style: str) -> Series:
+    return Series(name, [(0.0, height), (limit, height)], f"{style} dashed", dots=False)
 
 
-def _draw_jsd(axes: Any, rows: list[list[Any]]) -> None:
-    nats = [row[1] for row in rows]
-    axes.plot(nats, [row[2] for row in rows], color="C0", linewidth=1, label="2 JSD, by quadrature")
-    axes.plot(nats, [row[3].mean for row in rows], "o", color="C0", label="best discriminator")
-    axes.plot(nats, [row[4].mean for row in rows], "s", color="C1", label=f"its scores times {SCALED}")
-    axes.axhline(2 * math.log(2), color="C0", linestyle="--", linewidth=0.8)
-    axes.plot(nats, nats, color="black", linestyle=":", label="mutual information")
-    axes.set_title("JSD bound: at most 2 log 2 (dashed)")
-    axes.set_ylim(-0.1, 2.4)
+def _means(rows: list[list[Any]], x: int, column: int) -> list[Point]:
+    return [(row[x], row[column].mean) for row in rows]
+
+
+def _rate_lines(rows: list[list[Any]]) -> list[Series]:
+    lines = [_identity(max(INFORMATION))]
+    for column, (name, at) in enumerate(CHANNELS.items(), start=1):
+        style, label = f"c{column - 1}", f"rate, latents of {name}"
+        truth = [(nats, nats + DIMS * excess(*at)) for nats in INFORMATION]
+        # Under one name: the key shows the last.
+        lines += [
+            Series(label, truth, f"{style} faint", dots=False),
+            Series(label, _means(rows, 0, column), f"{style} points"),
+        ]
+    return lines
+
+
+def _info_nce_lines(rows: list[list[Any]]) -> list[Series]:
+    lines = [_identity(math.log(max(SIZES)))]
+    for column, size in enumerate(SIZES, start=1):
+        style, label = f"c{column - 1}", f"N = {size}"
+        lines += [
+            _level(label, math.log(size), max(INFORMATION), f"{style} faint"),
+            Series(label, _means(rows, 0, column), style),
+        ]
+    return [*lines, Series("N = 64, cosine critic", _means(rows, 0, len(SIZES) + 1), "ink points")]
+
+
+def _jsd_lines(rows: list[list[Any]]) -> list[Series]:
+    limit, most = 2 * math.log(2), max(row[1] for row in rows)
+    return [
+        _identity(1.5 * limit),
+        _level("2 log 2", limit, most, "c0 faint"),
+        Series("2 JSD, by quadrature", [(row[1], row[2]) for row in rows], "c0", dots=False),
+        Series("best discriminator", _means(rows, 1, 3), "c0 points"),
+        Series(f"its scores times {SCALED}", _means(rows, 1, 4), "c1 points"),
+    ]
 
 
 def describe(measured: dict[str, list[list[Any]]], seed: int) -> str:
@@ -332,14 +341,14 @@ def _table(head: Sequence[str], rows: list[list[Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, draw, write."""
+    """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, default=ROOT / "docs/figures/known_answers.svg")
     parser.add_argument("--table", type=Path, default=ROOT / "experiments/results/known_answers.md")
     arguments = parser.parse_args(argv)
     measured = measure(arguments.seed)
-    draw(measured, arguments.figure)
+    save(figure(measured), arguments.figure)
     write_text(arguments.table, describe(measured, arguments.seed))
     print(f"figure: {arguments.figure}\ntables: {arguments.table}")
     return 0

@@ -16,9 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmib import charts
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
-from mmib.analysis.study_figure import draw_study
+from mmib.analysis.report.study import Study, chart
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.runs.reader import STUDY, FinishedRun
@@ -189,7 +190,9 @@ def conclude(
     write_text(folder / STUDY, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
     write_text(folder / TABLE, text)
-    draw_study(record, folder / FIGURE)
+    figure = chart(Study(folder, record))
+    if figure is not None:
+        charts.save([figure], folder / FIGURE)
     print(text)  # noqa: T201
     print("report: ", end="", flush=True)  # noqa: T201
     report.run([str(folder)])

@@ -45,6 +45,7 @@ FILES = {
     "/page.js": ("mmib.serve", "page.js", "text/javascript"),
     "/arcs.js": ("mmib.serve", "arcs.js", "text/javascript"),
     "/text.js": ("mmib.serve", "text.js", "text/javascript"),
+    "/palette.css": ("mmib.charts", "palette.css", "text/css"),
     "/base.css": ("mmib.analysis.report", "base.css", "text/css"),
     "/theme.js": ("mmib.analysis.report", "theme.js", "text/javascript"),
 }

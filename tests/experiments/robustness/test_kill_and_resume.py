@@ -167,7 +167,7 @@ def test_a_run_that_was_ended_while_it_was_scored_is_scored_again(interrupted: P
     assert ["test/f1" in row for row in scored] == [False, False, False, True], "twice in the epoch, and then once each"
     assert sum("train/loss" in row for row in run.metrics()) == 1
     assert run.summary["selected"]["value"] == pytest.approx(run.summary["val"]["f1"])
-    assert (interrupted / "information_plane.png").is_file()
+    assert (interrupted / "information_plane.svg").is_file()
 
 
 def test_torchrun_is_another_way_to_start_the_same_job(options: list[str], interrupted: Path, tmp_path: Path) -> None:

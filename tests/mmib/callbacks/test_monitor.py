@@ -223,7 +223,7 @@ def test_the_information_plane_has_a_point_for_each_validation_of_a_fit(tmp_path
     own = information_plane(reduce(add, SCRIPT[:2], {}))
     assert points == [{"step": step, **own} for step in (3, 6, 9)]
     assert own == {"rate_text": 0.0, "rate_image": pytest.approx(16 / 3), "distortion": pytest.approx(2.0)}
-    assert (tmp_path / "information_plane.png").stat().st_size > 1000
+    assert (tmp_path / "information_plane.svg").stat().st_size > 1000
     trainer.validate(module, numbers(1), verbose=False)
     assert len(monitor.state_dict()["plane"]) == 3, "it is about training"
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmib.analysis.calibration import Record, entities
-from mmib.analysis.report import charts
-from mmib.analysis.report.charts import Mark, Series
 from mmib.analysis.report.history import Curves, differing, settings
-from mmib.analysis.report.markup import Html, element, join
 from mmib.analysis.report.page import Section, grid, note, table
 from mmib.analysis.report.posts import verdict
 from mmib.analysis.report.single import SPLITS, heading, headings, percent
+from mmib.charts import Mark, Series, dot_plot, key, line_chart
+from mmib.charts.markup import Html, element, join
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError, Task
 
@@ -139,7 +138,7 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
     columns = [heading(name) for name in names]
     return join(
         [
-            charts.dot_plot(f"F1, {SPLITS[split]}", marks, note=says),
+            dot_plot(f"F1, {SPLITS[split]}", marks, note=says).html,
             table(["experiment", "runs", *columns], rows, f"{SPLITS[split].capitalize()} scores in percent, mean ± sd"),
             element(
                 "details",
@@ -162,7 +161,7 @@ def _curves(groups: Sequence[Group]) -> Html:
         for run in group.runs
     ]
     drawn = [
-        charts.line_chart(
+        line_chart(
             title,
             [Series(label, curves[name], style, dots=False) for label, style, curves in logged],
             "optimiser steps",
@@ -173,7 +172,7 @@ def _curves(groups: Sequence[Group]) -> Html:
     shown = grid(*drawn)
     if shown is None:
         return note("None of these runs logged a curve.")
-    return join([charts.key([Series(label, [], style) for label, style, _ in logged]) or Html(), shown])
+    return join([key({label: style for label, style, _ in logged}) or Html(), shown])
 
 
 def _differences(groups: Sequence[Group]) -> Html:

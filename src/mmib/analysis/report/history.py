@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmib.analysis.report.charts import Point
 from mmib.base.files import parse_json
+from mmib.charts import Point
 from mmib.runs.reader import INCIDENTAL, FinishedRun
 from mmib.schema import RunError
 

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
-from mmib.analysis.report.markup import Child, Html, element, join
+from mmib.charts import Chart
+from mmib.charts.chart import stylesheet
+from mmib.charts.markup import Child, Html, element, join
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -30,7 +32,8 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole document."""
-    style, script = _files("base.css", "page.css"), _files("theme.js", "page.js")
+    style = Html(stylesheet("palette.css") + stylesheet("charts.css")) + _files("base.css", "page.css")
+    script = _files("theme.js", "page.js")
     head = [
         element("meta", charset="utf-8"),
         element("meta", http_equiv="Content-Security-Policy", content=POLICY),
@@ -89,7 +92,7 @@ def note(text: str) -> Html:
     return element("p", text, class_="missing")
 
 
-def grid(*parts: Html | None) -> Html | None:
+def grid(*charts: Chart | None) -> Html | None:
     """Charts side by side where there is room; None where there is no chart."""
-    there = [part for part in parts if part is not None]
+    there = [chart.html for chart in charts if chart is not None]
     return element("div", join(there), class_="charts") if there else None

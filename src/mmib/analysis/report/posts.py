@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mmib.analysis.calibration import Entity, Record, entities, entity_confidence, relation_confidence
-from mmib.analysis.report.charts import number, share
-from mmib.analysis.report.markup import Html, element, join
+from mmib.charts import number, share
+from mmib.charts.markup import Html, element, join
 from mmib.datamodules.files import inside
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.schema import RunError, Task

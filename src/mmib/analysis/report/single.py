@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from mmib import charts
 from mmib.analysis.calibration import Record, calibration, judged
-from mmib.analysis.report import charts, evidence
-from mmib.analysis.report.charts import Mark, Series
+from mmib.analysis.report import evidence
 from mmib.analysis.report.evidence import Confusion, LatentSpace
 from mmib.analysis.report.history import Curves, read_plane, settings, shortened, shown_command
-from mmib.analysis.report.markup import Html, element, join
 from mmib.analysis.report.page import Section, grid, note, scrolling, table
 from mmib.analysis.report.posts import PostWriter, darkest_word, read_post, sample
+from mmib.charts import Chart, Mark, Series
+from mmib.charts.markup import Html, element, join
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError, Task
 
@@ -81,18 +82,9 @@ def _scores(summary: dict[str, Any]) -> Html:
             marks.append(_mark(name, scores, best))
     names = headings(scored[0][1])
     best_headings = ["best with text", "best with text and image"] if ceiling else []
-    legend = (
-        element(
-            "ul",
-            element("li", element("span", class_="swatch tick text"), "best possible with the text"),
-            element("li", element("span", class_="swatch tick ink"), "best possible with text and image"),
-            class_="key",
-        )
-        if ceiling
-        else None
-    )
+    best_key = {"best possible with the text": "text stroke", "best possible with text and image": "ink stroke"}
     says = "Bars: one bootstrap standard error to each side."
-    plot = charts.dot_plot("F1", marks, legend=legend, note=says)
+    plot = charts.dot_plot("F1", marks, key=best_key if ceiling else None, note=says).html
     cells = [[name, *(_cell(scores, key) for key in names), *(best if ceiling else [])] for name, scores, best in rows]
     return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent")])
 
@@ -128,7 +120,7 @@ def _training(run: FinishedRun) -> tuple[str, Html]:
             lines += [step if of_steps and step.points else epoch, validation]
         return lines
 
-    def drawn(title: str, lines: Sequence[Series], unit: str = "") -> Html | None:
+    def drawn(title: str, lines: Sequence[Series], unit: str = "") -> Chart | None:
         return charts.line_chart(title, lines, "optimiser steps", unit)
 
     f1 = [
@@ -191,17 +183,7 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
     plane = read_plane(run.folder)
     parts: list[Html] = []
     if plane:
-        drawn = [
-            charts.trajectory(
-                f"Information plane, {modality}",
-                [(point[f"rate_{modality}"], point["distortion"], point["step"]) for point in plane],
-                modality,
-                "rate: mean KL, nats a post",
-                "distortion: task loss, nats a post",
-            )
-            for modality in evidence.MODALITIES
-        ]
-        parts.append(element("div", drawn, class_="charts"))
+        parts.append(grid(*charts.information_plane(plane)) or Html())
         if "information" in plane[0]:
             first, last = (charts.number(point["information"]) for point in (plane[0], plane[-1]))
             says = f"H(Y) minus the distortion, at most I(Z; Y), went from {first} to {last} nats a post."
@@ -213,8 +195,7 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
         if (space := evidence.read_latents(run.folder / "latents" / f"{name}.safetensors")) is not None
     }
     if spaces:
-        drawn = [_latents(title, space) for title, space in spaces.items()]
-        parts.append(element("div", drawn, class_="charts"))
+        parts.append(grid(*(_latents(title, space) for title, space in spaces.items())) or Html())
         rows = [
             [title, str(len(space.text)), f"{space.gap:.3f}", f"{space.cosine:.3f}"] for title, space in spaces.items()
         ]
@@ -231,7 +212,7 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
     )
 
 
-def _latents(title: str, space: LatentSpace) -> Html:
+def _latents(title: str, space: LatentSpace) -> Chart:
     places = np.unique(np.linspace(0, len(space.text) - 1, PAIRS).round().astype(int))
     text, image = ([(float(x), float(y)) for x, y in side] for side in (space.text, space.image))
     groups = [Series("text", text, "text"), Series("image", image, "image")]
@@ -255,7 +236,7 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
     if trust is not None:
         off = charts.share(trust.error, 1)
         says = f"Expected calibration error {off} over {trust.count:,} predictions."
-        beside = [charts.reliability("Calibration", trust.bins, says)]
+        beside = [charts.reliability("Calibration", trust.bins, says).html]
     classes = (run.summary.get(split) or {}).get("classes") or {}
     if classes:
         rows = [

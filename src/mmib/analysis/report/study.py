@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmib.analysis.report import charts
-from mmib.analysis.report.charts import Mark, Series
 from mmib.analysis.report.comparison import COLOURS
-from mmib.analysis.report.markup import Html, element
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
-from mmib.analysis.study_figure import CEILINGS, numeric_factor
 from mmib.base.files import parse_json
+from mmib.charts import Chart, Mark, Series, dot_plot, line_chart
+from mmib.charts.markup import Html, element
 from mmib.runs.reader import STUDY
 from mmib.schema import RunError
+
+CEILINGS = {"text": "best with text", "multimodal": "best with text and image"}
+CEILING_STYLES = {"text": "c7", "multimodal": "ink"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Study:
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The points that were measured."""
+        """The trials that were measured; a trial's levels stand under the key `point`."""
         return [row for row in self.content["rows"] if row.get("mean") is not None]
 
 
@@ -71,8 +72,8 @@ def sections(study: Study) -> list[Section]:
     content = study.content
     measured = f"{heading(str(content['metric']))} on the {content.get('split', 'test')} split"
     says = f"{measured} of {content.get('corpus', 'an unnamed corpus')}, mean over the seeds; 95 % bootstrap intervals."
-    figure = _figure(study)
-    shown = [] if figure is None else [Section("figure", "Figure", says, figure)]
+    figure = chart(study)
+    shown = [] if figure is None else [Section("figure", "Figure", says, figure.html)]
     notes = [element("li", str(note)) for note in [*content.get("notes", []), _origin(content)]]
     return [
         *shown,
@@ -85,38 +86,71 @@ def _origin(content: dict[str, Any]) -> str:
     return f"command: {content.get('command', 'unknown')}; machine: {content.get('machine', 'unknown')}"
 
 
-def _figure(study: Study) -> Html | None:
+def chart(study: Study) -> Chart | None:
+    """Mean and 95 % interval of each trial of a study; None where there is none.
+
+    Where the levels of a factor are numbers they are the axis, with a line for each combination of the others;
+    elsewhere each trial has a row, with a stroke for each seed. The best possible scores stand beside, where known.
+    """
     if not study.rows:
         return None
     axis = numeric_factor(study.factors)
-    metric = heading(str(study.content["metric"]))
-    if axis is None:
-        marks = [
-            Mark(_label(study, row), 100 * row["mean"], 100 * low, 100 * high)
-            for row in study.rows
-            for low, high in [_interval(row)]
-        ]
-        return charts.dot_plot(metric, marks, note="Bars: 95 % intervals.")
+    split, metric = str(study.content.get("split", "test")), heading(str(study.content["metric"]))
+    title = f"{study.name}, {split} {metric}"
+    return _rows(study, title) if axis is None else _lines(study, title, axis)
+
+
+def numeric_factor(factors: dict[str, list[Any]]) -> str | None:
+    """The factor along the axis: of those whose levels are all numbers, that with the most of them."""
+    numeric = {
+        name: levels
+        for name, levels in factors.items()
+        if len(levels) > 1 and all(isinstance(level, int | float) and not isinstance(level, bool) for level in levels)
+    }
+    return max(numeric, key=lambda name: len(numeric[name])) if numeric else None
+
+
+def _rows(study: Study, title: str) -> Chart:
+    styles = {name: f"{CEILING_STYLES[name]} stroke" for name in _known_ceilings(study)}
+    marks = []
+    for row in study.rows:
+        low, high = _interval(row)
+        best = {styles[name]: 100 * value for name in styles if (value := _ceiling(row, name)) is not None}
+        values = [100 * value for value in row.get("values") or []]
+        marks.append(Mark(_label(study, row), 100 * row["mean"], 100 * low, 100 * high, best, "c0", values))
+    key = {CEILINGS[name]: style for name, style in styles.items()}
+    return dot_plot(title, marks, key=key, note="Bars: 95 % intervals; strokes: seeds.")
+
+
+def _lines(study: Study, title: str, axis: str) -> Chart | None:
     lines: dict[str, list[dict[str, Any]]] = {}
     for row in sorted(study.rows, key=lambda row: float(row["point"][axis])):
         lines.setdefault(_label(study, row, axis), []).append(row)
     series = [
         Series(
-            name or metric,
+            name or heading(str(study.content["metric"])),
             [(float(row["point"][axis]), 100 * row["mean"]) for row in rows],
             f"c{min(place, COLOURS - 2)}",
             [(100 * low, 100 * high) for low, high in map(_interval, rows)],
         )
         for place, (name, rows) in enumerate(lines.items())
     ]
-    for ceiling, title in CEILINGS.items():
+    for name in _known_ceilings(study):
         best = {
-            float(row["point"][axis]): 100 * row["ceilings"][ceiling]
-            for row in study.rows
-            if (row.get("ceilings") or {}).get(ceiling) is not None
+            float(row["point"][axis]): 100 * value for row in study.rows if (value := _ceiling(row, name)) is not None
         }
-        series.append(Series(title, sorted(best.items()), f"{'c7' if ceiling == 'text' else 'ink'} dashed", dots=False))
-    return charts.line_chart(metric, series, heading(axis), "percent", "Bars: 95 % intervals.")
+        series.append(Series(CEILINGS[name], sorted(best.items()), f"{CEILING_STYLES[name]} dashed", dots=False))
+    return line_chart(title, series, heading(axis), "percent", "Bars: 95 % intervals.")
+
+
+def _ceiling(row: dict[str, Any], name: str) -> float | None:
+    """The best possible score of a row, where the corpus tells."""
+    value: float | None = (row.get("ceilings") or {}).get(name)
+    return value
+
+
+def _known_ceilings(study: Study) -> list[str]:
+    return [name for name in CEILINGS if any(_ceiling(row, name) is not None for row in study.rows)]
 
 
 def _interval(row: dict[str, Any]) -> tuple[float, float]:
@@ -134,9 +168,7 @@ def _level(factor: str, level: Any) -> str:
 
 
 def _table(study: Study) -> Html:
-    ceilings = [
-        name for name in CEILINGS if any((row.get("ceilings") or {}).get(name) is not None for row in study.rows)
-    ]
+    ceilings = _known_ceilings(study)
     compared = any(row.get("difference") is not None for row in study.rows)
     rows = []
     for row in study.content["rows"]:
@@ -154,10 +186,7 @@ def _table(study: Study) -> Html:
                 percent(row["mean"]) + spread,
                 f"{percent(low)} to {percent(high)}",
                 *(_difference(row) if compared else []),
-                *(
-                    percent(row["ceilings"][name]) if (row.get("ceilings") or {}).get(name) is not None else ""
-                    for name in ceilings
-                ),
+                *("" if (value := _ceiling(row, name)) is None else percent(value) for name in ceilings),
             ]
         rows.append([*values, *cells])
     columns = [

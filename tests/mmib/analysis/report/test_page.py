@@ -7,13 +7,18 @@ from importlib import resources
 
 import pytest
 
-from mmib.analysis.report.markup import Html
 from mmib.analysis.report.page import POLICY, Section, page
 from mmib.analysis.report.posts import DARKEST
+from mmib.charts.markup import Html
 
 STYLE = "".join(
-    resources.files("mmib.analysis.report").joinpath(name).read_text(encoding="utf-8")
-    for name in ("base.css", "page.css")
+    resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    for package, name in (
+        ("mmib.charts", "palette.css"),
+        ("mmib.charts", "charts.css"),
+        ("mmib.analysis.report", "base.css"),
+        ("mmib.analysis.report", "page.css"),
+    )
 )
 COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
 # WCAG 2.2: text (1.4.3), and what is needed to understand a graphic (1.4.11).

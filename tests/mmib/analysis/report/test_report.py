@@ -232,11 +232,11 @@ def test_seeds_are_put_together_and_configurations_of_one_name_apart(
     for seed, beta in ((4, 0.1), (5, 0.2)):
         make_run(tmp_path / "runs" / f"beta-{seed}", seed=seed, experiment="beta", config={"beta_text": beta})
     text = report(tmp_path / "runs")
-    names = re.findall(r'<span class="name">([^<]+)</span>', text)
+    names = re.findall(r'<text class="name" y="[^"]+">([^<]+)</text>', text)
     assert names == ["beta, beta_text 0.1", "beta, beta_text 0.2", "full"]
     assert "62.0 ± 1.0" in text  # 61, 62, 63
     assert re.findall(r'<th scope="row">(model\.\w+)</th>', text) == ["model.beta_text"]
-    assert text.count('<g class="series c2">') == 3 * 2  # three runs in two charts
+    assert text.count('<g class="series c2"><polyline') == 3 * 2  # three runs in two charts
     assert len(re.findall('<ul class="key">.*?</ul>', text)) == 1
     assert "seed_everything" not in text
 
@@ -304,7 +304,7 @@ def test_a_study_is_a_table_and_a_line_for_each_variant(report: Callable[..., st
     rows += [study_row(HOSTILE, noise, 0.85 - noise / 2, **compared) for noise in levels]
     text = report(write_study(tmp_path / "study", rows, variant=["full", HOSTILE], noise=levels))
     read = Reader(text)
-    assert len([1 for _, attributes in read.tags if attributes.get("class") == "line"]) == 4  # and two ceilings
+    assert [tag for tag, _ in read.tags].count("polyline") == 4  # and two ceilings
     assert len(read.with_class("dashed")) == 4  # lines and key
     assert "\u22125.0 (\u22128.0, \u22121.0)" in text
     assert "&lt; 0.001" in text

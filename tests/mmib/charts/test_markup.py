@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmib.analysis.report.markup import Html, element, escape, join
+from mmib.charts.markup import Html, element, escape, join
 
 HOSTILE = "</script><img src=x onerror=\"alert('1')\">&amp;"
 
