@@ -203,7 +203,7 @@ class SplitReader(Reader, Generic[EntryT]):
     def options(self) -> dict[str, Any]:
         """See `Reader.options`."""
         shares = self.files.shares
-        return {"held_out": shares, "seed": self.files.hold_out.seed} if shares else {}
+        return {"held_out": shares, "holdout_seed": self.files.hold_out.seed} if shares else {}
 
     def _nothing(self, split: str) -> DataError:
         path, shares = self.text_file(split), self.files.shares
