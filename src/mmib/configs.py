@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from mmib.base.class_paths import current_class_paths, in_current_class_paths
 from mmib.base.files import read_yaml
 from mmib.schema import ConfigError
 
@@ -26,14 +31,15 @@ def expand_configs(arguments: list[str]) -> list[str]:
     """Replace each `--config EXPERIMENT` by the files that it includes, in order, and then the experiment itself.
 
     An experiment file may name others under `include`, relative to `lightning_configs/` or to itself; it then holds
-    only what differs from them. Files given later win.
+    only what differs from them. Files given later win. Where classes are named as in earlier versions, the arguments
+    have their names of today, and a file's place is taken by a copy of it that has them.
 
     Raises:
         ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
     """
     expanded: list[str] = []
     files: list[Path] = []
-    rest = iter(with_run_config(arguments))
+    rest = iter(with_run_config(current_class_paths(arguments, "the command line")))
     for argument in rest:
         name, _, value = argument.partition("=")
         if name not in CONFIG_OPTIONS:
@@ -83,7 +89,25 @@ def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
     if not isinstance(included, list) or not all(isinstance(name, str) for name in included):
         raise ConfigError(f"{path}: 'include' must be a list of configuration files")
     files = [file for name in included for file in _with_includes(_resolve(name, path.parent), (*above, path))]
-    return [*files, path]
+    return [*files, _current(path)]
+
+
+def _current(path: Path) -> Path:
+    """A configuration file, or a copy of it where it names classes as earlier versions did."""
+    content = _load(path)
+    if current_class_paths(content, path) == content:
+        return path
+    return _copy(path.name, in_current_class_paths(path.read_text(encoding="utf-8")))
+
+
+@cache
+def _copy(name: str, text: str) -> Path:
+    """A file with this text that is there as long as the process."""
+    folder = Path(tempfile.mkdtemp(prefix="mmib-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    copy = folder / name
+    copy.write_text(text, encoding="utf-8")
+    return copy
 
 
 def _load(path: Path) -> dict[str, object]:

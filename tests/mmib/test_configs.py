@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,3 +118,47 @@ def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content
 def test_a_file_that_is_not_utf8_is_refused_by_name(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_bytes(b"name: caf\xe9\n")
     assert "mine.yaml is not valid YAML" in refused("fit", "--config", str(tmp_path / "mine.yaml"))
+
+
+# Class paths of earlier versions
+
+OLD, NEW = "datamodules.mnre.MNREDataModule", "mmib.datamodules.mnre.MNREDataModule"
+SAID = f"{OLD} is read as {NEW}, its name since version 0.2"
+
+
+def test_a_file_with_class_paths_of_an_earlier_version_is_replaced_by_a_copy(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = write(tmp_path / "inner.yaml", f"# mine\ndata:\n  class_path: {OLD}\n")
+    outer = write(tmp_path / "outer.yaml", {"include": ["inner.yaml"], "name": "mine"})
+    before = Path(inner).read_text(encoding="utf-8")
+    for _ in range(2):
+        arguments = expand_configs(["fit", "--config", outer])
+        assert arguments[:2] + arguments[3:] == ["fit", "--config", "--config", outer]
+        assert Path(arguments[2]).name == "inner.yaml"
+        assert Path(arguments[2]).read_text(encoding="utf-8") == before.replace(OLD, NEW)
+    assert Path(inner).read_text(encoding="utf-8") == before
+    assert capsys.readouterr().err == f"mmib: {inner}: {SAID}\n"
+
+
+def test_old_class_paths_on_the_command_line_are_read_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert expand_configs(["fit", f"--data={OLD}"]) == ["fit", f"--data={NEW}"]
+    assert expand_configs(["fit", "--data", OLD]) == ["fit", "--data", NEW]
+    assert capsys.readouterr().err == f"mmib: the command line: {SAID}\n"
+
+
+def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    write(tmp_path / "config.yaml", {"data": {"class_path": OLD}})
+    _, _, config, *rest = expand_configs(["fit", "--run", str(tmp_path)])
+    assert yaml.safe_load(Path(config).read_text(encoding="utf-8")) == {"data": {"class_path": NEW}}
+    assert rest == ["--run", str(tmp_path)]
+
+
+def test_copies_are_gone_when_the_process_is(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.yaml", {"data": {"class_path": OLD}})
+    code = "import sys; from mmib.configs import expand_configs; print(expand_configs(sys.argv[1:])[1])"
+    command = [sys.executable, "-c", code, "--config", path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() not in ("", path)
+    assert not Path(done.stdout.strip()).parent.exists()
+    assert done.stderr.count("\n") == 1

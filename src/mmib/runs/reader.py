@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.base.class_paths import current_class_paths
 from mmib.base.files import parse_json, read_yaml
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.labels import LabelSet, difference
@@ -85,7 +86,7 @@ class FinishedRun:
         return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
 
     def config(self) -> dict[str, Any]:
-        """The complete configuration.
+        """The complete configuration, with the class paths of today.
 
         Raises:
             RunError: `config.yaml` is missing or damaged.
@@ -97,7 +98,8 @@ class FinishedRun:
             raise RunError(f"{path} cannot be read: {error}; copy the run again") from error
         if not isinstance(config, dict):
             raise RunError(f"{path} is no configuration: copy the run again")
-        return config
+        current: dict[str, Any] = current_class_paths(config, path)
+        return current
 
     def has_predictions(self, split: str) -> bool:
         """Whether the run was scored on a split."""

@@ -187,3 +187,21 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, content: str | None) -
         (run.folder / "config.yaml").write_text(content)
     with pytest.raises(RunError, match=r"config\.yaml"):
         run.config()
+
+
+def test_the_configuration_of_an_old_run_has_the_class_paths_of_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    (run.folder / "config.yaml").write_text(
+        "data: {class_path: datamodules.twitter.TwitterDataModule, init_args: {}}\n"
+    )
+    for _ in range(2):
+        assert run.config() == {
+            "data": {"class_path": "mmib.datamodules.twitter.TwitterDataModule", "init_args": {}},
+        }
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"mmib: {run.folder / 'config.yaml'}: datamodules.twitter.TwitterDataModule is read as mmib."
+    )
+    assert said.count("\n") == 1

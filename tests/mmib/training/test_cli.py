@@ -324,6 +324,27 @@ def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, star
     assert validated.output.splitlines()[-1] == f"summary: {validated.folder / 'summary.json'}"
 
 
+@pytest.mark.parametrize("task", ["mre"])
+def test_a_run_with_class_paths_of_an_earlier_version_is_scored_and_exported(
+    finished: Any, start: Start, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished.folder, run)
+    config = run / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    old = text.replace("mmib.datamodules.", "datamodules.").replace(
+        "mmib.callbacks.LatentSpace", "mmib.latents.LatentSpace"
+    )
+    assert all(name in old for name in (" datamodules.demo.module.", " mmib.latents.LatentSpace"))
+    config.write_text(old, encoding="utf-8")
+    again = start("test", "--config", str(config), "--ckpt_path", str(run / "checkpoints" / "best.ckpt"))
+    assert again.summary["test"] == finished.summary["test"]
+    assert again.errors.count("since version 0.2\n") == 1
+    assert f"mmib: {config}: datamodules.demo.module.Demo" in again.errors
+    assert main(["export", str(run), "-o", str(tmp_path / "exports")]) == 0
+    assert "Traceback" not in capsys.readouterr().err
+
+
 @both_tasks
 def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task) -> None:
     config = str(finished.folder / "config.yaml")
