@@ -51,8 +51,8 @@ class LossTerm:
         weight: factor in the objective.
         unit: which count of a `Window` weighs it where gradients are accumulated.
         reduce: from the global mean, of the shape of `sum`, to the scalar that is optimised.
-        logged_as: name of the mean, summed over its elements, in the logs.
-        scalars: further means to log, by their names in the logs, without a graph.
+        logged_as: name of the mean, summed over its elements, in the logs; `loss/<name>` where none is given.
+        scalars: further means to log, by their names in the logs, without a graph; the same names for every batch.
     """
 
     name: str
@@ -61,8 +61,13 @@ class LossTerm:
     weight: float = 1.0
     unit: str = "posts"
     reduce: Callable[[Tensor], Tensor] = torch.Tensor.sum
-    logged_as: str
+    logged_as: str = ""
     scalars: Mapping[str, Mean] = field(default_factory=dict)
+
+    @property
+    def log_name(self) -> str:
+        """Name of the mean in the logs."""
+        return self.logged_as or f"loss/{self.name}"
 
     def value(self, mean: Mean, window: Window) -> Tensor:
         """The weighted scalar, of the mean over all ranks."""

@@ -62,7 +62,7 @@ class ExtractionModule(pl.LightningModule):
         free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
         mention_dropout: probability that a gold mention, as a whole, is hidden behind mask pieces, in training only.
             Names cannot be learnt by heart then: what they are must be read from the words around and the image.
-        regularizers: further terms of the objective.
+        regularizers: further terms of the objective, each named differently.
         optimizer: learning rates and schedule.
         compile: have `torch.compile` make code of its own for the layers and attention blocks, in the first steps.
 
@@ -161,7 +161,7 @@ class ExtractionModule(pl.LightningModule):
         kl = output.kl()
         task = LossTerm(name="task", sum=losses.masked_fill(~valid, 0.0).sum(), count=valid.sum(), logged_as="task")
         regularizers = [regularizer(output, batch) for regularizer in self.regularizers]
-        terms = [task, *output.loss_terms(kl, valid, self.free_bits), *regularizers]
+        terms = _named_once([task, *output.loss_terms(kl, valid, self.free_bits), *regularizers])
         weights = self._weights()
         terms = [replace(term, weight=weights.get(term.name, term.weight)) for term in terms]
         fusion = {f"fusion/{name}": post_means(value, valid) for name, value in output.fusion_scalars.items()}
@@ -173,14 +173,15 @@ class ExtractionModule(pl.LightningModule):
                 moments=output.moments(kl, valid),
                 pairs=pair_moments(output.text_latents, output.image_latents, valid),
                 labels=network.label_counts(batch),
-                logged_as={term.name: term.logged_as for term in terms},
+                logged_as={term.name: term.log_name for term in terms},
             )
         )
         weighted = {term.name: term.value(sums.terms[term.name], batch.window) for term in terms}
         loss = torch.stack(list(weighted.values())).sum()
         sums.scalars["loss"] = Mean(loss * sums.posts, sums.posts)
-        for modality in sums.moments:
-            sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * sums.posts, sums.posts)
+        for modality, moments in sums.moments.items():
+            posts = sums.posts * (moments.positions > 0)  # a batch without any image has no say in the image's
+            sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * posts, posts)
         return Objective(loss, weighted, scores, sums.detached(), output, kl)
 
     def _weights(self) -> dict[str, float]:
@@ -335,6 +336,21 @@ class ExtractionModule(pl.LightningModule):
                 f"{sum(trainable)}, in groups of {trainable}: a run goes on with the layers and learning rates that it "
                 "began with"
             )
+
+
+def _named_once(terms: list[LossTerm]) -> list[LossTerm]:
+    """The terms, where each has a name of its own.
+
+    Raises:
+        ConfigError: two have the same.
+    """
+    names = [term.name for term in terms]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"two terms of the objective are named {name!r}: have the regularizer give its term another name"
+            )
+    return terms
 
 
 class MREModule(ExtractionModule):

@@ -17,32 +17,23 @@ import torch
 import torch.nn.functional as F
 import torchcrf
 
-from mmib.datamodules.twitter_files import repair
-from mmib.information import scalars
-from mmib.modules import CHECKPOINT_TASK_KEY, ExtractionModule, evidence
-from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment
+from mmib.backbone import BackboneOutput, Regularizer
+from mmib.information import LossTerm, MetricSums, evidence, flatten, post_means, scalars
+from mmib.labels import LabelSet
+from mmib.modules import ExtractionModule
+from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents
 from mmib.nn.attention import AttentionBlock
-from mmib.nn.fusion import LateFusion
+from mmib.nn.fusion import FusionOutput, LateFusion
 from mmib.nn.gaussian import Posterior
 from mmib.optim import Cyclic, LinearWarmup, OptimizerSettings
-from mmib.schema import (
-    NO_IMAGE,
-    NO_TAG,
-    RELATIONS,
-    TAG_IDS,
-    TAGS,
-    CheckpointError,
-    ConfigError,
-    MREBatch,
-    PostBatch,
-    Task,
-    Window,
-)
+from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY
+from mmib.schema import NO_IMAGE, NO_LABEL, CheckpointError, ConfigError, PostBatch, Window, task_named
+from mmib.tasks.mner import OUTSIDE_ID
+from mmib.tasks.mre import MREBatch
 
 Build = Callable[..., Any]
 MakeBatch = Callable[..., Any]
 both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
-mner = pytest.mark.parametrize("task", ["mner"])
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
     for text in (
@@ -60,8 +51,8 @@ def take(batch: PostBatch, rows: list[int]) -> PostBatch:
     return dataclasses.replace(batch, **taken)
 
 
-def add_fillers(batch: PostBatch, count: int) -> PostBatch:
-    """A batch of features with fillers behind its rows, as the data modules make them: no number and no image."""
+def add_padding_rows(batch: PostBatch, count: int) -> PostBatch:
+    """A batch of features with padding rows behind its rows, as the data modules make them: no number and no image."""
     size = len(batch)
     longer = take(batch, [*range(size), *[0] * count])
     longer.rows[size:] = -1
@@ -72,7 +63,7 @@ def add_fillers(batch: PostBatch, count: int) -> PostBatch:
 
 def named(module: ExtractionModule, batch: PostBatch) -> dict[str, float]:
     """The scalars of a batch."""
-    return {name: float(value) for name, value in scalars(module.objective(batch).totals).items()}
+    return {name: float(value) for name, value in scalars(module.objective(batch).sums).items()}
 
 
 def loaders(batches: list[PostBatch]) -> Any:
@@ -89,12 +80,13 @@ def last_layer(module: ExtractionModule) -> torch.nn.Linear:
 def task_loss(module: Any, scores: torch.Tensor, batch: Any) -> torch.Tensor:
     """The mean over posts that a task's loss is, by other code than the project's."""
     if isinstance(batch, MREBatch):
-        return F.cross_entropy(scores, batch.relations)
-    crf = torchcrf.CRF(len(TAGS), batch_first=True)
+        return F.cross_entropy(scores, batch.label_ids)
+    tags = scores.shape[-1]
+    crf = torchcrf.CRF(tags, batch_first=True)
     for parameter, own, allowed in (
-        (crf.start_transitions, module.crf.start, module.crf.allowed_start),
-        (crf.transitions, module.crf.transition, module.crf.allowed_transition),
-        (crf.end_transitions, module.crf.end, torch.ones(len(TAGS), dtype=torch.bool)),
+        (crf.start_transitions, module.network.crf.start, module.network.crf.allowed_start),
+        (crf.transitions, module.network.crf.transition, module.network.crf.allowed_transition),
+        (crf.end_transitions, module.network.crf.end, torch.ones(tags, dtype=torch.bool)),
     ):
         parameter.data = own.detach().masked_fill(~allowed, -1e4)
     return -crf(scores, batch.tags, batch.word_mask, reduction="sum") / len(batch)
@@ -103,8 +95,8 @@ def task_loss(module: Any, scores: torch.Tensor, batch: Any) -> torch.Tensor:
 def right(batch: Any) -> torch.Tensor:
     """What a model predicts that has learnt a batch: its labels, O for words that are not seen, -1 for none."""
     if isinstance(batch, MREBatch):
-        return batch.relations
-    return batch.tags.masked_fill(~batch.word_mask, TAG_IDS["O"]).masked_fill(batch.gold == NO_TAG, NO_TAG)
+        return batch.label_ids
+    return batch.tags.masked_fill(~batch.word_mask, OUTSIDE_ID).masked_fill(batch.gold == NO_LABEL, NO_LABEL)
 
 
 def trainer(folder: Path, **options: Any) -> pl.Trainer:
@@ -119,8 +111,12 @@ def trainer(folder: Path, **options: Any) -> pl.Trainer:
     )
 
 
-# What the scalars are means over.
-COUNTS = ("posts", "text/positions", "image/positions", "align/anchors", "pairs/count")
+def counts(sums: MetricSums) -> dict[str, int]:
+    """What the scalars are means over."""
+    means = {**sums.terms, **sums.scalars}
+    positions = {name: moments.positions for name, moments in sums.moments.items()}
+    found = {name: mean.count for name, mean in means.items()} | positions
+    return {name: int(count) for name, count in {**found, "posts": sums.posts, "pairs": sums.pairs.count}.items()}
 
 
 @both_tasks
@@ -138,17 +134,17 @@ def test_padding_changes_neither_loss_nor_predictions_nor_any_scalar(
     longer = append_garbage(batch, pieces, regions, words)
     plain, other = module.train().objective(batch), module.objective(longer)
     torch.testing.assert_close(other.loss.float(), plain.loss.float())
-    other_decoded = module.decode(other.scores, longer)
-    for key, values in module.decode(plain.scores, batch).items():
+    other_decoded = module.network.decode(other.scores, longer)
+    for key, values in module.network.decode(plain.scores, batch).items():
         torch.testing.assert_close(
             other_decoded[key][:, : values.shape[1]] if values.ndim > 1 else other_decoded[key], values
         )
-    expected, found = scalars(plain.totals), scalars(other.totals)
+    expected, found = scalars(plain.sums), scalars(other.sums)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         assert float(found[name]) == pytest.approx(float(value), rel=1e-4, abs=1e-5), name
-    for count in COUNTS:
-        assert int(other.totals[count]) == int(plain.totals[count]), count
+    assert counts(other.sums) == counts(plain.sums)
+    assert counts(plain.sums)["text"] == int(batch.text_mask.sum())
 
 
 @both_tasks
@@ -202,6 +198,94 @@ def test_gamma_zero_freezes_the_alignment_and_nothing_else(make_module: Build) -
     assert trained - left == {name for name in trained if name.startswith("backbone.alignment.")} != set()
 
 
+class Squares(Regularizer):
+    """The mean of the squared text latents of a post's first piece, of images' and of none, to show all of a term."""
+
+    def __init__(self, weight: float = 1.0, name: str = "squares") -> None:
+        super().__init__()
+        self.weight = weight
+        self.name = name
+        self.scale = torch.nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
+        """See `Regularizer.forward`."""
+        values = self.scale * output.text_latents.z[:, 0].square().mean(dim=1)
+        kept = values.masked_fill(~batch.valid, 0.0)
+        pictured = batch.valid & batch.region_mask.any(dim=1)
+        return LossTerm(
+            name=self.name,
+            sum=kept.sum(),
+            count=batch.valid.sum(),
+            weight=self.weight,
+            scalars={"squares/pictured": post_means(values.detach(), pictured)},
+        )
+
+
+@both_tasks
+def test_a_regularizer_counts_in_the_loss_with_its_weight_and_is_logged(
+    make_module: Build, make_batch: MakeBatch
+) -> None:
+    module = make_module({"sampling": False}, regularizers=[Squares(0.25), Squares(3.0, "more")])
+    batch = make_batch()
+    objective = module.objective(batch)
+    values = 2.0 * module.backbone(batch).text_latents.z[:, 0].detach().square().mean(dim=1)
+    plain = make_module({"sampling": False})
+    plain.load_state_dict({name: value for name, value in module.state_dict().items() if name in plain.state_dict()})
+    without = plain.objective(batch)
+    assert list(objective.terms) == [*without.terms, "squares", "more"]
+    torch.testing.assert_close(objective.terms["squares"].float(), 0.25 * values.mean())
+    torch.testing.assert_close((objective.loss - without.loss).float(), 3.25 * values.mean())
+    logged = scalars(objective.sums)
+    assert float(logged["loss/squares"]) == pytest.approx(float(values.mean())), "without its weight"
+    assert float(logged["squares/pictured"]) == pytest.approx(float(values[[0, 1, 3]].mean()))
+    assert logged.keys() - scalars(without.sums).keys() == {"loss/squares", "loss/more", "squares/pictured"}
+    assert float(logged["loss"]) == pytest.approx(float(objective.loss))
+
+
+def test_a_regularizers_parameters_are_trained_and_saved(
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    module = make_module(regularizers=[Squares(0.25)])
+    trainer(tmp_path).fit(module, loaders([make_batch()]))
+    assert float(module.regularizers[0].scale.detach()) != 2.0
+    assert "regularizers.0.scale" in module.state_dict()
+
+
+def test_padding_rows_have_no_part_in_a_regularizer(make_module: Build, make_batch: MakeBatch) -> None:
+    module, batch = make_module({"sampling": False}, regularizers=[Squares()]), make_batch()
+    plain, padded = (module.objective(rows) for rows in (batch, add_padding_rows(batch, 3)))
+    torch.testing.assert_close(padded.terms, plain.terms, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(scalars(padded.sums), scalars(plain.sums), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["task", "kl_text", "align", "other"])
+def test_two_terms_of_one_name_are_refused(make_module: Build, make_batch: MakeBatch, name: str) -> None:
+    module = make_module(regularizers=[Squares(name="other"), Squares(name=name)])
+    with pytest.raises(ConfigError, match=f"two terms of the objective are named '{name}'"):
+        module.objective(make_batch())
+
+
+class Gated(LateFusion):
+    """Tells how large the image's part of each post is."""
+
+    def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
+        """See `Fusion.forward`."""
+        fused = super().forward(queries, text, image, need_weights)
+        return fused._replace(scalars={"gate": image.mask.float().sum(dim=1)})
+
+
+@both_tasks
+def test_a_fusions_scalars_are_logged_as_means_over_the_valid_rows(make_module: Build, make_batch: MakeBatch) -> None:
+    module = make_module({"fusion": Gated}).eval()
+    batch = make_batch(regions=(3, 1, 0, 2))
+    for rows in (batch, add_padding_rows(batch, 3)):
+        assert named(module, rows)["fusion/gate"] == pytest.approx(6 / 4)
+    hidden = dataclasses.replace(batch, rows=torch.tensor([0, -1, 2, 3]))
+    assert named(module, hidden)["fusion/gate"] == pytest.approx(5 / 3)
+    parts = [module.objective(take(batch, rows)).sums for rows in ([0, 1, 2], [3])]
+    assert float(scalars(parts[0] + parts[1])["fusion/gate"]) == pytest.approx(6 / 4)
+
+
 @pytest.mark.parametrize("weight", ["beta_text", "beta_image", "gamma", "free_bits"])
 def test_negative_weight_is_refused_by_name(make_module: Build, weight: str) -> None:
     with pytest.raises(ConfigError, match=f"{weight} is -0.5"):
@@ -220,13 +304,13 @@ def test_repeating_the_rows_of_a_batch_leaves_every_mean_as_it_is(make_module: B
 
 @both_tasks
 @pytest.mark.parametrize("alignment", [InfoNCEAlignment, JSDAlignment])
-def test_fillers_change_neither_loss_nor_gradients_nor_any_sum(
+def test_padding_rows_change_neither_loss_nor_gradients_nor_any_sum(
     make_module: Build, make_batch: MakeBatch, alignment: type
 ) -> None:
     module = make_module({"sampling": False, "alignment": alignment}, beta_text=0.3, beta_image=0.2, free_bits=0.01)
     batch = make_batch()
     results = []
-    for own in (batch, add_fillers(batch, 3)):
+    for own in (batch, add_padding_rows(batch, 3)):
         module.zero_grad()
         objective = module.objective(own)
         objective.loss.backward()
@@ -234,23 +318,23 @@ def test_fillers_change_neither_loss_nor_gradients_nor_any_sum(
         results.append((objective, gradients))
     (plain, gradients), (filled, filled_gradients) = results
     torch.testing.assert_close(filled.scores[: len(batch)], plain.scores)
-    torch.testing.assert_close(filled.totals, plain.totals, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(flatten(filled.sums), flatten(plain.sums), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(filled.terms, plain.terms, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(filled_gradients, gradients, rtol=1e-4, atol=1e-6)
 
 
 @both_tasks
-def test_fillers_change_no_score_and_no_prediction(make_module: Build, make_batch: MakeBatch) -> None:
+def test_padding_rows_change_no_score_and_no_prediction(make_module: Build, make_batch: MakeBatch) -> None:
     batch = make_batch()
     first, second = make_module().eval(), make_module().eval()
     second.load_state_dict(first.state_dict())
-    plain, filled = first.validation_step(batch, 0), second.validation_step(add_fillers(batch, 3), 0)
+    plain, filled = first.validation_step(batch, 0), second.validation_step(add_padding_rows(batch, 3), 0)
     assert filled["rows"].tolist() == [0, 1, 2, 3, -1, -1, -1]
-    for key in plain.keys() - {"totals", "rows", "output"}:
+    for key in plain.keys() - {"sums", "rows", "output"}:
         torch.testing.assert_close(filled[key][: len(batch)], plain[key], equal_nan=True)
-    assert int(second.val_metric.labels) == int(first.val_metric.labels) > 0
+    assert int(second.val_metric.labelled) == int(first.val_metric.labelled) > 0
     torch.testing.assert_close(second.val_metric.compute(), first.val_metric.compute())
-    predicted = second.predict_step(add_fillers(batch, 3), 0)
+    predicted = second.predict_step(add_padding_rows(batch, 3), 0)
     torch.testing.assert_close(predicted["predicted"][: len(batch)], first.predict_step(batch, 0)["predicted"])
 
 
@@ -298,8 +382,8 @@ def test_kl_is_logged_in_nats_a_token_and_a_region(make_module: Build, make_batc
     module, batch = make_module().eval(), make_batch()
     for encoder in (module.backbone.text_posterior, module.backbone.image_posterior):
         torch.nn.init.normal_(encoder.mean.weight)  # as it starts, every position has the same KL
-    totals = module.objective(batch).totals
-    values = scalars(totals)
+    sums = module.objective(batch).sums
+    values = scalars(sums)
     output = module.backbone(batch)
     for name, posterior, mask in (
         ("text", output.text, batch.text_mask),
@@ -310,9 +394,9 @@ def test_kl_is_logged_in_nats_a_token_and_a_region(make_module: Build, make_batc
         assert float(values[f"ib/kl_{name}"]) == pytest.approx(nats.mean().item(), rel=1e-5)
         assert float(values[f"ib/kl_std_{name}"]) == pytest.approx(nats.std(correction=0).item(), rel=1e-5)
         assert float(values[f"ib/std_{name}"]) == pytest.approx(math.exp(-1.5), rel=1e-5)
-        assert int(totals[f"{name}/positions"]) == int(mask.sum())
-    assert int(totals["posts"]) == len(batch)
-    assert int(totals["align/anchors"]) == 3
+        assert int(sums.moments[name].positions) == int(sums.terms[f"kl_{name}"].count) == int(mask.sum())
+    assert int(sums.posts) == int(sums.terms["task"].count) == len(batch)
+    assert int(sums.terms["align"].count) == 3
 
 
 @both_tasks
@@ -320,7 +404,7 @@ def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch
     module = make_module({"alignment": JSDAlignment})
     for objective in (module.objective(make_batch()), make_module().objective(make_batch())):
         assert objective.loss.requires_grad
-        for name, total in objective.totals.items():
+        for name, total in flatten(objective.sums).items():
             assert not total.requires_grad, name
             assert total.dtype == torch.float64, name
 
@@ -329,11 +413,12 @@ def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch
 def test_batch_without_images_has_a_finite_loss_and_weights_of_zero(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module()
     objective = module.objective(make_batch(regions=(0, 0, 0, 0)))
-    loss, totals = objective.loss, objective.totals
+    loss, sums = objective.loss, objective.sums
     loss.backward()
     assert loss.isfinite()
-    assert int(totals["image/positions"]) == int(totals["align/anchors"]) == int(totals["pairs/count"]) == 0
-    assert not [name for name in scalars(totals) if "image" in name or name.startswith("align/")]
+    found = counts(sums)
+    assert [found[name] for name in ("image", "kl_image", "align", "pairs")] == [0, 0, 0, 0]
+    assert not [name for name in scalars(sums) if "image" in name or name.startswith("align/")]
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
 
 
@@ -352,7 +437,7 @@ class BetaLog(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.betas.append(float(scalars(outputs["totals"])["ib/beta_text"]))
+        self.betas.append(float(scalars(outputs["sums"])["ib/beta_text"]))
 
 
 def test_beta_follows_its_schedule_by_optimiser_step(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
@@ -533,7 +618,7 @@ def test_mention_dropout_acts_in_training_alone(make_module: Build, make_batch: 
     plain, masked = module.objective(batch).loss, module.objective(hidden).loss
     assert not torch.equal(plain, masked)
     assert torch.equal(module.training_step(batch, 0)["loss"], masked)
-    validated = scalars(module.validation_step(batch, 0)["totals"])
+    validated = scalars(module.validation_step(batch, 0)["sums"])
     assert float(validated["loss"]) == pytest.approx(float(plain.detach()), rel=1e-12)
 
 
@@ -557,13 +642,13 @@ def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, mak
     """Defect 26: a tensor made on the default device, here meta, does not mix with the batch's."""
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
-        loss, terms, scores, totals, output, kl = module.objective(batch)
+        loss, terms, scores, sums, output, kl = module.objective(batch)
         found = evidence(output.attention, kl, batch)
-        decoded = module.decode(scores, batch)
-        values = scalars(totals)
+        decoded = module.network.decode(scores, batch)
+        values = scalars(sums)
     loss.backward()
     tensors = (
-        *(loss, scores, *terms.values(), *decoded.values(), *totals.values(), *values.values()),
+        *(loss, scores, *terms.values(), *decoded.values(), *flatten(sums).values(), *values.values()),
         *found.values(),
     )
     assert {tensor.device.type for tensor in tensors} == {"cpu"}
@@ -574,22 +659,21 @@ def test_two_evaluation_passes_are_equal(make_module: Build, make_batch: MakeBat
     """Defect 6."""
     module, batch = make_module({"dropout": 0.3}, head_dropout=0.3).eval(), make_batch()
     first, second = (module.test_step(batch, 0) for _ in range(2))
-    totals, again = (step.pop("totals") for step in (first, second))
+    sums, again = (flatten(step.pop("sums")) for step in (first, second))
     for key in first.keys() - {"output"}:
         torch.testing.assert_close(first[key], second[key], rtol=0, atol=0, equal_nan=True)
-    assert totals.keys() == again.keys()
-    assert all(torch.equal(totals[name], again[name]) for name in totals)
+    torch.testing.assert_close(sums, again, rtol=0, atol=0)
 
 
 @both_tasks
 def test_validation_and_test_keep_separate_counts(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
     """Defect 17: test rows decided which epoch was kept."""
     module, batch = make_module().eval(), make_batch()
-    labels = int((module.gold(batch) != NO_TAG).sum())
+    labels = int((module.network.gold(batch) != NO_LABEL).sum())
     module.validation_step(batch, 0)
-    assert (int(module.val_metric.labels), int(module.test_metric.labels)) == (labels, 0)
+    assert (int(module.val_metric.labelled), int(module.test_metric.labelled)) == (labels, 0)
     module.test_step(batch, 0)
-    assert (int(module.val_metric.labels), int(module.test_metric.labels)) == (labels, labels)
+    assert (int(module.val_metric.labelled), int(module.test_metric.labelled)) == (labels, labels)
 
 
 # Batches, and their scores by hand where everything that is seen is predicted as label 3, for MNER B-LOC. There the
@@ -620,7 +704,7 @@ LOGGED: dict[str, tuple[list[dict[str, Any]], dict[str, float]]] = {
 
 @both_tasks
 def test_metric_is_logged_for_all_rows_of_unequal_batches_and_reset(
-    make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: Task
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str
 ) -> None:
     module = make_module()
     layer = last_layer(module)
@@ -638,7 +722,7 @@ def test_prediction_names_its_rows(make_module: Build, make_batch: MakeBatch) ->
     module, batch = make_module().eval(), make_batch()
     everything, some = (module.predict_step(rows, 0) for rows in (batch, take(batch, [2, 0, 3])))
     assert some["rows"].tolist() == [2, 0, 3]
-    assert everything["predicted"].shape == module.gold(batch).shape
+    assert everything["predicted"].shape == module.network.gold(batch).shape
     for key, values in everything.items():
         expected = values[[2, 0, 3]]
         if key == "kl":  # of the words of a smaller batch
@@ -717,31 +801,6 @@ def test_the_kl_is_computed_once_a_modality(
     assert len(computed) == 2
 
 
-def test_predicted_relation_has_the_highest_logit(make_module: Build, make_batch: MakeBatch) -> None:
-    predicted = make_module().eval().predict_step(make_batch(), 0)
-    assert predicted["scores"].shape == (4, len(RELATIONS))
-    assert torch.equal(predicted["predicted"], predicted["scores"].argmax(dim=1))
-
-
-@pytest.mark.parametrize(
-    ("probabilities", "expected"), [((0.6, 0.35, 0.05), 1), ((0.6, 0.2, 0.2), 0), ((0.1, 0.4, 0.5), 2)]
-)
-def test_a_threshold_decides_when_a_relation_is_predicted(
-    make_module: Build, make_batch: MakeBatch, probabilities: tuple[float, ...], expected: int
-) -> None:
-    scores = torch.full((4, len(RELATIONS)), -50.0)
-    scores[:, :3] = torch.tensor(probabilities).log()
-    decoded = make_module(threshold=0.3).decode(scores, make_batch())
-    assert decoded["predicted"].tolist() == [expected] * 4
-    assert torch.equal(decoded["scores"], scores)
-
-
-@pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5])
-def test_a_threshold_that_is_no_probability_is_refused(make_module: Build, threshold: float) -> None:
-    with pytest.raises(ConfigError, match=f"threshold is {threshold}"):
-        make_module(threshold=threshold)
-
-
 @both_tasks
 def test_works_in_float64(make_module: Build, make_batch: MakeBatch) -> None:
     objective = make_module().double().objective(make_batch())
@@ -754,12 +813,12 @@ def test_autocast_reaches_the_network_but_not_the_loss(make_module: Build, make_
     plain = module.objective(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = module.backbone(batch)
-        loss, _, scores, totals, *_ = module.objective(batch)
+        loss, _, scores, sums, *_ = module.objective(batch)
     assert output.text.mean.dtype == output.alignment.loss.dtype == scores.dtype == torch.float32
     assert loss.dtype == torch.float64, "sums over ranks and batches are exact"
     assert not torch.equal(loss, plain.loss)  # half precision was really in use
     assert loss.item() == pytest.approx(plain.loss.item(), rel=0.05)
-    for name, value in scalars(totals).items():
+    for name, value in scalars(sums).items():
         assert value.isfinite(), name
 
 
@@ -794,7 +853,7 @@ def test_checkpoint_gives_the_same_scores_back(make_module: Build, make_batch: M
 
 @both_tasks
 def test_checkpoint_of_another_task_is_refused(
-    make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: Task
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str
 ) -> None:
     module, batch = make_module(), make_batch()
     path = saved(module, batch, tmp_path)
@@ -821,77 +880,107 @@ def test_checkpoint_of_another_network_is_refused_by_name(
         trainer(tmp_path).validate(other, loaders([make_batch()]), ckpt_path=path, verbose=False, weights_only=True)
 
 
-# Tags of words
+# Labels
 
 
-def tag_names(ids: torch.Tensor) -> list[str]:
-    return [TAGS[number] for number in ids.tolist()]
+OTHER_LABELS: dict[str, list[str]] = {"mre": ["None", "sponsors", "plays_for"], "mner": ["PRODUCT", "creative-work"]}
 
 
-@mner
-@pytest.mark.parametrize("constrained", [True, False])
-def test_predictions_are_valid_bio_unless_everything_is_allowed(
-    make_module: Build, make_batch: MakeBatch, constrained: bool
+@both_tasks
+def test_a_module_of_any_label_set_trains_and_scores_by_it(
+    make_module: Build, make_batch: MakeBatch, task: str, tmp_path: Path
 ) -> None:
-    module = make_module(constrained=constrained).eval()
-    torch.nn.init.normal_(last_layer(module).weight, std=5.0)
-    batch = make_batch(lengths=(60, 9, 40, 25), unseen=(0, 2, 9, 1))
-    predicted = [tag_names(post[post != NO_TAG]) for post in module.predict_step(batch, 0)["predicted"]]
-    inner = sum(tag.startswith("I-") for tags in predicted for tag in tags)
-    assert inner > 0
-    assert (predicted == [repair(tags) for tags in predicted]) is constrained
+    module = make_module(labels=OTHER_LABELS[task])
+    assert module.labels == module.network.labels == LabelSet(tuple(OTHER_LABELS[task]))
+    labels = {"mre": [2, 0, 1], "mner": [["O", "B-PER", "I-PER"], ["B-LOC"], ["O"]]}[task]  # ids 0 to 4
+    batch = make_batch(lengths=(9, 12, 8), regions=(1, 0, 2), labels=labels)
+    trainer(tmp_path, max_epochs=2).fit(module, loaders([batch]), loaders([batch]))
+    assert set(module.val_metric.classes) == set(OTHER_LABELS[task])
+    assert last_layer(module).out_features == {"mre": 3, "mner": 5}[task]
 
 
-@mner
-def test_words_that_are_not_seen_are_predicted_o_and_padding_is_no_word(
-    make_module: Build, make_batch: MakeBatch
+@both_tasks
+@pytest.mark.parametrize("change", ["renamed", "swapped", "longer", "another negative class"])
+def test_checkpoint_of_another_label_set_is_refused_with_both_shown(
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str, change: str
 ) -> None:
-    """Defect 22: what the encoder did not see vanished from gold and predictions alike."""
-    module, batch = make_module().eval(), make_batch(unseen=(0, 3, 1, 0))
-    last_layer(module).bias.data = 50.0 * F.one_hot(torch.tensor(TAG_IDS["B-PER"]), len(TAGS))
-    step = module.test_step(batch, 0)
-    unseen, padding = (batch.gold != NO_TAG) & ~batch.word_mask, batch.gold == NO_TAG
-    assert int(unseen.sum()) == 4
-    assert set(tag_names(step["predicted"][batch.word_mask])) == {"B-PER"}
-    assert set(tag_names(step["predicted"][unseen])) == {"O"}
-    assert set(step["predicted"][padding].tolist()) == {NO_TAG}
-    assert not step["confidence"][~batch.word_mask].any()
-    assert torch.equal(step["gold"], batch.gold)
-    assert int(module.test_metric.labels) == int((~padding).sum())
+    """Where there are as many labels, nothing in its weights would tell."""
+    names = OTHER_LABELS[task]
+    batch = make_batch(
+        lengths=(9, 12), regions=(1, 2), labels={"mre": [1, 0], "mner": [["O", "B-PER"], ["B-LOC"]]}[task]
+    )
+    path = saved(make_module(labels=names), batch, tmp_path)
+    others = {
+        "renamed": {"names": [*names[:-1], "renamed"]},
+        "swapped": {"names": names[::-1]},
+        "longer": {"names": [*names, "more"]},
+        "another negative class": {"names": names, "negative": names[0]},
+    }[change]
+    other = make_module(labels=others)
+    with pytest.raises(CheckpointError, match="was trained on other labels than the configuration names") as error:
+        trainer(tmp_path).validate(other, loaders([batch]), ckpt_path=path, verbose=False, weights_only=True)
+    for shown in (str(LabelSet(tuple(names))), str(LabelSet.from_dict(others)), "config.yaml"):
+        assert shown in str(error.value)
+    assert "\n" not in str(error.value)
 
 
-@mner
-def test_confidence_is_the_marginal_of_the_predicted_tag(make_module: Build, make_batch: MakeBatch) -> None:
-    posts = 50
-    module = make_module().eval()
-    batch = make_batch(lengths=(8,) * posts, regions=(0,) * posts, labels=[["O", "O"]] * posts)
-    torch.nn.init.normal_(module.crf.transition)
-    scores = torch.randn(posts, 2, len(TAGS))
-    decoded = module.decode(scores, batch)
-    forbidden = torch.tensor([[repair([first, second]) != [first, second] for second in TAGS] for first in TAGS])
-    paths = scores[:, 0, :, None] + scores[:, 1, None, :] + module.crf.transition
-    joint = paths.masked_fill(forbidden, -torch.inf).flatten(1).softmax(dim=1).view_as(paths)
-    best = joint.flatten(1).argmax(dim=1)
-    predicted = torch.stack([best // len(TAGS), best % len(TAGS)], dim=1)
-    assert torch.equal(decoded["predicted"], predicted)
-    marginals = torch.stack([joint.sum(dim=2), joint.sum(dim=1)], dim=1)
-    assert not torch.equal(marginals.argmax(dim=2), predicted), "the best path is not that of the best words"
-    torch.testing.assert_close(decoded["confidence"], marginals.gather(2, predicted[:, :, None]).squeeze(2))
+def test_a_checkpoint_names_its_labels(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
+    labels = {"names": ["a", "b", "c", "d"], "negative": "b", "arguments": {"a": ["PER", "ORG"]}}
+    path = saved(make_module(labels=labels), make_batch(), tmp_path)
+    assert torch.load(path, weights_only=True)[CHECKPOINT_LABELS_KEY] == labels
 
 
-@mner
-def test_training_reads_repaired_tags_and_scoring_the_files_own(make_module: Build, make_batch: MakeBatch) -> None:
+def test_a_checkpoint_of_version_0_1_is_scored_and_not_resumed(
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path
+) -> None:
+    """It holds no labels; its weights bear the same names."""
+    module, batch = make_module(), make_batch()
+    path = saved(module, batch, tmp_path)
+    content = torch.load(path, weights_only=True)
+    del content[CHECKPOINT_LABELS_KEY]
+    torch.save(content, path)
+    other = make_module()
+    trainer(tmp_path).validate(other, loaders([batch]), ckpt_path=path, verbose=False, weights_only=True)
+    torch.testing.assert_close(other.state_dict(), module.state_dict(), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match=r"made by version 0\.1, whose runs are not resumed"):
+        trainer(tmp_path, max_epochs=2).fit(make_module(), loaders([batch]), ckpt_path=path, weights_only=True)
+
+
+# A network inside its module
+
+
+@both_tasks
+def test_a_network_takes_the_weights_of_its_module_and_gives_the_same_scores(
+    make_module: Build, make_batch: MakeBatch, task: str
+) -> None:
+    """Exported models are networks: the same names and results as what was trained."""
     module, batch = make_module().eval(), make_batch()
-    words = batch.gold != NO_TAG
-    assert not torch.equal(batch.tags[words], batch.gold[words]), "gold holds strays"
-    other_gold = dataclasses.replace(batch, gold=torch.zeros_like(batch.gold).masked_fill(~words, NO_TAG))
-    other_tags = dataclasses.replace(batch, tags=torch.zeros_like(batch.tags))
-    loss = module.objective(batch).loss
-    assert loss < 1000, "a stray in training would cost 1e30"
-    assert torch.equal(module.objective(other_gold).loss, loss)
-    assert not torch.equal(module.objective(other_tags).loss, loss)
-    assert torch.equal(module.gold(other_gold), other_gold.gold)
-    assert torch.equal(module.gold(other_tags), batch.gold)
+    network = task_named(task).build_network(make_module().backbone, module.labels).eval()
+    assert network.state_dict().keys() == module.state_dict().keys()
+    network.load_state_dict(module.state_dict())
+    output = network.backbone(batch)
+    torch.testing.assert_close(network.scores(output.states), module.objective(batch).scores)
+
+
+@both_tasks
+def test_the_network_follows_the_modules_mode_and_shares_its_parts(make_module: Build) -> None:
+    module = make_module()
+    for training in (True, False):
+        module.train(training)
+        assert module.network.training is training
+    assert {name for name, _ in module.network.named_children()} <= {name for name, _ in module.named_children()}
+    assert not [name for name in module.state_dict() if name.startswith("network.")]
+    module.half()
+    assert {p.dtype for p in module.network.parameters()} == {torch.float16}
+
+
+def test_a_network_that_holds_parameters_itself_is_refused(make_module: Build) -> None:
+    network = make_module().network
+    network.register_parameter("bias", torch.nn.Parameter(torch.zeros(3)))
+    with pytest.raises(
+        ConfigError, match="RelationNetwork holds bias itself: put parameters and buffers into a module"
+    ):
+        ExtractionModule(network)
 
 
 @pytest.mark.parametrize("mixed", [True, False])
@@ -905,20 +994,3 @@ def test_on_a_cpu_mixed_precision_trains_with_plain_attention_and_evaluates_with
         module.eval().validation_step(batch, 0)
     fused = ["flash_attention" in "".join(event.key for event in run.key_averages()) for run in (trained, evaluated)]
     assert fused == [not mixed, True]
-
-
-@mner
-def test_training_decodes_nothing(make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Defect 26: Viterbi ran in every training step."""
-    module = make_module()
-    for decoder in ("viterbi", "marginals"):
-        monkeypatch.setattr(module.crf, decoder, lambda *_: pytest.fail("decoded in training"))
-    assert module.training_step(make_batch(), 0)["loss"].isfinite()
-
-
-@mner
-def test_every_tag_is_one_of_a_word(make_module: Build) -> None:
-    """Defect 23: X, [CLS], [SEP] and PAD were tags too, and one that was predicted counted as an entity."""
-    module = make_module()
-    assert len(last_layer(module).bias) == len(module.crf.start) == len(TAGS)
-    assert set(TAGS) == {"O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in ("PER", "LOC", "ORG", "MISC"))}

@@ -22,7 +22,7 @@ class FusionOutput(NamedTuple):
         weights: (B, Q, R) how much each query took from each region, adding up to 1, and 0 for a post without an
             image; None where they were not asked for or the fusion does not attend.
         scalars: values of each post, (B,), by name, such as how far a gate is open; their means are logged as
-            `fusion/<name>`.
+            `fusion/<name>`. The names are the same for every batch.
     """
 
     states: Tensor
