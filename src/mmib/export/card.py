@@ -5,23 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import yaml
+
 from mmib.export.model import TrainedModel
 from mmib.runs.reader import dotted
-from mmib.schema import LABELS, NO_RELATION, TASK_NAMES
+from mmib.schema import SHIPPED_TASKS, Task, task_named
 
 SCORES = ("precision", "recall", "f1", "accuracy")
-FRONT = """---
-library_name: mmib
-license: other
-license_name: terms-of-data-and-encoders
-pipeline_tag: token-classification
-tags:
-- information-extraction
-- multimodal
-- relation-extraction
-- named-entity-recognition
----
-"""
 USE = """## Use
 
 ```python
@@ -44,28 +34,54 @@ LIMITS = """## Limits
 
 ## Licence
 
-The code of mmib is under Apache-2.0. These weights were made from pretrained encoders and from data that have terms of
-their own, which hold for the weights too where their owners say so. Look them up before you pass this folder on.
+The code of mmib is under Apache-2.0. These weights were made from pretrained encoders and from data that have their own
+terms, which hold for the weights too where their owners say so. Look them up before you pass this folder on.
 """
 
 
 def model_card(models: Sequence[TrainedModel]) -> str:
     """The card of one model, or of one of each task."""
-    names = " and ".join(f"{TASK_NAMES[model.task]} on {model.card.get('corpus', 'unnamed data')}" for model in models)
-    sections = [f"# mmib: {names}\n", *(section for model in models for section in _sections(model)), USE, LIMITS]
-    return FRONT + "\n" + "\n".join(sections)
+    tasks = [task_named(model.task) for model in models]
+    names = " and ".join(
+        f"{task.title} on {model.card.get('corpus', 'unnamed data')}" for task, model in zip(tasks, models, strict=True)
+    )
+    sections = [section for task, model in zip(tasks, models, strict=True) for section in _sections(task, model)]
+    return _front(tasks) + "\n" + "\n".join([f"# mmib: {names}\n", *sections, USE + _plugins(tasks), LIMITS])
 
 
-def _sections(model: TrainedModel) -> Iterable[str]:
+def _front(tasks: Sequence[Task]) -> str:
+    """What a model hub reads of a card."""
+    tags_words = any(task.finds == "entities" for task in tasks)
+    front = {
+        "library_name": "mmib",
+        "license": "other",
+        "license_name": "terms-of-data-and-encoders",
+        "pipeline_tag": "token-classification" if tags_words else "text-classification",
+        "tags": ["information-extraction", "multimodal", *(task.title.replace(" ", "-") for task in tasks)],
+    }
+    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
+
+
+def _plugins(tasks: Sequence[Task]) -> str:
+    """How the tasks that do not come with mmib are made known."""
+    return "".join(
+        f"\nThe task {task.name} is a plugin: add `--plugin {type(task).__module__}`, or in Python import that module "
+        "first.\n"
+        for task in tasks
+        if task.name not in SHIPPED_TASKS
+    )
+
+
+def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
     card = model.card
     yield (
-        f"## {TASK_NAMES[model.task].capitalize()}\n\n"
+        f"## {task.title.capitalize()}\n\n"
         "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
         "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), _facts(model))
     )
     yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n")
     if card.get("data"):
-        rows = [(split, own.get("rows"), str(own.get("sha256"))[:16]) for split, own in card["data"].items()]
+        rows = [(split, facts.get("rows"), str(facts.get("sha256"))[:16]) for split, facts in card["data"].items()]
         yield "### Data\n\n" + _table(("split", "rows", "SHA-256 begins"), rows)
     if card.get("settings"):
         yield "### Settings\n\n" + _table(("setting", "value"), dotted(card["settings"]))
@@ -74,7 +90,8 @@ def _sections(model: TrainedModel) -> Iterable[str]:
 def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
     backbone, temperature = model.network.backbone, model.temperature
     facts: list[tuple[str, Any]] = [
-        ("labels", ", ".join(name for name in LABELS[model.task] if name != NO_RELATION)),
+        ("labels", ", ".join(model.labels.scored)),
+        ("negative class", model.labels.negative or "none: every label counts"),
         ("text encoder", backbone.text_encoder.encoder.config.model_type + f", width {backbone.dim}"),
         ("longest input", f"{model.max_length} word pieces"),
         ("image encoder", f"{backbone.image_encoder.architecture}, regions: {backbone.image_encoder.regions}"),
@@ -92,14 +109,14 @@ def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
 
 def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:
     return [
-        (split, *(f"{own[name]:.4f}" if name in own else "" for name in SCORES))
+        (split, *(f"{scores[name]:.4f}" if name in scores else "" for name in SCORES))
         for split in ("val", "test")
-        if (own := card.get(split))
+        if (scores := card.get(split))
     ]
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table, empty where there is nothing to tell."""
+    """A table; empty where it would have no row."""
     if not rows:
         return ""
     lines = [heading, ["---"] * len(heading), *rows]

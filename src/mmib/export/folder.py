@@ -5,13 +5,14 @@
     text_encoder/       the text encoder's configuration and its tokenizer
     README.md           the model card
     model.onnx          where it was asked for: the whole network for other runtimes, with crf.json and numpy_crf.py,
-                        which decode emissions, where it recognises entities
+                        which decode emissions, where it tags words
 
-A folder for both tasks holds one of these for each, named after its task, and a config.json that says so.
+A folder for several tasks holds one of these for each, named after its task, and a config.json that says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import uuid
@@ -27,16 +28,20 @@ from safetensors.torch import load_file, save
 from mmib.analysis.calibration import Temperature
 from mmib.base.files import atomic_file, checksum, parse_json, replace_folder, write_text
 from mmib.datamodules.files import inside
+from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.model import TrainedModel, build, load_weights
 from mmib.export.onnx_model import require_packages, write_onnx
-from mmib.schema import LABELS, DataError, EncoderError, ExportError
+from mmib.labels import LabelSet
+from mmib.plugins import task_of
+from mmib.schema import ConfigError, DataError, EncoderError, ExportError, task_named
 
-FORMAT = 1
-KIND = "mmib"
+FORMAT = 2
+MODEL_TYPE = "mmib"
 CONFIG, WEIGHTS, TEXT_ENCODER, CARD = "config.json", "model.safetensors", "text_encoder", "README.md"
+DIGEST = "digest"
 
 
 def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = False) -> None:
@@ -55,7 +60,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = Fals
         require_packages()
     tasks = [model.task for model in models]
     if len(set(tasks)) < len(tasks):
-        raise ExportError("an export holds one model of each task: export the runs into folders of their own")
+        raise ExportError("an export holds one model of each task: export the runs into separate folders")
     if folder.exists() and not _replaceable(folder):
         raise ExportError(f"{folder} holds something else than an export: choose another folder, or empty it")
     # Beside the folder, so that it can be put in place by renaming.
@@ -66,7 +71,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = Fals
         else:
             for model in models:
                 _write_model(model, new / model.task, onnx)
-            _write_json(new / CONFIG, {"model_type": KIND, "format": FORMAT, "parts": sorted(tasks)})
+            _write_json(new / CONFIG, {"model_type": MODEL_TYPE, "format": FORMAT, "parts": sorted(tasks)})
             write_text(new / CARD, model_card(models))
         read_export(new)
         replace_folder(folder, new)
@@ -80,15 +85,20 @@ def read_export(folder: Path) -> list[TrainedModel]:
     """The models of an exported folder, checked against what its config.json says of them.
 
     Raises:
-        ExportError: it is no export, of a newer format, or damaged.
+        ExportError: it is no export, of a newer format, damaged, or was edited.
+        TaskError: nobody has registered its task.
     """
     config = read_config(folder)
     parts = config.get("parts")
     if parts is None:
         return [_read_model(folder, config)]
-    if not isinstance(parts, list) or not parts or not set(parts) <= set(LABELS):
-        raise ExportError(f"{folder / CONFIG} names the parts {parts!r}: expected some of {', '.join(LABELS)}")
-    return [_read_model(folder / str(name), read_config(folder / str(name))) for name in parts]
+    if not isinstance(parts, list) or not parts or not all(isinstance(name, str) for name in parts):
+        raise ExportError(f"{folder / CONFIG} names the parts {parts!r}: expected a list of tasks")
+    try:
+        folders = [inside(folder, name, str(folder / CONFIG)) for name in parts]
+    except DataError as error:
+        raise ExportError(str(error)) from error
+    return [_read_model(part, read_config(part)) for part in folders]
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -104,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read: {error}") from error
-    if not isinstance(config, dict) or config.get("model_type") != KIND or type(config.get("format")) is not int:
+    if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE or type(config.get("format")) is not int:
         raise ExportError(f"{folder} is no exported model of mmib: make one with mmib export RUN -o FOLDER")
     if config["format"] > FORMAT:
         raise ExportError(
@@ -112,6 +122,12 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"version, {metadata.version('mmib')}, reads formats up to {FORMAT}: update mmib"
         )
     return config
+
+
+def digest_of(config: dict[str, Any]) -> str:
+    """SHA-256 of what a config.json says, whatever its layout, without the digest itself."""
+    content = {name: value for name, value in config.items() if name != DIGEST}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _replaceable(folder: Path) -> bool:
@@ -138,11 +154,12 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     image = backbone.image_encoder
     config = {
-        "model_type": KIND,
+        "model_type": MODEL_TYPE,
         "format": FORMAT,
         "mmib": metadata.version("mmib"),
         "task": model.task,
-        "labels": list(LABELS[model.task]),
+        "task_module": type(task_named(model.task)).__module__,
+        "labels": model.labels.to_dict(),
         "head": model.network.settings(),
         "parts_of_network": model.parts,
         "max_length": model.max_length,
@@ -158,7 +175,8 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
         **onnx_part,
         "files": {path.relative_to(folder).as_posix(): _described(path) for path in files},
     }
-    _write_json(folder / CONFIG, config)
+    plain = json.loads(json.dumps(config))
+    _write_json(folder / CONFIG, {**plain, DIGEST: digest_of(plain)})
     write_text(folder / CARD, model_card([model]))
 
 
@@ -182,13 +200,13 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
 
 
 def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
+    path = folder / CONFIG
     try:
         _check_files(folder, config["files"])
-        task, image = config["task"], config["image_encoder"]
-        if config["labels"] != list(LABELS[task]):
-            raise ExportError(f"{folder} was trained on other labels than this version of mmib knows")
-        encoders = _encoders(folder, image)
-        network = build(task, encoders, config["parts_of_network"], config["head"])
+        name, image = config["task"], config["image_encoder"]
+        labels = _labels_before_0_2(path, config) if config["format"] == 1 else _checked_labels(path, config)
+        task_of(name, folder, [config["task_module"]] if "task_module" in config else ())
+        network = build(name, labels, _encoders(folder, image), config["parts_of_network"], config["head"])
         load_weights(network, load_file(folder / WEIGHTS), folder / WEIGHTS)
         return TrainedModel(
             network=network,
@@ -199,15 +217,46 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
             temperature=Temperature(**config["calibration"]),
             card=config["trained"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError, DataError, EncoderError) as error:
-        name = type(error).__name__
-        raise ExportError(f"{folder / CONFIG} describes no model that can be built ({name}: {error})") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ExportError(f"{path} describes no model that can be built ({type(error).__name__}: {error})") from error
+    except (SafetensorError, ConfigError, DataError, EncoderError) as error:
+        raise ExportError(f"{path} describes no model that can be built: {error}") from error
+
+
+def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:
+    """The label set of an export, whose config.json must be as it was written.
+
+    Raises:
+        ExportError: it was edited: weights know labels by their numbers, so that another name or order misleads.
+        ConfigError: it is no label set.
+    """
+    if config.get(DIGEST) != digest_of(config):
+        raise ExportError(
+            f"{path} is not as it was exported: its labels, task or settings were edited, and the weights know nothing "
+            "of that; copy the folder again, or train with other labels and export that run"
+        )
+    return LabelSet.from_dict(config["labels"])
+
+
+def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
+    """The label set of an export of version 0.1, which lists what its head scores.
+
+    Raises:
+        ExportError: it lists something else than the released data set of its task.
+    """
+    labels = LABELS_BEFORE_0_2.get(config["task"])
+    if labels is None or list(task_named(config["task"]).outputs(labels)) != config["labels"]:
+        raise ExportError(
+            f"{path} was exported by mmib {config.get('mmib', '0.1')} with other labels than that version had: copy "
+            "the folder again, or export its run with this version"
+        )
+    return labels
 
 
 def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
     """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
     text = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False)
     pictures = ImageEncoder(image["architecture"], pretrained=False, regions=image["regions"])
-    lists = image["preprocessing"].items()
-    pictures.preprocess_as({name: tuple(own) if isinstance(own, list) else own for name, own in lists})
+    settings = image["preprocessing"].items()
+    pictures.preprocess_as({name: tuple(value) if isinstance(value, list) else value for name, value in settings})
     return text, pictures

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,19 +14,21 @@ from typing import Any
 from torch import nn
 
 from mmib.analysis.calibration import Temperature, fitted_temperature
-from mmib.backbone import MultimodalIB
+from mmib.backbone import ExtractionNetwork, MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.network import NETWORKS, EntityNetwork, ExtractionNetwork, RelationNetwork
+from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment
 from mmib.nn.fusion import Fusion
 from mmib.nn.gaussian import GaussianEncoder
-from mmib.runs.checkpoints import open_checkpoint
+from mmib.plugins import task_of
 from mmib.runs.reader import FinishedRun, read_run
-from mmib.schema import ExportError, Task
+from mmib.schema import ExportError, RunError, Task, task_named
 
 # What a backbone takes as callables of its width, and the base of each.
 PARTS: dict[str, type[nn.Module]] = {"gaussian": GaussianEncoder, "alignment": Alignment, "fusion": Fusion}
+# Where those of the project are.
+PARTS_PACKAGE = "mmib.nn."
 ENCODERS: dict[str, type[nn.Module]] = {"text_encoder": TextEncoder, "image_encoder": ImageEncoder}
 BEST = Path("checkpoints") / "best.ckpt"
 
@@ -53,36 +56,51 @@ class TrainedModel:
     card: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def task(self) -> Task:
-        """`mre` or `mner`."""
+    def task(self) -> str:
+        """Name of its task."""
         return self.network.task
+
+    @property
+    def labels(self) -> LabelSet:
+        """What it predicts."""
+        return self.network.labels
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what its head scores, by id."""
+        return task_named(self.task).outputs(self.labels)
 
 
 def build(
-    task: Task, encoders: tuple[TextEncoder, ImageEncoder], parts: dict[str, Any], settings: dict[str, Any]
+    task: str,
+    labels: LabelSet,
+    encoders: tuple[TextEncoder, ImageEncoder],
+    parts: dict[str, Any],
+    settings: dict[str, Any],
 ) -> ExtractionNetwork:
     """A network of random weights.
 
     Args:
-        task: which head it has.
+        task: name of the task whose head it has.
+        labels: what it predicts.
         encoders: of text and image.
         parts: class and settings of each of `PARTS`, as in a configuration file; what is left out is the default.
-        settings: of the head, see `ExtractionNetwork.settings`.
+        settings: of the network, see `ExtractionNetwork.settings`.
 
     Raises:
+        TaskError: there is no such task.
         ExportError: a class that is not there or may not stand there.
     """
     named: dict[str, Any] = {
         name: part(parts[name], base, name) for name, base in PARTS.items() if parts.get(name) is not None
     }
-    backbone = MultimodalIB(*encoders, **named)
-    return NETWORKS[task](backbone, **settings)
+    return task_named(task).build_network(MultimodalIB(*encoders, **named), labels, **settings)
 
 
 def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], Any]:
     """What builds a part of given width: a class with its settings.
 
-    Classes of one's own must have been imported before: a model that comes from elsewhere imports nothing.
+    Custom classes must have been imported before: a model that comes from elsewhere imports nothing.
 
     Raises:
         ExportError: the class is not there, or no such part.
@@ -91,15 +109,18 @@ def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], 
         description = {"class_path": description}
     if not isinstance(description, dict) or not isinstance(description.get("class_path"), str):
         raise ExportError(f"the model's {name} is {description!r}: expected class_path and init_args")
-    module, _, own = description["class_path"].rpartition(".")
-    if module.partition(".")[0] != "mmib" and module not in sys.modules:
-        raise ExportError(f"the model's {name} is {description['class_path']}, of code of one's own: import it first")
+    path = description["class_path"]
+    module, _, class_name = path.rpartition(".")
+    if not module.startswith(PARTS_PACKAGE) and module not in sys.modules:
+        raise ExportError(
+            f"the model's {name} is {path}, a custom class: add --plugin {module}, or in Python import it first"
+        )
     try:
-        found = getattr(importlib.import_module(module), own)
+        found = getattr(importlib.import_module(module), class_name)
     except (ImportError, AttributeError) as error:
-        raise ExportError(f"the model's {name}, {description['class_path']}, is not there: {error}") from error
+        raise ExportError(f"the model's {name}, {path}, is not there: {error}") from error
     if not isinstance(found, type) or not issubclass(found, base):
-        raise ExportError(f"the model's {name}, {description['class_path']}, is no {base.__name__}")
+        raise ExportError(f"the model's {name}, {path}, is no {base.__name__}")
     return partial(found, **(description.get("init_args") or {}))
 
 
@@ -122,19 +143,28 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
     """The model that a finished run selected, or that another of its checkpoints holds.
 
     Raises:
-        RunError: the run has not finished.
-        CheckpointError: the checkpoint is missing or damaged.
-        ExportError: the run's encoders are of classes of one's own.
+        RunError: the run has not finished, or its predictions are damaged.
+        TaskError: its task is not registered.
+        CheckpointError: the checkpoint is missing or damaged, or has other labels than the run.
+        ExportError: the run's encoders are of custom classes.
     """
+    # Lightning, which exported models do without.
+    from mmib.runs.checkpoints import check_labels, open_checkpoint  # noqa: PLC0415
+
     run = read_run(folder)
+    task = task_of(run.task, folder, run.summary.get("plugins") or ())
+    labels = run.labels
     try:
         model, data = (run.config()[name]["init_args"] for name in ("model", "data"))
-        settings = model["backbone"]["init_args"]
-        text, image = (_encoder(settings[name], kind) for name, kind in ENCODERS.items())
-        parts = {name: settings.get(name) for name in PARTS}
-        network = build(run.task, (TextEncoder(**text), ImageEncoder(**image)), parts, _head(run.task, model))
+        backbone = model["backbone"]["init_args"]
+        text, image = (_encoder(backbone[name], base) for name, base in ENCODERS.items())
+        parts = {name: backbone.get(name) for name in PARTS}
+        settings = {name: model[name] for name in _settings_of(task) if name in model}
+        network = build(run.task, labels, (TextEncoder(**text), ImageEncoder(**image)), parts, settings)
         path = checkpoint or folder / BEST
-        load_weights(network, open_checkpoint(path, run.task)["state_dict"], path)
+        content = open_checkpoint(path, run.task)
+        check_labels(content, labels, str(path))
+        load_weights(network, _weights_of(network, content["state_dict"]), path)
         crops = 0 if network.backbone.image_encoder.regions == "grid" else int(data["max_crops"])
         return TrainedModel(
             network=network,
@@ -142,34 +172,51 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
             max_length=int(data["max_length"]),
             max_crops=crops,
             reads_images=data.get("images") != "none",
-            temperature=_temperature(run),
+            temperature=_temperature(run, task),
             card=_card(run, model, data),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ExportError(f"{folder / 'config.yaml'} describes no model ({type(error).__name__}: {error})") from error
 
 
-def _encoder(description: dict[str, Any], kind: type[nn.Module]) -> dict[str, Any]:
+def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, Any]:
     """Settings of an encoder of the project's own class; weights that the checkpoint replaces are not loaded."""
-    if description["class_path"] != f"{kind.__module__}.{kind.__name__}":
-        raise ExportError(f"the encoder {description['class_path']} is of one's own: only {kind.__name__} is exported")
+    if description["class_path"] != f"{base.__module__}.{base.__name__}":
+        raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
     kept = {"name", "regions"} & description["init_args"].keys()
     return {name: description["init_args"][name] for name in sorted(kept)} | {"pretrained": False}
 
 
-def _head(task: Task, model: dict[str, Any]) -> dict[str, Any]:
-    network = {"mre": RelationNetwork, "mner": EntityNetwork}[task]
-    names = network.__init__.__annotations__.keys() - {"backbone", "return"}
-    return {name: model[name] for name in sorted(names) if name in model}
+def _settings_of(task: Task) -> list[str]:
+    """What the constructor of a task's network takes beside backbone and labels."""
+    return [name for name in inspect.signature(task.network).parameters if name not in ("backbone", "labels")]
 
 
-def _temperature(run: FinishedRun) -> Temperature:
-    """Fitted on validation; 1 where the run has no predictions of it."""
-    return fitted_temperature(run.task, run.predictions("val")) if run.has_predictions("val") else Temperature()
+def _weights_of(network: ExtractionNetwork, state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint holds of the network; terms of the objective may have weights too."""
+    children = dict(network.named_children())
+    return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in children}
+
+
+def _temperature(run: FinishedRun, task: Task) -> Temperature:
+    """Fitted on validation; 1 where the run has no predictions of it.
+
+    Raises:
+        RunError: a prediction is damaged.
+    """
+    if not run.has_predictions("val"):
+        return Temperature()
+    try:
+        return fitted_temperature(task.judge(run.predictions("val"), run.labels))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(
+            f"{run.predictions_file('val')} holds what is no prediction ({type(error).__name__}: {error}): copy the "
+            f"run again, or make them anew with mmib validate --config {run.folder}/config.yaml"
+        ) from error
 
 
 def _card(run: FinishedRun, model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a model card tells of the run: nothing that names a place on this machine."""
+    """What a model card says of the run: nothing that names a place on this machine."""
     known = {"experiment", "corpus", "seed", "data", "images", "versions", "selected", "val", "test", "ceiling"}
     card = {name: value for name, value in run.summary.items() if name in known}
     if card.get("selected"):

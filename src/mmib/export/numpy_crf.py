@@ -74,9 +74,9 @@ def _fitting(
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """The arguments as arrays, with zeros for the emissions of no word."""
     words = np.asarray(mask, dtype=bool)
-    scores, *chain = (np.asarray(own, dtype=np.float64) for own in (emissions, start, transition, end))
+    scores, *chain = (np.asarray(array, dtype=np.float64) for array in (emissions, start, transition, end))
     tags = scores.shape[-1]
-    shapes, expected = [own.shape for own in chain], [(tags,), (tags, tags), (tags,)]
+    shapes, expected = [array.shape for array in chain], [(tags,), (tags, tags), (tags,)]
     if scores.ndim != 3 or words.shape != scores.shape[:2] or shapes != expected:
         given = ", ".join(map(str, [scores.shape, words.shape, *shapes]))
         raise ValueError(f"the shapes {given} are not (B, W, K), (B, W), (K,), (K, K), (K,)")

@@ -12,12 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmib.backbone import latents
+from mmib.backbone import ExtractionNetwork, latents
 from mmib.base.files import atomic_file, write_text
+from mmib.datamodules.examples import collate_regions, collate_text
+from mmib.datamodules.posts import LabelledPost, RelationPost
 from mmib.export import numpy_crf
 from mmib.export.model import TrainedModel
-from mmib.network import EntityNetwork, ExtractionNetwork
-from mmib.schema import LABELS, ExportError, PostBatch, Task
+from mmib.nn.crf import LinearChainCRF
+from mmib.schema import ExportError, PostBatch, Prepared, task_named
 
 MODEL, CRF_SCORES, CRF_CODE = "model.onnx", "crf.json", "numpy_crf.py"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -25,7 +27,6 @@ OPSET = 20
 MOST_BYTES = 2**31 - 2**24  # of a protobuf message, less what describes the network
 # Between scores of PyTorch and of onnxruntime; the second is relative, for networks of large scores.
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-5
-OUTPUT: dict[Task, str] = {"mre": "logits", "mner": "emissions"}
 
 # Sizes by axis; those that are free have a name instead.
 Axes = tuple[str | int, ...]
@@ -50,7 +51,7 @@ TYPES = {
 
 
 class Sizes(NamedTuple):
-    """Of a batch that is drawn at random: posts, word pieces, words and pictures of a post at most."""
+    """Of a batch that is sampled at random: posts, word pieces, words and pictures of a post at most."""
 
     posts: int
     pieces: int
@@ -65,7 +66,7 @@ TRIALS = (EXAMPLE, Sizes(1, 16, 1, 1), Sizes(4, 9, 7, 3), Sizes(2, 10, 3, 0))
 
 
 class ScoringNetwork(nn.Module):
-    """From tensors to scores at the means of the latents, without operations whose shape hangs on what tensors hold."""
+    """From tensors to scores at the means of the latents, by operations whose shapes depend on no values of tensors."""
 
     def __init__(self, network: ExtractionNetwork) -> None:
         super().__init__()
@@ -97,7 +98,7 @@ class ScoringNetwork(nn.Module):
             boxes=boxes,
         )
         text, image = backbone.posteriors(batch)
-        fused = backbone.fuse(batch, latents(text, drawn=False), latents(image, drawn=False))
+        fused = backbone.fuse(batch, latents(text, sampled=False), latents(image, sampled=False))
         return self.network.scores(fused.states)
 
     def _features(self, pixels: Tensor, region_mask: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class ScoringNetwork(nn.Module):
         encoded = self.network.backbone.image_encoder(pixels).flatten(0, 1)
         with_zero = torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded])
         there = region_mask.flatten().long()
-        return with_zero[there.cumsum(0) * there].unflatten(0, region_mask.shape)
+        return with_zero[there.cumsum(0) * there].reshape(*region_mask.shape, -1)
 
 
 def require_packages() -> None:
@@ -120,11 +121,11 @@ def require_packages() -> None:
 
 
 def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
-    """Write `model.onnx` and, for entity recognition, what decodes its emissions, into a folder.
+    """Write `model.onnx` and, where a CRF tags words, what decodes its emissions, into a folder.
 
     Returns:
-        What a description of the folder should say: types and shapes, special pieces, boxes of a picture's regions, and
-        the largest deviation measured.
+        What a description of the folder should say: types and shapes, what the scores are of, special pieces, boxes of
+        a picture's regions, and the largest deviation measured.
 
     Raises:
         ExportError: the network does not export, or then computes something else than PyTorch does.
@@ -135,15 +136,22 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
     deviation = _largest_deviation(content, network, model)
     with atomic_file(folder / MODEL) as file:
         file.write(content)
-    if isinstance(model.network, EntityNetwork):
-        named = zip(("start", "transition", "end"), model.network.crf.scores(), strict=True)
-        write_text(folder / CRF_SCORES, json.dumps({name: own.tolist() for name, own in named}) + "\n")
+    crf = getattr(model.network, "crf", None)
+    if isinstance(crf, LinearChainCRF):
+        named = zip(("start", "transition", "end"), crf.scores(), strict=True)
+        chain = {"tags": model.outputs, **{name: scores.tolist() for name, scores in named}}
+        write_text(folder / CRF_SCORES, json.dumps(chain, ensure_ascii=False) + "\n")
         write_text(folder / CRF_CODE, Path(numpy_crf.__file__).read_text(encoding="utf-8"))
     tokenizer = model.network.backbone.text_encoder.tokenizer
     return {
         "opset": OPSET,
-        "inputs": {name: {"type": TYPES[name], "shape": list(own)} for name, own in _axes(model).items()},
-        "output": {"name": OUTPUT[model.task], "type": "float32", "shape": list(_output_axes(model))},
+        "inputs": {name: {"type": TYPES[name], "shape": list(axes)} for name, axes in _axes(model).items()},
+        "output": {
+            "name": _output(model),
+            "type": "float32",
+            "shape": list(_output_axes(model)),
+            "scores_of": list(model.outputs),
+        },
         "pieces": {
             "prefix": tokenizer.prefix,
             "suffix": tokenizer.suffix,
@@ -155,22 +163,48 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
     }
 
 
+def _tags_words(model: TrainedModel) -> bool:
+    """Whether the head scores every word, and not the post or a pair of entities as a whole."""
+    return task_named(model.task).finds == "entities"
+
+
+def _positions(model: TrainedModel) -> str | int:
+    """How many positions of a post the head reads: one a word, or as many as in the task's own batches."""
+    if _tags_words(model):
+        return "words"
+    task, tokenizer = task_named(model.task), model.network.backbone.text_encoder.tokenizer
+    words, label = ["a", "b"], model.labels.names[0]
+    post = (
+        RelationPost(words=words, image="", place="", head=(0, 1), tail=(1, 2), relation=label)
+        if task.finds == "relations"
+        else LabelledPost(words=words, image="", place="", label=label)
+    )
+    prepared = Prepared(tokenizer, model.max_length, model.labels)
+    example = task.encode(0, post, tokenizer.pieces([words])[0], prepared)
+    fields = {**collate_text([example], tokenizer.pad_id), **collate_regions([[]], [None], 1), "pixels": None}
+    return task.collate([example], fields, model.labels).positions.shape[1]
+
+
 def _axes(model: TrainedModel) -> dict[str, Axes]:
     """Of each of the `Inputs`."""
     text: Axes = ("posts", "pieces")
     return {
         "input_ids": text,
         "text_mask": text,
-        "positions": ("posts", 2 if model.task == "mre" else "words"),
+        "positions": ("posts", _positions(model)),
         "pixels": ("pictures", *model.network.backbone.image_encoder.input_size),
         "region_mask": ("posts", "regions"),
         "boxes": ("posts", "regions", 4),
     }
 
 
+def _output(model: TrainedModel) -> str:
+    return "emissions" if _tags_words(model) else "logits"
+
+
 def _output_axes(model: TrainedModel) -> Axes:
-    labels = len(LABELS[model.task])
-    return ("posts", labels) if model.task == "mre" else ("posts", "words", labels)
+    scores = len(model.outputs)
+    return ("posts", "words", scores) if _tags_words(model) else ("posts", scores)
 
 
 def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
@@ -185,7 +219,7 @@ def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
     if size > MOST_BYTES:
         raise ExportError(f"the weights have {size:,} bytes: an ONNX file holds {MOST_BYTES:,} at most")
     free = {
-        name: {axis: own for axis, own in enumerate(axes) if isinstance(own, str)}
+        name: {axis: size for axis, size in enumerate(axes) if isinstance(size, str)}
         for name, axes in _axes(model).items()
     }
     try:
@@ -193,22 +227,23 @@ def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
             warnings.simplefilter("ignore")  # about the exporter's own insides
             program: Any = torch.onnx.export(
                 network,
-                tuple(_drawn(model, EXAMPLE)),
+                tuple(_sampled(model, EXAMPLE)),
                 input_names=list(Inputs._fields),
-                output_names=[OUTPUT[model.task]],
+                output_names=[_output(model)],
                 dynamic_shapes=free,
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
             )
-    # Which error it is depends on the step of the exporter that a network of one's own does not pass.
+    # Which error it is depends on the step of the exporter that a custom network does not pass.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"the network cannot be exported to ONNX ({type(error).__name__}: {reason[:300]})") from error
     proto = program.model_proto
     _forget_sources(proto.graph)
     onnx.checker.check_model(proto)
-    return proto.SerializeToString()
+    content: bytes = proto.SerializeToString()
+    return content
 
 
 def _forget_sources(graph: Any) -> None:
@@ -236,10 +271,10 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
     try:
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         for sizes in TRIALS:
-            inputs = _drawn(model, sizes)
+            inputs = _sampled(model, sizes)
             with torch.no_grad():
                 expected = network(*inputs).numpy()
-            (found,) = session.run(None, {name: own.numpy() for name, own in inputs._asdict().items()})
+            (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs._asdict().items()})
             if not np.allclose(found, expected, rtol=RELATIVE_TOLERANCE, atol=TOLERANCE):
                 apart = np.abs(found - expected).max()
                 raise ExportError(f"onnxruntime and PyTorch differ by {apart:.1e} on {sizes}: nothing is written")
@@ -253,11 +288,12 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
     return largest
 
 
-def _drawn(model: TrainedModel, sizes: Sizes) -> Inputs:
+def _sampled(model: TrainedModel, sizes: Sizes) -> Inputs:
     """Posts of random pieces, lengths and pictures; the first is as long as they get, and the last has no image."""
     generator = torch.Generator().manual_seed(0)
     encoder, tokenizer = model.network.backbone.image_encoder, model.network.backbone.text_encoder.tokenizer
     posts, pieces = sizes.posts, min(sizes.pieces, model.max_length)
+    read = _positions(model)
 
     def whole(low: int, high: int, *shape: int) -> Tensor:
         """Numbers from low to high, both included."""
@@ -270,7 +306,7 @@ def _drawn(model: TrainedModel, sizes: Sizes) -> Inputs:
     return Inputs(
         input_ids=whole(0, max(tokenizer.marker_ids.values()), posts, pieces),
         text_mask=torch.arange(pieces)[None, :] < lengths[:, None],
-        positions=whole(0, pieces - 1, posts, 2 if model.task == "mre" else sizes.words),
+        positions=whole(0, pieces - 1, posts, sizes.words if isinstance(read, str) else read),
         pixels=torch.randn(int(pictures.sum()), *encoder.input_size, generator=generator),
         region_mask=torch.arange(regions)[None, :] < cells * pictures[:, None],
         boxes=torch.rand(posts, regions, 4, generator=generator),

@@ -1,11 +1,12 @@
-"""`mmib.Extractor`: entities and relations out of the text and the image of a post."""
+"""`mmib.Extractor`: entities, relations and labels out of the text and the image of a post."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 
@@ -14,14 +15,23 @@ from mmib.datamodules.words import tokenize
 from mmib.export.folder import read_export
 from mmib.export.model import TrainedModel, model_of_run
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
-from mmib.extract.readers import EntityReader, Prepared, RelationReader, Scene, Sight, Wanted
-from mmib.extract.results import Entity, Evidence, Extraction, Relation, given_entity
-from mmib.network import EntityNetwork, RelationNetwork
-from mmib.schema import ExportError, InputError
+from mmib.extract.readers import (
+    EntityReader,
+    LabelReader,
+    ModelReader,
+    PreparedPost,
+    Regions,
+    RelationReader,
+    ViewKey,
+    Wanted,
+)
+from mmib.extract.results import Entity, Evidence, Extraction, PostLabel, Relation, given_entity
+from mmib.schema import ExportError, InputError, task_named
 
 MOST_CHARACTERS = 100_000
 # Posts whose pictures are in memory at a time.
 POSTS = 32
+ReaderT = TypeVar("ReaderT", bound=ModelReader)
 
 
 @dataclass(frozen=True)
@@ -34,15 +44,26 @@ class Post:
     entities: Sequence[Any] | None = None
 
 
+# By what a task finds, see `Task.finds`.
+READERS: dict[str, type[ModelReader]] = {"entities": EntityReader, "relations": RelationReader, "labels": LabelReader}
+
+
 class Extractor:
-    """Extracts entities, relations, or both, by one trained model of a task each.
+    """Extracts entities, relations between them, and labels of whole posts, by a trained model of a task each.
 
     Args:
         models: one, or one of each task; their encoders may differ.
         device: where to compute.
 
+    Attributes:
+        entities: finds entities; None without such a model.
+        relations: finds relations; None without such a model.
+        labels: label whole posts, a reader for each such model.
+        readers: all of them.
+
     Raises:
-        ExportError: two models of one task, or none at all.
+        ExportError: no model, two of one task, two that find entities or relations, or relations of entity types that
+            the model of entities does not have.
         ConfigError: the device is not there.
     """
 
@@ -51,24 +72,47 @@ class Extractor:
         if not tasks or len(set(tasks)) < len(tasks):
             raise ExportError(f"the models given are {tasks}: give one, or one of each task")
         place = usable_device(device)
-        self.entities: EntityReader | None = None
-        self.relations: RelationReader | None = None
-        for model in models:
-            if isinstance(model.network, EntityNetwork):
-                self.entities = EntityReader(model, model.network, place)
-            elif isinstance(model.network, RelationNetwork):
-                self.relations = RelationReader(model, model.network, place)
-        self.readers = [reader for reader in (self.entities, self.relations) if reader is not None]
+        self.readers = [_reader_class(model)(model, place) for model in models]
+        self.entities = _only([reader for reader in self.readers if isinstance(reader, EntityReader)], "entities")
+        self.relations = _only([reader for reader in self.readers if isinstance(reader, RelationReader)], "relations")
+        self.labels = [reader for reader in self.readers if isinstance(reader, LabelReader)]
+        self._unknown_types = self._check_types()
+
+    @property
+    def entity_types(self) -> list[str]:
+        """Types that entities may have: those of the model that finds them, else those that relations ask for."""
+        if self.entities is not None:
+            return list(self.entities.labels.names)
+        return _argument_types(self.relations)
+
+    def _check_types(self) -> list[str]:
+        """Types that relations ask for and that no entity will have.
+
+        Raises:
+            ExportError: no relation fits any two entities that may be found.
+        """
+        if self.entities is None or self.relations is None:
+            return []
+        types, labels = self.entities.labels.names, self.relations.labels
+        if not any(labels.may_relate(head, tail) for head, tail in itertools.product(types, repeat=2)):
+            raise ExportError(
+                f"the model of {self.entities.task.title} finds {self.entities.labels}, and the model of "
+                f"{self.relations.task.title} relates {', '.join(_argument_types(self.relations))}: give two models "
+                "whose entity types are the same"
+            )
+        return [name for name in _argument_types(self.relations) if name not in types]
 
     @classmethod
     def from_pretrained(cls, *sources: str | Path, device: str = "cpu") -> Self:
         """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
 
-        Exported folders need neither a network nor the run that they were made from.
+        Exported folders need neither a network nor the run that they were made from. Nothing that they name is
+        imported: modules with custom tasks or parts must have been before.
 
         Raises:
-            ExportError: a source is none of these, is damaged, or was made by a newer version.
-        ConfigError: the device is not there.
+            ExportError: a source is none of these, is damaged, was edited, or was made by a newer version.
+            TaskError: nobody has registered its task; the text names the module that does.
+            ConfigError: the device is not there.
         """
         return cls([model for source in sources for model in trained_models(Path(source))], device)
 
@@ -81,7 +125,7 @@ class Extractor:
         evidence: bool = False,
         samples: int = 0,
     ) -> Extraction:
-        """Entities and relations of one post.
+        """Entities, relations and labels of one post.
 
         Args:
             text: the post as it was written.
@@ -89,9 +133,9 @@ class Extractor:
             crops: boxes x0 y0 x1 y1 in 0..1 of objects in the image, or pictures of them. Without any, a model that
                 was trained with crops sees the image whole and cut into a grid.
             entities: those that are known already, by start, end and maybe type: none are looked for then. A model
-                of relations alone needs them.
-            evidence: tell what the results rest on.
-            samples: draw the latents so many times, two at least, for the spread of each confidence.
+                of relations without one of entities needs them, and takes any type.
+            evidence: report what the results rest on.
+            samples: sample the latents so many times, two at least, for the spread of each confidence.
 
         Raises:
             InputError: nothing can be extracted from this; the text says why.
@@ -106,7 +150,7 @@ class Extractor:
             InputError: of the first post that nothing can be extracted from. `prepare` and `read` go on behind one.
         """
         whole = [Post(post) if isinstance(post, str) else post for post in posts]
-        # Texts of like length together, so that little of a batch is padding. What is no text is told of later.
+        # Texts of like length together, so that little of a batch is padding. What is no text is refused later.
         order = sorted(range(len(whole)), key=lambda number: len(str(whole[number].text)))
         result: dict[int, Extraction] = {}
         for start in range(0, len(order), POSTS):
@@ -120,7 +164,7 @@ class Extractor:
             result |= zip(numbers, self.read(prepared, evidence, samples), strict=True)
         return [result[number] for number in range(len(whole))]
 
-    def prepare(self, post: Post) -> Prepared:
+    def prepare(self, post: Post) -> PreparedPost:
         """Look a post over, without asking a model.
 
         Raises:
@@ -131,14 +175,15 @@ class Extractor:
         if post.entities is not None:
             if not isinstance(post.entities, list | tuple):
                 raise InputError(f"entities are a list, not {post.entities!r}")
-            given = [given_entity(text, entity) for entity in post.entities]
-        elif self.entities is None:
+            types = None if self.entities is None else self.entities.labels.names
+            given = [given_entity(text, entity, types) for entity in post.entities]
+        elif self.entities is None and self.relations is not None:
             raise InputError("this model finds relations between entities that are given with the post: none were")
         cuts = [place for entity in given or () for place in (entity.start, entity.end)]
         tokens = tokenize(text, cuts)
         if not tokens:
             raise InputError("the text is empty, or nothing but space")
-        notes, seen = [], {}
+        notes, seen = self._notes(), {}
         if post.image is not None:
             image = open_image(post.image)
             seen = {most: views(image, post.crops, most) for most in {reader.max_crops for reader in self.readers}}
@@ -146,49 +191,82 @@ class Extractor:
                 notes.append("the image was not looked at by a model that was trained without images")
         elif post.crops:
             raise InputError("crops without the image that they belong to: give the image too")
-        return Prepared(text, tokens, given, seen, notes)
+        return PreparedPost(text, tokens, given, seen, notes)
+
+    def _notes(self) -> list[str]:
+        """What is true of every result."""
+        if not self._unknown_types:
+            return []
+        types = ", ".join(self._unknown_types)
+        return [f"relations of {types} fit no entity: the model of entities has no such type"]
 
     @torch.inference_mode()
-    def read(self, posts: Sequence[Prepared], evidence: bool = False, samples: int = 0) -> list[Extraction]:
+    def read(self, posts: Sequence[PreparedPost], evidence: bool = False, samples: int = 0) -> list[Extraction]:
         """What is in posts that were prepared.
 
         Raises:
             InputError: a negative number of samples.
         """
         if samples < 0:
-            raise InputError(f"samples is {samples}: latents are drawn 0 times or more")
+            raise InputError(f"samples is {samples}: latents are sampled 0 times or more")
         if not posts:
             return []
         wanted = Wanted(evidence, samples)
-        scenes = self._scenes(posts)
-        found, rests_on = self._found(posts, scenes, wanted)
+        regions = self._regions(posts)
+        entities, reasons = self._entities(posts, regions, wanted)
         relations: list[list[Relation]] = [[] for _ in posts]
         if self.relations is not None:
-            relations = self.relations.read(posts, found, scenes[self.relations.sight], wanted)
-        rows = zip(posts, found, relations, rests_on, strict=True)
-        return [Extraction(post.text, own, links, post.notes, reasons) for post, own, links, reasons in rows]
+            relations = self.relations.read(posts, entities, regions[self.relations.view_key], wanted)
+        labels: list[dict[str, PostLabel]] = [{} for _ in posts]
+        for reader in self.labels:
+            for found, label in zip(labels, reader.read(posts, regions[reader.view_key], wanted), strict=True):
+                found[reader.task.name] = label
+        rows = zip(posts, entities, relations, reasons, labels, strict=True)
+        return [
+            Extraction(post.text, found, links, post.notes, reason, given) for post, found, links, reason, given in rows
+        ]
 
-    def _scenes(self, posts: Sequence[Prepared]) -> dict[Sight, list[Scene]]:
+    def _regions(self, posts: Sequence[PreparedPost]) -> dict[ViewKey, list[Regions]]:
         """The regions that each reader sees; readers with the same eyes share them."""
-        scenes: dict[Sight, list[Scene]] = {}
+        regions: dict[ViewKey, list[Regions]] = {}
         for reader in self.readers:
-            if reader.sight not in scenes:
-                scenes[reader.sight] = reader.look(posts)
-        return scenes
+            if reader.view_key not in regions:
+                regions[reader.view_key] = reader.look(posts)
+        return regions
 
-    def _found(
-        self, posts: Sequence[Prepared], scenes: dict[Sight, list[Scene]], wanted: Wanted
+    def _entities(
+        self, posts: Sequence[PreparedPost], regions: dict[ViewKey, list[Regions]], wanted: Wanted
     ) -> tuple[list[list[Entity]], list[Evidence | None]]:
         """Each post's entities, given or found, in order of the text, and what those found rest on."""
         entities = [sorted(post.given or (), key=lambda entity: (entity.start, entity.end)) for post in posts]
-        rests_on: list[Evidence | None] = [None] * len(posts)
+        reasons: list[Evidence | None] = [None] * len(posts)
         asked = [number for number, post in enumerate(posts) if post.given is None]
         if self.entities is not None and asked:
-            own = [scenes[self.entities.sight][number] for number in asked]
-            read = self.entities.read([posts[number] for number in asked], own, wanted)
-            for number, (found, reasons) in zip(asked, read, strict=True):
-                entities[number], rests_on[number] = found, reasons
-        return entities, rests_on
+            seen = [regions[self.entities.view_key][number] for number in asked]
+            read = self.entities.read([posts[number] for number in asked], seen, wanted)
+            for number, (found, reason) in zip(asked, read, strict=True):
+                entities[number], reasons[number] = found, reason
+        return entities, reasons
+
+
+def _reader_class(model: TrainedModel) -> type[ModelReader]:
+    finds = task_named(model.task).finds
+    if finds not in READERS:
+        raise ExportError(f"the task {model.task!r} finds {finds!r}: extraction knows {', '.join(READERS)}")
+    return READERS[finds]
+
+
+def _only(readers: list[ReaderT], finds: str) -> ReaderT | None:
+    if len(readers) > 1:
+        names = " and ".join(reader.task.name for reader in readers)
+        raise ExportError(f"{names} both find {finds}: give one of these models")
+    return readers[0] if readers else None
+
+
+def _argument_types(relations: RelationReader | None) -> list[str]:
+    """Entity types that relations ask for, each once."""
+    arguments = {} if relations is None else relations.labels.arguments
+    return list(dict.fromkeys(name for pair in arguments.values() for name in pair))
 
 
 def trained_models(source: Path) -> list[TrainedModel]:

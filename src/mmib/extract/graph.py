@@ -14,6 +14,8 @@ import networkx
 from mmib.base.files import write_text
 from mmib.schema import ConfigError
 
+# Stands for the type of an entity that was given without one; no type is written so.
+UNTYPED = "*"
 ENTITY, RELATION, POST = "urn:mmib:entity:", "urn:mmib:relation:", "urn:mmib:post:"
 TERMS = "urn:mmib:term:"
 # What XML 1.0 has no character for.
@@ -37,15 +39,15 @@ def merged(records: Iterable[dict[str, Any]]) -> networkx.MultiDiGraph:
     """
     graph = networkx.MultiDiGraph()
     for record in records:
-        own = str(record["id"])
-        nodes = [_add_entity(graph, entity, own) for entity in record.get("entities", ())]
+        post = str(record["id"])
+        nodes = [_add_entity(graph, entity, post) for entity in record.get("entities", ())]
         for relation in record.get("relations", ()):
             head, tail, label = nodes[relation["head"]], nodes[relation["tail"]], relation["label"]
             if not graph.has_edge(head, tail, label):
                 graph.add_edge(head, tail, label, label=label, confidence=0.0, posts=[])
             edge = graph.edges[head, tail, label]
             edge["confidence"] = max(edge["confidence"], relation["confidence"])
-            _add_post(edge, own)
+            _add_post(edge, post)
     return graph
 
 
@@ -56,7 +58,7 @@ def write_graph(graph: networkx.MultiDiGraph, path: Path) -> None:
 
 def _add_entity(graph: networkx.MultiDiGraph, entity: dict[str, Any], post: str) -> str:
     name = " ".join(entity["text"].split())
-    node = f"{entity['type'] or 'ANY'}:{name.casefold()}"
+    node = f"{quote(entity['type'], safe='') if entity['type'] else UNTYPED}:{name.casefold()}"
     if node not in graph:
         graph.add_node(node, name=name, type=entity["type"] or "", posts=[])
     _add_post(graph.nodes[node], post)
@@ -104,7 +106,7 @@ def _turtle(graph: networkx.MultiDiGraph) -> str:
     for node, attributes in graph.nodes(data=True):
         rdf.add((names[node], rdflib.RDFS.label, rdflib.Literal(attributes["name"])))
         if attributes["type"]:
-            rdf.add((names[node], rdflib.RDF.type, terms[attributes["type"]]))
+            rdf.add((names[node], rdflib.RDF.type, terms[quote(attributes["type"], safe="")]))
         for post in attributes["posts"]:
             rdf.add((names[node], terms.mentionedIn, rdflib.URIRef(POST + quote(post, safe=""))))
     for head, tail, label, attributes in graph.edges(keys=True, data=True):

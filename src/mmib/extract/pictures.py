@@ -13,9 +13,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Box
 from mmib.datamodules.images import UnreadableImageError, check_size, decoders, read_image, upright_rgb
-from mmib.schema import InputError
+from mmib.schema import UNKNOWN_BOX, WHOLE_IMAGE, Box, InputError
 
 ImageSource = str | Path | bytes | Image.Image
 CropSource = ImageSource | Sequence[float]

@@ -1,40 +1,34 @@
-"""What each trained network reads in prepared posts: entities, or relations between entities."""
+"""What each trained network reads in prepared posts: entities, relations between entities, or labels of posts."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from mmib.analysis.calibration import Temperature, entities, entity_confidence, tempered
+from mmib.analysis.calibration import Temperature, tempered
 from mmib.backbone import latents
 from mmib.base.seeding import seeded
-from mmib.datamodules.examples import (
-    Box,
-    EntityExample,
-    Example,
-    RelationExample,
-    collate_entities,
-    collate_regions,
-    collate_relations,
-    collate_text,
-    fit_words,
-    nested,
-)
-from mmib.datamodules.markers import Span, mark_entities
+from mmib.datamodules.examples import collate_regions, collate_text, nested
+from mmib.datamodules.posts import LabelledPost, RelationPost, TaggedPost
 from mmib.datamodules.words import Token
 from mmib.export.model import TrainedModel
 from mmib.extract.pictures import View, in_threads
-from mmib.extract.results import Entity, Evidence, Relation, fits, may_relate
-from mmib.network import EntityNetwork, RelationNetwork, evidence
-from mmib.schema import NO_IMAGE, NO_RELATION, RELATION_IDS, RELATIONS, TAG_IDS, TAGS, DataError, PostBatch
+from mmib.extract.results import Entity, Evidence, PostLabel, Relation
+from mmib.information import evidence
+from mmib.labels import LabelSet
+from mmib.nn.crf import LinearChainCRF
+from mmib.schema import Box, DataError, Example, PostBatch, Prepared, Span, task_named
+from mmib.schema import Post as AnnotatedPost
+from mmib.tagging import OUTSIDE, entities
 
 ROWS = 32  # of a batch
 MOST_PAIRS = 200  # of one post
@@ -42,7 +36,7 @@ DIGITS = 6
 
 
 @dataclass
-class Prepared:
+class PreparedPost:
     """A post that has been looked over and can be read.
 
     Attributes:
@@ -69,14 +63,14 @@ class Prepared:
         return inside[0], inside[-1] + 1
 
 
-class Scene(NamedTuple):
+class Regions(NamedTuple):
     """The regions of a post's image: features (R, V), None without an image, and their boxes."""
 
     features: Tensor | None
     boxes: list[Box]
 
 
-class Sight(NamedTuple):
+class ViewKey(NamedTuple):
     """What decides which regions a model sees: the image encoder, none where it is empty, and the most crops."""
 
     encoder: str
@@ -91,166 +85,216 @@ class Wanted(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a network says of a batch: scores at the mean of the latents and at samples of them, and evidence."""
+    """What a network says of a batch.
 
+    Attributes:
+        decoded: what its scores at the means of the latents come to, as `ExtractionNetwork.decode` gives it.
+        scores: these scores.
+        sampled: the scores at samples of the latents.
+        evidence: where it was asked for, (B, ...) each.
+    """
+
+    decoded: dict[str, Tensor]
     scores: Tensor
-    drawn: list[Tensor]
-    found: dict[str, Tensor]
+    sampled: list[Tensor]
+    evidence: dict[str, Tensor]
 
 
-NetworkT = TypeVar("NetworkT", EntityNetwork, RelationNetwork)
-ExampleT = TypeVar("ExampleT", bound=Example)
-
-
-class Reader(ABC, Generic[NetworkT, ExampleT]):
+class ModelReader:
     """Puts posts before a network.
+
+    The labels of these posts are not known: a task encodes them as posts that are annotated with something.
 
     Args:
         model: the network and how it reads.
-        network: the same network, as what it is.
         device: where it computes.
     """
 
-    def __init__(self, model: TrainedModel, network: NetworkT, device: torch.device) -> None:
-        self.network: NetworkT = network.to(device)
+    def __init__(self, model: TrainedModel, device: torch.device) -> None:
+        self.model = model
+        self.task = task_named(model.task)
+        self.labels: LabelSet = model.labels
+        self.network = model.network.to(device)
         self.device = device
-        self.tokenizer = network.backbone.text_encoder.tokenizer
-        self.image_encoder = network.backbone.image_encoder
+        self.tokenizer = model.network.backbone.text_encoder.tokenizer
+        self.image_encoder = model.network.backbone.image_encoder
         self.max_length = model.max_length
         self.max_crops = model.max_crops
         self.reads_images = model.reads_images
         self.temperature: Temperature = model.temperature
 
     @cached_property
-    def sight(self) -> Sight:
+    def view_key(self) -> ViewKey:
         """Equal for readers that see the same regions in an image, so that it is encoded once for both."""
-        return Sight(self.image_encoder.fingerprint() if self.reads_images else "", self.max_crops)
+        return ViewKey(self.image_encoder.fingerprint() if self.reads_images else "", self.max_crops)
 
-    @abstractmethod
-    def collate(self, examples: Sequence[ExampleT], posts: dict[str, Any]) -> PostBatch:
-        """The batch of examples; `posts` are the fields that every task has."""
-
-    def look(self, posts: Sequence[Prepared]) -> list[Scene]:
+    def look(self, posts: Sequence[PreparedPost]) -> list[Regions]:
         """The regions of each post's image."""
-        shown = [post.views.get(self.max_crops, []) if self.reads_images else [] for post in posts]
-        pictures = [view.picture for own in shown for view in own]
+        seen = [post.views.get(self.max_crops, []) if self.reads_images else [] for post in posts]
+        pictures = [view.picture for views in seen for view in views]
         encoded: list[Tensor] = []
         for start in range(0, len(pictures), ROWS):
             pixels = torch.stack(in_threads(self.image_encoder.transform, pictures[start : start + ROWS]))
             encoded += self.image_encoder.features(pixels).unbind()
         features, cells = iter(encoded), self.image_encoder.region_boxes()
-        scenes = []
-        for own in shown:
-            regions = [next(features) for _ in own]
-            boxes = [nested(view.box, cell) for view in own for cell in cells]
-            scenes.append(Scene(torch.cat(regions) if regions else None, boxes))
-        return scenes
+        found = []
+        for views in seen:
+            parts = [next(features) for _ in views]
+            boxes = [nested(view.box, cell) for view in views for cell in cells]
+            found.append(Regions(torch.cat(parts) if parts else None, boxes))
+        return found
+
+    def encode(self, row: int, post: AnnotatedPost, pieces: list[list[int]]) -> Any:
+        """The example of a post, see `Task.encode`."""
+        return self.task.encode(row, post, pieces, Prepared(self.tokenizer, self.max_length, self.labels))
 
     def batches(
-        self, examples: Sequence[ExampleT], scenes: Sequence[Scene], wanted: Wanted
+        self, examples: Sequence[Example], regions: Sequence[Regions], wanted: Wanted
     ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
         """Examples of like length together: which they are, their batch, and what the network says."""
         order = sorted(range(len(examples)), key=lambda number: len(examples[number].input_ids))
         for start in range(0, len(order), ROWS):
             numbers = order[start : start + ROWS]
-            own, seen = [examples[number] for number in numbers], [scenes[number] for number in numbers]
-            regions = collate_regions(
-                [scene.boxes for scene in seen], [scene.features for scene in seen], self.image_encoder.dim
+            rows, seen = [examples[number] for number in numbers], [regions[number] for number in numbers]
+            images = collate_regions(
+                [image.boxes for image in seen], [image.features for image in seen], self.image_encoder.dim
             )
-            text = collate_text(own, self.tokenizer.pad_id)
-            batch = self.collate(own, {**text, **regions, "pixels": None}).to(self.device)
+            fields = {**collate_text(rows, self.tokenizer.pad_id), **images, "pixels": None}
+            batch = self.task.collate(rows, fields, self.labels).to(self.device)
             yield numbers, batch, self._score(batch, wanted)
 
     def _score(self, batch: PostBatch, wanted: Wanted) -> Scored:
         backbone = self.network.backbone
         text, image = backbone.posteriors(batch)
-        means = latents(text, drawn=False), latents(image, drawn=False)
+        means = latents(text, sampled=False), latents(image, sampled=False)
         fused = backbone.fuse(batch, *means, need_weights=wanted.evidence)
-        drawn = []
+        scores = self.network.scores(fused.states)
+        sampled = []
         if wanted.samples:  # seeding takes as long as a small batch
             with seeded("extract"):
                 for _ in range(wanted.samples):
-                    sample = latents(text, drawn=True), latents(image, drawn=True)
-                    drawn.append(self.network.scores(backbone.fuse(batch, *sample).states))
+                    sample = latents(text, sampled=True), latents(image, sampled=True)
+                    sampled.append(self.network.scores(backbone.fuse(batch, *sample).states))
         found: dict[str, Tensor] = {}
         if wanted.evidence:
             kl = {"text": text.kl(), "image": image.kl()}
-            found = evidence(fused.weights, kl, batch) | {"agreement": backbone.alignment.agreement(*means)}
-        return Scored(self.network.scores(fused.states), drawn, found)
+            found = evidence(fused.weights, kl, batch) | {"similarity": backbone.alignment.agreement(*means)}
+        return Scored(self.network.decode(scores, batch), scores, sampled, found)
 
 
-class EntityReader(Reader[EntityNetwork, EntityExample]):
-    """Finds entities."""
-
-    def collate(self, examples: Sequence[EntityExample], posts: dict[str, Any]) -> PostBatch:
-        """See `Reader.collate`."""
-        return collate_entities(examples, posts)
+class EntityReader(ModelReader):
+    """Finds entities: words tagged in BIO."""
 
     def read(
-        self, posts: Sequence[Prepared], scenes: Sequence[Scene], wanted: Wanted
+        self, posts: Sequence[PreparedPost], regions: Sequence[Regions], wanted: Wanted
     ) -> list[tuple[list[Entity], Evidence | None]]:
         """The entities of each post, and what they rest on; posts get a note where words are not seen."""
         examples = self._examples(posts)
         result: list[tuple[list[Entity], Evidence | None]] = [([], None)] * len(posts)
-        for numbers, batch, scored in self.batches(examples, scenes, wanted):
-            word_mask = batch.position_mask
-            best = self.network.crf.viterbi(scored.scores, word_mask)
-            sure, *drawn = (
-                self.network.crf.marginals(scores, word_mask).gather(2, best[:, :, None]).squeeze(2).tolist()
-                for scores in (scored.scores, *scored.drawn)
-            )
-            for row, number in enumerate(numbers):
-                seen = len(examples[number].word_positions)
-                tags = [TAGS[tag] for tag in best[row, :seen].tolist()]
-                found = self._entities(posts[number], tags, sure[row], [own[row] for own in drawn])
-                rests_on = None
+        for numbers, batch, scored in self.batches(examples, regions, wanted):
+            tags = scored.decoded["predicted"].tolist()
+            confidence = [scored.decoded["confidence"], *self._confidence(batch, scored)]
+            rows = zip(numbers, tags, *(values.tolist() for values in confidence), strict=True)
+            for row, (number, ids, *sure) in enumerate(rows):
+                post, seen = posts[number], _words_seen(examples[number])
+                names = [self.model.outputs[tag] for tag in ids[:seen]]
+                found = None
                 if wanted.evidence:
-                    unread = len(posts[number].tokens) - seen
-                    rests_on = _evidence(scored.found, row, posts[number], scenes[number], seen, unread)
-                result[number] = found, rests_on
+                    unread = len(post.tokens) - seen
+                    found = _evidence(scored.evidence, row, post, regions[number], seen, unread)
+                result[number] = self._entities(post, names, sure), found
         return result
 
-    def _examples(self, posts: Sequence[Prepared]) -> list[EntityExample]:
+    def _examples(self, posts: Sequence[PreparedPost]) -> list[Any]:
         pieces = self.tokenizer.pieces([post.words() for post in posts])
-        examples: list[EntityExample] = []
-        for post, words in zip(posts, pieces, strict=True):
-            ids, word_ids, positions = fit_words(words, self.tokenizer, self.max_length)
-            if len(positions) < len(words):
+        examples = []
+        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
+            untagged = TaggedPost(words=post.words(), image="", place="", tags=[OUTSIDE] * len(words))
+            example = self.encode(row, untagged, words)
+            seen = _words_seen(example)
+            if seen < len(words):
                 post.notes.append(
-                    f"entities were looked for in the first {len(positions)} of {len(words)} words: the model reads "
+                    f"entities were looked for in the first {seen} of {len(words)} words: the model reads "
                     f"{self.max_length} word pieces"
                 )
-            # Labels are not known: the collate function asks for some.
-            nothing = [TAG_IDS["O"]] * len(words)
-            example = EntityExample(
-                row=len(examples),
-                words=post.words(),
-                input_ids=ids,
-                word_ids=word_ids,
-                mentions=[0] * len(ids),
-                image_id=NO_IMAGE,
-                pictures=(),
-                word_positions=positions,
-                gold=nothing,
-                tags=nothing,
-            )
             examples.append(example)
         return examples
 
-    def _entities(
-        self, post: Prepared, tags: Sequence[str], sure: Sequence[float], drawn: Sequence[Sequence[float]]
-    ) -> list[Entity]:
+    def _confidence(self, batch: PostBatch, scored: Scored) -> list[Tensor]:
+        """(B, W) probability of each predicted tag, at each sample of the latents."""
+        tags = scored.decoded["predicted"].clamp(min=0)[:, :, None]
+        return [self._probabilities(scores, batch).gather(2, tags).squeeze(2) for scores in scored.sampled]
+
+    def _probabilities(self, scores: Tensor, batch: PostBatch) -> Tensor:
+        """(B, W, K) of the tags, of their scores."""
+        crf = getattr(self.network, "crf", None)
+        return crf.marginals(scores, batch.position_mask) if isinstance(crf, LinearChainCRF) else scores.softmax(dim=2)
+
+    def _entities(self, post: PreparedPost, tags: Sequence[str], sure: Sequence[Sequence[float]]) -> list[Entity]:
+        """The entities that tags mark; `sure` is the probability of each tag, at the means and at each sample."""
         result = []
         for found in entities(tags):
             start, end = post.tokens[found.start].start, post.tokens[found.end - 1].end
-            confidence, *samples = tempered(
-                torch.tensor([entity_confidence(found, own) for own in (sure, *drawn)]).double().numpy(),
-                self.temperature.value,
-            ).tolist()
+            least = np.array([min(values[found.start : found.end]) for values in sure], dtype=np.float64)
+            confidence, *samples = tempered(least, self.temperature.value).tolist()
             result.append(
                 Entity(post.text[start:end], start, end, found.type, round(confidence, DIGITS), _spread(samples))
             )
         return result
+
+
+class Choice(NamedTuple):
+    """The class that a network chose for a row.
+
+    Attributes:
+        name: the class.
+        confidence: its calibrated probability.
+        spread: standard deviation of the confidence over samples of the latents.
+        evidence: what the choice rests on.
+    """
+
+    name: str
+    confidence: float
+    spread: float | None
+    evidence: Evidence | None
+
+
+class ClassReader(ModelReader):
+    """Chooses one class for each row."""
+
+    def choices(
+        self,
+        posts: Sequence[PreparedPost],
+        examples: Sequence[Example],
+        regions: Sequence[Regions],
+        wanted: Wanted,
+        left_out: str | None = None,
+    ) -> Iterator[tuple[int, Choice]]:
+        """The number of each example, and its class.
+
+        Args:
+            posts: that of each example.
+            examples: the rows.
+            regions: those of each example.
+            wanted: what is asked for beside the class.
+            left_out: a class whose examples are not of interest.
+        """
+        for numbers, batch, scored in self.batches(examples, regions, wanted):
+            reads = batch.positions.shape[1]
+            classes = scored.decoded["predicted"].tolist()
+            shares = [
+                (scores.double() / self.temperature.value).softmax(dim=1).tolist()
+                for scores in (scored.scores, *scored.sampled)
+            ]
+            for row, (number, chosen) in enumerate(zip(numbers, classes, strict=True)):
+                name = self.labels.names[chosen]
+                if name == left_out:
+                    continue
+                confidence, *samples = (rows[row][chosen] for rows in shares)
+                found = (
+                    _evidence(scored.evidence, row, posts[number], regions[number], reads) if wanted.evidence else None
+                )
+                yield number, Choice(name, round(confidence, DIGITS), _spread(samples), found)
 
 
 class Pair(NamedTuple):
@@ -261,83 +305,58 @@ class Pair(NamedTuple):
     tail: int
 
 
-class RelationReader(Reader[RelationNetwork, RelationExample]):
+class RelationReader(ClassReader):
     """Finds relations between entities."""
 
-    def collate(self, examples: Sequence[RelationExample], posts: dict[str, Any]) -> PostBatch:
-        """See `Reader.collate`."""
-        return collate_relations(examples, posts)
-
     def read(
-        self, posts: Sequence[Prepared], found: Sequence[list[Entity]], scenes: Sequence[Scene], wanted: Wanted
+        self, posts: Sequence[PreparedPost], found: Sequence[list[Entity]], regions: Sequence[Regions], wanted: Wanted
     ) -> list[list[Relation]]:
         """The relations between each post's entities; of two orders of a pair the one that says more is kept."""
         pairs, examples = self._examples(posts, found)
         by_pair: dict[tuple[int, frozenset[int]], Relation] = {}
-        for numbers, _, scored in self.batches(examples, [scenes[pair.post] for pair in pairs], wanted):
-            labels = self.network.predict(scored.scores).tolist()
-            sure, *drawn = (
-                (scores.double() / self.temperature.value).softmax(dim=1).tolist()
-                for scores in (scored.scores, *scored.drawn)
+        rows = [posts[pair.post] for pair in pairs], examples, [regions[pair.post] for pair in pairs]
+        for number, choice in self.choices(*rows, wanted, left_out=self.labels.negative):
+            pair = pairs[number]
+            head, tail = found[pair.post][pair.head], found[pair.post][pair.tail]
+            relation = Relation(
+                label=choice.name,
+                head=pair.head,
+                tail=pair.tail,
+                confidence=choice.confidence,
+                compatible=self.labels.fits(choice.name, head.type, tail.type),
+                spread=choice.spread,
+                evidence=choice.evidence,
             )
-            for row, number in enumerate(numbers):
-                label, pair = labels[row], pairs[number]
-                if RELATIONS[label] == NO_RELATION:
-                    continue
-                own = found[pair.post]
-                rests_on = (
-                    _evidence(scored.found, row, posts[pair.post], scenes[pair.post], 2) if wanted.evidence else None
-                )
-                relation = Relation(
-                    label=RELATIONS[label],
-                    head=pair.head,
-                    tail=pair.tail,
-                    confidence=round(sure[row][label], DIGITS),
-                    compatible=fits(RELATIONS[label], own[pair.head].type, own[pair.tail].type),
-                    spread=_spread([shares[row][label] for shares in drawn]),
-                    evidence=rests_on,
-                )
-                key = pair.post, frozenset((pair.head, pair.tail))
-                by_pair[key] = min(relation, by_pair.get(key, relation), key=_rank)
+            key = pair.post, frozenset((pair.head, pair.tail))
+            by_pair[key] = min(relation, by_pair.get(key, relation), key=_rank)
         result: list[list[Relation]] = [[] for _ in posts]
         for (number, _), relation in by_pair.items():
             result[number].append(relation)
-        return [sorted(own, key=_rank) for own in result]
+        return [sorted(relations, key=_rank) for relations in result]
 
-    def _examples(
-        self, posts: Sequence[Prepared], found: Sequence[list[Entity]]
-    ) -> tuple[list[Pair], list[RelationExample]]:
+    def _examples(self, posts: Sequence[PreparedPost], found: Sequence[list[Entity]]) -> tuple[list[Pair], list[Any]]:
         pairs: list[Pair] = []
-        examples: list[RelationExample] = []
+        examples: list[Any] = []
         pieces = self.tokenizer.pieces([post.words() for post in posts])
-        for number, (post, own, words) in enumerate(zip(posts, found, pieces, strict=True)):
-            asked, too_far = candidate_pairs(own), 0
+        for number, (post, spotted, words) in enumerate(zip(posts, found, pieces, strict=True)):
+            asked, too_far = candidate_pairs(spotted, self.labels), 0
             if len(asked) > MOST_PAIRS:
                 post.notes.append(f"relations were looked for in the first {MOST_PAIRS} of {len(asked)} pairs")
-            for first, second in asked[:MOST_PAIRS]:
-                head, tail = post.span(own[first]), post.span(own[second])
+            for head, tail in asked[:MOST_PAIRS]:
+                unrelated = RelationPost(
+                    words=post.words(),
+                    image="",
+                    place="",
+                    head=post.span(spotted[head]),
+                    tail=post.span(spotted[tail]),
+                    relation=self.labels.names[0],
+                )
                 try:
-                    marked = mark_entities(words, head, tail, self.tokenizer, self.max_length)
+                    examples.append(self.encode(len(examples), unrelated, words))
                 except DataError:
                     too_far += 1
                     continue
-                pairs.append(Pair(number, first, second))
-                example = RelationExample(
-                    row=len(examples),
-                    words=post.words(),
-                    input_ids=marked.input_ids,
-                    word_ids=marked.word_ids,
-                    mentions=marked.mentions,
-                    image_id=NO_IMAGE,
-                    pictures=(),
-                    head=head,
-                    tail=tail,
-                    head_index=marked.head_index,
-                    tail_index=marked.tail_index,
-                    # Labels are not known: the collate function asks for some.
-                    relation=RELATION_IDS[NO_RELATION],
-                )
-                examples.append(example)
+                pairs.append(Pair(number, head, tail))
             if too_far:
                 post.notes.append(
                     f"{too_far} pairs stand too far apart: the model reads {self.max_length} word pieces at a time"
@@ -345,11 +364,34 @@ class RelationReader(Reader[RelationNetwork, RelationExample]):
         return pairs, examples
 
 
-def candidate_pairs(found: Sequence[Entity]) -> list[tuple[int, int]]:
+class LabelReader(ClassReader):
+    """Labels whole posts."""
+
+    def read(self, posts: Sequence[PreparedPost], regions: Sequence[Regions], wanted: Wanted) -> list[PostLabel]:
+        """The label of each post; posts get a note where words are not seen."""
+        pieces = self.tokenizer.pieces([post.words() for post in posts])
+        examples = []
+        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
+            unlabelled = LabelledPost(words=post.words(), image="", place="", label=self.labels.names[0])
+            example = self.encode(row, unlabelled, words)
+            seen = _words_seen(example)
+            if seen < len(words):
+                post.notes.append(
+                    f"{self.task.title} was judged by the first {seen} of {len(words)} words: the model reads "
+                    f"{self.max_length} word pieces"
+                )
+            examples.append(example)
+        choices = dict(self.choices(posts, examples, regions, wanted))
+        return [PostLabel(*choices[number]) for number in range(len(posts))]
+
+
+def candidate_pairs(found: Sequence[Entity], labels: LabelSet) -> list[tuple[int, int]]:
     """Heads and tails to look for relations between: first the orders that some relation's argument types allow.
 
-    A pair that no relation fits in either order comes last, in the order of the text. Entities of unknown type fit all.
+    A pair that no relation fits in either order comes last, in the order of the text. Entities of unknown type fit
+    all, and so does every pair where relations have no argument types.
     """
+    may_relate = functools.cache(labels.may_relate)
     fitting, others = [], []
     for first, second in itertools.combinations(range(len(found)), 2):
         orders = [
@@ -362,29 +404,35 @@ def candidate_pairs(found: Sequence[Entity]) -> list[tuple[int, int]]:
     return fitting + others
 
 
+def _words_seen(example: Example) -> int:
+    """How many words, from the first on, the encoder sees whole."""
+    return max(example.word_ids) + 1
+
+
 def _rank(relation: Relation) -> tuple[bool, float]:
     return not relation.compatible, -relation.confidence
 
 
 def _spread(samples: Sequence[float]) -> float | None:
-    return round(float(torch.tensor(samples).std(correction=0)), DIGITS) if len(samples) > 1 else None
+    return round(float(np.std(samples)), DIGITS) if len(samples) > 1 else None
 
 
 def _evidence(
-    found: dict[str, Tensor], row: int, post: Prepared, scene: Scene, reads: int, unread: int = 0
+    found: dict[str, Tensor], row: int, post: PreparedPost, image: Regions, reads: int, unread: int = 0
 ) -> Evidence:
     """Evidence of a row, as lists without padding; the head reads `reads` positions, and not `unread` more."""
-    words, regions = len(post.tokens), len(scene.boxes)
+    words, regions = len(post.tokens), len(image.boxes)
     kl = [_number(value) for value in found["kl"][row].tolist()[:words]]
     weights = found["attention"][row].tolist() if regions and "attention" in found else []
-    attention: list[list[float] | None] = [[round(own, DIGITS) for own in line[:regions]] for line in weights[:reads]]
+    attention: list[list[float] | None] = [[round(share, DIGITS) for share in line[:regions]] for line in weights]
+    attention = attention[:reads]
     return Evidence(
         tokens=[(token.start, token.end) for token in post.tokens],
         kl=kl + [None] * (words - len(kl)),
-        regions=scene.boxes,
+        regions=image.boxes,
         kl_image=[round(value, DIGITS) for value in found["kl_image"][row].tolist()[:regions]],
         attention=attention + [None] * unread if attention else [],
-        agreement=_number(float(found["agreement"][row])),
+        similarity=_number(float(found["similarity"][row])),
     )
 
 

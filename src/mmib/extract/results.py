@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATIONS, InputError
+from mmib.labels import shown
+from mmib.schema import InputError
+
+# Keys that `Extraction.to_dict` leaves out where there is nothing behind them.
+OPTIONAL = ("evidence", "spread", "labels")
 
 
 @dataclass(frozen=True)
@@ -18,9 +22,10 @@ class Evidence:
         kl: nats that the latents of each word hold; None for a word that the encoder does not see.
         regions: box x0 y0 x1 y1 in 0..1 of each image region, zeros where unknown; empty without an image.
         kl_image: nats that the latents of each region hold.
-        attention: weights over the regions, adding up to 1: of each word (entities), None where it is not seen, or of
-            head and tail (relations). Empty without an image or for a fusion that does not attend.
-        agreement: how well text and image belong together, as the model was trained to tell: a cosine (InfoNCE) or a
+        attention: weights over the regions, adding up to 1: of each word (entities), None where it is not seen, of
+            head and tail (relations), or of what the classifier reads (labels of posts). Empty without an image or for
+            a fusion that does not attend.
+        similarity: how well text and image belong together, as the model was trained to judge: a cosine (InfoNCE) or a
             probability (JSD); None without an image.
     """
 
@@ -29,7 +34,7 @@ class Evidence:
     regions: list[tuple[float, float, float, float]]
     kl_image: list[float]
     attention: list[list[float] | None]
-    agreement: float | None
+    similarity: float | None
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class Entity:
     Attributes:
         text: its characters.
         start, end: where they stand in the post, [start, end).
-        type: PER, LOC, ORG or MISC; None where it was given without one.
+        type: one of the label set's; None where it was given without one.
         confidence: 0 to 1, the least calibrated CRF marginal among its words; None where it was given.
         spread: standard deviation of the confidence over samples of the latents, where these were asked for.
     """
@@ -57,10 +62,11 @@ class Relation:
     """A relation between two entities.
 
     Attributes:
-        label: one of `mmib.schema.RELATIONS` but None.
+        label: one of the label set's, and not its negative class.
         head, tail: positions in `Extraction.entities`.
         confidence: 0 to 1, the calibrated probability of the label.
-        compatible: whether the label's argument types are those of the entities; of an unknown type nothing is asked.
+        compatible: whether the label's argument types are those of the entities; an entity without a type fits every
+            relation, and a relation without argument types every pair.
         spread: standard deviation of the confidence over samples of the latents, where these were asked for.
         evidence: where it was asked for.
     """
@@ -75,6 +81,23 @@ class Relation:
 
 
 @dataclass(frozen=True)
+class PostLabel:
+    """The label of a post as a whole.
+
+    Attributes:
+        label: one of the label set's, its negative class included.
+        confidence: 0 to 1, the calibrated probability of the label.
+        spread: standard deviation of the confidence over samples of the latents, where these were asked for.
+        evidence: where it was asked for.
+    """
+
+    label: str
+    confidence: float
+    spread: float | None = None
+    evidence: Evidence | None = None
+
+
+@dataclass(frozen=True)
 class Extraction:
     """What was found in a post.
 
@@ -84,6 +107,7 @@ class Extraction:
         relations: type-compatible ones first, surest first.
         notes: what the reader of the result should know: what was not looked at, and why.
         evidence: of the entities, where it was asked for.
+        labels: of the whole post, by the name of the task that gives it.
     """
 
     text: str
@@ -91,46 +115,30 @@ class Extraction:
     relations: list[Relation]
     notes: list[str] = field(default_factory=list)
     evidence: Evidence | None = None
+    labels: dict[str, PostLabel] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; what was not asked for is left out."""
-        return _known(asdict(self))
+        """For JSON; what was not asked for is left out, and labels of posts where no model gives any."""
+        result: dict[str, Any] = _filled(asdict(self))
+        return result
 
 
-def _known(value: Any) -> Any:
+def _filled(value: Any) -> Any:
     if isinstance(value, dict):
-        absent = {"evidence", "spread"}
-        return {key: _known(own) for key, own in value.items() if own is not None or key not in absent}
-    return [_known(own) for own in value] if isinstance(value, list | tuple) else value
+        return {key: _filled(part) for key, part in value.items() if key not in OPTIONAL or part not in (None, {})}
+    return [_filled(part) for part in value] if isinstance(value, list | tuple) else value
 
 
-def argument_types(label: str) -> tuple[str, str] | None:
-    """Types that a relation asks of head and tail, which its name tells: /per/org/member_of; None of no relation."""
-    if label == NO_RELATION:
-        return None
-    _, head, tail, _ = label.split("/")
-    return head.upper(), tail.upper()
-
-
-def fits(label: str, head: str | None, tail: str | None) -> bool:
-    """Whether a relation may hold between entities of these types; an unknown type fits everything."""
-    wanted = argument_types(label)
-    return wanted is not None and all(
-        own is None or own == asked for own, asked in zip((head, tail), wanted, strict=True)
-    )
-
-
-@functools.cache
-def may_relate(head: str | None, tail: str | None) -> bool:
-    """Whether any relation may hold between entities of these types, in this order."""
-    return any(fits(label, head, tail) for label in RELATIONS)
-
-
-def given_entity(text: str, entity: Any) -> Entity:
+def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> Entity:
     """An entity as a caller gives it: an `Entity`, a mapping with start, end and maybe type, or a tuple of these.
 
+    Args:
+        text: the post.
+        entity: what was given.
+        types: those that it may have; None for any.
+
     Raises:
-        InputError: it is none, or does not lie in the text.
+        InputError: it is none, does not lie in the text, or is of another type.
     """
     start: Any
     end: Any
@@ -147,6 +155,8 @@ def given_entity(text: str, entity: Any) -> Entity:
         raise InputError(f"the entity [{start!r}, {end!r}) does not lie in the text of {len(text)} characters")
     if not text[start:end].strip():
         raise InputError(f"the entity [{start}, {end}) is nothing but space")
-    if name is not None and name not in ENTITY_TYPES:
-        raise InputError(f"the entity type {name!r} is none of {', '.join(ENTITY_TYPES)}")
+    if name is not None and not (isinstance(name, str) and name.strip()):
+        raise InputError(f"the entity type {name!r} is no text: name a type, or leave it out")
+    if name is not None and types is not None and name not in types:
+        raise InputError(f"the entity type {name!r} is none of {shown(types)}, those of the model")
     return Entity(text[start:end], start, end, name)

@@ -15,7 +15,6 @@ from mmib.schema import DataError, InputError
 
 # Characters of a row; a post with every word of a dictionary is shorter.
 LONGEST = 4_000_000
-KNOWN = {"id", "text", "image", "crops", "entities"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def _csv(file: TextIO) -> Iterator[tuple[Any, str | None]]:
 def _row(number: int, content: Any, folder: Path) -> Row:
     if not isinstance(content, dict):
         return Row(number, number, error=f"expected an object with 'text', got {type(content).__name__}")
-    own = content.get("id", number)
+    name_of_row = content.get("id", number)
     try:
         if "text" not in content:
             raise InputError("the row has no 'text'")
@@ -130,9 +129,9 @@ def _row(number: int, content: Any, folder: Path) -> Row:
         if isinstance(crops, list):
             crops = [folder / crop if isinstance(crop, str) else crop for crop in crops]
         place = folder / image if image else None
-        return Row(number, own, Post(content["text"], place, crops, content.get("entities")))
+        return Row(number, name_of_row, Post(content["text"], place, crops, content.get("entities")))
     except InputError as error:
-        return Row(number, own, error=str(error))
+        return Row(number, name_of_row, error=str(error))
 
 
 def _list(name: str, text: str) -> Any:

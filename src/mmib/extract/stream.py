@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mmib.base.files import checksum, write_text
 from mmib.extract.extractor import POSTS, Extractor
 from mmib.extract.pictures import in_threads
-from mmib.extract.readers import Prepared
+from mmib.extract.readers import PreparedPost
 from mmib.extract.rows import Row
 from mmib.schema import InputError, RunError
 
@@ -26,11 +26,11 @@ def extracted(
     """For each row, in order, what was found in it, or the reason why nothing could be: `row`, `id`, and these."""
     for chunk in _batched(rows):
         prepared = in_threads(partial(_prepared, extractor), chunk)
-        good = [post for post in prepared if isinstance(post, Prepared)]
+        good = [post for post in prepared if isinstance(post, PreparedPost)]
         results = iter(extractor.read(good, evidence, samples))
         for row, post in zip(chunk, prepared, strict=True):
-            told = next(results).to_dict() if isinstance(post, Prepared) else {"error": post}
-            yield {"row": row.number, "id": row.id, **told}
+            found = next(results).to_dict() if isinstance(post, PreparedPost) else {"error": post}
+            yield {"row": row.number, "id": row.id, **found}
 
 
 def _batched(rows: Iterable[Row]) -> Iterator[tuple[Row, ...]]:
@@ -39,7 +39,7 @@ def _batched(rows: Iterable[Row]) -> Iterator[tuple[Row, ...]]:
         yield chunk
 
 
-def _prepared(extractor: Extractor, row: Row) -> Prepared | str:
+def _prepared(extractor: Extractor, row: Row) -> PreparedPost | str:
     if row.post is None:
         return str(row.error)
     try:

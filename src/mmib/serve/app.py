@@ -56,7 +56,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": Problem, "description": "Too large"},
     415: {"model": Problem, "description": "Neither JSON nor a form"},
     421: {"model": Problem, "description": "Asked by another name than the service's own"},
-    422: {"model": Problem, "description": "Nothing can be extracted from this; the reason is told"},
+    422: {"model": Problem, "description": "Nothing can be extracted from this, for the reason given"},
     500: {"model": Problem, "description": "It failed inside the service"},
     503: {"model": Problem, "description": "Too many wait"},
     504: {"model": Problem, "description": "There was no result in time"},
@@ -83,15 +83,15 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
     app = FastAPI(
         title="mmib",
         version=metadata.version("mmib"),
-        description="Entities and relations out of posts: a text and, where there is one, its image.",
+        description="Entities, relations and labels out of posts: a text and, where there is one, its image.",
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
     app.add_middleware(Guard, hosts=hosts)
-    for kind in (RefusedError, InputError, HTTPException):
-        app.add_exception_handler(kind, _refused)
+    for error in (RefusedError, InputError, HTTPException):
+        app.add_exception_handler(error, _refused)
     for path, (package, name, media) in FILES.items():
         _add_file(app, path, resources.files(package).joinpath(name).read_bytes(), media)
     _add_answers(app, service)
@@ -105,15 +105,15 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/api/extract",
-        summary="Entities and relations of one post",
+        summary="Entities, relations and labels of one post",
         responses={200: {"model": Extraction}, **REFUSALS},
         openapi_extra=request_body({JSON: PostRequest, FORM: PostRequest}),
     )
     async def extract(request: Request) -> Response:
-        kind = content_type(request, (JSON, FORM))
+        media = content_type(request, (JSON, FORM))
         with service.places():
             body = await receive_body(request, limits.body, limits.seconds)
-            reading = read_form(request, body) if kind == FORM else asyncio.to_thread(read_json, PostRequest, body)
+            reading = read_form(request, body) if media == FORM else asyncio.to_thread(read_json, PostRequest, body)
             message = await reading
             asked = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
             (found,) = await service.answer([asked])
@@ -123,7 +123,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
     @app.post(
         "/api/extract-batch",
-        summary="Entities and relations of several posts",
+        summary="Entities, relations and labels of several posts",
         responses={200: {"model": BatchAnswer}, **REFUSALS},
         openapi_extra=request_body({JSON: BatchRequest}),
     )
@@ -137,9 +137,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             wanted = wanted_of(message, limits)
             with service.places(len(message.posts) - 1):
                 asked = await asyncio.to_thread(_questions, message.posts, wanted, limits)
-                found = iter(await service.answer([own for own in asked if isinstance(own, Question)]))
-                results = [next(found) if isinstance(own, Question) else own for own in asked]
-            return JSONResponse({"results": [_plain(own) for own in results]})
+                found = iter(await service.answer([item for item in asked if isinstance(item, Question)]))
+                results = [next(found) if isinstance(item, Question) else item for item in asked]
+            return JSONResponse({"results": [_plain(result) for result in results]})
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -157,15 +157,15 @@ def _add_facts(app: FastAPI, service: Service) -> None:
     async def model() -> Description:
         return service.description()
 
-    @app.get("/api/examples", summary="Drawn posts to try")
+    @app.get("/api/examples", summary="Generated posts to try")
     def examples() -> list[Example]:
-        return draw_examples()
+        return draw_examples(service.given_types())
 
 
-def _add_file(app: FastAPI, path: str, content: bytes, kind: str) -> None:
+def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
     @app.get(path, include_in_schema=False)
     async def file() -> Response:
-        return Response(content, media_type=kind)
+        return Response(content, media_type=media)
 
 
 def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Question | InputError]:

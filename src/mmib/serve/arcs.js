@@ -15,8 +15,8 @@ const shape = (name, attributes, text) => {
 /** Where each relation's ends are: of a name that is broken over two lines, its first part. */
 const measure = (relations, marks, frame) => {
   const ends = new Map();
-  const own = relations.map((relation, number) => ({ relation, number, head: marks[relation.head], tail: marks[relation.tail] }));
-  const arcs = own.filter((arc) => arc.head && arc.tail);
+  const all = relations.map((relation, number) => ({ relation, number, head: marks[relation.head], tail: marks[relation.tail] }));
+  const arcs = all.filter((arc) => arc.head && arc.tail);
   for (const { head, tail } of arcs) for (const mark of [head, tail]) ends.set(mark, (ends.get(mark) ?? 0) + 1);
   const used = new Map();
   const end = (mark) => {
@@ -35,8 +35,8 @@ const stack = (arcs) => {
   for (const arc of [...arcs].sort((a, b) => Math.abs(a.from.x - a.to.x) - Math.abs(b.from.x - b.to.x))) {
     [arc.left, arc.right] = [arc.from.x, arc.to.x].sort((a, b) => a - b);
     [arc.upper, arc.lower] = [arc.from, arc.to].sort((a, b) => a.top - b.top);
-    const under = done.filter((own) => Math.abs(own.lower.top - arc.lower.top) < SAME_LINE && own.left < arc.right + APART && arc.left < own.right + APART);
-    arc.level = 1 + Math.max(0, ...under.map((own) => own.level));
+    const under = done.filter((other) => Math.abs(other.lower.top - arc.lower.top) < SAME_LINE && other.left < arc.right + APART && arc.left < other.right + APART);
+    arc.level = 1 + Math.max(0, ...under.map((other) => other.level));
     done.push(arc);
   }
 };
@@ -75,7 +75,7 @@ export const drawArcs = (svg, words, relations, marks, names) => {
   svg.replaceChildren();
   words.style.setProperty("--room", "0px");
   if (!relations.length) return [];
-  // Room between lines moves nothing sideways, so that what is over what can be told before.
+  // Room between lines moves nothing sideways, so that what lies over what is known before.
   let arcs = measure(relations, marks, svg.getBoundingClientRect());
   stack(arcs);
   const levels = Math.max(0, ...arcs.map((arc) => arc.level));

@@ -109,13 +109,13 @@ class Batcher:
             return batch
 
     def _read(self, jobs: Sequence[Job]) -> None:
-        """Answer jobs; where reading them together fails, each is read alone, so that only its own failure is told."""
+        """Answer jobs; where reading them together fails, each is read alone, and gets its own answer or failure."""
         ready, prepared = [], []
         for job in jobs:
             try:
                 prepared.append(self.extractor.prepare(job.question.post))
                 ready.append(job)
-            except Exception as error:  # whatever it is, it concerns this post alone, and whoever asked is told
+            except Exception as error:  # whatever it is, it concerns this post alone and is its answer
                 job.answer.set_exception(error)
         try:
             wanted = jobs[0].question.wanted

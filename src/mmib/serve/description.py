@@ -13,9 +13,9 @@ from pydantic.json_schema import models_json_schema
 COMPONENT = "#/components/schemas/{model}"
 
 
-def request_body(kinds: dict[str, type[BaseModel]]) -> dict[str, Any]:
+def request_body(bodies: dict[str, type[BaseModel]]) -> dict[str, Any]:
     """What an operation reads, by content type, for `openapi_extra`."""
-    content = {name: {"schema": {"$ref": COMPONENT.format(model=kind.__name__)}} for name, kind in kinds.items()}
+    content = {name: {"schema": {"$ref": COMPONENT.format(model=body.__name__)}} for name, body in bodies.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -25,8 +25,8 @@ def describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
             found = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
-            _, own = models_json_schema([(kind, "validation") for kind in bodies], ref_template=COMPONENT)
-            found["components"]["schemas"] |= own["$defs"]
+            _, schemas = models_json_schema([(body, "validation") for body in bodies], ref_template=COMPONENT)
+            found["components"]["schemas"] |= schemas["$defs"]
             app.openapi_schema = found
         return app.openapi_schema
 

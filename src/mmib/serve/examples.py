@@ -1,10 +1,11 @@
-"""Posts to try, drawn as the demo corpus is: names, texts and images are made up."""
+"""Posts to try, generated as the demo corpus is: names, texts and images are made up."""
 
 from __future__ import annotations
 
 import base64
 import functools
 import io
+from collections.abc import Container
 
 from mmib.datamodules.demo import DemoSettings
 from mmib.datamodules.demo.pictures import draw_picture
@@ -16,14 +17,14 @@ SPLIT, POSTS = "test", (("easy", 900_001), ("hard", 900_005), ("hard", 900_008))
 
 
 @functools.cache
-def draw_examples() -> list[Example]:
-    """The posts, drawn when they are asked for first."""
+def draw_examples(types: frozenset[str] | None = None) -> list[Example]:
+    """The posts, generated when they are asked for first; see `example_of` for the types."""
     settings = DemoSettings()
-    return [example_of(draw_post(settings, SPLIT, number, level), settings.seed) for level, number in POSTS]
+    return [example_of(draw_post(settings, SPLIT, number, level), settings.seed, types) for level, number in POSTS]
 
 
-def example_of(post: Post, seed: int) -> Example:
-    """A drawn post as a request, with its entities and the boxes of its crops."""
+def example_of(post: Post, seed: int, types: Container[str] | None = None) -> Example:
+    """A generated post as a request, with the boxes of its crops and its entities, untyped where not of `types`."""
     drawing = draw_picture(post, seed)
     file = io.BytesIO()
     drawing.image.save(file, "JPEG", quality=90)
@@ -32,7 +33,8 @@ def example_of(post: Post, seed: int) -> Example:
         ends.append((place, place + len(token)))
         place += len(token) + 1
     entities = [
-        {"start": ends[first][0], "end": ends[last - 1][1], "type": kind} for first, last, kind in post.entities
+        {"start": ends[first][0], "end": ends[last - 1][1], "type": name if types is None or name in types else None}
+        for first, last, name in post.entities
     ]
     return Example(
         text=" ".join(post.tokens),

@@ -40,7 +40,7 @@ class Limits:
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            # Nothing given and nothing drawn is still a request.
+            # Nothing given and nothing sampled is still a request.
             enough = value >= 0 if field.name in ("entities", "samples") else value > 0
             if not enough or not math.isfinite(value):
                 raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")

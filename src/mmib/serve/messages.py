@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from mmib.extract.extractor import Post
 from mmib.extract.readers import Wanted
 from mmib.extract.results import Extraction
-from mmib.schema import InputError, Task
+from mmib.schema import InputError
 from mmib.serve.batcher import Question
 from mmib.serve.limits import Limits
 
@@ -64,7 +64,9 @@ class GivenEntity(Message):
 
     start: int = Field(ge=0, description="its first character")
     end: int = Field(ge=1, description="the character behind its last")
-    type: Literal["PER", "LOC", "ORG", "MISC"] | None = None
+    type: str | None = Field(
+        None, min_length=1, description="one of `entity_types` of /api/model, or any where no model finds entities"
+    )
 
 
 class PostMessage(Message):
@@ -75,14 +77,15 @@ class PostMessage(Message):
     crops: list[Box] | None = Field(None, description="boxes x0 y0 x1 y1 in 0..1 of objects in the image")
     entities: list[GivenEntity] | None = Field(
         None,
-        description="those that are known already: none are looked for then; a model of relations alone needs them",
+        description="those that are known already: none are looked for then; a model of relations needs them, where no "
+        "other finds entities",
     )
 
 
 class Wishes(Message):
     """What is asked for beside the result."""
 
-    evidence: bool = Field(False, description="tell what results rest on: attention, KL, agreement")
+    evidence: bool = Field(False, description="report what results rest on: attention, KL, similarity")
     samples: int = Field(0, ge=0, description="samples of the latents, for the spread of confidence")
 
 
@@ -115,7 +118,7 @@ class Health(BaseModel):
 
     ready: bool
     version: str
-    tasks: list[Task]
+    tasks: list[str]
     models: list[str] = Field(description="the encoders of each task's model")
     waiting: int = Field(description="posts that are received, wait or are read")
 
@@ -123,8 +126,11 @@ class Health(BaseModel):
 class ModelDescription(BaseModel):
     """One of the models."""
 
-    task: Task
-    labels: list[str]
+    task: str
+    title: str = Field(description="of the task, for people")
+    finds: str = Field(description="entities, relations, or labels of whole posts")
+    labels: list[str] = Field(description="entity types, relations, or classes of posts")
+    negative: str | None = Field(description="the label that stands for none of the others")
     text_encoder: str
     image_encoder: str
     regions: Literal["crops", "grid"]
@@ -138,12 +144,13 @@ class Description(BaseModel):
     """What the service has, and what it takes."""
 
     models: list[ModelDescription]
+    entity_types: list[str] = Field(description="of the model that finds entities, else those that relations ask for")
     limits: Limits
     formats: list[str] = Field(description="of images")
 
 
 class Example(BaseModel):
-    """A drawn post to try: names and image are made up."""
+    """A generated post to try: names and image are made up."""
 
     text: str
     image: str = Field(description="a JPEG file in base64")
@@ -170,23 +177,23 @@ def wanted_of(wishes: Wishes, limits: Limits) -> Wanted:
     """What is asked for beside the result.
 
     Raises:
-        InputError: more samples than may be drawn.
+        InputError: more samples than are taken at most.
     """
     if wishes.samples > limits.samples:
-        raise InputError(f"{wishes.samples:,} samples are asked for: {limits.samples:,} at most are drawn")
+        raise InputError(f"{wishes.samples:,} samples are asked for: {limits.samples:,} at most are taken")
     return Wanted(wishes.evidence, wishes.samples)
 
 
 def reason(error: ValidationError) -> str:
     """What was wrong with a message, as one line."""
     found = error.errors(include_url=False, include_input=False, include_context=False)
-    told = []
-    for one in found[:3]:
-        place = ".".join(map(str, one["loc"]))
-        text = REASONS.get(one["type"], one["msg"].removeprefix("Value error, "))
-        told.append(f"{place}: {text}" if place else text)
-    more = f"; and {len(found) - len(told)} more" if len(found) > len(told) else ""
-    return "; ".join(told) + more
+    reasons = []
+    for problem in found[:3]:
+        place = ".".join(map(str, problem["loc"]))
+        text = REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
+        reasons.append(f"{place}: {text}" if place else text)
+    more = f"; and {len(found) - len(reasons)} more" if len(found) > len(reasons) else ""
+    return "; ".join(reasons) + more
 
 
 def _pixels(data: bytes, limits: Limits) -> int:

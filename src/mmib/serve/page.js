@@ -1,25 +1,28 @@
 import { drawArcs } from "./arcs.js";
-import { TYPES, charactersBefore, element, moved, write } from "./text.js";
+import { charactersBefore, element, moved, write } from "./text.js";
 
 const by = (id) => document.getElementById(id);
 const percent = (share) => `${Math.round(share * 100)} %`;
 const nameOf = (label) => label.split("/").pop().replaceAll("_", " ");
 const SPREAD_SAMPLES = 20;
+const COLOURS = 6; // of entity types
 
 const form = by("form"), text = by("text"), words = by("words"), regions = by("regions");
-let service = null; // what the service says of itself
+let service = null; // the service's description of itself
 let given = []; // entities that the person has marked
 let before = ""; // the text that they were marked in
 let image = null; // the file
 let crops = null; // boxes that belong to it
 let shown = null; // what is on the page: the answer, and the elements that show it
 let held = null; // what was clicked
-let chosen = null; // what the image is looked at for: { kind: "entities" or "relations", number }
+let chosen = null; // what the image is looked at for: { kind: "entities", "relations" or "labels", number }
 
 // What is asked
 
 const tell = (problem) => { by("problem").textContent = problem ?? ""; by("problem").hidden = !problem; };
-const reads = (task) => service?.models.some((model) => model.task === task);
+const finds = (kind) => service?.models.some((model) => model.finds === kind);
+const findsEntities = () => finds("entities") || finds("relations");
+const styleOf = (type) => (type && service?.entity_types.includes(type) ? `type${service.entity_types.indexOf(type) % COLOURS}` : "untyped");
 
 const countCharacters = () => {
   const most = service?.limits.characters;
@@ -31,7 +34,7 @@ const showGiven = () => {
     const remove = element("button", { type: "button", textContent: "×" });
     remove.setAttribute("aria-label", `unmark ${entity.text}`);
     remove.addEventListener("click", () => { given.splice(number, 1); showGiven(); });
-    return element("li", { className: entity.type }, element("bdi", {}, entity.text), " ", element("span", { className: "type" }, entity.type), remove);
+    return element("li", { className: styleOf(entity.type) }, element("bdi", {}, entity.text), " ", element("span", { className: "type" }, entity.type ?? ""), remove);
   }));
 };
 
@@ -42,19 +45,27 @@ text.addEventListener("input", () => {
   showGiven();
 });
 
-for (const button of document.querySelectorAll("[data-mark]")) {
-  button.addEventListener("click", () => {
-    const selected = text.value.slice(text.selectionStart, text.selectionEnd);
-    if (!selected.trim()) { tell("Select some words of the post first, then say what they are."); return; }
-    tell();
-    const from = text.selectionStart + selected.length - selected.trimStart().length;
-    const start = charactersBefore(text.value, from), name = selected.trim();
-    const end = start + Array.from(name).length;
-    given = [...given.filter((own) => own.start !== start || own.end !== end), { start, end, type: button.dataset.mark, text: name }];
-    given.sort((a, b) => a.start - b.start);
-    showGiven();
-  });
-}
+const mark = (type) => {
+  const selected = text.value.slice(text.selectionStart, text.selectionEnd);
+  if (!selected.trim()) { tell("Select some words of the post first, then what they are."); return; }
+  tell();
+  const from = text.selectionStart + selected.length - selected.trimStart().length;
+  const start = charactersBefore(text.value, from), name = selected.trim();
+  const end = start + Array.from(name).length;
+  given = [...given.filter((other) => other.start !== start || other.end !== end), { start, end, type, text: name }];
+  given.sort((a, b) => a.start - b.start);
+  showGiven();
+};
+
+/** A button for each type that entities may have; where none is known, one for entities of any type. */
+const offerTypes = (types) => {
+  for (const type of types.length ? types : [null]) {
+    const button = element("button", { type: "button", textContent: type ?? "entity" });
+    button.dataset.mark = type ?? "";
+    button.addEventListener("click", () => mark(type));
+    by("marking").append(button);
+  }
+};
 
 const chooseImage = (file, boxes = null) => {
   if (by("preview").src) URL.revokeObjectURL(by("preview").src);
@@ -77,7 +88,7 @@ drop.addEventListener("dragleave", () => drop.classList.remove("over"));
 drop.addEventListener("drop", (event) => {
   event.preventDefault();
   drop.classList.remove("over");
-  const file = [...event.dataTransfer.files].find((own) => own.type.startsWith("image/"));
+  const file = [...event.dataTransfer.files].find((dropped) => dropped.type.startsWith("image/"));
   if (file) chooseImage(file); else tell("What was dropped is no image file.");
 });
 text.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
@@ -99,7 +110,7 @@ by("example").addEventListener("click", async () => {
   const bytes = Uint8Array.from(atob(example.image), (character) => character.charCodeAt(0));
   chooseImage(new File([bytes], "example.jpg", { type: "image/jpeg" }), example.crops);
   const characters = Array.from(example.text);
-  given = reads("mner") ? [] : example.entities.map((entity) => ({ ...entity, text: characters.slice(entity.start, entity.end).join("") }));
+  given = finds("entities") || !finds("relations") ? [] : example.entities.map((entity) => ({ ...entity, text: characters.slice(entity.start, entity.end).join("") }));
   countCharacters();
   showGiven();
   tell();
@@ -141,9 +152,10 @@ const base64 = (file) => new Promise((done, failed) => {
 
 const show = (found, file, seconds) => {
   if (shown?.url) URL.revokeObjectURL(shown.url);
-  const evidence = found.evidence ?? found.relations.find((own) => own.evidence)?.evidence ?? null;
-  const marks = write(words, found, evidence?.tokens ?? []);
-  shown = { found, evidence, marks, url: file && URL.createObjectURL(file), rows: { entities: [], relations: [] }, arcs: [] };
+  const labels = Object.entries(found.labels ?? {}).map(([task, label]) => ({ task, ...label }));
+  const evidence = found.evidence ?? [...found.relations, ...labels].find((result) => result.evidence)?.evidence ?? null;
+  const marks = write(words, found, evidence?.tokens ?? [], styleOf);
+  shown = { found, labels, evidence, marks, url: file && URL.createObjectURL(file), rows: { entities: [], relations: [], labels: [] }, arcs: [] };
   held = chosen = null;
   by("result").hidden = false;
   by("notes").replaceChildren(...found.notes.map((note) => element("li", {}, note)));
@@ -151,22 +163,27 @@ const show = (found, file, seconds) => {
   if (shown.url) by("seen").src = shown.url;
   listEntities(found);
   listRelations(found);
+  listLabels(labels);
   marks.forEach((mark, number) => watch(mark, { kind: "entities", number }));
   by("shade-choice").hidden = !evidence;
   by("json").textContent = JSON.stringify(found, null, 1);
   shade();
   redraw();
-  const some = (count, one, many) => `${count || "no"} ${count === 1 ? one : many}`;
-  by("status").textContent = `Found ${some(found.entities.length, "entity", "entities")} and ${some(found.relations.length, "relation", "relations")} in ${seconds.toFixed(1)} s.`;
+  const counted = (count, one, many) => `${count || "no"} ${count === 1 ? one : many}`;
+  const parts = [
+    ...(findsEntities() ? [counted(found.entities.length, "entity", "entities"), counted(found.relations.length, "relation", "relations")] : []),
+    ...(labels.length ? [counted(labels.length, "label", "labels")] : []),
+  ];
+  by("status").textContent = `Found ${new Intl.ListFormat("en").format(parts)} in ${seconds.toFixed(1)} s.`;
 };
 
-const confidence = (own) => {
+const confidence = (result) => {
   const cell = element("td", { className: "sure" });
-  if (own.confidence == null) { cell.textContent = "given"; return cell; }
+  if (result.confidence == null) { cell.textContent = "given"; return cell; }
   const bar = element("span", { className: "bar" });
-  bar.style.setProperty("--v", own.confidence);
-  const spread = own.spread === undefined ? "" : ` ± ${Math.round(own.spread * 100)}`;
-  cell.append(bar, `${Math.round(own.confidence * 100)}${spread} %`);
+  bar.style.setProperty("--v", result.confidence);
+  const spread = result.spread === undefined ? "" : ` ± ${Math.round(result.spread * 100)}`;
+  cell.append(bar, `${Math.round(result.confidence * 100)}${spread} %`);
   return cell;
 };
 
@@ -184,11 +201,11 @@ const chip = (row, place, kind, number, ...parts) => {
 
 const listEntities = (found) => {
   const rows = found.entities.map((entity, number) => {
-    const row = element("tr", { className: entity.type ?? "untyped" });
+    const row = element("tr", { className: styleOf(entity.type) });
     const name = element("td");
     chip(row, name, "entities", number, element("bdi", {}, entity.text));
-    const type = entity.type ? [element("span", { className: "type" }, entity.type), ` ${TYPES[entity.type]}`] : ["not told"];
-    row.append(name, element("td", {}, ...type), confidence(entity));
+    const type = entity.type ? element("span", { className: "type" }, entity.type) : "not given";
+    row.append(name, element("td", {}, type), confidence(entity));
     return row;
   });
   by("entities").replaceChildren(rows.length ? table(["name", "type", "confidence"], rows) : element("p", { className: "missing" }, "No name was found in this post."));
@@ -200,13 +217,27 @@ const listRelations = (found) => {
     const pair = element("td");
     const [head, tail] = [relation.head, relation.tail].map((place) => element("bdi", {}, found.entities[place].text));
     chip(row, pair, "relations", number, `${number + 1} `, head, " → ", tail);
-    const label = element("td", {}, nameOf(relation.label), element("code", {}, relation.label));
+    const name = nameOf(relation.label);
+    const label = element("td", {}, name, ...(name === relation.label ? [] : [element("code", {}, relation.label)]));
     if (!relation.compatible) label.append(element("span", { className: "note" }, "the types of the two do not fit this relation"));
     row.append(pair, label, confidence(relation));
     return row;
   });
-  const why = !reads("mre") ? "This model looks for entities alone." : found.entities.length < 2 ? "A relation needs two entities." : "No relation was found between these entities.";
+  const why = !finds("relations") ? "This model looks for entities alone." : found.entities.length < 2 ? "A relation needs two entities." : "No relation was found between these entities.";
   by("relations").replaceChildren(rows.length ? table(["from → to", "relation", "confidence"], rows) : element("p", { className: "missing" }, why));
+};
+
+const listLabels = (labels) => {
+  const rows = labels.map((label, number) => {
+    const row = element("tr");
+    const name = element("td");
+    chip(row, name, "labels", number, label.label);
+    const title = service?.models.find((model) => model.task === label.task)?.title ?? label.task;
+    row.append(element("td", {}, title), name, confidence(label));
+    return row;
+  });
+  by("labels-part").hidden = !rows.length;
+  by("labels").replaceChildren(table(["task", "label", "confidence"], rows));
 };
 
 /** What is hovered, focused or, by a click, held shows what it looks at. */
@@ -227,19 +258,21 @@ const mean = (rows) => {
 
 /** Attention of an entity's words or, where entities were given, of the relations that it takes part in. */
 const ofEntity = (found, number) => {
-  const entity = found.entities[number], own = found.evidence;
-  if (own) return { from: own, weights: mean(own.attention.filter((_, word) => own.tokens[word][0] >= entity.start && own.tokens[word][1] <= entity.end)) };
+  const entity = found.entities[number], from = found.evidence;
+  if (from) return { from, weights: mean(from.attention.filter((_, word) => from.tokens[word][0] >= entity.start && from.tokens[word][1] <= entity.end)) };
   const rows = found.relations.flatMap((relation) => [[relation.head, 0], [relation.tail, 1]].filter(([place]) => place === number).map(([, row]) => relation.evidence?.attention[row]));
   return { from: shown.evidence, weights: mean(rows) };
 };
-const ofRelation = (found, number) => ({ from: found.relations[number].evidence, weights: mean(found.relations[number].evidence?.attention ?? []) });
+const ofResult = ({ evidence }) => ({ from: evidence, weights: mean(evidence?.attention ?? []) });
+const ofRelation = (found, number) => ofResult(found.relations[number]);
+const ofLabel = (found, number) => ofResult(shown.labels[number]);
 
 const basis = () => {
   const { found, evidence } = shown;
-  if (chosen) return { entities: ofEntity, relations: ofRelation }[chosen.kind](found, chosen.number);
-  const known = found.relations.some((own) => own.evidence) ? found.relations.map((_, number) => ofRelation(found, number)) : found.entities.map((_, number) => ofEntity(found, number));
+  if (chosen) return { entities: ofEntity, relations: ofRelation, labels: ofLabel }[chosen.kind](found, chosen.number);
+  const known = found.relations.some((relation) => relation.evidence) ? found.relations.map((_, number) => ofRelation(found, number)) : found.entities.map((_, number) => ofEntity(found, number));
   const from = known[0]?.from ?? evidence;
-  return { from, weights: mean(known.map((own) => own.weights)) ?? mean(evidence?.attention ?? []) };
+  return { from, weights: mean(known.map((part) => part.weights)) ?? mean(evidence?.attention ?? []) };
 };
 
 const isWhole = (box) => box[0] === 0 && box[1] === 0 && box[2] === 1 && box[3] === 1;
@@ -260,7 +293,7 @@ const look = (what) => {
     lit(mark, chosen?.kind === "entities" ? chosen.number === number : relation?.head === number || relation?.tail === number);
     mark.setAttribute("aria-pressed", String(same(held, { kind: "entities", number })));
   });
-  for (const kind of ["entities", "relations"]) {
+  for (const kind of ["entities", "relations", "labels"]) {
     rows[kind].forEach((row, number) => {
       lit(row, same(chosen, { kind, number }));
       row.querySelector("button").setAttribute("aria-pressed", String(same(held, { kind, number })));
@@ -283,11 +316,14 @@ const shadeRegions = () => {
     return rect;
   }));
   const { found } = shown;
-  const subject = !chosen ? "All of it" : chosen.kind === "entities" ? `“${found.entities[chosen.number].text}”` : `“${found.entities[found.relations[chosen.number].head].text}” → “${found.entities[found.relations[chosen.number].tail].text}”`;
+  const quoted = (entity) => `“${found.entities[entity].text}”`;
+  const pair = (number) => `${quoted(found.relations[number].head)} → ${quoted(found.relations[number].tail)}`;
+  const subjects = { entities: quoted, relations: pair, labels: (number) => `“${shown.labels[number].label}”` };
+  const subject = chosen ? subjects[chosen.kind](chosen.number) : "All of it";
   if (!weights) { by("looks").textContent = "It is not known which parts of the image matter."; return; }
   const order = weights.map((_, place) => place).sort((a, b) => weights[b] - weights[a]).filter((place) => weights[place] >= 0.01).slice(0, 3);
-  const agreement = from.agreement == null ? "" : ` Text and image agree: ${from.agreement.toFixed(2)}.`;
-  by("looks").textContent = `${subject} looks at ${order.map((place) => `${placeOf(boxes[place])} ${percent(weights[place])}`).join(", ")}.${agreement}`;
+  const similarity = from.similarity == null ? "" : ` Similarity of text and image: ${from.similarity.toFixed(2)}.`;
+  by("looks").textContent = `${subject} looks at ${order.map((place) => `${placeOf(boxes[place])} ${percent(weights[place])}`).join(", ")}.${similarity}`;
 };
 
 const shade = () => {
@@ -308,7 +344,7 @@ by("shade").addEventListener("change", shade);
 
 const redraw = () => {
   if (!shown) return;
-  shown.arcs = drawArcs(by("arcs"), words, shown.found.relations, shown.marks, shown.found.relations.map((own) => nameOf(own.label)));
+  shown.arcs = drawArcs(by("arcs"), words, shown.found.relations, shown.marks, shown.found.relations.map((relation) => nameOf(relation.label)));
   look(chosen);
 };
 let width = 0;
@@ -318,9 +354,11 @@ new ResizeObserver(() => { if (words.clientWidth !== width) { width = words.clie
 
 try {
   service = await ask("/api/model");
-  const finds = service.models.map((model) => (model.task === "mner" ? "entities" : "relations"));
-  by("models").textContent = `This model finds ${finds.join(" and ")}: in a post and, where there is one, its image.`;
-  by("marking-note").textContent = reads("mner") ? "Optional: without any, the model looks for entities itself." : "This model finds relations between entities that you mark.";
+  const found = service.models.map((model) => (model.finds === "labels" ? `the label of posts for ${model.title}` : model.finds));
+  by("models").textContent = `This model finds ${new Intl.ListFormat("en").format(found)}: in a post and, where there is one, its image.`;
+  by("marking-note").textContent = finds("entities") ? "Optional: without any, the model looks for entities itself." : "This model finds relations between entities that you mark.";
+  by("marking").hidden = by("marking-note").hidden = by("given").hidden = by("entities-part").hidden = !findsEntities();
+  offerTypes(service.entity_types);
   by("spread").closest("label").hidden = service.limits.samples === 0;
 } catch (error) { tell(error.message); }
 countCharacters();

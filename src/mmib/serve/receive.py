@@ -39,7 +39,7 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
         RefusedError: it has more bytes than `most`, takes too long, or does not come to its end.
     """
     too_large = RefusedError(413, f"the request is larger than {most:,} bytes: send a smaller image or fewer posts")
-    # Some tell beforehand, and are refused before they send it.
+    # Clients that announce a length are refused before they send the body.
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > most:
         raise too_large
@@ -69,14 +69,14 @@ def content_type(request: Request, known: tuple[str, ...]) -> str:
     return found
 
 
-def read_json(kind: type[MessageT], body: bytes) -> MessageT:
+def read_json(message: type[MessageT], body: bytes) -> MessageT:
     """The message of a JSON body.
 
     Raises:
         RefusedError: it is no JSON, or says something else.
     """
     try:
-        return kind.model_validate_json(body)
+        return message.model_validate_json(body)
     except ValidationError as error:
         is_json = error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid"
         raise RefusedError(422 if is_json else 400, reason(error)) from error

@@ -1,4 +1,4 @@
-"""What stands between requests and models: how many may wait, how long, and what those who asked are told."""
+"""What stands between requests and models: how many may wait, how long, and what is answered."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from importlib import metadata
 
 from mmib.extract.extractor import Extractor
-from mmib.extract.readers import Reader
+from mmib.extract.readers import ModelReader
 from mmib.extract.results import Extraction
-from mmib.schema import LABELS, InputError
+from mmib.schema import InputError
 from mmib.serve.batcher import Batcher, Question
 from mmib.serve.limits import Limits
 from mmib.serve.messages import FORMATS, Description, Health, ModelDescription
@@ -55,13 +55,13 @@ class Service:
         Raises:
             RefusedError: it takes too long.
         """
-        answers = [asyncio.wrap_future(own) for own in self.batcher.ask(questions)]
+        answers = [asyncio.wrap_future(answer) for answer in self.batcher.ask(questions)]
         try:
             async with asyncio.timeout(self.limits.seconds):
                 found = await asyncio.gather(*answers, return_exceptions=True)
         except TimeoutError as error:
             raise RefusedError(504, f"there was no result within {self.limits.seconds:g} seconds") from error
-        return [_told(own) for own in found]
+        return [_public(result) for result in found]
 
     def health(self) -> Health:
         """Whether questions are answered."""
@@ -74,13 +74,19 @@ class Service:
             waiting=self.taken,
         )
 
+    def given_types(self) -> frozenset[str] | None:
+        """Types that given entities may have; None for any."""
+        entities = self.extractor.entities
+        return None if entities is None else frozenset(entities.labels.names)
+
     def description(self) -> Description:
         """What there is, and what is taken."""
         models = [_describe(reader) for reader in self.extractor.readers]
-        return Description(models=models, limits=self.limits, formats=list(FORMATS))
+        types = self.extractor.entity_types
+        return Description(models=models, entity_types=types, limits=self.limits, formats=list(FORMATS))
 
 
-def _told(found: Extraction | BaseException) -> Extraction | InputError | RefusedError:
+def _public(found: Extraction | BaseException) -> Extraction | InputError | RefusedError:
     """A result as it may be known outside; what nobody has foreseen goes into the log."""
     if isinstance(found, Extraction | InputError):
         return found
@@ -88,11 +94,14 @@ def _told(found: Extraction | BaseException) -> Extraction | InputError | Refuse
     return RefusedError(500, "reading this post failed inside the service; its log says how")
 
 
-def _describe(reader: Reader) -> ModelDescription:
+def _describe(reader: ModelReader) -> ModelDescription:
     text, image = reader.network.backbone.text_encoder.encoder.config, reader.image_encoder
     return ModelDescription(
-        task=reader.network.task,
-        labels=list(LABELS[reader.network.task]),
+        task=reader.task.name,
+        title=reader.task.title,
+        finds=reader.task.finds,
+        labels=list(reader.labels.names),
+        negative=reader.labels.negative,
         text_encoder=f"{text.model_type}, {text.num_hidden_layers} layers, width {text.hidden_size}",
         image_encoder=image.architecture,
         regions=image.regions,

@@ -1,6 +1,4 @@
-// A post's text as elements. The service counts characters, JavaScript counts halves of some: an emoji is two.
-
-export const TYPES = { PER: "person", LOC: "place", ORG: "organisation", MISC: "other" };
+// A post's text as elements. The service counts characters, JavaScript counts an emoji as two.
 
 export const element = (name, properties = {}, ...children) => {
   const made = Object.assign(document.createElement(name), properties);
@@ -26,7 +24,7 @@ export const moved = (span, before, after) => {
 };
 
 /** Fills an element with a text whose words and entities are elements; the marks, by number of the entity. */
-export const write = (target, found, tokens) => {
+export const write = (target, found, tokens, styleOf) => {
   const characters = Array.from(found.text);
   const marks = [];
   const words = tokens.map((span, number) => ({ start: span[0], end: span[1], number }));
@@ -50,11 +48,11 @@ export const write = (target, found, tokens) => {
     for (const entity of entities) {
       if (entity.start < place || entity.end > end) continue;
       plain(parent, place, entity.start);
-      const mark = element("mark", { className: entity.type ?? "untyped", tabIndex: 0 });
+      const mark = element("mark", { className: styleOf(entity.type), tabIndex: 0 });
       mark.setAttribute("role", "button");
       mark.setAttribute("aria-pressed", "false");
       mark.dataset.entity = entity.number;
-      nest(mark, entity.start, entity.end, entities.filter((own) => own.number !== entity.number && own.start >= entity.start && own.end <= entity.end && own.end - own.start < entity.end - entity.start));
+      nest(mark, entity.start, entity.end, entities.filter((inner) => inner.number !== entity.number && inner.start >= entity.start && inner.end <= entity.end && inner.end - inner.start < entity.end - entity.start));
       if (entity.type) mark.append(element("small", {}, entity.type));
       marks[entity.number] = mark;
       parent.append(mark);

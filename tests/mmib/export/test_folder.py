@@ -1,9 +1,10 @@
-"""Exported folders: the same model comes out as went in; what is damaged, foreign or newer is refused."""
+"""Exported folders: the same model comes out as went in; what is damaged, edited, foreign or newer is refused."""
 
 from __future__ import annotations
 
 import json
 import socket
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,24 @@ import pytest
 import torch
 import yaml
 
+from mmib import schema
 from mmib.cli import main
-from mmib.export.folder import CONFIG, FORMAT, WEIGHTS, read_export, write_export
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.export.folder import CONFIG, DIGEST, FORMAT, WEIGHTS, digest_of, read_export, write_export
 from mmib.export.model import TrainedModel, model_of_run, part
 from mmib.extract.extractor import Extractor
+from mmib.labels import LabelSet
 from mmib.nn.fusion import CrossModalFusion, Fusion
-from mmib.schema import RELATIONS, CheckpointError, ExportError, RunError, Task
+from mmib.plugins import import_plugins
+from mmib.schema import CheckpointError, ExportError, RunError, TaskError
+from mmib.tagging import bio_tags
 
 MakeTrained = Callable[..., TrainedModel]
 TEXT = "anna and bob meets carl in the paris head"
 both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
+PRODUCTS = LabelSet(("PRODUCT", "TEAM", "work-of-art"))
+TRADES = LabelSet(("made by", "no_relation", "plays for"), "no_relation", {"plays for": ("PERSON", "TEAM")})
+RELATED = LabelSet(("related", "unrelated"), "unrelated")
 
 
 @pytest.fixture
@@ -30,10 +39,13 @@ def exported(make_trained: MakeTrained, tmp_path: Path) -> Path:
     return tmp_path / "export"
 
 
-def change(folder: Path, **changes: Any) -> Path:
-    """Change what an export says of itself."""
+def change(folder: Path, signed: bool = True, **changes: Any) -> Path:
+    """Change what an export says of itself; `signed` as a program that writes exports would, with their digest."""
     path = folder / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes), encoding="utf-8")
+    config = json.loads(path.read_text(encoding="utf-8")) | changes
+    if signed:
+        config[DIGEST] = digest_of(config)
+    path.write_text(json.dumps(config), encoding="utf-8")
     return folder
 
 
@@ -43,7 +55,7 @@ def offline(*_: Any, **__: Any) -> Any:
 
 @both_tasks
 def test_a_model_is_read_as_it_was_written_without_a_network(
-    make_trained: MakeTrained, tmp_path: Path, task: Task, monkeypatch: pytest.MonkeyPatch
+    make_trained: MakeTrained, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_trained(task, max_crops=2, max_length=40)
     write_export([model], tmp_path / "export")
@@ -130,6 +142,10 @@ def test_a_newer_format_is_refused(exported: Path) -> None:
         {"format": "1"},
         {"task": "poetry"},
         {"labels": ["O"]},
+        {"labels": {"names": []}},
+        {"labels": {"names": ["PER", "LOC", "ORG", "MISC"], "negative": "DOG"}},
+        {"labels": "twitter"},
+        {"task": ["mner"]},
         {"files": {}},
         {"files": {"../../secret": {}}},
         {"image_encoder": {}},
@@ -139,10 +155,12 @@ def test_a_newer_format_is_refused(exported: Path) -> None:
         {"parts_of_network": {"fusion": "subprocess.Popen"}},
         {"parts": []},
         {"parts": ["../elsewhere"]},
+        {"parts": ["nowhere"]},
+        {"parts": [5]},
     ],
 )
 def test_what_is_no_description_of_a_model_is_refused(exported: Path, changes: dict[str, Any]) -> None:
-    with pytest.raises(ExportError):
+    with pytest.raises((ExportError, TaskError)):
         read_export(change(exported, **changes))
 
 
@@ -153,11 +171,142 @@ def test_a_broken_description_is_refused(exported: Path, content: str) -> None:
         read_export(exported)
 
 
+def _swapped(names: list[str]) -> list[str]:
+    return [names[1], names[0], *names[2:]]
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda config: config["labels"].update(names=_swapped(config["labels"]["names"])),
+        lambda config: config["labels"]["names"].__setitem__(0, "HUMAN"),
+        lambda config: config["labels"].update(negative="MISC"),
+        lambda config: config.update(labels=["PER", "LOC", "ORG", "MISC"]),
+        lambda config: config["head"].update(constrained=False),
+        lambda config: config["calibration"].update(value=0.01),
+        lambda config: config.pop(DIGEST),
+    ],
+    ids=["swapped", "renamed", "negative", "list", "head", "calibration", "unsigned"],
+)
+def test_an_edited_description_is_refused(exported: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
+    edit(config)
+    (exported / CONFIG).write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(
+        ExportError, match="is not as it was exported: its labels, task or settings were edited"
+    ) as error:
+        read_export(exported)
+    assert str(exported / CONFIG) in str(error.value)
+
+
+def test_the_layout_of_a_description_is_no_edit(exported: Path) -> None:
+    config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
+    (exported / CONFIG).write_text(json.dumps(dict(reversed(config.items())), indent=8), encoding="utf-8")
+    assert read_export(exported)[0].labels == TWITTER
+
+
+def test_labels_of_another_number_than_the_weights_are_refused(exported: Path) -> None:
+    with pytest.raises(ExportError, match="do not fit its description"):
+        read_export(change(exported, labels={"names": ["PER", "LOC"]}))
+
+
+@pytest.mark.parametrize(("task", "labels"), [("mner", PRODUCTS), ("mre", TRADES), ("mre", LabelSet(TRADES.names))])
+def test_a_custom_label_set_travels_whole(
+    make_trained: MakeTrained, tmp_path: Path, task: str, labels: LabelSet
+) -> None:
+    write_export([make_trained(task, labels)], tmp_path / "export")
+    (read,) = read_export(tmp_path / "export")
+    assert read.labels == labels
+    card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
+    assert f"| labels | {', '.join(labels.scored)} |" in card
+    assert f"| negative class | {labels.negative or 'none: every label counts'} |" in card
+
+
+# Exports of version 0.1
+
+
+def before_0_2(folder: Path, names: list[str]) -> Path:
+    """The export as version 0.1 wrote it: format 1, what the head scores as a list, and no digest."""
+    path = folder / CONFIG
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for key in (DIGEST, "task_module"):
+        del config[key]
+    path.write_text(json.dumps(config | {"format": 1, "mmib": "0.1.0", "labels": names}), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "names"), [("mner", TWITTER, list(bio_tags(TWITTER.names))), ("mre", MNRE, list(MNRE.names))]
+)
+def test_an_export_of_version_0_1_has_the_released_labels(
+    make_trained: MakeTrained, tmp_path: Path, task: str, labels: LabelSet, names: list[str]
+) -> None:
+    model = make_trained(task)
+    write_export([model], tmp_path / "export")
+    (read,) = read_export(before_0_2(tmp_path / "export", names))
+    assert read.labels == labels
+    given = [(0, 4, "PER"), (9, 12, "PER")]
+    assert Extractor([read]).extract(TEXT, entities=given) == Extractor([model]).extract(TEXT, entities=given)
+
+
+@pytest.mark.parametrize("names", [["O", "B-DOG", "I-DOG"], _swapped(list(bio_tags(TWITTER.names))), [], None])
+def test_an_export_of_version_0_1_with_other_labels_is_refused(exported: Path, names: Any) -> None:
+    with pytest.raises(ExportError, match=r"was exported by mmib 0\.1\.0 with other labels .* export its run"):
+        read_export(before_0_2(exported, names))
+
+
+def test_calling_an_edited_export_one_of_version_0_1_is_no_way_round(exported: Path) -> None:
+    with pytest.raises(ExportError, match="other labels"):
+        read_export(change(exported, signed=False, format=1))
+
+
+# Custom tasks
+
+
+def test_a_custom_task_is_exported_and_read_where_its_module_was_imported(
+    make_trained: MakeTrained, relevance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_plugins([relevance])
+    model = make_trained("relevance", RELATED)
+    write_export([model, make_trained("mner", PRODUCTS)], tmp_path / "both")
+    assert [read.labels for read in read_export(tmp_path / "both")] == [PRODUCTS, RELATED]
+    expected = Extractor([model]).extract(TEXT).labels
+    assert Extractor.from_pretrained(tmp_path / "both").extract(TEXT).labels == expected
+    card = (tmp_path / "both" / "README.md").read_text(encoding="utf-8")
+    assert "- image-text-relevance\n" in card
+    assert "add `--plugin relevance_plugin`" in card
+    monkeypatch.delitem(schema._TASKS, "relevance")
+    with pytest.raises(
+        TaskError, match=r"both/relevance was made by the task 'relevance', .* --plugin relevance_plugin"
+    ):
+        read_export(tmp_path / "both")
+
+
+def test_the_module_that_an_export_names_is_not_imported(
+    make_trained: MakeTrained, relevance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_plugins([relevance])
+    write_export([make_trained("relevance", RELATED)], tmp_path / "export")
+    monkeypatch.delitem(schema._TASKS, "relevance")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "trap.py").write_text("raise SystemExit('code of an export was run')", encoding="utf-8")
+    for name in ("trap", "mmib.__main__", "antigravity"):
+        with pytest.raises(TaskError, match=f"--plugin {name}"):
+            read_export(change(tmp_path / "export", task_module=name))
+        assert "trap" not in sys.modules
+    with pytest.raises(ExportError, match="describes no model"):
+        read_export(change(tmp_path / "export", task_module=["trap"], parts_of_network=5, task="mner"))
+
+
 def test_a_description_imports_no_foreign_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trap.py").write_text("raise SystemExit('code of an export was run')")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ExportError, match="import it first"):
+    with pytest.raises(
+        ExportError, match=r"trap\.Fusion, a custom class: add --plugin trap, or in Python import it first"
+    ):
         part("trap.Fusion", Fusion, "fusion")
+    with pytest.raises(ExportError, match="import it first"):
+        part("mmib.__main__.Fusion", Fusion, "fusion")
     with pytest.raises(ExportError, match="is no Fusion"):
         part({"class_path": "mmib.export.folder.Path"}, Fusion, "fusion")
     built = part({"class_path": "mmib.nn.fusion.CrossModalFusion", "init_args": {"heads": 2}}, Fusion, "fusion")(8)
@@ -169,7 +318,7 @@ def test_a_description_imports_no_foreign_code(tmp_path: Path, monkeypatch: pyte
 
 @both_tasks
 def test_a_run_is_exported_with_its_selected_weights(
-    make_run: Callable[..., Path], tmp_path: Path, task: Task, capsys: pytest.CaptureFixture[str]
+    make_run: Callable[..., Path], tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, folder = make_run(task), tmp_path / "exported"
     assert main(["export", str(run), "-o", str(folder)]) == 0
@@ -183,6 +332,44 @@ def test_a_run_is_exported_with_its_selected_weights(
     expected = Extractor.from_pretrained(folder).extract(TEXT, entities=given)
     for source in (run, run / "checkpoints" / "best.ckpt"):
         assert Extractor.from_pretrained(source).extract(TEXT, entities=given) == expected
+
+
+def test_a_run_of_custom_labels_is_exported_with_them(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run, folder = make_run("mner", labels=PRODUCTS), tmp_path / "exported"
+    assert main(["export", str(run), "-o", str(folder)]) == 0
+    assert read_export(folder)[0].labels == PRODUCTS
+    assert Extractor.from_pretrained(run).extract(TEXT) == Extractor.from_pretrained(folder).extract(TEXT)
+
+
+def test_a_checkpoint_of_other_labels_than_its_run_is_refused(make_run: Callable[..., Path]) -> None:
+    run = make_run("mner", labels=PRODUCTS)
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    other = LabelSet(("TEAM", "PRODUCT", "work-of-art"))
+    (run / "summary.json").write_text(json.dumps(summary | {"labels": other.to_dict()}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"was trained on other labels .* in another order"):
+        model_of_run(run)
+
+
+def test_a_run_of_a_custom_task_is_exported_with_its_plugin(
+    make_run: Callable[..., Path], relevance: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    import_plugins([relevance])
+    run, folder = make_run("relevance", labels=RELATED), tmp_path / "exported"
+    assert main(["export", str(run), "-o", str(folder), "--plugin", relevance]) == 0
+    assert [model.task for model in read_export(folder)] == ["relevance"]
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    (run / "summary.json").write_text(json.dumps(summary | {"plugins": [relevance]}), encoding="utf-8")
+    del schema._TASKS["relevance"]
+    assert f"--plugin {relevance}" in refused("export", str(run), "-o", str(folder))
+    assert "'nowhere_plugin' is not there" in refused("export", str(run), "--plugin", "nowhere_plugin")
+
+
+def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path]) -> None:
+    run = make_run(
+        "mre", predictions=[{"id": 0, "gold": "None", "predicted": "/dog/dog/barks_at", "scores": [0.0] * 23}]
+    )
+    with pytest.raises(RunError, match=r"val\.jsonl holds what is no prediction \(ValueError: '/dog/dog/barks_at'"):
+        model_of_run(run)
 
 
 def test_nothing_in_an_export_names_a_place_on_this_machine(make_run: Callable[..., Path], tmp_path: Path) -> None:
@@ -213,9 +400,9 @@ def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., 
 
 def test_the_temperature_is_fitted_on_validation(make_run: Callable[..., Path]) -> None:
     """Half of what a model is sure of is wrong: its confidence is heated until it says so."""
-    logits = [8.0 if number == 1 else 0.0 for number in range(len(RELATIONS))]
+    logits = [8.0 if number == 1 else 0.0 for number in range(len(MNRE))]
     records = [
-        {"id": row, "gold": RELATIONS[1 + row % 2], "predicted": RELATIONS[1], "scores": logits} for row in range(40)
+        {"id": row, "gold": MNRE.names[1 + row % 2], "predicted": MNRE.names[1], "scores": logits} for row in range(40)
     ]
     temperature = model_of_run(make_run("mre", predictions=records)).temperature
     assert temperature.count == 40

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from mmib.export import numpy_crf
 from mmib.nn.crf import LinearChainCRF, bio_constraints
-from mmib.schema import TAGS
+from mmib.tagging import bio_tags
 
+TAGS = bio_tags(("PER", "LOC", "ORG", "MISC"))
 Scores = tuple[np.ndarray, np.ndarray, np.ndarray]
 lengths = st.lists(st.integers(0, 6), min_size=1, max_size=5)
 
@@ -24,7 +25,7 @@ def random_crf(constrained: bool) -> tuple[LinearChainCRF, Scores]:
     module = LinearChainCRF(len(TAGS), *(bio_constraints(TAGS) if constrained else ())).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=2.0)
-    start, transition, end = (own.detach().numpy() for own in module.scores())
+    start, transition, end = (scores.detach().numpy() for scores in module.scores())
     return module, (start, transition, end)
 
 

@@ -1,4 +1,4 @@
-"""Entities and relations out of raw posts: agreement with the modules that were trained, spans, bad input."""
+"""What is found in raw posts: agreement with the modules that were trained, custom labels, spans, bad input."""
 
 from __future__ import annotations
 
@@ -18,26 +18,30 @@ from PIL import Image
 
 from mmib.analysis.calibration import Temperature, tempered
 from mmib.backbone import MultimodalIB
+from mmib.datamodules.posts import LabelledPost
+from mmib.datamodules.released import MNRE, TWITTER
 from mmib.encoders.image import ImageEncoder
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import MOST_CHARACTERS, Extractor, Post
 from mmib.extract.pictures import WHOLE_IMAGE
 from mmib.extract.readers import Wanted, candidate_pairs
-from mmib.extract.results import Entity, argument_types, fits
-from mmib.modules import ExtractionModule, MNERModule, MREModule
+from mmib.extract.results import Entity
+from mmib.labels import LabelSet
+from mmib.modules import ExtractionModule
 from mmib.nn.fusion import LateFusion
-from mmib.schema import RELATIONS, ExportError, InputError
+from mmib.plugins import import_plugins
+from mmib.schema import ExportError, InputError, task_named
 
 TEXT = "anna and bob meets @carl in the paris head, sep!"
 LONG = " ".join(["anna meets bob"] * 40)
 MakeTrained = Callable[..., TrainedModel]
+PRODUCTS = LabelSet(("PRODUCT", "TEAM", "work-of-art"))
+TRADES = LabelSet(("made by", "plays for", "no_relation", "sponsors"), "no_relation")
 
 
-def module_of(model: TrainedModel, kind: type[ExtractionModule]) -> ExtractionModule:
-    """The LightningModule that has the weights of a model."""
-    module = kind(model.network.backbone)
-    module.load_state_dict(model.network.state_dict())
-    return module.eval()
+def module_of(model: TrainedModel) -> ExtractionModule:
+    """The LightningModule around the network of a model."""
+    return ExtractionModule(model.network).eval()
 
 
 def test_entities_are_those_of_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
@@ -46,9 +50,9 @@ def test_entities_are_those_of_the_trained_module(make_trained: MakeTrained, pic
     reader = extractor.entities
     assert reader
     prepared = extractor.prepare(Post(TEXT, picture))
-    ((_, batch, _),) = reader.batches(reader._examples([prepared]), reader.look([prepared]), wanted=Wanted())
+    ((_, batch, _),) = reader.batches(reader._examples([prepared]), reader.look([prepared]), Wanted())
     with torch.inference_mode():
-        expected = module_of(model, MNERModule).predict_step(batch, 0)
+        expected = module_of(model).predict_step(batch, 0)
     found = extractor.extract(TEXT, picture)
     assert found.entities
     tags = [0] * len(prepared.tokens)
@@ -73,15 +77,15 @@ def test_relations_are_those_of_the_trained_module(make_trained: MakeTrained, pi
     assert (examples[0].head, examples[0].tail) == ((0, 1), (7, 8))
     ((_, batch, _),) = reader.batches(examples, reader.look([prepared]), Wanted())
     with torch.inference_mode():
-        expected = module_of(model, MREModule).predict_step(batch, 0)
+        expected = module_of(model).predict_step(batch, 0)
     label = int(expected["predicted"][0])
     found = extractor.extract(TEXT, picture, entities=given)
     assert [entity.text for entity in found.entities] == ["anna", "paris"]
-    if label == 0:
+    if MNRE.names[label] == MNRE.negative:
         assert found.relations == []
     else:
         (relation,) = found.relations
-        assert relation.label == RELATIONS[label]
+        assert relation.label == MNRE.names[label]
         assert relation.confidence == pytest.approx(float(expected["scores"][0].softmax(0)[label]), abs=1e-5)
 
 
@@ -131,7 +135,7 @@ def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: I
     assert len(with_image.evidence.regions) == 5, "the whole image and a grid of four"
     assert with_image.evidence.regions[0] == WHOLE_IMAGE
     assert without.evidence.regions == without.evidence.kl_image == without.evidence.attention == []
-    assert without.evidence.agreement is None
+    assert without.evidence.similarity is None
     assert [e.confidence for e in with_image.entities] != [e.confidence for e in without.entities]
 
 
@@ -144,8 +148,8 @@ def test_evidence_has_a_value_for_each_word_and_region(extractor: Extractor, pic
     assert len(evidence.kl) == len(evidence.attention) == words
     assert all(value is not None and value > 0 for value in evidence.kl)
     assert [sum(own or []) for own in evidence.attention] == pytest.approx([1.0] * words, abs=1e-4)
-    assert evidence.agreement is not None
-    assert -1 <= evidence.agreement <= 1
+    assert evidence.similarity is not None
+    assert -1 <= evidence.similarity <= 1
     for relation in found.relations:
         assert relation.evidence
         assert len(relation.evidence.attention) == 2
@@ -219,19 +223,20 @@ def test_relations_say_whether_their_types_fit_and_fitting_ones_come_first(relat
     assert kinds == sorted(kinds, reverse=True)
     for relation in found.relations:
         types = found.entities[relation.head].type, found.entities[relation.tail].type
-        assert relation.compatible == (argument_types(relation.label) == types)
+        assert relation.compatible == (MNRE.arguments[relation.label] == types)
     pairs = [frozenset((relation.head, relation.tail)) for relation in found.relations]
     assert len(set(pairs)) == len(pairs)
 
 
 def test_pairs_are_asked_in_the_orders_that_some_relation_allows() -> None:
     people = [Entity("a", 0, 1, "PER"), Entity("b", 2, 3, "LOC"), Entity("c", 4, 5, "MISC"), Entity("d", 6, 7, "PER")]
-    assert candidate_pairs(people[:2]) == [(0, 1)]
-    assert candidate_pairs(people[::-1][2:]) == [(1, 0)]
-    assert candidate_pairs([people[0], people[3]]) == [(0, 1), (1, 0)]
+    assert candidate_pairs(people[:2], MNRE) == [(0, 1)]
+    assert candidate_pairs(people[::-1][2:], MNRE) == [(1, 0)]
+    assert candidate_pairs([people[0], people[3]], MNRE) == [(0, 1), (1, 0)]
     org, misc = Entity("o", 0, 1, "ORG"), people[2]
-    assert not any(fits(label, a, b) for label in RELATIONS for a, b in itertools.permutations(("ORG", "MISC")))
-    assert candidate_pairs([org, misc, people[0]])[-1] == (0, 1), "what fits no relation comes last"
+    assert not any(MNRE.may_relate(*pair) for pair in itertools.permutations(("ORG", "MISC")))
+    assert candidate_pairs([org, misc, people[0]], MNRE)[-1] == (0, 1), "what fits no relation comes last"
+    assert candidate_pairs([org, misc], TRADES) == [(0, 1), (1, 0)], "without argument types all may be related"
 
 
 def test_pairs_that_stand_too_far_apart_are_noted(relations_alone: Extractor) -> None:
@@ -294,7 +299,9 @@ def test_unusual_texts_are_read(extractor: Extractor, text: str) -> None:
         ({"text": "bob", "entities": [(2, 1)]}, "does not lie in the text"),
         ({"text": "bob", "entities": [(0.0, 1)]}, "does not lie in the text"),
         ({"text": "b b", "entities": [(1, 2)]}, "nothing but space"),
-        ({"text": "bob", "entities": [(0, 1, "DOG")]}, "'DOG' is none of"),
+        ({"text": "bob", "entities": [(0, 1, "DOG")]}, "'DOG' is none of PER, LOC, ORG, MISC, those of the model"),
+        ({"text": "bob", "entities": [(0, 1, "")]}, "'' is no text"),
+        ({"text": "bob", "entities": [(0, 1, 5)]}, "5 is no text"),
         ({"text": "bob", "entities": ["bob"]}, "is no entity"),
         ({"text": "bob", "entities": "bob"}, "entities are a list"),
     ],
@@ -327,7 +334,7 @@ def test_finding_entities_computes_no_alignment(extractor: Extractor, monkeypatc
 def test_importing_the_package_costs_nothing_and_its_extractor_needs_no_training_code() -> None:
     script = (
         "import sys, mmib; early = 'torch' in sys.modules; mmib.Extractor; "
-        "heavy = {'pytorch_lightning', 'torchmetrics', 'jsonargparse', 'lightning_fabric'} & set(sys.modules); "
+        "heavy = {'pytorch_lightning', 'jsonargparse', 'lightning_fabric'} & set(sys.modules); "
         "sys.exit(f'{early} {heavy}' if early or heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
@@ -339,3 +346,141 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         Extractor.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ExportError, match="no exported model"):
         Extractor.from_pretrained(tmp_path)
+
+
+# Custom label sets
+
+
+def test_entities_have_the_types_of_the_model(make_trained: MakeTrained) -> None:
+    extractor = Extractor([make_trained("mner", PRODUCTS)])
+    assert extractor.entity_types == list(PRODUCTS.names)
+    found = [entity for post in (TEXT, LONG) for entity in extractor.extract(post).entities]
+    assert found
+    assert {entity.type for entity in found} <= set(PRODUCTS.names)
+    given = extractor.extract(TEXT, entities=[(0, 4, "work-of-art")])
+    assert [entity.type for entity in given.entities] == ["work-of-art"]
+    with pytest.raises(InputError, match="'PER' is none of PRODUCT, TEAM, work-of-art, those of the model"):
+        extractor.extract(TEXT, entities=[(0, 4, "PER")])
+
+
+def predicting(model: TrainedModel, label: str) -> TrainedModel:
+    """The model, sure of one label whatever it reads."""
+    bias = [*model.network.head.parameters()][-1]
+    bias.zero_()
+    bias[model.labels.id_of(label)] = 100.0
+    return model
+
+
+def test_relations_without_argument_types_hold_between_any_two(make_trained: MakeTrained) -> None:
+    model = predicting(make_trained("mre", TRADES), "sponsors")
+    found = Extractor([model]).extract(TEXT, entities=[(0, 4, "Star"), (9, 12), (32, 37, "City")])
+    assert {relation.label for relation in found.relations} == {"sponsors"}
+    assert {frozenset((relation.head, relation.tail)) for relation in found.relations} == {
+        *map(frozenset, itertools.combinations(range(3), 2))
+    }
+    assert all(relation.compatible for relation in found.relations)
+
+
+def test_the_negative_class_is_the_label_sets_and_without_one_every_pair_is_related(make_trained: MakeTrained) -> None:
+    given = [(0, 4), (9, 12)]
+    assert (
+        Extractor([predicting(make_trained("mre", TRADES), "no_relation")]).extract(TEXT, entities=given).relations
+        == []
+    )
+    positive = LabelSet(TRADES.names)
+    found = Extractor([predicting(make_trained("mre", positive), "no_relation")]).extract(TEXT, entities=given)
+    assert [relation.label for relation in found.relations] == ["no_relation"]
+
+
+def test_argument_types_decide_what_is_compatible(make_trained: MakeTrained) -> None:
+    labels = LabelSet(("plays for", "none"), "none", {"plays for": ("PERSON", "TEAM")})
+    model = predicting(make_trained("mre", labels), "plays for")
+    extractor = Extractor([model])
+    assert extractor.entity_types == ["PERSON", "TEAM"]
+    found = extractor.extract(TEXT, entities=[(0, 4, "TEAM"), (9, 12, "PERSON"), (32, 37, "CITY")])
+    fitting = [(relation.head, relation.tail) for relation in found.relations if relation.compatible]
+    assert fitting == [(1, 0)]
+    assert len(found.relations) == 3
+
+
+def test_relations_of_types_that_are_never_found_are_noted(make_trained: MakeTrained) -> None:
+    arguments = {"made by": ("PRODUCT", "COMPANY"), "plays for": ("TEAM", "TEAM")}
+    labels = LabelSet(("none", "made by", "plays for"), "none", arguments)
+    found = Extractor([make_trained("mner", PRODUCTS), make_trained("mre", labels)]).extract(TEXT)
+    assert found.notes == ["relations of COMPANY fit no entity: the model of entities has no such type"]
+
+
+def test_models_whose_entity_types_have_nothing_in_common_are_refused(make_trained: MakeTrained) -> None:
+    with pytest.raises(
+        ExportError, match=r"finds 3 labels, PRODUCT, TEAM, work-of-art, .* relates PER, ORG, LOC, MISC"
+    ):
+        Extractor([make_trained("mner", PRODUCTS), make_trained("mre")])
+    assert Extractor([make_trained("mner", TWITTER), make_trained("mre")]).extract(TEXT).notes == []
+    assert Extractor([make_trained("mner", PRODUCTS), make_trained("mre", TRADES)]).extract(TEXT).notes == []
+
+
+# A custom task that labels whole posts
+
+RELATED = LabelSet(("related", "unrelated"), "unrelated")
+
+
+@pytest.fixture
+def label_model(make_trained: MakeTrained, relevance: str) -> TrainedModel:
+    import_plugins([relevance])
+    return make_trained("relevance", RELATED)
+
+
+def test_a_custom_task_labels_posts(label_model: TrainedModel, make_trained: MakeTrained, picture: Image.Image) -> None:
+    alone = Extractor([label_model])
+    reader = alone.labels[0]
+    found = alone.extract(TEXT, picture)
+    assert found.entities == found.relations == []
+    prepared = alone.prepare(Post(TEXT, picture))
+    annotated = LabelledPost(words=prepared.words(), image="", place="", label="unrelated")
+    example = reader.encode(0, annotated, reader.tokenizer.pieces([prepared.words()])[0])
+    ((_, batch, _),) = reader.batches([example], reader.look([prepared]), Wanted())
+    with torch.inference_mode():
+        expected = module_of(label_model).predict_step(batch, 0)
+    (label,) = expected["predicted"].tolist()
+    assert found.labels["relevance"].label == RELATED.names[label]
+    share = expected["scores"][0].softmax(dim=0)[label]
+    assert found.labels["relevance"].confidence == pytest.approx(float(share), abs=1e-5)
+    together = Extractor([make_trained("mner"), label_model]).extract(TEXT, picture)
+    assert together.entities
+    assert together.labels == found.labels
+
+
+def test_labels_of_posts_are_in_the_json_of_models_that_give_some(
+    label_model: TrainedModel, extractor: Extractor, picture: Image.Image
+) -> None:
+    found = Extractor([label_model]).extract(TEXT, picture, evidence=True, samples=3).to_dict()
+    (task,) = found["labels"]
+    assert task == "relevance"
+    assert found["labels"][task].keys() == {"label", "confidence", "spread", "evidence"}
+    assert len(found["labels"][task]["evidence"]["attention"]) == 1
+    assert json.loads(json.dumps(found, allow_nan=False))["labels"][task]["spread"] > 0
+    assert "labels" not in extractor.extract(TEXT).to_dict()
+
+
+def test_a_batch_of_posts_is_labelled_in_its_order(label_model: TrainedModel) -> None:
+    extractor = Extractor([label_model])
+    posts = ["bob", LONG, "anna meets the bob", TEXT] * 9
+    together = [found.labels["relevance"] for found in extractor.extract_batch(posts)]
+    for post, found in zip(posts[:4], together[:4], strict=True):
+        alone = extractor.extract(post).labels["relevance"]
+        assert (found.label, found.confidence) == (alone.label, pytest.approx(alone.confidence, abs=1e-4))
+    assert "judged by the first" in extractor.extract(LONG).notes[0]
+
+
+def test_two_models_that_find_the_same_are_refused(
+    make_trained: MakeTrained, relevance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import_plugins([relevance])
+    model = make_trained("relevance", RELATED)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(task_named("relevance")), "finds", "entities")
+        with pytest.raises(ExportError, match="mner and relevance both find entities: give one of these models"):
+            Extractor([make_trained("mner"), model])
+    monkeypatch.setattr(type(task_named("relevance")), "finds", "poems")
+    with pytest.raises(ExportError, match="'relevance' finds 'poems': extraction knows entities, relations, labels"):
+        Extractor([model])

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
 from mmib.extract.pictures import grid, in_threads, open_image, views
-from mmib.schema import InputError
+from mmib.schema import UNKNOWN_BOX, WHOLE_IMAGE, InputError
 
 
 @pytest.fixture

@@ -103,7 +103,19 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("crop of a path", {"text": "bob", "crops": ["/etc/hostname"]}, 422, "crops.0: "),
     ("crops without an image", {"text": "bob", "crops": [[0, 0, 1, 1]]}, 422, "crops without the image"),
     ("entity outside the text", {"text": "bob", "entities": [{"start": 1, "end": 9}]}, 422, "does not lie in the text"),
-    ("entity of a wrong type", {"text": "bob", "entities": [{"start": 0, "end": 3, "type": "X"}]}, 422, "entities.0"),
+    (
+        "entity of another type",
+        {"text": "bob", "entities": [{"start": 0, "end": 3, "type": "X"}]},
+        422,
+        "'X' is none of",
+    ),
+    (
+        "type that is no text",
+        {"text": "bob", "entities": [{"start": 0, "end": 3, "type": 7}]},
+        422,
+        "entities.0.type: ",
+    ),
+    ("empty type", {"text": "bob", "entities": [{"start": 0, "end": 3, "type": ""}]}, 422, "entities.0.type: "),
     ("too many entities", {"text": "bob", "entities": [{"start": 0, "end": 3}] * 51}, 422, "51 entities are given"),
     ("negative samples", {"text": "bob", "samples": -1}, 422, "samples: "),
     ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are asked for"),
@@ -261,7 +273,12 @@ def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
     assert (health["ready"], health["tasks"], len(health["models"])) == (True, ["mner", "mre"], 2)
     model = client.get("/api/model").json()
     assert model["limits"] == json.loads(json.dumps(vars(Limits())))
-    assert [(own["task"], own["max_crops"]) for own in model["models"]] == [("mner", 4), ("mre", 3)]
+    assert [(own["task"], own["finds"], own["max_crops"]) for own in model["models"]] == [
+        ("mner", "entities", 4),
+        ("mre", "relations", 3),
+    ]
+    assert model["models"][0]["labels"] == model["entity_types"] == ["PER", "LOC", "ORG", "MISC"]
+    assert model["models"][1]["negative"] == "None"
     assert model["models"][1]["image_encoder"] == "test_resnet"
     assert len(model["models"][1]["labels"]) == 23
 
