@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from functools import reduce
+from operator import add
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,23 @@ import pytest
 import torch
 from scipy.stats import entropy
 
-from mmib.information import Totals, add, alignment_sums, information_plane, pair_sums, posterior_sums, scalars
+from mmib.information import (
+    LossTerm,
+    Mean,
+    MetricSums,
+    alignment_term,
+    flatten,
+    information_plane,
+    kl_term,
+    latent_moments,
+    over_ranks,
+    pair_moments,
+    post_means,
+    scalars,
+)
 from mmib.nn.alignment import AlignmentOutput, InfoNCEAlignment, JSDAlignment, Latents
 from mmib.nn.gaussian import Posterior
-from mmib.schema import RELATIONS
+from mmib.schema import Window
 
 Build = Callable[..., Any]
 B, T, D = 9, 5, 6
@@ -28,7 +42,7 @@ INFO_NCE = {"align/temperature", "align/mi_bound", "align/accuracy_t2i", "align/
 
 
 @pytest.fixture
-def draw() -> tuple[Posterior, Posterior]:
+def sample() -> tuple[Posterior, Posterior]:
     """Posteriors of text and image; some posts have no image, and some latent dimensions hardly vary."""
     spread = torch.tensor([1.0, 0.5, 0.2, 0.05, 0.01, 0.0])
     posteriors = []
@@ -39,63 +53,69 @@ def draw() -> tuple[Posterior, Posterior]:
     return posteriors[0], posteriors[1]
 
 
-def totals_of(text: Posterior, image: Posterior, counted: torch.Tensor, losses: torch.Tensor) -> Totals:
-    """As the objective sums them, without its alignment: that depends on the batch."""
+def sums_of(text: Posterior, image: Posterior, valid: torch.Tensor, losses: torch.Tensor) -> MetricSums:
+    """As the objective sums them over all ranks, without its alignment: that depends on the batch."""
+    return over_ranks(local_sums(text, image, valid, losses))
+
+
+def local_sums(text: Posterior, image: Posterior, valid: torch.Tensor, losses: torch.Tensor) -> MetricSums:
+    """Those of one rank."""
     latents = [Latents(posterior.mean, posterior.mask) for posterior in (text, image)]
-    posts = counted.sum()
-    own = {
-        "posts": posts,
-        "task": losses[counted].sum(),
-        "loss": losses[counted].sum() * 2,
-        **posterior_sums("text", text, text.kl(), counted),
-        **posterior_sums("image", image, image.kl(), counted),
-        **pair_sums(latents[0], latents[1], counted),
-        **alignment_sums(AlignmentOutput(torch.tensor(0.0), torch.tensor(0), {})),
-        "text/beta": 0.1 * posts,
-        "image/beta": 0.2 * posts,
-    }
-    return {name: value.double() for name, value in own.items()}
+    sides = {"text": text, "image": image}
+    terms = [
+        LossTerm(name="task", sum=losses[valid].sum(), count=valid.sum(), logged_as="task"),
+        *(kl_term(name, side.kl(), side.mask, valid) for name, side in sides.items()),
+        alignment_term(AlignmentOutput(torch.tensor(0.0), torch.tensor(0), {})),
+    ]
+    moments = {name: latent_moments(side, side.kl(), valid) for name, side in sides.items()}
+    posts = {name: valid.sum() * (own.positions > 0) for name, own in moments.items()}
+    betas = {f"ib/beta_{name}": Mean(beta * posts[name], posts[name]) for name, beta in (("text", 0.1), ("image", 0.2))}
+    return MetricSums(
+        posts=valid.sum(),
+        terms={term.name: Mean(term.sum, term.count) for term in terms},
+        scalars={"loss": Mean(2 * losses[valid].sum(), valid.sum()), **betas},
+        moments=moments,
+        pairs=pair_moments(latents[0], latents[1], valid),
+        logged_as={term.name: term.log_name for term in terms},
+    )
 
 
 def rows(posterior: Posterior, taken: slice) -> Posterior:
     return Posterior(*(tensor[taken] for tensor in posterior))
 
 
-def test_scalars_of_added_totals_are_those_of_all_rows(draw: tuple[Posterior, Posterior]) -> None:
+def test_scalars_of_added_sums_are_those_of_all_rows(sample: tuple[Posterior, Posterior]) -> None:
     losses, everything = torch.rand(B), torch.ones(B, dtype=torch.bool)
-    whole = scalars(totals_of(*draw, everything, losses))
+    whole = scalars(sums_of(*sample, everything, losses))
     parts = [
-        totals_of(rows(draw[0], part), rows(draw[1], part), everything[part], losses[part])
+        sums_of(rows(sample[0], part), rows(sample[1], part), everything[part], losses[part])
         for part in (slice(0, 1), slice(1, 6), slice(6, 9))
     ]
-    added = scalars(reduce(add, parts, {}))
+    added = scalars(reduce(add, parts))
     assert added.keys() == whole.keys() == NAMES - {"align/loss"}
     for name, value in whole.items():
         assert float(added[name]) == pytest.approx(float(value), rel=1e-6, abs=1e-7), name
 
 
-def test_fillers_change_no_sum(draw: tuple[Posterior, Posterior]) -> None:
+def test_padding_rows_change_no_sum(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
-    counted = torch.tensor([True] * 6 + [False] * 3)
-    text, image = (rows(posterior, slice(0, 6)) for posterior in draw)
-    plain = totals_of(text, image, counted[:6], losses[:6])
+    valid = torch.tensor([True] * 6 + [False] * 3)
+    text, image = (rows(posterior, slice(0, 6)) for posterior in sample)
+    plain = flatten(sums_of(text, image, valid[:6], losses[:6]))
     text_garbage, image_garbage = (
-        posterior._replace(mean=posterior.mean.masked_fill(~counted[:, None, None], math.nan)) for posterior in draw
+        posterior._replace(mean=posterior.mean.masked_fill(~valid[:, None, None], math.nan)) for posterior in sample
     )
-    for filled in (draw, (text_garbage, image_garbage)):
-        found = totals_of(*filled, counted, losses)
-        assert found.keys() == plain.keys()
-        for name, value in plain.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6, msg=name)
+    for padded in (sample, (text_garbage, image_garbage)):
+        torch.testing.assert_close(flatten(sums_of(*padded, valid, losses)), plain, rtol=1e-6, atol=1e-6)
 
 
-def test_means_and_spread_by_hand(draw: tuple[Posterior, Posterior]) -> None:
+def test_means_and_spread_by_hand(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
-    found = scalars(totals_of(*draw, torch.ones(B, dtype=torch.bool), losses))
+    found = scalars(sums_of(*sample, torch.ones(B, dtype=torch.bool), losses))
     assert float(found["task"]) == pytest.approx(losses.double().mean().item())
     assert float(found["ib/beta_text"]) == pytest.approx(0.1)
     assert float(found["ib/beta_image"]) == pytest.approx(0.2)
-    for modality, posterior in zip(("text", "image"), draw, strict=True):
+    for modality, posterior in zip(("text", "image"), sample, strict=True):
         mask = posterior.mask.numpy()
         mean, log_var = (tensor.double().numpy()[mask] for tensor in (posterior.mean, posterior.log_var))
         kl = 0.5 * (mean**2 + np.exp(log_var) - 1 - log_var).sum(axis=1)
@@ -104,23 +124,23 @@ def test_means_and_spread_by_hand(draw: tuple[Posterior, Posterior]) -> None:
         assert float(found[f"ib/std_{modality}"]) == pytest.approx(np.exp(log_var / 2).mean(), rel=1e-6)
 
 
-def test_active_dimensions_are_those_whose_mean_varies_over_the_data(draw: tuple[Posterior, Posterior]) -> None:
+def test_active_dimensions_are_those_whose_mean_varies_over_the_data(sample: tuple[Posterior, Posterior]) -> None:
     """Burda et al. (2016), section 5.2: Cov_x(E[z|x]) > 0.01; how far from 0 the mean lies does not count."""
-    found = scalars(totals_of(*draw, torch.ones(B, dtype=torch.bool), torch.rand(B)))
-    for modality, posterior in zip(("text", "image"), draw, strict=True):
+    found = scalars(sums_of(*sample, torch.ones(B, dtype=torch.bool), torch.rand(B)))
+    for modality, posterior in zip(("text", "image"), sample, strict=True):
         variance = posterior.mean.double().numpy()[posterior.mask.numpy()].var(axis=0)
         assert int(found[f"ib/active_{modality}"]) == int((variance > 0.01).sum()) == 3
         assert (np.abs(variance - 0.01) > 0.001).all()
 
 
-def test_gap_and_cosine_by_hand(draw: tuple[Posterior, Posterior]) -> None:
+def test_gap_and_cosine_by_hand(sample: tuple[Posterior, Posterior]) -> None:
     """Liang et al. (2022), section 2.1: the distance of both centres on the unit sphere, over posts with an image."""
-    found = scalars(totals_of(*draw, torch.ones(B, dtype=torch.bool), torch.rand(B)))
-    masks = [posterior.mask.numpy() for posterior in draw]
+    found = scalars(sums_of(*sample, torch.ones(B, dtype=torch.bool), torch.rand(B)))
+    masks = [posterior.mask.numpy() for posterior in sample]
     units: list[list[np.ndarray]] = [[], []]
     for post in range(B):
         if all(mask[post].any() for mask in masks):
-            for own, posterior, mask in zip(units, draw, masks, strict=True):
+            for own, posterior, mask in zip(units, sample, masks, strict=True):
                 mean = posterior.mean.double().numpy()[post][mask[post]].mean(axis=0)
                 own.append(mean / np.linalg.norm(mean))
     assert 3 < len(units[0]) < B
@@ -132,12 +152,12 @@ def test_gap_and_cosine_by_hand(draw: tuple[Posterior, Posterior]) -> None:
 def test_gap_and_cosine_of_sides_that_are_equal_opposite_or_at_right_angles() -> None:
     x, y = torch.eye(2)
     mask = torch.ones(2, 1, dtype=torch.bool)
-    counted = torch.ones(2, dtype=torch.bool)
+    valid = torch.ones(2, dtype=torch.bool)
     text = Latents(torch.stack([x, x])[:, None], mask)
     for side, gap, cosine in ((3 * x, 0.0, 1.0), (-x, 2.0, -1.0), (0.1 * y, math.sqrt(2), 0.0)):
-        sums = pair_sums(text, Latents(torch.stack([side, side])[:, None], mask), counted)
-        zero = dict.fromkeys(("loss", "task", "text/positions", "image/positions", "align/anchors"), torch.tensor(0.0))
-        found = scalars({**zero, "posts": torch.tensor(2.0), **sums})
+        pairs = pair_moments(text, Latents(torch.stack([side, side])[:, None], mask), valid)
+        found = scalars(MetricSums(posts=torch.tensor(2.0), terms={}, scalars={}, moments={}, pairs=pairs))
+        assert found.keys() == {"align/gap", "align/cosine"}
         assert float(found["align/gap"]) == pytest.approx(gap, abs=1e-6)
         assert float(found["align/cosine"]) == pytest.approx(cosine, abs=1e-6)
 
@@ -146,65 +166,119 @@ def test_spread_of_equal_positions_is_zero_and_no_nan() -> None:
     """It is the difference of two sums; where they are equal, rounding decides the sign."""
     posterior = Posterior(torch.full((7, 3, 768), 1.1), torch.full((7, 3, 768), -3.0), torch.ones(7, 3).bool())
     losses = torch.ones(7)
-    found = scalars(totals_of(posterior, posterior, losses.bool(), losses))
+    found = scalars(sums_of(posterior, posterior, losses.bool(), losses))
     assert float(found["ib/kl_text"]) == pytest.approx(768 * 0.5 * (1.21 + math.exp(-3) - 1 + 3), rel=1e-5)
     assert float(found["ib/kl_std_text"]) == pytest.approx(0.0, abs=1e-3)
 
 
-def test_what_nothing_was_summed_for_is_left_out(draw: tuple[Posterior, Posterior]) -> None:
-    text, image = draw
+def test_what_nothing_was_summed_for_is_left_out(sample: tuple[Posterior, Posterior]) -> None:
+    text, image = sample
     absent = image._replace(mask=torch.zeros_like(image.mask))
-    found = scalars(totals_of(text, absent, torch.ones(B, dtype=torch.bool), torch.rand(B)))
+    found = scalars(sums_of(text, absent, torch.ones(B, dtype=torch.bool), torch.rand(B)))
     assert found.keys() == {name for name in NAMES if name in ("loss", "task") or name.endswith("_text")}
 
 
-def test_sums_are_added_by_name_and_nothing_is_changed_in_place() -> None:
-    first, second = ({"a": torch.tensor(n), "b": torch.tensor([n, 1.0])} for n in (1.0, 2.0))
-    assert add({}, first) == first
-    added = add(first, second)
-    assert float(added["a"]) == 3.0
-    assert added["b"].tolist() == [3.0, 2.0]
-    assert float(first["a"]) == 1.0
+def test_sums_are_added_part_by_part_and_nothing_is_changed_in_place(sample: tuple[Posterior, Posterior]) -> None:
+    first, second = (sums_of(*sample, torch.arange(B) < count, torch.rand(B)) for count in (3, 7))
+    before = {name: value.clone() for name, value in flatten(first).items()}
+    added = first + second
+    assert isinstance(added, MetricSums)
+    for name, value in flatten(added).items():
+        torch.testing.assert_close(value, before[name] + flatten(second)[name], msg=name)
+    torch.testing.assert_close(flatten(first), before, rtol=0, atol=0)
+    assert flatten(added).keys() == before.keys()
+
+
+def aligned(loss: float, anchors: int, bound: float, ranks: int = 1) -> MetricSums:
+    """The sums of a batch that consists of nothing but its alignment."""
+    output = AlignmentOutput(torch.tensor(loss), torch.tensor(anchors), {"bound": torch.tensor(bound)}, ranks)
+    term = alignment_term(output)
+    mask = torch.zeros(1, 1, dtype=torch.bool)
+    nothing = Latents(torch.zeros(1, 1, 2), mask)
+    return MetricSums(
+        posts=torch.tensor(1.0),
+        terms={term.name: Mean(term.sum, term.count)},
+        scalars=dict(term.scalars),
+        moments={},
+        pairs=pair_moments(nothing, nothing, mask[0]),
+        logged_as={term.name: term.log_name},
+    )
 
 
 def test_a_mean_over_batches_counts_the_anchors_of_each() -> None:
-    outputs = [(5.0, 0), (3.0, 4), (6.0, 2)]
-    sums = [
-        alignment_sums(AlignmentOutput(torch.tensor(loss), torch.tensor(anchors), {"bound": torch.tensor(2 * loss)}))
-        for loss, anchors in outputs
-    ]
-    total: Totals = reduce(add, sums, {})
-    assert float(total["align/loss"] / total["align/anchors"]) == pytest.approx(4.0)
-    assert float(total["align/bound"] / total["align/anchors"]) == pytest.approx(8.0)
+    found = scalars(reduce(add, [aligned(loss, anchors, 2 * loss) for loss, anchors in ((5.0, 0), (3.0, 4), (6.0, 2))]))
+    assert {name: float(value) for name, value in found.items()} == pytest.approx(
+        {"align/loss": 4.0, "align/bound": 8.0}
+    )
 
 
 def test_an_output_that_ranks_share_counts_once() -> None:
     """Each of the ranks adds its part of it."""
-    own = AlignmentOutput(torch.tensor(3.0), torch.tensor(8), {"bound": torch.tensor(5.0)}, ranks=4)
-    total: Totals = reduce(add, [alignment_sums(own)] * 4, {})
-    assert {name: float(value) for name, value in total.items()} == {
-        "align/anchors": 8.0,
-        "align/loss": 24.0,
-        "align/bound": 40.0,
+    found = reduce(add, [aligned(3.0, 8, 5.0, ranks=4)] * 4)
+    assert {name: (float(mean.total), float(mean.count)) for name, mean in found.terms.items()} == {
+        "align": (24.0, 8.0)
     }
+    assert (float(found.scalars["align/bound"].total), float(found.scalars["align/bound"].count)) == (40.0, 8.0)
 
 
-def test_only_what_is_trained_has_a_graph(draw: tuple[Posterior, Posterior]) -> None:
-    text = Posterior(draw[0].mean.requires_grad_(), draw[0].log_var.requires_grad_(), draw[0].mask)
-    counted = torch.ones(B, dtype=torch.bool)
-    latents = Latents(text.mean, text.mask)
-    sums = {**posterior_sums("text", text, text.kl(), counted), **pair_sums(latents, latents, counted)}
-    assert {name for name, value in sums.items() if value.requires_grad} == {"text/kl"}
-    assert sums["text/kl"].shape == (D,)
+def test_only_what_is_trained_has_a_graph(sample: tuple[Posterior, Posterior]) -> None:
+    text = Posterior(sample[0].mean.requires_grad_(), sample[0].log_var.requires_grad_(), sample[0].mask)
+    sums = local_sums(text, sample[1], torch.ones(B, dtype=torch.bool), torch.rand(B))
+    assert {name for name, value in flatten(sums).items() if value.requires_grad} == {".terms.kl_text.total"}
+    assert sums.terms["kl_text"].total.shape == (D,)
+    detached = sums.detached()
+    assert not [name for name, value in flatten(detached).items() if value.requires_grad]
+    torch.testing.assert_close(flatten(detached), flatten(sums))
 
 
-def test_the_information_plane_is_in_nats_a_post(draw: tuple[Posterior, Posterior]) -> None:
+def test_sums_come_back_from_a_dictionary_of_plain_values(sample: tuple[Posterior, Posterior], tmp_path: Any) -> None:
+    sums = dataclasses.replace(
+        sums_of(*sample, torch.ones(B, dtype=torch.bool), torch.rand(B)), labels=torch.tensor([3.0, 1.0])
+    )
+    torch.save(sums.to_dict(), tmp_path / "sums.pt")
+    again = MetricSums.from_dict(torch.load(tmp_path / "sums.pt", weights_only=True))
+    torch.testing.assert_close(flatten(again), flatten(sums), rtol=0, atol=0)
+    torch.testing.assert_close(flatten(again + sums), flatten(sums + sums), rtol=0, atol=0)
+    torch.testing.assert_close(scalars(again), scalars(sums), rtol=0, atol=0)
+    assert MetricSums.from_dict(dataclasses.replace(sums, labels=None).to_dict()).labels is None
+
+
+# Loss terms
+
+
+def test_a_term_is_its_weighted_mean_in_its_own_unit() -> None:
+    term = LossTerm(name="own", sum=torch.tensor(6.0), count=torch.tensor(4), weight=0.5, unit="tokens")
+    window = Window(posts=10.0, tokens=2.0, regions=100.0, images=1000.0)
+    assert float(term.value(Mean(torch.tensor(6.0), torch.tensor(4)), window)) == pytest.approx(0.5 * 2.0 * 6 / 4)
+    assert float(term.value(Mean(torch.tensor(0.0), torch.tensor(0)), window)) == 0.0, "of nothing"
+    assert (term.log_name, dataclasses.replace(term, logged_as="x/y").log_name) == ("loss/own", "x/y")
+
+
+def test_a_rate_is_optimised_as_the_mean_over_dimensions_above_its_free_bits(
+    sample: tuple[Posterior, Posterior],
+) -> None:
+    text, valid = sample[0], torch.ones(B, dtype=torch.bool)
+    rate = text.rate().double()
+    for free_bits in (0.0, float(rate.median())):
+        term = kl_term("text", text.kl(), text.mask, valid, free_bits)
+        value = term.value(Mean(term.sum, term.count), Window(tokens=3.0))
+        assert float(value) == pytest.approx(3 * float(rate.clamp(min=free_bits).mean()), rel=1e-6)
+    assert int(term.count) == int(text.mask.sum())
+
+
+def test_values_of_posts_are_averaged_over_the_valid_rows() -> None:
+    mean = post_means(torch.tensor([1.0, math.nan, 5.0]), torch.tensor([True, False, True]))
+    assert (float(mean.total), int(mean.count), float(mean.value)) == (6.0, 2, 3.0)
+    assert float(post_means(torch.ones(2), torch.zeros(2, dtype=torch.bool)).value) == 0.0
+
+
+def test_the_information_plane_is_in_nats_a_post(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
-    plane = information_plane(totals_of(*draw, torch.ones(B, dtype=torch.bool), losses))
+    plane = information_plane(sums_of(*sample, torch.ones(B, dtype=torch.bool), losses))
     assert plane == pytest.approx(
         {
-            "rate_text": draw[0].kl().double().sum().item() / B,
-            "rate_image": draw[1].kl().double().sum().item() / B,
+            "rate_text": sample[0].kl().double().sum().item() / B,
+            "rate_image": sample[1].kl().double().sum().item() / B,
             "distortion": losses.double().mean().item(),
         },
         rel=1e-6,
@@ -212,28 +286,29 @@ def test_the_information_plane_is_in_nats_a_post(draw: tuple[Posterior, Posterio
 
 
 def test_the_information_plane_has_the_entropy_of_the_labels_minus_the_distortion(
-    draw: tuple[Posterior, Posterior],
+    sample: tuple[Posterior, Posterior],
 ) -> None:
-    counted, losses = torch.ones(B, dtype=torch.bool), torch.rand(B)
+    valid, losses = torch.ones(B, dtype=torch.bool), torch.rand(B)
     labels = [6, 0, 2, 1]  # of nine posts
-    totals = totals_of(*draw, counted, losses) | {"labels": torch.tensor(labels, dtype=torch.float64)}
-    plane = information_plane(totals)
+    sums = sums_of(*sample, valid, losses)
+    plane = information_plane(dataclasses.replace(sums, labels=torch.tensor(labels, dtype=torch.float64)))
     assert plane["information"] == pytest.approx(entropy(labels) - losses.double().mean().item(), rel=1e-6)
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
 def test_posts_of_relation_extraction_have_a_label_each(make_module: Build, make_batch: Build, task: str) -> None:
     batch = make_batch(lengths=(9, 12, 8), regions=(3, 1, 0))
-    totals = make_module().eval().objective(batch).totals
+    module = make_module().eval()
+    counts = module.objective(batch).sums.labels
     if task == "mner":
-        assert "labels" not in totals
+        assert counts is None
     else:
-        assert totals["labels"].tolist() == np.bincount(batch.relations, minlength=len(RELATIONS)).tolist()
+        assert counts.tolist() == np.bincount(batch.label_ids, minlength=len(module.labels)).tolist()
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
 @pytest.mark.parametrize("alignment", [InfoNCEAlignment, JSDAlignment])
-def test_scalars_of_a_modules_added_totals_are_those_of_the_whole_batch(
+def test_scalars_of_a_modules_added_sums_are_those_of_the_whole_batch(
     make_module: Build, make_batch: Build, alignment: type
 ) -> None:
     module = make_module({"alignment": alignment}, beta_text=0.3, beta_image=0.2, gamma=0.0).eval()
@@ -242,8 +317,8 @@ def test_scalars_of_a_modules_added_totals_are_those_of_the_whole_batch(
     for taken in ([0, 1, 2], [3, 4]):
         fields = {f.name: getattr(whole, f.name) for f in dataclasses.fields(whole)}
         own = {name: value[taken] for name, value in fields.items() if isinstance(value, torch.Tensor)}
-        parts.append(module.objective(dataclasses.replace(whole, **own)).totals)
-    added, expected = scalars(reduce(add, parts, {})), scalars(module.objective(whole).totals)
+        parts.append(module.objective(dataclasses.replace(whole, **own)).sums)
+    added, expected = scalars(reduce(add, parts)), scalars(module.objective(whole).sums)
     own_names = INFO_NCE if alignment is InfoNCEAlignment else {"align/jsd_bound"}
     assert added.keys() == expected.keys() == NAMES | own_names
     # The loss of each part weighs its own means: see the windows of accumulated gradients.
