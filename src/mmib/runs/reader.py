@@ -74,7 +74,8 @@ class FinishedRun:
     @property
     def seed(self) -> int | None:
         """Seed of the training."""
-        return self.summary["seed"]
+        seed: int | None = self.summary["seed"]
+        return seed
 
     @property
     def ended(self) -> float:

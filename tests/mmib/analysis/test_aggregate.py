@@ -17,6 +17,7 @@ import yaml
 from mmib.analysis.aggregate import Comparison, Row, compare, group
 from mmib.cli import main
 from mmib.datamodules.released import MNRE
+from mmib.labels import LabelSet
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import RunError, TaskError, task_named
 
@@ -87,6 +88,22 @@ def test_a_table_of_three_configurations(toy: dict[str, list[FinishedRun]]) -> N
     assert (far.p or 1) < 0.05
     assert (far.difference_high or 0) < 0
     assert (close.p or 0) > (far.p or 1)
+
+
+@pytest.mark.usefixtures("relevance")
+def test_a_table_of_a_plugins_task(
+    relevance_labels: LabelSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predicted = {1: ["related", "unclear", "unrelated", "related"], 2: ["related", "related", "unrelated", "unclear"]}
+    for seed, names in predicted.items():
+        run = make_run(tmp_path, "gated", seed, task="relevance", labels=relevance_labels.to_dict(), data={})
+        gold = ["related", "unclear", "unrelated", "unrelated"]
+        pairs = enumerate(zip(gold, names, strict=True))
+        write_records(run.folder, [{"id": row, "gold": a, "predicted": b} for row, (a, b) in pairs])
+    output, _ = aggregate(capsys, str(tmp_path), "--metric", "precision")
+    # 2 of 3 and 1 of 3: the negative class does not count.
+    assert output.splitlines()[2].startswith("| gated | 1 2 | 50.0 | 23.6 |")
+    assert "- relevance on toy: 4 rows of test\n" in output
 
 
 @pytest.mark.parametrize("test", ["bootstrap", "randomisation"])

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from mmib.analysis.calibration import Record, entities
 from mmib.analysis.report.history import Curves, differing, settings
 from mmib.analysis.report.page import Section, grid, note, table
-from mmib.analysis.report.posts import verdict
+from mmib.analysis.report.posts import Post, read_post, verdict
 from mmib.analysis.report.single import SPLITS, heading, headings, percent
+from mmib.analysis.report.training import TrainingCharts
 from mmib.charts import Mark, Series, dot_plot, key, line_chart
 from mmib.charts.markup import Html, element, join
+from mmib.labels import difference
 from mmib.runs.reader import FinishedRun
-from mmib.schema import RunError, Task
+from mmib.schema import RunError
 
 # Runs whose answers are shown post by post, and how many posts.
 MOST_RUNS, MOST_POSTS = 6, 25
@@ -56,7 +57,8 @@ def sections(runs: Sequence[FinishedRun]) -> list[Section]:
     """All parts of the page about several runs.
 
     Raises:
-        RunError: they belong to different tasks, or were scored on different data.
+        RunError: they are of different tasks or labels, or were scored on different data.
+        TaskError: their task is not registered.
     """
     split = _common_split(runs)
     options = [settings(run.config()) for run in runs]
@@ -76,6 +78,11 @@ def _common_split(runs: Sequence[FinishedRun]) -> str:
         if run.task != first.task:
             tasks = f"{first.folder} is {first.task}, {run.folder} is {run.task}"
             raise RunError(f"runs of different tasks cannot be compared: {tasks}; name runs of one task")
+        if differing := difference(first.labels, run.labels):
+            raise RunError(
+                f"runs of different labels cannot be compared: {first.folder} and {run.folder} have {differing}; name "
+                "runs of one label set"
+            )
     split = next((split for split in SPLITS if all(run.summary.get(split) for run in runs)), None)
     if split is None:
         raise RunError("the runs share no split that all of them were scored on: score them with mmib test or validate")
@@ -167,12 +174,18 @@ def _curves(groups: Sequence[Group]) -> Html:
             "optimiser steps",
             keyed=False,
         )
-        for name, title in CURVES.items()
+        for name, title in (CURVES | _further([curves for _, _, curves in logged])).items()
     ]
     shown = grid(*drawn)
     if shown is None:
         return note("None of these runs logged a curve.")
     return join([key({label: style for label, style, _ in logged}) or Html(), shown])
+
+
+def _further(logged: Sequence[Curves]) -> dict[str, str]:
+    """Validation curves of what the method itself does not log, such as the scalars of a custom fusion."""
+    names = {name for curves in logged for name in TrainingCharts(curves).rest}
+    return {f"val/{name}": f"{name}, validation" for name in sorted(names)}
 
 
 def _differences(groups: Sequence[Group]) -> Html:
@@ -184,46 +197,34 @@ def _differences(groups: Sequence[Group]) -> Html:
 
 
 def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] | None:
-    """The posts that some runs get right and others wrong, the most divided first; None where that is not known."""
+    """The posts that some runs get right and others wrong; None where that is not known."""
     if len(runs) > MOST_RUNS or not all(run.has_predictions(split) for run in runs):
         return None
     by_run = [{record["id"]: record for record in run.predictions(split)} for run in runs]
-    divided = []
-    for row, record in by_run[0].items():
-        answers = [records.get(row) for records in by_run]
-        if any(answer is None or not {"gold", "words"} <= answer.keys() for answer in answers):
-            return None
-        right = [answer["predicted"] == record["gold"] for answer in answers if answer]
-        if 0 < sum(right) < len(right):
-            divided.append((abs(sum(right) - len(right) / 2), row, right))
-    divided.sort(key=lambda entry: entry[:2])
+    if any(not {"gold", "words"} <= records.get(row, {}).keys() for records in by_run for row in by_run[0]):
+        return None
+    task, labels = runs[0].registered_task(), runs[0].labels
+    divided = _most_divided([read_post(task, labels, records[row]) for records in by_run] for row in sorted(by_run[0]))
+    if not divided:
+        return "", note("Every post is right in all of these runs, or wrong in all.")
     shown = [
         [
-            str(row),
-            element("span", element("bdi", " ".join(map(str, by_run[0][row]["words"]))), class_="post-text"),
-            _answer(runs[0].task, by_run[0][row], "gold"),
-            *(
-                element("span", _answer(runs[0].task, records[row], "predicted"), class_=f"label {verdict(ok)}")
-                for records, ok in zip(by_run, right, strict=True)
-            ),
+            str(posts[0].record["id"]),
+            element("span", element("bdi", " ".join(map(str, posts[0].record["words"]))), class_="post-text"),
+            posts[0].answer.gold,
+            *(element("span", post.answer.predicted, class_=f"label {verdict(post.answer.right)}") for post in posts),
         ]
-        for _, row, right in divided[:MOST_POSTS]
+        for posts in divided[:MOST_POSTS]
     ]
-    if not shown:
-        return "", note("Every post is right in all of these runs, or wrong in all.")
     heads = [f"{run.name}, seed {run.seed}" for run in runs]
-    says = (
+    reading = (
         f"{len(shown)} of the {len(divided):,} posts that some runs get right and others wrong, the most divided first."
     )
-    return says, table(["row", "post", "gold", *heads], shown, "Answers by run", numbers=False)
+    return reading, table(["row", "post", "gold", *heads], shown, "Answers by run", numbers=False)
 
 
-def _answer(task: Task, record: Record, field: str) -> str:
-    """A relation, or a post's entities with their types."""
-    if task == "mre":
-        return str(record[field])
-    found = [
-        f"{' '.join(map(str, record['words'][slice(*entity.span)]))} {entity.type}"
-        for entity in entities(record[field])
-    ]
-    return ", ".join(found) or "none"
+def _most_divided(rows: Iterable[list[Post]]) -> list[list[Post]]:
+    """The rows that some runs get right and others wrong, of one post a run each, the most divided first."""
+    counted = [(sum(post.answer.right for post in posts), posts) for posts in rows]
+    divided = [(right, posts) for right, posts in counted if 0 < right < len(posts)]
+    return [posts for _, posts in sorted(divided, key=lambda row: abs(row[0] - len(row[1]) / 2))]

@@ -1,70 +1,19 @@
-"""What predictions and latents say: confusion and the latent space. Numbers only."""
+"""What latents say: the latent space. Numbers only."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmib.analysis.calibration import Record, entities
-from mmib.schema import ENTITY_TYPES, RELATIONS, RunError, Task
+from mmib.schema import RunError
 
 Array = NDArray[np.float64]
 
-OTHER_SPAN = "other span"
-MISSED = "missed"
-NOTHING = "no entity"
 # Columns of a latents file.
 MODALITIES = ("text", "image")
-
-
-@dataclass(frozen=True)
-class Confusion:
-    """How often each gold class got each predicted class.
-
-    Attributes:
-        rows: gold classes.
-        columns: predicted classes; those that are also gold come first, in the order of the rows.
-        counts: (rows, columns).
-    """
-
-    rows: list[str]
-    columns: list[str]
-    counts: NDArray[np.int64]
-
-
-def confusion(task: Task, records: Sequence[Record]) -> Confusion:
-    """Relations, None included (mre), or entity types, with what was missed and what was made up (mner)."""
-    return _relation_confusion(records) if task == "mre" else _entity_confusion(records)
-
-
-def _relation_confusion(records: Sequence[Record]) -> Confusion:
-    seen = {label for record in records for label in (record["gold"], record["predicted"])}
-    if not seen <= set(RELATIONS):
-        raise ValueError(f"{(seen - set(RELATIONS)).pop()!r} is no relation")
-    names = [name for name in RELATIONS if name in seen]
-    pairs = Counter((record["gold"], record["predicted"]) for record in records)
-    return Confusion(names, names, np.array([[pairs[gold, given] for given in names] for gold in names]))
-
-
-def _entity_confusion(records: Sequence[Record]) -> Confusion:
-    pairs: Counter[tuple[str, str]] = Counter()
-    for record in records:
-        gold, predicted = entities(record["gold"]), entities(record["predicted"])
-        types = {entity.span: entity.type for entity in predicted}
-        for entity in gold:
-            overlaps = any(other.start < entity.end and entity.start < other.end for other in predicted)
-            pairs[entity.type, types.get(entity.span, OTHER_SPAN if overlaps else MISSED)] += 1
-        for entity in predicted:
-            if not any(other.start < entity.end and entity.start < other.end for other in gold):
-                pairs[NOTHING, entity.type] += 1
-    names = [name for name in ENTITY_TYPES if any(name in pair for pair in pairs)]
-    rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
-    return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
 
 
 @dataclass(frozen=True)

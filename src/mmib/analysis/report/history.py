@@ -85,6 +85,11 @@ def differing(many: Sequence[dict[str, str]]) -> list[str]:
     return [name for name in names if name not in INCIDENTAL and len({settings_.get(name) for settings_ in many}) > 1]
 
 
+def scalar_of(name: str) -> str:
+    """What a name of the log is a curve of: `val/ib/kl_text` and `ib/kl_text_step` are of `ib/kl_text`."""
+    return name.removeprefix("val/").removeprefix("train/").removesuffix("_step")
+
+
 class Curves:
     """The scalars that a run logged while it trained.
 
@@ -113,6 +118,12 @@ class Curves:
         """Step, counted from 1, and value of a scalar, in order of step."""
         points = {row["step"] + 1: row[name] for row in self._rows if name in row and row["step"] <= self._last}
         return [(step, value) for step, value in sorted(points.items()) if math.isfinite(value)]
+
+    def scalars(self) -> list[str]:
+        """Names of the parts of the objective and of what was logged of them, in alphabetic order; no scores."""
+        logged = {name for row in self._rows if row["step"] <= self._last for name in row}
+        names = {scalar_of(name) for name in logged if not name.startswith("test/")}
+        return sorted(name for name in names if "/" in name or f"train/{name}" in logged)
 
 
 def read_plane(folder: Path) -> list[dict[str, float]]:

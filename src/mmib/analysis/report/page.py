@@ -32,7 +32,7 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
     """The whole document."""
-    style = Html(stylesheet("palette.css") + stylesheet("charts.css")) + _files("base.css", "page.css")
+    style = Html(stylesheet("palette.css") + stylesheet("charts.css") + _files("base.css", "page.css"))
     script = _files("theme.js", "page.js")
     head = [
         element("meta", charset="utf-8"),

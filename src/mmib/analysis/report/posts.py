@@ -10,13 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmib.analysis.calibration import Entity, Record, entities, entity_confidence, relation_confidence
 from mmib.charts import number, share
 from mmib.charts.markup import Html, element, join
 from mmib.datamodules.files import inside
 from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.labels import LabelSet
+from mmib.records import Answer, Chip, Record
 from mmib.schema import RunError, Task
 
+# Fields that hold a list only where there is a label for each word.
+BY_WORD = ("gold", "predicted", "confidence")
 THUMBNAIL = 240
 QUALITY = 62
 # Bytes that all posts of a page may take; the rest of a page takes well below one megabyte.
@@ -33,21 +36,14 @@ class Post:
 
     Attributes:
         record: the line of the prediction file.
-        right: whether everything predicted is right and nothing is missing.
-        confidence: of the relation (mre); the least of the predicted entities or, where there is none, of all words.
-        gold, predicted: entities; for mre head and tail, named so, in both.
-        classes: gold and predicted relations, or types.
+        answer: what its task makes of it.
     """
 
     record: Record
-    right: bool
-    confidence: float
-    gold: list[Entity]
-    predicted: list[Entity]
-    classes: list[str]
+    answer: Answer
 
 
-def read_post(task: Task, record: Record) -> Post:
+def read_post(task: Task, labels: LabelSet, record: Record) -> Post:
     """What a prediction says of its post.
 
     Raises:
@@ -55,12 +51,14 @@ def read_post(task: Task, record: Record) -> Post:
     """
     try:
         _check_evidence(record)
-        return _relation_post(record) if task == "mre" else _entity_post(record)
+        answer = task.answer(record, labels)
+        _check_spans(answer, len(record["words"]))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         name = type(error).__name__
         raise RunError(
             f"the prediction of row {record['id']} is damaged ({name}: {error}): score the run again"
         ) from error
+    return Post(record, answer)
 
 
 def _check_evidence(record: Record) -> None:
@@ -73,32 +71,23 @@ def _check_evidence(record: Record) -> None:
     for weights in record.get("attention") or ():
         if weights is not None and np.asarray(weights, dtype=np.float64).shape != (len(boxes),):
             raise ValueError("'attention' has not one weight for each region")
-    for name in ("head", "tail"):
-        if name in record and not 0 <= record[name][0] < record[name][1] <= words:
-            raise ValueError(f"{name!r} lies outside the words")
-    for name in ("gold", "predicted", "confidence"):
+    for name in BY_WORD:
         if isinstance(record.get(name), list) and len(record[name]) != words:
             raise ValueError(f"{name!r} has not one value for each word")
 
 
-def _relation_post(record: Record) -> Post:
-    pair = [Entity(name, *record[name]) for name in ("head", "tail")]
-    labels = [str(record[name]) for name in ("gold", "predicted")]
-    return Post(record, labels[0] == labels[1], relation_confidence(record), pair, pair, labels)
-
-
-def _entity_post(record: Record) -> Post:
-    gold, predicted = entities(record["gold"]), entities(record["predicted"])
-    confidence = [entity_confidence(entity, record["confidence"]) for entity in predicted]
-    words = [value for value in record["confidence"] if value is not None]
-    classes = sorted({entity.type for entity in (*gold, *predicted)})
-    return Post(record, set(gold) == set(predicted), min(confidence or words or [0.0]), gold, predicted, classes)
+def _check_spans(answer: Answer, words: int) -> None:
+    """Refuse what stands for words that the post does not have."""
+    for heading, chips in answer.lines:
+        for chip in chips:
+            if chip.span is not None and not 0 <= chip.span[0] < chip.span[1] <= words:
+                raise ValueError(f"{heading!r} lies outside the words")
 
 
 def sample(posts: Sequence[Post], size: int) -> list[Post]:
     """At most `size` posts: the surest of the wrong, then right ones from the surest to the least sure."""
-    order = sorted(posts, key=lambda post: -post.confidence)
-    wrong, right = ([post for post in order if post.right == kind] for kind in (False, True))
+    order = sorted(posts, key=lambda post: -post.answer.confidence)
+    wrong, right = ([post for post in order if post.answer.right == expected] for expected in (False, True))
     wrong = wrong[: max(size - len(right), (size + 1) // 2)]
     room = min(len(right), size - len(wrong))
     # Spread over all right posts, both ends included: the least sure tell as much as the surest.
@@ -115,9 +104,8 @@ def darkest_word(posts: Sequence[Post]) -> float:
 class PostWriter:
     """Writes posts as list items."""
 
-    def __init__(self, task: Task, classes: Sequence[str], darkest: float, root: Path | None) -> None:
+    def __init__(self, classes: Sequence[str], darkest: float, root: Path | None) -> None:
         """With the classes that posts can be filtered by, the darkest shade, and the folder that holds the images."""
-        self.task = task
         self.classes = {name: place for place, name in enumerate(classes)}
         self.darkest = darkest
         self.root = root
@@ -134,83 +122,48 @@ class PostWriter:
 
     def write(self, post: Post) -> Html:
         """One post."""
-        record = post.record
-        judged = verdict(post.right)
+        record, answer = post.record, post.answer
+        judged = verdict(answer.right)
         head = element(
             "p",
             element("b", judged, class_=judged),
-            f" · confidence {share(post.confidence)} · row {record['id']}",
+            f" · confidence {share(answer.confidence)} · row {record['id']}",
             class_="verdict",
         )
         words = element("p", join(self._words(post), " "), class_="words", dir="auto")
-        labels = self._relation(post) if self.task == "mre" else self._entities(post)
+        lines = [
+            element("div", element("dt", heading), element("dd", _chips(record, chips)))
+            for heading, chips in answer.lines
+        ]
         return element(
             "li",
             self._picture(record),
-            element("div", head, words, labels, class_="said"),
+            element("div", head, words, element("dl", lines), class_="said"),
             class_="post",
             tabindex="-1",
-            data_right=str(int(post.right)),
-            data_classes=" ".join(str(self.classes[name]) for name in dict.fromkeys(post.classes)),
+            data_right=str(int(answer.right)),
+            data_classes=" ".join(str(self.classes[name]) for name in dict.fromkeys(answer.classes)),
             aria_label=f"row {record['id']}, {judged}",
         )
 
     def _words(self, post: Post) -> Iterator[Html]:
-        record = post.record
+        record, answer = post.record, post.answer
         kl = record.get("kl") or []
-        marks = {word: entity.type for entity in post.predicted for word in range(*entity.span)}
-        gold = {word for entity in post.gold for word in range(*entity.span)}
         for place, word in enumerate(record["words"]):
             nats = kl[place] if kl else None
-            classes = ["w"]
-            if kl and nats is None:
-                classes.append("unseen")
-            if self.task == "mre":
-                classes += [entity.type for entity in post.gold if entity.start <= place < entity.end]
-            else:
-                classes += ["entity"] * (place in marks) + ["gold"] * (place in gold)
+            unseen = ["unseen"] if kl and nats is None else []
             yield element(
                 "span",
                 str(word),
-                class_=" ".join(classes),
+                class_=" ".join(["w", *unseen, *answer.word_styles.get(place, ())]),
                 tabindex="-1",
                 style=f"--k:{self._shade(nats)}" if nats else None,
                 data_kl=None if nats is None else number(nats),
-                data_a=_weights(record, [place]) if self.task == "mner" else self._pair_weights(post, place),
+                data_a=_weights(record, answer.word_positions.get(place, ())),
             )
 
     def _shade(self, nats: float) -> float:
         return round(DARKEST * min(1.0, nats / self.darkest), 2) if self.darkest > 0 else 0.0
-
-    def _pair_weights(self, post: Post, place: int) -> str | None:
-        """Of the shorter of head and tail, where a word belongs to both."""
-        inside_of = [number for number, entity in enumerate(post.gold) if entity.start <= place < entity.end]
-        if not inside_of:
-            return None
-        return _weights(post.record, [min(inside_of, key=lambda n: post.gold[n].end - post.gold[n].start)])
-
-    def _relation(self, post: Post) -> Html:
-        record = post.record
-        entries = [
-            ("head", _entity_button(record, post.gold[0], _weights(record, [0]), "head")),
-            ("tail", _entity_button(record, post.gold[1], _weights(record, [1]), "tail")),
-            ("gold", element("span", str(record["gold"]), class_="label")),
-            ("predicted", element("span", str(record["predicted"]), class_=f"label {verdict(post.right)}")),
-        ]
-        return element("dl", [element("div", element("dt", name), element("dd", shown)) for name, shown in entries])
-
-    def _entities(self, post: Post) -> Html:
-        rows = []
-        for name, own, others in (("gold", post.gold, post.predicted), ("predicted", post.predicted, post.gold)):
-            chips = [self._typed_chip(post.record, entity, entity in others, name) for entity in own]
-            shown = join(chips, " ") if chips else "none"
-            rows.append(element("div", element("dt", name), element("dd", shown)))
-        return element("dl", rows)
-
-    def _typed_chip(self, record: Record, entity: Entity, right: bool, side: str) -> Html:
-        sure = f" {share(entity_confidence(entity, record['confidence']))}" if side == "predicted" else ""
-        weights = _weights(record, range(*entity.span))
-        return _entity_button(record, entity, weights, verdict(right), f"{entity.type}{sure}")
 
     def _picture(self, record: Record) -> Html:
         name, boxes = record.get("image"), record.get("boxes") or []
@@ -257,11 +210,24 @@ def verdict(right: bool) -> str:
     return "right" if right else "wrong"
 
 
-def _entity_button(record: Record, entity: Entity, weights: str | None, style: str, tag: str = "") -> Html:
-    text = " ".join(str(word) for word in record["words"][slice(*entity.span)])
-    label = join([" ", element("small", tag)]) if tag else None
+def _chips(record: Record, chips: Sequence[Chip]) -> Html:
+    return join([_chip(record, chip) for chip in chips], " ") if chips else Html("none")
+
+
+def _chip(record: Record, chip: Chip) -> Html:
+    """A button that shows what its words look at, or a label where it is of no words."""
+    tag = join([" ", element("small", chip.tag)]) if chip.tag else None
+    if chip.span is None:
+        return element("span", chip.text, tag, class_=f"label {chip.style}".rstrip())
+    weights = _weights(record, chip.positions)
     return element(
-        "button", element("bdi", text), label, type="button", class_=f"chip {style}", tabindex="-1", data_a=weights
+        "button",
+        element("bdi", chip.text),
+        tag,
+        type="button",
+        class_=f"chip {chip.style}".rstrip(),
+        tabindex="-1",
+        data_a=weights,
     )
 
 
@@ -272,7 +238,7 @@ def _weights(record: Record, positions: Sequence[int]) -> str | None:
     return " ".join(str(round(1000 * float(weight))) for weight in np.mean(seen, axis=0)) if seen else None
 
 
-def _kind(box: Sequence[float]) -> str | None:
+def _region_class(box: Sequence[float]) -> str | None:
     """Class of a region that is no part of the image: the whole of it, or unknown."""
     if list(box) == [0, 0, 1, 1]:
         return "whole"
@@ -289,7 +255,7 @@ def _regions(boxes: Sequence[Sequence[float]], shares: Sequence[float]) -> Html:
             width=round(box[2] - box[0], 4),
             height=round(box[3] - box[1], 4),
             style=f"--a:{weight:.2f}",
-            class_=_kind(box),
+            class_=_region_class(box),
         )
         for box, weight in zip(boxes, shares, strict=True)
     ]

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 
 from mmib import charts
-from mmib.analysis.calibration import Record, calibration, judged
+from mmib.analysis.calibration import calibration
 from mmib.analysis.report import evidence
-from mmib.analysis.report.evidence import Confusion, LatentSpace
-from mmib.analysis.report.history import Curves, read_plane, settings, shortened, shown_command
+from mmib.analysis.report.evidence import LatentSpace
+from mmib.analysis.report.history import read_plane, settings, shortened, shown_command
 from mmib.analysis.report.page import Section, grid, note, scrolling, table
 from mmib.analysis.report.posts import PostWriter, darkest_word, read_post, sample
+from mmib.analysis.report.training import training
 from mmib.charts import Chart, Mark, Series
 from mmib.charts.markup import Html, element, join
+from mmib.records import Confusion, Record
 from mmib.runs.reader import FinishedRun
-from mmib.schema import RunError, Task
+from mmib.schema import RunError, Wording
 
 SPLITS = {"test": "test", "val": "validation"}
 # Posts whose latents are joined by a line between text and image.
@@ -40,7 +42,7 @@ def sections(run: FinishedRun, data_root: Path | None, posts: int) -> list[Secti
     records = run.predictions(split) if split else []
     return [
         Section("scores", "Scores", "", _scores(run.summary)),
-        Section("training", "Training", *_training(run)),
+        Section("training", "Training", *training(run)),
         Section("information", "Information", *_information(run)),
         Section("errors", "Errors", *_errors(run, split, records)),
         Section("posts", "Posts", *_posts(run, split, records, data_root, posts)),
@@ -101,84 +103,6 @@ def _cell(scores: dict[str, Any], name: str) -> str:
     return percent(scores[name]) + error
 
 
-def _training(run: FinishedRun) -> tuple[str, Html]:
-    curves = Curves(run)
-
-    def both(name: str, style: str, label: str = "") -> list[Series]:
-        training = curves[name] or curves[f"train/{name}"]
-        steps = curves[f"{name}_step"] or curves[f"train/{name}_step"]
-        return [
-            Series(f"{label}training, by step", steps, f"{style} faint", dots=False),
-            Series(f"{label}training", training, style),
-            Series(f"{label}validation", curves[f"val/{name}"], f"{style} dashed"),
-        ]
-
-    def by_modality(name: str, of_steps: bool = True) -> list[Series]:
-        lines = []
-        for modality in ("text", "image"):
-            step, epoch, validation = both(f"{name}_{modality}", modality, f"{modality}, ")
-            lines += [step if of_steps and step.points else epoch, validation]
-        return lines
-
-    def drawn(title: str, lines: Sequence[Series], unit: str = "") -> Chart | None:
-        return charts.line_chart(title, lines, "optimiser steps", unit)
-
-    f1 = [
-        Series(name, _percents(curves[f"val/{key}"]), style)
-        for name, key, style in (
-            ("F1", "f1", "ink"),
-            ("precision", "precision", "c2 faint"),
-            ("recall", "recall", "c3 faint"),
-        )
-    ]
-    accuracy = [
-        Series(f"{name}, {kind}", _percents(curves[f"{prefix}align/accuracy_{key}"]), style)
-        for key, name, colour in (("t2i", "text to image", "text"), ("i2t", "image to text", "image"))
-        for kind, prefix, style in (("training", "", colour), ("validation", "val/", f"{colour} dashed"))
-    ]
-    gradients = [
-        Series(name, curves[f"grad/{key}"], style)
-        for key, name, style in (
-            ("task", "task", "ink"),
-            ("kl_text", "KL of text", "text"),
-            ("kl_image", "KL of image", "image"),
-            ("align", "alignment", "c2"),
-        )
-    ]
-    shown = grid(
-        drawn("F1, validation", f1, "percent"),
-        drawn("Loss, all terms", both("loss", "ink"), "nats a post"),
-        drawn("Loss of the task", both("task", "ink"), "nats a post"),
-        drawn("KL", by_modality("ib/kl"), "nats a word piece, nats a region"),
-        drawn("Loss of the alignment", both("align/loss", "c2")),
-        drawn("Bound on I(text; image)", both("align/mi_bound", "c2"), "nats"),
-        drawn("Bound on the Jensen-Shannon divergence", both("align/jsd_bound", "c2")),
-        drawn("Retrieval within a batch", accuracy, "percent"),
-        drawn("Modality gap", both("align/gap", "ink"), "distance of the centres"),
-        drawn("Cosine of text and image", both("align/cosine", "ink")),
-        # A variance over the few posts of a single batch says little.
-        drawn("Active latent units", by_modality("ib/active", of_steps=False), "of the latent width"),
-        drawn("Posterior standard deviation", by_modality("ib/std")),
-        drawn("Weight of the KL, beta", _varying(by_modality("ib/beta"))),
-        drawn("Gradient norms", gradients),
-    )
-    selected = run.summary.get("selected")
-    says = "Solid lines are means over an epoch of training, dashed ones validation, faint ones single steps."
-    if selected:
-        says += f" Validation selected the checkpoint after epoch {selected['epoch']}, counted from 0."
-    return (says, shown) if shown else ("", note("This run logged no curve: it did not train."))
-
-
-def _varying(lines: Sequence[Series]) -> list[Series]:
-    """Those of training, where any of them is no constant."""
-    training = [line for line in lines if line.name.endswith("training")]
-    return training if any(len({value for _, value in line.points}) > 1 for line in training) else []
-
-
-def _percents(points: Sequence[charts.Point]) -> list[charts.Point]:
-    return [(step, 100 * value) for step, value in points]
-
-
 def _information(run: FinishedRun) -> tuple[str, Html]:
     plane = read_plane(run.folder)
     parts: list[Html] = []
@@ -225,13 +149,14 @@ def _latents(title: str, space: LatentSpace) -> Chart:
 def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> tuple[str, Html]:
     if split is None or not records:
         return "", _no_predictions()
+    task, labels = run.registered_task(), run.labels
+    wording = task.wording
     try:
-        confusion = evidence.confusion(run.task, records)
-        trust = calibration(judged(run.task, records))
+        confusion = task.confusion(records, labels)
+        trust = calibration(task.judge(records, labels))
     except (KeyError, IndexError, TypeError, ValueError) as error:
         path = run.predictions_file(split)
         raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
-    unit, what = ("row", "relation") if run.task == "mre" else ("predicted entity", "type")
     beside = [note("Nothing was predicted, so there is no calibration.")]
     if trust is not None:
         off = charts.share(trust.error, 1)
@@ -243,21 +168,17 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
             [name, *(percent(scores[key]) for key in ("precision", "recall", "f1")), f"{scores['gold']:,}"]
             for name, scores in classes.items()
         ]
-        names = [what, "precision", "recall", "F1", "gold"]
-        beside.append(table(names, rows, f"By {what}, {SPLITS[split]}, percent"))
-    parts = [_matrix(confusion, what), element("div", beside, class_="beside")]
-    sure = (
-        "the softmax probability of the predicted relation"
-        if run.task == "mre"
-        else "the least probability among the tags of the entity's words"
-    )
-    return (
+        names = [wording.label, "precision", "recall", "F1", "gold"]
+        beside.append(table(names, rows, f"By {wording.label}, {SPLITS[split]}, percent"))
+    parts = [_matrix(confusion, wording.label), element("div", beside, class_="beside")]
+    reading = (
         f"{SPLITS[split].capitalize()} split. Rows of the matrix are gold, columns predicted; the shade is the share "
-        f"of the gold row. Calibration compares the confidence of each {unit} with how often it is right: on the "
-        f"diagonal, 80 % sure is right in 80 of 100 cases. Confidence is {sure}; ten equally wide bins; the expected "
-        "calibration error is the mean distance from the diagonal, weighted by the number in each bin.",
-        join(parts),
+        f"of the gold row. Calibration compares the confidence of each {wording.unit} with how often it is right: on "
+        f"the diagonal, 80 % sure is right in 80 of 100 cases. Confidence is {wording.confidence}; ten equally wide "
+        "bins; the expected calibration error is the mean distance from the diagonal, weighted by the number in each "
+        "bin."
     )
+    return reading, join(parts)
 
 
 def _no_predictions() -> Html:
@@ -319,11 +240,12 @@ def _posts(
         return "", _no_predictions()
     if not all("words" in record for record in records):
         return "", note("The prediction file holds no words: it was written by an older version. Score the run again.")
-    chosen = sample([read_post(run.task, record) for record in records], size)
-    classes = sorted({name for post in chosen for name in post.classes})
+    task, labels = run.registered_task(), run.labels
+    chosen = sample([read_post(task, labels, record) for record in records], size)
+    classes = sorted({name for post in chosen for name in post.answer.classes})
     darkest = darkest_word(chosen)
     root = data_root or _data_root(run)
-    writer = PostWriter(run.task, classes, darkest, root if root and root.is_dir() else None)
+    writer = PostWriter(classes, darkest, root if root and root.is_dir() else None)
     written = list(writer.within(chosen))
     says = [
         f"{len(written)} of {len(records):,} posts of the {SPLITS[split]} split: wrong ones first, then right ones, "
@@ -335,10 +257,8 @@ def _posts(
     if writer.missing:
         place = f"below {shortened(str(root))}" if root else "(the configuration names no folder)"
         says.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
-    filters = _filters(classes, "relation" if run.task == "mre" else "type")
-    return " ".join(says), join(
-        [filters, _legend(run.task, darkest), element("ol", written, class_="posts", id="posts-list")]
-    )
+    posts = element("ol", written, class_="posts", id="posts-list")
+    return " ".join(says), join([_filters(classes, task.wording.label), _legend(task.wording, darkest), posts])
 
 
 def _data_root(run: FinishedRun) -> Path | None:
@@ -363,14 +283,10 @@ def _filters(classes: Sequence[str], what: str) -> Html:
     )
 
 
-def _legend(task: Task, darkest: float) -> Html:
-    lines = {
-        "mre": "Underlined: head with one line, tail with two.",
-        "mner": "Underlined: predicted entities with a solid line, gold ones not predicted with a dashed one.",
-    }
-    underlined = element("p", lines[task], class_="legend")
+def _legend(wording: Wording, darkest: float) -> Html:
+    marks = element("p", wording.legend, class_="legend") if wording.legend else Html()
     if darkest <= 0:
-        return join([underlined, note("The prediction file holds no KL of the words: score the run again to see it.")])
+        return join([marks, note("The prediction file holds no KL of the words: score the run again to see it.")])
     shades = element(
         "p",
         "KL of a word, the sum over its pieces: 0 ",
@@ -378,7 +294,7 @@ def _legend(task: Task, darkest: float) -> Html:
         f" {charts.number(darkest)} nats and more",
         class_="legend",
     )
-    return join([underlined, shades])
+    return join([marks, shades])
 
 
 def _settings(run: FinishedRun) -> Html:
@@ -388,6 +304,9 @@ def _settings(run: FinishedRun) -> Html:
         ("command", shown_command(str(summary.get("command", "")))),
         ("seed", str(run.seed)),
         ("corpus", str(summary.get("corpus", ""))),
+        ("task", run.task),
+        ("labels", ", ".join(run.labels.names)),
+        ("negative label", run.labels.negative or ""),
     ]
     facts += [(f"images, {split}", str(report)) for split, report in (summary.get("images") or {}).items()]
     for split, data in (summary.get("data") or {}).items():

@@ -14,26 +14,35 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save_file
 
-from mmib.schema import RELATIONS, Task
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.labels import LabelSet
 
 MakeRun = Callable[..., Path]
 WORDS = ["Anna", "meets", "Bob", "Smith", "in", "Paris"]
 BOXES = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.4, 0.9], [0.5, 0.1, 0.9, 0.8]]
 
 
-def relation_record(row: int, random: np.random.Generator) -> dict[str, Any]:
-    """A relation of a post, right two times out of three."""
-    gold = RELATIONS[int(random.choice(5, p=[0.5, 0.2, 0.1, 0.1, 0.1]))]
-    scores = random.normal(size=len(RELATIONS))
-    scores[RELATIONS.index(gold)] += 3.0 if row % 3 else -3.0
-    predicted = RELATIONS[int(scores.argmax())]
+def class_record(row: int, labels: LabelSet, random: np.random.Generator) -> dict[str, Any]:
+    """A class of a post, right two times out of three."""
+    share = np.array([0.5, 0.2, 0.1, 0.1, 0.1])[: len(labels)]
+    gold = labels.names[int(random.choice(len(share), p=share / share.sum()))]
+    scores = random.normal(size=len(labels))
+    scores[labels.id_of(gold)] += 3.0 if row % 3 else -3.0
+    predicted = labels.names[int(scores.argmax())]
+    attention = random.dirichlet(np.ones(len(BOXES)), size=1).round(4).tolist()
+    return {"gold": gold, "predicted": predicted, "scores": scores.round(6).tolist(), "attention": attention}
+
+
+def relation_record(row: int, labels: LabelSet, random: np.random.Generator) -> dict[str, Any]:
+    """A relation between two entities of a post."""
+    found = class_record(row, labels, random)
     attention = random.dirichlet(np.ones(len(BOXES)), size=2).round(4).tolist()
-    labels = {"gold": gold, "predicted": predicted, "scores": scores.round(6).tolist()}
-    return {**labels, "head": [0, 1], "tail": [2, 4], "attention": attention}
+    return {**found, "head": [0, 1], "tail": [2, 4], "attention": attention}
 
 
-def entity_record(row: int, random: np.random.Generator) -> dict[str, Any]:
+def entity_record(row: int, labels: LabelSet, random: np.random.Generator) -> dict[str, Any]:
     """Three entities of a post; every third post misses one, every fifth mistakes a type."""
+    del labels
     gold = ["B-PER", "O", "B-PER", "I-PER", "O", "B-LOC"]
     predicted = list(gold)
     if row % 3 == 0:
@@ -46,28 +55,32 @@ def entity_record(row: int, random: np.random.Generator) -> dict[str, Any]:
 
 
 RECORDS = {"mre": relation_record, "mner": entity_record}
+LABELS = {"mre": MNRE, "mner": TWITTER}
 
 
 def write_run(
     folder: Path,
-    task: Task = "mre",
+    task: str = "mre",
     *,
     rows: int = 12,
     seed: int = 1,
     config: dict[str, Any] | None = None,
+    labels: LabelSet | None = None,
     **changes: Any,
 ) -> Path:
     """A run folder with all that a report shows.
 
     Args:
         folder: the folder; its images lie in `data` beside it.
-        task: mre or mner.
+        task: mre, mner, or a task that labels posts.
         rows: in the test split.
         seed: of the run and of everything made up.
         config: options of the model that differ.
+        labels: the label set; without one that of the task's released data set.
         changes: entries of the summary.
     """
     random = np.random.default_rng(seed)
+    labels = labels or LABELS[task]
     root = folder.parent / "data"
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "0.jpg").is_file():
@@ -76,12 +89,12 @@ def write_run(
     (folder / "predictions").mkdir(parents=True)
     (folder / "latents").mkdir()
     scores = {"precision": 0.7, "recall": 0.6, "f1": 0.6 + seed / 100, "accuracy": 0.8, "f1_se": 0.02}
-    names = ("None", "/per/per/parent") if task == "mre" else ("PER", "LOC")
-    classes = {name: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "gold": 7} for name in names}
+    classes = {name: {"precision": 0.5, "recall": 0.5, "f1": 0.5, "gold": 7} for name in labels.names[:2]}
     ceiling = {"text": 0.6, "multimodal": 0.95}
     data = {split: {"rows": rows, "sha256": f"{split}-{task}"} for split in ("train", "val", "test")}
     summary = {
         "task": task,
+        "labels": labels.to_dict(),
         "corpus": "demo-tiny",
         "experiment": "toy",
         "data": data,
@@ -111,7 +124,8 @@ def write_run(
     for row in range(rows):
         kl = random.gamma(2.0, 20.0, size=len(WORDS)).round(4).tolist()
         evidence = {"image": f"{row % 3}.jpg", "boxes": BOXES, "kl": kl, "kl_image": [3.0, 2.0, 1.0]}
-        records.append({"id": row, "words": WORDS, **evidence, **RECORDS[task](row, random)})
+        labelled = RECORDS.get(task, class_record)(row, labels, random)
+        records.append({"id": row, "words": WORDS, **evidence, **labelled})
     write_records(folder, "test", records)
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, METRICS)

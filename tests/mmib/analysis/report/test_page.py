@@ -84,3 +84,8 @@ def test_sections_can_be_reached_from_the_top() -> None:
     text = page("t", "s", [Section(name, name, "how to read it", Html("")) for name in ("one", "two")])
     assert re.findall(r'href="#(\w+)"', text) == ["content", "one", "two"]
     assert re.findall(r'<section id="(\w+)"', text) == ["one", "two"]
+
+
+def test_the_style_sheets_are_in_the_page_as_they_are() -> None:
+    """Escaped quotes would undo the rules that hold them."""
+    assert f"<style>{STYLE}</style>" in page("a", "b", [])

@@ -11,15 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmib.analysis.calibration import Entity
 from mmib.analysis.report.posts import Post, PostWriter, darkest_word, read_post, sample
-from mmib.schema import RELATIONS, DataError, RunError, Task
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.records import Answer, Chip
+from mmib.schema import DataError, RunError, Task, task_named
 
+MRE, MNER = task_named("mre"), task_named("mner")
+LABELS = {MRE: MNRE, MNER: TWITTER}
 BOXES = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.4, 0.9], [0.0, 0.0, 0.0, 0.0]]
 
 
 def relation(**changes: Any) -> dict[str, Any]:
-    scores = [0.0] * len(RELATIONS)
+    scores = [0.0] * len(MNRE)
     record = {"id": 3, "gold": "None", "predicted": "None", "scores": scores, "words": ["Anna", "likes", "Bob"]}
     return {**record, "head": [0, 1], "tail": [2, 3], **changes}
 
@@ -30,28 +33,35 @@ def tagged(**changes: Any) -> dict[str, Any]:
     return {**record, "confidence": [0.9, 0.5, 0.8], **changes}
 
 
-RECORDS: dict[Task, Callable[..., dict[str, Any]]] = {"mre": relation, "mner": tagged}
+RECORDS: dict[Task, Callable[..., dict[str, Any]]] = {MRE: relation, MNER: tagged}
+
+
+def read(task: Task, record: dict[str, Any]) -> Post:
+    return read_post(task, LABELS[task], record)
 
 
 def written(task: Task, record: dict[str, Any], root: Path | None = None) -> str:
-    post = read_post(task, record)
-    return PostWriter(task, post.classes, darkest_word([post]), root).write(post)
+    return shown(read(task, record), root)
+
+
+def shown(post: Post, root: Path | None = None) -> str:
+    return PostWriter(post.answer.classes, darkest_word([post]), root).write(post)
 
 
 def post(right: bool, confidence: float) -> Post:
-    return Post({"id": confidence}, right, confidence, [], [], [])
+    return Post({"id": confidence}, Answer(right, confidence, [], "", "", []))
 
 
 def test_wrong_posts_come_first_and_then_right_ones_each_by_confidence() -> None:
     random = np.random.default_rng(0)
     posts = [post(bool(random.random() < 0.7), float(random.random())) for _ in range(100)]
     chosen = sample(posts, 20)
-    wrong = sorted((p.confidence for p in posts if not p.right), reverse=True)[:10]
-    right = [p.confidence for p in chosen if p.right]
-    assert [p.confidence for p in chosen[:10]] == wrong
-    assert [p.right for p in chosen] == [False] * 10 + [True] * 10
+    wrong = sorted((p.answer.confidence for p in posts if not p.answer.right), reverse=True)[:10]
+    right = [p.answer.confidence for p in chosen if p.answer.right]
+    assert [p.answer.confidence for p in chosen[:10]] == wrong
+    assert [p.answer.right for p in chosen] == [False] * 10 + [True] * 10
     assert right == sorted(right, reverse=True)
-    assert {right[0], right[-1]} == {f(p.confidence for p in posts if p.right) for f in (max, min)}
+    assert {right[0], right[-1]} == {f(p.answer.confidence for p in posts if p.answer.right) for f in (max, min)}
 
 
 @pytest.mark.parametrize(
@@ -61,25 +71,34 @@ def test_a_sample_is_as_large_as_it_can_be_and_holds_nothing_twice(wrong: int, r
     posts = [post(number >= wrong, number / 100) for number in range(wrong + right)]
     chosen = sample(posts, size)
     assert len(chosen) == min(size, wrong + right)
-    assert len({p.confidence for p in chosen}) == len(chosen)
+    assert len({p.answer.confidence for p in chosen}) == len(chosen)
 
 
-def test_a_post_of_entities_is_right_where_nothing_is_missed_or_made_up() -> None:
-    assert read_post("mner", tagged()).right
-    assert not read_post("mner", tagged(gold=["B-PER", "O", "O"])).right
-    assert not read_post("mner", tagged(predicted=["B-PER", "O", "B-ORG"])).right
-    assert read_post("mner", tagged()).confidence == 0.8
-    assert read_post("mner", tagged(predicted=["O"] * 3)).confidence == 0.5
-    assert read_post("mner", tagged(predicted=["B-ORG", "O", "O"])).classes == ["LOC", "ORG", "PER"]
+def test_chips_are_buttons_where_they_are_of_words_and_labels_elsewhere() -> None:
+    record = {"id": 1, "words": ["<a>", "b"], "attention": [[0.25, 0.75]], "boxes": BOXES[:2]}
+    lines = [
+        ("found", [Chip("<a>", "right", (0, 1), "PER 90 %", [0]), Chip("b", "wrong", (1, 2))]),
+        ("class", [Chip("<related>", "wrong"), Chip("x", tag="50 %")]),
+        ("missed", []),
+    ]
+    text = shown(Post(record, Answer(False, 0.5, ["x"], "", "", lines)))
+    lists = text[text.index("<dl>") :]
+    assert '<button type="button" class="chip right" tabindex="-1" data-a="250 750"><bdi>&lt;a&gt;</bdi> ' in lists
+    assert "<small>PER 90 %</small></button> <button" in lists
+    assert '<button type="button" class="chip wrong" tabindex="-1"><bdi>b</bdi></button>' in lists
+    assert '<span class="label wrong">&lt;related&gt;</span> <span class="label">x <small>50 %</small></span>' in lists
+    assert "<div><dt>missed</dt><dd>none</dd></div>" in lists
 
 
-def test_head_and_tail_are_the_entities_of_a_relation() -> None:
-    assert read_post("mre", relation()).gold == [Entity("head", 0, 1), Entity("tail", 2, 3)]
-    assert read_post("mre", relation()).confidence == pytest.approx(1 / len(RELATIONS))
+def test_words_have_the_styles_and_the_attention_that_the_task_gives_them() -> None:
+    record = {"id": 1, "words": ["a", "b", "c"], "attention": [[1.0, 0.0], [0.0, 1.0]], "boxes": BOXES[:2]}
+    answer = Answer(True, 0.5, [], "", "", [], {1: ["head", "tail"]}, {1: [0, 1], 2: [1]})
+    words = re.findall(r'<span class="(w[^"]*)" tabindex="-1"(?: data-a="([^"]+)")?>', shown(Post(record, answer)))
+    assert words == [("w", ""), ("w head tail", "500 500"), ("w", "0 1000")]
 
 
 def test_words_are_shaded_by_their_nats_up_to_the_darkest() -> None:
-    text = written("mner", tagged(kl=[0.0, 10.0, None]))
+    text = written(MNER, tagged(kl=[0.0, 10.0, None]))
     # The 95th percentile of 0 and 10 is 9.5: what lies above has the darkest shade.
     assert re.findall(r"--k:([\d.]+)", text) == ["0.42"]
     assert 'data-kl="0"' in text
@@ -89,7 +108,7 @@ def test_words_are_shaded_by_their_nats_up_to_the_darkest() -> None:
 def test_attention_of_words_of_an_entity_and_of_the_post() -> None:
     attention = [[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], None]
     gold = ["B-PER", "I-PER", "B-LOC"]
-    text = written("mner", tagged(gold=gold, predicted=gold, attention=attention, boxes=BOXES))
+    text = written(MNER, tagged(gold=gold, predicted=gold, attention=attention, boxes=BOXES))
     assert re.findall(r'class="w[^"]*"[^>]*data-a="([\d ]+)"', text) == ["500 300 200", "100 800 100"]
     assert re.findall(r'class="chip[^"]*"[^>]*data-a="([\d ]+)"', text) == ["300 550 150"] * 2
     assert 'data-most="800"' in text
@@ -97,13 +116,13 @@ def test_attention_of_words_of_an_entity_and_of_the_post() -> None:
 
 def test_the_shorter_of_two_nested_entities_gives_its_attention_to_a_word() -> None:
     attention = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    text = written("mre", relation(head=[0, 3], tail=[1, 2], attention=attention, boxes=BOXES))
+    text = written(MRE, relation(head=[0, 3], tail=[1, 2], attention=attention, boxes=BOXES))
     assert re.findall(r'class="w[^"]*"[^>]*data-a="([\d ]+)"', text) == ["1000 0 0", "0 1000 0", "1000 0 0"]
 
 
 def test_a_picture_has_its_regions_over_it_and_unknown_ones_hidden(tmp_path: Path) -> None:
     Image.new("RGB", (960, 480)).save(tmp_path / "a.jpg")
-    text = written("mre", relation(image="a.jpg", boxes=BOXES, attention=[[0.6, 0.2, 0.2]] * 2), tmp_path)
+    text = written(MRE, relation(image="a.jpg", boxes=BOXES, attention=[[0.6, 0.2, 0.2]] * 2), tmp_path)
     assert 'width="240" height="120"' in text
     assert "data:image/webp;base64," in text
     assert re.findall(r'<rect x="([\d.]+)"[^>]*--a:([\d.]+)"(?: class="(\w+)")?', text) == [
@@ -118,17 +137,17 @@ def test_a_picture_has_its_regions_over_it_and_unknown_ones_hidden(tmp_path: Pat
 )
 def test_posts_without_a_picture_say_so(tmp_path: Path, image: str | None, says: str) -> None:
     (tmp_path / "bad.jpg").write_text("no picture")
-    assert says in written("mre", relation(image=image, boxes=[]), tmp_path)
+    assert says in written(MRE, relation(image=image, boxes=[]), tmp_path)
 
 
 def test_a_prediction_file_cannot_reach_files_outside_the_data(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "private.png")
     (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match="does not lie inside"):
-        written("mre", relation(image="../private.png"), tmp_path / "data")
+        written(MRE, relation(image="../private.png"), tmp_path / "data")
 
 
-@pytest.mark.parametrize("task", ["mre", "mner"])
+@pytest.mark.parametrize("task", [MRE, MNER], ids=["mre", "mner"])
 def test_a_post_without_evidence_is_shown(task: Task) -> None:
     text = written(task, RECORDS[task]())
     assert "Anna" in text
@@ -139,29 +158,29 @@ def test_a_post_without_evidence_is_shown(task: Task) -> None:
 @pytest.mark.parametrize(
     ("task", "changes"),
     [
-        ("mre", {"head": [0, 9]}),
-        ("mre", {"tail": [2, 2]}),
-        ("mre", {"head": None}),
-        ("mre", {"scores": [1.0]}),
-        ("mre", {"predicted": "no relation of ours"}),
-        ("mre", {"kl": [1.0]}),
-        ("mre", {"kl": ["a", "b", "c"]}),
-        ("mre", {"boxes": [[0, 0, 1]]}),
-        ("mre", {"attention": [[1.0], [1.0]], "boxes": BOXES}),
-        ("mre", {"words": None}),
-        ("mner", {"predicted": ["O"]}),
-        ("mner", {"confidence": [0.5]}),
-        ("mner", {"confidence": None}),
-        ("mner", {"gold": [1, 2, 3]}),
+        (MRE, {"head": [0, 9]}),
+        (MRE, {"tail": [2, 2]}),
+        (MRE, {"head": None}),
+        (MRE, {"scores": [1.0]}),
+        (MRE, {"predicted": "no relation of ours"}),
+        (MRE, {"kl": [1.0]}),
+        (MRE, {"kl": ["a", "b", "c"]}),
+        (MRE, {"boxes": [[0, 0, 1]]}),
+        (MRE, {"attention": [[1.0], [1.0]], "boxes": BOXES}),
+        (MRE, {"words": None}),
+        (MNER, {"predicted": ["O"]}),
+        (MNER, {"confidence": [0.5]}),
+        (MNER, {"confidence": None}),
+        (MNER, {"gold": [1, 2, 3]}),
     ],
 )
 def test_fields_that_do_not_fit_are_refused_with_the_row(task: Task, changes: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="row 3 is damaged"):
-        read_post(task, RECORDS[task](**changes))
+        read(task, RECORDS[task](**changes))
 
 
 def test_posts_stop_at_the_budget(tmp_path: Path) -> None:
-    posts = [read_post("mre", relation(id=number)) for number in range(9)]
-    writer = PostWriter("mre", ["None"], 1.0, None)
+    posts = [read(MRE, relation(id=number)) for number in range(9)]
+    writer = PostWriter(["None"], 1.0, None)
     one = len(writer.write(posts[0]).encode())
     assert len(list(writer.within(posts, 3 * one + 1))) == 3

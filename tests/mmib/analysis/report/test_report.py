@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from PIL import Image
 
 from mmib.analysis.report import newest_run
 from mmib.cli import main
-from mmib.schema import Task
+from mmib.labels import LabelSet
 
 MakeRun = Callable[..., Path]
 EditRecords = Callable[[Path, Callable[[dict[str, Any]], None]], None]
@@ -67,7 +68,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
 def test_a_page_shows_all_parts_of_a_run(
-    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, task: Task
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, task: str
 ) -> None:
     text = report(make_run(tmp_path / "run", task, rows=30))
     read = Reader(text)
@@ -79,6 +80,83 @@ def test_a_page_shows_all_parts_of_a_run(
     assert "Expected calibration error" in text
     assert "61.0 ± 2.0" in text
     assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
+
+
+@pytest.mark.usefixtures("relevance")
+def test_a_task_of_a_plugin_has_a_page_in_its_own_words(
+    report: Callable[..., str], make_run: MakeRun, relevance_labels: LabelSet, tmp_path: Path
+) -> None:
+    text = report(make_run(tmp_path / "run", "relevance", labels=relevance_labels, rows=30))
+    read = Reader(text)
+    assert "image-text relevance on demo-tiny" in text
+    assert not read.with_class("missing")
+    assert len(read.with_class("frame")) == 30
+    assert "the confidence of each post with how often" in text
+    assert "Confidence is the softmax probability of the predicted class;" in text
+    assert "Gold class by predicted class" in text
+    assert re.findall(r'<option value="\d">(\w+)</option>', text) == ["related", "unclear", "unrelated"]
+    assert "Underlined" not in text
+    assert not read.with_class("chip")
+    assert len(read.with_class("label")) == 2 * 30
+    assert '<th scope="row">labels</th><td><code>related, unclear, unrelated</code>' in text
+    assert '<th scope="row">negative label</th><td><code>unrelated</code>' in text
+
+
+def test_a_task_that_no_module_registers_names_the_plugin_to_add(
+    refused: Callable[..., str], make_run: MakeRun, relevance_labels: LabelSet, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run", "relevance", labels=relevance_labels, plugins=["my_relevance"])
+    assert "was made by the task 'relevance'" in (message := refused("report", str(run)))
+    assert "--plugin my_relevance" in message
+    assert "the plugin 'no_such_module' is not there" in refused("report", str(run), "--plugin", "no_such_module")
+
+
+def test_labels_of_the_user_are_in_all_parts(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    labels = LabelSet(("likes", "no relation", "owns"), "no relation")
+    run = make_run(tmp_path / "run", "mre", labels=labels, rows=30)
+    text = report(run)
+    assert re.findall(r'<option value="\d">([\w ]+)</option>', text) == ["likes", "no relation", "owns"]
+    assert "/per/" not in text
+    (run / "predictions" / "labels.json").write_text(json.dumps(labels.to_dict()))
+    assert report(run) == text
+
+
+def test_a_run_of_version_0_1_has_the_same_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    """Its summary has no labels, and its predictions no file of them."""
+    run = make_run(tmp_path / "run")
+    text = report(run)
+    summary = json.loads((run / "summary.json").read_text())
+    del summary["labels"]
+    (run / "summary.json").write_text(json.dumps(summary))
+    assert report(run) == text
+
+
+def log(run: Path, **scalars: float) -> None:
+    """Add scalars of the last training step to a run's log."""
+    with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = list(csv.DictReader(file))
+    with (run / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*rows[0], *scalars])
+        writer.writeheader()
+        writer.writerows([*rows, {"step": 19, **scalars}])
+
+
+CUSTOM = {"fusion/gate": 0.25, "val/fusion/gate": 0.5, "loss/small_means": 3.0, "train/orthogonality": 2.0}
+
+
+def test_scalars_that_the_method_does_not_know_are_drawn_by_their_prefix(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    assert "<h3>" not in report(run)
+    log(run, **CUSTOM, **{"grad/small_means": 0.125, "test/f1": 0.5, "val/strict_f1": 0.5})
+    training = re.findall('<section id="training".*?</section>', report(run), re.DOTALL)[0]
+    assert re.findall("<h3>([^<]+)</h3>", training) == ["further loss terms", "fusion", "loss"]
+    titles = re.findall("<figcaption><b>([^<]+)</b>", training)
+    assert titles[-4:] == ["Gradient norms", "orthogonality", "gate", "small_means"]
+    assert "small_means: 0.125 to 0.125" in training
+    assert "validation: 0.5 to 0.5" in training
+    assert "strict" not in training
 
 
 def test_the_page_asks_for_nothing_and_names_no_folder(
@@ -176,7 +254,11 @@ def damage(run: Path, name: str, text: str) -> None:
         ("latents/start.safetensors", "", "holds no latents"),
         ("predictions/test.jsonl", '{"id": 0, "pred', "line 1 is no JSON"),
         ("predictions/test.jsonl", '{"id": 0, "predicted": "None"}', "test.jsonl is damaged"),
-        ("predictions/test.jsonl", '{"id": 0, "gold": "x", "predicted": "None", "words": []}', "is no relation"),
+        (
+            "predictions/test.jsonl",
+            '{"id": 0, "gold": "x", "predicted": "None", "words": []}',
+            "'x' is none of the labels",
+        ),
     ],
 )
 def test_a_half_written_run_is_named_with_what_is_wrong(
@@ -255,10 +337,40 @@ def test_posts_on_which_two_runs_disagree(
     assert '<span class="label right">Anna PER, Bob Smith PER, Paris LOC</span>' in section
 
 
+@pytest.mark.usefixtures("relevance")
+def test_runs_of_a_plugins_task_are_compared_and_their_own_scalars_drawn(
+    report: Callable[..., str],
+    make_run: MakeRun,
+    edit_records: EditRecords,
+    relevance_labels: LabelSet,
+    tmp_path: Path,
+) -> None:
+    options = {"labels": relevance_labels, "experiment": "gated"}
+    runs = [make_run(tmp_path / str(seed), "relevance", seed=seed, **options) for seed in (1, 2)]
+    records = (runs[0] / "predictions" / "test.jsonl").read_text()
+    (runs[1] / "predictions" / "test.jsonl").write_text(records)
+    other = {"related": "unclear", "unclear": "unrelated", "unrelated": "related"}
+    edit_records(
+        runs[1],
+        lambda record: record.update(predicted=other[record["gold"]] if record["id"] == 4 else record["predicted"]),
+    )
+    for run in runs:
+        log(run, **CUSTOM)
+    text = report(*runs, "--output", tmp_path / "report.html")
+    assert "2 runs, image-text relevance on demo-tiny" in text
+    assert "61.5 ± 0.7" in text
+    assert "<b>fusion/gate, validation</b>" in text
+    assert "small_means" not in text, "validation did not log it"
+    section = text[text.index('<section id="posts"') :]
+    assert re.findall(r'<th scope="row">(\d+)</th>', section) == ["4"]
+    assert re.findall(r'class="label (\w+)"', section) == ["right", "wrong"]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"task": "mner"}, "different tasks"),
+        ({"labels": LabelSet(("likes", "None"), "None")}, "different labels"),
         ({"data": {"test": {"rows": 12, "sha256": "another"}}}, "different test sets"),
         ({"test": None, "val": None}, "share no split"),
     ],

@@ -1,0 +1,32 @@
+"""A task of a user's own module, for reports and tables of what the project does not know."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmib.labels import LabelSet
+from mmib.schema import Task, register_task
+from mmib.tasks.base import PostClassification
+
+RELEVANCE = LabelSet(("related", "unclear", "unrelated"), "unrelated")
+
+
+class Relevance(PostClassification):
+    """Whether the image of a post has to do with its text."""
+
+    name = "relevance"
+    title = "image-text relevance"
+
+
+@pytest.fixture
+def relevance(monkeypatch: pytest.MonkeyPatch) -> Task:
+    """The task, registered for the time of a test; its labels are `relevance_labels`."""
+    monkeypatch.setattr("mmib.schema._TASKS", {})
+    register_task(Relevance())
+    return Relevance()
+
+
+@pytest.fixture(scope="session")
+def relevance_labels() -> LabelSet:
+    """Three classes, the negative one last."""
+    return RELEVANCE
