@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
-from functools import reduce
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,10 +18,24 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.loggers.logger import Logger
 from torch.utils.data import DataLoader
 
+from mmib.backbone import BackboneOutput, Regularizer
 from mmib.callbacks.monitor import IBMonitor, gradient_norms
-from mmib.information import Totals, add, information_plane, scalars
+from mmib.information import (
+    LatentMoments,
+    LossTerm,
+    Mean,
+    MetricSums,
+    PairMoments,
+    flatten,
+    information_plane,
+    scalars,
+)
+from mmib.nn.alignment import Latents
+from mmib.nn.fusion import FusionOutput, LateFusion
+from mmib.optim import OptimizerSettings
+from mmib.schema import PostBatch
 
-Mean = tuple[float, float]
+Of = tuple[float, float]  # a mean, and how many it is of
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
     for text in (
@@ -31,34 +47,53 @@ pytestmark = [
 ]
 
 
-def totals(task: Mean, kl_image: Mean = (0.0, 0.0), align: Mean = (0.0, 0.0)) -> Totals:
+def numbers_of(mean: float, count: float, shares: tuple[float, ...] = (1.0,)) -> Mean:
+    """The mean of so many, the sum shared out over elements."""
+    total = torch.tensor([mean * count * share for share in shares], dtype=torch.float64)
+    return Mean(total.squeeze(), torch.tensor(count, dtype=torch.float64))
+
+
+def sums(task: Of, kl_image: Of = (0.0, 0.0), align: Of = (0.0, 0.0)) -> MetricSums:
     """Sums of a batch in which these are the means of so many posts, regions and anchors; it has no word piece."""
-    own: dict[str, Any] = {
-        **{"posts": task[1], "task": task[0] * task[1], "loss": 2 * task[0] * task[1]},
-        **{"align/anchors": align[1], "align/loss": align[0] * align[1], "pairs/count": 0.0},
+    zero, zeros = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
+    moments = {
+        modality: LatentMoments(
+            positions=torch.tensor(count, dtype=torch.float64),
+            kl_square=torch.tensor(mean**2 * count, dtype=torch.float64),
+            std=zero,
+            mean=zeros,
+            mean_square=zeros,
+        )
+        for modality, (mean, count) in (("text", (0.0, 0.0)), ("image", kl_image))
     }
-    for modality, (mean, count) in (("text", (0.0, 0.0)), ("image", kl_image)):
-        own |= {f"{modality}/{name}": [0.0, 0.0] for name in ("mean", "mean_square")}
-        own |= {f"{modality}/{name}": 0.0 for name in ("std", "beta")}
-        own[f"{modality}/positions"] = count
-        own[f"{modality}/kl"] = [mean * count / 4, mean * count * 3 / 4]
-        own[f"{modality}/kl_square"] = mean**2 * count
-    return {name: torch.tensor(value, dtype=torch.float64) for name, value in own.items()}
+    return MetricSums(
+        posts=torch.tensor(task[1], dtype=torch.float64),
+        terms={
+            "task": numbers_of(*task),
+            "kl_text": numbers_of(0.0, 0.0, (0.25, 0.75)),
+            "kl_image": numbers_of(*kl_image, (0.25, 0.75)),
+            "align": numbers_of(*align),
+        },
+        scalars={"loss": numbers_of(2 * task[0], task[1])},
+        moments=moments,
+        pairs=PairMoments(zero, zeros, zeros, zero),
+        logged_as={"task": "task", "kl_text": "ib/kl_text", "kl_image": "ib/kl_image", "align": "align/loss"},
+    )
 
 
 class Scripted(pl.LightningModule):
-    """Gives the totals of a script, a step at a time."""
+    """Gives the sums of a script, a step at a time."""
 
-    def __init__(self, script: list[Totals]) -> None:
+    def __init__(self, script: list[MetricSums]) -> None:
         super().__init__()
         self.script = script
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def training_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
-        return {"loss": self.weight.sum(), "totals": self.script[index]}
+        return {"loss": self.weight.sum(), "sums": self.script[index]}
 
     def validation_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
-        return {"totals": self.script[index]}
+        return {"sums": self.script[index]}
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -98,16 +133,16 @@ def numbers(count: int) -> DataLoader[Any]:
     return DataLoader(torch.zeros(count, 1), batch_size=1)  # type: ignore[arg-type]
 
 
-def log(script: list[Totals], tmp_path: Path) -> dict[str, float]:
+def log(script: list[MetricSums], tmp_path: Path) -> dict[str, float]:
     trainer = monitored(tmp_path)
     trainer.fit(Scripted(script), numbers(len(script)), numbers(len(script)))
     return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 SCRIPT = [
-    totals((1.0, 2), kl_image=(10.0, 1), align=(5.0, 0)),
-    totals((4.0, 1), kl_image=(2.0, 3), align=(3.0, 4)),
-    totals((7.0, 4), kl_image=(6.0, 2), align=(1.0, 2)),
+    sums((1.0, 2), kl_image=(10.0, 1), align=(5.0, 0)),
+    sums((4.0, 1), kl_image=(2.0, 3), align=(3.0, 4)),
+    sums((7.0, 4), kl_image=(6.0, 2), align=(1.0, 2)),
 ]
 
 
@@ -118,9 +153,9 @@ def test_a_mean_over_batches_counts_what_each_is_a_mean_of(tmp_path: Path) -> No
     assert logged["align/loss"] == pytest.approx(3.0), "a batch without anchors has no say"
 
 
-def test_an_epochs_scalars_are_those_of_its_summed_totals(tmp_path: Path) -> None:
+def test_an_epochs_scalars_are_those_of_its_sums(tmp_path: Path) -> None:
     logged = log(SCRIPT, tmp_path)
-    expected = {name: float(value) for name, value in scalars(reduce(add, SCRIPT, {})).items()}
+    expected = {name: float(value) for name, value in scalars(reduce(add, SCRIPT)).items()}
     assert {"loss", "task", "ib/kl_image", "ib/kl_std_image", "align/loss"} <= expected.keys()
     train = {f"train/{name}" if name in ("loss", "task") else name: value for name, value in expected.items()}
     validation = {f"val/{name}": value for name, value in expected.items()}
@@ -128,7 +163,7 @@ def test_an_epochs_scalars_are_those_of_its_summed_totals(tmp_path: Path) -> Non
 
 
 def test_an_epoch_without_any_anchor_logs_no_alignment(tmp_path: Path) -> None:
-    logged = log([totals((1.0, 2))], tmp_path)
+    logged = log([sums((1.0, 2))], tmp_path)
     assert "align/loss" not in logged
     assert "ib/kl_image" not in logged
     assert "train/task" in logged
@@ -150,7 +185,7 @@ def test_every_epoch_starts_from_nothing(tmp_path: Path) -> None:
 
 def test_steps_are_logged_every_so_many_with_the_values_of_their_own_batch(tmp_path: Path) -> None:
     recorder = Recorder()
-    script = [totals((float(number), 2), kl_image=(float(2 * number), 3)) for number in range(5)]
+    script = [sums((float(number), 2), kl_image=(float(2 * number), 3)) for number in range(5)]
     trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=2, max_epochs=2)
     trainer.fit(Scripted(script), numbers(5), numbers(1))
     expected = [(2, 1.0), (4, 3.0), (6, 0.0), (8, 2.0), (10, 4.0)]
@@ -161,7 +196,7 @@ def test_steps_are_logged_every_so_many_with_the_values_of_their_own_batch(tmp_p
 
 def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
     recorder = Recorder()
-    script = [totals((float(number), 2)) for number in range(5)]
+    script = [sums((float(number), 2)) for number in range(5)]
     trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=1, accumulate_grad_batches=2)
     trainer.fit(Scripted(script), numbers(5))
     assert recorder.rows["train/task_step"] == [(1, 0.5), (2, 2.5), (3, 4.0)]
@@ -189,7 +224,7 @@ def test_a_resumed_epoch_has_the_sums_of_its_first_part(tmp_path: Path) -> None:
             torch.save(first.state_dict(), tmp_path / "state.pt")
             second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         for monitor in (whole, first if step < 2 else second):
-            monitor.on_train_batch_end(TRAINING, MODULE, {"totals": own}, None, step)
+            monitor.on_train_batch_end(TRAINING, MODULE, {"sums": own}, None, step)
     expected = epoch_end(whole)
     assert expected["train/task"] == pytest.approx((2 + 4 + 28) / 7)
     assert epoch_end(second) == expected
@@ -201,12 +236,14 @@ def test_state_survives_a_checkpoint(tmp_path: Path, epochs: int) -> None:
     monitor = IBMonitor()
     if epochs:
         monitored(tmp_path, monitor, max_epochs=epochs).fit(Scripted(SCRIPT), numbers(3), numbers(3))
-    monitor.on_train_batch_end(TRAINING, MODULE, {"totals": SCRIPT[0]}, None, 0)
+    monitor.on_train_batch_end(TRAINING, MODULE, {"sums": SCRIPT[0]}, None, 0)
     torch.save(monitor.state_dict(), tmp_path / "state.pt")
     other = IBMonitor()
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     before, after = monitor.state_dict(), other.state_dict()
-    torch.testing.assert_close(after.pop("train"), before.pop("train"), rtol=0, atol=0)
+    trained = [flatten(state.pop("train")) for state in (after, before)]
+    torch.testing.assert_close(*trained, rtol=0, atol=0)
+    assert trained[0]
     assert after == before
     assert len(after["plane"]) == epochs
 
@@ -220,7 +257,7 @@ def test_the_information_plane_has_a_point_for_each_validation_of_a_fit(tmp_path
     module = Scripted(SCRIPT)
     trainer.fit(module, numbers(3), numbers(2))
     points = json.loads((tmp_path / "information_plane.json").read_text(encoding="utf-8"))
-    own = information_plane(reduce(add, SCRIPT[:2], {}))
+    own = information_plane(reduce(add, SCRIPT[:2]))
     assert points == [{"step": step, **own} for step in (3, 6, 9)]
     assert own == {"rate_text": 0.0, "rate_image": pytest.approx(16 / 3), "distortion": pytest.approx(2.0)}
     assert (tmp_path / "information_plane.svg").stat().st_size > 1000
@@ -297,6 +334,49 @@ def test_gradient_norms_are_logged_every_so_many_steps_and_change_no_training(
     torch.testing.assert_close(weights[1], weights[0], rtol=0, atol=0)
 
 
+class Spread(Regularizer):
+    """A custom term: the mean of the squared text latents of a post's first piece."""
+
+    def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
+        """See `Regularizer.forward`."""
+        values = output.text_latents.z[:, 0].square().mean(dim=1).masked_fill(~batch.valid, 0.0)
+        return LossTerm(name="spread", sum=values.sum(), count=batch.valid.sum(), weight=0.5)
+
+
+class Gated(LateFusion):
+    """A custom fusion: it tells how many regions each post has."""
+
+    def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
+        """See `Fusion.forward`."""
+        fused = super().forward(queries, text, image, need_weights)
+        return fused._replace(scalars={"regions": image.mask.double().sum(dim=1)})
+
+
+def test_what_custom_terms_and_fusions_give_is_logged_by_name(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    module = make_module({"fusion": partial(Gated, dropout=0.0), "sampling": False}, regularizers=[Spread()])
+    batch = make_batch(regions=(3, 1, 0, 2))
+    torch.manual_seed(0)
+    values = module.backbone(batch).text_latents.z[:, 0].detach().square().mean(dim=1)
+    expected = {"loss/spread": float(values.mean()), "fusion/regions": 1.5}
+    padding_row = dataclasses.replace(batch, rows=torch.tensor([0, 1, 2, -1]))
+    validated = {"loss/spread": float(values[:3].mean()), "fusion/regions": 4 / 3}
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    gradients = torch.autograd.grad(module.objective(batch).terms["spread"], trained, allow_unused=True)
+    norm = torch.cat([gradient.flatten() for gradient in gradients if gradient is not None]).double().norm()
+    options: dict[str, Any] = {"logger": recorder, "log_every_n_steps": 1, "limit_val_batches": 1}
+    module.optimizer = OptimizerSettings(lr=0.0, text_lr=0.0, other_lrs={})
+    loaders = [DataLoader([rows], batch_size=None) for rows in (batch, padding_row)]  # type: ignore[arg-type]
+    monitored(tmp_path, IBMonitor(gradients_every=1), **options).fit(module, *loaders)
+    logged = {name: rows[-1][1] for name, rows in recorder.rows.items()}
+    for name, value in expected.items():
+        assert logged[name] == logged[f"{name}_step"] == pytest.approx(value, rel=1e-5)
+        assert logged[f"val/{name}"] == pytest.approx(validated[name], rel=1e-5)
+    assert logged["grad/spread"] == pytest.approx(float(norm), rel=1e-4)
+
+
 # Histograms
 
 
@@ -315,7 +395,7 @@ def test_histograms_hold_the_kl_by_dimension() -> None:
     monitor = IBMonitor(histograms_every=2)
     for step in range(1, 6):
         trainer: Any = SimpleNamespace(global_step=step, log_every_n_steps=1000, loggers=[logger])
-        monitor.on_train_batch_end(trainer, MODULE, {"totals": SCRIPT[1]}, None, step - 1)
+        monitor.on_train_batch_end(trainer, MODULE, {"sums": SCRIPT[1]}, None, step - 1)
     assert [step for step, _ in logger.logged] == [2, 4]
     found = logger.logged[0][1]["ib/kl_image_by_dimension"]
     assert sum(found.histogram) == 2

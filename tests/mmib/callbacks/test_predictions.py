@@ -10,7 +10,7 @@ import torch
 
 from mmib.callbacks import predictions
 from mmib.callbacks.predictions import PredictionCollector
-from mmib.schema import NO_TAG
+from mmib.schema import NO_LABEL
 
 
 def outputs(rows: list[int], predicted: list[int], gold: list[int] | None = None) -> dict[str, torch.Tensor]:
@@ -47,7 +47,7 @@ def test_predictions_without_gold_are_kept_too() -> None:
 
 
 def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> None:
-    labels = torch.tensor([[1, 2, NO_TAG], [0, 0, 0]])
+    labels = torch.tensor([[1, 2, NO_LABEL], [0, 0, 0]])
     own = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
     own |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
     collector = PredictionCollector()
@@ -59,7 +59,7 @@ def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> Non
         assert kept[key] == own[key][0].tolist()
 
 
-def test_fillers_are_no_predictions() -> None:
+def test_padding_rows_are_no_predictions() -> None:
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
     collector.on_test_batch_end(TESTING, MODULE, outputs([2, -1, 0, -1], [5, 6, 7, 8], [1, 1, 1, 1]), None, 0)
@@ -69,9 +69,7 @@ def test_fillers_are_no_predictions() -> None:
 def test_sums_are_no_predictions() -> None:
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
-    collector.on_test_batch_end(
-        TESTING, MODULE, {**outputs([0], [5]), "totals": {"posts": torch.ones(1)}, "output": object()}, None, 0
-    )
+    collector.on_test_batch_end(TESTING, MODULE, {**outputs([0], [5]), "sums": object(), "output": object()}, None, 0)
     assert collector.predictions["test"][0].keys() == {"id", "predicted", "scores"}
 
 
