@@ -1,0 +1,1 @@
+"""Looks at a data set and writes a configuration that trains on it: `mmib init`."""

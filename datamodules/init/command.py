@@ -1,0 +1,141 @@
+"""The command `mmib init`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import write_text
+from mmib.datamodules.init.configuration import configuration
+from mmib.datamodules.init.labelling import Labelling, labelling
+from mmib.datamodules.init.recognise import MNER, MRE, Given, find_data
+from mmib.datamodules.init.survey import Survey, survey
+from mmib.datamodules.schemes import Scheme
+from mmib.schema import ConfigError, EncoderError, task_named
+
+if TYPE_CHECKING:
+    from mmib.encoders.text import WordTokenizer
+
+TOKENIZER = "pip:minilm-l6"
+SEPARATORS = {"tab": "\t", "\\t": "\t", "blank": " ", "comma": ","}
+
+
+def run(arguments: list[str]) -> int:
+    """Look at data, say what it holds, and write a configuration where one is asked for.
+
+    Raises:
+        ConfigError: options that do not fit the data, or a file that is there already.
+        DataError: the data is not there, of no known format, or cannot be read.
+    """
+    chosen = _parser().parse_args(arguments)
+    _check_output(chosen.output, chosen.force)
+    given = Given(
+        task=chosen.task,
+        image_folder=chosen.images,
+        separator=SEPARATORS.get(chosen.separator, chosen.separator),
+        word_column=chosen.word_column,
+        tag_column=chosen.tag_column,
+        scheme=None if chosen.scheme is None else Scheme(chosen.scheme),
+    )
+    found = find_data(chosen.data, given)
+    task, tokenizer, reader = task_named(found.task), _tokenizer(), found.reader(None)
+    splits = survey(reader, task, tokenizer)
+    labels = labelling(found, reader, splits, chosen.negative)
+    if found.makes_negatives and labels.labels.negative is not None:
+        # Pairs of entities without a relation are rows too.
+        splits = survey(found.reader(labels.labels), task, tokenizer)
+    _show(f"{chosen.data}: {found.title}, for {found.task}", reader.rows, labels, found.remarks, splits)
+    if chosen.output is not None:
+        name = re.sub(r"[^\w.-]+", "-", chosen.output.stem) or "run"
+        write_text(chosen.output, configuration(name, found, labels, splits, reader.rows))
+        print(f"{chosen.output} is written; train with: mmib fit --config {chosen.output}")  # noqa: T201
+    return 0
+
+
+def _check_output(output: Path | None, force: bool) -> None:
+    if output is None:
+        return
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder: name a file with -o")
+    if output.exists() and not force:
+        raise ConfigError(f"{output} is there already: name another file with -o, or replace it with --force")
+
+
+def _tokenizer() -> WordTokenizer | None:
+    """That of the configuration's text encoder; None where it is not installed."""
+    from mmib.encoders.text import load_tokenizer  # noqa: PLC0415 - help needs no torch
+
+    try:
+        return load_tokenizer(TOKENIZER)
+    except EncoderError:
+        return None
+
+
+def _show(title: str, rows: str, labels: Labelling, remarks: Sequence[str], splits: Sequence[Survey]) -> None:
+    console = Console(highlight=False)
+    console.print(Text(title, style="bold"), soft_wrap=True)
+    table = Table()
+    for heading in ("split", rows, "words, median", "longest", "images found"):
+        table.add_column(heading, justify="left" if heading == "split" else "right")
+    for part in splits:
+        images = f"{part.images_found:,} of {part.images:,}" if part.images else "none named"
+        table.add_row(part.split, f"{part.posts:,}", str(part.median), str(max(part.words, default=0)), images)
+    console.print(table)
+    for part in splits:
+        counts = ", ".join(f"{name} {part.labels[name]:,}" for name in labels.labels.names)
+        console.print(Text(f"  {part.split} labels: {counts}"), soft_wrap=True)
+    for remark in [*remarks, *labels.remarks, *_findings(splits)]:
+        console.print(Text(f"  {remark}"), soft_wrap=True)
+
+
+def _findings(splits: Sequence[Survey]) -> list[str]:
+    """What a training would stop at, or do silently."""
+    result = []
+    for part in splits:
+        if part.malformed:
+            result.append(
+                f"{part.split}: {len(part.malformed):,} posts cannot be read, and a training stops at the first, "
+                f"{part.malformed[0]}; mmib check-data lists all"
+            )
+        if part.note:
+            result.append(f"{part.split}: {part.note}")
+        if part.images_found < part.images:
+            missing = part.images - part.images_found
+            result.append(
+                f"{part.split}: {missing:,} images are not in {part.image_folder}; --images names another folder"
+            )
+    if not any(part.split == "val" for part in splits):
+        result.append("there is nothing to validate with: a training needs a validation split")
+    if not any(part.split == "test" for part in splits):
+        result.append("there is nothing to test with: a training ends with its validation scores")
+    return result
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="mmib init",
+        description="Look at the data in a folder or file, say what it holds, and write a commented configuration "
+        "with which mmib fit trains on it.",
+        epilog="docs/formats.md shows the formats",
+    )
+    add = parser.add_argument
+    add("data", type=Path, metavar="DATA", help="a folder or a file of posts")
+    add("-o", "--output", type=Path, metavar="FILE", help="the configuration to write (default: only look)")
+    add("--task", choices=(MNER, MRE), help="entities or relations (default: what the data is for)")
+    add("--force", action="store_true", help="replace a file that is there already")
+    add("--negative", metavar="LABEL", help="the relation that stands for none (default: one with a usual name)")
+    add("--images", type=Path, metavar="FOLDER", help="folder of the images (default: images below DATA, or DATA)")
+    add(
+        "--separator", metavar="TEXT", help=f"between columns: a text, or {', '.join(SEPARATORS)} (default: looked for)"
+    )
+    add("--word-column", type=int, metavar="N", help="column of the words, counted from 0 (default: looked for)")
+    add("--tag-column", type=int, metavar="N", help="column of the tags, -1 for the last (default: looked for)")
+    add("--scheme", choices=[scheme.value for scheme in Scheme], help="of the tags (default: recognised)")
+    return parser

@@ -1,0 +1,152 @@
+"""The configuration that trains on a data set, as commented YAML."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from mmib.datamodules.init.labelling import Labelling
+from mmib.datamodules.init.recognise import Found
+from mmib.datamodules.init.survey import Survey
+
+# Of the released sets' own configurations: they see each post three to eight times, in 1,700 to 2,300 steps.
+STEPS = 1_500
+FEWEST_EPOCHS, MOST_EPOCHS = 3, 30
+BATCH, SMALL_BATCH, FEW_POSTS = 16, 8, 200
+# So many steps make an epoch in whose middle it is worth looking at validation.
+LONG_EPOCH = 200
+# Lengths are rounded up to these word pieces; a text encoder takes no more than it was trained with.
+ROUND, LONGEST = 16, 512
+TOLERATED = 0.05
+CROPS = 4
+COMMENT_COLUMN = 32
+HEAD = """\
+# {title}, as mmib init found them. Every line can be changed here, or for one run on the command line, as in
+# --trainer.max_epochs 5. A line that is left out has its default: mmib fit --help lists all.
+"""
+UNLIKE_TEXT = ("none", "nan", "inf")
+PLAIN = re.compile(r"[A-Za-z_/.][\w/.-]*")
+
+MODEL = {
+    "mner": """\
+  init_args:
+    beta_text: 0.01  # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 0.01  # weight of the image bottleneck
+    gamma: 0.1  # weight of the alignment of text and image
+    mention_dropout: 0.0  # 0.5 where the names in the text are not to be learnt by heart
+    optimizer:
+      lr: 3.0e-4  # of everything beside the text encoder
+      text_lr: 1.0e-4  # of the text encoder
+      other_lrs:
+        '^(crf|head)\\.': 1.0e-3
+""",
+    "mre": """\
+  init_args:
+    beta_text: 0.1  # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 0.1  # weight of the image bottleneck
+    gamma: 0.1  # weight of the alignment of text and image
+    head_dropout: 0.2
+    optimizer:
+      lr: 2.0e-4  # of everything beside the text encoder
+      text_lr: 6.0e-5  # of the text encoder
+""",
+}
+
+
+def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[Survey], rows: str) -> str:
+    """The text of a configuration.
+
+    Args:
+        name: of the experiment.
+        found: the data.
+        labels: its labels.
+        splits: what they hold, the training split first.
+        rows: what the posts are called, in the plural.
+    """
+    train = splits[0]
+    batch = BATCH if train.posts >= FEW_POSTS else SMALL_BATCH
+    steps = math.ceil(train.posts / batch)
+    epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(STEPS / steps)))
+    interval = 0.5 if steps >= LONG_EPOCH else 1.0
+    longest = max(split.longest for split in splits)
+    length = min(LONGEST, ROUND * math.ceil(longest / ROUND))
+    missing = max(split.missing for split in splits)
+    text = f"""\
+include:
+  - base.yaml  # callbacks, seed, gradient clipping
+  - model/{found.task}.yaml
+  - model/offline.yaml  # small encoders that come as packages; or model/published.yaml: BERT and ResNet-50
+  # - trainer/bf16.yaml  # faster where the machine computes in bfloat16
+  # - trainer/averaged.yaml  # averages the weights, often for the better from a thousand steps on
+name: {_scalar(name)}
+trainer:
+  max_epochs: {epochs}  # of {steps:,} steps: {train.posts:,} {rows} in batches
+  val_check_interval: {interval}  # how often to look at validation, in epochs
+data:
+  class_path: {found.data_module}
+  init_args:
+{_settings(found.settings)}{_labels(labels, train.labels)}\
+    batch_size: {batch}
+    max_length: {length}  # word pieces; the longest post has {longest:,}
+    max_crops: {CROPS if train.has_crops else 0}  # object crops beside the whole image: mmib crop-objects makes them
+    max_missing_images: {_tolerated(missing)}  # share of the images that may be missing: now {missing:.1%}
+model:
+{MODEL[found.task]}"""
+    return HEAD.format(title=found.title[0].upper() + found.title[1:]) + re.sub(
+        r"^(.*?\S)  (# .*)$", _aligned, text, flags=re.MULTILINE
+    )
+
+
+def _aligned(match: re.Match[str]) -> str:
+    return f"{match[1]:<{COMMENT_COLUMN}} {match[2]}"
+
+
+def _tolerated(missing: float) -> float:
+    return max(TOLERATED, math.ceil(100 * missing) / 100)
+
+
+COMMENTS = {
+    "root": "relative to where mmib is started",
+    "separator": "between columns; null for tabs or blanks",
+    "word_column": "counted from 0",
+    "tag_column": "counted from 0, or -1 for the last",
+    "scheme": "of the tags; null to recognise it",
+    "holdout": "share of the training posts to validate with",
+    "test_holdout": "share of the training posts to test with",
+}
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return "".join(
+        f"    {key}: {_scalar(value)}{f'  # {COMMENTS[key]}' if key in COMMENTS else ''}\n"
+        for key, value in settings.items()
+    )
+
+
+def _labels(labels: Labelling, counts: Counter[str]) -> str:
+    if isinstance(labels.source, str):
+        return f"    labels: {labels.source}  # {', '.join(labels.labels.names)}\n"
+    names = "".join(
+        f"        - {_scalar(name)}  # {counts[name]:,} of them to train on\n" for name in labels.labels.names
+    )
+    negative = labels.labels.negative
+    chosen = "" if negative is None else f"      negative: {_scalar(negative)}  # no relation: scores leave it out\n"
+    return f"    labels:\n      names:\n{names}{chosen}"
+
+
+def _scalar(value: Any) -> str:
+    """A value as YAML reads it back, in quotes where it is a text that could be taken for something else."""
+    quoted = isinstance(value, str) and not (
+        PLAIN.fullmatch(value) and yaml.safe_load(value) == value and value.lower() not in UNLIKE_TEXT
+    )
+    style = '"' if quoted else None
+    return (
+        str(yaml.safe_dump(value, default_style=style, allow_unicode=True, width=math.inf))
+        .removesuffix("...\n")
+        .strip()
+    )

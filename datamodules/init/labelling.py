@@ -1,0 +1,97 @@
+"""The label set of a data set: what its posts are labelled with, and which label stands for no relation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mmib.datamodules.init.recognise import MRE, Found
+from mmib.datamodules.init.survey import Survey
+from mmib.datamodules.labels import LabelSource, label_set
+from mmib.datamodules.readers import Reader
+from mmib.datamodules.released import KNOWN_LABELS, RELEASED_LABELS
+from mmib.datamodules.split_files import SplitReader
+from mmib.labels import LabelSet, shown
+from mmib.schema import ConfigError, DataError
+
+# What data sets call the relation that is none, in lower case.
+USUAL_NEGATIVES = ("none", "no_relation", "no relation", "norelation", "na", "n/a", "other")
+
+
+class Labelling(NamedTuple):
+    """A label set.
+
+    Attributes:
+        labels: the set.
+        source: what a configuration calls it.
+        remarks: what was assumed, and which option changes it.
+    """
+
+    labels: LabelSet
+    source: LabelSource
+    remarks: list[str]
+
+
+def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: str | None) -> Labelling:
+    """The label set of a data set.
+
+    Args:
+        found: the data.
+        reader: reads it.
+        splits: what they hold.
+        negative: the relation that stands for none; None for one with a usual name, where there is one.
+
+    Raises:
+        ConfigError: there is no such relation, several have usual names, or the data has no relations.
+        DataError: nothing is labelled, or the data set's own list lacks a label.
+    """
+    names = sorted({name for split in splits for name in split.labels})
+    if negative is not None and found.task != MRE:
+        raise ConfigError(f"--negative {negative} names a relation, and {found.title} hold entities: leave it out")
+    if not names and negative is None:
+        raise DataError(f"{reader.text_file('train')} holds nothing that is labelled: there is nothing to learn")
+    known = None if isinstance(reader, SplitReader) else RELEASED_LABELS.get(reader.corpus)
+    listed = _listed(reader, names)
+    if known is not None and negative is None and set(names) <= set(known.names) and listed in (None, known.names):
+        source = next(name for name, labels in KNOWN_LABELS.items() if labels == known)
+        return Labelling(known, source, [])
+    negative, remarks = _negative(found, listed or tuple(names), negative)
+    if listed is None:
+        listed = tuple(dict.fromkeys(([negative] if negative is not None else []) + names))
+    labels = LabelSet(listed, negative)
+    return Labelling(labels, labels.to_dict(), [*remarks, *_unseen(labels, splits)])
+
+
+def _listed(reader: Reader, names: Sequence[str]) -> tuple[str, ...] | None:
+    """The labels in the order of the data set's own list, where it has one."""
+    file = reader.label_file
+    if file is None or not file.is_file():
+        return None
+    listed = label_set(str(file)).names
+    lacking = [name for name in names if name not in listed]
+    if lacking:
+        raise DataError(f"{file} lacks {shown(lacking)}, which stands in the posts: add it there, or remove the file")
+    return listed
+
+
+def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[str | None, list[str]]:
+    """The relation that stands for none, and what to say of it."""
+    if found.task != MRE:
+        return None, []
+    if given is not None:
+        if given not in names and not found.makes_negatives:
+            raise ConfigError(f"--negative {given!r} is none of the relations {shown(names)}: name one of them")
+        return given, []
+    usual = [name for name in names if name.lower() in USUAL_NEGATIVES]
+    if len(usual) > 1:
+        raise ConfigError(f"{shown(usual)} could all stand for no relation: choose with --negative")
+    if usual:
+        return usual[0], [f"{usual[0]!r} stands for no relation, and scores leave it out: --negative names another"]
+    more = ", or gives pairs of entities without a relation one" if found.makes_negatives else ""
+    return None, [f"no relation is named {', '.join(USUAL_NEGATIVES)}, so all count: --negative names one{more}"]
+
+
+def _unseen(labels: LabelSet, splits: Sequence[Survey]) -> list[str]:
+    """Labels that no training post has."""
+    lacking = [name for name in labels.names if not splits[0].labels[name] and name != labels.negative]
+    return [f"no training post has {shown(lacking)}: it cannot be learnt"] if lacking else []

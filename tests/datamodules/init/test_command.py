@@ -1,0 +1,268 @@
+"""`mmib init`: what it says of data, and the configuration that it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mmib.cli import main
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.released import MNRE, TWITTER
+from mmib.labels import LabelSet
+
+Look = Callable[..., Any]
+Write = Callable[[str, str], Path]
+
+
+def settings(file: Path) -> dict[str, Any]:
+    """The data module's arguments in a configuration."""
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    return dict(content["data"]["init_args"])
+
+
+# What it says
+
+
+def test_counts_are_those_of_the_posts(look: Look, folder: Path, invented: Any) -> None:
+    said = look(folder, "--task", "mner")
+    assert said.status == 0
+    rows = {
+        cells[0]: cells[1:]
+        for cells in ([c.strip() for c in line.strip("│").split("│")] for line in said.output.splitlines())
+        if len(cells) == 5
+    }
+    assert {"train", "val", "test"} <= rows.keys()
+    assert sum(int(rows[split][0]) for split in ("train", "val", "test")) == 60
+    found = [rows[split][3].split(" of ") for split in ("train", "val", "test")]
+    pictured = [post["image"] for post in invented.posts(60) if "image" in post]
+    assert sum(int(named) for _, named in found) == len(pictured) == 20
+    assert sum(int(there) for there, _ in found) == 18
+    assert f"images are not in {folder / 'images'}" in said.output
+    assert "held out of the training posts: 20% for val and 20% for test; val.jsonl and test.jsonl" in said.output
+
+
+def test_labels_are_counted_by_split(look: Look, write: Write, invented: Any) -> None:
+    posts = invented.posts(30)
+    for name, part in (("train", posts[:20]), ("dev", posts[20:])):
+        write(f"{name}.jsonl", invented.lines(part))
+    said = look(write("note", "").parent, "--task", "mre")
+    for split, part in (("train", posts[:20]), ("val", posts[20:])):
+        types = [post["relations"][0]["type"] for post in part]
+        counts = ", ".join(f"{name} {types.count(name)}" for name in ("breaks", "makes", "sells"))
+        assert f"{split} labels: {counts}" in said.output
+    assert "no relation is named none, no_relation" in said.output
+    assert "there is nothing to test with" in said.output
+
+
+def test_posts_that_cannot_be_read_are_counted(look: Look, write: Write, invented: Any) -> None:
+    broken = '{"text": "Acme", "entities": [{"start": 0, "end": 99, "type": "TEAM"}]}\n'
+    file = write("train.jsonl", invented.lines(invented.posts(20)) + broken + "{\n")
+    write("val.jsonl", invented.lines(invented.posts(20)))
+    said = look(file.parent, "--task", "mner")
+    assert said.status == 0
+    assert f"train: 2 posts cannot be read, and a training stops at the first, {file}:21: " in said.output
+
+
+def test_images_that_lead_out_of_their_folder_cannot_be_read(look: Look, write: Write) -> None:
+    post = {"text": "Acme", "image": "../a.jpg", "entities": [{"start": 0, "end": 4, "type": "TEAM"}]}
+    file = write(
+        "train.jsonl", json.dumps(post) + '\n{"text": "b", "entities": [{"start": 0, "end": 1, "type": "X"}]}\n'
+    )
+    write("val.jsonl", file.read_text(encoding="utf-8"))
+    assert "train: 1 posts cannot be read" in look(file.parent).output
+
+
+def test_what_the_reader_changed_is_said(look: Look, write: Write) -> None:
+    text = "".join(
+        f"{word}{number} {tag}\n" for number in range(40) for word, tag in (("\u4e2d", "B-LOC"), ("a", "E-LOC"))
+    )
+    file = write("train.conll", text.replace("E-LOC\n", "E-LOC\n\n") + "the O\n")
+    write("val.conll", text + "the O\n")
+    said = look(file.parent)
+    assert "converted from BIOES to BIO" in said.output
+    assert "train labels: LOC 40" in said.output
+
+
+# The configuration
+
+
+def test_the_configuration_holds_what_was_found(look: Look, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    said = look(folder, "--task", "mre", "-o", file, "--negative", "nothing", "--images", folder / "images")
+    assert said.output.splitlines()[-1] == f"{file} is written; train with: mmib fit --config {file}"
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert content["include"] == ["base.yaml", "model/mre.yaml", "model/offline.yaml"]
+    assert content["name"] == "mine"
+    chosen = settings(file)
+    assert label_set(chosen["labels"]) == LabelSet(("nothing", "breaks", "makes", "sells"), "nothing")
+    assert chosen["root"] == str(folder)
+    assert chosen["image_folder"] == str(folder / "images")
+    # Two pieces a word, special tokens and markers, where the tokenizer is not there: up to the next 16.
+    assert chosen["max_length"] == 32
+    # 2 of 20 images are missing, at most 2 of those of a split.
+    assert 0.05 <= chosen["max_missing_images"] <= 1.0
+
+
+def test_pairs_without_a_relation_are_counted_as_rows(look: Look, folder: Path) -> None:
+    """Each post has two entities and one relation: the other order is a row of the negative class."""
+    without, made = (look(folder, "--task", "mre", *more).output for more in ([], ["--negative", "nothing"]))
+    count = int(without.split("train │")[1].split("│")[0])
+    assert f"train labels: nothing {count}" in made
+    assert int(made.split("train │")[1].split("│")[0]) == 2 * count
+
+
+@pytest.mark.parametrize(("missing", "tolerated"), [(range(0), 0.05), (range(3), 0.15), (range(20), 1.0)])
+def test_as_many_images_may_be_missing_as_are(
+    look: Look, write: Write, tmp_path: Path, missing: range, tolerated: float
+) -> None:
+    posts = [
+        {"text": f"w{n}", "image": f"{n}.png", "entities": [{"start": 0, "end": 1, "type": "X"}]} for n in range(20)
+    ]
+    for split in ("train", "val"):
+        write(f"data/{split}.jsonl", "".join(json.dumps(post) + "\n" for post in posts))
+    for number in range(20):
+        if number not in missing:
+            write(f"data/images/{number}.png", "")
+    look(tmp_path / "data", "-o", tmp_path / "a.yaml")
+    assert settings(tmp_path / "a.yaml")["max_missing_images"] == tolerated
+
+
+NAMES = [
+    "None",
+    "null",
+    "no",
+    "1",
+    "1e3",
+    "a: b",
+    "# x",
+    "it's",
+    'say "x"',
+    "Straße",
+    "\u4e2d\u6587",
+    "-",
+    "[a]",
+    "*",
+    "?",
+    "C-3",
+]
+
+
+def test_any_label_comes_back_as_it_is(look: Look, write: Write, tmp_path: Path) -> None:
+    posts = [{"text": f"w{n}", "entities": [{"start": 0, "end": 1, "type": name}]} for n, name in enumerate(NAMES)]
+    for split in ("train", "val"):
+        write(f"data/{split}.jsonl", "".join(json.dumps(post) + "\n" for post in posts))
+    assert look(tmp_path / "data", "-o", tmp_path / "a.yaml").status == 0
+    assert label_set(settings(tmp_path / "a.yaml")["labels"]) == LabelSet(tuple(sorted(NAMES)))
+
+
+@pytest.mark.parametrize(
+    ("relations", "options", "negative"),
+    [
+        (["makes", "None"], [], "None"),
+        (["makes", "no_relation"], [], "no_relation"),
+        (["makes", "NA"], [], "NA"),
+        (["makes", "Other"], [], "Other"),
+        (["makes", "sells"], [], None),
+        (["makes", "void"], ["--negative", "void"], "void"),
+        (["makes", "None", "Other"], ["--negative", "Other"], "Other"),
+    ],
+)
+def test_the_negative_class_of_rows(
+    look: Look,
+    write: Write,
+    invented: Any,
+    tmp_path: Path,
+    relations: list[str],
+    options: list[str],
+    negative: str | None,
+) -> None:
+    for split in ("train", "val"):
+        write(f"data/txt/ours_{split}.txt", invented.mnre(*relations))
+    assert look(tmp_path / "data", "-o", tmp_path / "a.yaml", *options).status == 0
+    found = label_set(settings(tmp_path / "a.yaml")["labels"])
+    assert found.negative == negative
+    assert set(found.names) == set(relations)
+
+
+def test_released_label_sets_are_called_by_their_names(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
+    """With them come the types of arguments, which data does not tell."""
+    for split in ("train", "val"):
+        write(f"a/txt/ours_{split}.txt", invented.mnre("None", "/per/per/peer"))
+    for split in ("train", "valid"):
+        write(f"b/twitter2015/{split}.txt", "IMGID:1\nAcme\tB-ORG\nof\tO\nBern\tB-OTHER\n")
+    for name, labels in (("a", MNRE), ("b", TWITTER)):
+        look(tmp_path / name, "-o", tmp_path / f"{name}.yaml")
+        assert label_set(settings(tmp_path / f"{name}.yaml")["labels"]) == labels
+
+
+def test_the_order_of_a_list_of_relations_stays(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        write(f"data/txt/ours_{split}.txt", invented.mnre("sells", "makes", "None"))
+    write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1, "makes": 2, "breaks": 3}))
+    said = look(tmp_path / "data", "-o", tmp_path / "a.yaml")
+    found = label_set(settings(tmp_path / "a.yaml")["labels"])
+    assert found == LabelSet(("sells", "None", "makes", "breaks"), "None")
+    assert "no training post has breaks: it cannot be learnt" in said.output
+    write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1}))
+    assert "lacks makes, which stands in the posts" in look(tmp_path / "data").errors
+
+
+# What it refuses
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--task", "mner", "--negative", "x"], "--negative x names a relation"),
+        ([], "choose with --task"),
+        (["--task", "joint"], "invalid choice: 'joint'"),
+        (["--task", "mner", "--scheme", "IO"], "invalid choice: 'IO'"),
+    ],
+)
+def test_options_that_do_not_fit(look: Look, folder: Path, options: list[str], message: str) -> None:
+    said = look(folder, *options)
+    assert said.status == 2
+    assert message in said.errors
+    assert said.errors.count("\n") == 1
+
+
+def test_a_negative_class_must_be_one_of_the_relations(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
+    write("data/txt/ours_train.txt", invented.mnre("makes", "None", "Other"))
+    assert "--negative 'x' is none of the relations" in look(tmp_path / "data", "--negative", "x").errors
+    assert "None, Other could all stand for no relation" in look(tmp_path / "data").errors
+
+
+def test_nothing_labelled_is_nothing_to_learn(look: Look, write: Write) -> None:
+    file = write("posts.jsonl", "".join(f'{{"text": "a{n}", "entities": []}}\n' for n in range(50)))
+    assert "holds nothing that is labelled" in look(file).errors
+
+
+def test_a_file_that_is_there_stays(look: Look, folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("name: old\n", encoding="utf-8")
+    said = look(folder, "--task", "mner", "-o", file)
+    assert said.status == 2
+    assert f"{file} is there already" in said.errors
+    assert file.read_text(encoding="utf-8") == "name: old\n"
+    assert look(folder, "--task", "mner", "-o", file, "--force").status == 0
+    assert yaml.safe_load(file.read_text(encoding="utf-8"))["name"] == "mine"
+    assert "is a folder" in look(folder, "-o", tmp_path).errors
+
+
+def test_looking_writes_nothing(look: Look, folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    look(folder, "--task", "mner")
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_help_lists_every_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["init", "--help"])
+    listed = capsys.readouterr().out
+    for option in ("--task", "--negative", "--images", "--separator", "--word-column", "--tag-column", "--scheme"):
+        assert option in listed

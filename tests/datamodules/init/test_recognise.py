@@ -1,0 +1,177 @@
+"""Which data a folder or file holds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmib.datamodules.columns_files import ColumnsReader
+from mmib.datamodules.init.recognise import Given, find_data, find_reader
+from mmib.datamodules.jsonl_files import JSONLinesReader
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.twitter_files import TwitterReader
+from mmib.schema import ConfigError, DataError
+
+Write = Callable[[str, str], Path]
+
+
+@pytest.fixture
+def entities(invented: Any) -> str:
+    """20 posts without relations, as JSON lines."""
+    return invented.lines([post | {"relations": []} for post in invented.posts(20)])
+
+
+@pytest.fixture
+def columns(invented: Any) -> str:
+    """The same in columns."""
+    return invented.columns(invented.posts(20))
+
+
+def test_json_lines_in_one_file(tmp_path: Path, write: Write, entities: str) -> None:
+    file = write("posts.jsonl", entities)
+    for path in (file, tmp_path):
+        found = find_data(path, Given())
+        reader = found.reader(None)
+        assert isinstance(reader, JSONLinesReader)
+        assert found.task == "mner"
+        assert found.settings == {"root": str(path), "task": "mner", "holdout": 0.2, "test_holdout": 0.2}
+        posts = [post for split in ("train", "val", "test") for post in reader.posts(split)]
+        assert len(posts) == 20
+        assert {tag for post in posts for tag in post.tags} == {"O", "B-TEAM", "I-TEAM", "B-PRODUCT", "I-PRODUCT"}
+
+
+def test_files_of_splits_are_held_out_of_nothing(tmp_path: Path, write: Write, entities: str) -> None:
+    for name in ("train", "dev"):
+        write(f"{name}.jsonl", entities)
+    found = find_data(tmp_path, Given())
+    assert "holdout" not in found.settings
+    assert [len(list(found.reader(None).posts(split))) for split in ("train", "val")] == [20, 20]
+    assert not found.reader(None).has_split("test")
+
+
+def test_a_test_file_without_one_to_validate_with(tmp_path: Path, invented: Any, write: Write) -> None:
+    for name in ("train", "test"):
+        write(f"{name}.jsonl", invented.lines(invented.posts(60)))
+    found = find_data(tmp_path, Given(task="mre"))
+    assert found.settings["holdout"] == 0.2
+    assert found.settings["test_holdout"] == 0.0
+    assert sum(len(list(found.reader(None).posts(split))) for split in ("train", "val")) == 60
+
+
+def test_fewer_of_many_posts_are_held_out(invented: Any, write: Write) -> None:
+    lines = invented.lines(invented.posts(1_000))
+    assert find_data(write("a.jsonl", lines), Given(task="mre")).settings["holdout"] == 0.1
+
+
+def test_relations_ask_for_the_task(invented: Any, write: Write) -> None:
+    file = write("posts.jsonl", invented.lines(invented.posts(20)))
+    with pytest.raises(ConfigError, match=r"posts.jsonl holds entities and relations: choose with --task mner or"):
+        find_data(file, Given())
+    assert find_data(file, Given(task="mner")).task == "mner"
+    assert find_data(file, Given(task="mre")).makes_negatives
+
+
+def test_columns_beside_a_note_and_images(tmp_path: Path, write: Write, columns: str) -> None:
+    write("train.txt", columns)
+    write("valid.txt", columns)
+    write("README.txt", "About this data.\nIt is not in columns.\n")
+    found = find_data(tmp_path, Given())
+    assert isinstance(found.reader(None), ColumnsReader)
+    assert (found.settings["word_column"], found.settings["tag_column"]) == (0, -1)
+    (remark,) = found.remarks
+    assert remark == (
+        "read as 2 columns with tabs or blanks between them, words in column 0, tags in column 1, the last: "
+        "--separator, --word-column and --tag-column change it"
+    )
+    assert len(list(found.reader(None).posts("val"))) == 20
+
+
+def test_a_note_beside_json_lines_is_no_data(tmp_path: Path, write: Write, entities: str) -> None:
+    write("posts.jsonl", entities)
+    write("README.txt", "About this data.\nIt is not in columns.\n")
+    assert find_data(tmp_path, Given()).title == "posts as JSON lines"
+
+
+def test_the_layouts_of_released_sets(tmp_path: Path, invented: Any, write: Write) -> None:
+    write("a/txt/ours_train.txt", invented.mnre("makes"))
+    write("b/twitter2015/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
+    for path in (tmp_path / "a", tmp_path / "a" / "txt"):
+        assert isinstance(find_reader(path), MNREReader)
+        assert find_data(path, Given()).settings == {"root": str(tmp_path / "a")}
+    for path in (tmp_path / "b", tmp_path / "b" / "twitter2015"):
+        assert isinstance(find_reader(path, "mner"), TwitterReader)
+        assert find_data(path, Given()).settings == {"root": str(tmp_path / "b"), "year": 2015}
+
+
+def test_several_sets_in_a_folder_are_a_question(tmp_path: Path, invented: Any, write: Write) -> None:
+    write("txt/ours_train.txt", invented.mnre("makes"))
+    write("twitter2015/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
+    with pytest.raises(
+        ConfigError, match=r"MNRE's layout \(for mre\) and .*Twitter-2015 \(for mner\): choose with --t"
+    ):
+        find_data(tmp_path, Given())
+    assert find_data(tmp_path, Given(task="mre")).task == "mre"
+    write("twitter2017/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
+    with pytest.raises(ConfigError, match="name the folder or file of one"):
+        find_data(tmp_path, Given(task="mner"))
+
+
+def test_data_that_is_not_for_the_task(write: Write, columns: str) -> None:
+    file = write("a.conll", columns)
+    with pytest.raises(ConfigError, match=r"holds posts in columns \(for mner\), and nothing for --task mre"):
+        find_data(file, Given(task="mre"))
+
+
+TASKS = [{"id": 1, "data": {"text": "a"}, "annotations": []}]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "hint"),
+    [
+        ("export.json", json.dumps(TASKS), "an export of Label Studio: mmib convert"),
+        ("export.jsonl", '{"id": 1, "text": "a", "label": []}\n', "an export of doccano: mmib convert"),
+        ("rows.txt", "{'token': ['a'], 'img_id': 'a.jpg'}\n", "holds rows of MNRE: mmib check-data"),
+        ("data.bin", "\0\1", "holds no data that mmib can train on. It reads MNRE's layout"),
+        ("a.jsonl", '{"title": "a"}\n', "docs/formats.md"),
+        ("a.jsonl", "[1, 2]\n", "docs/formats.md"),
+        ("a.jsonl", "", "docs/formats.md"),
+        ("a.txt", "", "docs/formats.md"),
+    ],
+)
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_other_data_is_refused_with_what_is_known(
+    tmp_path: Path, write: Write, name: str, text: str, hint: str, as_folder: bool
+) -> None:
+    file = write(name, text)
+    with pytest.raises(DataError) as refused:
+        find_data(tmp_path if as_folder else file, Given())
+    assert hint in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere.jsonl"])
+def test_a_path_that_is_not_there(tmp_path: Path, path: str) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        find_data(tmp_path / path, Given())
+
+
+def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.conll").write_bytes("Köln B-LOC\n".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        find_data(tmp_path, Given())
+
+
+@pytest.mark.parametrize("given", [{"tag_column": 1}, {"separator": "\t", "tag_column": -1}, {"word_column": 2}])
+def test_what_is_given_reaches_the_reader_and_the_configuration(
+    invented: Any, write: Write, given: dict[str, Any]
+) -> None:
+    file = write("a.conll", invented.columns(invented.posts(20), "\t", ("O", "B-X")))
+    found = find_data(file, Given(**given))
+    reader = found.reader(None)
+    assert isinstance(reader, ColumnsReader)
+    for key, value in given.items():
+        assert found.settings[key] == value == getattr(reader, key)
