@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmib.analysis.report.history import Curves, differing, read_plane, settings, shortened, shown_command
+from mmib.analysis.report.history import (
+    Curves,
+    differing,
+    read_plane,
+    scalar_of,
+    settings,
+    shortened,
+    shown_command,
+)
 from mmib.runs.reader import read_run
 from mmib.schema import RunError
 
@@ -102,6 +110,30 @@ def test_curves_end_with_training(make_run: MakeRun, tmp_path: Path) -> None:
     assert curves["train/loss"] == [(10, 2.4), (20, 1.4)]
     assert len(curves["train/loss_step"]) == 20
     assert curves["unknown"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "scalar"),
+    [
+        ("val/ib/kl_text", "ib/kl_text"),
+        ("ib/kl_text_step", "ib/kl_text"),
+        ("train/loss_step", "loss"),
+        ("val/loss", "loss"),
+        ("fusion/gate", "fusion/gate"),
+        ("grad/task", "grad/task"),
+    ],
+)
+def test_a_scalar_is_one_whatever_it_is_averaged_over(name: str, scalar: str) -> None:
+    assert scalar_of(name) == scalar
+
+
+def test_scalars_are_parts_of_the_objective_and_no_scores(make_run: MakeRun, tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    assert Curves(run).scalars() == ["align/mi_bound", "ib/kl_image", "ib/kl_text", "loss"]
+    (run.folder / "metrics.csv").write_text(
+        "step,train/loss,val/fusion/gate,val/strict_f1,test/f1,later/one\n1,2,0.5,0.5,0.5,\n2,,,,,3\n"
+    )
+    assert Curves(run).scalars() == ["fusion/gate", "loss"], "what follows training is no curve"
 
 
 def test_values_that_are_not_finite_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
