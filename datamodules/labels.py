@@ -59,8 +59,8 @@ def _of_file(name: str) -> LabelSet:
     path = Path(name)
     if path.suffix.lower() not in ENDINGS:
         raise ConfigError(
-            f"data.labels is {name!r}, which is no known label set ({', '.join(KNOWN_LABELS)}) and no file that "
-            f"ends in {', '.join(ENDINGS)}: name one of these, or list the labels"
+            f"the label set {name!r} is neither a known one ({', '.join(KNOWN_LABELS)}) nor a file that ends in "
+            f"{', '.join(ENDINGS)}: name one of these, or list the labels in data.labels"
         )
     if path.suffix.lower() == ".txt":
         return _of_lines(path)

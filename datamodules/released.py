@@ -48,11 +48,31 @@ RELEASED_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter2015": TWITTER, "t
 # By task, of runs of version 0.1, which recorded none.
 LABELS_BEFORE_0_2: dict[str, LabelSet] = {"mre": MNRE, "mner": TWITTER}
 
-# Posts, entities in seqeval's default reading and in strict IOB2 (Twitter); rows and those that are None (MNRE).
-RELEASED: dict[str, dict[str, tuple[int, ...]]] = {
-    "mnre": {"train": (12_247, 7_744), "val": (1_624, 1_000), "test": (1_614, 974)},
-    "twitter2015": {"train": (4_000, 6_352, 6_166), "val": (1_000, 1_594, 1_541), "test": (3_257, 5_207, 5_072)},
-    "twitter2017": {"train": (3_373, 6_049, 6_049), "val": (723, 1_324, 1_324), "test": (723, 1_351, 1_351)},
+
+def _rows(rows: int, negative: int) -> dict[str, int]:
+    """Rows, and those of the negative class."""
+    return {"rows": rows, "negative": negative}
+
+
+def _posts(posts: int, entities: int, entities_strict: int) -> dict[str, int]:
+    """Posts, and entities in seqeval's default reading and in strict IOB2."""
+    return {"posts": posts, "entities": entities, "entities_strict": entities_strict}
+
+
+TITLES = {"mnre": "MNRE", "twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
+# What `mmib.datamodules.check` counts in each split.
+RELEASED: dict[str, dict[str, dict[str, int]]] = {
+    "mnre": {"train": _rows(12_247, 7_744), "val": _rows(1_624, 1_000), "test": _rows(1_614, 974)},
+    "twitter2015": {
+        "train": _posts(4_000, 6_352, 6_166),
+        "val": _posts(1_000, 1_594, 1_541),
+        "test": _posts(3_257, 5_207, 5_072),
+    },
+    "twitter2017": {
+        "train": _posts(3_373, 6_049, 6_049),
+        "val": _posts(723, 1_324, 1_324),
+        "test": _posts(723, 1_351, 1_351),
+    },
 }
 
 # Texts that stand in the training and in the validation split as released.

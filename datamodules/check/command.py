@@ -25,12 +25,16 @@ from mmib.datamodules.check import (
     status,
     write_repaired,
 )
-from mmib.datamodules.check.findings import Finding, some
+from mmib.datamodules.check.findings import Finding
 from mmib.datamodules.check.sets import SetFiles
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.released import KNOWN_LABELS
 from mmib.encoders.text import load_tokenizer
+from mmib.labels import LabelSet
 
-COUNTED = {"mre": ("rows", "None"), "mner": ("posts", "entities", "in strict IOB2")}
-LABELS_SHOWN = 8
+# Headings of what is counted; of others the name itself, such as "posts".
+HEADINGS = {"negative": "negative class", "entities_strict": "in strict IOB2"}
+LABELS_SHOWN = 100
 MARKS = {"note": ("note", "cyan"), "problem": ("problem", "yellow"), "unreadable": ("cannot be read", "red")}
 MEANINGS = ("fine", "problems that a training would stop at or hide", "something cannot be read")
 NO_TOKENIZER = "none"
@@ -44,15 +48,24 @@ def run(arguments: list[str]) -> int:
     """
     chosen = _parser().parse_args(arguments)
     console = Console(stderr=chosen.json == Path("-"), highlight=False)
+    labels = None if chosen.labels is None else label_set(chosen.labels)
     pieces = _pieces(chosen.tokenizer, chosen.max_length)
+
+    def checked(sets: Sequence[SetFiles]) -> dict[str, Any]:
+        """Check and show; what goes into the JSON file."""
+        reports = [check_set(files, pieces, chosen.max_missing_images, labels) for files in sets]
+        for report in reports:
+            _show(report, console)
+        return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
+
     sets = find_sets(chosen.path)
-    result = _checked(sets, pieces, chosen.max_missing_images, console)
+    result = checked(sets)
     if chosen.fix is not None:
-        changes = write_repaired(sets, chosen.fix)
+        changes = write_repaired(sets, chosen.fix, labels)
         console.print(f"\n{chosen.fix}: a repaired copy, {len(changes):,} changes", markup=False, soft_wrap=True)
         for change in changes:
             console.print(f"  {change}", markup=False, soft_wrap=True)
-        copy = _checked(find_sets(chosen.fix), pieces, chosen.max_missing_images, console)
+        copy = checked(find_sets(chosen.fix))
         result |= {"fixed": {"folder": str(chosen.fix), "changes": changes, **copy}, "status": copy["status"]}
     console.print(f"\n{MEANINGS[result['status']]} (exit status {result['status']})")
     if chosen.json is not None:
@@ -71,6 +84,12 @@ def _parser() -> CommandParser:
         epilog="exit status: 0 fine, 1 problems, 2 something cannot be read; with --fix, of the copy",
     )
     parser.add_argument("path", type=Path, help="root of a data set, or a folder of several")
+    parser.add_argument(
+        "--labels",
+        metavar="SOURCE",
+        help=f"the label set, as data.labels names it: {', '.join(KNOWN_LABELS)} or a file (default: that of a "
+        "released set, or else the labels that occur)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output")
     parser.add_argument("--fix", type=Path, metavar="FOLDER", help="write a repaired copy into a new folder")
     parser.add_argument(
@@ -91,40 +110,48 @@ def _pieces(name: str, max_length: int) -> Pieces | None:
     return Pieces(load_tokenizer(name), name, max_length)
 
 
-def _checked(sets: Sequence[SetFiles], pieces: Pieces | None, max_missing: float, console: Console) -> dict[str, Any]:
-    """Check and show; what goes into the JSON file."""
-    reports = [check_set(files, pieces, max_missing) for files in sets]
-    for report in reports:
-        _show(report, console)
-    return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
-
-
 def _show(report: SetReport, console: Console) -> None:
+    counted = list(dict.fromkeys(name for part in report.splits for name in part.counts))
     table = Table()
-    for name in ("split", *COUNTED[report.task], "word pieces", "images", "crops"):
+    for name in ("split", *(HEADINGS.get(name, name) for name in counted), "word pieces", "images", "crops"):
         table.add_column(name, justify="left" if name == "split" else "right")
     for part in report.splits:
-        table.add_row(*(Text(cell) for cell in _cells(part, len(COUNTED[report.task]))))
+        table.add_row(*(Text(cell) for cell in _cells(part, counted)))
     console.print(Text(f"\n{report.title}: {report.root}", style="bold"), soft_wrap=True)
     console.print(table)
-    for part in report.splits:
-        if part.labels:
-            total = sum(part.labels.values())
-            shares = [f"{label} {count:,} ({count / total:.1%})" for label, count in part.labels.items()]
-            console.print(Text(f"  {part.split} labels: {some(shares, LABELS_SHOWN)}"), soft_wrap=True)
+    _show_labels(report, console)
     for layout in sorted({part.crop_layout for part in report.splits if part.crop_layout}):
         console.print(Text(f"  object crops: {layout}"), soft_wrap=True)
     for split, finding in every_finding([report]):
         console.print(_line(split, finding), soft_wrap=True)
 
 
-def _cells(part: SplitReport, counted: int) -> list[str]:
-    """A row of the table, of so many counts."""
+def _show_labels(report: SetReport, console: Console) -> None:
+    """How often each label stands in each split, those of the label set first."""
+    if report.labels is None:
+        return
+    labels = LabelSet.from_dict(report.labels)
+    splits = [part for part in report.splits if part.labels]
+    names = list(dict.fromkeys([*labels.names, *(name for part in splits for name in part.labels)]))
+    console.print(Text(f"{len(labels):,} labels, {report.label_source}:"), soft_wrap=True)
+    table = Table("label")
+    for part in splits:
+        table.add_column(part.split, justify="right")
+    for name in names[:LABELS_SHOWN]:
+        counts = [(part.labels.get(name, 0), sum(part.labels.values())) for part in splits]
+        table.add_row(Text(name), *(f"{count:,} ({count / total:.1%})" if count else "0" for count, total in counts))
+    console.print(table)
+    if len(names) > LABELS_SHOWN:
+        console.print(f"  and {len(names) - LABELS_SHOWN:,} more labels, which --json lists")
+
+
+def _cells(part: SplitReport, counted: Sequence[str]) -> list[str]:
+    """A row of the table."""
     if not part.counts:
-        return [part.split, "unreadable" if part.there else "missing", *[""] * (counted + 2)]
+        return [part.split, "unreadable" if part.there else "missing", *[""] * (len(counted) + 2)]
     return [
         part.split,
-        *(f"{count:,}{_released(part, name)}" for name, count in part.counts.items()),
+        *(f"{part.counts[name]:,}{_released(part, name)}" if name in part.counts else "" for name in counted),
         "" if part.longest is None else f"up to {part.longest}",
         *(f"{files.found:,} of {files.named:,}" if files else "" for files in (part.images, part.crops)),
     ]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
-
-from mmib.schema import Task
+from typing import Any, Literal
 
 Severity = Literal["note", "problem", "unreadable"]
 
@@ -69,9 +67,9 @@ class SplitReport:
         file: its text file, below the root.
         there: whether that file is there.
         sha256: its checksum, to tell versions apart.
-        counts: posts (or rows); entities in both readings, or rows that are None.
+        counts: posts (or rows); entities in both readings, or rows of the negative class.
         expected: the same as released, as far as known.
-        labels: how often each entity type or relation stands in it.
+        labels: how often each label stands in it.
         longest: word pieces of its longest post, special tokens (and markers) included; None without a tokenizer.
         images: its whole images.
         crop_layout: where its object crops are listed, or None.
@@ -98,19 +96,24 @@ class SetReport:
     """What is known of a data set.
 
     Attributes:
-        name: `mnre`, `twitter2015` or `twitter2017`.
+        name: such as `mnre`, `twitter2015` or `twitter2017`.
         title: what it is, for people.
-        task: what it is for.
+        task: name of the task that it is for.
         root: the folder that `--data.root` is to name.
         splits: train, val, test.
+        labels: the label set that it is checked against (`mmib.labels.LabelSet.to_dict`); None where nothing is
+            labelled.
+        label_source: where the label set comes from.
         findings: what concerns the set as a whole.
     """
 
     name: str
     title: str
-    task: Task
+    task: str
     root: str
     splits: list[SplitReport]
+    labels: dict[str, Any] | None = None
+    label_source: str = ""
     findings: list[Finding] = field(default_factory=list)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,6 +14,7 @@ from mmib.datamodules.check.findings import FileCounts, Finding, SplitReport
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.crops import Crops
 from mmib.datamodules.files import Digests, inside
+from mmib.datamodules.image_names import split_ending
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.schema import DataError
 
@@ -46,25 +48,38 @@ class Decoded:
         return self._reasons[file]
 
 
+@dataclass(frozen=True)
+class SplitImages:
+    """The whole images of a split.
+
+    Attributes:
+        folder: the folder that they are in.
+        files: the file of each name; None where there is none.
+        readable: names of those that can be read.
+    """
+
+    folder: Path
+    files: dict[str, Path | None]
+    readable: set[str]
+
+
 def check_images(
     files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport, max_missing: float
-) -> dict[str, Path]:
+) -> SplitImages:
     """Fill in counts and findings of a split's whole images.
 
     Args:
         files: the set.
-        read: the rows of the split.
+        read: the posts of the split.
         decoded: what is known of files.
         report: of the split.
         max_missing: largest share of images that a training lets be missing.
-
-    Returns:
-        The images that can be read, by name.
     """
-    folder = files.image_folder(report.split)
-    distinct = {row.image: row for row in read.rows.values()}
-    wanted = {name: inside(folder, name, row.place) for name, row in distinct.items()}
-    good, counts, findings = _sort(wanted, [row.image for row in read.rows.values()], decoded, "images")
+    images = [post.image for post in read.posts.values() if post.image]
+    names = list(dict.fromkeys(images))
+    pictures = files.reader.pictures(report.split, names, max_crops=0)
+    wanted = {name: found[0].file if found else None for name, found in zip(names, pictures, strict=True)}
+    good, counts, findings = _sort(wanted, images, decoded, "images")
     report.images = counts
     report.findings += findings
     lost = counts.missing + counts.unreadable
@@ -74,22 +89,29 @@ def check_images(
         text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable" + (
             f", and a training allows {max_missing:.0%} (--data.max_missing_images)" if refused else ""
         )
-        absent = sorted(name for name, file in wanted.items() if not os.path.lexists(file))
+        absent = sorted(name for name, file in wanted.items() if file is None)
         report.findings.append(Finding("problem" if refused else "note", "missing_images", text, absent))
-    return good
+    renamed = sorted(f"{name} = {file.name}" for name, file in wanted.items() if file and file.name != Path(name).name)
+    if renamed:
+        text = f"{len(renamed):,} images were found under another ending than the posts name"
+        report.findings.append(Finding("note", "renamed_images", text, renamed))
+    return SplitImages(files.reader.image_folder(report.split), wanted, good)
 
 
 def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport) -> None:
     """Fill in counts and findings of a split's object crops."""
     try:
-        found = files.crops(report.split, read.rows.values())
+        crops = files.reader.crops(report.split)
     except DataError as error:
         report.findings.append(Finding("problem", "crops", f"the object crops cannot be read: {error}"))
         return
-    if found is None:
+    if crops is None:
         return
-    report.crop_layout, crops = found
-    keys = {number: files.crop_key(number, row) for number, row in read.rows.items()}
+    is_listed = crops.source.is_file()
+    report.crop_layout = f"{files.below(crops.folder)}/"
+    if is_listed:
+        report.crop_layout = f"{files.below(crops.source)} with {report.crop_layout}"
+    keys = {number: files.reader.crop_key(number, post.image) for number, post in read.posts.items()}
     listed = sorted({name for key in keys.values() for name in crops.names.get(key, [])})
     wanted, outside = _inside(crops, listed)
     if outside:
@@ -100,38 +122,52 @@ def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: Spli
     report.crops = counts
     report.findings += findings
     if counts.missing:
-        absent = sorted(name for name, file in wanted.items() if not os.path.lexists(file))
-        text = f"{counts.missing:,} of {counts.named:,} crops are missing, and their rows go without them"
+        absent = sorted(name for name, file in wanted.items() if file is None)
+        text = (
+            f"{counts.missing:,} of {counts.named:,} crops are missing, and their {files.reader.rows} go without them"
+        )
         report.findings.append(Finding("problem", "missing_crops", text, absent))
     strange = sorted(map(str, crops.names.keys() - set(keys.values()) - read.malformed.keys()))
-    if strange:
-        text = f"crops are listed for {len(strange):,} {'row numbers' if files.task == 'mre' else 'images'} of no row"
+    # A folder that goes by the names of its files serves all splits.
+    if strange and is_listed:
+        text = f"crops are listed for {len(strange):,} images or numbers that no {files.reader.rows} have"
         report.findings.append(Finding("note", "crops_of_nothing", text, strange))
 
 
-def check_folders(
-    files: SetFiles, named: Mapping[str, Iterable[str]], images: Mapping[str, Mapping[str, Path]], decoded: Decoded
-) -> list[Finding]:
+def check_folders(files: SetFiles, images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding]:
     """What only all splits together tell of whole images.
 
     Args:
         files: the set.
-        named: names of images by split.
-        images: those that can be read, by split and name.
+        images: those of each split.
         decoded: what is known of files.
     """
-    folders: dict[Path, set[str]] = {}
-    for split, names in named.items():
-        folders.setdefault(files.image_folder(split), set()).update(names)
-    orphans = sorted(name for folder, names in folders.items() for name in files_below(folder) if name not in names)
+    named: dict[Path, set[Path]] = {}
+    for split in images.values():
+        named.setdefault(split.folder, set()).update(filter(None, split.files.values()))
+    # Among data of other kinds, which the root may hold, there may be any other images.
+    folders = {folder: found for folder, found in named.items() if folder != files.root}
+    orphans = sorted(
+        name
+        for folder, found in folders.items()
+        for name in files_below(folder)
+        if split_ending(name)[1] and folder / name not in found
+    )
     findings = []
     if orphans:
-        text = f"{len(orphans):,} files in the folders of images are named by no row of the splits that are here"
+        text = f"{len(orphans):,} images in the folders of images are named by no {files.reader.rows} that are here"
         findings.append(Finding("note", "orphans", text, orphans))
+    return findings + _copies(images, decoded)
+
+
+def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding]:
+    """Images of the same content under several names, or in several splits."""
     contents: dict[str, dict[str, set[str]]] = {}
-    for split, own in images.items():
-        for name, file in own.items():
-            contents.setdefault(decoded.digests[file], {}).setdefault(split, set()).add(name)
+    for split, found in images.items():
+        for name, file in found.files.items():
+            if file is not None and name in found.readable:
+                contents.setdefault(decoded.digests[file], {}).setdefault(split, set()).add(name)
+    findings = []
     copies = [sorted(set().union(*by_split.values())) for by_split in contents.values()]
     duplicates = sorted(" = ".join(names) for names in copies if len(names) > 1)
     if duplicates:
@@ -146,12 +182,12 @@ def check_folders(
 
 
 def _sort(
-    wanted: Mapping[str, Path], rows: list[str], decoded: Decoded, what: str
-) -> tuple[dict[str, Path], FileCounts, list[Finding]]:
-    """Decode files; give the good ones, how many there are of each kind, and a finding for the unreadable."""
-    there = {name: file for name, file in wanted.items() if os.path.lexists(file)}
+    wanted: Mapping[str, Path | None], rows: list[str], decoded: Decoded, what: str
+) -> tuple[set[str], FileCounts, list[Finding]]:
+    """Decode files; give the names of the good ones, counts by what became of them, and what is unreadable."""
+    there = {name: file for name, file in wanted.items() if file is not None}
     decoded.read(there.values())
-    good = {name: file for name, file in there.items() if decoded.reason(file) is None}
+    good = {name for name, file in there.items() if decoded.reason(file) is None}
     bad = [f"{name} ({decoded.reason(file)})" for name, file in there.items() if name not in good]
     counts = FileCounts(len(wanted), len(good), len(wanted) - len(there), len(bad), sum(name in good for name in rows))
     if not bad:
@@ -160,14 +196,17 @@ def _sort(
     return good, counts, [Finding("problem", f"unreadable_{what}", text, sorted(bad))]
 
 
-def _inside(crops: Crops, names: list[str]) -> tuple[dict[str, Path], list[str]]:
-    """The file of each name, and the names that lead out of the folder."""
-    files, outside = {}, []
+def _inside(crops: Crops, names: list[str]) -> tuple[dict[str, Path | None], list[str]]:
+    """The file of each name, None where it is not there, and the names that lead out of the folder."""
+    files: dict[str, Path | None] = {}
+    outside = []
     for name in names:
         try:
-            files[name] = inside(crops.folder, name, str(crops.source))
+            file = inside(crops.folder, name, str(crops.source))
         except DataError:
             outside.append(name)
+        else:
+            files[name] = file if os.path.lexists(file) else None
     return files, outside
 
 

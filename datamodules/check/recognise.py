@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmib.datamodules.check.sets import MNRESet, SetFiles, TwitterSet
+from mmib.datamodules.check.sets import SetFiles
+from mmib.datamodules.image_names import ImageNames
 from mmib.datamodules.mnre_files import LAYOUT as MNRE_LAYOUT
-from mmib.datamodules.twitter_files import IMAGE_LINE, YEARS
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.twitter_files import IMAGE_LINE, YEARS, TwitterReader
 from mmib.datamodules.twitter_files import LAYOUT as TWITTER_LAYOUT
 from mmib.schema import DataError
 
@@ -32,7 +34,7 @@ def find_sets(path: Path) -> list[SetFiles]:
     if not found and path.name in ("txt", *(f"twitter{year}" for year in YEARS)):
         # Someone named the folder of the texts instead of the one above it.
         above = path.absolute().parent
-        found = [files for files in _sets_of(above) if files.text_file("train").parent.name == path.name]
+        found = [files for files in _sets_of(above) if files.reader.text_file("train").parent.name == path.name]
     for child in sorted(child for child in path.iterdir() if child.is_dir()):
         found += _sets_of(child)
     if not found:
@@ -41,8 +43,16 @@ def find_sets(path: Path) -> list[SetFiles]:
 
 
 def _sets_of(root: Path) -> list[SetFiles]:
-    candidates: list[SetFiles] = [MNRESet(root), *(TwitterSet(root, year) for year in YEARS)]
+    candidates = [_mnre(root), *(_twitter(root, year) for year in YEARS)]
     return [files for files in candidates if files.has_any()]
+
+
+def _mnre(root: Path) -> SetFiles:
+    return SetFiles(MNREReader(root), "mre")
+
+
+def _twitter(root: Path, year: int) -> SetFiles:
+    return SetFiles(TwitterReader(root, year), "mner")
 
 
 def _advice(path: Path) -> str:
@@ -57,26 +67,26 @@ def _moves(file: Path) -> Iterator[str]:
     """Where a text file and its images belong."""
     try:
         with file.open("rb") as stream:
-            text = stream.read(MOST_BYTES).decode("utf-8", errors="replace")
+            text = stream.read(MOST_BYTES).decode("utf-8-sig", errors="replace")
     except OSError:
         return
     name = file.name.lower()
     split = next((split for split, words in SPLIT_WORDS.items() if any(word in name for word in words)), "train")
-    target: SetFiles
     if text.lstrip().startswith("{") and "img_id" in text:
-        target = MNRESet(Path("ROOT"))
-        image = re.search(r"['\"]img_id['\"]: ['\"]([^'\"]+)", text)
+        target, image = _mnre(Path("ROOT")), re.search(r"['\"]img_id['\"]: ['\"]([^'\"]+)", text)
     elif text.lstrip().startswith(IMAGE_LINE):
         # Only Twitter-2015 calls its fourth type OTHER.
-        target = TwitterSet(Path("ROOT"), 2015 if "-OTHER" in text else 2017)
-        image = re.search(rf"{IMAGE_LINE}(\S+)", text)
+        target, image = (
+            _twitter(Path("ROOT"), 2015 if "-OTHER" in text else 2017),
+            re.search(rf"{IMAGE_LINE}(\S+)", text),
+        )
     else:
         return
-    yield f"{file} holds {target.unit} in the format of {target.title}: move it to {target.text_file(split)}"
-    picture = image.group(1) + (".jpg" if target.task == "mner" else "") if image else ""
+    reader = target.reader
+    yield f"{file} holds {reader.rows} in the format of {target.title}: move it to {reader.text_file(split)}"
     for folder in _folders(file.parents[1]):
-        if picture and (folder / picture).is_file():
-            yield f"{folder}/ holds images of it: move it to {target.image_folder(split)}/"
+        if image and ImageNames(folder).find(image.group(1)):
+            yield f"{folder}/ holds images of it: move it to {reader.image_folder(split)}/"
             return
 
 

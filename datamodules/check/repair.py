@@ -15,36 +15,49 @@ from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
 from mmib.datamodules.crops import Crops, write_crop_dictionary
 from mmib.datamodules.files import inside
 from mmib.datamodules.mnre_files import check_relation_ids
-from mmib.datamodules.twitter_files import repair
+from mmib.datamodules.posts import TaggedPost
+from mmib.labels import LabelSet
 from mmib.schema import DataError
+from mmib.tagging import repair
 
 
-def write_repaired(sets: Sequence[SetFiles], out: Path) -> list[str]:
-    """Write data sets anew, without what a training would stop at or hide.
+def write_repaired(sets: Sequence[SetFiles], out: Path, labels: LabelSet | None = None) -> list[str]:
+    """Write data sets in a released layout anew, without what a training would stop at or hide.
 
     Rows that cannot be read or whose spans do not hold the words that they are named by, images and crops that cannot
-    be read or are not there, and crop dictionaries that cannot be read are left out; stray I- tags become B-. The copy
-    appears when it is complete. Files are copied, not linked: nothing that is done to the copy reaches the original.
+    be read or are not there, and crop dictionaries that cannot be read are left out; stray I- tags become B-. Rows
+    whose labels the label set lacks stay as they are. The copy appears when it is complete. Files are copied, not
+    linked: nothing that is done to the copy reaches the original.
+
+    Args:
+        sets: what to copy.
+        out: folder of the copy.
+        labels: see `mmib.datamodules.check.whole.check_set`.
 
     Returns:
         Each change, in a sentence.
 
     Raises:
-        DataError: `out` is there and not empty, lies within a set or holds one; a set is the demo corpus; a text
-            cannot be read at all; the disk is full or cannot be written.
+        DataError: `out` is there and not empty, lies within a set or holds one; a set is the demo corpus or of another
+            format; a text cannot be read at all; the disk is full or cannot be written.
     """
     base = Path(os.path.commonpath([files.root.absolute() for files in sets]))
     _check_target(out, base)
     for files in sets:
         if files.is_demo:
             raise DataError(f"{files.root} is a demo corpus: remove it and write it again with `mmib demo-data`")
+        if not files.has_released_layout:
+            raise DataError(
+                f"{files.root} holds {files.title}, and --fix writes copies of MNRE's and the Twitter sets' layouts "
+                "only: correct what is listed in the file itself"
+            )
     work = out.absolute().with_name(f".{out.name}.{uuid.uuid4().hex}")
     changes: list[str] = []
     try:
         work.mkdir(parents=True)
         copied: set[Path] = set()
         for files in sets:
-            changes += _Copy(files, work / files.root.absolute().relative_to(base), copied).write()
+            changes += _Copy(files, work / files.root.absolute().relative_to(base), copied, labels).write()
         if out.exists():
             out.rmdir()
         work.rename(out.absolute())
@@ -70,10 +83,13 @@ class _Copy:
         files: the set.
         root: folder of the copy.
         copied: folders of images that are copied already, of this set or of one that shares them.
+        labels: the label set; None for the one that the set has in all likelihood.
     """
 
-    def __init__(self, files: SetFiles, root: Path, copied: set[Path]) -> None:
+    def __init__(self, files: SetFiles, root: Path, copied: set[Path], labels: LabelSet | None) -> None:
         self.files = files
+        self.reader = files.reader
+        self.labels = labels
         self.root = root
         self.copied = copied
         self.decoded = Decoded()
@@ -81,12 +97,12 @@ class _Copy:
 
     def write(self) -> list[str]:
         """Write everything; give the changes."""
-        reads = {split: self.files.read(split) for split in SPLITS if self.files.text_file(split).is_file()}
+        reads = {split: self.files.read(split) for split in SPLITS if self.reader.has_split(split)}
         for split, read in reads.items():
             self._write_text(split, read)
-            self._copy_images(self.files.image_folder(split), "image")
+            self._copy_images(self.reader.image_folder(split), "image")
             self._copy_crops(split, read)
-        self._copy_labels()
+        self._copy_labels(self.labels or self.files.labelling(reads).labels)
         return self.changes
 
     def _target(self, path: Path) -> Path:
@@ -94,12 +110,12 @@ class _Copy:
 
     def _write_text(self, split: str, read: ReadSplit) -> None:
         """The lines of the rows that stay, as they are but for stray tags."""
-        path = self.files.text_file(split)
+        path = self.reader.text_file(split)
         lines = path.read_bytes().decode("utf-8").split("\n")
-        if len(read.rows) == len(read.doubtful):
+        if len(read.posts) == len(read.doubtful):
             raise DataError(f"{path}: no row can be read, and there is nothing to copy; `mmib check-data` shows why")
-        good, bad = read.rows.values(), read.malformed.values()
-        starts = sorted([line_of(row.place) for row in good] + [row.line for row in bad])
+        good, bad = read.posts.values(), read.malformed.values()
+        starts = sorted([line_of(post.place) for post in good] + [fault.line for fault in bad])
         ends = dict(zip(starts, [*starts[1:], len(lines) + 1], strict=True))
         kept = lines[: starts[0] - 1]
         for number in range(len(starts)):
@@ -107,21 +123,21 @@ class _Copy:
             if reason is not None:
                 self.changes.append(f"left out: {reason}")
                 continue
-            row = read.rows[number]
-            start = line_of(row.place)
+            post = read.posts[number]
+            start = line_of(post.place)
             block = lines[start - 1 : ends[start] - 1]
-            if self.files.task == "mner":
-                self._mend_tags(row.tags, block, path, start)
+            if isinstance(post, TaggedPost):
+                self._mend_tags(post.tags, block, path, start)
             kept += block
         write_text(self._target(path), "\n".join(kept))
 
     def _mend_tags(self, tags: list[str], block: list[str], path: Path, start: int) -> None:
         """Let stray I- tags open their entity; in a well-formed post each line with a tab is a word."""
         words = [place for place, line in enumerate(block) if "\t" in line]
-        for place, own, mended in zip(words, tags, repair(tags), strict=True):
-            if own != mended:
+        for place, tag, mended in zip(words, tags, repair(tags), strict=True):
+            if tag != mended:
                 block[place] = block[place].replace("\tI-", "\tB-")
-                self.changes.append(f"{path}:{start + place}: the stray tag {own} became {mended}")
+                self.changes.append(f"{path}:{start + place}: the stray tag {tag} became {mended}")
 
     def _copy_images(self, folder: Path, what: str) -> None:
         """All files of a folder that can be read as images, named by a row or not."""
@@ -142,32 +158,29 @@ class _Copy:
     def _copy_crops(self, split: str, read: ReadSplit) -> None:
         """Crops that can be read, with a dictionary and boxes of these alone."""
         try:
-            found = self.files.crops(split, read.rows.values())
+            crops = self.reader.crops(split)
         except DataError as error:
             self.changes.append(f"left out, with the crops of {split}: {error}")
             return
-        if found is None:
+        if crops is None:
             return
-        _, crops = found
         self._copy_images(crops.folder, "crop")
-        listed = self.files.crop_files(split)
-        if crops.source == listed.dictionary:
+        if crops.source.is_file():
             self._write_dictionary(crops, read)
-        boxes = listed.boxes if crops.source == listed.dictionary else crops.folder / "boxes.json"
-        if boxes.is_file():
-            self._copy_file(boxes)
+        if crops.boxes_file.is_file():
+            self._copy_file(crops.boxes_file)
 
     def _write_dictionary(self, crops: Crops, read: ReadSplit) -> None:
         """The crops of the rows that stay; rows are counted anew where some were left out."""
         kept: dict[object, list[str]] = {}
         lost = []
-        for place, number in enumerate(sorted(read.rows.keys() - read.doubtful.keys())):
-            row = read.rows[number]
-            names = crops.names.get(self.files.crop_key(number, row), [])
+        for place, number in enumerate(sorted(read.posts.keys() - read.doubtful.keys())):
+            image = read.posts[number].image
+            names = crops.names.get(self.reader.crop_key(number, image), [])
             good = [name for name in names if self._is_good(crops, name)]
             lost += [name for name in names if name not in good]
             if names:
-                kept[self.files.crop_key(place, row)] = good
+                kept[self.reader.crop_key(place, image)] = good
         if lost:
             lacking = some(sorted(set(lost)))
             self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
@@ -180,17 +193,17 @@ class _Copy:
             return False
         return os.path.lexists(file) and self.decoded.reason(file) is None
 
-    def _copy_labels(self) -> None:
+    def _copy_labels(self, labels: LabelSet | None) -> None:
         """The set's own list of labels, where it is the right one."""
-        labels = self.files.labels_file
-        if labels is None or not labels.is_file():
+        listed = self.reader.label_file
+        if listed is None or labels is None or not listed.is_file():
             return
         try:
-            check_relation_ids(labels)
+            check_relation_ids(listed, labels)
         except DataError as error:
             self.changes.append(f"left out: {error}")
         else:
-            self._copy_file(labels)
+            self._copy_file(listed)
 
     def _copy_file(self, path: Path) -> None:
         target = self._target(path)

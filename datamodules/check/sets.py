@@ -1,269 +1,155 @@
-"""The layouts that a check knows: where a data set keeps its files, and how its posts read."""
+"""The data sets that a check looks at: a reader of their files, and what they are for."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from mmib.datamodules import mnre_files, twitter_files
-from mmib.datamodules.crops import CropFiles, Crops, image_name, row_number
 from mmib.datamodules.files import Malformed, inside
-from mmib.datamodules.mnre_files import RelationRow
-from mmib.datamodules.released import RELEASED
-from mmib.datamodules.twitter_files import TaggedPost
-from mmib.schema import DataError, Task
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.posts import RelationPost, TaggedPost
+from mmib.datamodules.readers import Reader
+from mmib.datamodules.released import RELEASED, RELEASED_LABELS, TITLES
+from mmib.datamodules.twitter_files import TwitterReader
+from mmib.labels import LabelSet
+from mmib.schema import DataError, Post, task_named
+from mmib.tagging import entities
 
 SPLITS = ("train", "val", "test")
 DEMO_MANIFEST = "demo.json"
 
 
-@dataclass(frozen=True)
+@dataclass
 class ReadSplit:
-    """The rows of a split by their position in the file, which crop dictionaries count by.
+    """The posts of a split by their position in the file, which crop dictionaries count by.
 
     Attributes:
-        rows: those that can be read.
+        posts: those that can be read.
         malformed: the others.
-        doubtful: why some of `rows` are wrong in all likelihood.
+        doubtful: why some of `posts` are wrong in all likelihood.
+        note: what the reader did to them.
     """
 
-    rows: dict[int, Any] = field(default_factory=dict)
+    posts: dict[int, Post] = field(default_factory=dict)
     malformed: dict[int, Malformed] = field(default_factory=dict)
     doubtful: dict[int, str] = field(default_factory=dict)
+    note: str = ""
 
 
-class SetFiles(ABC):
+@dataclass(frozen=True)
+class Labelling:
+    """The labels that a data set is checked against.
+
+    Attributes:
+        labels: the label set; None where nothing is labelled.
+        source: where it comes from, for people.
+    """
+
+    labels: LabelSet | None
+    source: str
+
+
+class SetFiles:
     """A data set on disk.
 
     Args:
-        root: its folder.
-
-    Attributes:
-        name: `mnre`, `twitter2015` or `twitter2017`.
-        task: what it is for.
-        layout: which files are expected where.
-        counted: names of what `mmib.datamodules.released` counts.
-        unit: what a row is called.
+        reader: reads its files.
+        task: name of the task that it is for.
+        title: what it is, for people; the reader's name of it where there is none.
     """
 
-    name: str
-    task: Task
-    layout: str
-    counted: tuple[str, ...]
-    unit: str
-    parse_key: Callable[[object], Any]
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    def is_demo(self) -> bool:
-        """Whether it is the drawn demo corpus and no real set."""
-        return (self.root / DEMO_MANIFEST).is_file()
-
-    @property
-    def labels_file(self) -> Path | None:
-        """The set's own list of labels, which need not be there."""
-        return None
-
-    @property
-    @abstractmethod
-    def title(self) -> str:
-        """Name of the layout, for people."""
-
-    @abstractmethod
-    def text_file(self, split: str) -> Path:
-        """Its text."""
-
-    @abstractmethod
-    def image_folder(self, split: str) -> Path:
-        """Its whole images."""
-
-    @abstractmethod
-    def crop_files(self, split: str) -> CropFiles:
-        """Its object crops, with a dictionary."""
-
-    @abstractmethod
-    def scan(self, split: str) -> Iterator[Any]:
-        """Its rows, or `Malformed` in their place."""
-
-    @abstractmethod
-    def words(self, row: Any) -> list[str]:
-        """The words of a row."""
-
-    @abstractmethod
-    def crop_key(self, number: int, row: Any) -> Any:
-        """What a row is called in a crop dictionary."""
-
-    def doubt(self, row: Any) -> str | None:
-        """Why a row is wrong in all likelihood, although it can be read, or None."""
-        del row
-        return None
-
-    def crops(self, split: str, rows: Iterable[Any]) -> tuple[str, Crops] | None:
-        """The object crops of a split and how they are laid out; None where there are none.
-
-        Raises:
-            DataError: dictionary or boxes cannot be read.
-        """
-        del rows
-        files = self.crop_files(split)
-        if not files.dictionary.is_file():
-            return None
-        return f"{self._below(files.dictionary)} with {self._below(files.crops)}/", Crops.listed(files, self.parse_key)
+    def __init__(self, reader: Reader, task: str, title: str = "") -> None:
+        self.reader = reader
+        self.task = task
+        self.name = reader.corpus
+        self.root = reader.root
+        self.is_demo = (reader.root / DEMO_MANIFEST).is_file()
+        # Data of another format may have any name.
+        self.has_released_layout = isinstance(reader, MNREReader | TwitterReader)
+        self.title = title or (TITLES[self.name] if self.has_released_layout else self.name)
 
     def has_any(self) -> bool:
         """Whether the text of any split is there."""
-        return any(self.text_file(split).is_file() for split in SPLITS)
+        return any(self.reader.has_split(split) for split in SPLITS)
 
     def read(self, split: str) -> ReadSplit:
-        """The rows of a split; one whose image lies outside the folder of images is malformed too.
+        """The posts of a split; one whose image lies outside the folder of images is malformed too.
 
         Raises:
             DataError: the file holds none, or cannot be read.
         """
         read = ReadSplit()
-        for number, row in enumerate(self.scan(split)):
-            if isinstance(row, Malformed):
-                read.malformed[number] = row
+        for number, post in enumerate(self.reader.scan(split)):
+            if isinstance(post, Malformed):
+                read.malformed[number] = post
                 continue
             try:
-                inside(self.image_folder(split), row.image, row.place)
+                if post.image:
+                    inside(self.reader.image_folder(split), post.image, post.place)
             except DataError as error:
-                read.malformed[number] = Malformed(line_of(row.place), error)
+                read.malformed[number] = Malformed(line_of(post.place), error)
             else:
-                read.rows[number] = row
-                doubt = self.doubt(row)
+                read.posts[number] = post
+                doubt = _doubt(post)
                 if doubt is not None:
                     read.doubtful[number] = doubt
+        read.note = self.reader.note(split)
         return read
+
+    def labels_of(self, post: Post) -> list[str]:
+        """See `mmib.schema.Task.labels_of`."""
+        # The project's own tasks bring their networks along, which take seconds to import.
+        if isinstance(post, RelationPost):
+            return [post.relation]
+        if isinstance(post, TaggedPost):
+            return [entity.type for entity in entities(post.tags)]
+        return task_named(self.task).labels_of(post)
+
+    def labelling(self, reads: Mapping[str, ReadSplit]) -> Labelling:
+        """The label set that the data set has in all likelihood: a released one, its own list, or what occurs."""
+        known = RELEASED_LABELS[self.name] if self.has_released_layout else None
+        posts = [post for read in reads.values() for post in read.posts.values()]
+        occurring = tuple(dict.fromkeys(label for post in posts for label in self.labels_of(post)))
+        if known is not None and (set(occurring) <= set(known.names) or self._is_release(reads)):
+            return Labelling(known, f"as released with {TITLES[self.name]}")
+        listed = self.reader.label_file
+        if listed is not None and listed.is_file():
+            try:
+                return Labelling(label_set(str(listed)), self.below(listed))
+            except DataError:
+                pass  # `mmib.datamodules.check.whole` reports it
+        return Labelling(LabelSet(occurring) if occurring else None, "those that occur")
 
     def expected(self, split: str) -> dict[str, int]:
         """The counts of a split as far as they are known."""
         if not self.is_demo:
-            return dict(zip(self.counted, RELEASED[self.name][split], strict=True))
+            return RELEASED[self.name][split] if self.has_released_layout else {}
         from mmib.datamodules.demo.reading import read_ceilings  # noqa: PLC0415 - brings the training code along
 
         levels = (read_ceilings(self.root, split, self.task) or {"levels": {}})["levels"]
-        return {self.counted[0]: sum(level["rows"] for level in levels.values())}
+        return {self.reader.rows: sum(level["rows"] for level in levels.values())}
 
-    def _below(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+    def below(self, path: Path) -> str:
+        """A path as it is named from the root, where it lies there."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    def _is_release(self, reads: Mapping[str, ReadSplit]) -> bool:
+        """Whether any split has as many posts as it was released with."""
+        sizes = {split: len(read.posts) + len(read.malformed) for split, read in reads.items()}
+        return any(self.expected(split).get(self.reader.rows) == size for split, size in sizes.items())
 
 
-class MNRESet(SetFiles):
-    """MNRE, or any corpus in its layout."""
-
-    name = "mnre"
-    task: Task = "mre"
-    layout = mnre_files.LAYOUT
-    counted = ("rows", "none")
-    unit = "rows"
-    parse_key = staticmethod(row_number)
-
-    @property
-    def title(self) -> str:
-        """See `SetFiles.title`."""
-        return "MNRE"
-
-    def text_file(self, split: str) -> Path:
-        """See `SetFiles.text_file`."""
-        return mnre_files.text_file(self.root, split)
-
-    def image_folder(self, split: str) -> Path:
-        """See `SetFiles.image_folder`."""
-        return mnre_files.image_folder(self.root, split)
-
-    def crop_files(self, split: str) -> CropFiles:
-        """See `SetFiles.crop_files`."""
-        return mnre_files.crop_files(self.root, split)
-
-    def scan(self, split: str) -> Iterator[RelationRow | Malformed]:
-        """See `SetFiles.scan`."""
-        return mnre_files.scan_rows(self.text_file(split))
-
-    def words(self, row: RelationRow) -> list[str]:
-        """See `SetFiles.words`."""
-        return row.tokens
-
-    def crop_key(self, number: int, row: RelationRow) -> int:
-        """See `SetFiles.crop_key`."""
-        return number
-
-    def doubt(self, row: RelationRow) -> str | None:
-        """See `SetFiles.doubt`: a span that does not hold what the file calls the entity."""
-        for key, (start, end), name in zip("ht", (row.head, row.tail), row.names, strict=True):
-            words = row.tokens[start:end]
-            if name is not None and "".join(name.split()) != "".join("".join(words).split()):
-                return f"{row.place}: the span [{start}, {end}) of {key!r} holds {' '.join(words)!r}, named {name!r}"
+def _doubt(post: Post) -> str | None:
+    """Why a post is wrong in all likelihood: a span that does not hold what the file calls the entity."""
+    if not isinstance(post, RelationPost):
         return None
-
-    @property
-    def labels_file(self) -> Path:
-        """See `SetFiles.labels_file`."""
-        return self.root / "ours_rel2id.json"
-
-
-class TwitterSet(SetFiles):
-    """Twitter-2015 or Twitter-2017, or any corpus in their layout.
-
-    Args:
-        root: the folder that holds `twitter2015` or `twitter2017`.
-        year: which of them.
-    """
-
-    task: Task = "mner"
-    counted = ("posts", "entities", "entities_strict")
-    unit = "posts"
-    parse_key = staticmethod(image_name)
-
-    def __init__(self, root: Path, year: int) -> None:
-        super().__init__(root)
-        self.year = year
-        self.name = f"twitter{year}"
-        self.layout = twitter_files.LAYOUT.format(year=year)
-
-    @property
-    def title(self) -> str:
-        """See `SetFiles.title`."""
-        return f"Twitter-{self.year}"
-
-    def text_file(self, split: str) -> Path:
-        """See `SetFiles.text_file`."""
-        return twitter_files.text_file(self.root, self.year, split)
-
-    def image_folder(self, split: str) -> Path:
-        """See `SetFiles.image_folder`."""
-        del split  # all splits share one folder
-        return twitter_files.image_folder(self.root, self.year)
-
-    def crop_files(self, split: str) -> CropFiles:
-        """See `SetFiles.crop_files`."""
-        return twitter_files.crop_files(self.root, self.year, split)
-
-    def crops(self, split: str, rows: Iterable[TaggedPost]) -> tuple[str, Crops] | None:
-        """See `SetFiles.crops`; without a dictionary they go by the names of files."""
-        listed = super().crops(split, rows)
-        folder = twitter_files.typed_crop_folder(self.root, self.year)
-        if listed is not None or not folder.is_dir():
-            return listed
-        names = twitter_files.typed_crops(folder, {post.image for post in rows})
-        return f"{folder.name}/<IMGID>/crop_<type>_<IMGID>.jpg", Crops(folder, names, folder, folder / "boxes.json")
-
-    def scan(self, split: str) -> Iterator[TaggedPost | Malformed]:
-        """See `SetFiles.scan`."""
-        return twitter_files.scan_posts(self.text_file(split), self.layout)
-
-    def words(self, row: TaggedPost) -> list[str]:
-        """See `SetFiles.words`."""
-        return row.words
-
-    def crop_key(self, number: int, row: TaggedPost) -> str:
-        """See `SetFiles.crop_key`."""
-        return row.image
+    for key, (start, end), name in zip(("head", "tail"), (post.head, post.tail), post.names, strict=True):
+        words = post.words[start:end]
+        if name is not None and "".join(name.split()) != "".join("".join(words).split()):
+            return f"{post.place}: the span [{start}, {end}) of the {key} holds {' '.join(words)!r}, named {name!r}"
+    return None
 
 
 def line_of(place: str) -> int:

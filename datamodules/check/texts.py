@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mmib.datamodules.check.findings import Finding, SplitReport
+from mmib.datamodules.check.labels import check_labels
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.markers import mark_entities
-from mmib.datamodules.mnre_files import RelationRow
-from mmib.datamodules.twitter_files import Census, TaggedPost, repair
-from mmib.schema import NO_RELATION, DataError
+from mmib.datamodules.posts import RelationPost, TaggedPost
+from mmib.labels import LabelSet
+from mmib.schema import MARKERS, DataError, Post
+from mmib.tagging import BEGIN, entities, repair, split_tag
 
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
-
-MARKERS = 4
 
 
 @dataclass(frozen=True)
@@ -35,93 +35,114 @@ class Pieces:
     max_length: int
 
 
-def check_text(files: SetFiles, read: ReadSplit, pieces: Pieces | None, report: SplitReport) -> None:
-    """Fill in counts, labels and findings of a split's text."""
-    rows = list(read.rows.values())
+def check_text(
+    files: SetFiles, read: ReadSplit, labels: LabelSet | None, pieces: Pieces | None, report: SplitReport
+) -> None:
+    """Fill in counts, labels and findings of a split's text.
+
+    Args:
+        files: the set.
+        read: the posts of the split.
+        labels: what they may be labelled with; None where nothing is.
+        pieces: how long a post may be, in which tokenizer's pieces; None leaves lengths out.
+        report: of the split.
+    """
+    posts, rows = list(read.posts.values()), files.reader.rows
     if read.malformed:
         errors = [str(bad.error) for bad in read.malformed.values()]
-        text = f"{len(errors):,} {files.unit} cannot be read, and a training stops at the first"
+        text = f"{len(errors):,} {rows} cannot be read, and a training stops at the first"
         report.findings.append(Finding("problem", "malformed", text, errors))
     if read.doubtful:
-        text = f"{len(read.doubtful):,} rows have a span that does not hold the words that it is named by"
+        text = f"{len(read.doubtful):,} {rows} have a span that does not hold the words that it is named by"
         report.findings.append(Finding("problem", "doubtful", text, list(read.doubtful.values())))
-    if files.task == "mre":
-        _count_relations(rows, report)
-    else:
-        _count_entities(rows, report)
-    repeated = [texts[0].place for texts in _by_content(rows).values() if len(texts) > 1]
+    if read.note:
+        report.findings.append(Finding("note", "reading", f"as it is read: {read.note}"))
+    report.counts = count_posts(posts, rows, labels)
+    check_labels(files, posts, labels, report)
+    _check_spans(posts, rows, report)
+    repeated = [texts[0].place for texts in _by_content(posts).values() if len(texts) > 1]
     if repeated:
-        text = f"{len(repeated):,} {files.unit} stand in the file more than once, word for word"
+        text = f"{len(repeated):,} {rows} stand in the file more than once, word for word"
         report.findings.append(Finding("note", "repeated", text, repeated))
     if pieces is not None:
-        _check_pieces(files, rows, pieces, report)
+        _check_pieces(posts, rows, pieces, report)
 
 
-def texts_of(files: SetFiles, read: ReadSplit) -> dict[tuple[str, ...], str]:
+def count_posts(posts: Sequence[Post], rows: str, labels: LabelSet | None) -> dict[str, int]:
+    """How many posts there are, and of what is in them; `mmib.datamodules.released.RELEASED` has the same keys.
+
+    Args:
+        posts: the posts of a split.
+        rows: what they are called.
+        labels: their label set.
+    """
+    counts = {rows: len(posts)}
+    tagged = [post for post in posts if isinstance(post, TaggedPost)]
+    related = [post for post in posts if isinstance(post, RelationPost)]
+    if tagged:
+        counts["entities"] = sum(len(entities(post.tags)) for post in tagged)
+        counts["entities_strict"] = sum(split_tag(tag)[0] == BEGIN for post in tagged for tag in post.tags)
+    if related and labels is not None and labels.negative is not None:
+        counts["negative"] = sum(post.relation == labels.negative for post in related)
+    return counts
+
+
+def texts_of(read: ReadSplit) -> dict[tuple[str, ...], str]:
     """Each distinct text of a split with the place where it stands first."""
     texts: dict[tuple[str, ...], str] = {}
-    for row in read.rows.values():
-        texts.setdefault(tuple(files.words(row)), row.place)
+    for post in read.posts.values():
+        texts.setdefault(tuple(post.words), post.place)
     return texts
 
 
-def _by_content(rows: Iterable[Any]) -> dict[tuple[Any, ...], list[Any]]:
-    """Rows that are the same in all but their place."""
-    found: dict[tuple[Any, ...], list[Any]] = {}
-    for row in rows:
-        key = tuple(str(value) for name, value in vars(row).items() if name != "place")
-        found.setdefault(key, []).append(row)
+def _by_content(posts: Iterable[Post]) -> dict[tuple[Any, ...], list[Post]]:
+    """Posts that are the same in all but their place."""
+    found: dict[tuple[Any, ...], list[Post]] = {}
+    for post in posts:
+        key = tuple(str(value) for name, value in vars(post).items() if name != "place")
+        found.setdefault(key, []).append(post)
     return found
 
 
-def _count_relations(rows: list[RelationRow], report: SplitReport) -> None:
-    labels = Counter(row.relation for row in rows)
-    report.counts = {"rows": len(rows), "none": labels[NO_RELATION]}
-    report.labels = dict(labels.most_common())
-    touching = sum(row.head[0] < row.tail[1] and row.tail[0] < row.head[1] for row in rows)
-    if touching:
-        text = f"head and tail overlap in {touching:,} rows, which the markers can show"
+def _check_spans(posts: Sequence[Post], rows: str, report: SplitReport) -> None:
+    """Entities that overlap, or that stray tags open."""
+    overlapping = sum(
+        post.head[0] < post.tail[1] and post.tail[0] < post.head[1] for post in posts if isinstance(post, RelationPost)
+    )
+    if overlapping:
+        text = f"head and tail overlap in {overlapping:,} {rows}, which the markers can show"
         report.findings.append(Finding("note", "overlapping", text))
-
-
-def _count_entities(posts: list[TaggedPost], report: SplitReport) -> None:
-    census, labels = Census(), Counter[str]()
-    stray = []
-    for post in posts:
-        repaired = repair(post.tags)
-        census.add(post, repaired)
-        labels.update(tag[2:] for tag in repaired if tag.startswith("B-"))
-        if repaired != post.tags:
-            stray.append(post.place)
-    report.counts = {"posts": len(posts), "entities": sum(labels.values()), "entities_strict": census.strict}
-    report.labels = dict(labels.most_common())
+    tagged = [post for post in posts if isinstance(post, TaggedPost)]
+    stray = [post for post in tagged if repair(post.tags) != post.tags]
     if stray:
+        count = sum(tag != mended for post in stray for tag, mended in zip(post.tags, repair(post.tags), strict=True))
         text = (
-            f"{census.strays:,} stray I- tags in {len(stray):,} posts open an entity in seqeval's default reading and "
+            f"{count:,} stray I- tags in {len(stray):,} {rows} open an entity in seqeval's default reading and "
             "in training, and none in strict IOB2"
         )
-        report.findings.append(Finding("note", "stray_tags", text, stray))
-    again = Counter(post.identity for post in posts)
-    repeated = sorted(identity for identity, times in again.items() if times > 1)
+        report.findings.append(Finding("note", "stray_tags", text, [post.place for post in stray]))
+    again = Counter(post.image for post in tagged if post.image)
+    repeated = sorted(image for image, times in again.items() if times > 1)
     if repeated:
-        text = f"{len(repeated):,} IMGIDs stand over more than one post"
+        text = f"{len(repeated):,} images belong to more than one post"
         report.findings.append(Finding("note", "repeated_images", text, repeated))
 
 
-def _check_pieces(files: SetFiles, rows: list[Any], pieces: Pieces, report: SplitReport) -> None:
+def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: SplitReport) -> None:
     """What the tokenizer does to the words: to nothing, or to more pieces than fit."""
     tokenizer = pieces.tokenizer
     vanished = Counter[str]()
     lengths: list[int] = []
-    failed: list[str] = []
-    cut: list[str] = []
-    frame = len(tokenizer.prefix) + len(tokenizer.suffix) + (MARKERS if files.task == "mre" else 0)
-    for row, words in zip(rows, tokenizer.split([files.words(row) for row in rows]), strict=True):
-        vanished.update(word for word, ids in zip(files.words(row), words, strict=True) if not ids)
+    longer: list[tuple[Post, list[list[int]]]] = []
+    frame = len(tokenizer.prefix) + len(tokenizer.suffix)
+    for post, words in zip(posts, tokenizer.split([post.words for post in posts]), strict=True):
+        vanished.update(word for word, ids in zip(post.words, words, strict=True) if not ids)
         # A word that is nothing still takes a piece, the unknown one.
-        lengths.append(frame + sum(max(1, len(ids)) for ids in words))
+        known = [ids or [tokenizer.unknown_id] for ids in words]
+        markers = len(MARKERS) if isinstance(post, RelationPost) else 0
+        lengths.append(frame + markers + sum(map(len, known)))
         if lengths[-1] > pieces.max_length:
-            (cut if _fits(files, row, words, pieces) else failed).append(row.place)
+            longer.append((post, known))
     report.longest = max(lengths, default=None)
     if vanished:
         shown = ", ".join(f"{_code_points(word)} {times:,}" for word, times in vanished.most_common(8))
@@ -130,32 +151,40 @@ def _check_pieces(files: SetFiles, rows: list[Any], pieces: Pieces, report: Spli
             f"unknown pieces: {shown}"
         )
         report.findings.append(Finding("note", "vanishing", text))
-    _report_lengths(files, pieces, failed, cut, report)
+    _report_lengths(longer, rows, pieces, report)
 
 
-def _fits(files: SetFiles, row: Any, words: list[list[int]], pieces: Pieces) -> bool:
+def _report_lengths(
+    longer: Sequence[tuple[Post, list[list[int]]]], rows: str, pieces: Pieces, report: SplitReport
+) -> None:
+    """What becomes of posts that are too long, with their word pieces."""
+    too_long = f"longer than {pieces.max_length} word pieces ({pieces.name})"
+    refused, missed, shortened = list[str](), list[str](), list[str]()
+    for post, words in longer:
+        if isinstance(post, TaggedPost):
+            missed.append(post.place)
+        elif isinstance(post, RelationPost) and not _fits(post, words, pieces):
+            refused.append(post.place)
+        else:
+            shortened.append(post.place)
+    if refused:
+        text = f"{len(refused):,} {rows} are {too_long} between their entities, and a training stops: raise max_length"
+        report.findings.append(Finding("problem", "too_long", text, refused))
+    if missed:
+        text = f"{len(missed):,} {rows} are {too_long}, and the words behind count as missed: raise max_length"
+        report.findings.append(Finding("problem", "too_long", text, missed))
+    if shortened:
+        text = f"{len(shortened):,} {rows} are {too_long}, and lose context alone"
+        report.findings.append(Finding("note", "shortened", text, shortened))
+
+
+def _fits(post: RelationPost, words: list[list[int]], pieces: Pieces) -> bool:
     """Whether a post that is too long loses nothing but context."""
-    if files.task == "mner":
-        return False
-    known = [ids or [pieces.tokenizer.unknown_id] for ids in words]
     try:
-        mark_entities(known, row.head, row.tail, pieces.tokenizer, pieces.max_length)
+        mark_entities(words, post.head, post.tail, pieces.tokenizer, pieces.max_length)
     except DataError:
         return False
     return True
-
-
-def _report_lengths(files: SetFiles, pieces: Pieces, failed: list[str], cut: list[str], report: SplitReport) -> None:
-    longer = f"longer than {pieces.max_length} word pieces ({pieces.name})"
-    if failed and files.task == "mre":
-        text = f"{len(failed):,} rows are {longer} between their entities, and a training stops: raise max_length"
-        report.findings.append(Finding("problem", "too_long", text, failed))
-    elif failed:
-        text = f"{len(failed):,} posts are {longer}, and the words behind count as missed: raise max_length"
-        report.findings.append(Finding("problem", "too_long", text, failed))
-    if cut:
-        text = f"{len(cut):,} rows are {longer}: they keep both entities and lose context"
-        report.findings.append(Finding("note", "shortened", text, cut))
 
 
 def _code_points(word: str) -> str:

@@ -7,54 +7,61 @@ from pathlib import Path
 
 from mmib.base.files import checksum
 from mmib.datamodules.check.findings import Finding, SetReport, Severity, SplitReport
-from mmib.datamodules.check.pictures import Decoded, check_crops, check_folders, check_images
-from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles
+from mmib.datamodules.check.labels import compare_labels
+from mmib.datamodules.check.pictures import Decoded, SplitImages, check_crops, check_folders, check_images
+from mmib.datamodules.check.sets import SPLITS, Labelling, ReadSplit, SetFiles
 from mmib.datamodules.check.texts import Pieces, check_text, texts_of
-from mmib.datamodules.mnre_files import check_relation_ids
+from mmib.datamodules.files import BYTE_ORDER_MARK
 from mmib.datamodules.released import SHARED_TEXTS
+from mmib.labels import LabelSet
 from mmib.schema import DataError
 
 # Where it is not known how many texts two splits share, so many of the smaller one are no accident any more.
 SHARED_SHARE = 0.01
+HEAD_BYTES = 65_536
 
 
-def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float) -> SetReport:
+def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float, labels: LabelSet | None = None) -> SetReport:
     """Read all of a data set.
 
     Args:
         files: where it lies.
         pieces: how long a post may be, in which tokenizer's pieces; None leaves lengths out.
         max_missing: largest share of images that a training lets be missing.
+        labels: what posts may be labelled with; None for the labels that the data set has in all likelihood.
     """
     title = f"demo corpus in the layout of {files.title}" if files.is_demo else files.title
-    report = SetReport(files.name, title, files.task, str(files.root), [])
+    report = SetReport(files.name, title, files.task, str(files.root), [_open(files, split) for split in SPLITS])
+    reads = _read(files, report)
+    labelling = files.labelling(reads) if labels is None else Labelling(labels, "as given with --labels")
+    report.labels = None if labelling.labels is None else labelling.labels.to_dict()
+    report.label_source = labelling.source
     decoded = Decoded()
-    reads: dict[str, ReadSplit] = {}
-    images: dict[str, dict[str, Path]] = {}
-    for split in SPLITS:
-        part = _open(files, split)
-        report.splits.append(part)
+    images: dict[str, SplitImages] = {}
+    for part in report.splits:
+        if part.split in reads:
+            check_text(files, reads[part.split], labelling.labels, pieces, part)
+            images[part.split] = check_images(files, reads[part.split], decoded, part, max_missing)
+            check_crops(files, reads[part.split], decoded, part)
+    report.findings += compare_labels(files, reads, labelling.labels)
+    _compare_counts(report)
+    report.findings += _shared_texts(files, reads)
+    report.findings += check_folders(files, images, decoded)
+    _shorten(report)
+    return report
+
+
+def _read(files: SetFiles, report: SetReport) -> dict[str, ReadSplit]:
+    """The splits that are there and can be read; the report tells of the others."""
+    reads = {}
+    for part in report.splits:
         if not part.there:
             continue
         try:
-            read = reads[split] = files.read(split)
+            reads[part.split] = files.read(part.split)
         except DataError as error:
             part.findings.append(Finding("unreadable", "text", str(error)))
-            continue
-        check_text(files, read, pieces, part)
-        images[split] = check_images(files, read, decoded, part, max_missing)
-        check_crops(files, read, decoded, part)
-    try:
-        if files.labels_file is not None:
-            check_relation_ids(files.labels_file)
-    except DataError as error:
-        report.findings.append(Finding("problem", "labels", str(error)))
-    _compare_counts(report)
-    report.findings += _shared_texts(files, reads)
-    named = {split: {row.image for row in read.rows.values()} for split, read in reads.items()}
-    report.findings += check_folders(files, named, images, decoded)
-    _shorten(report)
-    return report
+    return reads
 
 
 def _shorten(report: SetReport) -> None:
@@ -66,11 +73,12 @@ def _shorten(report: SetReport) -> None:
 
 def _open(files: SetFiles, split: str) -> SplitReport:
     """The report of a split before it is read."""
-    path = files.text_file(split)
-    report = SplitReport(split, path.relative_to(files.root).as_posix(), path.is_file())
+    path = files.reader.text_file(split)
+    report = SplitReport(split, files.below(path), path.is_file())
     report.expected = files.expected(split)
     if report.there:
         report.sha256 = checksum(path)
+        report.findings += _line_ends(path)
     else:
         needed = split != "test"
         text = f"the {split} split is missing: {path} is not there" + ("" if needed else ", and nothing can be tested")
@@ -78,9 +86,21 @@ def _open(files: SetFiles, split: str) -> SplitReport:
     return report
 
 
+def _line_ends(path: Path) -> list[Finding]:
+    """What editors and spreadsheets of Windows add to a text."""
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    found = [
+        *(["a byte-order mark"] if head.startswith(BYTE_ORDER_MARK.encode()) else []),
+        *(["carriage returns before its line feeds"] if b"\r\n" in head else []),
+    ]
+    text = f"the file has {' and '.join(found)}: these are read as no part of its text"
+    return [Finding("note", "line_ends", text)] if found else []
+
+
 def _compare_counts(report: SetReport) -> None:
     """Counts that are not the released ones: of a damaged copy, or of another corpus in the same layout."""
-    read = [part for part in report.splits if part.counts]
+    read = [part for part in report.splits if part.counts and part.expected]
     differ = [part for part in read if _differs(part)]
     if not differ:
         return
@@ -89,29 +109,30 @@ def _compare_counts(report: SetReport) -> None:
         report.findings.append(Finding("note", "counts", text))
         return
     for part in differ:
-        pairs = [f"{part.counts[key]:,} {key}, released {value:,}" for key, value in part.expected.items()]
+        pairs = [f"{part.counts.get(key, 0):,} {key}, released {value:,}" for key, value in part.expected.items()]
         part.findings.append(Finding("problem", "counts", f"not the released split: {'; '.join(pairs)}"))
 
 
 def _differs(part: SplitReport) -> bool:
     """Whether a split is another than the released one, with stray tags as they were or repaired."""
-    wrong = {key for key, value in part.expected.items() if part.counts[key] != value}
+    wrong = {key for key, value in part.expected.items() if part.counts.get(key, 0) != value}
     repaired = part.counts.get("entities_strict") == part.counts.get("entities")
     return bool(wrong - ({"entities_strict"} if repaired else set()))
 
 
 def _shared_texts(files: SetFiles, reads: dict[str, ReadSplit]) -> list[Finding]:
     """Texts that stand in two splits, so that a score on the one has been trained on in the other."""
-    texts = {split: texts_of(files, read) for split, read in reads.items()}
+    texts = {split: texts_of(read) for split, read in reads.items()}
     findings = []
     for one, other in itertools.combinations(texts, 2):
         shared = [f"{texts[one][text]} = {texts[other][text]}" for text in texts[one] if text in texts[other]]
         if not shared:
             continue
-        known = SHARED_TEXTS[files.name] if (one, other) == ("train", "val") and not files.is_demo else None
+        is_released = files.has_released_layout and not files.is_demo and (one, other) == ("train", "val")
+        known = SHARED_TEXTS[files.name] if is_released else None
         usual = known or SHARED_SHARE * min(len(texts[one]), len(texts[other]))
         text = f"{len(shared):,} texts stand in {one} and in {other}" + (f" ({known} as released)" if known else "")
-        # Drawn texts are few, and drawn for each split anew.
+        # The demo corpus has few texts, and each split samples from all of them.
         severity: Severity = "problem" if len(shared) > usual and not files.is_demo else "note"
         findings.append(Finding(severity, "shared_texts", text, shared))
     return findings

@@ -129,9 +129,9 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("MNRE", "data.labels is 'MNRE', which is no known label set .mnre, twitter. and no file that ends in .json"),
-        ("labels.csv", "data.labels is 'labels.csv'"),
-        ("", "data.labels is ''"),
+        ("MNRE", "the label set 'MNRE' is neither a known one .mnre, twitter. nor a file that ends in .json"),
+        ("labels.csv", "the label set 'labels.csv' is neither"),
+        ("", "the label set '' is neither"),
         ([], "the label set is empty"),
         ([1], "the label 1 is no text"),
         ({}, "is no label set"),

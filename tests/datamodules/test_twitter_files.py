@@ -208,5 +208,6 @@ def test_the_real_posts_are_those_of_the_release(year: int, split: str) -> None:
     posts: list[Any] = list(TwitterReader(REAL, year).posts(split))
     types = Counter(entity.type for post in posts for entity in entities(post.tags))
     strict = sum(split_tag(tag)[0] == BEGIN for post in posts for tag in post.tags)
-    assert (len(posts), types.total(), strict) == RELEASED[f"twitter{year}"][split]
+    found = {"posts": len(posts), "entities": types.total(), "entities_strict": strict}
+    assert found == RELEASED[f"twitter{year}"][split]
     assert types.keys() == set(TWITTER.names)

@@ -42,7 +42,8 @@ def test_a_fine_set_is_shown_with_its_notes(root: Path, capsys: pytest.CaptureFi
     shown = capsys.readouterr().out
     for part in (
         "Twitter-2017",
-        "train labels: PER 1 (100.0%)",
+        "4 labels, as released with Twitter-2017",
+        "PER   │ 1 (100.0%) │ 1 (100.0%)",
         "1 stray I- tags",
         "the test split is missing",
         "fine",
@@ -69,6 +70,19 @@ def test_problems_and_what_cannot_be_read_have_a_status_of_their_own(root: Path)
     assert check(root) == 1
     (root / "twitter2017" / "train.txt").write_bytes(b"\xff")
     assert check(root) == 2
+
+
+def test_labels_are_checked_against_a_set_that_is_named(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "labels.txt").write_text("LOC\nPER\n")
+    assert check(root, "--labels", tmp_path / "labels.txt") == 0
+    assert "2 labels, as given with --labels" in capsys.readouterr().out
+    (tmp_path / "labels.txt").write_text("LOC\n")
+    assert check(root, "--labels", tmp_path / "labels.txt") == 1
+    assert "[train] 1 labels in 1 places are none of the label set" in capsys.readouterr().out
+    assert check(root, "--labels", "mnr") == 2
+    assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
 
 def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,8 @@ import torch
 from mmib.datamodules.check import check_set, every_finding, find_sets, status, write_repaired
 from mmib.datamodules.crops import read_crop_dictionary, row_number
 from mmib.datamodules.demo import DemoSettings, write_demo_corpus
-from mmib.datamodules.mnre_files import read_rows
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.labels import LabelSet
 from mmib.schema import DataError
 
 
@@ -63,15 +64,15 @@ def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Pat
     changes = repaired(broken.root, tmp_path / "copy")
     assert contents(broken.root) == before
     assert problems(tmp_path / "copy") == []
-    assert [row.image for row in read_rows(tmp_path / "copy" / "txt" / "ours_train.txt")] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [row.image for row in MNREReader(tmp_path / "copy").posts("train")] == ["a.jpg", "b.jpg", "c.jpg"]
     for part in (
         "ours_train.txt:2: the span [3, 3) of 'h' is empty",
-        "ours_train.txt:4: the span [0, 1) of 'h' holds 'ada', named 'bob'",
+        "ours_train.txt:4: the span [0, 1) of the head holds 'ada', named 'bob'",
         "ours_train.txt:6: the file name '../../out.jpg'",
         "img_org/train/c.jpg: it is no image",
         "img_vg/train/crops/bad.jpg",
         "mre_train_dict.pth: crops that are not there or no images: ../x.jpg, bad.jpg, gone.jpg",
-        "ours_rel2id.json differs",
+        "ours_rel2id.json: the label set is empty",
     ):
         assert len([change for change in changes if part in change]) == 1, part
     assert len(changes) == 7
@@ -97,16 +98,39 @@ def test_what_is_sound_is_copied_byte_for_byte_and_not_linked(mnre: Any, tmp_pat
     assert not copy.samefile(mnre.root / "img_org" / "train" / "a.jpg")
 
 
+def test_rows_with_a_label_that_the_label_set_lacks_are_kept(mnre: Any, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        mnre.row(split, token=["ada", split, "bob"])
+        mnre.row(split, token=["ada", split, "x"], t={"pos": [2, 3]}, relation="likes")
+    (mnre.root / "ours_rel2id.json").write_text('{"/per/per/peer": 0}')
+    labels = LabelSet(("/per/per/peer",))
+    assert write_repaired(find_sets(mnre.root), tmp_path / "copy", labels) == []
+    assert contents(tmp_path / "copy") == contents(mnre.root)
+    (change,) = write_repaired(find_sets(mnre.root), tmp_path / "other", LabelSet(("/per/per/peer", "likes")))
+    assert "ours_rel2id.json names other labels than data.labels" in change
+    assert not (tmp_path / "other" / "ours_rel2id.json").exists()
+
+
+def test_a_text_of_windows_is_copied_as_it_is(twitter: Any, tmp_path: Path) -> None:
+    path = twitter.write(("1", "a/I-PER b/O"))
+    twitter.write(("2", "b/O"), split="valid")
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    (change,) = repaired(twitter.root, tmp_path / "copy")
+    assert "train.txt:2: the stray tag I-PER became B-PER" in change
+    expected = path.read_bytes().replace(b"\tI-", b"\tB-")
+    assert (tmp_path / "copy" / "twitter2017" / "train.txt").read_bytes() == expected
+
+
 def test_stray_tags_open_their_entity_and_nothing_else_changes(twitter: Any, tmp_path: Path) -> None:
-    path = twitter.write(("1", "a/I-OTHER b/I-OTHER c/O"), ("2", "d/B-XXX"), ("3", "e/B-PER f/I-LOC"))
+    path = twitter.write(("1", "a/I-OTHER b/I-OTHER c/O"), ("2", "d/S-PER"), ("3", "e/B-PER f/I-LOC"))
     twitter.write(("4", "x/O"), split="valid")
     twitter.picture("twitter2017_images", "1.jpg")
     changes = repaired(twitter.root, tmp_path / "copy")
     text = (tmp_path / "copy" / "twitter2017" / "train.txt").read_text()
     assert text == path.read_text().replace("a\tI-", "a\tB-").replace("f\tI-", "f\tB-").replace(
-        "IMGID:2\nd\tB-XXX\n\n", ""
+        "IMGID:2\nd\tS-PER\n\n", ""
     )
-    expected = ["2: the stray tag I-MISC became B-MISC", "7: the label 'B-XXX'", "11: the stray tag I-LOC became B-LOC"]
+    expected = ["2: the stray tag I-MISC became B-MISC", "7: the tag 'S-PER'", "11: the stray tag I-LOC became B-LOC"]
     for change, part in zip(changes, expected, strict=True):
         assert f"train.txt:{part}" in change
     assert problems(tmp_path / "copy") == []

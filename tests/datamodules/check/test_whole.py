@@ -15,6 +15,7 @@ from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.datamodules.released import RELEASED
 from mmib.encoders.text import WordTokenizer
 
+ROW = {"rows": 1, "negative": 0}
 REAL = Path(__file__).parents[4] / "shared" / "data"
 
 
@@ -38,13 +39,13 @@ def test_a_sound_set_is_fine(mnre: Any) -> None:
     fill(mnre, *SPLITS)
     report = check(mnre.root)
     assert status([report]) == 0
-    assert [part.counts for part in report.splits] == [{"rows": 1, "none": 0}] * 3
+    assert [part.counts for part in report.splits] == [ROW] * 3
     assert [part.labels for part in report.splits] == [{"/per/per/peer": 1}] * 3
     images = report.splits[0].images
     assert images
     assert (images.named, images.found, images.missing, images.unreadable, images.rows) == (1, 1, 0, 0, 1)
     # Another corpus in MNRE's layout is none of MNRE's business.
-    assert set(found(report)) == {("", "counts")}
+    assert set(found(report)) == {("", "counts"), ("", "unused_labels")}
 
 
 @pytest.mark.parametrize(("missing", "expected"), [("test", 0), ("val", 1), ("train", 1)])
@@ -57,9 +58,9 @@ def test_a_missing_split_is_named(mnre: Any, missing: str, expected: int) -> Non
 
 def test_a_copy_of_a_released_set_must_have_its_counts(mnre: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(mnre, *SPLITS)
-    monkeypatch.setitem(RELEASED, "mnre", {"train": (1, 0), "val": (1, 0), "test": (2, 1)})
+    monkeypatch.setitem(RELEASED, "mnre", {"train": ROW, "val": ROW, "test": {"rows": 2, "negative": 1}})
     report = check(mnre.root)
-    assert found(report)["test", "counts"].text == "not the released split: 1 rows, released 2; 0 none, released 1"
+    assert found(report)["test", "counts"].text == "not the released split: 1 rows, released 2; 0 negative, released 1"
     assert status([report]) == 1
 
 
@@ -69,7 +70,8 @@ def test_a_released_split_with_repaired_tags_is_still_that_split(
 ) -> None:
     twitter.write(("1", words))
     twitter.write(("2", "x/O"), split="valid")
-    monkeypatch.setitem(RELEASED, "twitter2017", {"train": (1, 1, 0), "val": (1, 0, 0), "test": (1, 0, 0)})
+    entity, nothing = ({"posts": 1, "entities": count, "entities_strict": 0} for count in (1, 0))
+    monkeypatch.setitem(RELEASED, "twitter2017", {"train": entity, "val": nothing, "test": nothing})
     assert (("train", "counts") in found(check(twitter.root))) == differs
 
 
@@ -93,7 +95,7 @@ def test_a_text_that_is_not_utf8_cannot_be_read_and_the_rest_is(mnre: Any) -> No
     report = check(mnre.root)
     assert status([report]) == 2
     assert "is not UTF-8: byte 12" in found(report)["train", "text"].text
-    assert report.splits[1].counts == {"rows": 1, "none": 0}
+    assert report.splits[1].counts == ROW
 
 
 def test_a_span_that_does_not_hold_its_name_is_doubted(mnre: Any) -> None:
@@ -102,7 +104,7 @@ def test_a_span_that_does_not_hold_its_name_is_doubted(mnre: Any) -> None:
     mnre.row(h={"name": "bob", "pos": [0, 1]})
     mnre.row(token=["New", "York", "x"], h={"name": "NewYork", "pos": [0, 2]}, t={"name": "x", "pos": [2, 3]})
     (item,) = found(check(mnre.root))["train", "doubtful"].items
-    assert item == "txt/ours_train.txt:2: the span [0, 1) of 'h' holds 'ada', named 'bob'"
+    assert item == "txt/ours_train.txt:2: the span [0, 1) of the head holds 'ada', named 'bob'"
 
 
 def test_entities_are_counted_in_both_readings_with_their_types(twitter: Any) -> None:
@@ -113,7 +115,7 @@ def test_entities_are_counted_in_both_readings_with_their_types(twitter: Any) ->
     findings = found(report)
     assert findings["train", "stray_tags"].text.startswith("2 stray I- tags in 1 posts")
     assert findings["train", "stray_tags"].items == ["twitter2017/train.txt:1"]
-    assert findings["train", "repeated_images"].items == ["2"]
+    assert findings["train", "repeated_images"].items == ["2.jpg"]
 
 
 def test_words_that_are_nothing_and_posts_that_are_too_long(twitter: Any, tokenizer: WordTokenizer) -> None:
@@ -165,6 +167,41 @@ def test_images_are_missing_unreadable_copied_shared_or_orphans(mnre: Any) -> No
     assert findings["", "shared_images"].items == ["copy.jpg (train, val)"]
 
 
+def test_images_under_another_ending_are_found_and_no_orphans(mnre: Any) -> None:
+    fill(mnre, "val")
+    for name in ("a.jpg", "b.jpg", "c", "d.jpg"):
+        mnre.row(img_id=name)
+    for name, colour in (("a.png", "red"), ("b.JPG", "blue"), ("c.jpg", "green"), ("d.jpg", "yellow")):
+        mnre.image(name, colour=colour)
+    report = check(mnre.root)
+    assert report.splits[0].images
+    assert (report.splits[0].images.found, report.splits[0].images.rows) == (4, 4)
+    assert found(report)["train", "renamed_images"].items == ["a.jpg = a.png", "b.jpg = b.JPG", "c = c.jpg"]
+    assert ("", "orphans") not in found(report)
+
+
+def test_rows_without_an_image_lack_none(mnre: Any) -> None:
+    fill(mnre, "train", "val")
+    mnre.row(img_id="")
+    images = check(mnre.root, allowed=0.0).splits[0].images
+    assert images
+    assert (images.named, images.found, images.rows) == (1, 1, 1)
+
+
+def test_what_editors_add_to_a_text_is_noted(mnre: Any) -> None:
+    fill(mnre, "train", "val")
+    text = mnre.text("train").read_text()
+    for content, expected in (
+        (f"\ufeff{text}", "the file has a byte-order mark: these are read as no part of its text"),
+        (text.replace("\n", "\r\n"), "the file has carriage returns before its line feeds: these"),
+        (f"\ufeff{text}".replace("\n", "\r\n"), "the file has a byte-order mark and carriage returns before"),
+    ):
+        mnre.text("train").write_bytes(content.encode())
+        report = check(mnre.root)
+        assert found(report)["train", "line_ends"].text.startswith(expected)
+        assert (report.splits[0].counts, status([report])) == (ROW, 0)
+
+
 @pytest.mark.parametrize(("allowed", "severity"), [(0.5, "note"), (0.49, "problem")])
 def test_missing_images_matter_where_a_training_refuses_them(mnre: Any, allowed: float, severity: str) -> None:
     fill(mnre, "val")
@@ -203,7 +240,7 @@ def test_the_three_layouts_of_crops_are_told_apart(mnre: Any, twitter: Any) -> N
 
     twitter.write(("1", "a/O"))
     twitter.picture("twitter2017_crop_images", "1", "crop_person_1.jpg")
-    assert check(twitter.root).splits[0].crop_layout == "twitter2017_crop_images/<IMGID>/crop_<type>_<IMGID>.jpg"
+    assert check(twitter.root).splits[0].crop_layout == "twitter2017_crop_images/"
     twitter.picture("twitter2017_aux_images", "train", "crops", "z.jpg")
     torch.save({"1.jpg": ["z.jpg"]}, twitter.root / "twitter2017" / "twitter2017_train_dict.pth")
     assert check(twitter.root).splits[0].crop_layout == (
@@ -233,8 +270,10 @@ def test_other_relation_ids_are_a_problem(mnre: Any) -> None:
     fill(mnre, *SPLITS)
     (mnre.root / "ours_rel2id.json").write_text('{"None": 1}')
     report = check(mnre.root)
-    assert "differs from MNRE version 2" in found(report)["", "labels"].text
+    assert "the 1 labels do not have the ids 0 to 0" in found(report)["", "labels"].text
     assert status([report]) == 1
+    (mnre.root / "ours_rel2id.json").write_text('{"None": 0}')
+    assert "names other labels than data.labels" in found(check(mnre.root))["", "labels"].text
 
 
 def test_the_demo_corpus_is_fine_and_as_large_as_it_says(tmp_path: Path) -> None:
@@ -242,7 +281,8 @@ def test_the_demo_corpus_is_fine_and_as_large_as_it_says(tmp_path: Path) -> None
     for files in find_sets(tmp_path / "demo"):
         report = check_set(files, None, 0.1)  # a few images are missing on purpose
         assert report.title.startswith("demo corpus")
-        assert all(part.expected[files.counted[0]] == part.counts[files.counted[0]] for part in report.splits)
+        rows = files.reader.rows
+        assert all(part.expected[rows] == part.counts[rows] for part in report.splits)
         assert not [finding for _, finding in every_finding([report]) if finding.kind in ("counts", "malformed")]
         assert status([report]) == 0
 
@@ -257,7 +297,7 @@ def test_the_real_sets_have_their_counts_and_lack_their_test_splits(name: str) -
     assert files.name == name
     report = check_set(files, None, 0.05)
     for part in report.splits[:2]:
-        assert tuple(part.counts.values()) == RELEASED[name][part.split]
+        assert part.counts == RELEASED[name][part.split]
     findings = found(report)
     assert ("", "counts") not in findings
     assert {kind for split, kind in findings if split == "test"} == {"missing_split"}

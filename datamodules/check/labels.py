@@ -1,0 +1,88 @@
+"""Labels that the label set lacks, that a data set's own list calls otherwise, or that are not in every split."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from mmib.datamodules.check.findings import Finding, Severity, SplitReport
+from mmib.datamodules.check.sets import ReadSplit, SetFiles
+from mmib.datamodules.mnre_files import check_relation_ids
+from mmib.labels import LabelSet
+from mmib.schema import DataError, Post
+
+TRAIN = "train"
+
+
+def check_labels(files: SetFiles, posts: Sequence[Post], labels: LabelSet | None, report: SplitReport) -> None:
+    """Count the labels of a split's posts, and list those that the label set lacks."""
+    report.labels = dict(Counter(label for post in posts for label in files.labels_of(post)).most_common())
+    known = () if labels is None else labels.names
+    unknown = set(report.labels).difference(known)
+    if unknown:
+        places = [
+            f"{post.place}: {label!r}"
+            for post in posts
+            for label in dict.fromkeys(files.labels_of(post))
+            if label in unknown
+        ]
+        text = (
+            f"{len(unknown):,} labels in {len(places):,} places are none of the label set, and a training stops at the "
+            "first: add them to data.labels, or correct the file (--fix keeps them)"
+        )
+        report.findings.append(Finding("problem", "unknown_labels", text, places))
+
+
+def compare_labels(files: SetFiles, reads: Mapping[str, ReadSplit], labels: LabelSet | None) -> list[Finding]:
+    """What only the label set and all splits together tell."""
+    counts = {
+        split: Counter(label for post in read.posts.values() for label in files.labels_of(post))
+        for split, read in reads.items()
+    }
+    # What is missing from the demo corpus is so by chance, and it can be written larger.
+    severity: Severity = "note" if files.is_demo else "problem"
+    return [
+        *_listed(files, labels),
+        *(_unlearnt(counts, severity) + _unmeasured(counts) if TRAIN in counts else []),
+        *_unused(counts, labels),
+    ]
+
+
+def _listed(files: SetFiles, labels: LabelSet | None) -> list[Finding]:
+    """The data set's own list of labels, where it is another one or cannot be read."""
+    file = files.reader.label_file
+    if file is None or labels is None:
+        return []
+    try:
+        check_relation_ids(file, labels)
+    except DataError as error:
+        return [Finding("problem", "labels", str(error))]
+    return []
+
+
+def _unlearnt(counts: Mapping[str, Counter[str]], severity: Severity) -> list[Finding]:
+    labels = dict.fromkeys(label for found in counts.values() for label in found if not counts[TRAIN][label])
+    items = [
+        f"{label} ({', '.join(f'{split} {found[label]:,}' for split, found in counts.items() if found[label])})"
+        for label in labels
+    ]
+    text = f"{len(items):,} labels do not occur in the training split and cannot be learnt"
+    return [Finding(severity, "unlearnt_labels", text, items)] if items else []
+
+
+def _unmeasured(counts: Mapping[str, Counter[str]]) -> list[Finding]:
+    items = [
+        f"{label} ({split})"
+        for split, found in counts.items()
+        for label in counts[TRAIN]
+        if split != TRAIN and not found[label]
+    ]
+    text = f"{len(items):,} labels of the training split do not occur in another, which cannot measure them"
+    return [Finding("note", "unmeasured_labels", text, items)] if items else []
+
+
+def _unused(counts: Mapping[str, Counter[str]], labels: LabelSet | None) -> list[Finding]:
+    names = () if labels is None else labels.names
+    items = [name for name in names if not any(found[name] for found in counts.values())]
+    text = f"{len(items):,} labels of the label set occur in no split that is here"
+    return [Finding("note", "unused_labels", text, items)] if items and counts else []
