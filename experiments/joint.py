@@ -23,11 +23,11 @@ from mmib.base.files import write_text
 from mmib.datamodules.crops import CropFiles, Crops, image_name
 from mmib.datamodules.demo import read_truth
 from mmib.datamodules.demo.layouts import twitter_folders
-from mmib.datamodules.examples import Box
+from mmib.datamodules.released import NO_RELATION
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.results import Extraction
-from mmib.schema import NO_RELATION, ConfigError, MMIBError
+from mmib.schema import Box, ConfigError, MMIBError
 from mmib.training.summary import versions
 
 OBJECTS = "image and its objects"
@@ -89,6 +89,7 @@ class Known:
                 for own in result.relations
                 if own.compatible or not compatible
             ],
+            negative=NO_RELATION,
         )
 
 

@@ -14,11 +14,11 @@ from PIL import Image
 
 from experiments import joint
 from experiments.joint import ALL, FOUND, GIVEN, IMAGES, OBJECTS, Known
+from mmib.datamodules.released import NO_RELATION
 from mmib.export.folder import write_export
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor, Post
 from mmib.extract.results import Entity, Extraction, Relation
-from mmib.schema import NO_RELATION
 
 MEMBER, PEER = "/per/org/member_of", "/per/per/peer"
 RECORDS = [
