@@ -23,7 +23,10 @@ from mmib.export import onnx_model
 from mmib.export.folder import read_export, write_export
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
-from mmib.schema import ExportError, PostBatch, Task
+from mmib.labels import LabelSet
+from mmib.plugins import import_plugins
+from mmib.schema import ExportError, PostBatch
+from mmib.tagging import bio_tags, split_tag
 
 # An export takes ten seconds, and is shared by the tests of its kind.
 pytestmark = pytest.mark.slow
@@ -32,15 +35,17 @@ PAGE = Path(__file__).parents[3] / "docs" / "extract.md"
 
 
 class Kind(NamedTuple):
-    """Of a model: its task, how it sees an image, the side of its pictures, and the regions of one."""
+    """Of a model: its task and labels, how it sees an image, the side of its pictures, and the regions of one."""
 
-    task: Task
+    task: str
+    labels: LabelSet
     regions: str
     side: int
     cells: int
 
 
-RELATIONS, ENTITIES = Kind("mre", "crops", 32, 1), Kind("mner", "grid", 64, 4)
+TRADES, PRODUCTS = LabelSet(("made by", "plays for", "sponsors")), LabelSet(("PRODUCT", "TEAM", "work-of-art"))
+RELATIONS, ENTITIES = Kind("mre", TRADES, "crops", 32, 1), Kind("mner", PRODUCTS, "grid", 64, 4)
 both = pytest.mark.parametrize("kind", [RELATIONS, ENTITIES], ids=["mre-crops", "mner-grid"])
 MakeBatch = Callable[..., PostBatch]
 
@@ -61,7 +66,7 @@ class Exported(NamedTuple):
 
 
 @pytest.fixture
-def task(kind: Kind) -> Task:
+def task(kind: Kind) -> str:
     return kind.task
 
 
@@ -79,7 +84,7 @@ def exported(
 ) -> Exported:
     """Made once a kind: to export takes seconds."""
     if kind not in known:
-        model = make_trained(kind.task, image={"regions": kind.regions}, max_crops=0)
+        model = make_trained(kind.task, kind.labels, image={"regions": kind.regions}, max_crops=0)
         encoder = model.network.backbone.image_encoder
         encoder.preprocess_as(encoder.preprocessing | {"input_size": (3, kind.side, kind.side)})
         folder = tmp_path_factory.mktemp("onnx") / kind.task
@@ -99,7 +104,7 @@ def torch_scores(model: TrainedModel, batch: PostBatch) -> np.ndarray:
     """By the way that training and extraction take."""
     backbone = model.network.backbone
     text, image = backbone.posteriors(batch)
-    fused = backbone.fuse(batch, latents(text, drawn=False), latents(image, drawn=False))
+    fused = backbone.fuse(batch, latents(text, sampled=False), latents(image, sampled=False))
     return model.network.scores(fused.states).numpy()
 
 
@@ -110,8 +115,8 @@ def test_scores_are_those_of_pytorch_whatever_the_shape(
     for seed, (lengths, pictures) in enumerate(
         [((9, 12, 8), (3, 0, 1)), ((30,), (2,)), ((8, 8, 8, 8, 21), (0, 0, 5, 0, 1)), ((11, 9), (0, 0)), ((10,), (0,))]
     ):
-        drawn = make_batch(lengths, [kind.cells * count for count in pictures], pixels=True, seed=seed)
-        batch = with_pixels(drawn, kind)
+        sampled = make_batch(lengths, [kind.cells * count for count in pictures], pixels=True, seed=seed)
+        batch = with_pixels(sampled, kind)
         expected, found = torch_scores(exported.model, batch), exported.scores(batch)
         assert found.shape == expected.shape
         seen = batch.position_mask.numpy()
@@ -124,13 +129,17 @@ def test_scores_are_those_of_pytorch_whatever_the_shape(
 
 
 @both
-def test_the_file_describes_itself_and_names_no_place(exported: Exported) -> None:
+def test_the_file_describes_itself_and_names_no_place(exported: Exported, kind: Kind) -> None:
     session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
     types = {"tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(float)": "float32"}
-    described = {own.name: {"type": types[own.type], "shape": own.shape} for own in session.get_inputs()}
+    described = {one.name: {"type": types[one.type], "shape": one.shape} for one in session.get_inputs()}
     assert described == exported.config["onnx"]["inputs"]
     (output,) = session.get_outputs()
-    assert {"name": output.name, "type": types[output.type], "shape": output.shape} == exported.config["onnx"]["output"]
+    names = bio_tags(PRODUCTS.names) if kind is ENTITIES else TRADES.names
+    found = {"name": output.name, "type": types[output.type], "shape": output.shape, "scores_of": list(names)}
+    assert found == exported.config["onnx"]["output"]
+    assert output.shape[-1] == len(names)
+    assert output.name == ("emissions" if kind is ENTITIES else "logits")
     assert exported.config["onnx"]["largest_deviation"] < 1e-4
     content = (exported.folder / "model.onnx").read_bytes()
     assert b".py" not in content
@@ -147,6 +156,8 @@ def test_emissions_are_decoded_by_what_lies_beside(exported: Exported, make_batc
     copied = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copied)
     chain = json.loads((exported.folder / "crf.json").read_text(encoding="utf-8"))
+    assert chain.pop("tags") == list(bio_tags(PRODUCTS.names))
+    assert {split_tag(tag)[1] for tag in bio_tags(PRODUCTS.names)} == {"", *PRODUCTS.names}
     batch = with_pixels(make_batch((14, 9, 30), (4, 0, 8), pixels=True), kind)
     emissions, mask = exported.scores(batch), batch.position_mask
     crf: Any = exported.model.network.get_submodule("crf")
@@ -154,6 +165,24 @@ def test_emissions_are_decoded_by_what_lies_beside(exported: Exported, make_batc
         copied.viterbi(emissions, mask.numpy(), **chain).tolist()
         == crf.viterbi(torch.from_numpy(emissions), mask).tolist()
     )
+
+
+def test_a_custom_task_that_labels_posts_is_exported(
+    make_trained: Callable[..., TrainedModel], relevance: str, tmp_path: Path
+) -> None:
+    import_plugins([relevance])
+    labels = LabelSet(("related", "unrelated"), "unrelated")
+    write_export([make_trained("relevance", labels)], tmp_path / "exported", onnx=True)
+    described = json.loads((tmp_path / "exported" / "config.json").read_text(encoding="utf-8"))["onnx"]
+    assert described["inputs"]["positions"]["shape"] == ["posts", 1]
+    assert described["output"] == {
+        "name": "logits",
+        "type": "float32",
+        "shape": ["posts", 2],
+        "scores_of": ["related", "unrelated"],
+    }
+    assert described["largest_deviation"] < 1e-4
+    assert not (tmp_path / "exported" / "crf.json").exists()
 
 
 @pytest.mark.parametrize("kind", [RELATIONS])

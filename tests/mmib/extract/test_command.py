@@ -7,12 +7,14 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import networkx
 import pytest
 import rdflib
 from PIL import Image
 
+from mmib import schema
 from mmib.cli import main
 from mmib.export.folder import write_export
 from mmib.export.model import TrainedModel
@@ -20,6 +22,8 @@ from mmib.extract import stream
 from mmib.extract.extractor import Extractor
 from mmib.extract.graph import merged, write_graph
 from mmib.extract.rows import LONGEST, read_rows
+from mmib.labels import LabelSet
+from mmib.plugins import import_plugins
 from mmib.schema import DataError
 
 TEXT = "anna and bob meets carl in the paris head"
@@ -257,3 +261,40 @@ def test_a_device_that_is_not_there_is_one_sentence(model: str, refused: Refused
     said = refused("extract", "--model", model, "--text", "bob", "--device", device)
     assert said.startswith(f"mmib: --device {device} cannot be used: ")
     assert said.count("\n") == 1
+
+
+def test_types_and_labels_of_any_spelling_are_written_to_graphs(tmp_path: Path) -> None:
+    """Each is one type or relation again when the file is read."""
+    types = ["work-of-art", "Film & TV", "a:b", "*", 'quote"', "事件"]
+    entities = [{"text": "Ada", "type": name} for name in types] + [{"text": "Ada", "type": None}]
+    labels = ["made by", "/x/y z", "<is>", "先生"]
+    relations = [{"label": name, "head": number, "tail": 6, "confidence": 0.5} for number, name in enumerate(labels)]
+    graph = merged([{"id": 1, "entities": entities, "relations": relations}])
+    assert graph.number_of_nodes() == 7
+    for ending in (".json", ".graphml", ".ttl"):
+        write_graph(graph, tmp_path / f"graph{ending}")
+    read = networkx.read_graphml(tmp_path / "graph.graphml")
+    assert {attributes["label"] for _, _, attributes in read.edges(data=True)} == set(labels)
+    rdf = rdflib.Graph().parse(tmp_path / "graph.ttl")
+    term = "urn:mmib:term:"
+    found = {unquote(str(name).removeprefix(term)) for name in rdf.objects(None, rdflib.RDF.type) if term in name}
+    assert found == set(types)
+    assert len(set(rdf.objects(None, rdflib.RDF.predicate))) == len(labels)
+
+
+def test_a_custom_task_needs_its_plugin_on_the_command_line_too(
+    make_trained: Callable[..., TrainedModel],
+    relevance: str,
+    tmp_path: Path,
+    refused: Refused,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import_plugins([relevance])
+    write_export([make_trained("relevance", LabelSet(("yes", "no"), "no"))], tmp_path / "exported")
+    command = ["extract", "--model", str(tmp_path / "exported"), "--text", TEXT]
+    assert main([*command, "--plugin", relevance]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["labels"]["relevance"]["label"] in ("yes", "no")
+    assert found["entities"] == found["relations"] == []
+    del schema._TASKS["relevance"]
+    assert "--plugin relevance_plugin" in refused(*command)

@@ -16,6 +16,8 @@ from starlette.testclient import TestClient
 
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
+from mmib.labels import LabelSet
+from mmib.plugins import import_plugins
 from mmib.serve.app import FILES
 from mmib.serve.guard import HEADERS, allowed_hosts
 from mmib.serve.limits import Limits
@@ -281,6 +283,45 @@ def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
     assert model["models"][1]["negative"] == "None"
     assert model["models"][1]["image_encoder"] == "test_resnet"
     assert len(model["models"][1]["labels"]) == 23
+
+
+def test_a_service_of_custom_labels_takes_and_names_these(
+    make_client: MakeClient, make_trained: Callable[..., TrainedModel]
+) -> None:
+    labels = LabelSet(("PRODUCT", "TEAM", "work-of-art"))
+    client = make_client(Extractor([make_trained("mner", labels)]))
+    model = client.get("/api/model").json()
+    assert model["entity_types"] == model["models"][0]["labels"] == ["PRODUCT", "TEAM", "work-of-art"]
+    given = {"text": "bob", "entities": [{"start": 0, "end": 3, "type": "work-of-art"}]}
+    assert client.post("/api/extract", json=given).json()["entities"][0]["type"] == "work-of-art"
+    given["entities"][0]["type"] = "PER"
+    assert "none of PRODUCT, TEAM, work-of-art" in client.post("/api/extract", json=given).json()["error"]
+    for example in client.get("/api/examples").json():
+        assert client.post("/api/extract", json=example).status_code == 200
+
+
+def test_a_model_of_relations_alone_takes_entities_of_any_type(
+    make_client: MakeClient, make_trained: Callable[..., TrainedModel]
+) -> None:
+    labels = LabelSet(("plays for", "none"), "none", {"plays for": ("PERSON", "TEAM")})
+    client = make_client(Extractor([make_trained("mre", labels)]))
+    assert client.get("/api/model").json()["entity_types"] == ["PERSON", "TEAM"]
+    given = [{"start": 0, "end": 4, "type": "TEAM"}, {"start": 9, "end": 12, "type": "anything"}]
+    found = client.post("/api/extract", json={"text": TEXT, "entities": given})
+    assert [entity["type"] for entity in found.json()["entities"]] == ["TEAM", "anything"]
+
+
+def test_labels_of_posts_are_answered(
+    make_client: MakeClient, make_trained: Callable[..., TrainedModel], relevance: str, picture: bytes
+) -> None:
+    import_plugins([relevance])
+    extractor = Extractor([make_trained("relevance", LabelSet(("yes", "no"), "no"))])
+    client = make_client(extractor)
+    (model,) = client.get("/api/model").json()["models"]
+    assert (model["task"], model["title"], model["finds"]) == ("relevance", "image-text relevance", "labels")
+    found = client.post("/api/extract", json={"text": TEXT, "image": encoded(picture)}).json()
+    assert found == json.loads(json.dumps(extractor.extract(TEXT, picture).to_dict()))
+    assert found["labels"]["relevance"]["label"] in ("yes", "no")
 
 
 def test_examples_are_posts_that_the_service_takes(client: TestClient, extractor: Extractor) -> None:

@@ -15,6 +15,8 @@ import uvicorn
 from experiments.chromium import CHROMIUM, MISSING, Browser
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
+from mmib.labels import LabelSet
+from mmib.plugins import import_plugins
 from mmib.serve.app import create_app
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
@@ -229,6 +231,72 @@ def test_a_model_of_relations_alone_asks_for_marks(
     page.click("#extract")
     page.wait("document.getElementById('status').textContent.startsWith('Found')")
     assert "given" in value(page, "#entities")
+
+
+def test_types_to_mark_are_those_of_the_model(
+    browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
+) -> None:
+    types = [f"type-{number}" for number in range(50)]
+    page = opened(browser, serve(Extractor([make_trained("mner", LabelSet(tuple(types)))])))
+    marks = "[...document.querySelectorAll('#marking button')].map((button) => button.textContent)"
+    assert page.run(marks) == types
+    page.click("#text")
+    page.type("bob anna")
+    page.run("document.getElementById('text').setSelectionRange(0, 3)")
+    page.click("[data-mark=type-7]")
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    assert "type-7" in value(page, "#entities")
+    assert page.run("document.querySelector('#words mark').className") == "type1"
+    assert "looks for entities alone" in value(page, "#relations")
+
+
+def test_relations_without_argument_types_take_marks_of_no_type(
+    browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
+) -> None:
+    page = opened(browser, serve(Extractor([make_trained("mre", LabelSet(("made by", "sells")))])))
+    page.click("#text")
+    page.type("bob anna")
+    for start, end in ((0, 3), (4, 8)):
+        page.run(f"document.getElementById('text').setSelectionRange({start}, {end})")
+        page.click("#marking button")
+    page.click("#extract")
+    page.wait("document.getElementById('status').textContent.startsWith('Found 2 entities and 1 relation')")
+    assert value(page, "#marking button") == "entity"
+    assert value(page, "#words mark", "className") == "untyped"
+    assert "not given" in value(page, "#entities")
+
+
+def test_labels_of_the_post_are_shown_with_what_they_look_at(
+    browser: Browser,
+    serve: Callable[..., str],
+    make_trained: Callable[..., TrainedModel],
+    relevance: str,
+    picture: bytes,
+    tmp_path: Path,
+) -> None:
+    import_plugins([relevance])
+    extractor = Extractor([make_trained("relevance", LabelSet(("related", "unrelated"), "unrelated"))])
+    page = opened(browser, serve(extractor))
+    assert "the label of posts for image-text relevance" in value(page, "#models")
+    assert page.run("['marking', 'entities-part'].every((id) => document.getElementById(id).hidden)")
+    (tmp_path / "photo.png").write_bytes(picture)
+    page.choose_file("#image", tmp_path / "photo.png")
+    extract(page)
+    label = extractor.extract(TEXT, picture, evidence=True).labels["relevance"]
+    assert value(page, "#status").startswith("Found 1 label in")
+    row = page.run("document.querySelector('#labels tbody tr').innerText").replace("\xa0", " ")
+    for part in ("image-text relevance", label.label, f"{round(100 * label.confidence)} %"):
+        assert part in row
+    page.run("document.querySelector('#labels .chip').focus()")
+    assert label.evidence
+    (weights,) = label.evidence.attention
+    assert weights
+    shown = page.run(
+        "[...document.querySelectorAll('#regions rect')].map((part) => +part.style.getPropertyValue('--a'))"
+    )
+    assert shown == pytest.approx([weight / max(weights) for weight in weights], abs=0.006)
+    assert value(page, "#looks").startswith(f"“{label.label}” looks at")
 
 
 def test_text_of_a_post_is_text(page: Browser) -> None:
