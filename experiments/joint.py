@@ -246,8 +246,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         posts = read_known(chosen.root, chosen.split)[: chosen.posts]
         models = [model for source in chosen.model for model in trained_models(source)]
         extractor = Extractor(models, chosen.device)
-        if len(extractor.readers) < 2:
-            raise ConfigError("joint extraction takes a model of each task: name both behind --model, or make export")
+        if extractor.entities is None or extractor.relations is None:
+            raise ConfigError(
+                "joint extraction takes a model of entities and one of relations: name both behind --model, or make "
+                "export"
+            )
         results = extract_all(extractor, posts, to_standard_error)
         page = describe(posts, results, models, shlex.join(["python", "-m", "experiments.joint", *arguments]))
         write_text(chosen.table, page)

@@ -28,7 +28,7 @@ from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.pictures import in_threads
 from mmib.extract.readers import Wanted, candidate_pairs
 from mmib.extract.results import Extraction
-from mmib.schema import ConfigError, MMIBError
+from mmib.schema import ConfigError, MMIBError, task_named
 
 # Confidence differs where a matrix product of another shape adds up in another order.
 TOLERANCE = 1e-3
@@ -97,14 +97,15 @@ def stages(extractor: Extractor, posts: Sequence[Post], size: int, device: torch
         clock.start()
         prepared = in_threads(extractor.prepare, chunk)
         seconds = [clock.seconds()]
-        scenes = {reader.sight: reader.look(prepared) for reader in extractor.readers}
+        regions = {reader.view_key: reader.look(prepared) for reader in extractor.readers}
         seconds.append(clock.seconds())
         assert extractor.entities is not None
-        found = [own for own, _ in extractor.entities.read(prepared, scenes[extractor.entities.sight], Wanted())]
+        read = extractor.entities.read(prepared, regions[extractor.entities.view_key], Wanted())
+        found = [entities for entities, _ in read]
         seconds.append(clock.seconds())
         if extractor.relations is not None:
-            extractor.relations.read(prepared, found, scenes[extractor.relations.sight], Wanted())
-            pairs += sum(len(candidate_pairs(own)) for own in found)
+            extractor.relations.read(prepared, found, regions[extractor.relations.view_key], Wanted())
+            pairs += sum(len(candidate_pairs(entities, extractor.relations.labels)) for entities in found)
         seconds.append(clock.seconds())
         for number, (before, after) in enumerate(itertools.pairwise([0.0, *seconds])):
             spent[number] += 1000 * (after - before) / len(posts)
@@ -138,12 +139,12 @@ def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: 
 
 
 def extractors_of(models: Sequence[TrainedModel], device: str) -> dict[str, Extractor]:
-    """By name: of entities alone, and of both tasks as far as there are both.
+    """By name: of entities alone, and with relations where there is a model of them.
 
     Raises:
         ConfigError: there is no model of entities.
     """
-    alone = [model for model in models if model.task == "mner"]
+    alone = [model for model in models if task_named(model.task).finds == "entities"]
     if not alone:
         raise ConfigError("extraction begins with entities: name a model of them behind --model, or make export")
     found = {"entities": Extractor(alone, device)}

@@ -159,10 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
     with service(chosen.model) as place:
         connection = http.client.HTTPConnection(place, timeout=TIMEOUT)
         connection.request("GET", "/api/model")
-        tasks = [own["task"] for own in json.loads(connection.getresponse().read())["models"]]
+        models = json.loads(connection.getresponse().read())["models"]
         connection.close()
-        given = "mner" not in tasks
-        print(f"{', '.join(tasks)}; {chosen.requests} requests each, entities {'given' if given else 'to be found'}\n")
+        given = all(model["finds"] != "entities" for model in models)
+        tasks = ", ".join(model["task"] for model in models)
+        print(f"{tasks}; {chosen.requests} requests each, entities {'given' if given else 'to be found'}\n")
         for images in (True, False):
             drawn = posts(images, given)
             load(place, max(chosen.clients), 2 * max(chosen.clients), drawn)  # warms up

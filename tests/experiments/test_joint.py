@@ -141,7 +141,7 @@ def test_the_command_writes_a_page_of_both_models(
     assert "| mre | unknown | unknown | unknown | not scored |" in text
     assert str(page) in capsys.readouterr().out
     assert joint.main(["--model", str(tmp_path / "both" / "mner"), *options]) == 2
-    assert "a model of each task" in capsys.readouterr().err
+    assert "a model of entities and one of relations" in capsys.readouterr().err
 
 
 def test_without_a_corpus_or_a_model_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
