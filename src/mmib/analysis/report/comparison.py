@@ -98,9 +98,9 @@ def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], spli
     """Repetitions together; experiments of one name are told apart by the settings in which they differ."""
     names = []
     for run in runs:
-        namesakes = [other for other, own in zip(options, runs, strict=True) if own.name == run.name]
-        own = options[runs.index(run)]
-        parts = [f"{name.rpartition('.')[2]} {own.get(name, 'unset')}" for name in differing(namesakes)]
+        namesakes = [other for other, namesake in zip(options, runs, strict=True) if namesake.name == run.name]
+        chosen = options[runs.index(run)]
+        parts = [f"{name.rpartition('.')[2]} {chosen.get(name, 'unset')}" for name in differing(namesakes)]
         # A name that all runs share tells nothing.
         names.append(", ".join([run.name, *parts] if len(namesakes) < len(runs) or not parts else parts))
     together: dict[str, list[FinishedRun]] = {}
@@ -122,7 +122,7 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
         mean, deviation = group.mean(split, "f1")
         error = deviation if deviation is not None else 100 * float(group.runs[0].summary[split].get("f1_se", 0.0))
         marks.append(Mark(group.name, mean, max(0.0, mean - error), min(100.0, mean + error), style=group.style))
-    says = (
+    bars = (
         "Bars: one standard deviation over the seeds to each side; of an experiment with a single seed, one bootstrap "
         "standard error. Whether a difference is more than chance, mmib aggregate tells."
     )
@@ -145,7 +145,7 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
     columns = [heading(name) for name in names]
     return join(
         [
-            dot_plot(f"F1, {SPLITS[split]}", marks, note=says).html,
+            dot_plot(f"F1, {SPLITS[split]}", marks, note=bars).html,
             table(["experiment", "runs", *columns], rows, f"{SPLITS[split].capitalize()} scores in percent, mean ± sd"),
             element(
                 "details",

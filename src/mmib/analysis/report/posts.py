@@ -180,11 +180,11 @@ class PostWriter:
             image = element("img", src=source, alt=f"image of row {record['id']}", width=width, height=height)
             shown = element("div", image, _regions(boxes, (mean / strongest).tolist()), class_="frame")
         kl = ["unknown" if value is None else number(value) for value in record.get("kl_image") or []]
-        says = f"KL of the regions: {', '.join(kl)} nats" if 0 < len(kl) <= MOST_REGIONS else ""
+        readout = f"KL of the regions: {', '.join(kl)} nats" if 0 < len(kl) <= MOST_REGIONS else ""
         return element(
             "div",
             shown,
-            element("p", says, class_="readout", aria_live="polite"),
+            element("p", readout, class_="readout", aria_live="polite"),
             class_="picture",
             data_most=round(1000 * strongest) if attention else None,
         )

@@ -77,16 +77,17 @@ def _scores(summary: dict[str, Any]) -> Html:
             scores = described[split] if described else whole
             if scores is None:
                 continue
-            own = (described or summary).get("ceiling") if ceiling and ceiling["split"] == split else None
+            possible = (described or summary).get("ceiling") if ceiling and ceiling["split"] == split else None
             name = SPLITS[split] + suffix
-            best = {"text": 100 * own["text"], "ink": 100 * own["multimodal"]} if own else {}
-            rows.append((name, scores, [percent(own[key]) for key in ("text", "multimodal")] if own else ["", ""]))
+            best = {"text": 100 * possible["text"], "ink": 100 * possible["multimodal"]} if possible else {}
+            ceilings = [percent(possible[key]) for key in ("text", "multimodal")] if possible else ["", ""]
+            rows.append((name, scores, ceilings))
             marks.append(_mark(name, scores, best))
     names = headings(scored[0][1])
     best_headings = ["best with text", "best with text and image"] if ceiling else []
     best_key = {"best possible with the text": "text stroke", "best possible with text and image": "ink stroke"}
-    says = "Bars: one bootstrap standard error to each side."
-    plot = charts.dot_plot("F1", marks, key=best_key if ceiling else None, note=says).html
+    bars = "Bars: one bootstrap standard error to each side."
+    plot = charts.dot_plot("F1", marks, key=best_key if ceiling else None, note=bars).html
     cells = [[name, *(_cell(scores, key) for key in names), *(best if ceiling else [])] for name, scores, best in rows]
     return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent")])
 
@@ -110,8 +111,8 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
         parts.append(grid(*charts.information_plane(plane)) or Html())
         if "information" in plane[0]:
             first, last = (charts.number(point["information"]) for point in (plane[0], plane[-1]))
-            says = f"H(Y) minus the distortion, at most I(Z; Y), went from {first} to {last} nats a post."
-            parts.append(element("p", says, class_="note"))
+            gain = f"H(Y) minus the distortion, at most I(Z; Y), went from {first} to {last} nats a post."
+            parts.append(element("p", gain, class_="note"))
     names = {"start": "before training", "selected": "selected checkpoint"}
     spaces = {
         title: space
@@ -142,8 +143,8 @@ def _latents(title: str, space: LatentSpace) -> Chart:
     groups = [Series("text", text, "text"), Series("image", image, "image")]
     first, second = space.explained
     numbers = f"Gap {space.gap:.3f}, mean cosine {space.cosine:.3f}."
-    says = f"{numbers} The axes hold {charts.share(first)} and {charts.share(second)} of the variance."
-    return charts.scatter(f"Latent space, {title}", groups, [(text[place], image[place]) for place in places], says)
+    caption = f"{numbers} The axes hold {charts.share(first)} and {charts.share(second)} of the variance."
+    return charts.scatter(f"Latent space, {title}", groups, [(text[place], image[place]) for place in places], caption)
 
 
 def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> tuple[str, Html]:
@@ -160,8 +161,8 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
     beside = [note("Nothing was predicted, so there is no calibration.")]
     if trust is not None:
         off = charts.share(trust.error, 1)
-        says = f"Expected calibration error {off} over {trust.count:,} predictions."
-        beside = [charts.reliability("Calibration", trust.bins, says).html]
+        caption = f"Expected calibration error {off} over {trust.count:,} predictions."
+        beside = [charts.reliability("Calibration", trust.bins, caption).html]
     classes = (run.summary.get(split) or {}).get("classes") or {}
     if classes:
         rows = [
@@ -247,18 +248,18 @@ def _posts(
     root = data_root or _data_root(run)
     writer = PostWriter(classes, darkest, root if root and root.is_dir() else None)
     written = list(writer.within(chosen))
-    says = [
+    reading = [
         f"{len(written)} of {len(records):,} posts of the {SPLITS[split]} split: wrong ones first, then right ones, "
         "the surest first. Choose a post with ↑ and ↓, its words and entities with ← and →, or point at them, to see "
         "how much the bottleneck lets through and which regions of the image they look at."
     ]
     if len(written) < len(chosen):
-        says.append(f"{len(chosen) - len(written)} more were left out to keep the page small.")
+        reading.append(f"{len(chosen) - len(written)} more were left out to keep the page small.")
     if writer.missing:
         place = f"below {shortened(str(root))}" if root else "(the configuration names no folder)"
-        says.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
+        reading.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
     posts = element("ol", written, class_="posts", id="posts-list")
-    return " ".join(says), join([_filters(classes, task.wording.label), _legend(task.wording, darkest), posts])
+    return " ".join(reading), join([_filters(classes, task.wording.label), _legend(task.wording, darkest), posts])
 
 
 def _data_root(run: FinishedRun) -> Path | None:

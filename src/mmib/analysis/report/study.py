@@ -71,13 +71,15 @@ def sections(study: Study) -> list[Section]:
     """All parts of the page about a study."""
     content = study.content
     measured = f"{heading(str(content['metric']))} on the {content.get('split', 'test')} split"
-    says = f"{measured} of {content.get('corpus', 'an unnamed corpus')}, mean over the seeds; 95 % bootstrap intervals."
+    reading = (
+        f"{measured} of {content.get('corpus', 'an unnamed corpus')}, mean over the seeds; 95 % bootstrap intervals."
+    )
     figure = chart(study)
-    shown = [] if figure is None else [Section("figure", "Figure", says, figure.html)]
+    shown = [] if figure is None else [Section("figure", "Figure", reading, figure.html)]
     notes = [element("li", str(note)) for note in [*content.get("notes", []), _origin(content)]]
     return [
         *shown,
-        Section("table", "Table", "" if shown else says, _table(study)),
+        Section("table", "Table", "" if shown else reading, _table(study)),
         Section("notes", "How this was measured", "", element("ul", *notes)),
     ]
 
