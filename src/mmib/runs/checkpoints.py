@@ -1,16 +1,13 @@
-"""Writes checkpoints whole, and opens them without running any code in them."""
+"""Opens checkpoints without running any code in them."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mmib.base.files import atomic_file
 from mmib.labels import LabelSet, difference
 from mmib.schema import CheckpointError
 
@@ -61,27 +58,3 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
             "use the config.yaml that lies in the run folder of the checkpoint"
         )
     return dict(content)
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints that are complete and on disk under their names, or not there.
-
-    Lightning's own go by way of the folder for temporary files, and are copied where that is on another disk.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Lightning's hook.
-
-        Raises:
-            CheckpointError: the disk is full, or nothing may be written there.
-        """
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        try:
-            with atomic_file(Path(path)) as file:
-                file.write(content.getbuffer())
-        except OSError as error:
-            raise CheckpointError(
-                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
-                f"make room, then go on with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
-            ) from error

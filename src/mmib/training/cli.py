@@ -32,7 +32,8 @@ from mmib.datamodules.labels import label_set
 from mmib.encoders.pretrained import weightless
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
-from mmib.runs.checkpoints import WholeCheckpoints, check_labels, open_checkpoint
+from mmib.runs.checkpoint_io import WholeCheckpoints
+from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
 from mmib.runs.loggers import WandbUse, make_loggers
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named

@@ -1,0 +1,37 @@
+"""Writes checkpoints whole, or not at all."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from mmib.base.files import atomic_file
+from mmib.schema import CheckpointError
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes checkpoints that are complete and on disk under their names, or not there.
+
+    Lightning's own go by way of the folder for temporary files, and are copied where that is on another disk.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Lightning's hook.
+
+        Raises:
+            CheckpointError: the disk is full, or nothing may be written there.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        try:
+            with atomic_file(Path(path)) as file:
+                file.write(content.getbuffer())
+        except OSError as error:
+            raise CheckpointError(
+                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
+                f"make room, then go on with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
+            ) from error

@@ -1,0 +1,34 @@
+"""Checkpoints are written whole, and an error says where they could not be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmib.runs.checkpoint_io import WholeCheckpoints
+from mmib.schema import CheckpointError
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "x.ckpt"
+    WholeCheckpoints().save_checkpoint({"state_dict": {"a": torch.arange(5)}}, path)
+    assert torch.load(path, weights_only=True)["state_dict"]["a"].tolist() == [0, 1, 2, 3, 4]
+    assert [file.name for file in path.parent.iterdir()] == ["x.ckpt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
+    path, files = small_disk / "x.ckpt", WholeCheckpoints()
+    files.save_checkpoint({"a": torch.zeros(10)}, path)
+    with pytest.raises(CheckpointError, match=rf"{path} cannot be written: .*No space left.*still there"):
+        files.save_checkpoint({"a": torch.zeros(100_000)}, path)
+    assert len(torch.load(path, weights_only=True)["a"]) == 10
+    assert [file.name for file in small_disk.iterdir()] == ["x.ckpt"]
+
+
+def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").touch()
+    path = tmp_path / "checkpoints" / "x.ckpt"
+    with pytest.raises(CheckpointError, match=rf"the checkpoint {path} cannot be written: .*checkpoints"):
+        WholeCheckpoints().save_checkpoint({}, path)
