@@ -27,6 +27,7 @@ from mmib.datamodules.check import (
 )
 from mmib.datamodules.check.findings import Finding
 from mmib.datamodules.check.sets import SetFiles
+from mmib.datamodules.init.options import add_format_options, given
 from mmib.datamodules.labels import label_set
 from mmib.datamodules.released import KNOWN_LABELS
 from mmib.encoders.text import load_tokenizer
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
             _show(report, console)
         return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
 
-    sets = find_sets(chosen.path)
+    sets = find_sets(chosen.path, given(chosen), labels)
     result = checked(sets)
     if chosen.fix is not None:
         changes = write_repaired(sets, chosen.fix, labels)
@@ -83,13 +84,14 @@ def _parser() -> CommandParser:
         description="Tell which data sets a folder holds, what is missing, and what a training would stop at or hide.",
         epilog="exit status: 0 fine, 1 problems, 2 something cannot be read; with --fix, of the copy",
     )
-    parser.add_argument("path", type=Path, help="root of a data set, or a folder of several")
+    parser.add_argument("path", type=Path, help="root of a data set, a folder of several, or a file of posts")
     parser.add_argument(
         "--labels",
         metavar="SOURCE",
         help=f"the label set, as data.labels names it: {', '.join(KNOWN_LABELS)} or a file (default: that of a "
         "released set, or else the labels that occur)",
     )
+    add_format_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output")
     parser.add_argument("--fix", type=Path, metavar="FOLDER", help="write a repaired copy into a new folder")
     parser.add_argument(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mmib.datamodules.check.sets import SetFiles
 from mmib.datamodules.image_names import ImageNames
-from mmib.datamodules.mnre_files import LAYOUT as MNRE_LAYOUT
+from mmib.datamodules.init.recognise import Given, find_data
 from mmib.datamodules.mnre_files import MNREReader
 from mmib.datamodules.twitter_files import IMAGE_LINE, YEARS, TwitterReader
-from mmib.datamodules.twitter_files import LAYOUT as TWITTER_LAYOUT
+from mmib.labels import LabelSet
 from mmib.schema import DataError
 
 # Enough for any release, and few enough for a folder that is none.
@@ -22,14 +22,40 @@ MOST_BYTES = 1_000_000
 SPLIT_WORDS = {"train": ("train",), "val": ("val", "dev"), "test": ("test",)}
 
 
-def find_sets(path: Path) -> list[SetFiles]:
-    """The data sets in a folder: it may be the root of one or of several, a folder of roots, or that of the texts.
+def find_sets(path: Path, given: Given | None = None, labels: LabelSet | None = None) -> list[SetFiles]:
+    """The data sets in a folder or file.
+
+    A folder may be the root of one in a released layout or of several, a folder of such roots, or that of the texts.
+    Or it holds data of another format, as a file may, which `mmib init` reads too.
+
+    Args:
+        path: the folder or file.
+        given: what is known of data of another format.
+        labels: what its posts may be labelled with; None where that is not known.
 
     Raises:
-        DataError: the folder does not exist, or holds none in a known layout; the text tells what to move where.
+        DataError: there is nothing that can be read; where files only lie in the wrong places, the text tells what to
+            move where.
+        ConfigError: there are several data sets of other formats, and `given` does not say which is meant.
     """
-    if not path.is_dir():
-        raise DataError(f"the data folder {path} {'is a file' if path.exists() else 'does not exist'}")
+    found = _released(path) if path.is_dir() else []
+    if found:
+        return found
+    try:
+        data = find_data(path, given or Given())
+    except DataError as error:
+        moves = "".join(f"\n  {move}" for file in _texts(path) for move in _moves(file))
+        if not moves:
+            raise
+        raise DataError(
+            f"{path} holds no data set in a known layout, but files of one. Arrange them like this, with ROOT for what "
+            f"--data.root will name:{moves}"
+        ) from error
+    return [SetFiles(data.reader(labels), data.task, data.title, data.remarks)]
+
+
+def _released(path: Path) -> list[SetFiles]:
+    """The sets in a released layout."""
     found = _sets_of(path)
     if not found and path.name in ("txt", *(f"twitter{year}" for year in YEARS)):
         # Someone named the folder of the texts instead of the one above it.
@@ -37,8 +63,6 @@ def find_sets(path: Path) -> list[SetFiles]:
         found = [files for files in _sets_of(above) if files.reader.text_file("train").parent.name == path.name]
     for child in sorted(child for child in path.iterdir() if child.is_dir()):
         found += _sets_of(child)
-    if not found:
-        raise DataError(f"{path} holds no data set in a known layout{_advice(path)}")
     return found
 
 
@@ -53,14 +77,6 @@ def _mnre(root: Path) -> SetFiles:
 
 def _twitter(root: Path, year: int) -> SetFiles:
     return SetFiles(TwitterReader(root, year), "mner")
-
-
-def _advice(path: Path) -> str:
-    """What lies in the folder that looks like a data set under other names, or else the known layouts."""
-    moves = "".join(f"\n  {move}" for file in _texts(path) for move in _moves(file))
-    if moves:
-        return f", but files of one. Arrange them like this, with ROOT for what --data.root will name:{moves}"
-    return f".\nMNRE, {MNRE_LAYOUT}\nTwitter-2015 and -2017, {TWITTER_LAYOUT.format(year='<2015 or 2017>')}"
 
 
 def _moves(file: Path) -> Iterator[str]:

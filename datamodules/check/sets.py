@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,11 +58,13 @@ class SetFiles:
         reader: reads its files.
         task: name of the task that it is for.
         title: what it is, for people; the reader's name of it where there is none.
+        remarks: what was assumed to read it.
     """
 
-    def __init__(self, reader: Reader, task: str, title: str = "") -> None:
+    def __init__(self, reader: Reader, task: str, title: str = "", remarks: Sequence[str] = ()) -> None:
         self.reader = reader
         self.task = task
+        self.remarks = remarks
         self.name = reader.corpus
         self.root = reader.root
         self.is_demo = (reader.root / DEMO_MANIFEST).is_file()

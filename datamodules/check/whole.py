@@ -43,6 +43,7 @@ def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float, labels
             check_text(files, reads[part.split], labelling.labels, pieces, part)
             images[part.split] = check_images(files, reads[part.split], decoded, part, max_missing)
             check_crops(files, reads[part.split], decoded, part)
+    report.findings += [Finding("note", "assumed", remark) for remark in files.remarks]
     report.findings += compare_labels(files, reads, labelling.labels)
     _compare_counts(report)
     report.findings += _shared_texts(files, reads)

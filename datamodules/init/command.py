@@ -15,16 +15,15 @@ from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.datamodules.init.configuration import configuration
 from mmib.datamodules.init.labelling import Labelling, labelling
-from mmib.datamodules.init.recognise import MNER, MRE, Given, find_data
+from mmib.datamodules.init.options import add_format_options, given
+from mmib.datamodules.init.recognise import find_data
 from mmib.datamodules.init.survey import Survey, survey
-from mmib.datamodules.schemes import Scheme
 from mmib.schema import ConfigError, EncoderError, task_named
 
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
 
 TOKENIZER = "pip:minilm-l6"
-SEPARATORS = {"tab": "\t", "\\t": "\t", "blank": " ", "comma": ","}
 
 
 def run(arguments: list[str]) -> int:
@@ -36,15 +35,7 @@ def run(arguments: list[str]) -> int:
     """
     chosen = _parser().parse_args(arguments)
     _check_output(chosen.output, chosen.force)
-    given = Given(
-        task=chosen.task,
-        image_folder=chosen.images,
-        separator=SEPARATORS.get(chosen.separator, chosen.separator),
-        word_column=chosen.word_column,
-        tag_column=chosen.tag_column,
-        scheme=None if chosen.scheme is None else Scheme(chosen.scheme),
-    )
-    found = find_data(chosen.data, given)
+    found = find_data(chosen.data, given(chosen))
     task, tokenizer, reader = task_named(found.task), _tokenizer(), found.reader(None)
     splits = survey(reader, task, tokenizer)
     labels = labelling(found, reader, splits, chosen.negative)
@@ -128,14 +119,7 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="a folder or a file of posts")
     add("-o", "--output", type=Path, metavar="FILE", help="the configuration to write (default: only look)")
-    add("--task", choices=(MNER, MRE), help="entities or relations (default: what the data is for)")
     add("--force", action="store_true", help="replace a file that is there already")
     add("--negative", metavar="LABEL", help="the relation that stands for none (default: one with a usual name)")
-    add("--images", type=Path, metavar="FOLDER", help="folder of the images (default: images below DATA, or DATA)")
-    add(
-        "--separator", metavar="TEXT", help=f"between columns: a text, or {', '.join(SEPARATORS)} (default: looked for)"
-    )
-    add("--word-column", type=int, metavar="N", help="column of the words, counted from 0 (default: looked for)")
-    add("--tag-column", type=int, metavar="N", help="column of the tags, -1 for the last (default: looked for)")
-    add("--scheme", choices=[scheme.value for scheme in Scheme], help="of the tags (default: recognised)")
+    add_format_options(parser)
     return parser

@@ -85,6 +85,27 @@ def test_labels_are_checked_against_a_set_that_is_named(
     assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
 
+def test_own_data_is_checked_and_not_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    entities = [{"start": 0, "end": 3, "type": "PER"}]
+    train = [{"text": f"Ada was {number}", "entities": entities, "image": "1.jpg"} for number in range(3)]
+    broken = {"text": "Ada", "entities": [{"start": 0, "end": 9, "type": "PER"}]}
+    val = [{"text": "Acme", "entities": [{"start": 0, "end": 4, "type": "TEAM"}]}]
+    for split, posts in (("train", [*train, broken]), ("val", val)):
+        (tmp_path / f"{split}.jsonl").write_text("".join(json.dumps(post) + "\n" for post in posts))
+    assert check(tmp_path, "--max-missing-images", "1.0", "--fix", tmp_path.with_name("copy")) == 2
+    printed = capsys.readouterr()
+    for part in (
+        "posts as JSON lines",
+        "2 labels, those that occur",
+        "TEAM  │          0 │ 1 (100.0%)",
+        "1 labels do not occur in the training split and cannot be learnt: TEAM (val 1)",
+        "1 posts cannot be read, and a training stops at the first: train.jsonl:4",
+    ):
+        assert part in printed.out
+    assert "--fix writes copies of MNRE's and the Twitter sets' layouts only" in printed.err
+    assert not tmp_path.with_name("copy").exists()
+
+
 def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_posts(root, "train", "IMGID:1\nada\tX\n\nIMGID:3\nada\tI-PER\n")
     assert check(root, "--fix", tmp_path / "copy", "--json", tmp_path / "found.json") == 0
@@ -101,8 +122,8 @@ def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "the data folder nowhere does not exist"),
-        (["."], "holds no data set in a known layout"),
+        (["nowhere"], "nowhere does not exist"),
+        (["."], "holds no data that mmib can train on"),
     ],
 )
 def test_a_path_that_holds_nothing_is_one_sentence(

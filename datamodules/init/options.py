@@ -1,0 +1,36 @@
+"""Options of commands that read data of any format: what a person says of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from mmib.datamodules.init.recognise import MNER, MRE, Given
+from mmib.datamodules.schemes import Scheme
+
+SEPARATORS = {"tab": "\t", "\\t": "\t", "blank": " ", "comma": ","}
+
+
+def add_format_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `given` reads."""
+    add = parser.add_argument
+    add("--task", choices=(MNER, MRE), help="entities or relations (default: what the data is for)")
+    add("--images", type=Path, metavar="FOLDER", help="folder of the images (default: images below the data, or there)")
+    add(
+        "--separator", metavar="TEXT", help=f"between columns: a text, or {', '.join(SEPARATORS)} (default: looked for)"
+    )
+    add("--word-column", type=int, metavar="N", help="column of the words, counted from 0 (default: looked for)")
+    add("--tag-column", type=int, metavar="N", help="column of the tags, -1 for the last (default: looked for)")
+    add("--scheme", choices=[scheme.value for scheme in Scheme], help="of the tags (default: recognised)")
+
+
+def given(chosen: argparse.Namespace) -> Given:
+    """What was given on the command line."""
+    return Given(
+        task=chosen.task,
+        image_folder=chosen.images,
+        separator=SEPARATORS.get(chosen.separator, chosen.separator),
+        word_column=chosen.word_column,
+        tag_column=chosen.tag_column,
+        scheme=None if chosen.scheme is None else Scheme(chosen.scheme),
+    )
