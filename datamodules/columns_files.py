@@ -184,8 +184,8 @@ class ColumnsReader(SplitReader[ColumnPost]):
         for post in self._scan(path, columns):
             yield replace(post, scheme=scheme) if isinstance(post, ColumnPost) else post
 
-    def made(self, entry: ColumnPost, notes: Notes) -> Iterator[TaggedPost | Malformed]:
-        """See `SplitReader.made`."""
+    def make_posts(self, entry: ColumnPost, notes: Notes) -> Iterator[TaggedPost | Malformed]:
+        """See `SplitReader.make_posts`."""
         try:
             tags = to_bio(entry.tags, entry.scheme)
         except ForeignTagError as error:

@@ -73,8 +73,8 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
             else:
                 yield post
 
-    def made(self, entry: AnnotatedPost, notes: Notes) -> Iterator[Post]:
-        """See `SplitReader.made`."""
+    def make_posts(self, entry: AnnotatedPost, notes: Notes) -> Iterator[Post]:
+        """See `SplitReader.make_posts`."""
         if self.task == "mre":
             yield from self._related(entry, notes)
         else:

@@ -1,4 +1,4 @@
-"""Readers of people's own data: a file for each split, or one file of which shares of the posts are held out."""
+"""Readers of custom data: a file for each split, or one file of which shares of the posts are held out."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ class SplitReader(Reader, Generic[EntryT]):
         """
 
     @abstractmethod
-    def made(self, entry: EntryT, notes: Notes) -> Iterator[Post | Malformed]:
+    def make_posts(self, entry: EntryT, notes: Notes) -> Iterator[Post | Malformed]:
         """The posts of an entry; what is done to them is counted in `notes`."""
 
     def scan(self, split: str) -> Iterator[Post | Malformed]:
@@ -181,7 +181,7 @@ class SplitReader(Reader, Generic[EntryT]):
                 empty = False
                 yield entry
             elif self.files.holds(split, entry.words):
-                for post in self.made(entry, notes):
+                for post in self.make_posts(entry, notes):
                     empty = False
                     yield post
         if empty:

@@ -77,8 +77,8 @@ def test_every_piece_belongs_to_an_experiment() -> None:
     experiments = set(shipped_experiments())
     used = set().union(*(includes(path) for path in experiments))
     for_the_command_line = {CONFIGS / "trainer" / f"{name}.yaml" for name in ("debug", "ddp", "ddp_cpu", "slurm")}
-    for_data_of_other_people = {CONFIGS / "data" / f"{name}.yaml" for name in ("jsonl", "columns")}
-    assert set(CONFIGS.rglob("*.yaml")) == experiments | used | for_the_command_line | for_data_of_other_people
+    for_custom_data = {CONFIGS / "data" / f"{name}.yaml" for name in ("jsonl", "columns")}
+    assert set(CONFIGS.rglob("*.yaml")) == experiments | used | for_the_command_line | for_custom_data
 
 
 @pytest.mark.parametrize("path", shipped_experiments(), ids=lambda path: path.stem)

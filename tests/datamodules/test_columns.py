@@ -248,6 +248,32 @@ def test_another_encoding_is_refused(tmp_path: Path) -> None:
         list(ColumnsReader(tmp_path).posts("train"))
 
 
+WELL_FORMED = st.sampled_from(
+    ["a O", "c B-X", "d  I-X more", "", " \t", "# image: y\na O", "IMGID:z\n\nb O", "-DOCSTART- O"]
+)
+ANY = WELL_FORMED | st.sampled_from(["#", "IMGID:z", "e", "f\tO"]) | st.text(st.characters(exclude_characters="\n"))
+LINES = (st.lists(WELL_FORMED, max_size=12) | st.lists(ANY, max_size=12)).map(
+    lambda lines: "\n".join(lines).split("\n")
+)
+
+
+@given(lines=LINES)
+def test_no_line_of_any_file_is_lost(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    """Each is a word of a post, in a post that is malformed, or nothing that could be one."""
+    path = tmp_path_factory.getbasetemp() / "posts.txt"
+    try:
+        found = list(reader(path, "".join(line + "\n" for line in lines)).scan("train"))
+    except DataError:  # of the whole file: no posts, or not enough columns
+        return
+    starts = [entry.line if isinstance(entry, Malformed) else int(entry.place.rpartition(":")[2]) for entry in found]
+    assert starts == sorted(set(starts))
+    words = sum(len(entry.words) for entry in found if not isinstance(entry, Malformed))
+    if not any(isinstance(entry, Malformed) for entry in found):
+        assert words == sum(
+            bool(line.strip(" \t\r")) and not line.startswith(("# ", "-DOCSTART-", "IMGID:")) for line in lines
+        )
+
+
 # Splits and the data module
 
 

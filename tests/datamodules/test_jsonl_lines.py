@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from typing import Any
 
@@ -189,3 +190,22 @@ TWO = [entity(0, 1), entity(1, 2)]
 )
 def test_relations_that_cannot_be_are_refused(row: dict[str, Any], message: str) -> None:
     refused(json.dumps({"tokens": ["a", "b"], "entities": TWO, "relations": [], **row}), message)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 5) | st.floats() | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["start", "end", "type", "head", "tail", "id"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+ROWS = st.dictionaries(st.sampled_from(["text", "tokens", "entities", "relations", "image", "id"]), VALUES)
+
+
+@given(st.builds(json.dumps, ROWS | VALUES) | st.text(max_size=20))
+def test_any_line_is_a_post_or_refused(line: str) -> None:
+    with contextlib.suppress(DataError):
+        post = parse_post(line, PLACE, ("entities",))
+        assert post.words
+        assert all(0 <= found.start < found.end <= len(post.words) for found in post.entities)
