@@ -14,7 +14,7 @@ from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from mmib import datamodules, encoders
+from mmib import datamodules, encoders, tagging
 from mmib.base.files import atomic_file, checksum
 from mmib.datamodules.files import locked
 from mmib.datamodules.located import LocatedImages
@@ -169,12 +169,18 @@ class StoredExamples(Sequence[ExampleT]):
 
 
 def code_of(*kinds: type) -> str:
-    """SHA-256 of the code that makes examples of text: what older code has stored is not used."""
+    """SHA-256 of the code that makes examples of text, that of classes and of what they inherit included.
+
+    What older code has stored is not used.
+    """
     folders = [Path(module.__file__ or "").parent for module in (datamodules, encoders)]
-    files = [file for folder in folders for file in sorted(folder.glob("*.py"))]
-    custom = [getattr(sys.modules[kind.__module__], "__file__", None) for kind in kinds]
+    modules = sorted({base.__module__ for kind in kinds for base in kind.__mro__} | {tagging.__name__})
+    sources = (getattr(sys.modules[name], "__file__", None) for name in modules)
     names = ",".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
     digest = hashlib.sha256(names.encode())
-    for path in [*files, *(Path(file) for file in custom if file)]:
+    for path in [
+        *(file for folder in folders for file in sorted(folder.glob("*.py"))),
+        *(Path(source) for source in sources if source),
+    ]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

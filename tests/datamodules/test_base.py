@@ -17,11 +17,11 @@ from PIL import Image
 
 from mmib.datamodules import base as base_module
 from mmib.datamodules import cache as cache_module
-from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE
 from mmib.datamodules.mnre import MNREDataModule
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, NO_WORD, ConfigError, DataError, MREBatch, Window
+from mmib.schema import NO_IMAGE, NO_WORD, UNKNOWN_BOX, WHOLE_IMAGE, ConfigError, DataError, Window
+from mmib.tasks.mre import MREBatch
 
 Load = Callable[..., MNREDataModule]
 
@@ -248,7 +248,7 @@ def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_fillers(
+def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_padding_rows(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], ranks: int, frozen: bool, split: str
 ) -> None:
     for number in range(6):
@@ -261,11 +261,11 @@ def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_fillers(
     alone = batches(load(**options), split)
     shared = [batches(trained_by(load(**options), ranks=ranks, rank=rank), split) for rank in range(ranks)]
     assert {len(own) for own in shared} == {len(alone)}
-    fillers = 0
+    padding_rows = 0
     for whole, *parts in zip(alone, *shared, strict=True):
         count = len(whole)
         assert len({len(part) for part in parts}) == 1
-        for name in ("rows", "input_ids", "text_mask", "word_ids", "mentions", "positions", "relations"):
+        for name in ("rows", "input_ids", "text_mask", "word_ids", "mentions", "positions", "label_ids"):
             joined = torch.cat([getattr(part, name) for part in parts])
             assert torch.equal(joined[:count], getattr(whole, name)), name
         for name in ("region_mask", "boxes", "image_ids"):
@@ -281,11 +281,11 @@ def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_fillers(
         else:
             assert whole.pixels is not None
             pixels = [part.pixels for part in parts if part.pixels is not None]
-            assert torch.equal(torch.cat(pixels), whole.pixels), "a filler has no picture"
+            assert torch.equal(torch.cat(pixels), whole.pixels), "a padding row has no picture"
             assert all((part.pixels is None) == (not part.region_mask.any()) for part in parts)
             assert all((part.features is None) == (part.pixels is not None) for part in parts)
-        fillers += sum(len(part) for part in parts) - count
-    assert fillers > 0
+        padding_rows += sum(len(part) for part in parts) - count
+    assert padding_rows > 0
 
 
 def test_a_batch_size_that_ranks_cannot_share_is_refused_for_training_alone(five: Any, load: Load) -> None:

@@ -328,23 +328,23 @@ def test_two_builders_at_once_share_the_work(
         assert_right(cache, files)
 
 
-def test_features_have_a_place_that_further_shards_leave_alone(
+def test_features_have_an_index_that_further_shards_leave_alone(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
 ) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
     cache.build(files[:2])
-    before = [cache.place(file) for file in files[:2]]
+    before = [cache.index(file) for file in files[:2]]
     other = ImageFeatureCache(tmp_path / "other", image_encoder)
     other.build(files)
     for file in other.folder.iterdir():  # a shard with the same images again
         (cache.folder / file.name).write_bytes(file.read_bytes())
     cache.build(files)
-    assert [cache.place(file) for file in files[:2]] == before
-    assert len({cache.place(file) for file in files}) == len(files)
+    assert [cache.index(file) for file in files[:2]] == before
+    assert len({cache.index(file) for file in files}) == len(files)
     for file in files:
-        np.testing.assert_array_equal(cache.at(cache.place(file)), cache.features(file))
+        np.testing.assert_array_equal(cache.at(cache.index(file)), cache.features(file))
     with pytest.raises(KeyError):
-        cache.place(Path(__file__))
+        cache.index(Path(__file__))
 
 
 def test_eight_processes_at_once_make_one_right_cache(

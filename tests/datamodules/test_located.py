@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, Picture
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
-from mmib.schema import NO_IMAGE
+from mmib.schema import NO_IMAGE, UNKNOWN_BOX, WHOLE_IMAGE, Picture
 
 ODD = os.fsdecode(b"\xff\xe9.jpg")
 LOCATED = [
@@ -23,8 +22,8 @@ LOCATED = [
 def test_what_is_packed_comes_back() -> None:
     pictures = LocatedPictures(LOCATED)
     assert [pictures[number] for number in range(3)] == LOCATED
-    places = [[picture.place for picture in pictures[number][1]] for number in range(3)]
-    assert places == [[5 << 32 | 1, 0], [], [-1]]
+    indices = [[picture.cache_index for picture in pictures[number][1]] for number in range(3)]
+    assert indices == [[5 << 32 | 1, 0], [], [-1]]
     assert pictures.counts().tolist() == [2, 0, 1]
 
 

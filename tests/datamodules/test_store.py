@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,13 +14,14 @@ import numpy as np
 import pytest
 
 from mmib.datamodules import base as base_module
-from mmib.datamodules.examples import RelationExample
 from mmib.datamodules.located import LocatedImages, LocatedPictures
 from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.mnre_files import MNREReader
 from mmib.datamodules.store import TextStore, code_of
-from mmib.datamodules.twitter import TwitterDataModule
+from mmib.datamodules.twitter_files import TwitterReader
 from mmib.encoders.text import TextEncoder, WordTokenizer
-from mmib.schema import NO_IMAGE, DataError
+from mmib.schema import NO_IMAGE, DataError, task_named
+from mmib.tasks.mre import RelationExample
 
 Load = Callable[..., MNREDataModule]
 
@@ -82,7 +85,7 @@ def test_few_posts_are_tokenised_at_a_time(
     assert tokenised == [3, 3, 1]
 
 
-def test_another_text_length_tokenizer_or_code_has_a_store_of_its_own(
+def test_another_text_length_tokenizer_label_set_or_code_has_a_store_of_its_own(
     rows: Any, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [len(stores(module)) for module in [load()] for _ in [read(module)]]
@@ -94,13 +97,18 @@ def test_another_text_length_tokenizer_or_code_has_a_store_of_its_own(
     module = load()
     assert len(read(module)) == 8
     found.append(len(stores(module)))
-    monkeypatch.setattr(base_module, "code_of", lambda kind: "changed")
+    names = module.labels.names
+    for labels in (list(names), {"names": list(names), "negative": "None"}, [*names[1:], names[0]], [*names, "more"]):
+        module = load(labels=labels)
+        read(module)
+        found.append(len(stores(module)))
+    monkeypatch.setattr(base_module, "code_of", lambda *kinds: "changed")
     read(module)
     found.append(len(stores(module)))
     monkeypatch.setattr(WordTokenizer, "fingerprint", lambda self: "another")
     read(module)
     found.append(len(stores(module)))
-    assert found == [1, 2, 2, 3, 4, 5]
+    assert found == [1, 2, 2, 3, *[4, 5, 6, 7], 8, 9]
 
 
 def test_a_tokenizer_is_known_by_what_it_does(text_encoder: TextEncoder, encoder_files: Any, tmp_path: Path) -> None:
@@ -113,12 +121,46 @@ def test_a_tokenizer_is_known_by_what_it_does(text_encoder: TextEncoder, encoder
     assert TextEncoder(str(tmp_path)).tokenizer.fingerprint() != same.fingerprint()
 
 
-def test_the_code_of_a_class_is_that_of_its_module_too() -> None:
-    class Own(MNREDataModule):
+def test_the_code_of_a_reader_and_of_a_task_is_that_of_their_modules_too() -> None:
+    class Custom(MNREReader):
         pass
 
-    assert len({code_of(kind) for kind in (MNREDataModule, TwitterDataModule, Own)}) == 3
-    assert code_of(Own) == code_of(Own)
+    mre, mner = type(task_named("mre")), type(task_named("mner"))
+    kinds = [(reader, task) for reader in (MNREReader, TwitterReader, Custom) for task in (mre, mner)]
+    assert len({code_of(*pair) for pair in kinds}) == 6
+    assert code_of(Custom, mre) == code_of(Custom, mre)
+
+
+MODULES = {
+    "custom_reader": "from mmib.datamodules.mnre_files import MNREReader\nclass Custom(MNREReader):\n    pass\n",
+    "custom_base": "from mmib.tasks.mre import RelationExtraction\nclass Base(RelationExtraction):\n    pass\n",
+    "custom_task": "from custom_base import Base\nclass Custom(Base):\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("edited", MODULES)
+def test_a_changed_module_of_a_reader_or_task_or_of_what_they_inherit_changes_the_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, text in MODULES.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    reader, task = (importlib.import_module(name).Custom for name in ("custom_reader", "custom_task"))
+    before = code_of(reader, task)
+    (tmp_path / f"{edited}.py").write_text(MODULES[edited] + "# changed\n")
+    assert code_of(reader, task) != before
+
+
+@pytest.mark.parametrize("module", ["mmib.datamodules.words", "mmib.encoders.text", "mmib.tagging", "mmib.tasks.base"])
+def test_a_changed_module_that_makes_examples_changes_the_code(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    """Also those that a task takes its tags from, or inherits."""
+    changed = Path(importlib.import_module(module).__file__ or "").resolve()
+    kinds = MNREReader, type(task_named("mre"))
+    before = code_of(*kinds)
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read_bytes(path) + b"#" * (path.resolve() == changed))
+    assert code_of(*kinds) != before
 
 
 @pytest.mark.parametrize("ending", [".jsonl", ".npz"])
@@ -186,7 +228,18 @@ def test_located_images_are_a_sequence() -> None:
 
 
 def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path) -> None:
-    example = RelationExample(0, ["a"], [1, 2], [0, -1], [0, 0], NO_IMAGE, (), (0, 1), (0, 1), 0, 1, 3)
+    example = RelationExample(
+        row=0,
+        words=["a"],
+        input_ids=[1, 2],
+        word_ids=[0, -1],
+        mentions=[0, 0],
+        head=(0, 1),
+        tail=(0, 1),
+        head_index=0,
+        tail_index=1,
+        label=3,
+    )
     store = TextStore.opened(tmp_path / "new" / "rows", [("a.jpg", example)], lambda: "one row, é")
     assert (store.note, store.pieces.tolist(), list(store.images())) == ("one row, é", [2], ["a.jpg"])
     again = TextStore.opened(tmp_path / "new" / "rows", iter(()), lambda: "not asked")

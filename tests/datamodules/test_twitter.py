@@ -1,27 +1,28 @@
-"""The Twitter reader: every word keeps its place and its label, and one clear error for every kind of bad input."""
+"""The Twitter sets as a data module: every word keeps its place and its label, by name whatever its id."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
-from seqeval.metrics.sequence_labeling import get_entities
 
-from mmib.datamodules.examples import UNKNOWN_BOX, WHOLE_IMAGE, EntityExample
+from mmib.datamodules.labels import label_set
+from mmib.datamodules.released import RELEASED
 from mmib.datamodules.twitter import TwitterDataModule
-from mmib.datamodules.twitter_files import LAYOUT, Census, TaggedPost, read_posts, repair
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_TAG, NO_WORD, TAG_IDS, TAGS, ConfigError, DataError, MNERBatch
+from mmib.schema import NO_LABEL, NO_WORD, ConfigError, DataError
+from mmib.tagging import bio_tags
+from mmib.tasks.mner import EntityExample, MNERBatch
 
 REAL = Path(__file__).parents[3] / "shared" / "data"
+TAGS = bio_tags(label_set("twitter").names)
+TAG_IDS = {tag: number for number, tag in enumerate(TAGS)}
 
 Load = Callable[..., TwitterDataModule]
 
@@ -33,12 +34,10 @@ class TwitterFolder:
         self.root = root
         (root / "twitter2017").mkdir(parents=True)
 
-    def text(self, split: str = "train") -> Path:
-        return self.root / "twitter2017" / f"{split}.txt"
-
-    def write(self, content: str, split: str = "train", ending: str = "\n") -> Path:
-        self.text(split).write_bytes(content.replace("\n", ending).encode())
-        return self.text(split)
+    def write(self, content: str, split: str = "train") -> Path:
+        path = self.root / "twitter2017" / f"{split}.txt"
+        path.write_text(content, encoding="utf-8")
+        return path
 
     def picture(self, *parts: str) -> Path:
         path = self.root.joinpath(*parts)
@@ -53,9 +52,6 @@ def posts_of(*posts: tuple[str, str]) -> str:
         f"IMGID:{identity}\n" + "".join(f"{word.replace('/', chr(9))}\n" for word in words.split(" ")) + "\n"
         for identity, words in posts
     )
-
-
-ONE = posts_of(("1", "ada/B-PER met/O bob/B-PER"))
 
 
 @pytest.fixture
@@ -80,28 +76,90 @@ def load(twitter: TwitterFolder, text_encoder: TextEncoder, image_encoder: Image
     return make
 
 
-def read(module: TwitterDataModule, split: str = "train") -> list[EntityExample]:
+def read(module: TwitterDataModule, split: str = "train") -> Sequence[EntityExample]:
     module.examples[split] = module.read_split(split)
     return module.examples[split]
 
 
-# Posts
+def gold_names(module: TwitterDataModule, split: str = "train") -> list[list[str]]:
+    """The gold tags of a split by name, as the head of a model would have them."""
+    tags = module.task.outputs(module.labels)
+    examples = read(module, split)
+    batch = module.collate([(example, None) for example in examples])
+    return [[tags[tag] for tag in row if tag != NO_LABEL] for row in batch.gold.tolist()]
 
 
-@pytest.mark.parametrize("ending", ["\n", "\r\n"])
-@pytest.mark.parametrize("final", ["\n\n", "\n", ""])
-def test_posts_keep_words_and_tags_whatever_the_line_ends(twitter: TwitterFolder, ending: str, final: str) -> None:
-    text = posts_of(("17_06_1", "ada/B-PER lee/I-PER in/O"), ("O_2", "#x/O")).rstrip("\n") + final
-    first, second = read_posts(twitter.write(text, ending=ending), LAYOUT)
-    assert (first.identity, first.words, first.tags) == ("17_06_1", ["ada", "lee", "in"], ["B-PER", "I-PER", "O"])
-    assert (second.identity, second.words, second.tags) == ("O_2", ["#x"], ["O"])
-    assert second.place.endswith("train.txt:6")
+# Labels
 
 
-def test_other_reads_as_misc(twitter: TwitterFolder) -> None:
-    (post,) = read_posts(twitter.write(posts_of(("1", "a/B-OTHER b/I-OTHER c/B-MISC OTHER/O"))), LAYOUT)
-    assert post.tags == ["B-MISC", "I-MISC", "B-MISC", "O"]
-    assert post.words[3] == "OTHER"
+POSTS = posts_of(
+    ("1", "ada/B-PER lee/I-PER met/O bob/B-PER in/O rome/B-LOC"),
+    ("2", "at/O acme/B-ORG in/O new/B-LOC york/I-LOC"),
+    ("3", "the/O oscars/I-MISC and/O ada/B-PER"),
+)
+
+
+def test_gold_labels_follow_their_names_when_types_change_places(twitter: TwitterFolder, load: Load) -> None:
+    """Version 0.1 kept ids in its cache: 98 B-PER of one order were read as 98 B-LOC of the other, silently."""
+    twitter.write(POSTS)
+    first = load(labels=["PER", "LOC", "ORG", "MISC"])
+    names = gold_names(first)
+    assert names == [
+        ["B-PER", "I-PER", "O", "B-PER", "O", "B-LOC"],
+        ["O", "B-ORG", "O", "B-LOC", "I-LOC"],
+        ["O", "I-MISC", "O", "B-PER"],
+    ]
+    swapped = load(labels=["LOC", "PER", "ORG", "MISC"])
+    assert swapped.cache_dir == first.cache_dir
+    assert gold_names(swapped) == names
+    assert Counter(tag for row in gold_names(swapped) for tag in row)["B-PER"] == 3
+    # It is the ids that differ, of what is trained on too.
+    ids = [example.tags for example in swapped.examples["train"]]
+    assert ids[0] == [3, 4, 0, 3, 0, 1]
+    assert first.examples["train"][0].tags == [1, 2, 0, 1, 0, 3]
+    assert gold_names(load(labels=["PER", "LOC", "ORG", "MISC"])) == names, "and back again"
+    assert len(list((first.cache_dir / "posts").glob("*.npz"))) == 2
+
+
+def test_a_label_that_the_configuration_lacks_is_refused_also_where_the_posts_are_cached(
+    twitter: TwitterFolder, load: Load
+) -> None:
+    path = twitter.write(POSTS)
+    read(load())
+    with pytest.raises(DataError) as error:
+        read(load(labels=["PER", "LOC", "ORG"]))
+    text = str(error.value)
+    assert text.startswith(f"{path}:16: the label 'MISC' is none of the 3 of data.labels (PER, LOC, ORG): add it")
+    assert "\n" not in text
+
+
+def test_a_label_set_may_hold_more_than_the_data(twitter: TwitterFolder, load: Load) -> None:
+    twitter.write(POSTS)
+    module = load(labels=["creative-work", "MISC", "PER", "ORG", "LOC"])
+    assert gold_names(module) == gold_names(load())
+    assert len(module.task.outputs(module.labels)) == 11
+
+
+def test_types_of_any_name_are_read(twitter: TwitterFolder, load: Load) -> None:
+    twitter.write(posts_of(("1", "a/B-creative-work b/I-creative-work c/B-队 d/I-creative-work")))
+    module = load(labels=["队", "creative-work"])
+    assert gold_names(module) == [["B-creative-work", "I-creative-work", "B-队", "I-creative-work"]]
+    batch = module.collate([(example, None) for example in module.examples["train"]])
+    assert batch.tags.tolist() == [[3, 4, 1, 3]], "the stray is repaired for training"
+    assert batch.gold.tolist() == [[3, 4, 1, 4]]
+
+
+def test_there_are_two_years(load: Load) -> None:
+    with pytest.raises(ConfigError, match="no Twitter-2016"):
+        load(year=2016)
+
+
+def test_a_missing_file_tells_the_layout(load: Load) -> None:
+    with pytest.raises(DataError, match=r"train\.txt does not exist; expected below the root, for the year 2017"):
+        load().setup("fit")
+
+
+# Words
 
 
 @pytest.mark.parametrize(
@@ -116,81 +174,6 @@ def test_a_word_that_looks_like_nothing_keeps_its_place_and_label(
     assert [TAGS[tag] for tag in example.gold] == ["O", "B-PER", "I-PER"]
     assert len(set(example.word_positions)) == 3
     assert max(example.word_positions) < len(example.input_ids) - 1  # [SEP] stands behind the last word
-
-
-def test_a_word_that_looks_like_an_image_line_is_a_word(twitter: TwitterFolder) -> None:
-    (post,) = read_posts(twitter.write("IMGID:1\nIMGID:2\tO\n"), LAYOUT)
-    assert post.words == ["IMGID:2"]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("IMGID:1\nada\n", r"train\.txt:2: expected a word, one tab and its tag, got 'ada'"),
-        ("IMGID:1\nada O\n", r"train\.txt:2: expected a word, one tab"),
-        ("IMGID:1\nada\tO\tO\n", r"train\.txt:2: expected a word, one tab"),
-        ("IMGID:1\n\tO\n", r"train\.txt:2: expected a word, one tab"),
-        ("IMGID:1\nada\tB-PERSON\n", r"train\.txt:2: the label 'B-PERSON' is none of O, B-PER"),
-        ("IMGID:1\nada\t\n", r"train\.txt:2: the label '' is none of"),
-        ("IMGID:1\nada\tX\n", r"train\.txt:2: the label 'X'"),
-        ("\nada\tO\n", r"train\.txt:2: a word before the first IMGID: line"),
-        ("IMGID:1\n\nIMGID:2\nada\tO\n", r"train\.txt:1: IMGID:1 has no words"),
-        ("IMGID:2\nada\tO\n\nIMGID:1\n", r"train\.txt:4: IMGID:1 has no words"),
-        ("IMGID:\nada\tO\n", r"train\.txt:1: IMGID without a name"),
-        ("", r"train\.txt holds no posts"),
-        ("\n \n", r"train\.txt holds no posts"),
-        ("{'token': ['ada'], 'relation': 'None'}\n", r"train\.txt:1: expected a word, one tab"),
-    ],
-)
-def test_a_malformed_file_is_refused_with_file_and_line(twitter: TwitterFolder, content: str, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        list(read_posts(twitter.write(content), LAYOUT))
-
-
-def test_another_encoding_is_named_with_its_byte(twitter: TwitterFolder) -> None:
-    twitter.text().write_bytes("IMGID:1\ncafé\tO\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"train\.txt is not UTF-8: byte 11 cannot be read"):
-        list(read_posts(twitter.text(), LAYOUT))
-
-
-def test_a_missing_file_tells_the_layout(load: Load) -> None:
-    with pytest.raises(DataError, match=r"train\.txt does not exist; expected below the root, for the year 2017"):
-        load().setup("fit")
-
-
-def test_an_identity_that_leads_out_of_the_folder_is_refused(twitter: TwitterFolder, load: Load) -> None:
-    twitter.write(ONE + posts_of(("../../secret", "a/O")))
-    with pytest.raises(DataError, match=r"train\.txt:6: the file name"):
-        read(load())
-
-
-def test_there_are_two_years(load: Load) -> None:
-    with pytest.raises(ConfigError, match="no Twitter-2016"):
-        load(year=2016)
-
-
-# Tags
-
-
-@pytest.mark.parametrize(
-    ("tags", "repaired"),
-    [
-        ("I-PER I-PER", "B-PER I-PER"),
-        ("O I-LOC", "O B-LOC"),
-        ("B-PER I-LOC I-LOC", "B-PER B-LOC I-LOC"),
-        ("B-PER B-PER I-PER O", "B-PER B-PER I-PER O"),
-    ],
-)
-def test_a_stray_inner_tag_opens_an_entity(tags: str, repaired: str) -> None:
-    assert " ".join(repair(tags.split())) == repaired
-
-
-@given(st.lists(st.sampled_from(TAGS), max_size=12))
-def test_repaired_tags_hold_the_entities_of_seqevals_default_reading(tags: list[str]) -> None:
-    repaired = repair(tags)
-    assert get_entities(repaired) == get_entities(tags)
-    assert sum(tag.startswith("B-") for tag in repaired) == len(get_entities(tags))
-    assert repair(repaired) == repaired
 
 
 def test_every_piece_knows_its_mention(twitter: TwitterFolder, load: Load) -> None:
@@ -234,18 +217,6 @@ def test_training_sees_repaired_tags_and_scoring_the_files_own(twitter: TwitterF
     assert (fingerprint["rows"], fingerprint["entities"], fingerprint["entities_strict"]) == (1, 1, 0)
 
 
-def test_strays_and_repeated_identities_are_counted() -> None:
-    posts = [
-        TaggedPost("1", ["a", "b", "c"], ["I-PER", "O", "I-LOC"], "x:1"),
-        TaggedPost("1", ["a"], ["B-PER"], "x:2"),
-    ]
-    text = "2 posts, 3 entities (1 in strict IOB2: 2 stray I- tags in 1 posts), 1 repeated IMGIDs"
-    census = Census()
-    for post in posts:
-        census.add(post, repair(post.tags))
-    assert str(census) == text
-
-
 # Batches
 
 
@@ -258,7 +229,8 @@ def test_positions_are_first_pieces_and_padding_is_marked(twitter: TwitterFolder
     first_pieces = [words[0] for words in module.tokenizer.pieces([["anna", "meets", "xyz"]])[0]]
     assert batch.input_ids[0, batch.positions[0]].tolist() == first_pieces
     assert batch.word_mask.tolist() == [[True, True, True], [True, False, False]]
-    assert batch.gold[1].tolist() == [TAG_IDS["O"], NO_TAG, NO_TAG]
+    assert torch.equal(batch.position_mask, batch.word_mask)
+    assert batch.gold[1].tolist() == [TAG_IDS["O"], NO_LABEL, NO_LABEL]
     assert batch.tags[1].tolist() == [TAG_IDS["O"]] * 3
     assert int(batch.text_mask[0].sum()) == len(examples[0].input_ids)
 
@@ -292,43 +264,13 @@ def test_no_word_is_seen_behind_one_that_does_not_fit(twitter: TwitterFolder, lo
 # Images
 
 
-def test_images_are_found_by_identity(twitter: TwitterFolder, load: Load) -> None:
+def test_posts_of_one_image_share_its_id(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "a/O"), ("2", "b/O"), ("1", "c/O")))
     twitter.picture("twitter2017_images", "1.jpg")
     module = load()
     first, second, third = read(module)
     assert first.image_id == third.image_id != second.image_id == -1
     assert str(module.image_reports["train"]) == "1 of 2 images, 2 of 3 rows"
-
-
-def test_crops_listed_in_a_dictionary_come_in_order_with_boxes(twitter: TwitterFolder, load: Load) -> None:
-    twitter.write(posts_of(("1", "a/O")))
-    twitter.picture("twitter2017_images", "1.jpg")
-    folder = ("twitter2017_aux_images", "train", "crops")
-    for name in ("z.jpg", "b.jpg", "c.jpg"):
-        twitter.picture(*folder, name)
-    torch.save({"1.jpg": ["z.jpg", "b.jpg", "c.jpg"]}, twitter.root / "twitter2017" / "twitter2017_train_dict.pth")
-    boxes = twitter.root.joinpath(*folder).parent / "boxes.json"
-    boxes.write_text(json.dumps({"b.jpg": [0, 0.5, 1, 1]}))
-    # The other layout is there too, and does not count beside a dictionary.
-    twitter.picture("twitter2017_crop_images", "1", "crop_person_1.jpg")
-    (example,) = read(load(max_crops=2))
-    assert [picture.file.name for picture in example.pictures] == ["1.jpg", "z.jpg", "b.jpg"]
-    assert [picture.box for picture in example.pictures] == [WHOLE_IMAGE, UNKNOWN_BOX, (0, 0.5, 1, 1)]
-
-
-def test_crops_named_after_types_are_found_without_a_dictionary(twitter: TwitterFolder, load: Load) -> None:
-    twitter.write(posts_of(("1", "a/O"), ("2", "b/O")))
-    twitter.picture("twitter2017_images", "1.jpg")
-    for kind in ("miscellaneous", "location", "other"):
-        twitter.picture("twitter2017_crop_images", "1", f"crop_{kind}_1.jpg")
-    first, second = read(load(max_crops=3))
-    assert [picture.file.name for picture in first.pictures] == [
-        "1.jpg",
-        "crop_location_1.jpg",
-        "crop_miscellaneous_1.jpg",
-    ]
-    assert second.pictures == ()
 
 
 def test_an_unreadable_crop_is_named_and_left_out(twitter: TwitterFolder, load: Load) -> None:
@@ -348,22 +290,28 @@ def test_an_unreadable_crop_is_named_and_left_out(twitter: TwitterFolder, load: 
 
 # The real files
 
-COUNTS = {
-    (2015, "train"): (4000, 6352, 6166),
-    (2015, "val"): (1000, 1594, 1541),
-    (2017, "train"): (3373, 6049, 6049),
-    (2017, "val"): (723, 1324, 1324),
-}
-
 
 @pytest.mark.skipif(not (REAL / "twitter2015").is_dir(), reason=f"the real Twitter sets are not at {REAL}")
-@pytest.mark.parametrize(("year", "split"), COUNTS)
+@pytest.mark.parametrize("year", [2015, 2017])
+@pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("max_length", [64, 12])
 def test_no_gold_entity_of_the_real_files_is_lost(load: Load, year: int, split: str, max_length: int) -> None:
     module = load(root=str(REAL), year=year, max_length=max_length)
     read(module, split)
     found = module.fingerprint(split)
-    assert (found["rows"], found["entities"], found["entities_strict"]) == COUNTS[year, split]
+    assert {"posts": found["rows"], **{name: found[name] for name in ("entities", "entities_strict")}} == (
+        RELEASED[f"twitter{year}"][split]
+    )
     examples = module.examples[split][:500]
     batch = module.collate([(example, None) for example in examples])
-    assert [[tag for tag in row if tag != NO_TAG] for row in batch.gold.tolist()] == [e.gold for e in examples]
+    assert [[tag for tag in row if tag != NO_LABEL] for row in batch.gold.tolist()] == [e.gold for e in examples]
+
+
+@pytest.mark.skipif(not (REAL / "twitter2017").is_dir(), reason=f"the real Twitter-2017 is not at {REAL}")
+def test_real_gold_labels_follow_their_names_when_types_change_places(load: Load) -> None:
+    counts = []
+    for types in (["PER", "LOC", "ORG", "MISC"], ["LOC", "PER", "ORG", "MISC"]):
+        names = gold_names(load(root=str(REAL), labels=types), "val")
+        counts.append(Counter(tag for row in names for tag in row))
+    assert counts[0] == counts[1]
+    assert counts[0]["B-PER"] != counts[0]["B-LOC"]
