@@ -64,6 +64,16 @@ class Invented:
             lines.append("")
         return "\n".join(lines)
 
+    def folder(self, root: Path, number: int) -> Path:
+        """Posts as JSON lines in one file, with the images of all but the first six."""
+        (root / "images").mkdir(parents=True)
+        posts = self.posts(number)
+        (root / "posts.jsonl").write_text(self.lines(posts), encoding="utf-8")
+        for post in posts[6:]:
+            if "image" in post:
+                Image.new("RGB", (40, 30), (post["id"] * 4, 80, 120)).save(root / "images" / post["image"])
+        return root
+
     @staticmethod
     def mnre(*relations: str) -> str:
         """A row for each relation."""
@@ -117,11 +127,4 @@ def look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
 @pytest.fixture
 def folder(tmp_path: Path, invented: Invented) -> Path:
     """60 posts as JSON lines in one file, with most of their images."""
-    root = tmp_path / "posts"
-    (root / "images").mkdir(parents=True)
-    posts = invented.posts(60)
-    (root / "posts.jsonl").write_text(invented.lines(posts), encoding="utf-8")
-    for post in posts[6:]:
-        if "image" in post:
-            Image.new("RGB", (40, 30), (post["id"] * 4, 80, 120)).save(root / "images" / post["image"])
-    return root
+    return invented.folder(tmp_path / "posts", 60)
