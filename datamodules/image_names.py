@@ -24,7 +24,7 @@ class ImageNames:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._listings: dict[Path, _Listing] = {}
+        self._listings: dict[str, _Listing] = {}
         self._others = HashedTable()
 
     @property
@@ -41,15 +41,15 @@ class ImageNames:
         Raises:
             DataError: the folder cannot be listed.
         """
-        path = self.folder / name
-        if path.parent not in self._listings:
-            self._listings[path.parent] = _Listing(path.parent)
-        found = self._listings[path.parent].find(path.name)
+        below, _, file_name = name.rpartition("/")
+        if below not in self._listings:
+            self._listings[below] = _Listing(self.folder / below)
+        found = self._listings[below].find(file_name)
         if found is None:
             return None
-        if found != path.name:
+        if found != file_name:
             self._others.setdefault(name, 1)
-        return path.with_name(found)
+        return self.folder / below / found
 
 
 class _Listing:
