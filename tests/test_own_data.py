@@ -7,7 +7,6 @@ import random
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -145,37 +144,3 @@ def test_onnx_scores_these_labels(exports: Path) -> None:
     for task, outputs in (("mner", 5), ("mre", 3)):
         session = onnxruntime.InferenceSession(str(exports / task / "model.onnx"))
         assert session.get_outputs()[0].shape[-1] == outputs
-
-
-# A label set and a post of each kind that earlier versions refused, in the formats that people have them in.
-WNUT = ["corporation", "creative-work", "group", "location", "person", "product"]
-FINE = [f"level{number // 10}/type-{number}" for number in range(50)]
-CHINESE = ("NAME", "TITLE")
-
-
-def columns_of(kind: str) -> tuple[str, list[str]]:
-    """Posts in columns, and their entity types."""
-    if kind == "chinese":
-        tags = ["B-NAME", "E-NAME", "O", "B-TITLE", "M-TITLE", "E-TITLE", "O"]
-        post = "".join(f"{character} {tag}\n" for character, tag in zip("张三是董事长。", tags, strict=True))
-        return (post + "\n") * 30, list(CHINESE)
-    types = {"wnut": WNUT, "fine": FINE}[kind]
-    posts = (f"the\tO\nanna\tB-{name}\nbob\tI-{name}\nmeets{number}\tO\n\n" for number, name in enumerate(types * 5))
-    return "".join(posts), types
-
-
-@pytest.mark.parametrize("kind", ["wnut", "fine", "chinese"])
-def test_any_entity_types_train(kind: str, tmp_path: Path, encoder_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """WNUT-style types, 50 fine-grained ones, and Chinese characters in BMES."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "posts").mkdir()
-    text, types = columns_of(kind)
-    (tmp_path / "posts" / "posts.txt").write_text(text, encoding="utf-8")
-    assert main(["init", "posts", "--task", "mner", "-o", "my.yaml"]) == 0
-    assert main(["fit", "--config", "my.yaml", *QUICK, "--data.max_length=60", *encoder_files.options()]) == 0
-    (run,) = (tmp_path / "runs" / "my").iterdir()
-    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    assert sorted(summary["labels"]["names"]) == sorted(types)
-    gold = [json.loads(line)["gold"] for line in (run / "predictions" / "val.jsonl").read_text().splitlines()]
-    assert {tag.partition("-")[2] for tags in gold for tag in tags if tag != "O"} <= set(types)
-    assert np.isfinite(summary["val"]["f1"])
