@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mmib.schema import NO_RELATION
+from mmib.datamodules.released import NO_RELATION
 
 
 def expected_best_f1(posteriors: Sequence[dict[str, float]]) -> float:

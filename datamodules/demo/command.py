@@ -6,10 +6,9 @@ from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
 from mmib.datamodules.demo import DemoSettings, read_ceilings, write_demo_corpus
-from mmib.schema import Task
 
 SPLITS = ("train", "val", "test")
-UNITS: dict[Task, str] = {"mre": "rows", "mner": "posts"}
+UNITS: dict[str, str] = {"mre": "rows", "mner": "posts"}
 
 
 def run(arguments: list[str]) -> int:

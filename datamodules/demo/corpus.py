@@ -24,7 +24,8 @@ from mmib.datamodules.demo.pictures import draw_picture
 from mmib.datamodules.demo.posts import Post, draw_posts
 from mmib.datamodules.demo.settings import SPLITS, DemoSettings
 from mmib.datamodules.demo.truth import summarise, write_truth
-from mmib.schema import RELATION_IDS, DataError
+from mmib.datamodules.released import MNRE
+from mmib.schema import DataError
 
 VERSION = 3
 MANIFEST = "demo.json"
@@ -118,7 +119,7 @@ def _build(root: Path, settings: DemoSettings) -> None:
         write_twitter(root, split, posts[split], boxes)
         write_mnre(root, split, posts[split], boxes)
         write_truth(root, split, posts[split], settings.noise)
-    write_json(root / "ours_rel2id.json", RELATION_IDS)
+    write_json(root / "ours_rel2id.json", {name: number for number, name in enumerate(MNRE.names)})
     tasks = ("mre", "mner")
     splits = {split: {task: summarise(posts[split], task, settings.noise) for task in tasks} for split in SPLITS}
     write_json(root / MANIFEST, {**describe(settings), "splits": splits})

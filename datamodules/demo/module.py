@@ -21,7 +21,8 @@ class DemoDataModule(PostDataModule):
     """
 
     def __init__(self, root: str = "data/demo", demo: DemoSettings | None = None, **options: Any) -> None:
-        super().__init__(root, **options)
+        # Next is not PostDataModule but the data module of a data set, in whose format the corpus is.
+        super().__init__(root, **options)  # type: ignore[arg-type]
         self.demo = demo or DemoSettings()
 
     @property

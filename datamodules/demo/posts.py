@@ -26,7 +26,7 @@ from mmib.datamodules.demo.wordings import (
     POINTERS,
     SPLIT_EMOJI,
 )
-from mmib.schema import NO_RELATION
+from mmib.datamodules.released import NO_RELATION
 
 EASY, HARD = "easy", "hard"
 LEVELS: tuple[str, ...] = (EASY, HARD)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmib.schema import NO_RELATION
+from mmib.datamodules.released import NO_RELATION
 
 THEMES: tuple[str, ...] = ("wedding", "office", "stadium", "skyline", "stage", "podium", "graduation", "home")
 

@@ -10,13 +10,12 @@ from typing import Any, get_args
 from mmib.datamodules.demo.ceilings import expected_best_f1
 from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors
 from mmib.datamodules.demo.posts import LEVELS, Post
-from mmib.schema import Task
 
 Posteriors = list[dict[str, float]]
 
 _VIEWS: tuple[View, ...] = get_args(View)
 _STORED: tuple[View, ...] = ("text", "multimodal")
-_POSTERIORS: dict[Task, Callable[[Post, View, float], Posteriors]] = {
+_POSTERIORS: dict[str, Callable[[Post, View, float], Posteriors]] = {
     "mre": relation_posteriors,
     "mner": entity_posteriors,
 }
@@ -37,7 +36,7 @@ def write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None
                 row_file.write(_json_line(record))
 
 
-def summarise(posts: list[Post], task: Task, noise: float) -> dict[str, Any]:
+def summarise(posts: list[Post], task: str, noise: float) -> dict[str, Any]:
     """Counts and ceilings of what a split holds for a task, and the same by level."""
     asked = [post for post in posts if post.pairs] if task == "mre" else posts
     known = [(post, {view: _POSTERIORS[task](post, view, noise) for view in _VIEWS}) for post in asked]
@@ -46,7 +45,7 @@ def summarise(posts: list[Post], task: Task, noise: float) -> dict[str, Any]:
     return {**_summary(known, task), "levels": levels}
 
 
-def _summary(known: list[tuple[Post, dict[View, Posteriors]]], task: Task) -> dict[str, Any]:
+def _summary(known: list[tuple[Post, dict[View, Posteriors]]], task: str) -> dict[str, Any]:
     """`labels`: relations or entity types that are asked for; `open`: how many of them the text alone leaves open."""
     told = {view: [posterior for _, posteriors in known for posterior in posteriors[view]] for view in _VIEWS}
     best = {view: expected_best_f1(told[view]) for view in _VIEWS}

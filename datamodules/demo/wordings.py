@@ -6,7 +6,7 @@ relation and types by itself. Chatter names nobody and nothing: {w} is an ordina
 
 from __future__ import annotations
 
-from mmib.schema import NO_RELATION
+from mmib.datamodules.released import NO_RELATION
 
 AMBIGUOUS: dict[str, tuple[str, ...]] = {
     "people": (

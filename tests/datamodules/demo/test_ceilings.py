@@ -14,7 +14,7 @@ from seqeval.metrics import f1_score
 from mmib.datamodules.demo import DemoSettings, expected_best_f1
 from mmib.datamodules.demo.posteriors import View, entity_posteriors
 from mmib.datamodules.demo.posts import LEVELS, Post, draw_post
-from mmib.schema import NO_RELATION
+from mmib.datamodules.released import NO_RELATION
 
 LABELS = (NO_RELATION, "a", "b")
 

@@ -11,7 +11,8 @@ from mmib.datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post,
 from mmib.datamodules.demo.settings import SPLITS, DemoSettings
 from mmib.datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
 from mmib.datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
-from mmib.schema import ENTITY_TYPES, NO_RELATION, RELATION_IDS, ConfigError
+from mmib.datamodules.released import MNRE, NO_RELATION, TWITTER
+from mmib.schema import ConfigError
 
 SETTINGS = DemoSettings()
 
@@ -166,7 +167,7 @@ def test_spans_lie_in_the_post_and_hold_names(train: list[Post]) -> None:
             name = post.tokens[start:end]
             assert 1 <= len(name) <= 2
             assert all(token.istitle() for token in name)
-            assert entity_type in ENTITY_TYPES
+            assert entity_type in TWITTER.names
         covered = [place for start, end, _ in post.entities for place in range(start, end)]
         assert len(covered) == len(set(covered))
 
@@ -244,7 +245,7 @@ def test_wordings_are_enough_and_whole() -> None:
     assert all("{c}" in pointer for pointers in POINTERS.values() for pointer in pointers)
     relations = {meaning.relation for meanings in MEANINGS.values() for meaning in meanings.values()}
     for relation in relations:
-        assert relation in RELATION_IDS
+        assert relation in MNRE.names
         assert sum(len(wordings) for key, wordings in DECIDED.items() if key[0] == relation) >= 3
     for wording in [w for group in (*AMBIGUOUS.values(), *DECIDED.values()) for w in group]:
         assert wording.split().count("{h}") == wording.split().count("{t}") == 1
