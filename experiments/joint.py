@@ -75,8 +75,8 @@ class Known:
             compatible: leave relations out that do not fit the types of their entities.
         """
 
-        def mention(start: int, end: int, kind: str | None) -> tuple[Any, ...]:
-            return (start, end, kind) if typed else (start, end)
+        def mention(start: int, end: int, name: str | None) -> tuple[Any, ...]:
+            return (start, end, name) if typed else (start, end)
 
         true = [mention(*entity) for entity in self.entities]
         found = [mention(entity.start, entity.end, entity.type) for entity in result.entities]
@@ -85,9 +85,9 @@ class Known:
             annotated=[Triple(true[head], relation, true[tail]) for head, tail, relation in self.pairs],
             found=found,
             predicted=[
-                Triple(found[own.head], own.label, found[own.tail])
-                for own in result.relations
-                if own.compatible or not compatible
+                Triple(found[relation.head], relation.label, found[relation.tail])
+                for relation in result.relations
+                if relation.compatible or not compatible
             ],
             negative=NO_RELATION,
         )
@@ -116,7 +116,7 @@ def _known(record: dict[str, Any], images: Path, crops: Crops) -> Known:
         text=" ".join(words),
         image=None if name is None else images / name,
         boxes=[] if name is None else [picture.box for picture in crops.pictures(name, most=len(crops.boxes))],
-        entities=[(starts[first], starts[end] - 1, kind) for first, end, kind in record["entities"]],
+        entities=[(starts[first], starts[end] - 1, name) for first, end, name in record["entities"]],
         pairs=[(head, tail, relation) for head, tail, relation in record["relations"]],
     )
 
@@ -131,7 +131,7 @@ def extract_all(extractor: Extractor, posts: Sequence[Known], progress: Callable
         for entities in (GIVEN, FOUND):
             found: list[Extraction] = []
             for start in range(0, len(posts), TURN):
-                found += extractor.extract_batch([own.post(image, entities) for own in posts[start : start + TURN]])
+                found += extractor.extract_batch([known.post(image, entities) for known in posts[start : start + TURN]])
                 progress(f"{image}, entities {entities}: {len(found)} of {len(posts)} posts")
             results[image, entities] = found
     return results
@@ -141,13 +141,13 @@ def score_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
     """A row a condition and level: triples, those on annotated pairs, compatible ones, and with entities' types."""
     rows = []
     for (image, entities), found in results.items():
-        for level in (ALL, *dict.fromkeys(own.level for own in posts)):
-            own = [pair for pair in zip(posts, found, strict=True) if level in (ALL, pair[0].level)]
-            judged = [known.judged(result) for known, result in own]
+        for level in (ALL, *dict.fromkeys(known.level for known in posts)):
+            pairs = [pair for pair in zip(posts, found, strict=True) if level in (ALL, pair[0].level)]
+            judged = [known.judged(result) for known, result in pairs]
             readings = (
                 [post.on_annotated_pairs() for post in judged],
-                [known.judged(result, compatible=True) for known, result in own],
-                [known.judged(result, typed=True) for known, result in own],
+                [known.judged(result, compatible=True) for known, result in pairs],
+                [known.judged(result, typed=True) for known, result in pairs],
             )
             others = [_percent(count(reading).scores.f1) for reading in readings]
             rows.append([image, entities, level, *_scores(count(judged)), *others])
@@ -161,21 +161,23 @@ def entity_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
         if entities == FOUND:
             for name, typed in (("span", False), ("span and type", True)):
                 pairs = zip(posts, found, strict=True)
-                rows.append([image, name, *_scores(count_mentions(own.judged(result, typed) for own, result in pairs))])
+                rows.append(
+                    [image, name, *_scores(count_mentions(known.judged(result, typed) for known, result in pairs))]
+                )
     return rows
 
 
 def reason_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
     """How many triples are right, false and missed, and why, where image and objects are shown."""
     judged = {
-        entities: [own.judged(result) for own, result in zip(posts, results[OBJECTS, entities], strict=True)]
+        entities: [known.judged(result) for known, result in zip(posts, results[OBJECTS, entities], strict=True)]
         for entities in (GIVEN, FOUND)
     }
-    rows: dict[str, list[int]] = {"right": [sum(count(own).correct) for own in judged.values()]}
-    for kind, counted in ((Fault, count_faults), (Lack, count_lacks)):
-        title = "false" if kind is Fault else "missed"
-        for reason in kind:
-            rows[f"{title}: {reason}"] = [counted(own)[reason] for own in judged.values()]
+    faults = [count_faults(posts) for posts in judged.values()]
+    lacks = [count_lacks(posts) for posts in judged.values()]
+    rows: dict[str, list[int]] = {"right": [sum(count(posts).correct) for posts in judged.values()]}
+    rows |= {f"false: {reason}": [counter[reason] for counter in faults] for reason in Fault}
+    rows |= {f"missed: {reason}": [counter[reason] for counter in lacks] for reason in Lack}
     return [[name, *map(str, counts)] for name, counts in rows.items()]
 
 
@@ -202,8 +204,8 @@ def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
 def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedModel], command: str) -> str:
     """The page of tables, in Markdown."""
     used = versions()
-    pairs = [relation for own in posts for _, _, relation in own.pairs]
-    entities = sum(len(own.entities) for own in posts)
+    pairs = [relation for known in posts for _, _, relation in known.pairs]
+    entities = sum(len(known.entities) for known in posts)
     gold = len(pairs) - pairs.count(NO_RELATION)
     scored = ["precision", "recall", "F1 ± s.e."]
     return f"""# Joint extraction as triples

@@ -59,12 +59,12 @@ def check_same(alone: Sequence[Extraction], together: Sequence[Extraction]) -> N
         RuntimeError: they do not.
     """
     for number, (one, other) in enumerate(zip(alone, together, strict=True)):
-        for kind in ("entities", "relations"):
-            own, theirs = getattr(one, kind), getattr(other, kind)
-            same = sorted(map(_label, own)) == sorted(map(_label, theirs))
-            sure, surety = ({_label(found): found.confidence for found in side} for side in (own, theirs))
+        for results in ("entities", "relations"):
+            ours, theirs = getattr(one, results), getattr(other, results)
+            same = sorted(map(_label, ours)) == sorted(map(_label, theirs))
+            sure, surety = ({_label(found): found.confidence for found in side} for side in (ours, theirs))
             if not same or any(abs(sure[label] - surety[label]) > TOLERANCE for label in sure):
-                raise RuntimeError(f"post {number}: one by one finds {own}, together {theirs}")
+                raise RuntimeError(f"post {number}: one by one finds {ours}, together {theirs}")
 
 
 def _label(found: object) -> tuple[object, ...]:
@@ -118,21 +118,21 @@ def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: 
     blind = [Post(post.text) for post in posts]
     rows, parts = [], []
     for models, extractor in extractors.items():
-        for shown, own in (("text", blind), ("text and image", posts)):
+        for shown, subset in (("text", blind), ("text and image", posts)):
             # Warms up, too.
-            check_same(one_by_one(extractor, own), extractor.extract_batch(own))
+            check_same(one_by_one(extractor, subset), extractor.extract_batch(subset))
             ways = {
-                "one by one": partial(rate, partial(one_by_one, extractor), own, device),
-                "batch": partial(rate, extractor.extract_batch, own, device),
+                "one by one": partial(rate, partial(one_by_one, extractor), subset, device),
+                "batch": partial(rate, extractor.extract_batch, subset, device),
             }
             to_standard_error(f"{models}, {shown}")
             rates = in_turns(ways, arguments.repeats, to_standard_error)
             alone, together = spread(rates["one by one"]), spread(rates["batch"])
             rows.append([models, shown, alone, together, f"{together.median / alone.median:.2f}"])
             for size in (1, POSTS):
-                spent, pairs = stages(extractor, own, size, device)
+                spent, pairs = stages(extractor, subset, size, device)
                 asked = f"{pairs:.1f}" if extractor.relations else ""
-                parts.append([models, shown, size, *(f"{own:.1f}" for own in spent), asked])
+                parts.append([models, shown, size, *(f"{milliseconds:.1f}" for milliseconds in spent), asked])
     rated = table(["models", "of posts", "one by one", "in batches", "times"], rows)
     spent_head = ["models", "of posts", "at a time", *STAGES, "pairs a post"]
     return f"Posts a second: median (range).\n\n{rated}\n\nMilliseconds a post.\n\n{table(spent_head, parts)}\n"

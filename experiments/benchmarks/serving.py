@@ -61,12 +61,12 @@ def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[str
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
-        said = ""
-        while not (found := re.search(r"http://([\w.]+:\d+)", said)):
+        output = ""
+        while not (found := re.search(r"http://([\w.]+:\d+)", output)):
             line = process.stderr.readline()
             if not line:
-                raise RuntimeError(f"the service did not start: {said}")
-            said += line
+                raise RuntimeError(f"the service did not start: {output}")
+            output += line
         yield found[1]
     finally:
         process.terminate()
@@ -100,8 +100,8 @@ def ask(connection: http.client.HTTPConnection, post: dict[str, Any]) -> float:
     seconds = time.perf_counter() - began
     if answer.status != 200 or content["text"] != post["text"]:
         raise RuntimeError(f"an answer was lost: {post['text']!r} got {answer.status}, {str(content)[:300]}")
-    given = [(own["start"], own["end"]) for own in post.get("entities", [])]
-    if given and [(own["start"], own["end"]) for own in content["entities"]] != sorted(given):
+    given = [(entity["start"], entity["end"]) for entity in post.get("entities", [])]
+    if given and [(entity["start"], entity["end"]) for entity in content["entities"]] != sorted(given):
         raise RuntimeError(f"an answer belongs to another post: {post['text']!r} got {content['entities']}")
     return seconds
 
@@ -179,8 +179,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def row(clients: int, found: Sequence[Load]) -> list[object]:
     """A line of the table; nothing was lost, or it would not have come this far."""
-    rates = [own.rate for own in found]
-    times = [f"{1000 * statistics.median(getattr(own, name) for own in found):.0f}" for name in ("middle", "tail")]
+    rates = [measured.rate for measured in found]
+    times = [
+        f"{1000 * statistics.median(getattr(measured, name) for measured in found):.0f}" for name in ("middle", "tail")
+    ]
     return [clients, f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})", *times, 0]
 
 

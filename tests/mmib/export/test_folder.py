@@ -63,9 +63,9 @@ def test_a_model_is_read_as_it_was_written_without_a_network(
     monkeypatch.setattr(socket.socket, "connect", offline)
     monkeypatch.setattr(socket, "getaddrinfo", offline)
     (read,) = read_export(tmp_path / "export")
-    own, found = model.network.state_dict(), read.network.state_dict()
-    assert own.keys() == found.keys()
-    assert all(torch.equal(own[name], found[name]) for name in own)
+    written, found = model.network.state_dict(), read.network.state_dict()
+    assert written.keys() == found.keys()
+    assert all(torch.equal(written[name], found[name]) for name in written)
     assert (read.task, read.max_length, read.max_crops) == (task, 40, 2)
     assert not read.network.training
     assert not any(parameter.requires_grad for parameter in read.network.parameters())

@@ -50,7 +50,7 @@ def test_tags_and_marginals_are_those_of_the_network(
 
 def test_what_stands_behind_the_words_changes_nothing() -> None:
     _, scores = random_crf(constrained=True)
-    emissions, mask = (own.numpy() for own in random_posts([4, 0, 2], 0))
+    emissions, mask = (tensor.numpy() for tensor in random_posts([4, 0, 2], 0))
     filler = np.full((3, 2, len(TAGS)), np.nan)
     filler[:, 0] = np.inf
     longer = np.concatenate([np.where(mask[:, :, None], emissions, np.nan), filler], axis=1)
@@ -63,7 +63,7 @@ def test_what_stands_behind_the_words_changes_nothing() -> None:
 
 def test_shapes_that_would_broadcast_to_nonsense_are_refused() -> None:
     _, (start, transition, end) = random_crf(constrained=False)
-    emissions, mask = (own.numpy() for own in random_posts([3, 2], 0))
+    emissions, mask = (tensor.numpy() for tensor in random_posts([3, 2], 0))
     with pytest.raises(ValueError, match=r"\(3,\)"):
         numpy_crf.viterbi(emissions, mask[0], start, transition, end)
     with pytest.raises(ValueError, match="not"):

@@ -141,7 +141,9 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
     with part.open("ab") as file:
         file.write(b'{"row": 5, "id')  # half a line
     with monkeypatch.context() as patch:
-        patch.setattr(Extractor, "read", lambda self, *own: calls.append(len(own[0])) or read(self, *own))
+        patch.setattr(
+            Extractor, "read", lambda self, *arguments: calls.append(len(arguments[0])) or read(self, *arguments)
+        )
         assert main([*command, str(tmp_path / "out.jsonl")]) == 0
     assert sum(calls[3:]) == 5, "four of nine were done"
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
@@ -155,8 +157,8 @@ def test_an_extraction_begun_with_other_options_is_not_mixed(model: str, tmp_pat
 
 
 def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path: Path) -> None:
-    def entity(text: str, kind: str) -> dict[str, Any]:
-        return {"text": text, "type": kind}
+    def entity(text: str, name: str) -> dict[str, Any]:
+        return {"text": text, "type": name}
 
     def relation(label: str, confidence: float) -> dict[str, Any]:
         return {"label": label, "head": 0, "tail": 1, "confidence": confidence}
@@ -190,8 +192,8 @@ def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path
     assert str(rdf.value(head, rdflib.RDFS.label)) == "Ada"
     assert str(rdf.value(tail, rdflib.RDFS.label)) == "Big Org"
     statement = rdf.value(predicate=rdflib.RDF.predicate, object=member)
-    said = set(map(str, rdf.objects(statement, rdflib.URIRef("urn:mmib:term:saidIn"))))
-    assert said == {"urn:mmib:post:p1", "urn:mmib:post:p3"}
+    posts = set(map(str, rdf.objects(statement, rdflib.URIRef("urn:mmib:term:saidIn"))))
+    assert posts == {"urn:mmib:post:p1", "urn:mmib:post:p3"}
 
 
 def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
@@ -258,9 +260,9 @@ def test_one_post_goes_into_a_file_where_one_is_named(
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
 def test_a_device_that_is_not_there_is_one_sentence(model: str, refused: Refused, device: str) -> None:
-    said = refused("extract", "--model", model, "--text", "bob", "--device", device)
-    assert said.startswith(f"mmib: --device {device} cannot be used: ")
-    assert said.count("\n") == 1
+    message = refused("extract", "--model", model, "--text", "bob", "--device", device)
+    assert message.startswith(f"mmib: --device {device} cannot be used: ")
+    assert message.count("\n") == 1
 
 
 def test_types_and_labels_of_any_spelling_are_written_to_graphs(tmp_path: Path) -> None:

@@ -125,7 +125,9 @@ def test_posts_may_share_an_image_that_nothing_has_decoded_yet(
     alone = extractor.extract(TEXT, tmp_path / "shared.jpg")
     assert alone.entities
     for one in found:
-        assert [(own.text, own.type) for own in one.entities] == [(own.text, own.type) for own in alone.entities]
+        assert [(entity.text, entity.type) for entity in one.entities] == [
+            (entity.text, entity.type) for entity in alone.entities
+        ]
 
 
 def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: Image.Image) -> None:
@@ -147,7 +149,7 @@ def test_evidence_has_a_value_for_each_word_and_region(extractor: Extractor, pic
     assert [TEXT[start:end] for start, end in evidence.tokens][:3] == ["anna", "and", "bob"]
     assert len(evidence.kl) == len(evidence.attention) == words
     assert all(value is not None and value > 0 for value in evidence.kl)
-    assert [sum(own or []) for own in evidence.attention] == pytest.approx([1.0] * words, abs=1e-4)
+    assert [sum(weights or []) for weights in evidence.attention] == pytest.approx([1.0] * words, abs=1e-4)
     assert evidence.similarity is not None
     assert -1 <= evidence.similarity <= 1
     for relation in found.relations:
@@ -253,7 +255,7 @@ def test_models_that_see_the_same_encode_an_image_once(
     encoded: list[int] = []
     forward = ImageEncoder.forward
     monkeypatch.setattr(
-        ImageEncoder, "forward", lambda own, pixels: encoded.append(len(pixels)) or forward(own, pixels)
+        ImageEncoder, "forward", lambda encoder, pixels: encoded.append(len(pixels)) or forward(encoder, pixels)
     )
     Extractor([first, second]).extract(TEXT, picture)
     assert sum(encoded) == 5

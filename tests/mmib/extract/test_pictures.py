@@ -105,8 +105,8 @@ def test_an_image_without_crops_is_seen_whole_and_in_parts(picture: Image.Image)
 
 
 def test_boxes_are_cut_out_and_pictures_have_no_known_place(picture: Image.Image) -> None:
-    own = Image.new("RGB", (5, 5), "red")
-    _, cut, given = views(picture, [(0.25, 0.0, 0.5, 1.0), own, (0, 0, 1, 1)], 2)
+    crop = Image.new("RGB", (5, 5), "red")
+    _, cut, given = views(picture, [(0.25, 0.0, 0.5, 1.0), crop, (0, 0, 1, 1)], 2)
     assert (cut.box, cut.picture.size) == ((0.25, 0.0, 0.5, 1.0), (10, 20))
     assert (given.box, given.picture.getpixel((0, 0))) == (UNKNOWN_BOX, (255, 0, 0))
     assert len(views(picture, [], 2)) == 1

@@ -53,8 +53,8 @@ def make_client(extractor: Extractor) -> Iterator[MakeClient]:
     """Asks a service whose limits are given."""
     clients: list[TestClient] = []
 
-    def make(own: Extractor = extractor, hosts: frozenset[str] | None = None, **limits: Any) -> TestClient:
-        client = TestClient(create_app(own, Limits(**limits), hosts))
+    def make(served: Extractor = extractor, hosts: frozenset[str] | None = None, **limits: Any) -> TestClient:
+        client = TestClient(create_app(served, Limits(**limits), hosts))
         clients.append(client)
         return client.__enter__()
 

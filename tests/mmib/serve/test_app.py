@@ -52,8 +52,8 @@ def test_one_post_as_json_and_as_a_form(client: TestClient, extractor: Extractor
 def test_entities_and_samples(client: TestClient) -> None:
     given = [{"start": 0, "end": 4, "type": "PER"}, {"start": 9, "end": 12}]
     found = client.post("/api/extract", json={"text": TEXT, "entities": given, "samples": 3}).json()
-    assert [(own["text"], own["type"]) for own in found["entities"]] == [("anna", "PER"), ("bob", None)]
-    assert all("spread" in own for own in found["relations"])
+    assert [(entity["text"], entity["type"]) for entity in found["entities"]] == [("anna", "PER"), ("bob", None)]
+    assert all("spread" in relation for relation in found["relations"])
 
 
 def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestClient, picture: bytes) -> None:
@@ -70,7 +70,7 @@ def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestCl
     answer = client.post("/api/extract-batch", json={"posts": posts, "evidence": True})
     assert answer.status_code == 200
     results = answer.json()["results"]
-    assert ["error" in own for own in results] == [False, True, True, True, True, True, True, False]
+    assert ["error" in result for result in results] == [False, True, True, True, True, True, True, False]
     assert (results[0]["text"], results[7]["text"]) == (TEXT, "anna")
     assert "evidence" in results[7]
     reasons = [
@@ -81,8 +81,8 @@ def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestCl
         "no path and no address",
         "path: this field",
     ]
-    for own, reason in zip(results[1:7], reasons, strict=True):
-        assert reason in own["error"]
+    for result, reason in zip(results[1:7], reasons, strict=True):
+        assert reason in result["error"]
 
 
 BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
@@ -141,7 +141,7 @@ def test_bad_input_gets_a_reason_and_the_service_goes_on(
 def test_any_script_is_read(client: TestClient, text: str) -> None:
     found = client.post("/api/extract", json={"text": text, "evidence": True})
     assert found.status_code == 200
-    assert all(own["text"] == text[own["start"] : own["end"]] for own in found.json()["entities"])
+    assert all(entity["text"] == text[entity["start"] : entity["end"]] for entity in found.json()["entities"])
 
 
 def test_an_image_with_too_many_pixels_is_not_decoded(make_client: MakeClient, picture: bytes) -> None:
@@ -275,7 +275,7 @@ def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
     assert (health["ready"], health["tasks"], len(health["models"])) == (True, ["mner", "mre"], 2)
     model = client.get("/api/model").json()
     assert model["limits"] == json.loads(json.dumps(vars(Limits())))
-    assert [(own["task"], own["finds"], own["max_crops"]) for own in model["models"]] == [
+    assert [(known["task"], known["finds"], known["max_crops"]) for known in model["models"]] == [
         ("mner", "entities", 4),
         ("mre", "relations", 3),
     ]
@@ -328,8 +328,8 @@ def test_examples_are_posts_that_the_service_takes(client: TestClient, extractor
     examples = client.get("/api/examples").json()
     for example in examples:
         found = client.post("/api/extract", json=example).json()
-        assert [own["type"] for own in found["entities"]] == [own["type"] for own in example["entities"]]
-        assert all(name[:1].isupper() for name in (own["text"] for own in found["entities"]))
+        assert [entity["type"] for entity in found["entities"]] == [entity["type"] for entity in example["entities"]]
+        assert all(name[:1].isupper() for name in (entity["text"] for entity in found["entities"]))
 
 
 def test_a_model_of_relations_alone_says_that_it_needs_entities(
@@ -369,7 +369,7 @@ def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
         headers = {"Origin": origin, "Host": "localhost:8000"}
         return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
 
-    assert [status(own) for own in ("http://localhost:8000", "http://evil.example", "null")] == [200, 403, 403]
+    assert [status(origin) for origin in ("http://localhost:8000", "http://evil.example", "null")] == [200, 403, 403]
     answer = client.options("/api/extract", headers={"Origin": "http://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 

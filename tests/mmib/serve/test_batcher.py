@@ -62,7 +62,7 @@ def test_what_waits_is_read_together_up_to_the_most_posts(batcher: Batcher, held
     assert held.began.acquire(timeout=60)
     others = [batcher.ask([asked(f"bob {number}")])[0] for number in range(4)]
     held.go_on.release(10)
-    assert [own.result(60).text for own in (first, *others)] == ["bob alone", "bob 0", "bob 1", "bob 2", "bob 3"]
+    assert [answer.result(60).text for answer in (first, *others)] == ["bob alone", "bob 0", "bob 1", "bob 2", "bob 3"]
     assert held.passes == [["bob alone"], ["bob 0", "bob 1", "bob 2"], ["bob 3"]]
 
 
@@ -72,9 +72,9 @@ def test_posts_that_ask_for_something_else_are_read_apart_and_not_forgotten(batc
     more = Wanted(evidence=True)
     answers = batcher.ask([asked("bob 1"), asked("bob 2", wanted=more), asked("bob 3"), asked("bob 4", wanted=more)])
     held.go_on.release(10)
-    found = [own.result(60) for own in answers]
-    assert [own.text for own in found] == ["bob 1", "bob 2", "bob 3", "bob 4"]
-    assert [own.evidence is not None for own in found] == [False, True, False, True]
+    found = [answer.result(60) for answer in answers]
+    assert [result.text for result in found] == ["bob 1", "bob 2", "bob 3", "bob 4"]
+    assert [result.evidence is not None for result in found] == [False, True, False, True]
     assert held.passes[1:] == [["bob 1", "bob 3"], ["bob 2", "bob 4"]]
 
 
@@ -83,7 +83,7 @@ def test_images_of_one_pass_have_no_more_pixels_than_may_be(batcher: Batcher, he
     assert held.began.acquire(timeout=60)
     answers = batcher.ask([asked("bob 1", 500), asked("bob 2", 60), asked("bob 3", 40), asked("bob 4", 1)])
     held.go_on.release(10)
-    assert all(own.result(60) for own in answers)
+    assert all(answer.result(60) for answer in answers)
     assert held.passes[1:] == [["bob 1"], ["bob 2", "bob 3"], ["bob 4"]]
 
 
@@ -115,4 +115,4 @@ def test_closing_reads_what_waits(held: Held) -> None:
     answers = batcher.ask([asked(f"bob {number}") for number in range(5)])
     held.go_on.release(10)
     batcher.close()
-    assert [own.result(0).text for own in answers] == [f"bob {number}" for number in range(5)]
+    assert [answer.result(0).text for answer in answers] == [f"bob {number}" for number in range(5)]

@@ -108,16 +108,16 @@ def test_a_post_with_an_image_is_shown_with_what_was_found(
     marks = page.run(
         "[...document.querySelectorAll('#words mark')].map((mark) => mark.innerText.replaceAll('\\n', ''))"
     )
-    assert marks == [f"{own.text}{own.type}" for own in found.entities]
+    assert marks == [f"{entity.text}{entity.type}" for entity in found.entities]
     read = "document.getElementById('words').cloneNode(true)"
     page.run(f"window.copy = {read}; copy.querySelectorAll('small').forEach((part) => part.remove())")
     assert page.run("copy.textContent") == TEXT
     rows = page.run("[...document.querySelectorAll('#relations tbody tr')].map((row) => row.innerText)")
     assert len(rows) == len(found.relations)
-    for row, own in zip(rows, found.relations, strict=True):
-        assert own.label in row
-        assert f"{found.entities[own.head].text} → {found.entities[own.tail].text}" in row
-        assert f"{round(100 * own.confidence)} %" in row.replace("\xa0", " ")
+    for row, relation in zip(rows, found.relations, strict=True):
+        assert relation.label in row
+        assert f"{found.entities[relation.head].text} → {found.entities[relation.tail].text}" in row
+        assert f"{round(100 * relation.confidence)} %" in row.replace("\xa0", " ")
     assert page.run("document.querySelectorAll('#arcs g').length") == len(found.relations)
     assert json.loads(value(page, "#json")) == json.loads(json.dumps(found.to_dict()))
 
@@ -159,9 +159,9 @@ def test_words_are_shaded_on_demand(page: Browser, extractor: Extractor) -> None
     page.click("#shade")
     evidence = extractor.extract(TEXT, evidence=True).evidence
     assert evidence
-    kl = [own for own in evidence.kl if own is not None]
+    kl = [nats for nats in evidence.kl if nats is not None]
     assert max(kl) > min(kl) + 0.1
-    assert page.run(shade) == pytest.approx([(own - min(kl)) / (max(kl) - min(kl)) for own in kl], abs=0.01)
+    assert page.run(shade) == pytest.approx([(nats - min(kl)) / (max(kl) - min(kl)) for nats in kl], abs=0.01)
     assert "nats" in value(page, "#shade-note")
     page.click("#shade")
     assert not page.run("document.getElementById('words').classList.contains('shaded')")
@@ -178,7 +178,7 @@ def test_entities_are_marked_behind_an_emoji_moved_with_the_text_and_taken_as_th
     page.click("#extract")
     page.wait("document.getElementById('status').textContent.startsWith('Found')")
     found = json.loads(value(page, "#json"))
-    assert [(own["text"], own["start"], own["type"]) for own in found["entities"]] == [("anna", 5, "ORG")]
+    assert [(entity["text"], entity["start"], entity["type"]) for entity in found["entities"]] == [("anna", 5, "ORG")]
     page.click("#given button")
     assert page.run("document.querySelectorAll('#given li').length") == 0
 

@@ -65,7 +65,7 @@ def test_a_request_that_has_begun_is_answered_before_the_end(
     begun.send(BODY[100:])
     answer = begun.getresponse()
     results = json.loads(answer.read())["results"]
-    assert [own["text"] for own in results] == [f"bob {place} meets anna" for place in range(20)]
+    assert [result["text"] for result in results] == [f"bob {place} meets anna" for place in range(20)]
     assert process.wait(120) == 0
     assert process.stderr is not None
     assert process.stderr.read() == ""
