@@ -54,7 +54,7 @@ train-mner15 train-mner17: train-mner%: $(STAMP)
 	$(BIN)/mmib fit --config mner-twitter20$*-offline --data.root '$(DATA_ROOT)' --seed_everything $(SEED) $(ARGS)
 
 .PHONY: sweep-mre sweep-mner
-sweep-mre: ## Search beta and temperature for relation extraction, 12 points; SWEEP=another file, goes on where it was
+sweep-mre: ## Search beta and temperature for relation extraction, 12 trials; SWEEP=another file; resumes an earlier one
 sweep-mner: ## Search beta and temperature for entity recognition
 sweep-mre sweep-mner: sweep-%: $(STAMP)
 	$(BIN)/mmib sweep '$(or $(SWEEP),experiments/sweeps/$*-grid.yaml)' --parallel $(PARALLEL) $(ARGS)

@@ -28,7 +28,7 @@ from mmib.datamodules import twitter_files as twitter
 from mmib.datamodules.released import RELEASED
 from mmib.runs.reader import FinishedRun
 from mmib.schema import NO_RELATION, DataError, MMIBError
-from mmib.search.trials import PointError, finished_run, run_point
+from mmib.search.trials import TrialError, finished_run, run_trial
 
 SPLITS = ("train", "val", "test")
 METRICS = {"precision": "P", "recall": "R", "f1": "F1", "strict_f1": "strict F1", "accuracy": "accuracy"}
@@ -204,7 +204,7 @@ class Reproduction:
         """The split that a set is reported on."""
         return "test" if "test" in self.data[name] else "val"
 
-    def point(self, name: str, seed: int) -> tuple[list[str], Path]:
+    def trial(self, name: str, seed: int) -> tuple[list[str], Path]:
         """Options and folder of a run. Other options make another folder: what lies there is never mistaken for it."""
         options = ["--config", f"{SETS[name].experiment}-{self.settings}"]
         options += ["--data.root", str(self.root / SETS[name].folder), "--seed_everything", str(seed), *self.options]
@@ -251,7 +251,7 @@ def _as_released(data_set: DataSet, split: str, counted: Counted) -> str:
 
 
 def run_all(work: Reproduction) -> None:
-    """Run every point, the first seed of all sets first; write the table after each one.
+    """Run every trial, the first seed of all sets first; write the table after each one.
 
     A run that fails ends its set: its other seeds would fail alike.
     """
@@ -260,13 +260,13 @@ def run_all(work: Reproduction) -> None:
     for number, (name, seed) in enumerate(todo, start=1):
         if name in work.failures:
             continue
-        options, folder = work.point(name, seed)
+        options, folder = work.trial(name, seed)
         known, started = finished_run(folder) is not None, time.monotonic()
         said = f"[{number}/{len(todo)}] {SETS[name].title}, seed {seed}"
         print(f"{said}: {'is done' if known else f'runs; its output: {folder}'}", flush=True)
         try:
-            run = run_point(options, folder)
-        except PointError as error:
+            run = run_trial(options, folder)
+        except TrialError as error:
             work.failures[name] = f"seed {seed}: {error}"
             print(f"{said}: failed: {error}", file=sys.stderr, flush=True)
             continue

@@ -12,10 +12,10 @@ import json
 import pickle
 import random
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -39,9 +39,8 @@ from mmib.datamodules.twitter_files import TwitterReader
 from mmib.labels import LabelSet
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import Post
-from mmib.search.study_file import read_plan
+from mmib.search.study_file import read_study_file
 from mmib.search.sweep.file import read_sweep
-from mmib.search.sweep.parameters import Middle
 from mmib.tagging import count_mentions, repair, split_tag
 
 ROOT = Path(__file__).parents[2]
@@ -310,45 +309,44 @@ def _read_config(folder: Path) -> None:
     _check(all(Path(path).is_file() for path in expanded[2::2]), f"{expanded}")
 
 
-def _read_plan(folder: Path) -> None:
-    plan = read_plan(folder / "study.yaml")
-    for point in itertools.islice(plan.points(), 20):
-        _check(point.levels.keys() == plan.factors.keys(), f"{point}")
-        command = point.command(plan.experiments[0], plan.seeds[0])
+def _read_study_file(folder: Path) -> None:
+    study = read_study_file(folder / "study.yaml")
+    for trial in itertools.islice(study.trials(), 20):
+        _check(trial.levels.keys() == study.factors.keys(), f"{trial}")
+        command = trial.command(study.experiments[0], study.seeds[0])
         _check(all(isinstance(option, str) for option in command), f"{command}")
 
 
-class Lowest(Middle):
-    """Draws the lower ends."""
+class Suggestions:
+    """What an Optuna trial suggests, at a fixed place between both ends.
+
+    Args:
+        place: 0 for the lower end to 1 for the upper one.
+    """
+
+    def __init__(self, place: float) -> None:
+        self.place = place
 
     def suggest_float(self, name: str, low: float, high: float) -> float:
-        """The lower end."""
-        return low
+        """A number at the place."""
+        return (1 - self.place) * low + self.place * high
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The lower end."""
-        return low
+        """The whole number next to the place."""
+        return round(self.suggest_float(name, low, high))
 
-
-class Highest(Middle):
-    """Draws the upper ends."""
-
-    def suggest_float(self, name: str, low: float, high: float) -> float:
-        """The upper end."""
-        return high
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The upper end."""
-        return high
+    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int:
+        """The choice next to the place."""
+        return choices[self.suggest_int(name, 0, len(choices) - 1)]
 
 
 def _read_sweep(folder: Path) -> None:
     sweep = read_sweep(folder / "sweep.yaml")
     _check(len(sweep.digest) == 16 and bool(sweep.parameters), f"{sweep}")
-    _check(sweep.points(None) > 0, f"{sweep} has no points")
-    for parameter in sweep.parameters:
-        for source in (Lowest(), Middle(), Highest()):
-            parameter.distribution.draw(source, parameter.name)
+    _check(sweep.trials(None) > 0, f"{sweep} has no trials")
+    for place in (0.0, 0.5, 1.0):
+        values = sweep.sample(cast(Any, Suggestions(place)))
+        _check(len(values) == len(sweep.parameters), f"{values}")
 
 
 # Runs
@@ -430,7 +428,7 @@ def targets() -> dict[str, Target]:
         "crop record": structured("objects.json", [_RECORD], _json, _read_record),
         "images": plain("image.jpg", _image, _read_image),
         "configurations": _yaml_target("config.yaml", experiments, _read_config),
-        "study files": _yaml_target("study.yaml", studies, _read_plan),
+        "study files": _yaml_target("study.yaml", studies, _read_study_file),
         "sweep files": _yaml_target("sweep.yaml", sweeps, _read_sweep),
         "predictions": structured("predictions/val.jsonl", [_PREDICTIONS], _json_lines, _read_predictions),
         "run metrics": plain("metrics.csv", lambda rng: rng.choice(_METRICS), _read_metrics),

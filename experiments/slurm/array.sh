@@ -1,10 +1,10 @@
 #!/bin/bash
-# Trainings that differ in one thing, each a job of its own as job.sh makes it; submit from the root of the repository:
+# Trainings that differ in one thing, each a separate job as job.sh makes it; submit from the root of the repository:
 #
 #   sbatch --array 1-3 experiments/slurm/array.sh --config mre-demo --config trainer/slurm.yaml
-#   sbatch --array 1-8 experiments/slurm/array.sh --points points.txt --config mre-demo --config trainer/slurm.yaml
+#   sbatch --array 1-8 experiments/slurm/array.sh --trials trials.txt --config mre-demo --config trainer/slurm.yaml
 #
-# Without --points the task's number is the seed. With it, the task takes the line of that number of the file: options
+# Without --trials the task's number is the seed. With it, the task takes the line of that number of the file: options
 # of `mmib fit`, quoted as in a shell, say: --model.gamma 0.5 --model.beta_text 0.01
 #SBATCH --job-name=mmib-array
 #SBATCH --ntasks-per-node=1
@@ -13,15 +13,15 @@
 #SBATCH --signal=B:USR1@120
 set -euo pipefail
 
-point=(--seed_everything "$SLURM_ARRAY_TASK_ID")
-if [[ ${1:-} == --points ]]; then
+trial=(--seed_everything "$SLURM_ARRAY_TASK_ID")
+if [[ ${1:-} == --trials ]]; then
     line=$(sed -n "${SLURM_ARRAY_TASK_ID}p" "$2")
     [[ -n $line ]] || {
         echo "job ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID: $2 has no line $SLURM_ARRAY_TASK_ID" >&2
         exit 2
     }
-    mapfile -t point < <(xargs printf '%s\n' <<<"$line")
+    mapfile -t trial < <(xargs printf '%s\n' <<<"$line")
     shift 2
 fi
-echo "point $SLURM_ARRAY_TASK_ID: ${point[*]}"
-exec bash experiments/slurm/job.sh "$@" "${point[@]}"
+echo "trial $SLURM_ARRAY_TASK_ID: ${trial[*]}"
+exec bash experiments/slurm/job.sh "$@" "${trial[@]}"

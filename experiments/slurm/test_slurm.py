@@ -2,7 +2,7 @@
 
 A run of two tasks is requeued in mid-epoch, by `scontrol requeue`, by the signal before the time limit and by that of
 pre-emption, and must end as one that was left alone, bit for bit. Then a job that loses a rank, an array of sweep
-points and one of seeds.
+trials and one of seeds.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ REQUEUES = {
     "the signal before the time limit": ["scancel", "--batch", "--signal=USR1"],
     "SIGTERM to its ranks, as pre-emption sends it": ["scancel", "--signal=TERM"],
 }
-POINTS = ["--model.gamma 0 --name 'no alignment'", "--model.gamma 0.1", "--model.gamma 0.2"]
+TRIALS = ["--model.gamma 0 --name 'no alignment'", "--model.gamma 0.1", "--model.gamma 0.2"]
 ENDED_BADLY = {"FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE"}
 INSTALL_S, START_S, JOB_S, DEATH_S, POLL_S = 300, 60, 900, 60, 0.2
 SLURM_CONF = """
@@ -269,15 +269,15 @@ def test_death(work: Path) -> Iterator[tuple[str, bool]]:
 
 
 def test_arrays(work: Path) -> Iterator[tuple[str, bool]]:
-    """Three points, and two seeds."""
-    points = work / "points.txt"
-    points.write_text("\n".join(POINTS) + "\n")
+    """Three trials, and two seeds."""
+    trials = work / "trials.txt"
+    trials.write_text("\n".join(TRIALS) + "\n")
     short = ("--trainer.max_epochs", "1")
-    job = Job(work, ["--array=1-3"], ["array.sh", "--points", str(points)], *short)
+    job = Job(work, ["--array=1-3"], ["array.sh", "--trials", str(trials)], *short)
     job.wait_for_end()
     runs = [work / "runs" / name / f"slurm-{job.id}_{n}" for n, name in enumerate(["no alignment", *["resume"] * 2], 1)]
     gammas = [option(run, "model", "init_args", "gamma") for run in runs]
-    yield f"an array of three points: gamma {gammas}", gammas == [0, 0.1, 0.2] and all(map(describe, runs))
+    yield f"an array of three trials: gamma {gammas}", gammas == [0, 0.1, 0.2] and all(map(describe, runs))
     job = Job(work, ["--array=4,7"], ["array.sh"], *short)
     job.wait_for_end()
     seeds = [option(work / "runs" / "resume" / f"slurm-{job.id}_{n}", "seed_everything") for n in (4, 7)]

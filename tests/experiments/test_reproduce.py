@@ -10,7 +10,7 @@ import pytest
 
 from experiments import reproduce
 from mmib.runs.reader import FinishedRun
-from mmib.search.trials import PointError, finished_run
+from mmib.search.trials import TrialError, finished_run
 
 ROOT = Path(__file__).parents[2]
 RELATION = "/per/per/peer"
@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 
 class Points:
-    """Stands in for `run_point`: writes what a run leaves, and remembers what it was asked for."""
+    """Stands in for `run_trial`: writes what a run leaves, and remembers what it was asked for."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -55,7 +55,7 @@ class Points:
         self.asked.append((experiment, seed))
         self.options.append(options)
         if experiment in self.failing:
-            raise PointError("status 2: mmib: no encoder")
+            raise TrialError("status 2: mmib: no encoder")
         task, split = ("mre", "test") if experiment.startswith("mre") else ("mner", "val")
         scores = dict.fromkeys(("precision", "recall", "f1", "accuracy"), F1[seed])
         scores |= {} if task == "mre" else {"strict_f1": F1[seed] - 0.1}
@@ -73,7 +73,7 @@ class Points:
 @pytest.fixture
 def points(monkeypatch: pytest.MonkeyPatch) -> Points:
     stub = Points()
-    monkeypatch.setattr(reproduce, "run_point", stub)
+    monkeypatch.setattr(reproduce, "run_trial", stub)
     return stub
 
 
@@ -216,7 +216,7 @@ def test_an_interrupted_reproduction_keeps_the_table_so_far(
             raise KeyboardInterrupt
         return points(options, folder)
 
-    monkeypatch.setattr(reproduce, "run_point", interrupted)
+    monkeypatch.setattr(reproduce, "run_trial", interrupted)
     status, table = run("--seeds", "1")
     assert status == 130
     assert cells(table, "MNRE | test | 1 |")[5] == "50.0"

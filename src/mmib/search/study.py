@@ -1,4 +1,4 @@
-"""The command `mmib study`: trains every point of a plan once, and compares them in tables, a figure and a page."""
+"""The command `mmib study`: trains every trial of a study file once, and compares them in tables and a page."""
 
 from __future__ import annotations
 
@@ -24,16 +24,18 @@ from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
-from mmib.search.study_file import Plan, Point, read_plan
-from mmib.search.trials import PointError, end_on_sigterm, finished_run, run_point, share_cores
+from mmib.search.study_file import StudyFile, Trial, read_study_file
+from mmib.search.trials import TrialError, end_on_sigterm, finished_run, run_trial, share_cores
 
 SPLIT, METRIC = "test", "f1"
 TABLE, FIGURE = "table.md", "figure.svg"
+# Of the runs of all studies: the folder that version 0.1 made, so that its runs are not made again.
+TRIALS = "points"
 
 
 @dataclass
 class Progress:
-    """Says how far a study has come.
+    """Reports how far a study has come.
 
     Attributes:
         total: runs to make, those made before left out.
@@ -45,37 +47,37 @@ class Progress:
     done: int
     started: float
 
-    def say(self, what: str) -> None:
-        """One more is done."""
+    def report(self, outcome: str) -> None:
+        """One more run is done."""
         self.done += 1
         rest = (time.monotonic() - self.started) / self.done * (self.total - self.done)
         left = f"about {timedelta(seconds=round(rest))} left" if self.done < self.total else "done"
-        print(f"[{self.done}/{self.total}] {what}; {left}", flush=True)  # noqa: T201
+        print(f"[{self.done}/{self.total}] {outcome}; {left}", flush=True)  # noqa: T201
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A point with its finished runs, one a seed."""
+class MeasuredTrial:
+    """A trial with its finished runs, one a seed."""
 
-    point: Point
+    trial: Trial
     runs: list[FinishedRun]
 
     @property
     def ceilings(self) -> dict[str, float] | None:
-        """The best possible score by what is read, where the corpus tells."""
+        """The best possible score by what is read, where the corpus knows it."""
         ceiling = self.runs[0].summary.get("ceiling")
         return {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
 
 
 class Compared(NamedTuple):
-    """Points on the same test rows, and their table."""
+    """Trials on the same test rows, and their table."""
 
-    points: list[Measured]
+    trials: list[MeasuredTrial]
     table: Comparison
 
 
 def run(arguments: list[str]) -> int:
-    """Train what is not trained yet, and write what follows from it; status 1 where a point failed.
+    """Train what is not trained yet, and write what follows from it; status 1 where a trial failed.
 
     Raises:
         ConfigError: the study file, or an option, cannot work.
@@ -83,7 +85,7 @@ def run(arguments: list[str]) -> int:
     parser = CommandParser(
         prog="mmib study",
         description="Train every combination of named settings and seeds, and compare them. Finished runs are never "
-        "repeated, and the same command goes on with a study that was interrupted.",
+        "repeated, and the same command resumes a study that was interrupted.",
     )
     parser.add_argument("file", type=Path, help="study file, such as experiments/ablations/study.yaml")
     parser.add_argument("--experiment", nargs="+", help="only these of the file's experiments")
@@ -96,40 +98,43 @@ def run(arguments: list[str]) -> int:
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
     end_on_sigterm()
-    plan = read_plan(chosen.file)
-    plan = replace(plan, seeds=tuple(dict.fromkeys(chosen.seeds or plan.seeds)))
+    study = read_study_file(chosen.file)
+    study = replace(study, seeds=tuple(dict.fromkeys(chosen.seeds or study.seeds)))
     if chosen.experiment:
-        unknown = set(chosen.experiment) - set(plan.experiments)
+        unknown = set(chosen.experiment) - set(study.experiments)
         if unknown:
-            choices = ", ".join(plan.experiments)
+            choices = ", ".join(study.experiments)
             raise ConfigError(f"{chosen.file} has no experiment {', '.join(sorted(unknown))}: choose from {choices}")
-        plan = replace(plan, experiments=tuple(chosen.experiment))
-    reasons = {} if chosen.only_tables else train(plan, chosen.runs, chosen.parallel)
+        study = replace(study, experiments=tuple(chosen.experiment))
+    reasons = {} if chosen.only_tables else train(study, chosen.runs, chosen.parallel)
     command = shlex.join(["mmib", "study", *arguments])
-    for experiment in plan.experiments:
-        folder = chosen.runs / plan.name / experiment
-        if conclude(plan, experiment, chosen.runs, folder, reasons, command) and chosen.results is not None:
-            keep_results(folder, chosen.results, f"{plan.name}-{experiment}")
+    for experiment in study.experiments:
+        folder = chosen.runs / study.name / experiment
+        if conclude(study, experiment, chosen.runs, folder, reasons, command) and chosen.results is not None:
+            keep_results(folder, chosen.results, f"{study.name}-{experiment}")
     return int(bool(reasons))
 
 
-def folder_of(runs: Path, point: Point, experiment: str, seed: int) -> Path:
-    """The folder of a point's run; studies that share a point share it."""
-    return runs / "points" / point.key(experiment, seed)
+def folder_of(runs: Path, trial: Trial, experiment: str, seed: int) -> Path:
+    """The folder of a trial's run; studies that share a trial share it."""
+    return runs / TRIALS / trial.key(experiment, seed)
 
 
-def train(plan: Plan, runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
+def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
     """Make the runs that are missing, seed by seed, so that a part of a study is a whole one of fewer seeds.
 
     Returns:
-        {(experiment, point, seed): reason} of those that failed.
+        {(experiment, trial, seed): reason} of those that failed.
     """
     share_cores(parallel)
     wanted = [
-        (experiment, point, seed) for seed in plan.seeds for experiment in plan.experiments for point in plan.points()
+        (experiment, trial, seed)
+        for seed in study.seeds
+        for experiment in study.experiments
+        for trial in study.trials()
     ]
     missing = [job for job in wanted if finished_run(folder_of(runs, job[1], job[0], job[2])) is None]
-    print(f"{plan.name}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
+    print(f"{study.name}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
     progress = Progress(len(missing), 0, time.monotonic())
     reasons: dict[tuple[str, str, int], str] = {}
     ending = threading.Event()
@@ -137,14 +142,14 @@ def train(plan: Plan, runs: Path, parallel: int) -> dict[tuple[str, str, int], s
         jobs = {pool.submit(_train_one, runs, *job, ending): job for job in missing}
         try:
             for job in as_completed(jobs):
-                experiment, point, seed = jobs[job]
-                said = f"{experiment}, {point}, seed {seed}"
+                experiment, trial, seed = jobs[job]
+                name = f"{experiment}, {trial}, seed {seed}"
                 try:
-                    done = job.result()
-                    progress.say(f"{said}: {SPLIT} {METRIC} {100 * done.summary[SPLIT][METRIC]:.1f}")
-                except PointError as error:
-                    reasons[experiment, str(point), seed] = str(error)
-                    progress.say(f"{said} failed: {error}")
+                    score = job.result().summary[SPLIT][METRIC]
+                    progress.report(f"{name}: {SPLIT} {METRIC} {100 * score:.1f}")
+                except TrialError as error:
+                    reasons[experiment, str(trial), seed] = str(error)
+                    progress.report(f"{name} failed: {error}")
         except BaseException:
             # The runs save what they have, for the next time.
             ending.set()
@@ -153,18 +158,18 @@ def train(plan: Plan, runs: Path, parallel: int) -> dict[tuple[str, str, int], s
     return reasons
 
 
-def _train_one(runs: Path, experiment: str, point: Point, seed: int, ending: threading.Event) -> FinishedRun:
-    options = [*point.command(experiment, seed), "--trainer.enable_progress_bar", "false"]
-    done = run_point(options, folder_of(runs, point, experiment, seed), lambda _: ending.is_set())
-    if done is None or not done.summary.get(SPLIT):
-        raise PointError(f"it was not scored on {SPLIT}: a study needs that split, and --evaluate true")
+def _train_one(runs: Path, experiment: str, trial: Trial, seed: int, ending: threading.Event) -> FinishedRun:
+    options = [*trial.command(experiment, seed), "--trainer.enable_progress_bar", "false"]
+    run = run_trial(options, folder_of(runs, trial, experiment, seed), lambda _: ending.is_set())
+    if run is None or not run.summary.get(SPLIT):
+        raise TrialError(f"it was not scored on {SPLIT}: a study needs that split, and --evaluate true")
     # Everything that follows comes out of the predictions.
-    shutil.rmtree(done.folder / "checkpoints", ignore_errors=True)
-    return done
+    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+    return run
 
 
 def conclude(
-    plan: Plan,
+    study: StudyFile,
     experiment: str,
     runs: Path,
     folder: Path,
@@ -177,16 +182,18 @@ def conclude(
         Whether there are any.
     """
     found = [
-        Measured(point, [run for seed in plan.seeds if (run := finished_run(folder_of(runs, point, experiment, seed)))])
-        for point in plan.points()
+        MeasuredTrial(
+            trial, [run for seed in study.seeds if (run := finished_run(folder_of(runs, trial, experiment, seed)))]
+        )
+        for trial in study.trials()
     ]
-    measured = [own for own in found if own.runs]
+    measured = [trial for trial in found if trial.runs]
     if not measured:
-        print(f"{plan.name}, {experiment}: nothing was measured")  # noqa: T201
+        print(f"{study.name}, {experiment}: nothing was measured")  # noqa: T201
         return False
-    tables = list(_comparisons(plan, measured))
-    failed = {str(point): reason for (of, point, _), reason in reasons.items() if of == experiment}
-    record = _record(plan, experiment, found, tables, failed, command)
+    tables = list(_comparisons(study, measured))
+    failed = {trial: reason for (name, trial, _), reason in reasons.items() if name == experiment}
+    record = _record(study, experiment, found, tables, failed, command)
     write_text(folder / STUDY, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
     write_text(folder / TABLE, text)
@@ -208,49 +215,49 @@ def keep_results(folder: Path, results: Path, name: str) -> None:
         print(f"kept: {target}")  # noqa: T201
 
 
-def _comparisons(plan: Plan, measured: Sequence[Measured]) -> Iterator[Compared]:
-    """Points on the same test rows, of the same levels of what the baseline leaves open, each against the baseline.
+def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterator[Compared]:
+    """Trials on the same test rows, of the same levels of what the baseline leaves open, each against the baseline.
 
     Test rows are told apart by their text alone: under one text the images may differ, and the ceilings with them.
     """
-    alike: dict[str, list[Measured]] = {}
-    for own in measured:
-        within = {factor: level for factor, level in own.point.levels.items() if factor not in plan.baseline}
-        key = json.dumps([own.runs[0].summary["data"].get(SPLIT), within], sort_keys=True)
-        alike.setdefault(key, []).append(own)
-    for points in alike.values():
-        baselines = [str(own.point) for own in points if plan.baseline.items() <= own.point.levels.items()]
-        groups = {str(own.point): own.runs for own in points}
-        yield Compared(points, compare(groups, SPLIT, METRIC, baselines[0] if baselines else None))
+    comparable: dict[str, list[MeasuredTrial]] = {}
+    for each in measured:
+        within = {factor: level for factor, level in each.trial.levels.items() if factor not in study.baseline}
+        key = json.dumps([each.runs[0].summary["data"].get(SPLIT), within], sort_keys=True)
+        comparable.setdefault(key, []).append(each)
+    for trials in comparable.values():
+        baselines = [str(each.trial) for each in trials if study.baseline.items() <= each.trial.levels.items()]
+        groups = {str(each.trial): each.runs for each in trials}
+        yield Compared(trials, compare(groups, SPLIT, METRIC, baselines[0] if baselines else None))
 
 
 def _record(
-    plan: Plan,
+    study: StudyFile,
     experiment: str,
-    found: Sequence[Measured],
+    found: Sequence[MeasuredTrial],
     tables: Sequence[Compared],
     failed: dict[str, str],
     command: str,
 ) -> dict[str, Any]:
-    """What `study.json` holds; scores are fractions."""
-    first = next(own for own in found if own.runs).runs[0]
+    """What `study.json` holds; scores are fractions, and the levels of a trial are under the key `point`."""
+    first = next(each for each in found if each.runs).runs[0]
     rows: list[dict[str, Any]] = []
     compared = {row.name: vars(row) for compared in tables for row in compared.table.rows}
-    for own in found:
-        if own.runs:
-            scores = {name: value for name, value in compared[str(own.point)].items() if name != "name"}
-            rows.append({"point": own.point.levels, **scores, "ceilings": own.ceilings})
+    for each in found:
+        if each.runs:
+            scores = {name: value for name, value in compared[str(each.trial)].items() if name != "name"}
+            rows.append({"point": each.trial.levels, **scores, "ceilings": each.ceilings})
         else:
-            reason = failed.get(str(own.point), "not trained yet")
-            rows.append({"point": own.point.levels, "mean": None, "reason": reason})
+            reason = failed.get(str(each.trial), "not trained yet")
+            rows.append({"point": each.trial.levels, "mean": None, "reason": reason})
     return {
-        "name": f"{plan.name}: {experiment}",
+        "name": f"{study.name}: {experiment}",
         "task": first.task,
         "corpus": first.summary["corpus"],
         "split": SPLIT,
         "metric": METRIC,
-        "baseline": plan.baseline,
-        "factors": {name: list(levels) for name, levels in plan.factors.items()},
+        "baseline": study.baseline,
+        "factors": {name: list(levels) for name, levels in study.factors.items()},
         "rows": rows,
         "notes": list(dict.fromkeys(note for compared in tables for note in compared.table.notes)),
         "command": command,
@@ -268,15 +275,15 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
         f"validation, each run scored on {SPLIT} once.",
         "",
     ]
-    for points, table in tables:
-        levels = [own.point.levels for own in points]
-        shared = {factor: level for factor, level in levels[0].items() if all(own[factor] == level for own in levels)}
+    for trials, table in tables:
+        levels = [each.trial.levels for each in trials]
+        shared = {factor: level for factor, level in levels[0].items() if all(row[factor] == level for row in levels)}
         if len(tables) > 1:
-            lines += [f"## {Point(shared, ())}", ""]
-        ceilings = points[0].ceilings
+            lines += [f"## {Trial(shared, ())}", ""]
+        ceilings = trials[0].ceilings
         if ceilings:
             best = f"with text {100 * ceilings['text']:.1f}, with text and image {100 * ceilings['multimodal']:.1f}"
             lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), ""]
-    lines += [f"- {Point(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
+    lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
     return "\n".join(lines).rstrip() + "\n"

@@ -1,4 +1,4 @@
-"""Reads what a study is to train: every combination of named settings, over seeds."""
+"""Study files: which combinations of named settings are trained, and over which seeds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Level = str | int | float
 
 
 @dataclass(frozen=True)
-class Point:
+class Trial:
     """One combination of settings.
 
     Attributes:
@@ -45,11 +45,11 @@ class Point:
         )
 
     def command(self, experiment: str, seed: int) -> list[str]:
-        """Options of `mmib fit` that train it from a seed."""
+        """Options of `mmib fit` that train it with a seed."""
         return ["--config", experiment, *self.options, "--seed_everything", str(seed)]
 
     def key(self, experiment: str, seed: int) -> str:
-        """Name of the folder of its run: another one as soon as a setting, in whichever file, is another."""
+        """Name of the folder of its run, which changes with every setting in every file."""
         content, label = hashlib.sha256(), [Path(experiment).stem]
         expanded = iter(expand_configs(["fit", *self.command(experiment, seed)]))
         for option in expanded:
@@ -62,14 +62,14 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a study file says.
+class StudyFile:
+    """What a study file holds.
 
     Attributes:
         name: of the study.
-        experiments: each makes a study of its own.
-        seeds: each point is trained from each.
-        baseline: the levels that the others are compared with; factors that are not named are compared within.
+        experiments: each makes a separate study.
+        seeds: each trial is trained with each.
+        baseline: the levels that the others are compared with, within each level of the factors that it does not name.
         factors: {factor: {level: options}}.
     """
 
@@ -79,15 +79,15 @@ class Plan:
     baseline: dict[str, Level]
     factors: dict[str, dict[Level, tuple[str, ...]]]
 
-    def points(self) -> Iterator[Point]:
+    def trials(self) -> Iterator[Trial]:
         """Every combination, the last factor changing fastest."""
         for levels in itertools.product(*(options.items() for options in self.factors.values())):
             named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
-            yield Point(named, tuple(option for _, options in levels for option in options))
+            yield Trial(named, tuple(option for _, options in levels for option in options))
 
 
-def read_plan(path: Path) -> Plan:
-    """The plan of a study file.
+def read_study_file(path: Path) -> StudyFile:
+    """Read and check a study file.
 
     Raises:
         ConfigError: the file is missing or malformed; the text names the key.
@@ -113,15 +113,15 @@ def read_plan(path: Path) -> Plan:
     factors = content["factors"]
     if not isinstance(factors, dict) or not all(isinstance(levels, dict) and levels for levels in factors.values()):
         raise ConfigError(f"{path}: 'factors' must be {KEYS['factors']}")
-    plan = Plan(
+    study = StudyFile(
         str(content["name"]),
         tuple(_list_of(str, content, "experiments", path)),
         tuple(_list_of(int, content, "seeds", path)),
         content["baseline"],
         {name: _levels(name, levels, path) for name, levels in factors.items()},
     )
-    _check_baseline(plan, path)
-    return plan
+    _check_baseline(study, path)
+    return study
 
 
 def _levels(factor: str, levels: dict[Any, Any], path: Path) -> dict[Level, tuple[str, ...]]:
@@ -130,27 +130,27 @@ def _levels(factor: str, levels: dict[Any, Any], path: Path) -> dict[Level, tupl
             raise ConfigError(f"{path}: the level {level!r} of {factor!r} is no name and no number: quote it")
         if not isinstance(options, list):
             raise ConfigError(f"{path}: the level {level!r} of {factor!r} must be a list of options of mmib fit")
-        taken = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
-        if taken:
-            raise ConfigError(f"{path}: the level {level!r} of {factor!r} cannot set {taken[0]}: the study does")
+        reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
+        if reserved:
+            raise ConfigError(f"{path}: the level {level!r} of {factor!r} cannot set {reserved[0]}: the study does")
     return {level: tuple(map(str, options)) for level, options in levels.items()}
 
 
-def _list_of(kind: type, content: dict[str, Any], key: str, path: Path) -> list[Any]:
+def _list_of(item_type: type, content: dict[str, Any], key: str, path: Path) -> list[Any]:
     values = content[key]
-    if not isinstance(values, list) or not all(type(value) is kind for value in values):
+    if not isinstance(values, list) or not all(type(value) is item_type for value in values):
         raise ConfigError(f"{path}: {key!r} must be {KEYS[key]}")
     if len(set(values)) < len(values):
         raise ConfigError(f"{path}: {key!r} names one twice: {values}")
     return values
 
 
-def _check_baseline(plan: Plan, path: Path) -> None:
-    if not isinstance(plan.baseline, dict):
+def _check_baseline(study: StudyFile, path: Path) -> None:
+    if not isinstance(study.baseline, dict):
         raise ConfigError(f"{path}: 'baseline' must be {{factor: level}}, {KEYS['baseline']}")
-    for factor, level in plan.baseline.items():
-        if level not in list(plan.factors.get(factor, {})):  # not every value can be looked up in a dictionary
-            choices = {name: list(levels) for name, levels in plan.factors.items()}
+    for factor, level in study.baseline.items():
+        if level not in list(study.factors.get(factor, {})):  # not every value can be looked up in a dictionary
+            choices = {name: list(levels) for name, levels in study.factors.items()}
             raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")
 
 

@@ -1,4 +1,4 @@
-"""Runs one point of a study or a sweep: `mmib fit` in a process and a folder of its own, once."""
+"""Runs one trial of a study or a sweep: `mmib fit` in its own process and folder, once."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ REASON_LINES = 3
 MESSAGE_LINES = 8
 
 
-class PointError(RunError):
-    """A point whose run failed; the text holds the end of what it printed."""
+class TrialError(RunError):
+    """A trial whose run failed; the text holds the end of what it printed."""
 
 
 def share_cores(parallel: int) -> None:
-    """Give each of so many runs at a time its share of the cores: threads that wait for a core stop all others."""
+    """Give each of the runs at a time its share of the cores: threads that wait for a core stop all others."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
 
 
 def end_on_sigterm() -> None:
-    """SIGTERM ends whoever runs points as Ctrl-C does: what is running is saved, to be gone on with."""
+    """SIGTERM ends a study or sweep as Ctrl-C does: what is running is saved and can be resumed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -47,27 +47,27 @@ def fit_command(options: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "mmib", "fit", *options]
 
 
-def run_point(
+def run_trial(
     options: Sequence[str],
     folder: Path,
     stop: Callable[[Path], bool] | None = None,
     command: Callable[[Sequence[str]], list[str]] = fit_command,
     timeout_s: float | None = None,
 ) -> FinishedRun | None:
-    """The finished run of a point: the one that is there already, or a half-finished one gone on with, or a new one.
+    """The finished run of a trial: the one that is there already, an interrupted one that is resumed, or a new one.
 
     Args:
         options: options of `mmib fit`, without `--runs`.
-        folder: folder of this point alone; its runs lie two levels below it, its output in `output.log`.
-        stop: asked about twice a second with `folder`; True ends the run.
+        folder: folder of this trial alone; its runs are two levels below it, its output is in `output.log`.
+        stop: called about twice a second with `folder`; True ends the run.
         command: makes the command line out of options.
-        timeout_s: seconds after which the point has failed.
+        timeout_s: seconds after which the trial has failed.
 
     Returns:
         The run, without what it could be resumed from; None where `stop` ended it.
 
     Raises:
-        PointError: the run failed; what it had saved is still there.
+        TrialError: the run failed; what it had saved is still there.
     """
     with _locked(folder) as lock:
         return finished_run(folder) or _run(options, folder, stop, command, timeout_s, lock)
@@ -81,12 +81,13 @@ def _run(
     timeout_s: float | None,
     lock: int,
 ) -> FinishedRun | None:
-    begun = unfinished_run(folder)
-    goal = ["--run", str(begun), "--ckpt_path", "last"] if begun else [*options, "--runs", str(folder)]
+    interrupted = unfinished_run(folder)
+    resume = ["--run", str(interrupted), "--ckpt_path", "last"]
+    arguments = resume if interrupted else [*options, "--runs", str(folder)]
     started = time.monotonic()
     with (folder / LOG).open("wb") as output:
         process = subprocess.Popen(
-            command(goal),
+            command(arguments),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -98,35 +99,35 @@ def _run(
                 if stop is not None and stop(folder):
                     return None
                 if timeout_s is not None and time.monotonic() - started > timeout_s:
-                    raise PointError(f"took longer than {timeout_s:.0f} s; its output: {folder / LOG}")
+                    raise TrialError(f"took longer than {timeout_s:.0f} s; its output: {folder / LOG}")
                 time.sleep(POLL_S)
         finally:
             end_process(process)
-    done = finished_run(folder)
-    if process.returncode != 0 or done is None:
-        raise PointError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
+    finished = finished_run(folder)
+    if process.returncode != 0 or finished is None:
+        raise TrialError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
     for name in RESUMED_FROM:
-        (done.folder / "checkpoints" / name).unlink(missing_ok=True)
-    return done
+        (finished.folder / "checkpoints" / name).unlink(missing_ok=True)
+    return finished
 
 
 def finished_run(folder: Path) -> FinishedRun | None:
-    """The finished run of a point."""
+    """The finished run of a trial."""
     summaries = sorted(folder.glob("*/*/summary.json"))
     return read_run(summaries[-1].parent) if summaries else None
 
 
 def unfinished_run(folder: Path) -> Path | None:
-    """A run of a point that was stopped and can be gone on with."""
+    """A run of a trial that was interrupted and can be resumed."""
     checkpoints = sorted(folder.glob("*/*/checkpoints/last.ckpt"))
     return checkpoints[-1].parents[1] if checkpoints else None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """One process at a time works on a point.
+    """One process at a time works on a trial.
 
-    The run inherits the lock: where whoever started it was killed, the next one waits for the run, and finds it done.
+    The run inherits the lock: where the process that started it was killed, the next one waits for the run to finish.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -135,7 +136,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process, by force where asking does not help."""
+    """End a process, by force where it does not end within 20 s."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -146,8 +147,8 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 
 def reason_of(log: Path, status: int) -> str:
-    """Why a run ended with a status: from its last message of ours on, or else the end of what it printed."""
+    """Why a run ended with a status: mmib's last message and what follows it, or else the end of what it printed."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-    ours = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
-    said = lines[ours[-1] :][:MESSAGE_LINES] if ours else lines[-REASON_LINES:]
-    return f"status {status}: {' / '.join(said) or 'it printed nothing'}"
+    messages = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
+    reason = lines[messages[-1] :][:MESSAGE_LINES] if messages else lines[-REASON_LINES:]
+    return f"status {status}: {' / '.join(reason) or 'it printed nothing'}"

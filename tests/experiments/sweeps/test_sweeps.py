@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import yaml
 
 from mmib.cli import main
 from mmib.search.sweep.command import command_line
 from mmib.search.sweep.file import read_sweep
-from mmib.search.sweep.parameters import Middle, nested
+from mmib.search.sweep.parameters import nested
 
 FOLDER = Path(__file__).parents[3] / "experiments" / "sweeps"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -29,26 +30,25 @@ def test_the_command_composes_a_configuration_with_every_parameter(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = read_sweep(path)
-    values = {parameter.keys: parameter.distribution.draw(Middle(), parameter.name) for parameter in file.parameters}
-    line = command_line(file.command, file.program, nested(values))
+    values = file.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
+    keys = {parameter.name: parameter.keys for parameter in file.parameters}
+    line = command_line(file.command, file.program, nested({keys[name]: value for name, value in values.items()}))
     assert line[2:5] == ["-m", "mmib", "fit"]
     with pytest.raises(SystemExit) as leave:
         main([*line[4:], "--print_config"])
     assert not leave.value.code
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["name"] == f"{path.stem.partition('-')[0]}-study"
-    assert {parameter: setting(config, parameter.name) for parameter in file.parameters} == {
-        parameter: values[parameter.keys] for parameter in file.parameters
-    }
+    assert {name: setting(config, name) for name in values} == values
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_all_optimise_the_score_of_validation(path: Path) -> None:
     file = read_sweep(path)
     assert (file.metric.name, file.metric.goal) == ("val/f1", "maximize")
-    assert file.points(None) == (12 if file.method == "grid" else 40)
+    assert file.trials(None) == (12 if file.method == "grid" else 40)
 
 
-def test_both_tasks_have_the_same_kinds_of_sweeps() -> None:
-    kinds = {task: {path.name.removeprefix(task) for path in FOLDER.glob(f"{task}*")} for task in ("mre", "mner")}
-    assert kinds["mre"] == kinds["mner"] == {".yaml", "-grid.yaml", "-hyperband.yaml"}
+def test_both_tasks_have_the_same_sweeps() -> None:
+    names = {task: {path.name.removeprefix(task) for path in FOLDER.glob(f"{task}*")} for task in ("mre", "mner")}
+    assert names["mre"] == names["mner"] == {".yaml", "-grid.yaml", "-hyperband.yaml"}

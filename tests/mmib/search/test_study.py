@@ -17,10 +17,10 @@ from mmib.cli import main
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import RELATIONS, ConfigError
 from mmib.search import study
-from mmib.search.trials import PointError
+from mmib.search.trials import TrialError
 
 ROWS = 40
-PLAN: dict[str, Any] = {
+STUDY: dict[str, Any] = {
     "name": "toy",
     "experiments": ["mre-demo"],
     "seeds": [1, 2],
@@ -33,7 +33,7 @@ PLAN: dict[str, Any] = {
 
 
 class Trainer:
-    """Stands in for `run_point`: a run without AR is right on fewer rows, and noise changes the test rows."""
+    """Takes the place of `run_trial`: a run without AR is right on fewer rows, and noise changes the test rows."""
 
     def __init__(self) -> None:
         self.trained: list[list[str]] = []
@@ -43,7 +43,7 @@ class Trainer:
     def __call__(self, options: Sequence[str], folder: Path, stop: Any = None) -> FinishedRun:
         self.trained.append(list(options))
         if self.broken and set(self.broken) <= set(options):
-            raise PointError("mmib: it does not converge")
+            raise TrialError("mmib: it does not converge")
         seed = int(options[options.index("--seed_everything") + 1])
         right = (20 if "--model.gamma" in options else 30) + seed
         data = self.noisy if "--data.demo.noise" in options else "clean"
@@ -70,9 +70,9 @@ class Trainer:
 @pytest.fixture
 def trainer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Trainer:
     stub = Trainer()
-    monkeypatch.setattr(study, "run_point", stub)
+    monkeypatch.setattr(study, "run_trial", stub)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     return stub
 
@@ -88,7 +88,7 @@ def row(record: Any, variant: str, noise: float) -> dict[str, Any]:
     return found
 
 
-def test_each_point_is_trained_from_each_seed_and_none_twice(trainer: Trainer, record: Any) -> None:
+def test_each_trial_is_trained_from_each_seed_and_none_twice(trainer: Trainer, record: Any) -> None:
     assert main(["study", "toy.yaml"]) == 0
     assert len(trainer.trained) == 8
     assert main(["study", "toy.yaml", "--parallel", "3"]) == 0
@@ -100,9 +100,9 @@ def test_each_point_is_trained_from_each_seed_and_none_twice(trainer: Trainer, r
 
 def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:
     main(["study", "toy.yaml"])
-    points = tmp_path / "runs" / "study" / "points"
-    assert len(list(points.rglob("test.jsonl"))) == 8
-    assert not list(points.rglob("checkpoints"))
+    trials = tmp_path / "runs" / "study" / "points"
+    assert len(list(trials.rglob("test.jsonl"))) == 8
+    assert not list(trials.rglob("checkpoints"))
 
 
 def test_one_seed_is_whole_before_the_next_begins(trainer: Trainer) -> None:
@@ -111,7 +111,7 @@ def test_one_seed_is_whole_before_the_next_begins(trainer: Trainer) -> None:
 
 
 @pytest.mark.parametrize("noisy", ["noisy", "clean"])
-def test_scores_are_those_of_the_runs_and_points_are_compared_within_rows_and_open_factors(
+def test_scores_are_those_of_the_runs_and_trials_are_compared_within_rows_and_open_factors(
     trainer: Trainer, record: Any, noisy: str
 ) -> None:
     trainer.noisy = noisy  # with irrelevant images the text of the test rows, and so its digest, may be the same
@@ -133,8 +133,14 @@ def test_the_table_names_corpus_command_and_machine_and_has_a_part_for_each_test
     main(["study", "toy.yaml", "--results", "kept"])
     text = (tmp_path / "kept" / "toy-mre-demo.md").read_text()
     assert text in capsys.readouterr().out
-    for said in ("demo-study", "`mmib study toy.yaml --results kept`", "cores", "text 60.0", "text and image 90.0"):
-        assert said in text
+    for text_part in (
+        "demo-study",
+        "`mmib study toy.yaml --results kept`",
+        "cores",
+        "text 60.0",
+        "text and image 90.0",
+    ):
+        assert text_part in text
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         "## share of noise 0.2",
         "## share of noise 0.5",
@@ -150,7 +156,7 @@ def test_a_page_is_written(trainer: Trainer, tmp_path: Path, capsys: pytest.Capt
     assert "without AR" in page.read_text()
 
 
-def test_a_point_that_fails_is_recorded_and_the_others_are_done(
+def test_a_trial_that_fails_is_recorded_and_the_others_are_done(
     trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer.broken = ("--model.gamma", "--data.demo.noise")
@@ -181,7 +187,7 @@ def test_an_unknown_experiment_is_refused(trainer: Trainer) -> None:
         study.run(["toy.yaml", "--experiment", "mner"])
 
 
-def test_progress_tells_what_is_done_and_how_long_it_takes(
+def test_progress_reports_what_is_done_and_how_long_it_takes(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["study", "toy.yaml"])
@@ -191,8 +197,8 @@ def test_progress_tells_what_is_done_and_how_long_it_takes(
     assert lines[-1].endswith("; done")
 
 
-def test_sigterm_ends_the_running_points_and_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(PLAN, sort_keys=False))
+def test_sigterm_ends_the_running_trials_and_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(STUDY, sort_keys=False))
     monkeypatch.chdir(tmp_path)
     ended = []
 
@@ -202,7 +208,7 @@ def test_sigterm_ends_the_running_points_and_the_study(tmp_path: Path, monkeypat
             time.sleep(0.01)
         ended.append(folder)
 
-    monkeypatch.setattr(study, "run_point", wait)
+    monkeypatch.setattr(study, "run_trial", wait)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert main(["study", "toy.yaml"]) == 130

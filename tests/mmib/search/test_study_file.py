@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mmib.schema import ConfigError
-from mmib.search.study_file import Plan, Point, read_plan
+from mmib.search.study_file import StudyFile, Trial, read_study_file
 
 CONTENT: dict[str, Any] = {
     "name": "toy",
@@ -21,53 +21,53 @@ CONTENT: dict[str, Any] = {
         "noise": {0.2: [], 0.5: ["--data.demo.noise", 0.5]},
     },
 }
-FILES = (Path(__file__).parents[2] / "experiments").glob("*/*.yaml")
+FILES = (Path(__file__).parents[3] / "experiments").glob("*/*.yaml")
 SHIPPED = sorted(path for path in FILES if "factors" in yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
-def plan_of(tmp_path: Path, **changes: Any) -> Plan:
+def study_of(tmp_path: Path, **changes: Any) -> StudyFile:
     path = tmp_path / "study.yaml"
     content = {key: value for key, value in {**CONTENT, **changes}.items() if value is not None}
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    return read_plan(path)
+    return read_study_file(path)
 
 
-def test_every_combination_is_a_point_with_the_options_of_its_levels(tmp_path: Path) -> None:
-    points = list(plan_of(tmp_path).points())
-    assert [str(point) for point in points] == [
+def test_every_combination_is_a_trial_with_the_options_of_its_levels(tmp_path: Path) -> None:
+    trials = list(study_of(tmp_path).trials())
+    assert [str(trial) for trial in trials] == [
         *("full, noise 0.2", "full, noise 0.5"),
         *("without AR, noise 0.2", "without AR, noise 0.5"),
     ]
-    assert points[3].options == ("--model.gamma", "0", "--data.demo.noise", "0.5")
-    assert points[3].command("mre-demo", 2) == [
+    assert trials[3].options == ("--model.gamma", "0", "--data.demo.noise", "0.5")
+    assert trials[3].command("mre-demo", 2) == [
         *("--config", "mre-demo", "--model.gamma", "0", "--data.demo.noise", "0.5", "--seed_everything", "2")
     ]
 
 
-def test_points_of_the_same_settings_share_a_key_whatever_their_levels_are_called() -> None:
-    assert Point({"a": "full"}, ()).key("mre-demo", 1) == Point({"b": 0.2}, ()).key("mre-demo", 1)
+def test_trials_of_the_same_settings_share_a_key_whatever_their_levels_are_called() -> None:
+    assert Trial({"a": "full"}, ()).key("mre-demo", 1) == Trial({"b": 0.2}, ()).key("mre-demo", 1)
 
 
 def test_a_key_changes_with_everything_that_decides_a_run(tmp_path: Path) -> None:
-    own = tmp_path / "own.yaml"
-    own.write_text("include: [mre-demo]\nname: own\n")
-    point = Point({}, ("--model.gamma", "0"))
+    custom = tmp_path / "custom.yaml"
+    custom.write_text("include: [mre-demo]\nname: custom\n")
+    trial = Trial({}, ("--model.gamma", "0"))
     keys = {
-        point.key("mre-demo", 1),
-        point.key("mre-demo", 2),
-        point.key("mner-demo", 1),
-        Point({}, ("--model.gamma", "1")).key("mre-demo", 1),
-        point.key(str(own), 1),
+        trial.key("mre-demo", 1),
+        trial.key("mre-demo", 2),
+        trial.key("mner-demo", 1),
+        Trial({}, ("--model.gamma", "1")).key("mre-demo", 1),
+        trial.key(str(custom), 1),
     }
     assert len(keys) == 5
-    before = point.key(str(own), 1)
-    assert point.key(str(own), 1) == before
-    own.write_text("include: [mre-demo]\nname: own\nmodel: {init_args: {beta_text: 0.5}}\n")
-    assert point.key(str(own), 1) != before
+    before = trial.key(str(custom), 1)
+    assert trial.key(str(custom), 1) == before
+    custom.write_text("include: [mre-demo]\nname: custom\nmodel: {init_args: {beta_text: 0.5}}\n")
+    assert trial.key(str(custom), 1) != before
 
 
 def test_keys_are_names_of_folders() -> None:
-    key = Point({}, ("--config", "mre-demo", "--model.backbone.fusion", "a/b c:d")).key("mre-demo", 1)
+    key = Trial({}, ("--config", "mre-demo", "--model.backbone.fusion", "a/b c:d")).key("mre-demo", 1)
     assert Path(key).name == key
     assert " " not in key
 
@@ -77,9 +77,9 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(path.parents[2])
-    plan = read_plan(path)
-    assert len(plan.seeds) >= 3
-    keys = [point.key(experiment, 1) for experiment in plan.experiments for point in plan.points()]
+    study = read_study_file(path)
+    assert len(study.seeds) >= 3
+    keys = [trial.key(experiment, 1) for experiment in study.experiments for trial in study.trials()]
     assert len(set(keys)) == len(keys)
 
 
@@ -105,7 +105,7 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
 )
 def test_a_file_that_cannot_work_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        plan_of(tmp_path, **changes)
+        study_of(tmp_path, **changes)
     assert "study.yaml" in str(error.value)
 
 
@@ -116,4 +116,4 @@ def test_a_file_that_is_no_study(tmp_path: Path, content: str | None, message: s
     if content is not None:
         (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):
-        read_plan(tmp_path / "study.yaml")
+        read_study_file(tmp_path / "study.yaml")

@@ -1,4 +1,4 @@
-"""One point of a study or sweep: run once, gone on with, and a failure that says why."""
+"""One trial of a study or sweep: run once, resumed, and a failure that says why."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mmib.search.trials import PointError, fit_command, run_point, share_cores, unfinished_run
+from mmib.search.trials import TrialError, fit_command, run_trial, share_cores, unfinished_run
 
 Command = Callable[[Sequence[str]], list[str]]
 
@@ -43,21 +43,21 @@ def begin(folder: Path) -> Path:
 
 
 def test_the_command_is_this_interpreters_mmib() -> None:
-    said = subprocess.run([*fit_command(["--config", "nothing"])], capture_output=True, text=True, check=False)
-    assert (said.returncode, said.stderr.split(":")[0]) == (2, "mmib")
-    assert "no configuration file 'nothing'" in said.stderr
+    finished = subprocess.run([*fit_command(["--config", "nothing"])], capture_output=True, text=True, check=False)
+    assert (finished.returncode, finished.stderr.split(":")[0]) == (2, "mmib")
+    assert "no configuration file 'nothing'" in finished.stderr
 
 
-def test_a_point_is_run_once(tmp_path: Path) -> None:
-    first = run_point(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
+def test_a_trial_is_run_once(tmp_path: Path) -> None:
+    first = run_trial(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
     assert first is not None
     assert first.summary["options"] == ["--model.gamma", "0", "--runs", str(tmp_path / "p")]
-    assert run_point([], tmp_path / "p", command=script("raise SystemExit(1)")) == first
+    assert run_trial([], tmp_path / "p", command=script("raise SystemExit(1)")) == first
 
 
-def test_a_half_finished_point_is_gone_on_with(tmp_path: Path) -> None:
+def test_an_interrupted_trial_is_resumed(tmp_path: Path) -> None:
     run = begin(tmp_path / "p")
-    done = run_point(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
+    done = run_trial(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
     assert done is not None
     assert done.folder == run
     assert done.summary["options"] == ["--run", str(run), "--ckpt_path", "last"]
@@ -73,13 +73,13 @@ def test_a_half_finished_point_is_gone_on_with(tmp_path: Path) -> None:
         ("print('all is well')", "output"),
     ],
 )
-def test_a_failed_point_says_why_and_where_its_output_lies(tmp_path: Path, text: str, message: str) -> None:
-    with pytest.raises(PointError, match=message) as error:
-        run_point([], tmp_path / "p", command=script(text))
+def test_a_failed_trial_says_why_and_where_its_output_is(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(TrialError, match=message) as error:
+        run_trial([], tmp_path / "p", command=script(text))
     assert str(tmp_path / "p" / "output.log") in str(error.value)
 
 
-def test_a_point_that_is_stopped_is_ended_and_can_be_gone_on_with(tmp_path: Path) -> None:
+def test_a_trial_that_is_stopped_is_ended_and_can_be_resumed(tmp_path: Path) -> None:
     begin(tmp_path / "p")
     asked: list[Path] = []
 
@@ -88,23 +88,23 @@ def test_a_point_that_is_stopped_is_ended_and_can_be_gone_on_with(tmp_path: Path
         return True
 
     started = time.monotonic()
-    assert run_point([], tmp_path / "p", stop, command=script("import time; time.sleep(60)")) is None
+    assert run_trial([], tmp_path / "p", stop, command=script("import time; time.sleep(60)")) is None
     assert time.monotonic() - started < 30
     assert asked == [tmp_path / "p"]
     assert unfinished_run(tmp_path / "p") is not None
 
 
-def test_a_point_that_takes_too_long_has_failed(tmp_path: Path) -> None:
-    with pytest.raises(PointError, match="longer than"):
-        run_point([], tmp_path / "p", command=script("import time; time.sleep(60)"), timeout_s=0.1)
+def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
+    with pytest.raises(TrialError, match="longer than"):
+        run_trial([], tmp_path / "p", command=script("import time; time.sleep(60)"), timeout_s=0.1)
 
 
-def test_two_processes_at_one_point_make_one_run(tmp_path: Path) -> None:
+def test_two_processes_at_one_trial_make_one_run(tmp_path: Path) -> None:
     """As where a study was killed and started again while its run went on."""
     slow = script("import time; time.sleep(1)\n" + textwrap.dedent(FINISHES))
     found = []
     threads = [
-        threading.Thread(target=lambda: found.append(run_point([], tmp_path / "p", command=slow))) for _ in range(2)
+        threading.Thread(target=lambda: found.append(run_trial([], tmp_path / "p", command=slow))) for _ in range(2)
     ]
     for thread in threads:
         thread.start()
@@ -117,7 +117,7 @@ def test_two_processes_at_one_point_make_one_run(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given_", "parallel", "expected"), [(None, 1, "8"), (None, 3, "2"), (None, 20, "1"), ("5", 2, "5")]
 )
-def test_runs_at_a_time_share_the_cores_unless_told_otherwise(
+def test_runs_at_a_time_share_the_cores_unless_set_otherwise(
     monkeypatch: pytest.MonkeyPatch, given_: str | None, parallel: int, expected: str
 ) -> None:
     monkeypatch.setattr("os.cpu_count", lambda: 8)

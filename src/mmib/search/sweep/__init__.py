@@ -18,7 +18,7 @@ OFFLINE_MODES = ("offline", "disabled", "dryrun")
 
 
 def run(arguments: list[str]) -> int:
-    """Run a sweep; status 1 where all of its points failed.
+    """Run a sweep; status 1 where all of its trials failed.
 
     Raises:
         ConfigError: the sweep file, or what it runs, cannot work.
@@ -26,16 +26,16 @@ def run(arguments: list[str]) -> int:
     parser = CommandParser(
         prog="mmib sweep",
         description="Search settings as a W&B sweep file says. With a key of W&B the sweep is registered there and "
-        "agents run it; without one its points are drawn here, by Optuna, in a folder below --runs that several "
-        "processes may share and that the same command goes on with.",
+        "agents run it; without one Optuna samples its trials here, in a folder below --runs that several "
+        "processes may share and from which the same command resumes.",
     )
     parser.add_argument("file", type=Path, help="sweep file, such as experiments/sweeps/mre.yaml")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
-    parser.add_argument("--points", type=int, help="most points of the whole sweep (default: run_cap of the file)")
-    parser.add_argument("--parallel", type=int, default=1, help="points, or agents, at a time (default: %(default)s)")
+    parser.add_argument("--trials", type=int, help="most trials of the whole sweep (default: run_cap of the file)")
+    parser.add_argument("--parallel", type=int, default=1, help="trials, or agents, at a time (default: %(default)s)")
     parser.add_argument("--local", action="store_true", help="run it here even where there is a key of W&B")
     chosen = parser.parse_args(arguments)
-    for name in ("points", "parallel"):
+    for name in ("trials", "parallel"):
         if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     file = read_sweep(chosen.file)
@@ -43,35 +43,35 @@ def run(arguments: list[str]) -> int:
     if not chosen.local and _has_wandb():
         from mmib.search.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
 
-        return run_online(file, chosen.points, chosen.parallel)
+        return run_online(file, chosen.trials, chosen.parallel)
     share_cores(chosen.parallel)
-    return _run_local(file, chosen.runs, chosen.points, chosen.parallel)
+    return _run_local(file, chosen.runs, chosen.trials, chosen.parallel)
 
 
 def _run_local(file: SweepFile, runs: Path, cap: int | None, parallel: int) -> int:
     if importlib.util.find_spec("optuna") is None:
         raise ConfigError("a sweep without W&B needs Optuna: pip install 'mmib[sweeps]'")
-    from mmib.search.sweep.local import LocalSweep, say  # noqa: PLC0415 - Optuna is an extra
+    from mmib.search.sweep.local import LocalSweep, report  # noqa: PLC0415 - Optuna is an extra
 
     sweep = LocalSweep(file, runs, cap)
-    done = sum(point.state != "running" for point in sweep.points())
-    say(f"sweep {file.name}: {sweep.total} points by {file.method}, {done} done before; folder {sweep.folder}")
+    done = sum(trial.state != "running" for trial in sweep.trials())
+    report(f"sweep {file.name}: {sweep.total} trials by {file.method}, {done} done before; folder {sweep.folder}")
     try:
         if parallel == 1:
             sweep.work()
         else:
             _share(file.path, runs, cap, parallel)
     except KeyboardInterrupt:
-        say("the same command goes on from here")
+        report("the same command resumes the sweep")
         raise
     return sweep.conclude()
 
 
 def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
-    """Let so many processes work on one sweep.
+    """Let several processes work on one sweep.
 
     Raises:
-        ConfigError: one of them could not go on.
+        ConfigError: one of them ended with an error.
     """
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(path, runs, cap)) for _ in range(parallel)]
@@ -91,7 +91,7 @@ def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
 
 
 def _work(path: Path, runs: Path, cap: int | None) -> None:
-    """What each of several processes does."""
+    """The work of each process."""
     from mmib.search.sweep.local import LocalSweep  # noqa: PLC0415 - Optuna is an extra
 
     end_on_sigterm()

@@ -1,4 +1,4 @@
-"""The command line of a sweep's point, as a W&B agent builds it."""
+"""The command line of a sweep's trial, as a W&B agent builds it."""
 
 from __future__ import annotations
 

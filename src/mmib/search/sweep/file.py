@@ -8,19 +8,23 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mmib.base.files import read_yaml
 from mmib.schema import ConfigError
+from mmib.search.sweep.checks import check_keys
 from mmib.search.sweep.command import DEFAULT_COMMAND, check_command
 from mmib.search.sweep.hyperband import Hyperband, read_hyperband
-from mmib.search.sweep.parameters import Parameter, combinations, grid, read_parameters
+from mmib.search.sweep.parameters import Parameter, check_grid, combinations, read_parameters
+
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
 
 KEYS = (
     *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap"),
     *("name", "description", "project", "entity"),
 )
-# What may change without making another sweep of it.
+# What may change in a file that stays the same sweep.
 NOT_HASHED = ("run_cap", "description", "project", "entity")
 METHODS = ("grid", "random", "bayes")
 METRIC_KEYS = ("name", "goal", "target")
@@ -35,7 +39,7 @@ class Metric:
     Attributes:
         name: of the scalar that runs log.
         goal: `maximize` or `minimize`.
-        target: no new point starts once one has reached this value.
+        target: no new trial starts once one has reached this value.
     """
 
     name: str
@@ -43,7 +47,7 @@ class Metric:
     target: float | None
 
     def best(self, values: Sequence[float]) -> float:
-        """The best of some values."""
+        """The best of several values."""
         return max(values) if self.goal == "maximize" else min(values)
 
     def costs(self, values: Sequence[float]) -> list[float]:
@@ -60,16 +64,16 @@ class SweepFile:
     """A sweep file that has been checked.
 
     Attributes:
-        path: where it stands.
-        content: what stands in it.
+        path: of the file.
+        content: of the file.
         name: of the sweep: the file's `name`, or the name of the file.
         method: `grid`, `random` or `bayes`.
         metric: what is optimised.
-        parameters: what is varied, by name; of a grid, constants and choices only.
+        parameters: what is varied, by name.
         command: items of the command.
         program: what its macro `${program}` stands for.
-        run_cap: most points, or None.
-        hyperband: which points stop early, or None.
+        run_cap: most trials, or None.
+        hyperband: which trials stop early, or None.
     """
 
     path: Path
@@ -85,12 +89,18 @@ class SweepFile:
 
     @property
     def digest(self) -> str:
-        """64 bits, in hexadecimal, over all that decides which points are run and how."""
+        """64 bits, in hexadecimal, over all that decides which trials are run and how."""
         decisive = {key: value for key, value in self.content.items() if key not in NOT_HASHED}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
-    def points(self, cap: int | None) -> int:
-        """Number of points of the sweep: `cap`, or else the file's `run_cap`, or else the whole grid.
+    def sample(self, trial: BaseTrial) -> dict[str, Any]:
+        """The values of a trial by the names of the parameters; of a grid those that were enqueued."""
+        if self.method == "grid":
+            return {parameter.name: parameter.listed_value(trial) for parameter in self.parameters}
+        return {parameter.name: parameter.sample(trial) for parameter in self.parameters}
+
+    def trials(self, cap: int | None) -> int:
+        """Number of trials of the sweep: `cap`, or else the file's `run_cap`, or else the whole grid.
 
         Raises:
             ConfigError: nothing says where it ends.
@@ -100,8 +110,8 @@ class SweepFile:
             bounds.append(len(combinations(self.parameters)))
         if not bounds:
             raise ConfigError(
-                f"{self.path}: a sweep by the method {self.method} has no end of its own: "
-                "say how many points it takes with 'run_cap' in the file, or with --points"
+                f"{self.path}: a sweep by the method {self.method} has no end: "
+                "give the number of trials with 'run_cap' in the file, or with --trials"
             )
         return min(bounds)
 
@@ -121,13 +131,13 @@ def read_sweep(path: Path) -> SweepFile:
     where = str(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{where} is no sweep file: it must be a mapping with the keys method, metric and parameters")
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{where} has the unknown key {key!r}: choose from {', '.join(KEYS)}")
+    check_keys(content, KEYS, where)
     method = content.get("method")
     if method not in METHODS:
         raise ConfigError(f"{where} has the method {method!r}: choose from {', '.join(METHODS)}")
     parameters = list(read_parameters(content.get("parameters"), where))
+    if method == "grid":
+        check_grid(parameters, where)
     name = str(content.get("name", path.stem))
     if not NAME.fullmatch(name):
         raise ConfigError(f"{where}: the name {name!r} makes no folder: take letters, digits and any of _ . -")
@@ -138,7 +148,7 @@ def read_sweep(path: Path) -> SweepFile:
         name=name,
         method=method,
         metric=_metric(content.get("metric"), where),
-        parameters=tuple(grid(parameters, where) if method == "grid" else parameters),
+        parameters=tuple(parameters),
         command=check_command(content.get("command", DEFAULT_COMMAND), content.get("program"), where),
         program=str(content.get("program", "")),
         run_cap=_run_cap(content.get("run_cap"), where),
@@ -151,9 +161,7 @@ def _metric(content: Any, where: str) -> Metric:
         raise ConfigError(
             f"{where}: 'metric' must be a mapping with the name of a scalar, such as {{name: val/f1, goal: maximize}}"
         )
-    for key in content:
-        if key not in METRIC_KEYS:
-            raise ConfigError(f"{where}: 'metric' has the unknown key {key!r}: choose from {', '.join(METRIC_KEYS)}")
+    check_keys(content, METRIC_KEYS, f"{where}: 'metric'")
     goal = content.get("goal", "minimize")
     if goal not in get_args(Goal):
         raise ConfigError(f"{where}: the goal of 'metric' is {goal!r}: choose from {', '.join(get_args(Goal))}")

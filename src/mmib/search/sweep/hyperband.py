@@ -1,21 +1,21 @@
-"""Early termination: which running points of a sweep stop, by W&B's Hyperband rule."""
+"""Early termination: which running trials of a sweep stop, by W&B's Hyperband rule."""
 
 from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmib.schema import ConfigError
+from mmib.search.sweep.checks import check_keys, read_number
 
 KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 DEFAULT_ETA = 3.0
 # More values than any run logs: brackets above are left out.
 FAR = 10**9
-# Each is a comparison with all other points.
+# Each is a comparison with all other trials.
 MOST_BRACKETS = 1000
 
 
@@ -23,23 +23,23 @@ MOST_BRACKETS = 1000
 class Hyperband:
     """W&B's form of Hyperband (Li et al., JMLR 2018), as its published engine has it (PyPI `sweeps` 0.2.0).
 
-    A point that has logged more values than a bracket says is compared once more after each of its values: it stops
-    where the best that it has logged so far is worse than the value that bounds the best 1/eta of all points there.
+    A trial that has logged more values than a bracket says is compared after each further value: it stops where the
+    best value that it has logged so far is worse than the value that bounds the best 1/eta of all trials there.
 
     Attributes:
-        brackets: numbers of values after which points are compared, rising.
-        eta: one of so many points goes on.
+        brackets: numbers of values after which trials are compared, rising.
+        eta: one in `eta` trials continues.
     """
 
     brackets: tuple[int, ...]
     eta: float
 
     def stops(self, history: Sequence[float], histories: Sequence[Sequence[float]]) -> bool:
-        """Whether a point that runs is to stop.
+        """Whether a running trial is to stop.
 
         Args:
             history: values of its metric so far, less being better.
-            histories: those of all points of the sweep, its own included.
+            histories: those of all trials of the sweep, this one included.
         """
         reached = [bracket for bracket in self.brackets if bracket < len(history)]
         if not reached:
@@ -57,15 +57,13 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
     here = f"{where}: 'early_terminate'"
     if not isinstance(content, dict) or content.get("type") != "hyperband":
         raise ConfigError(f"{here} must be a mapping with 'type: hyperband', the only one that W&B knows")
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{here} has the unknown key {key!r}: choose from {', '.join(KEYS)}")
+    check_keys(content, KEYS, here)
     if content.get("strict"):
         raise ConfigError(
             f"{here}: what 'strict: true' does is not published, so that it cannot be done here: "
             "leave it out, or run the sweep by W&B"
         )
-    eta = _number(content, "eta", here, DEFAULT_ETA)
+    eta = read_number(content, "eta", here, DEFAULT_ETA)
     if not 1 < eta <= FAR:
         raise ConfigError(f"{here}: 'eta' must be above 1 and at most {FAR:,}, not {eta}")
     if ("min_iter" in content) == ("max_iter" in content):
@@ -76,33 +74,26 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
         first = _whole(content, "min_iter", here)
         endless = (first * eta**number for number in itertools.count())
         rising = itertools.takewhile(lambda bracket: bracket < FAR, endless)
-        return Hyperband(_few((int(bracket) for bracket in rising), eta, here), eta)
+        return Hyperband(_listed((int(bracket) for bracket in rising), eta, here), eta)
     last, count = _whole(content, "max_iter", here), _whole(content, "s", here)
     # The brackets beyond would be below 1.
     count = min(count, math.ceil(math.log(last) / math.log(eta)))
     falling = (last / eta**number for number in range(count, 0, -1))
-    brackets = _few((int(bracket) for bracket in falling if bracket >= 1), eta, here)
+    brackets = _listed((int(bracket) for bracket in falling if bracket >= 1), eta, here)
     if not brackets:
         raise ConfigError(f"{here} leaves no bracket: 'max_iter' must be at least 'eta', {eta:g}")
     return Hyperband(brackets, eta)
 
 
-def _few(brackets: Iterator[int], eta: float, here: str) -> tuple[int, ...]:
+def _listed(brackets: Iterator[int], eta: float, here: str) -> tuple[int, ...]:
     listed = tuple(itertools.islice(brackets, MOST_BRACKETS + 1))
     if len(listed) > MOST_BRACKETS:
         raise ConfigError(f"{here} makes more than {MOST_BRACKETS:,} brackets: 'eta' is too close to 1 with {eta}")
     return listed
 
 
-def _number(content: dict[str, Any], key: str, here: str, default: float | None = None) -> float:
-    value = content.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise ConfigError(f"{here}: {key!r} must be a number, not {value!r}")
-    return value
-
-
 def _whole(content: dict[str, Any], key: str, here: str) -> int:
-    value = _number(content, key, here)
+    value = read_number(content, key, here)
     if not isinstance(value, int) or not 1 <= value <= FAR:
         raise ConfigError(f"{here}: {key!r} must be a whole number above 0 and at most {FAR:,}, not {value!r}")
     return value

@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine, its points drawn by Optuna: several processes share it, and it can be gone on with."""
+"""Runs a sweep on this machine, its trials sampled by Optuna: several processes share it, and it can be resumed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import multiprocessing
 import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,13 +24,21 @@ from mmib.base.files import write_text
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.command import command_line
 from mmib.search.sweep.file import SweepFile
-from mmib.search.sweep.parameters import Middle, combinations, nested
-from mmib.search.sweep.records import SUMMARY, TABLE, Point, best_point, logged_metrics, metric_history, write_records
-from mmib.search.trials import PointError, reason_of, run_point
+from mmib.search.sweep.parameters import combinations, nested
+from mmib.search.sweep.records import (
+    SUMMARY,
+    TABLE,
+    TrialRecord,
+    best_trial,
+    logged_metrics,
+    metric_history,
+    write_records,
+)
+from mmib.search.trials import TrialError, reason_of, run_trial
 
 JOURNAL = "journal.log"
-# So many random points, before a bayes sweep looks at results.
-RANDOM_POINTS = 5
+# Random trials before a bayes sweep looks at results.
+RANDOM_TRIALS = 5
 STATES = {
     TrialState.RUNNING: "running",
     TrialState.COMPLETE: "finished",
@@ -38,35 +46,37 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 RECORD = "record"
+# Of the runs of a sweep: the folder that version 0.1 made, so that its sweeps can be resumed.
+TRIALS = "points"
 
 
 class LocalSweep:
     """A sweep below a folder of runs.
 
-    Its folder is named after the sweep and what its file says, so that the same file finds it again. All decisions are
-    made under a lock of the folder; a point is its process's own by a lock that the system takes back when that dies.
+    Its folder is named after the sweep and the content of its file, so that the same file finds it again. All decisions
+    are made under a lock of the folder; a process holds the lock of its trial, which the system releases when it dies.
 
     Args:
         file: the sweep file.
         runs: folder of all runs.
-        cap: most points, instead of the file's `run_cap`.
+        cap: most trials, instead of the file's `run_cap`.
 
     Raises:
-        ConfigError: nothing says how many points the sweep has, or the command does not take its parameters.
+        ConfigError: nothing says how many trials the sweep has, or the command does not take its parameters.
     """
 
     def __init__(self, file: SweepFile, runs: Path, cap: int | None) -> None:
         self.file = file
-        self.total = file.points(cap)
+        self.total = file.trials(cap)
         self.folder = runs / f"{file.name}-{file.digest[:8]}"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"the sweep's folder {self.folder} cannot be made: {error}") from error
+        optuna.logging.set_verbosity(logging.WARNING)
         with self._decision():
             if not (self.folder / SUMMARY).is_file():
                 self._check_parameters()
-            optuna.logging.set_verbosity(logging.WARNING)
             _mend(self.folder / JOURNAL)
             self.study = optuna.create_study(
                 study_name=file.name,
@@ -75,12 +85,12 @@ class LocalSweep:
                 load_if_exists=True,
             )
             if file.method == "grid":
-                for places in combinations(file.parameters)[len(self.study.trials) : self.total]:
-                    self.study.enqueue_trial(places)
+                for indices in combinations(file.parameters)[len(self.study.trials) : self.total]:
+                    self.study.enqueue_trial(indices)
             self._record()
 
     def work(self) -> None:
-        """Run points until none is left to start.
+        """Run trials until none is left to start.
 
         Raises:
             ConfigError: a run that finished never logged the metric.
@@ -88,46 +98,48 @@ class LocalSweep:
         while self._work_on_one():
             pass
 
-    def points(self) -> list[Point]:
-        """All points that have been started."""
+    def trials(self) -> list[TrialRecord]:
+        """All trials that have been started."""
         trials = self.study.get_trials(deepcopy=False)
         return [
-            Point(**{"values": {}, **trial.user_attrs.get(RECORD, {}), "number": trial.number + 1, "state": state})
+            TrialRecord(
+                **{"values": {}, **trial.user_attrs.get(RECORD, {}), "number": trial.number + 1, "state": state}
+            )
             for trial in trials
             if (state := STATES.get(trial.state))
         ]
 
-    def command(self, point: Point) -> list[str]:
-        """The command line of a point, to repeat it."""
+    def command(self, values: Mapping[str, Any]) -> list[str]:
+        """The command line of a trial with these values of the parameters."""
         keys = {parameter.name: parameter.keys for parameter in self.file.parameters}
         return command_line(
-            self.file.command, self.file.program, nested({keys[name]: value for name, value in point.values.items()})
+            self.file.command, self.file.program, nested({keys[name]: value for name, value in values.items()})
         )
 
     def conclude(self) -> int:
-        """Say how the sweep stands; status 1 where all points that were started failed."""
-        points = self.points()
-        running = [str(point.number) for point in points if point.state == "running"]
-        best = best_point(self.file, points)
+        """Report how the sweep stands; status 1 where all trials that were started failed."""
+        trials = self.trials()
+        running = [str(trial.number) for trial in trials if trial.state == "running"]
+        best = best_trial(self.file, trials)
         if running:
-            say(f"still running elsewhere: point {', '.join(running)}")
+            report(f"still running elsewhere: trial {', '.join(running)}")
         if best is not None:
-            say(f"best: point {best.number} with {self.file.metric.name} {best.metric:.4f}: {best}")
-            say(f"  run: {best.run}\n  again: {shlex.join(self.command(best))}")
-        say(f"table: {self.folder / TABLE}")
+            report(f"best: trial {best.number} with {self.file.metric.name} {best.metric:.4f}: {best}")
+            report(f"  run: {best.run}\n  again: {shlex.join(self.command(best.values))}")
+        report(f"table: {self.folder / TABLE}")
         if best is not None and not running:
-            self._report([Path(point.run) for point in points if point.state == "finished" and point.run])
-        return 0 if running or any(point.state != "failed" for point in points) else 1
+            self._write_page([Path(trial.run) for trial in trials if trial.state == "finished" and trial.run])
+        return 0 if running or any(trial.state != "failed" for trial in trials) else 1
 
-    def _report(self, runs: list[Path]) -> None:
-        """One page that compares the finished points; a sweep without one is still a sweep."""
+    def _write_page(self, runs: list[Path]) -> None:
+        """One page that compares the finished trials; a sweep without one is still a sweep."""
         path = self.folder / "report.html"
         try:
             write_text(path, make_page(runs))
         except MMIBError as error:
-            say(f"no report: {error}")
+            report(f"no report: {error}")
         else:
-            say(f"report: {path}")
+            report(f"report: {path}")
 
     def _work_on_one(self) -> bool:
         with contextlib.ExitStack() as held:
@@ -135,67 +147,64 @@ class LocalSweep:
                 trial = self._claim(held)
                 if trial is None:
                     return False
-                point = Point(trial.number + 1, "running", self._draw(trial))
-                trial.set_user_attr(RECORD, {"values": point.values})
+                values = self.file.sample(trial)
+                trial.set_user_attr(RECORD, {"values": values})
                 self._record()
-            ended, history = self._run(point)
+            ended, history = self._run(trial.number + 1, values)
             with self._decision():
-                self._tell(trial, ended, history)
+                self._complete(trial, ended, history)
                 self._record()
-                self._say_progress(ended)
+                self._report_progress(ended)
         if ended.run is not None and history is None:
+            logged = ", ".join(logged_metrics(self._folder_of(ended.number))) or "nothing"
             raise ConfigError(
                 f"{self.file.path}: the metric {self.file.metric.name!r} was never logged by {ended.run}, which logged "
-                f"{', '.join(logged_metrics(self._folder(ended))) or 'nothing'}: name one of these under 'metric'"
+                f"{logged}: name one of these under 'metric'"
             )
         return True
 
     def _claim(self, held: contextlib.ExitStack) -> Trial | None:
-        """A point whose process died, or else a new one; None where there is neither."""
+        """A trial whose process died, or else a new one; None where there is neither."""
         trials = self.study.get_trials(deepcopy=False)
-        for begun in trials:
-            if begun.state == TrialState.RUNNING and self._own(begun.number, held):
-                return Trial(self.study, begun._trial_id)
-        points = self.points()
-        if any(point.metric is not None and self.file.metric.reached(point.metric) for point in points):
+        for started in trials:
+            if started.state == TrialState.RUNNING and self._lock(started.number + 1, held):
+                return Trial(self.study, started._trial_id)
+        if any(trial.metric is not None and self.file.metric.reached(trial.metric) for trial in self.trials()):
             return None
         waiting = [trial.number for trial in trials if trial.state == TrialState.WAITING]
         number = min(waiting, default=len(trials))
         if number >= self.total:
             return None
-        # Drawn from its number: which process draws a point makes no difference.
+        # Seeded by its number: which process samples a trial makes no difference.
         seed = int.from_bytes(hashlib.sha256(f"{self.file.digest} {number}".encode()).digest()[:4], "big")
         self.study.sampler = (
-            optuna.samplers.TPESampler(n_startup_trials=RANDOM_POINTS, seed=seed, constant_liar=True)
+            optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed, constant_liar=True)
             if self.file.method == "bayes"
             else optuna.samplers.RandomSampler(seed)
         )
         trial = self.study.ask()
-        self._own(trial.number, held)
+        self._lock(trial.number + 1, held)
         return trial
 
-    def _draw(self, trial: Trial) -> dict[str, Any]:
-        return {p.name: p.distribution.draw(trial, p.name) for p in self.file.parameters}
-
-    def _run(self, point: Point) -> tuple[Point, list[float] | None]:
-        """The point as it ended, and the values of its metric."""
-        folder, line, started = self._folder(point), self.command(point), time.monotonic()
+    def _run(self, number: int, values: dict[str, Any]) -> tuple[TrialRecord, list[float] | None]:
+        """The trial as it ended, and the values of its metric."""
+        folder, line, started = self._folder_of(number), self.command(values), time.monotonic()
         run, state, reason = None, "finished", None
         try:
-            done = run_point((), folder, stop=self._stop(), command=lambda goal: [*line, *goal])
-        except (PointError, OSError) as error:
+            finished = run_trial((), folder, stop=self._stop(), command=lambda options: [*line, *options])
+        except (TrialError, OSError) as error:
             state, reason = "failed", str(error)
         else:
-            state, run = ("stopped", None) if done is None else (state, str(done.folder))
+            state, run = ("stopped", None) if finished is None else (state, str(finished.folder))
         history = metric_history(folder, self.file.metric.name)
         if state == "finished" and not history:
             state, reason = "failed", f"it never logged a finite {self.file.metric.name}"
         metric = self.file.metric.best(history) if history else None
         seconds = round(time.monotonic() - started, 1)
-        return Point(point.number, state, point.values, metric, seconds, run, reason), history
+        return TrialRecord(number, state, values, metric, seconds, run, reason), history
 
     def _stop(self) -> Callable[[Path], bool]:
-        """What ends a running point: the rule of early termination, asked after each value that the point logs."""
+        """What ends a running trial: the rule of early termination, applied after each value that the trial logs."""
         parent, hyperband, metric = multiprocessing.parent_process(), self.file.hyperband, self.file.metric
         seen = 0
 
@@ -214,40 +223,42 @@ class LocalSweep:
 
         return stop
 
-    def _tell(self, trial: Trial, point: Point, history: list[float] | None) -> None:
-        record = {key: value for key, value in vars(point).items() if key not in ("number", "state")}
+    def _complete(self, trial: Trial, ended: TrialRecord, history: list[float] | None) -> None:
+        """Hand the result of a trial to Optuna."""
+        record = {key: value for key, value in vars(ended).items() if key not in ("number", "state")}
         trial.set_user_attr(RECORD, record)
-        if point.state == "stopped":
+        if ended.state == "stopped":
             for step, value in enumerate(history or []):
                 trial.report(value, step)
             self.study.tell(trial, state=TrialState.PRUNED)
-        elif point.state == "failed":
+        elif ended.state == "failed":
             self.study.tell(trial, state=TrialState.FAIL)
         else:
-            self.study.tell(trial, point.metric)
+            self.study.tell(trial, ended.metric)
 
-    def _say_progress(self, point: Point) -> None:
-        points = self.points()
-        best = best_point(self.file, points)
-        ended = [p.seconds for p in points if p.seconds is not None]
-        running = sum(p.state == "running" for p in points)
-        left = (self.total - len(ended)) * sum(ended) / len(ended) / (running + 1)
-        result = point.reason or f"{self.file.metric.name} {point.metric:.4f}"
-        so_far = "none finished" if best is None else f"best {best.metric:.4f} (point {best.number})"
-        say(
-            f"point {point.number} of {self.total}, {point}: {point.state}, {result}; "
-            f"{so_far}; {_time(point.seconds or 0)}, about {_time(left)} left"
+    def _report_progress(self, ended: TrialRecord) -> None:
+        trials = self.trials()
+        best = best_trial(self.file, trials)
+        seconds = [trial.seconds for trial in trials if trial.seconds is not None]
+        running = sum(trial.state == "running" for trial in trials)
+        left = (self.total - len(seconds)) * sum(seconds) / len(seconds) / (running + 1)
+        result = ended.reason or f"{self.file.metric.name} {ended.metric:.4f}"
+        so_far = "none finished" if best is None else f"best {best.metric:.4f} (trial {best.number})"
+        report(
+            f"trial {ended.number} of {self.total}, {ended}: {ended.state}, {result}; "
+            f"{so_far}; {_time(ended.seconds or 0)}, about {_time(left)} left"
         )
 
     def _record(self) -> None:
-        write_records(self.file, self.points(), self.total, self.folder)
+        write_records(self.file, self.trials(), self.total, self.folder)
 
     def _check_parameters(self) -> None:
-        """Have the command compose its configuration, with parameters and without a run."""
-        values = {p.name: p.distribution.draw(Middle(), p.name) for p in self.file.parameters}
+        """Let the command compose the configuration of a random trial, without running it."""
+        trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+        values = self.file.sample(trial)
         log = self.folder / "check.log"
         with log.open("wb") as output:
-            line = [*self.command(Point(0, "running", values)), "--print_config"]
+            line = [*self.command(values), "--print_config"]
             try:
                 status = subprocess.run(  # noqa: S603 - the command of the sweep file that its user runs
                     line, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, check=False
@@ -260,15 +271,12 @@ class LocalSweep:
                 f"it was: {shlex.join(line)}"
             )
 
-    def _folder(self, point: Point) -> Path:
-        return self._folder_of(point.number - 1)
+    def _folder_of(self, number: int) -> Path:
+        return self.folder / TRIALS / f"{number:03}"
 
-    def _folder_of(self, trial: int) -> Path:
-        return self.folder / "points" / f"{trial + 1:03}"
-
-    def _own(self, trial: int, held: contextlib.ExitStack) -> bool:
-        """Take a point for this process, until `held` is closed or the process dies; False where another has it."""
-        folder = self._folder_of(trial)
+    def _lock(self, number: int, held: contextlib.ExitStack) -> bool:
+        """Lock a trial for this process, until `held` is closed or the process dies; False where another holds it."""
+        folder = self._folder_of(number)
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".owner").open("w")
         try:
@@ -289,14 +297,14 @@ class LocalSweep:
 
 
 def _mend(journal: Path) -> None:
-    """Leave out a last line that a process could not finish, so that the next one starts a line of its own."""
+    """Remove a last line that a process could not finish, so that the next entry starts a new line."""
     content = journal.read_bytes() if journal.is_file() else b""
     whole, ending, rest = content.rpartition(b"\n")
     if rest:
         write_text(journal, (whole + ending).decode())
 
 
-def say(text: str) -> None:
+def report(text: str) -> None:
     """Print a line at once, as output may go into a file that someone watches."""
     print(text, flush=True)  # noqa: T201
 

@@ -14,15 +14,15 @@ DEFAULT_PROJECT = "mmib"
 
 
 def run_online(file: SweepFile, cap: int | None, agents: int) -> int:
-    """Register a sweep and work on it with so many agents, until W&B has no point left for them.
+    """Register a sweep and start agents, which work until W&B has no trial left for them.
 
     Raises:
-        ConfigError: nothing says how many points the sweep has.
+        ConfigError: nothing says how many trials the sweep has.
         JobError: W&B does not take the sweep, or an agent ends with an error.
     """
     import wandb  # noqa: PLC0415 - costs seconds
 
-    file.points(cap)
+    file.trials(cap)  # refuses a sweep without an end
     content = {**file.content, "name": file.name} | ({} if cap is None else {"run_cap": cap})
     project = file.content.get("project", DEFAULT_PROJECT)
     try:

@@ -1,4 +1,4 @@
-"""Parameters of a sweep: the distributions of W&B's sweep files, drawn by Optuna."""
+"""Parameters of a sweep: the distributions of W&B's sweep files, sampled by Optuna."""
 
 from __future__ import annotations
 
@@ -9,124 +9,34 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from mmib.schema import ConfigError
+from mmib.search.sweep.checks import check_keys, read_number
 
-# The normal's quantile function takes no 0 and no 1; a 2^-53rd of the draws would give them.
+if TYPE_CHECKING:
+    from optuna.trial import BaseTrial
+
+# The normal's quantile function takes no 0 and no 1; a sample in 2^53 would be one of them.
 OPEN_UNIT = (2.0**-53, 1 - 2.0**-53)
 PROBABILITY_TOLERANCE = 1e-6
 # Whole numbers that a float, as which Optuna keeps them, can tell apart.
 MOST_WHOLE = 2**53
-# Points of a grid. No sweep takes as many, and a slip of the pen makes a grid that fits into no memory.
-MOST_POINTS = 100_000
-
-
-class Source(Protocol):
-    """What draws: an Optuna trial."""
-
-    def suggest_float(self, name: str, low: float, high: float) -> float: ...  # noqa: D102
-
-    def suggest_int(self, name: str, low: int, high: int) -> int: ...  # noqa: D102
-
-    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int: ...  # noqa: D102
-
-
-class Middle:
-    """Draws the middle of each range and the first of each choice."""
-
-    def suggest_float(self, name: str, low: float, high: float) -> float:
-        """The mean of both ends."""
-        return (low + high) / 2
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The lower of the numbers in the middle."""
-        return (low + high) // 2
-
-    def suggest_categorical(self, name: str, choices: Sequence[int]) -> int:
-        """The first."""
-        return choices[0]
-
-
-class Distribution(Protocol):
-    """Where the values of a parameter come from."""
-
-    def draw(self, source: Source, name: str) -> Any:
-        """One value."""
-
-    def grid(self) -> Sequence[Any] | None:
-        """All values, in the order of W&B's grid search; None where it takes no such distribution."""
+# Trials of a grid. No sweep takes as many, and a typing error makes a grid that fits into no memory.
+MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
-class Constant:
-    """Always the same."""
-
-    value: Any
-
-    def draw(self, source: Source, name: str) -> Any:
-        """The value."""
-        return self.value
-
-    def grid(self) -> list[Any]:
-        """The value alone."""
-        return [self.value]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """One of some values, all equally likely; Optuna draws its place, as values may be lists."""
-
-    values: tuple[Any, ...]
-
-    def draw(self, source: Source, name: str) -> Any:
-        """One of the values."""
-        return self.values[source.suggest_categorical(name, range(len(self.values)))]
-
-    def grid(self) -> list[Any]:
-        """The values."""
-        return list(self.values)
-
-
-@dataclass(frozen=True)
-class Integers:
-    """Uniform over whole numbers, both ends included."""
-
-    low: int
-    high: int
-
-    def draw(self, source: Source, name: str) -> int:
-        """One of the numbers."""
-        return source.suggest_int(name, self.low, self.high)
-
-    def grid(self) -> Sequence[int]:
-        """All the numbers."""
-        return range(self.low, self.high + 1)
-
-
-@dataclass(frozen=True)
-class Continuous:
-    """A function of a uniform number, which is what Optuna draws and models.
+class Distribution:
+    """Where the values of a parameter come from.
 
     Attributes:
-        low: least value of the uniform number.
-        high: its greatest value.
-        value: the function.
-        steps: the values of a grid, where there can be one.
+        sample: one value, out of what an Optuna trial suggests for a name.
+        values: all values, in the order of W&B's grid search; None where that takes no such distribution.
     """
 
-    low: float
-    high: float
-    value: Callable[[float], Any]
-    steps: tuple[float, ...] | None = None
-
-    def draw(self, source: Source, name: str) -> Any:
-        """The function of a number between `low` and `high`."""
-        return self.value(source.suggest_float(name, self.low, self.high))
-
-    def grid(self) -> list[float] | None:
-        """The steps of `q_uniform`; None elsewhere."""
-        return None if self.steps is None else list(self.steps)
+    sample: Callable[[BaseTrial, str], Any]
+    values: Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +56,15 @@ class Parameter:
         """What tables and Optuna call it."""
         return ".".join(self.keys)
 
+    def sample(self, trial: BaseTrial) -> Any:
+        """A value for a trial."""
+        return self.distribution.sample(trial, self.name)
+
+    def listed_value(self, trial: BaseTrial) -> Any:
+        """The value for a trial of a grid: that at the index which `combinations` gives."""
+        values = self.distribution.values or ()
+        return values[trial.suggest_categorical(self.name, range(len(values))) if len(values) > 1 else 0]
+
 
 def read_parameters(content: Any, where: str, keys: tuple[str, ...] = ()) -> Iterator[Parameter]:
     """The parameters that the section `parameters` of a sweep file describes, sorted by name as W&B does.
@@ -160,40 +79,38 @@ def read_parameters(content: Any, where: str, keys: tuple[str, ...] = ()) -> Ite
         if not isinstance(name, str) or not isinstance(spec, dict):
             raise ConfigError(f"{here} must be a mapping, such as {{values: [0.1, 1.0]}} or {{min: 0.0, max: 1.0}}")
         if "parameters" in spec:
-            _only(spec, {"parameters"}, here)
+            check_keys(spec, ["parameters"], here)
             yield from read_parameters(spec["parameters"], where, (*keys, name))
         else:
             yield Parameter((*keys, name), _distribution(spec, here))
 
 
-def grid(parameters: Sequence[Parameter], where: str) -> list[Parameter]:
-    """The parameters with nothing but constants and choices left.
+def check_grid(parameters: Sequence[Parameter], where: str) -> None:
+    """Refuse what makes no grid.
 
     Raises:
-        ConfigError: W&B's grid search takes no such distribution, or there are too many points.
+        ConfigError: W&B's grid search does not take a distribution, or there are too many trials.
     """
-    listed = []
-    points = 1
+    trials = 1
     for parameter in parameters:
-        values = parameter.distribution.grid()
+        values = parameter.distribution.values
         if values is None:
             raise ConfigError(
                 f"{where}: a grid cannot hold the parameter {parameter.name!r}: give it 'value', 'values', whole "
                 "'min' and 'max', or q_uniform; or take the method random or bayes"
             )
-        points *= len(values)
-        if points > MOST_POINTS:
+        trials *= len(values)
+        if trials > MOST_TRIALS:
             raise ConfigError(
-                f"{where}: the grid has more than {MOST_POINTS:,} points: give {parameter.name!r} fewer values"
+                f"{where}: the grid has more than {MOST_TRIALS:,} trials: give {parameter.name!r} fewer values"
             )
-        listed.append(Parameter(parameter.keys, Constant(values[0]) if len(values) == 1 else Choice(tuple(values))))
-    return listed
 
 
 def combinations(parameters: Sequence[Parameter]) -> list[dict[str, int]]:
-    """All points of a grid, as places of the values of its choices; the last parameter changes first."""
-    choices = {p.name: range(len(p.distribution.values)) for p in parameters if isinstance(p.distribution, Choice)}
-    return [dict(zip(choices, places, strict=True)) for places in itertools.product(*choices.values())]
+    """All trials of a grid, as indices of values, of parameters that have several; the last one changes first."""
+    counts = {parameter.name: len(parameter.distribution.values or ()) for parameter in parameters}
+    choices = {name: range(count) for name, count in counts.items() if count > 1}
+    return [dict(zip(choices, indices, strict=True)) for indices in itertools.product(*choices.values())]
 
 
 def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
@@ -210,23 +127,15 @@ def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
 def _distribution(spec: dict[str, Any], here: str) -> Distribution:
     name = spec["distribution"] if "distribution" in spec else _implied(spec, here)
     if not isinstance(name, str) or name not in BUILDERS:
-        extra = ": it has no exact local form" if name in ("beta", "q_beta") else ""
         raise ConfigError(
-            f"{here} has the distribution {name!r}, which is not known here{extra}; choose from {', '.join(BUILDERS)}"
+            f"{here} has the distribution {name!r}, which is not known here; choose from {', '.join(BUILDERS)}"
         )
     required, optional, build = BUILDERS[name]
-    _only(spec, {"distribution", *required, *optional}, here)
+    check_keys(spec, ["distribution", *required, *optional], here)
     for key in required:
         if key not in spec:
             raise ConfigError(f"{here} needs {key!r} for the distribution {name}")
-    distribution = build(spec, here)
-    if isinstance(distribution, Continuous):
-        try:
-            for end in (distribution.low, distribution.high):
-                distribution.value(end)
-        except (OverflowError, ValueError) as error:
-            raise ConfigError(f"{here} reaches to values that no computer can hold: narrow its bounds") from error
-    return distribution
+    return build(spec, here)
 
 
 def _implied(spec: dict[str, Any], here: str) -> str:
@@ -237,24 +146,27 @@ def _implied(spec: dict[str, Any], here: str) -> str:
         return "categorical_w_probabilities" if "probabilities" in spec else "categorical"
     if "min" in spec and "max" in spec:
         low, high = _bounds(spec, here)
-        kinds = {type(low), type(high)}
-        if len(kinds) == 2:
+        types = {type(low), type(high)}
+        if len(types) == 2:
             raise ConfigError(
                 f"{here} has one whole and one broken bound: write both as {low} and {high:g}.0 would be,"
                 " both with a point for real numbers, both without for whole ones"
             )
-        return "int_uniform" if kinds == {int} else "uniform"
-    raise ConfigError(f"{here} says nothing to draw from: give 'value', 'values', or 'min' and 'max'")
+        return "int_uniform" if types == {int} else "uniform"
+    raise ConfigError(f"{here} has no values to sample from: give 'value', 'values', or 'min' and 'max'")
 
 
 def _constant(spec: dict[str, Any], here: str) -> Distribution:
-    return Constant(_spoken(spec["value"], here))
+    value = _not_null(spec["value"], here)
+    return Distribution(lambda trial, name: value, [value])
 
 
 def _categorical(spec: dict[str, Any], here: str) -> Distribution:
     if "probabilities" in spec:
         return _weighted(spec, here)
-    return Choice(_values(spec, here))
+    values = _values(spec, here)
+    # Optuna samples the index, as values may be lists.
+    return Distribution(lambda trial, name: values[trial.suggest_categorical(name, range(len(values)))], values)
 
 
 def _weighted(spec: dict[str, Any], here: str) -> Distribution:
@@ -262,81 +174,55 @@ def _weighted(spec: dict[str, Any], here: str) -> Distribution:
     weights = spec["probabilities"]
     if not isinstance(weights, list) or len(weights) != len(values):
         raise ConfigError(f"{here} must have as many 'probabilities' as 'values', which are {len(values)}")
-    shares = [_number({"probability": weight}, "probability", here) for weight in weights]
+    shares = [read_number({"probability": weight}, "probability", here) for weight in weights]
     if min(shares) < 0 or abs(sum(shares) - 1) > PROBABILITY_TOLERANCE:
         raise ConfigError(f"{here}: its 'probabilities' must not be negative, and sum to 1 instead of {sum(shares):g}")
     bounds = list(itertools.accumulate(shares))[:-1]
-    return Continuous(0.0, 1.0, lambda drawn: values[bisect.bisect_right(bounds, drawn)])
+    return _continuous(0.0, 1.0, lambda uniform: values[bisect.bisect_right(bounds, uniform)], here)
 
 
 def _int_uniform(spec: dict[str, Any], here: str) -> Distribution:
     low, high = _bounds(spec, here)
     if not isinstance(low, int) or not isinstance(high, int):
-        raise ConfigError(f"{here} is drawn from whole numbers: its 'min' and 'max' must be whole")
+        raise ConfigError(f"{here} is sampled from whole numbers: its 'min' and 'max' must be whole")
     if max(abs(low), abs(high)) > MOST_WHOLE:
         raise ConfigError(f"{here}: its 'min' and 'max' must not be beyond 2^53")
-    return Integers(low, high)
+    return Distribution(lambda trial, name: trial.suggest_int(name, low, high), range(low, high + 1))
 
 
-def _uniform(spec: dict[str, Any], here: str) -> Continuous:
-    low, high = _bounds(spec, here)
-    return Continuous(low, high, float)
+def _uniform(spec: dict[str, Any], here: str) -> Distribution:
+    return _continuous(*_bounds(spec, here), float, here)
 
 
-def _q_uniform(spec: dict[str, Any], here: str) -> Continuous:
-    low, high = _bounds(spec, here)
+def _q_uniform(spec: dict[str, Any], here: str) -> Distribution:
+    (low, high), step = _bounds(spec, here), _step(spec, here)
+    # W&B's grid leaves out the upper bound. Beyond the most trials a grid is refused.
+    count = min((high - low) / step, MOST_TRIALS + 1)
+    values = [low + number * step for number in range(math.ceil(count))]
+    return _continuous(low, high, lambda value: _rounded(value, step), here, values)
+
+
+def _log_uniform(spec: dict[str, Any], here: str) -> Distribution:
+    return _continuous(*_bounds(spec, here), math.exp, here)
+
+
+def _log_uniform_values(spec: dict[str, Any], here: str) -> Distribution:
+    return _continuous(*_log_bounds(spec, here), math.exp, here)
+
+
+def _q_log_uniform_values(spec: dict[str, Any], here: str) -> Distribution:
     step = _step(spec, here)
-    # W&B's grid leaves the upper bound out. Beyond the most points a grid is refused, and elsewhere none are asked for.
-    count = min((high - low) / step, MOST_POINTS + 1)
-    steps = tuple(low + number * step for number in range(math.ceil(count)))
-    return Continuous(low, high, _rounded(float, step), steps)
+    return _continuous(*_log_bounds(spec, here), lambda logarithm: _rounded(math.exp(logarithm), step), here)
 
 
-def _log_uniform(spec: dict[str, Any], here: str) -> Continuous:
-    low, high = _bounds(spec, here)
-    return Continuous(low, high, math.exp)
-
-
-def _log_uniform_values(spec: dict[str, Any], here: str) -> Continuous:
-    low, high = _bounds(spec, here)
-    if low <= 0:
-        raise ConfigError(f"{here} has a logarithmic distribution: its 'min' must be above 0, not {low}")
-    return Continuous(math.log(low), math.log(high), math.exp)
-
-
-def _inv_log_uniform(spec: dict[str, Any], here: str) -> Continuous:
-    low, high = _bounds(spec, here)
-    return Continuous(low, high, lambda drawn: math.exp(-drawn))
-
-
-def _normal(spec: dict[str, Any], here: str) -> Continuous:
-    sigma = _number(spec, "sigma", here, 1.0)
+def _normal(spec: dict[str, Any], here: str) -> Distribution:
+    sigma = read_number(spec, "sigma", here, 1.0)
     if sigma <= 0:
         raise ConfigError(f"{here}: its 'sigma' must be above 0, not {sigma}")
-    return Continuous(*OPEN_UNIT, NormalDist(_number(spec, "mu", here, 0.0), sigma).inv_cdf)
+    return _continuous(*OPEN_UNIT, NormalDist(read_number(spec, "mu", here, 0.0), sigma).inv_cdf, here)
 
 
-def _log_normal(spec: dict[str, Any], here: str) -> Continuous:
-    normal = _normal(spec, here)
-    return Continuous(normal.low, normal.high, lambda drawn: math.exp(normal.value(drawn)))
-
-
-def _in_steps(build: Callable[[dict[str, Any], str], Continuous]) -> Callable[[dict[str, Any], str], Continuous]:
-    """The distribution whose values are rounded to multiples of `q`."""
-
-    def build_in_steps(spec: dict[str, Any], here: str) -> Continuous:
-        exact = build(spec, here)
-        return Continuous(exact.low, exact.high, _rounded(exact.value, _step(spec, here)))
-
-    return build_in_steps
-
-
-def _rounded(value: Callable[[float], float], step: float) -> Callable[[float], float]:
-    """Rounding as W&B does it: whole numbers where the step is whole."""
-    return lambda drawn: round(value(drawn) / step) * step
-
-
-BOUNDS, NORMAL = ("min", "max"), ("mu", "sigma")
+BOUNDS = ("min", "max")
 # Name: keys that it needs, keys that it may have, what makes it.
 BUILDERS: dict[str, tuple[Sequence[str], Sequence[str], Callable[[dict[str, Any], str], Distribution]]] = {
     "constant": (("value",), (), _constant),
@@ -347,30 +233,46 @@ BUILDERS: dict[str, tuple[Sequence[str], Sequence[str], Callable[[dict[str, Any]
     "q_uniform": (BOUNDS, ("q",), _q_uniform),
     "log_uniform": (BOUNDS, (), _log_uniform),
     "log_uniform_values": (BOUNDS, (), _log_uniform_values),
-    "q_log_uniform": (BOUNDS, ("q",), _in_steps(_log_uniform)),
-    "q_log_uniform_values": (BOUNDS, ("q",), _in_steps(_log_uniform_values)),
-    "inv_log_uniform": (BOUNDS, (), _inv_log_uniform),
+    "q_log_uniform_values": (BOUNDS, ("q",), _q_log_uniform_values),
     # The logarithm of 1/X is uniform where that of X is.
     "inv_log_uniform_values": (BOUNDS, (), _log_uniform_values),
-    "normal": ((), NORMAL, _normal),
-    "q_normal": ((), (*NORMAL, "q"), _in_steps(_normal)),
-    "log_normal": ((), NORMAL, _log_normal),
-    "q_log_normal": ((), (*NORMAL, "q"), _in_steps(_log_normal)),
+    "normal": ((), ("mu", "sigma"), _normal),
 }
 
 
-def _values(spec: dict[str, Any], here: str) -> tuple[Any, ...]:
+def _continuous(
+    low: float, high: float, value: Callable[[float], Any], here: str, values: Sequence[float] | None = None
+) -> Distribution:
+    """The distribution of a function of a number that is uniform between two bounds, which Optuna samples and models.
+
+    Raises:
+        ConfigError: the function has no value at a bound.
+    """
+    try:
+        for bound in (low, high):
+            value(bound)
+    except (OverflowError, ValueError) as error:
+        raise ConfigError(f"{here} reaches to values that no computer can hold: narrow its bounds") from error
+    return Distribution(lambda trial, name: value(trial.suggest_float(name, low, high)), values)
+
+
+def _rounded(value: float, step: float) -> float:
+    """Rounding as W&B does it: whole numbers where the step is whole."""
+    return round(value / step) * step
+
+
+def _values(spec: dict[str, Any], here: str) -> list[Any]:
     values = spec["values"]
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{here}: its 'values' must be a list of at least one")
-    spoken = [str(_spoken(value, here)) for value in values]
-    for value in spoken:
-        if spoken.count(value) > 1:
-            raise ConfigError(f"{here} has the value {value} twice")
-    return tuple(values)
+    texts = [str(_not_null(value, here)) for value in values]
+    for text in texts:
+        if texts.count(text) > 1:
+            raise ConfigError(f"{here} has the value {text} twice")
+    return values
 
 
-def _spoken(value: Any, here: str) -> Any:
+def _not_null(value: Any, here: str) -> Any:
     """A value that means on a command line what it means in the file."""
     if value is None:
         raise ConfigError(
@@ -380,7 +282,7 @@ def _spoken(value: Any, here: str) -> Any:
 
 
 def _bounds(spec: dict[str, Any], here: str) -> tuple[float, float]:
-    low, high = _number(spec, "min", here), _number(spec, "max", here)
+    low, high = read_number(spec, "min", here), read_number(spec, "max", here)
     if not low < high:
         raise ConfigError(f"{here}: its 'min' {low} is not below its 'max' {high}")
     if high - low > sys.float_info.max:
@@ -388,23 +290,15 @@ def _bounds(spec: dict[str, Any], here: str) -> tuple[float, float]:
     return low, high
 
 
+def _log_bounds(spec: dict[str, Any], here: str) -> tuple[float, float]:
+    low, high = _bounds(spec, here)
+    if low <= 0:
+        raise ConfigError(f"{here} has a logarithmic distribution: its 'min' must be above 0, not {low}")
+    return math.log(low), math.log(high)
+
+
 def _step(spec: dict[str, Any], here: str) -> float:
-    step = _number(spec, "q", here, 1.0)
+    step = read_number(spec, "q", here, 1.0)
     if step <= 0:
         raise ConfigError(f"{here}: its 'q' must be above 0, not {step}")
     return step
-
-
-def _number(spec: dict[str, Any], key: str, here: str, default: float | None = None) -> float:
-    value = spec.get(key, default)
-    if isinstance(value, str):
-        raise ConfigError(f"{here}: its {key!r} is the text {value!r}; YAML reads 1e-5 as text and 1.0e-5 as a number")
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
-        raise ConfigError(f"{here}: its {key!r} must be a number, not {value!r}")
-    return value
-
-
-def _only(spec: dict[str, Any], known: set[str], here: str) -> None:
-    for key in spec:
-        if key not in known:
-            raise ConfigError(f"{here} has the unknown key {key!r}: choose from {', '.join(sorted(known))}")

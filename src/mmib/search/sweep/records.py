@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk: a table of its points, and what it was."""
+"""What a sweep leaves on disk: a table of its trials, and a summary."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +15,18 @@ from typing import Any
 from mmib.base.files import write_text
 from mmib.search.sweep.file import SweepFile
 
-SUMMARY, TABLE = "sweep.json", "points.csv"
+SUMMARY, TABLE = "sweep.json", "trials.csv"
 
 
 @dataclass(frozen=True)
-class Point:
-    """One point that has been started.
+class TrialRecord:
+    """A trial that has been started.
 
     Attributes:
         number: counted from 1.
         state: `running`, `finished`, `stopped` (early, by the sweep) or `failed`.
         values: value of each parameter by its name.
-        metric: the best that it logged, or None.
+        metric: the best value that it logged, or None.
         seconds: how long the process ran that ended it.
         run: its run folder.
         reason: why it failed.
@@ -43,23 +44,23 @@ class Point:
         return ", ".join(f"{name} {_short(value)}" for name, value in self.values.items())
 
 
-def best_point(file: SweepFile, points: Sequence[Point]) -> Point | None:
-    """The finished point with the best value; the first of several."""
-    finished = [point for point in points if point.state == "finished" and point.metric is not None]
-    costs = [file.metric.costs([point.metric or 0.0])[0] for point in finished]
+def best_trial(file: SweepFile, trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """The finished trial with the best value; the first of several."""
+    finished = [trial for trial in trials if trial.state == "finished" and trial.metric is not None]
+    costs = [file.metric.costs([trial.metric or 0.0])[0] for trial in finished]
     return finished[costs.index(min(costs))] if finished else None
 
 
-def write_records(file: SweepFile, points: Sequence[Point], total: int, folder: Path) -> None:
-    """Write `sweep.json` and `points.csv` into a sweep's folder."""
-    best = best_point(file, points)
+def write_records(file: SweepFile, trials: Sequence[TrialRecord], total: int, folder: Path) -> None:
+    """Write `sweep.json` and `trials.csv` into a sweep's folder."""
+    best = best_trial(file, trials)
     summary = {
         "name": file.name,
         "file": str(file.path),
         "method": file.method,
         "metric": {"name": file.metric.name, "goal": file.metric.goal, "target": file.metric.target},
-        "points": total,
-        "states": {state: sum(p.state == state for p in points) for state in sorted({p.state for p in points})},
+        "points": total,  # the key of version 0.1
+        "states": Counter(sorted(trial.state for trial in trials)),
         "best": None if best is None else vars(best),
         "content": file.content,
     }
@@ -67,16 +68,15 @@ def write_records(file: SweepFile, points: Sequence[Point], total: int, folder: 
     names = [parameter.name for parameter in file.parameters]
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["number", "state", *names, file.metric.name, "seconds", "run", "reason"])
-    for p in points:
-        writer.writerow(
-            [p.number, p.state, *(p.values.get(name, "") for name in names), p.metric, p.seconds, p.run, p.reason]
-        )
+    for trial in trials:
+        values = [trial.values.get(name, "") for name in names]
+        writer.writerow([trial.number, trial.state, *values, trial.metric, trial.seconds, trial.run, trial.reason])
     write_text(folder / TABLE, table.getvalue())
     write_text(folder / SUMMARY, json.dumps(summary, indent=2, default=str) + "\n")
 
 
 def metric_history(folder: Path, metric: str) -> list[float] | None:
-    """Finite values of a metric that the newest run of a point has logged so far, in order; None where it never was.
+    """Finite values of a metric that the newest run of a trial has logged so far, in order; None where it never was.
 
     The run may be writing at this moment: a line that is not complete yet is left out.
     """
@@ -90,7 +90,7 @@ def metric_history(folder: Path, metric: str) -> list[float] | None:
 
 
 def logged_metrics(folder: Path) -> list[str]:
-    """Names of all that the newest run of a point has logged."""
+    """Names of all scalars that the newest run of a trial has logged."""
     logs = sorted(folder.glob("*/*/metrics.csv"))
     header = logs[-1].read_text(encoding="utf-8", errors="replace").partition("\n")[0] if logs else ""
     return [name for name in header.split(",") if name and name not in ("step", "epoch")]

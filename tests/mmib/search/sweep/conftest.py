@@ -1,4 +1,4 @@
-"""Sweep files over a command that stands in for `mmib fit`."""
+"""Sweep files over a command that takes the place of `mmib fit`."""
 
 from __future__ import annotations
 

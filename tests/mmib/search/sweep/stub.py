@@ -1,8 +1,8 @@
-"""Stands in for `mmib fit`: same options, same run folder, no training.
+"""Takes the place of `mmib fit`: same options, same run folder, no training.
 
 The F1 of a run rises to 1 - |beta - 0.3| over `--values` values. With beta 0.9 it fails; with beta 0.8 it waits, after
-its second value, for a file `go` in the folder of its point. `--logs` names another metric than val/f1. Each start adds
-a line to `starts.log` in the folder of the point.
+its second value, for a file `go` in the folder of its trial. `--logs` names another metric than val/f1. Each start adds
+a line to `starts.log` in the folder of the trial.
 """
 
 import argparse

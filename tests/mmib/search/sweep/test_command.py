@@ -1,4 +1,4 @@
-"""Command lines of points against the code by which W&B's own agent builds them."""
+"""Command lines of trials against the code by which W&B's own agent builds them."""
 
 from __future__ import annotations
 

@@ -22,17 +22,17 @@ def test_a_sweep_without_a_name_is_called_after_its_file(write_sweep: Any) -> No
     assert read_sweep(write_sweep()).name == "toy"
 
 
-def test_the_number_of_points(write_sweep: Any) -> None:
+def test_the_number_of_trials(write_sweep: Any) -> None:
     grid = read_sweep(write_sweep())
-    assert [grid.points(cap) for cap in (None, 1, 9)] == [2, 1, 2]
+    assert [grid.trials(cap) for cap in (None, 1, 9)] == [2, 1, 2]
     random = {"method": "random", "parameters": {"x": {"min": 0.0, "max": 1.0}}}
-    assert read_sweep(write_sweep(**random, run_cap=5)).points(None) == 5
-    assert read_sweep(write_sweep(**random, run_cap=5)).points(9) == 9
-    with pytest.raises(ConfigError, match="'run_cap' in the file, or with --points"):
-        read_sweep(write_sweep(**random)).points(None)
+    assert read_sweep(write_sweep(**random, run_cap=5)).trials(None) == 5
+    assert read_sweep(write_sweep(**random, run_cap=5)).trials(9) == 9
+    with pytest.raises(ConfigError, match="'run_cap' in the file, or with --trials"):
+        read_sweep(write_sweep(**random)).trials(None)
 
 
-def test_more_points_and_another_description_make_no_other_sweep(write_sweep: Any) -> None:
+def test_more_trials_and_another_description_make_no_other_sweep(write_sweep: Any) -> None:
     before = read_sweep(write_sweep()).digest
     assert read_sweep(write_sweep(run_cap=5, description="longer")).digest == before
     assert read_sweep(write_sweep(parameters={"model.beta": {"values": [0.1, 0.4]}})).digest != before

@@ -34,12 +34,12 @@ def test_the_best_value_so_far_counts_and_not_the_last() -> None:
     assert not Hyperband((1,), 2.0).stops([1, 9], [*others, [1, 9]])
 
 
-def test_points_that_never_came_so_far_are_not_compared_with() -> None:
+def test_trials_that_never_came_so_far_are_not_compared_with() -> None:
     assert not Hyperband((2,), 3.0).stops([9, 9, 9], [[0, 0]] * 8 + [[9, 9, 9]])
 
 
 @pytest.mark.parametrize("eta", [2, 3, 4])
-def test_one_of_eta_points_goes_on(eta: int) -> None:
+def test_one_of_eta_trials_continues(eta: int) -> None:
     histories = [[float(value)] * 2 for value in range(12)]
     going_on = [h for h in histories if not Hyperband((1,), eta).stops(h, histories)]
     # W&B's bound is itself among those that go on.

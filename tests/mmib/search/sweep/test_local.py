@@ -1,4 +1,4 @@
-"""The local runner, over a command that stands in for training."""
+"""The local runner, over a command that takes the place of training."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from mmib.cli import main
-from mmib.search import trials as points
+from mmib.search import trials
 from mmib.search.sweep import local
 
 GRID = {"model.beta": {"values": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]}}
@@ -25,7 +25,7 @@ RANDOM = {"model.beta": {"min": 0.0, "max": 0.8}}
 
 @pytest.fixture(autouse=True)
 def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(points, "POLL_S", 0.02)
+    monkeypatch.setattr(trials, "POLL_S", 0.02)
     handler = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(signal, "signal", lambda *_: handler)
 
@@ -45,12 +45,12 @@ def folder_of(path: Path) -> Path:
 
 
 def table(path: Path) -> list[dict[str, str]]:
-    with (folder_of(path) / "points.csv").open(newline="") as file:
+    with (folder_of(path) / "trials.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 def starts(path: Path) -> dict[str, list[list[str]]]:
-    """By point, the command line of each start of its run."""
+    """By trial, the command line of each start of its run."""
     logs = sorted(folder_of(path).glob("points/*/starts.log"))
     return {log.parent.name: [json.loads(line) for line in log.read_text().splitlines()] for log in logs}
 
@@ -64,14 +64,14 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
-def test_a_grid_runs_each_point_once_and_tells_the_best(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grid_runs_each_trial_once_and_reports_the_best(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep()
     assert sweep(path) == 0
     assert [row["state"] for row in table(path)] == ["finished", "finished"]
     out = capsys.readouterr().out
-    assert "point 1 of 2, model.beta 0.1: finished, val/f1 0.8000; best 0.8000 (point 1)" in out
-    assert "best: point 2 with val/f1 1.0000: model.beta 0.3" in out
-    assert f"table: {folder_of(path) / 'points.csv'}" in out
+    assert "trial 1 of 2, model.beta 0.1: finished, val/f1 0.8000; best 0.8000 (trial 1)" in out
+    assert "best: trial 2 with val/f1 1.0000: model.beta 0.3" in out
+    assert f"table: {folder_of(path) / 'trials.csv'}" in out
     best = json.loads((folder_of(path) / "sweep.json").read_text())["best"]
     assert (best["values"], best["metric"]) == ({"model.beta": 0.3}, 1.0)
     assert Path(best["run"], "summary.json").is_file()
@@ -80,7 +80,7 @@ def test_a_grid_runs_each_point_once_and_tells_the_best(write_sweep: Any, capsys
     assert starts(path) == before
 
 
-def test_the_command_that_is_told_is_the_one_that_ran(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_that_is_reported_is_the_one_that_ran(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep(parameters={"model.beta": {"value": 0.3}, "model.flag": {"values": ["x y", "[1]"]}})
     assert sweep(path) == 0
     assert "'--model.flag=x y'" in capsys.readouterr().out
@@ -99,8 +99,8 @@ def test_processes_share_a_grid(write_sweep: Any) -> None:
 
 
 @pytest.mark.parametrize("killed", ["sweep", "both", "asked"])
-def test_a_killed_sweep_goes_on_where_it_was(write_sweep: Any, killed: str) -> None:
-    """Killed alone, its run lives on and is waited for; with its run, or asked to end, the run is gone on with."""
+def test_a_killed_sweep_is_resumed_where_it_was(write_sweep: Any, killed: str) -> None:
+    """Killed alone, its run lives on and is waited for; with its run, or asked to end, the run is resumed."""
     path = write_sweep(parameters={"model.beta": {"values": [0.3, 0.8]}})
     first = start(path)
     name = "runs/*/points/002/*/*/checkpoints/last.ckpt"
@@ -128,7 +128,7 @@ def test_a_killed_sweep_goes_on_where_it_was(write_sweep: Any, killed: str) -> N
     assert [line.split(",")[0] for line in history] == ["step", "0", "1", "2"]
 
 
-def test_a_point_that_fails_is_recorded_and_the_sweep_goes_on(
+def test_a_trial_that_fails_is_recorded_and_the_sweep_continues(
     write_sweep: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_sweep(parameters={"model.beta": {"values": [0.9, 0.3]}})
@@ -136,7 +136,7 @@ def test_a_point_that_fails_is_recorded_and_the_sweep_goes_on(
     failed, finished = table(path)
     assert (failed["state"], finished["state"]) == ("failed", "finished")
     assert failed["reason"].startswith("status 1: mmib: beta is too strong: / take less")
-    assert "point 1 of 2, model.beta 0.9: failed, status 1: mmib: beta is too strong" in capsys.readouterr().out
+    assert "trial 1 of 2, model.beta 0.9: failed, status 1: mmib: beta is too strong" in capsys.readouterr().out
 
 
 def test_a_sweep_of_failures_ends_with_status_1(write_sweep: Any) -> None:
@@ -172,7 +172,7 @@ def test_a_metric_that_is_never_logged_ends_the_sweep(write_sweep: Any, capsys: 
     assert len(starts(path)) == 1
 
 
-def test_a_metric_without_a_finite_value_fails_the_point_alone(write_sweep: Any) -> None:
+def test_a_metric_without_a_finite_value_fails_the_trial_alone(write_sweep: Any) -> None:
     path = write_sweep(parameters={"model.beta": {"values": ["nan", 0.3]}})
     assert sweep(path) == 0
     assert [(row["state"], row["reason"]) for row in table(path)] == [
@@ -181,14 +181,14 @@ def test_a_metric_without_a_finite_value_fails_the_point_alone(write_sweep: Any)
     ]
 
 
-def test_no_point_starts_once_the_target_is_reached(write_sweep: Any) -> None:
+def test_no_trial_starts_once_the_target_is_reached(write_sweep: Any) -> None:
     path = write_sweep(parameters=GRID, metric={"name": "val/f1", "goal": "maximize", "target": 0.85})
     assert sweep(path) == 0
     assert [row["model.beta"] for row in table(path)] == ["0.1", "0.2"]
 
 
-def test_bad_points_stop_early_by_the_rule(write_sweep: Any) -> None:
-    """The rule keeps the second of two points, and stops the third, which is worse than both."""
+def test_bad_trials_stop_early_by_the_rule(write_sweep: Any) -> None:
+    """The rule keeps the second of two trials, and stops the third, which is worse than both."""
     path = write_sweep(
         parameters={"model.beta": {"values": [0.3, 0.7, 0.8, 0.31]}},
         early_terminate={"type": "hyperband", "min_iter": 1, "eta": 2},
@@ -205,21 +205,23 @@ def test_bad_points_stop_early_by_the_rule(write_sweep: Any) -> None:
     assert starts(path) == before
 
 
-def test_points_of_a_random_sweep_do_not_depend_on_who_draws_them(write_sweep: Any, tmp_path: Path) -> None:
+def test_trials_of_a_random_sweep_do_not_depend_on_the_process_that_samples_them(
+    write_sweep: Any, tmp_path: Path
+) -> None:
     path = write_sweep(method="random", parameters=RANDOM)
-    assert sweep(path, "--points", "2") == 0
-    assert sweep(path, "--points", "4", "--parallel", "2") == 0
-    drawn = [row["model.beta"] for row in table(path)]
-    assert len(set(drawn)) == 4
+    assert sweep(path, "--trials", "2") == 0
+    assert sweep(path, "--trials", "4", "--parallel", "2") == 0
+    sampled = [row["model.beta"] for row in table(path)]
+    assert len(set(sampled)) == 4
     other = tmp_path / "other" / path.name
     other.parent.mkdir()
     other.write_text(path.read_text())
-    assert sweep(other, "--points", "4") == 0
-    assert [row["model.beta"] for row in table(other)] == drawn
+    assert sweep(other, "--trials", "4") == 0
+    assert [row["model.beta"] for row in table(other)] == sampled
 
 
 def test_a_bayes_sweep_looks_at_results(write_sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its later points lie nearer to the best value than its first ones, which are random."""
+    """Its later trials are nearer to the best value than its first ones, which are random."""
 
     def run_at_once(options: Any, folder: Path, stop: Any, command: Any) -> Any:
         (line,) = [part for part in command([]) if part.startswith("--model.beta=")]
@@ -228,28 +230,28 @@ def test_a_bayes_sweep_looks_at_results(write_sweep: Any, monkeypatch: pytest.Mo
         f1 = 1 - abs(float(line.partition("=")[2]) - 0.3)
         (run / "metrics.csv").write_text(f"step,val/f1\n1,{f1}\n")
         (run / "summary.json").write_text(json.dumps({"task": "mre", "experiment": "", "seed": 1, "val": 0, "test": 0}))
-        return points.finished_run(folder)
+        return trials.finished_run(folder)
 
-    monkeypatch.setattr(local, "run_point", run_at_once)
+    monkeypatch.setattr(local, "run_trial", run_at_once)
     path = write_sweep(method="bayes", parameters={"model.beta": {"min": 0.0, "max": 10.0}}, run_cap=30)
     assert sweep(path) == 0
     distances = [abs(float(row["model.beta"]) - 0.3) for row in table(path)]
     assert len(distances) == 30
-    assert sum(distances[-10:]) < 0.5 * sum(distances[: local.RANDOM_POINTS]) * 10 / local.RANDOM_POINTS
+    assert sum(distances[-10:]) < 0.5 * sum(distances[: local.RANDOM_TRIALS]) * 10 / local.RANDOM_TRIALS
 
 
 def test_a_line_of_the_journal_that_was_cut_off_is_left_out(write_sweep: Any) -> None:
     path = write_sweep(parameters=GRID)
-    assert sweep(path, "--points", "1") == 0
+    assert sweep(path, "--trials", "1") == 0
     with (folder_of(path) / local.JOURNAL).open("a") as journal:
         journal.write('{"op_code":4,"worker')
-    assert sweep(path, "--points", "2") == 0
+    assert sweep(path, "--trials", "2") == 0
     assert [row["state"] for row in table(path)] == ["finished", "finished"]
 
 
 def test_a_sweep_without_an_end_is_refused(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(write_sweep(method="random", parameters=RANDOM)) == 2
-    assert "--points" in capsys.readouterr().err
+    assert "--trials" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_made_is_named(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_agents_run_the_command_lines_that_we_build(tmp_path: Path) -> None:
             "HOME": str(tmp_path),
             "TMPDIR": str(tmp_path),
         }
-        commands = [["mmib", "sweep", "ours.yaml", "--points", "1"], ["wandb", "agent", f"{ENTITY}/mmib/default"]]
+        commands = [["mmib", "sweep", "ours.yaml", "--trials", "1"], ["wandb", "agent", f"{ENTITY}/mmib/default"]]
         processes = [
             subprocess.Popen(
                 [sys.executable, "-m", *command],
@@ -97,5 +97,5 @@ def test_a_key_is_not_used_where_wandb_is_switched_off(
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setenv("WANDB_MODE", mode)
-    assert main(["sweep", str(write_sweep()), "--runs", str(tmp_path / "runs"), "--points", "1"]) == 0
-    assert list(tmp_path.glob("runs/*/points.csv"))
+    assert main(["sweep", str(write_sweep()), "--runs", str(tmp_path / "runs"), "--trials", "1"]) == 0
+    assert list(tmp_path.glob("runs/*/trials.csv"))

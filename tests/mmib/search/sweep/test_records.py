@@ -11,7 +11,7 @@ from mmib.search.sweep.records import logged_metrics, metric_history
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """The `metrics.csv` of a point's run."""
+    """The `metrics.csv` of a trial's run."""
     path = tmp_path / "mre-study" / "2026" / "metrics.csv"
     path.parent.mkdir(parents=True)
     return path
@@ -32,7 +32,7 @@ def test_a_metric_that_is_there_without_a_finite_value_differs_from_one_that_nev
     assert logged_metrics(tmp_path) == ["val/f1"]
 
 
-def test_the_newest_run_of_a_point_counts(tmp_path: Path, log: Path) -> None:
+def test_the_newest_run_of_a_trial_counts(tmp_path: Path, log: Path) -> None:
     log.write_text("step,val/f1\n1,0.9\n")
     later = log.parents[1] / "2027" / "metrics.csv"
     later.parent.mkdir()

@@ -15,18 +15,18 @@ ENTITY = "somebody"
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Gives each agent one point, and ends it when that is done.
+    """Gives each agent one trial, and ends it when that is done.
 
     Attributes:
-        points: by the name of a sweep, the values of its point.
+        trials: by the name of a sweep, the values of its trial.
         registered: by the name of a sweep, the file as it came.
     """
 
     daemon_threads = True
 
-    def __init__(self, points: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, trials: dict[str, dict[str, Any]]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
-        self.points = points
+        self.trials = trials
         self.registered: dict[str, str] = {}
         self.beats: dict[str, int] = {}
 
@@ -63,7 +63,7 @@ class WandbServer(ThreadingHTTPServer):
         self.beats[name] = self.beats.get(name, 0) + 1
         if self.beats[name] > 1:
             return [] if running else [{"type": "exit"}]
-        arguments = {parameter: {"value": value} for parameter, value in sorted(self.points[name].items())}
+        arguments = {parameter: {"value": value} for parameter, value in sorted(self.trials[name].items())}
         program = yaml.safe_load(self.registered[name])["program"]
         return [{"type": "run", "run_id": "run1", "program": program, "args": arguments}]
 
@@ -92,9 +92,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def wandb_server(points: dict[str, dict[str, Any]]) -> Iterator[WandbServer]:
+def wandb_server(trials: dict[str, dict[str, Any]]) -> Iterator[WandbServer]:
     """A server that runs in a thread."""
-    with WandbServer(points) as server:
+    with WandbServer(trials) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         yield server

@@ -1,0 +1,34 @@
+"""What the sections of a sweep file have in common: known keys, and numbers."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mmib.schema import ConfigError
+
+
+def check_keys(content: Mapping[str, Any], known: Iterable[str], here: str) -> None:
+    """Refuse a key that is not known.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for key in content:
+        if key not in (choices := tuple(known)):
+            raise ConfigError(f"{here} has the unknown key {key!r}: choose from {', '.join(choices)}")
+
+
+def read_number(content: Mapping[str, Any], key: str, here: str, default: float | None = None) -> float:
+    """The finite number under a key.
+
+    Raises:
+        ConfigError: it is none, or missing without a default.
+    """
+    value = content.get(key, default)
+    if isinstance(value, str):
+        raise ConfigError(f"{here}: its {key!r} is the text {value!r}; YAML reads 1e-5 as text and 1.0e-5 as a number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"{here}: its {key!r} must be a number, not {value!r}")
+    return value
