@@ -45,7 +45,8 @@ def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
     for row in rows:
         if isinstance(row, Malformed):
             raise DataError(
-                f"{row.error}; mmib check-data lists all that cannot be read, and with --fix writes a copy without it"
+                f"{row.error}; mmib check-data lists all that cannot be read, and of a released set's layout --fix "
+                "writes a copy without them"
             ) from row.error
         yield row
 

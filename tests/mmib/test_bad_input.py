@@ -33,7 +33,7 @@ ROW = {
     "img_id": "a.jpg",
     "relation": "/per/per/peer",
 }
-CHECK = "mmib check-data lists all that cannot be read, and with --fix writes a copy without it"
+CHECK = "mmib check-data lists all that cannot be read, and of a released set's layout --fix writes a copy without them"
 LAYOUT = "expected below the root:\n  txt/ours_train.txt, txt/ours_val.txt"
 RELEASE = "put the file of the release in its place"
 
@@ -77,7 +77,7 @@ def assert_names(message: str, *parts: str) -> None:
         (line(t={"pos": [-1, 2]}), "the span [-1, 2) of 't' lies outside the sentence of 3 words"),
         (line(h={"pos": [1, 1]}), "the span [1, 1) of 'h' is empty"),
         (line(t={"pos": [2, 1]}), "the span [2, 1) of 't' is reversed"),
-        (line(relation="/per/per/enemy"), "the relation '/per/per/enemy' is none of the 23 of MNRE"),
+        (line(relation=3), "'relation' must be the name of a relation, got 3"),
         (line(token=[]), "the sentence is empty"),
     ],
 )
@@ -91,15 +91,15 @@ def test_a_bad_row_of_mnre(refused: Refused, tmp_path: Path, bad: str, message: 
     [
         ("IMGID:1\nada B-PER\n", ":2: expected a word, one tab and its tag, got 'ada B-PER'; " + CHECK),
         ("IMGID:1\nada\tmet\tO\n", ":2: expected a word, one tab and its tag, got 'ada\\tmet\\tO'; " + CHECK),
-        ("IMGID:1\nada\tB-ANIMAL\n", ":2: the label 'B-ANIMAL' is none of O, B-PER, "),
+        ("IMGID:1\nada\tS-PER\n", ":2: the tag 'S-PER' is neither O nor B- or I- with an entity type; " + CHECK),
         ("ada\tO\n\nIMGID:1\nbob\tO\n", ":1: a word before the first IMGID: line; " + CHECK),
-        ("IMGID:1\n\nIMGID:2\nbob\tO\n", ":1: IMGID:1 has no words; " + CHECK),
+        ("IMGID:1\n\nIMGID:2\nbob\tO\n", ":1: the post of the image 1.jpg has no words; " + CHECK),
         ("IMGID:\nada\tO\n", ":1: IMGID without a name; " + CHECK),
         ("", f" holds no posts: {RELEASE}"),
         (b"IMGID:1\ncaf\xe9\tO\n", " is not UTF-8: byte 11 cannot be read; convert the file"),
         (f"{line()}\n", ":1: expected a word, one tab and its tag, got "),
     ],
-    ids=["no tab", "two tabs", "label", "before", "wordless", "nameless", "empty", "encoding", "text of another task"],
+    ids=["no tab", "two tabs", "tag", "before", "wordless", "nameless", "empty", "encoding", "text of another task"],
 )
 def test_a_bad_text_of_twitter(refused: Refused, tmp_path: Path, content: str | bytes, message: str) -> None:
     text = write(tmp_path / "twitter2017" / "valid.txt", content)
@@ -123,7 +123,7 @@ def test_posts_under_one_imgid_are_allowed_and_counted(tmp_path: Path, capsys: p
         write(tmp_path / "twitter2017" / f"{split}.txt", f"IMGID:{split}\n{split}\tO\n\nIMGID:{split}\nada\tO\n")
         picture(tmp_path / "twitter2017_images" / f"{split}.jpg")
     main(["check-data", str(tmp_path), "--tokenizer", "none"])
-    assert "1 IMGIDs stand over more than one post: train" in capsys.readouterr().out
+    assert "1 images belong to more than one post: train.jpg" in capsys.readouterr().out
 
 
 # What belongs to texts: each stops a training before it has a run folder
@@ -174,6 +174,10 @@ def list_ids(root: Path) -> None:
     write(root / "ours_rel2id.json", json.dumps({"None": 0, "/per/per/enemy": 1}))
 
 
+def enemies(root: Path) -> None:
+    write(root / "txt" / "ours_train.txt", f"{line()}\n{line(relation='/per/per/enemy')}\n")
+
+
 def crops(content: Any) -> Callable[[Path], None]:
     return lambda root: torch.save(content(root), root / "txt" / "mre_train_dict.pth")
 
@@ -192,7 +196,12 @@ def plain_pickle(root: Path) -> None:
             LAYOUT,
         ),
         (climb, "ours_train.txt:1: the file name '../../../secret.jpg' does not lie inside", "name a file in there"),
-        (list_ids, "ours_rel2id.json differs from MNRE version 2", "put the release's own in its place, or remove it"),
+        (
+            list_ids,
+            "ours_rel2id.json names other labels than data.labels: 2 labels, None, /per/per/enemy against 23 labels",
+            "put the release's own in its place, name it in data.labels, or remove it",
+        ),
+        (enemies, "ours_train.txt:2: the label '/per/per/enemy' is none of the 23 of data.labels", "add it there"),
         (crops(lambda _: [1]), "mre_train_dict.pth holds a list", "expected {row number: [crop file names]}"),
         (crops(lambda _: {0: "a.jpg"}), "mre_train_dict.pth, 0: 'a.jpg'", "expected {row number: [crop file names]}"),
         (crops(lambda _: {0: ["../../a"]}), "mre_train_dict.pth, 0: the file name '../../a'", "name a file in there"),
