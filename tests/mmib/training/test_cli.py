@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import csv
+import json
 import math
 import random
 import re
@@ -24,12 +25,15 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from mmib.cli import main
 from mmib.datamodules.demo import read_ceilings, read_levels
-from mmib.datamodules.twitter_files import repair
-from mmib.schema import NO_RELATION, RELATIONS, CheckpointError, ConfigError, Task
+from mmib.datamodules.labels import label_set
+from mmib.labels import LabelSet
+from mmib.schema import CheckpointError, ConfigError
+from mmib.tagging import repair
 from mmib.training.cli import check_checkpoint
 
 # Runs in this process must start like the one in a process of its own.
 pytestmark = pytest.mark.fresh_weights
+LABELS = {"mre": label_set("mnre"), "mner": label_set("twitter")}
 both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
 
 Start = Callable[..., Any]
@@ -45,11 +49,11 @@ def logged(folder: Path, name: str) -> list[float]:
     return [float(row[name]) for row in metrics(folder) if row[name]]
 
 
-def scored(task: Task, records: list[dict[str, Any]]) -> dict[str, float]:
+def scored(task: str, records: list[dict[str, Any]]) -> dict[str, float]:
     """Scores of a predictions file, by scikit-learn or seqeval."""
     gold, predicted = ([record[key] for record in records] for key in ("gold", "predicted"))
     if task == "mre":
-        relations = [name for name in RELATIONS if name != NO_RELATION]
+        relations = list(LABELS["mre"].scored)
         precision, recall, f1, _ = precision_recall_fscore_support(
             gold, predicted, labels=relations, average="micro", zero_division=0
         )
@@ -67,7 +71,7 @@ def points(scores: dict[str, Any]) -> dict[str, float]:
     return {name: value for name, value in scores.items() if name not in ("f1_se", "classes")}
 
 
-def gold_labels(task: Task, demo: Path, split: str) -> list[Any]:
+def gold_labels(task: str, demo: Path, split: str) -> list[Any]:
     """Relation of each row, or tags of each post, as the corpus says."""
     if task == "mre":
         lines = (demo / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
@@ -81,7 +85,7 @@ def gold_labels(task: Task, demo: Path, split: str) -> list[Any]:
 
 
 @both_tasks
-def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: Task) -> None:
+def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: str) -> None:
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert files >= {
         "config.yaml",
@@ -107,7 +111,7 @@ def test_the_last_line_names_the_summary(finished: Any) -> None:
 
 
 @both_tasks
-def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, task: Task) -> None:
+def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, task: str) -> None:
     summary = finished.summary
     assert (summary["task"], summary["corpus"], summary["seed"]) == (task, "demo-tiny", 1)
     assert summary["command"] == f"mmib fit --config {workspace.experiments[task]}"
@@ -115,6 +119,8 @@ def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, t
     assert {split: described["rows"] for split, described in summary["data"].items()}.keys() == {"train", "val", "test"}
     assert all(len(described["sha256"]) == 64 for described in summary["data"].values())
     assert summary["images"]["test"].endswith("rows")
+    assert LabelSet.from_dict(summary["labels"]) == LABELS[task]
+    assert summary["plugins"] == []
 
 
 @both_tasks
@@ -133,7 +139,7 @@ def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> 
 
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, task: Task) -> None:
+def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, task: str) -> None:
     records = finished.predictions(split)
     assert [record["id"] for record in records] == list(range(finished.summary["data"][split]["rows"]))
     assert points(finished.summary[split]) == pytest.approx(scored(task, records))
@@ -144,7 +150,8 @@ def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, tas
 
 def test_predicted_relations_have_the_highest_logit(finished: Any) -> None:
     for record in finished.predictions("test"):
-        assert RELATIONS[max(range(len(RELATIONS)), key=record["scores"].__getitem__)] == record["predicted"]
+        assert len(record["scores"]) == len(LABELS["mre"])
+        assert LABELS["mre"].names[int(np.argmax(record["scores"]))] == record["predicted"]
 
 
 @pytest.mark.parametrize("task", ["mner"])
@@ -159,7 +166,7 @@ def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> Non
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_gold_labels_of_the_predictions_are_those_of_the_file(
-    finished: Any, workspace: Any, split: str, task: Task
+    finished: Any, workspace: Any, split: str, task: str
 ) -> None:
     """Defect 18: the predictions for validation stood beside the text and the images of the test split."""
     gold = [record["gold"] for record in finished.predictions(split)]
@@ -168,7 +175,7 @@ def test_gold_labels_of_the_predictions_are_those_of_the_file(
 
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split: str, task: Task) -> None:
+def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split: str, task: str) -> None:
     demo = workspace.root / "demo"
     with_image = 0
     for record in finished.predictions(split):
@@ -206,7 +213,7 @@ def test_words_and_entities_of_the_predictions_are_those_of_the_file(finished: A
 
 
 @both_tasks
-def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: Task) -> None:
+def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: str) -> None:
     summary, demo = finished.summary, workspace.root / "demo"
     ceilings = read_ceilings(demo, "test", task)
     assert ceilings is not None
@@ -223,7 +230,7 @@ def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: A
 
 
 @both_tasks
-def test_the_table_shows_what_the_summary_holds(finished: Any, task: Task) -> None:
+def test_the_table_shows_what_the_summary_holds(finished: Any, task: str) -> None:
     summary = finished.summary
     hard = summary["levels"]["hard"]
     columns = {"mre": ["accuracy"], "mner": ["f1_macro", "strict_f1"]}[task]
@@ -235,7 +242,7 @@ def test_the_table_shows_what_the_summary_holds(finished: Any, task: Task) -> No
 
 
 @both_tasks
-def test_every_class_of_the_test_split_has_its_row(finished: Any, task: Task) -> None:
+def test_every_class_of_the_test_split_has_its_row(finished: Any, task: str) -> None:
     classes = finished.summary["test"]["classes"]
     records = finished.predictions("test")
     found = {label for record in records for key in ("gold", "predicted") for label in np.ravel(record[key])}
@@ -259,14 +266,14 @@ TRAINING_SCALARS = (
     *("align/accuracy_t2i", "align/accuracy_i2t"),
     *(f"ib/{name}_{modality}" for name in ("kl", "kl_std", "std", "beta") for modality in ("text", "image")),
 )
-SCORES: dict[Task, tuple[str, ...]] = {
+SCORES: dict[str, tuple[str, ...]] = {
     "mre": ("f1", "precision", "recall", "accuracy"),
     "mner": ("f1", "precision", "recall", "accuracy", "f1_macro", "strict_f1", "strict_precision", "strict_recall"),
 }
 
 
 @both_tasks
-def test_the_log_has_the_documented_names(finished: Any, task: Task) -> None:
+def test_the_log_has_the_documented_names(finished: Any, task: str) -> None:
     columns = set(metrics(finished.folder)[0])
     on_validation = {f"val/{name.removeprefix('train/')}" for name in TRAINING_SCALARS}
     assert columns >= {*TRAINING_SCALARS, *on_validation}
@@ -288,7 +295,7 @@ def test_the_logged_terms_add_up_to_the_logged_loss(finished: Any) -> None:
 
 
 @both_tasks
-def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any, task: Task) -> None:
+def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any, task: str) -> None:
     for score in SCORES[task]:
         assert logged(finished.folder, f"test/{score}") == [pytest.approx(finished.summary["test"][score], abs=1e-6)]
 
@@ -346,7 +353,7 @@ def test_a_run_with_class_paths_of_an_earlier_version_is_scored_and_exported(
 
 
 @both_tasks
-def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task) -> None:
+def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: str) -> None:
     config = str(finished.folder / "config.yaml")
     predicted = start("predict", "--config", config, "--ckpt_path", finished.checkpoint("best"))
     records = predicted.predictions("test")
@@ -362,7 +369,7 @@ def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: Task
 @both_tasks
 @pytest.mark.parametrize("images", ["none", "shuffled"])
 def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
-    finished: Any, start: Start, task: Task, images: str
+    finished: Any, start: Start, task: str, images: str
 ) -> None:
     options = ("--ckpt_path", finished.checkpoint("best"), "--data.images", images)
     run = start("test", "--config", str(finished.folder / "config.yaml"), *options)
@@ -430,7 +437,7 @@ class RealLayout:
 
 
 @pytest.fixture
-def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Path, task: Task) -> RealLayout:
+def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Path, task: str) -> RealLayout:
     files, experiment = {
         "mre": (("txt/ours_train.txt", "txt/ours_val.txt"), "mre-mnre-offline"),
         "mner": (("twitter2017/train.txt", "twitter2017/valid.txt"), "mner-twitter2017-offline"),
@@ -449,7 +456,7 @@ def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Pat
 
 @both_tasks
 def test_without_a_test_split_test_is_null_and_the_table_says_so(
-    real_layout: RealLayout, start: Start, task: Task
+    real_layout: RealLayout, start: Start, task: str
 ) -> None:
     run = start(*real_layout.arguments)
     assert run.summary["test"] is None
@@ -472,7 +479,7 @@ def test_evaluation_after_the_fit_can_be_left_out(real_layout: RealLayout, start
 
 @both_tasks
 @pytest.mark.parametrize("wrong", ["a bad line", "no data", "too many missing images"])
-def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: Task) -> None:
+def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: str) -> None:
     options = []
     if wrong == "a bad line":
         lines = real_layout.validation.read_text(encoding="utf-8").count("\n")
@@ -489,25 +496,106 @@ def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wron
     assert expected in refused(*real_layout.arguments, *options)
 
 
+# Label sets
+
+
+LABELS_OF_THE_DATA = {"mre": "/per/per/peer", "mner": "MISC"}
+
+
+@both_tasks
+def test_a_label_in_the_data_that_the_configuration_lacks_names_file_line_and_label(
+    real_layout: RealLayout, refused: Refused, task: str
+) -> None:
+    label = LABELS_OF_THE_DATA[task]
+    known = {"names": [name for name in LABELS[task].names if name != label], "negative": LABELS[task].negative}
+    message = refused(*real_layout.arguments, f"--data.labels={json.dumps(known)}")
+    assert re.search(rf"train\.txt:\d+: the label '{label}' is none of the {len(LABELS[task]) - 1} of data", message)
+    assert len(message.strip().splitlines()) == 1
+
+
+@both_tasks
+def test_a_run_with_custom_labels_trains_and_records_them(real_layout: RealLayout, start: Start, task: str) -> None:
+    """The same data and cache, with the labels in another order and one more: by name everything stays."""
+    names = ["unused", *reversed(LABELS[task].names)]
+    labels = {"names": names, **({"negative": "None"} if task == "mre" else {})}
+    run = start(*real_layout.arguments, f"--data.labels={json.dumps(labels)}")
+    assert run.summary["labels"] == labels
+    gold = [record["gold"] for record in run.predictions("val")]
+    assert gold == gold_labels(task, real_layout.root, "val")
+    assert points(run.summary["val"]) == pytest.approx(scored(task, run.predictions("val")))
+    head = torch.load(run.checkpoint("best"), weights_only=True)["state_dict"]
+    width = {"mre": len(names), "mner": 1 + 2 * len(names)}[task]
+    assert {len(tensor) for name, tensor in head.items() if name.startswith("head.") and "bias" in name} == {width}
+    config = yaml.safe_load((run.folder / "config.yaml").read_text())
+    assert config["data"]["init_args"]["labels"] == labels
+    scores = start("validate", "--config", str(run.folder / "config.yaml"), "--ckpt_path", run.checkpoint("best"))
+    assert scores.summary["val"] == run.summary["val"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[PER, LOC, PER]", "the label set names PER more than once"),
+        ("[]", "the label set is empty"),
+        ("{names: [PER], negative: O}", "the negative class 'O' is none of the labels PER"),
+        ("persons", "the label set 'persons' is neither a known one (mnre, twitter) nor a file"),
+        ("nowhere/labels.json", "nowhere/labels.json does not exist"),
+    ],
+)
+def test_what_is_no_label_set_is_one_message(refused: Refused, workspace: Any, labels: str, message: str) -> None:
+    before = workspace.folders()
+    found = refused("fit", "--config", str(workspace.experiments["mner"]), f"--data.labels={labels}")
+    assert message in found
+    assert workspace.folders() == before
+
+
 # Checkpoints
 
 
 @both_tasks
-def test_a_good_checkpoint_passes(finished: Any, task: Task) -> None:
-    check_checkpoint(Path(finished.checkpoint("best")), task)
-    check_checkpoint(Path(finished.checkpoint("last")), task, resume=True)
+def test_a_good_checkpoint_passes(finished: Any, task: str) -> None:
+    check_checkpoint(Path(finished.checkpoint("best")), task, LABELS[task])
+    check_checkpoint(Path(finished.checkpoint("last")), task, LABELS[task], resume=True)
 
 
 @pytest.mark.parametrize(("task", "other"), [("mre", "mner"), ("mner", "mre")])
 @pytest.mark.parametrize("command", ["test", "fit"])
 def test_a_checkpoint_of_the_other_task_is_refused(
-    finished: Any, refused: Refused, workspace: Any, task: Task, other: Task, command: str
+    finished: Any, refused: Refused, workspace: Any, task: str, other: str, command: str
 ) -> None:
     path = finished.checkpoint("last")
     before = workspace.folders()
     message = refused(command, "--config", str(workspace.experiments[other]), "--ckpt_path", path)
     assert f"{path} was made by the task {task!r}, this configuration is for {other!r}: use the config" in message
     assert workspace.folders() == before
+
+
+@both_tasks
+@pytest.mark.parametrize("command", ["test", "validate", "fit"])
+def test_a_checkpoint_of_another_label_set_is_refused_with_both_shown(
+    finished: Any, refused: Refused, workspace: Any, task: str, command: str
+) -> None:
+    """As many labels: nothing in the weights would tell, and each prediction would be named after another."""
+    first, second, *rest = LABELS[task].names
+    swapped = {"names": [second, first, *rest], **({"negative": "None"} if task == "mre" else {})}
+    path, before = finished.checkpoint("last"), workspace.folders()
+    options = ("--ckpt_path", path, f"--data.labels={json.dumps(swapped)}")
+    message = refused(command, "--config", str(finished.folder / "config.yaml"), *options)
+    assert f"{path} was trained on other labels than the configuration names" in message
+    for shown in (str(LABELS[task]), str(LabelSet.from_dict(swapped)), "another order", "config.yaml"):
+        assert shown in message
+    assert workspace.folders() == before
+
+
+@both_tasks
+def test_labels_that_the_checkpoint_has_may_be_named_in_another_way(
+    finished: Any, start: Start, task: str, tmp_path: Path
+) -> None:
+    (tmp_path / "labels.json").write_text(json.dumps(LABELS[task].to_dict()))
+    options = ("--ckpt_path", finished.checkpoint("best"), "--data.labels", str(tmp_path / "labels.json"))
+    again = start("validate", "--config", str(finished.folder / "config.yaml"), *options)
+    assert again.summary["val"] == finished.summary["val"]
+    assert again.summary["labels"] == finished.summary["labels"]
 
 
 class Malicious:
@@ -715,7 +803,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
     try:
         message = refused("fit", "--config", str(workspace.experiment), "--runs", str(disk))
         (run,) = disk.glob("*/*")
-        check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", resume=True)
+        check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", LABELS["mre"], resume=True)
     finally:
         subprocess.run(["umount", disk], check=True)
     assert re.search(r"cannot be written: .*No space left on device.*; what was saved before is still there", message)
@@ -734,7 +822,7 @@ def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path)
         damaged[start + rng.randrange(60)] = rng.randrange(256)
         (tmp_path / "x.ckpt").write_bytes(damaged)
         try:
-            check_checkpoint(tmp_path / "x.ckpt", "mre")
+            check_checkpoint(tmp_path / "x.ckpt", "mre", LABELS["mre"])
         except CheckpointError:
             refused += 1
     assert refused > 100
