@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import csv
 import importlib
-import sys
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,7 @@ def test_the_task_of_the_page_goes_through_every_command(
     assert "relevance" in capsys.readouterr().out
     assert main(["export", "--plugin", "relevance", str(first), "-o", "exports"]) == 0
     capsys.readouterr()
-    extract = ["extract", "--plugin", "relevance", "--model", "exports", "anna and bob"]
+    extract = ["extract", "--plugin", "relevance", "--model", "exports", "--text", "anna and bob"]
     assert main([*extract, "--image", "my-posts/images/red.png"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["labels"]["relevance"]["label"] in {"unrelated", "related"}

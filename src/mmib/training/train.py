@@ -22,7 +22,7 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
 
     Args:
         config: a shipped experiment by name, the path of a YAML file, or what such a file holds.
-        overrides: settings by their dotted names, as on the command line: `{"model.gamma": 0, "trainer.max_epochs": 1}`.
+        overrides: settings by their dotted names, as on the command line: `{"model.gamma": 0}`.
 
     Returns:
         The scores as fractions, by `val/<score>` and, where there is a test split, `test/<score>`; empty on all
