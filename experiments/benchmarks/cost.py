@@ -28,7 +28,8 @@ from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, w
 from experiments.benchmarks.measure import best_device, machine, table
 from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_loader, make_optimizer
 from experiments.benchmarks.training import Bench, row_lengths, waterfall
-from mmib.schema import RELATIONS, TAGS, Task
+from mmib.datamodules.released import LABELS_BEFORE_0_2
+from mmib.schema import task_named
 
 FLOAT, HALF = 4, 2
 # Values of width d that a transformer layer reads and writes for a word piece, matrix products and what lies between
@@ -68,7 +69,7 @@ class Shapes:
         batch: rows B, for the alignment.
     """
 
-    task: Task
+    task: str
     length: float
     regions: float
     queries: float
@@ -124,7 +125,7 @@ def row_cost(shapes: Shapes) -> dict[str, Part]:
         Part(2.0 * (length + regions) * width, 4.0 * (length + regions) * width),
         Part(2.0 * shapes.batch * width, 6.0 * shapes.batch * width),
     ]
-    classes = len(RELATIONS) if shapes.task == "mre" else len(TAGS)
+    classes = len(task_named(shapes.task).outputs(LABELS_BEFORE_0_2[shapes.task]))
     return {
         "text encoder": total(layer * shapes.layers),
         "text bottleneck": total([block(length, length, width), heads]),
@@ -343,7 +344,7 @@ def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], ban
     return table(head, rows)
 
 
-def _ours(task: Task, bf16: bool) -> Setup:
+def _ours(task: str, bf16: bool) -> Setup:
     """What `mmib fit` runs, without Lightning."""
     return replace(list(waterfall(task).values())[-1], bf16=bf16, lightning=False)
 

@@ -22,11 +22,14 @@ import torch
 import torchcrf
 from torch import Tensor, nn
 
+from mmib.datamodules.released import TWITTER
 from mmib.nn.crf import LinearChainCRF
-from mmib.schema import TAGS
+from mmib.tagging import bio_tags
 
 OWN = "mmib"
 A_TURN = 5
+
+TAGS = len(bio_tags(TWITTER.names))
 
 
 class Posts(NamedTuple):
@@ -85,7 +88,7 @@ class PlainLoop(nn.Module):
 
 def implementations(device: torch.device) -> dict[str, Implementation]:
     """The three, with equal scores."""
-    own, plain, library = LinearChainCRF(len(TAGS)), PlainLoop(len(TAGS)), torchcrf.CRF(len(TAGS), batch_first=True)
+    own, plain, library = LinearChainCRF(TAGS), PlainLoop(TAGS), torchcrf.CRF(TAGS, batch_first=True)
     with torch.no_grad():
         for score in own.parameters():
             nn.init.normal_(score)
@@ -155,8 +158,8 @@ def compare(posts: int, words: int, device: torch.device, rounds: int) -> None:
     """Print the table of one shape."""
     shape = posts, words
     batch = Posts(
-        torch.randn(*shape, len(TAGS), device=device),
-        torch.randint(len(TAGS), shape, device=device),
+        torch.randn(*shape, TAGS, device=device),
+        torch.randint(TAGS, shape, device=device),
         torch.ones(shape, dtype=torch.bool, device=device),
     )
     ways = implementations(device)
@@ -166,7 +169,7 @@ def compare(posts: int, words: int, device: torch.device, rounds: int) -> None:
     batch = batch._replace(emissions=batch.emissions.double())
     values = {name: gradients(way._replace(module=way.module.double()), batch) for name, way in ways.items()}
     differences = {name: f"{difference(values[OWN], value):.0e}" for name, value in values.items() if name != OWN}
-    print(f"{device}: {posts} posts of {words} words, {len(TAGS)} tags: ms (quartiles), times as long, difference")
+    print(f"{device}: {posts} posts of {words} words, {TAGS} tags: ms (quartiles), times as long, difference")
     print_rows("loss + gradients", training, differences)
     print_rows("decoding", decoding, {})
 

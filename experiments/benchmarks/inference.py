@@ -22,7 +22,8 @@ from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, w
 from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
 from experiments.benchmarks.recipe import ENCODERS, PUBLISHED, WORKERS, Setup, build_module, make_loader, running_as
 from mmib.modules import ExtractionModule
-from mmib.schema import MNERBatch, PostBatch
+from mmib.schema import PostBatch
+from mmib.tasks.mner import MNERBatch
 
 OURS = Setup(cached=True, padded=False, bucketed=True, per_row=False, packaged_crf=False, decoding=False)
 PUBLISHED_BATCH, OUR_BATCH = 8, 64

@@ -26,7 +26,7 @@ from transformers import BertConfig
 
 from experiments.benchmarks.corpus import PostSet
 from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.datamodules.base import Drawn, PostDataModule
+from mmib.datamodules.base import PostDataModule, SampledShare
 from mmib.datamodules.batching import GlobalBatchSampler, RowSize, Share
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.pretrained import packaged_file
@@ -34,7 +34,8 @@ from mmib.encoders.text import TextEncoder
 from mmib.modules import ExtractionModule, MNERModule, MREModule, Objective
 from mmib.nn.crf import LinearChainCRF
 from mmib.nn.precision import attention_for_training
-from mmib.schema import NO_TAG, TAG_IDS, MNERBatch, PostBatch, Task, Window
+from mmib.schema import NO_LABEL, PostBatch, Window
+from mmib.tasks.mner import OUTSIDE_ID, MNERBatch
 
 LEARNING_RATE = 3e-5
 # Processes that decode images ahead; on CPUs every core computes already.
@@ -42,7 +43,7 @@ WORKERS = 4 if torch.cuda.is_available() else 0
 
 
 class Encoders(NamedTuple):
-    """Shapes of both encoders; their weights are drawn at random."""
+    """Shapes of both encoders; their weights are sampled at random."""
 
     text: BertConfig
     image: str
@@ -89,7 +90,7 @@ class Setup:
 PUBLISHED = Setup()
 
 
-def build_module(task: Task, encoders: Encoders, folder: Path, compiled: bool = False) -> ExtractionModule:
+def build_module(task: str, encoders: Encoders, folder: Path, compiled: bool = False) -> ExtractionModule:
     """A model of random weights.
 
     Args:
@@ -212,12 +213,12 @@ def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int
 class WordPadding:
     """Collates, and pads what belongs to words to so many."""
 
-    collate: Callable[[Drawn], PostBatch]
+    collate: Callable[[SampledShare], PostBatch]
     words: int
 
-    def __call__(self, drawn: Drawn) -> PostBatch:
+    def __call__(self, sampled: SampledShare) -> PostBatch:
         """The padded batch."""
-        batch = self.collate(drawn)
+        batch = self.collate(sampled)
         if not isinstance(batch, MNERBatch):
             return batch
         more = (0, self.words - batch.word_mask.shape[1])
@@ -225,8 +226,8 @@ class WordPadding:
             batch,
             positions=F.pad(batch.positions, more),
             word_mask=F.pad(batch.word_mask, more),
-            tags=F.pad(batch.tags, more, value=TAG_IDS["O"]),
-            gold=F.pad(batch.gold, more, value=NO_TAG),
+            tags=F.pad(batch.tags, more, value=OUTSIDE_ID),
+            gold=F.pad(batch.gold, more, value=NO_LABEL),
         )
 
 

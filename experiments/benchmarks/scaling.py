@@ -25,7 +25,9 @@ from experiments.benchmarks.measure import Clock, best_device, in_turns, machine
 from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_optimizer, running_as, training_step
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.modules import ExtractionModule
-from mmib.schema import RELATIONS, TAGS, MNERBatch, MREBatch, PostBatch
+from mmib.schema import PostBatch, task_named
+from mmib.tasks.mner import MNERBatch
+from mmib.tasks.mre import MREBatch
 
 OURS = Setup(cached=True, padded=False, bucketed=True, per_row=False, packaged_crf=False, decoding=False, fused=True)
 # Every fourth piece opens no word of its own.
@@ -48,11 +50,12 @@ def random_batch(module: ExtractionModule, rows: int, pieces: int, regions: int)
         "region_mask": torch.ones(rows, regions, dtype=torch.bool),
         "boxes": torch.rand(rows, regions, 4),
     }
+    classes = len(task_named(module.task).outputs(module.labels))
     if module.task == "mre":
-        relations = torch.randint(len(RELATIONS), (rows,))
-        batch: PostBatch = MREBatch(**fields, positions=torch.tensor([[1, 2]]).expand(rows, 2), relations=relations)
+        relations = torch.randint(classes, (rows,))
+        batch: PostBatch = MREBatch(**fields, positions=torch.tensor([[1, 2]]).expand(rows, 2), label_ids=relations)
     else:
-        tags = torch.randint(len(TAGS), (rows, words))
+        tags = torch.randint(classes, (rows, words))
         seen = torch.ones(rows, words, dtype=torch.bool)
         places = torch.arange(words).expand(rows, words)
         batch = MNERBatch(**fields, positions=places, word_mask=seen, tags=tags, gold=tags)

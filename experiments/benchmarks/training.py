@@ -48,12 +48,11 @@ from mmib.callbacks.monitor import IBMonitor
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.modules import ExtractionModule
-from mmib.schema import Task
 
 FIRST_EPOCH = "first epoch, cache build included"
 
 
-def waterfall(task: Task, compiled: bool = False) -> dict[str, Setup]:
+def waterfall(task: str, compiled: bool = False) -> dict[str, Setup]:
     """From the recipe to ours; each setup differs from the one before it by what its name says."""
     changes: dict[str, dict[str, bool]] = {
         "cached image features": {"cached": True},

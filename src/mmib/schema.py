@@ -203,11 +203,6 @@ class PostBatch:
         return self.rows >= 0
 
     @property
-    def counted(self) -> torch.Tensor:
-        """(B,) False on padding rows."""
-        return self.rows >= 0
-
-    @property
     def position_mask(self) -> torch.Tensor:
         """(B, Q) False where `positions` has nothing to read; every row has something in each place, unless told."""
         return self.positions >= 0
@@ -422,78 +417,3 @@ def task_names() -> list[str]:
 
 def _origin(task: Task) -> str:
     return f"{type(task).__module__}.{type(task).__qualname__}"
-
-
-# --- version 0.1, until everything has moved to tasks ---
-TASK_NAMES: dict[str, str] = {"mre": "relation extraction", "mner": "named entity recognition"}
-
-NO_RELATION = "None"
-
-# MNRE version 2, in the order of its own ours_rel2id.json; the position is the class id.
-RELATIONS: tuple[str, ...] = (
-    NO_RELATION,
-    "/per/per/parent",
-    "/per/per/siblings",
-    "/per/per/couple",
-    "/per/per/neighbor",
-    "/per/per/peer",
-    "/per/per/charges",
-    "/per/per/alumi",
-    "/per/per/alternate_names",
-    "/per/org/member_of",
-    "/per/loc/place_of_residence",
-    "/per/loc/place_of_birth",
-    "/org/org/alternate_names",
-    "/org/org/subsidiary",
-    "/org/loc/locate_at",
-    "/loc/loc/contain",
-    "/per/misc/present_in",
-    "/per/misc/awarded",
-    "/per/misc/race",
-    "/per/misc/religion",
-    "/per/misc/nationality",
-    "/misc/misc/part_of",
-    "/misc/loc/held_on",
-)
-RELATION_IDS: dict[str, int] = {name: number for number, name in enumerate(RELATIONS)}
-
-ENTITY_TYPES: tuple[str, ...] = ("PER", "LOC", "ORG", "MISC")
-
-# BIO; the position is the tag id, and there is none where a padded post has no word.
-TAGS: tuple[str, ...] = ("O", *(f"{prefix}-{name}" for name in ENTITY_TYPES for prefix in ("B", "I")))
-TAG_IDS: dict[str, int] = {name: number for number, name in enumerate(TAGS)}
-NO_TAG = -1
-
-# Names of what a task's model predicts, by id.
-LABELS: dict[str, tuple[str, ...]] = {"mre": RELATIONS, "mner": TAGS}
-
-
-@dataclass(kw_only=True)
-class MREBatch(PostBatch):
-    """Rows of relation extraction: posts with two marked entities; `positions` are their opening markers, head first.
-
-    Attributes:
-        relations: (B,) gold class id in `RELATIONS`.
-    """
-
-    relations: torch.Tensor
-
-
-@dataclass(kw_only=True)
-class MNERBatch(PostBatch):
-    """Posts of entity recognition, padded to W words; `positions` (B, W) are their first pieces, 0 where there is none.
-
-    Attributes:
-        word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond the longest input.
-        tags: (B, W) gold tag ids to train on, with stray I- tags repaired; O where padded.
-        gold: (B, W) the file's own tag ids, to score against; -1 where padded.
-    """
-
-    word_mask: torch.Tensor
-    tags: torch.Tensor
-    gold: torch.Tensor
-
-    @property
-    def position_mask(self) -> torch.Tensor:
-        """See `PostBatch.position_mask`."""
-        return self.word_mask

@@ -14,7 +14,7 @@ from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
 from mmib.encoders.pretrained import PACKAGED
 from mmib.encoders.text import TextEncoder, WordTokenizer
-from mmib.schema import HEAD_START, MARKERS, TAIL_START, ConfigError, EncoderError, MREBatch
+from mmib.schema import HEAD_START, MARKERS, TAIL_START, ConfigError, EncoderError, PostBatch
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)
 SPECIAL_TEXTS = ["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", *MARKERS]
@@ -107,7 +107,10 @@ def test_markers_start_at_the_scale_of_the_words_and_apart(make_text_encoder: Bu
 
 @pytest.mark.parametrize("pieces", [1, 5, 40])
 def test_appended_padding_changes_no_state(
-    make_text_encoder: Build, make_batch: Callable[..., MREBatch], append_garbage: Callable[..., MREBatch], pieces: int
+    make_text_encoder: Build,
+    make_batch: Callable[..., PostBatch],
+    append_garbage: Callable[..., PostBatch],
+    pieces: int,
 ) -> None:
     """Defect 1."""
     encoder, batch = make_text_encoder().eval(), make_batch()

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from mmib.cli import main
+from mmib.datamodules.released import MNRE
 from mmib.runs.reader import FinishedRun, read_run
-from mmib.schema import RELATIONS, ConfigError
+from mmib.schema import ConfigError
 from mmib.search import study
 from mmib.search.trials import TrialError
 
@@ -50,8 +51,8 @@ class Trainer:
         run = folder / "toy" / "1"
         for part in ("predictions", "checkpoints"):
             (run / part).mkdir(parents=True)
-        golds = [RELATIONS[1 + row % 3] for row in range(ROWS)]
-        guesses = [gold if row < right else RELATIONS[9] for row, gold in enumerate(golds)]
+        golds = [MNRE.names[1 + row % 3] for row in range(ROWS)]
+        guesses = [gold if row < right else MNRE.names[9] for row, gold in enumerate(golds)]
         records = [
             {"id": row, "gold": gold, "predicted": guess}
             for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
