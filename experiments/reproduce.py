@@ -18,16 +18,19 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from mmib.analysis.aggregate import compare
 from mmib.base.files import checksum, write_text
-from mmib.datamodules import mnre_files as mnre
-from mmib.datamodules import twitter_files as twitter
-from mmib.datamodules.released import RELEASED
+from mmib.datamodules.check.texts import count_posts
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.readers import Reader
+from mmib.datamodules.released import RELEASED, RELEASED_LABELS, TITLES
+from mmib.datamodules.twitter_files import TwitterReader
 from mmib.runs.reader import FinishedRun
-from mmib.schema import NO_RELATION, DataError, MMIBError
+from mmib.schema import DataError, MMIBError
 from mmib.search.trials import TrialError, finished_run, run_trial
 
 SPLITS = ("train", "val", "test")
@@ -47,12 +50,14 @@ class Counted(NamedTuple):
     """What is in the text of a split.
 
     Attributes:
-        counts: rows, and relations that are None; or posts, entities in seqeval's default and in the strict reading.
-        images: names of the images below the root, each once.
+        counts: what `mmib check-data` counts, by its name.
+        images: names of the images, each once.
+        found: how many of them are there.
     """
 
-    counts: tuple[int, ...]
+    counts: dict[str, int]
     images: set[str]
+    found: int
 
 
 @dataclass(frozen=True)
@@ -60,60 +65,50 @@ class DataSet:
     """One of the real sets.
 
     Attributes:
-        title: its name.
+        name: key of what is known of its release.
         experiment: name of its experiments, without the settings.
-        folder: where it lies below the data root.
-        text: file of each split's text below that folder.
-        read: counts a text file; takes the folder, the split and the file.
-        kinds: what is counted.
-        released: the counts of each split as released (docs/reproduction.md).
+        folder: the root of its files, below the data root.
+        open: its reader, given that root.
     """
 
-    title: str
+    name: str
     experiment: str
     folder: str
-    text: dict[str, str]
-    read: Callable[[Path, str], Counted]
-    kinds: tuple[str, ...]
-    released: dict[str, tuple[int, ...]]
+    open: Callable[[Path], Reader]
+
+    @property
+    def title(self) -> str:
+        """Its name."""
+        return TITLES[self.name]
+
+    @property
+    def released(self) -> dict[str, dict[str, int]]:
+        """The counts of each split as released (docs/reproduction.md)."""
+        return RELEASED[self.name]
+
+    def reader(self, data_root: Path) -> Reader:
+        """Reads it, below a data root."""
+        return self.open(data_root / self.folder)
 
 
-def read_mnre(path: Path, split: str) -> Counted:
-    """Counts of an MNRE file."""
-    rows = list(mnre.read_rows(path))
-    none = sum(row.relation == NO_RELATION for row in rows)
-    return Counted((len(rows), none), {f"img_org/{split}/{row.image}" for row in rows})
+def count(reader: Reader, split: str) -> Counted:
+    """What is in the text of a split.
 
-
-def read_twitter(path: Path, split: str) -> Counted:
-    """Counts of a Twitter file; the images of all splits lie in one folder."""
-    year = path.parent.name
-    posts = list(twitter.read_posts(path, twitter.LAYOUT.format(year=year.removeprefix("twitter"))))
-    entities, strict = (
-        sum(tag.startswith("B-") for post in posts for tag in tags(post.tags)) for tags in (twitter.repair, list)
-    )
-    return Counted((len(posts), entities, strict), {f"{year}_images/{post.identity}.jpg" for post in posts})
-
-
-def _twitter(year: int, released: dict[str, tuple[int, ...]]) -> DataSet:
-    text = {split: f"twitter{year}/{file}" for split, file in twitter.TEXT_FILES.items()}
-    kinds = ("posts", "entities", "in strict IOB2")
-    return DataSet(f"Twitter-{year}", f"mner-twitter{year}", ".", text, read_twitter, kinds, released)
+    Raises:
+        DataError: the file is missing or malformed.
+    """
+    posts = list(reader.posts(split))
+    images = {post.image for post in posts if post.image}
+    found = sum(map(bool, reader.pictures(split, images, max_crops=0)))
+    return Counted(count_posts(posts, reader.rows, RELEASED_LABELS[reader.corpus]), images, found)
 
 
 SETS = {
-    "mnre": DataSet(
-        "MNRE",
-        "mre-mnre",
-        "mnre",
-        {split: f"txt/ours_{split}.txt" for split in SPLITS},
-        read_mnre,
-        ("rows", "None"),
-        RELEASED["mnre"],
-    ),
-    "twitter2015": _twitter(2015, RELEASED["twitter2015"]),
-    "twitter2017": _twitter(2017, RELEASED["twitter2017"]),
+    "mnre": DataSet("mnre", "mre-mnre", "mnre", MNREReader),
+    "twitter2015": DataSet("twitter2015", "mner-twitter2015", ".", partial(TwitterReader, year=2015)),
+    "twitter2017": DataSet("twitter2017", "mner-twitter2017", ".", partial(TwitterReader, year=2017)),
 }
+KINDS = {"negative": "None", "entities_strict": "in strict IOB2"}
 
 
 class Published(NamedTuple):
@@ -221,33 +216,37 @@ def check_data(root: Path, name: str) -> dict[str, Counted]:
     data_set = SETS[name]
     if not root.is_dir():
         raise DataError(f"the data folder {root} does not exist ({ROOT_HINT})")
-    found = {}
+    reader, counts = data_set.reader(root), {}
     for split in SPLITS:
-        path = root / data_set.folder / data_set.text[split]
-        if split == "test" and not path.is_file():
+        if split == "test" and not reader.has_split(split):
             print(
-                f"{data_set.title}, test: {path} is not there; validation scores are reported, which are no test scores"
+                f"{data_set.title}, test: {reader.text_file(split)} is not there; validation scores are reported, "
+                "which are no test scores"
             )
             continue
         try:
-            found[split] = counted = data_set.read(path, split)
+            counts[split] = counted = count(reader, split)
         except DataError as error:
             raise DataError(f"{error}\n({ROOT_HINT})") from error
-        there = sum((root / data_set.folder / image).is_file() for image in counted.images)
         print(
-            f"{data_set.title}, {split}: {_counts(data_set, counted.counts)}{_as_released(data_set, split, counted)}; "
-            f"{there:,} of {len(counted.images):,} images"
+            f"{data_set.title}, {split}: {_listed(counted.counts)}{_as_released(data_set, split, counted)}; "
+            f"{counted.found:,} of {len(counted.images):,} images"
         )
-    return found
+    return counts
 
 
-def _counts(data_set: DataSet, counts: tuple[int, ...]) -> str:
-    return ", ".join(f"{count:,} {kind}" for count, kind in zip(counts, data_set.kinds, strict=True))
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{number:,} {KINDS.get(name, name)}" for name, number in counts.items())
 
 
 def _as_released(data_set: DataSet, split: str, counted: Counted) -> str:
     released = data_set.released[split]
-    return ", as released" if counted.counts == released else f", NOT as released ({_counts(data_set, released)})"
+    return ", as released" if counted.counts == released else f", NOT as released ({_listed(released)})"
+
+
+def _training_rows(counted: dict[str, Counted]) -> int:
+    """Rows, or posts, of the training split: what is counted first."""
+    return next(iter(counted["train"].counts.values()))
 
 
 def run_all(work: Reproduction) -> None:
@@ -276,8 +275,8 @@ def run_all(work: Reproduction) -> None:
         if not known:
             # Time is taken to grow with training rows: right from the second seed on, when each set has had a turn.
             spent += time.monotonic() - started
-            rows += work.data[name]["train"].counts[0]
-        left = sum(work.data[later]["train"].counts[0] for later, _ in todo[number:] if later not in work.failures)
+            rows += _training_rows(work.data[name])
+        left = sum(_training_rows(work.data[later]) for later, _ in todo[number:] if later not in work.failures)
         print(
             f"{said}: {work.split(name)} F1 {100 * run.summary[work.split(name)]['f1']:.1f}"
             + (f"; about {_duration(spent / rows * left)} left" if rows and left else ""),
@@ -369,10 +368,10 @@ def _data_rows(work: Reproduction) -> list[list[str]]:
     for name in work.names:
         data_set = SETS[name]
         for split, counted in work.data[name].items():
-            digest = checksum(work.root / data_set.folder / data_set.text[split])
-            same = "yes" if counted.counts == data_set.released[split] else _counts(data_set, data_set.released[split])
+            digest = checksum(data_set.reader(work.root).text_file(split))
+            same = "yes" if counted.counts == data_set.released[split] else _listed(data_set.released[split])
             images = work.runs[name][0].summary["images"].get(split, "") if name in work.runs else ""
-            rows.append([data_set.title, split, _counts(data_set, counted.counts), same, digest[:12], images])
+            rows.append([data_set.title, split, _listed(counted.counts), same, digest[:12], images])
     return rows
 
 

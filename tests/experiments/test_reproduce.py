@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 
 class Points:
-    """Stands in for `run_trial`: writes what a run leaves, and remembers what it was asked for."""
+    """Takes the place of `run_trial`: writes what a run leaves, and remembers its options."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -149,7 +149,7 @@ def test_data_that_is_not_as_released_is_counted_and_named(
 def test_data_as_released_is_said_to_be(
     run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(reproduce.SETS["mnre"].released, "train", (2, 1))
+    monkeypatch.setitem(reproduce.SETS["mnre"].released, "train", {"rows": 2, "negative": 1})
     _, table = run("--seeds", "1")
     assert "MNRE, train: 2 rows, 1 None, as released" in capsys.readouterr().out
     assert cells(table, "MNRE | train |")[3] == "yes"
