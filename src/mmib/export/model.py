@@ -22,6 +22,7 @@ from mmib.nn.alignment import Alignment
 from mmib.nn.fusion import Fusion
 from mmib.nn.gaussian import GaussianEncoder
 from mmib.plugins import task_of
+from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import ExportError, RunError, Task, task_named
 
@@ -148,9 +149,6 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         CheckpointError: the checkpoint is missing or damaged, or has other labels than the run.
         ExportError: the run's encoders are of custom classes.
     """
-    # Lightning, which exported models do without.
-    from mmib.runs.checkpoints import check_labels, open_checkpoint  # noqa: PLC0415
-
     run = read_run(folder)
     task = task_of(run.task, folder, run.summary.get("plugins") or ())
     labels = run.labels
