@@ -341,6 +341,14 @@ def test_a_run_of_custom_labels_is_exported_with_them(make_run: Callable[..., Pa
     assert Extractor.from_pretrained(run).extract(TEXT) == Extractor.from_pretrained(folder).extract(TEXT)
 
 
+def test_weights_of_further_loss_terms_are_left_out(make_run: Callable[..., Path]) -> None:
+    path = make_run("mner") / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    content["state_dict"]["regularizers.0.weight"] = torch.ones(3)
+    torch.save(content, path)
+    assert "regularizers.0.weight" not in model_of_run(path.parent.parent).network.state_dict()
+
+
 def test_a_checkpoint_of_other_labels_than_its_run_is_refused(make_run: Callable[..., Path]) -> None:
     run = make_run("mner", labels=PRODUCTS)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
