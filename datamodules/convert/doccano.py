@@ -12,7 +12,16 @@ from mmib.datamodules.convert.images import image_name
 from mmib.datamodules.convert.lines import parsed
 from mmib.datamodules.convert.offsets import Offsets, Unit
 from mmib.datamodules.convert.options import Options
-from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked, placed
+from mmib.datamodules.convert.posts import (
+    AnnotatedPost,
+    Arrow,
+    Mention,
+    Notes,
+    checked_id,
+    checked_text,
+    linked,
+    placed,
+)
 from mmib.schema import DataError
 
 # What doccano counts, unless a project has "count grapheme clusters as one character" switched on.
@@ -67,7 +76,9 @@ def _post(place: str, line: dict[str, Any], options: Options, notes: Notes) -> A
     arrows = [_arrow(relation, place) for relation in _list(line, RELATIONS, place)]
     image = line.get(options.image_field or "image")
     name = image_name(image, options.images, place, notes) if isinstance(image, str) and image else ""
-    return AnnotatedPost(line.get("id"), text, name, entities, linked(ids, arrows, place, notes), place)
+    return AnnotatedPost(
+        checked_id(line.get("id"), place), text, name, entities, linked(ids, arrows, place, notes), place
+    )
 
 
 def _list(line: dict[str, Any], key: str, place: str) -> list[Any]:
@@ -107,7 +118,7 @@ def _line(post: AnnotatedPost, with_relations: bool, options: Options, notes: No
     spans = [(*offsets.units(entity.start, entity.end), entity.type) for entity in post.entities]
     if post.confidences():
         notes.add("posts with confidences: the confidences are left out", post.place)
-    line: dict[str, Any] = {"id": post.id, "text": post.text}
+    line: dict[str, Any] = {"text": post.text} if post.id is None else {"id": post.id, "text": post.text}
     if post.image:
         line[options.image_field or "image"] = options.image_prefix + post.image
     if not with_relations:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from mmib.datamodules.convert.lines import objects, parsed
 from mmib.datamodules.convert.offsets import Offsets
 from mmib.datamodules.convert.options import Options
-from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_text, linked
+from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_id, checked_text, linked
 from mmib.schema import DataError
 
 # Of entities that were given to `mmib extract` without one.
@@ -60,7 +60,9 @@ def _post(
     image = line.get("image") or images.get(line.get("row", 0)) or ""
     if not isinstance(image, str):
         raise DataError(f"{place}: 'image' is {image!r}: expected the name of a file")
-    return AnnotatedPost(line.get("id"), offsets.text, image, entities, linked(ids, arrows, place, notes), place)
+    return AnnotatedPost(
+        checked_id(line.get("id"), place), offsets.text, image, entities, linked(ids, arrows, place, notes), place
+    )
 
 
 class _Tokens:
@@ -128,7 +130,7 @@ def _confidence(found: dict[str, Any], place: str) -> float | None:
 def _line(post: AnnotatedPost, options: Options, notes: Notes) -> dict[str, Any]:
     if post.confidences():
         notes.add("posts with confidences: the confidences are left out", post.place)
-    line: dict[str, Any] = {"id": post.id, "text": post.text}
+    line: dict[str, Any] = {"text": post.text} if post.id is None else {"id": post.id, "text": post.text}
     if post.image:
         line["image"] = options.image_prefix + post.image
     entities = [{"start": entity.start, "end": entity.end, "type": entity.type} for entity in post.entities]

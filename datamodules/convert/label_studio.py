@@ -12,12 +12,23 @@ from mmib.base.files import parse_json
 from mmib.datamodules.convert.images import image_name, looks_like_image
 from mmib.datamodules.convert.offsets import Offsets, Unit
 from mmib.datamodules.convert.options import Options
-from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Link, Mention, Notes, checked_text, linked, placed
+from mmib.datamodules.convert.posts import (
+    AnnotatedPost,
+    Arrow,
+    Link,
+    Mention,
+    Notes,
+    check_characters,
+    checked_id,
+    checked_text,
+    linked,
+    placed,
+)
 from mmib.datamodules.files import open_data
 from mmib.schema import DataError
 
 LAYOUT = "name a file that Label Studio exported as JSON"
-# Since its version 1.5; before, it counted as JavaScript does.
+# Older versions counted as JavaScript does.
 OFFSETS: Unit = "characters"
 LABELS, RELATION = "labels", "relation"
 FROM_NAME, TO_NAME = "label", "text"
@@ -33,6 +44,7 @@ def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
     for number, task in enumerate(_tasks(path), start=1):
         place = f"task {task['id'] if isinstance(task, dict) and 'id' in task else number}"
         try:
+            check_characters(task, place)
             post = _post(place, task, options, notes)
         except DataError as error:
             raise DataError(f"{path}, {error}") from error
@@ -83,7 +95,7 @@ def _post(place: str, task: Any, options: Options, notes: Notes) -> AnnotatedPos
         entities += mentions
     address = _image(data, options.image_field, place)
     image = image_name(address, options.images, place, notes) if address else ""
-    identity = data.get("id", task.get("id"))
+    identity = checked_id(data.get("id", task.get("id")), place)
     return AnnotatedPost(identity, text, image, entities, linked(ids, marked.arrows, place, notes), place)
 
 
@@ -208,7 +220,8 @@ def _task(post: AnnotatedPost, options: Options) -> dict[str, Any]:
     if sure:
         # Of the least sure finding: sorted by score, the posts that need a look come first.
         prediction["score"] = min(sure)
-    data = {"id": post.id, options.text_field or "text": post.text}
+    data: dict[str, Any] = {} if post.id is None else {"id": post.id}
+    data[options.text_field or "text"] = post.text
     if post.image:
         data[options.image_field or "image"] = options.image_prefix + post.image
     return {"data": data, "predictions": [prediction]}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -56,7 +57,7 @@ class AnnotatedPost:
         place: where it stands in its file, for messages.
     """
 
-    id: Any
+    id: str | int | None
     text: str
     image: str
     entities: list[Mention]
@@ -133,16 +134,38 @@ def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> 
 
 
 def checked_text(text: Any, place: str) -> str:
-    """A text that can be written as UTF-8.
+    """The text of a post.
 
     Raises:
-        DataError: it is no text, or holds half of a surrogate pair.
+        DataError: it is no text.
     """
     if not isinstance(text, str):
         raise DataError(f"{place}: the text is {text!r}: expected a string")
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise DataError(f"{place}: {text[:40]!r} holds half of a surrogate pair, which is no character")
     return text
+
+
+def checked_id(identity: Any, place: str) -> str | int | None:
+    """What a file calls a post; None where it has no name for it.
+
+    Raises:
+        DataError: it is neither text nor a whole number.
+    """
+    if not isinstance(identity, str | int | None):
+        raise DataError(f"{place}: the id is {identity!r}: expected a text or a whole number")
+    return identity
+
+
+def check_characters(content: Any, place: str) -> None:
+    """Refuse JSON whose texts cannot be written again.
+
+    Raises:
+        DataError: one holds half of a surrogate pair.
+    """
+    try:
+        json.dumps(content, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start : error.end]
+        raise DataError(f"{place}: {half!r} is half of a surrogate pair, which is no character") from error
 
 
 def counts(posts: Iterable[AnnotatedPost]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from mmib.datamodules.split_files import HoldOut
 from mmib.schema import DataError
 
 Convert = Callable[..., Any]
+DOCS = Path(__file__).parents[3] / "docs" / "annotation.md"
 
 
 @pytest.mark.parametrize(
@@ -76,6 +78,17 @@ def test_what_is_written_is_what_mmib_trains_on(convert: Convert) -> None:
         "1 relations of which an end is no entity of the post: left out (line 1)",
     ):
         assert noted in done.output.splitlines()
+
+
+def test_the_examples_of_the_docs_are_all_the_same_post(convert: Convert) -> None:
+    blocks = re.findall(r"```json\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    posts = [post for block in blocks for post in convert(block).lines()]
+    assert len(posts) == 3
+    for post in posts:
+        assert post["text"] == "Acme makes the Zipper"
+        assert post["entities"] == [{"start": 0, "end": 4, "type": "TEAM"}, {"start": 15, "end": 21, "type": "PRODUCT"}]
+    assert [len(post["relations"]) for post in posts] == [1, 0, 1]
+    assert posts[0]["image"] == "0a1b2c3d-zipper.jpg"
 
 
 def test_relations_may_name_entities_by_ids_of_their_own(convert: Convert) -> None:
