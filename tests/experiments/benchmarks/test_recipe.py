@@ -27,7 +27,8 @@ from experiments.benchmarks.recipe import (
 from experiments.benchmarks.training import waterfall
 from mmib.modules import ExtractionModule
 from mmib.nn.crf import LinearChainCRF
-from mmib.schema import MNERBatch, PostBatch
+from mmib.schema import PostBatch
+from mmib.tasks.mner import MNERBatch
 
 ROWS = 4
 NAMES = ("mnre", "twitter2017")

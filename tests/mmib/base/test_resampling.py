@@ -24,7 +24,8 @@ from mmib.base.resampling import (
     ratio,
     standard_error,
 )
-from mmib.metrics import RelationScores
+from mmib.datamodules.released import MNRE
+from mmib.metrics import ClassScores
 
 Parts = tuple[Array, Array]
 
@@ -65,14 +66,14 @@ def test_the_standard_error_of_one_relation_is_near_its_analytic_value() -> None
     found = torch.where(torch.arange(size) < share * size, 5, 0)
     analytic = 2 / (1 + share) ** 2 * math.sqrt(share * (1 - share) / size)
     error, none = (
-        standard_error(*(part.numpy() for part in RelationScores().row_parts(predicted, truth, "f1")))
+        standard_error(*(part.numpy() for part in ClassScores(MNRE).row_parts(predicted, truth, "f1")))
         for predicted in (found, truth)
     )
     assert error == pytest.approx(analytic, rel=0.1)
     assert none == 0
 
 
-def test_the_bootstrap_draws_whole_posts() -> None:
+def test_the_bootstrap_samples_whole_posts() -> None:
     """Posts of many entities weigh more, and all of theirs come or go together."""
     gold = np.full(100, 10)
     assert standard_error(2 * np.array([10, 0] * 50), 2 * gold) == pytest.approx(0.05, rel=0.1)
@@ -84,7 +85,7 @@ def test_a_ratio_without_denominator_is_zero() -> None:
 
 
 def near(interval: tuple[float, float], low: float, high: float) -> bool:
-    """Whether two percentile intervals agree within what 10,000 draws leave open, about 3 % of a standard error."""
+    """Whether two percentile intervals agree within what 10,000 resamples leave open, about 3 % of a standard error."""
     tolerance = 0.05 * (high - low)
     return abs(interval[0] - low) < tolerance and abs(interval[1] - high) < tolerance
 
@@ -186,7 +187,7 @@ def test_exchanging_two_configurations_mirrors_the_difference(test: Callable[...
 
 
 @each_test
-def test_the_order_of_rows_matters_no_more_than_the_draws(test: Callable[..., PairedTest]) -> None:
+def test_the_order_of_rows_matters_no_more_than_the_resamples(test: Callable[..., PairedTest]) -> None:
     first, second = f1_parts(1, 300, runs=3), f1_parts(2, 300, runs=3)
     order = np.random.default_rng(9).permutation(300)
     shuffled = [(above[:, order], below[:, order]) for above, below in (first, second)]
@@ -208,7 +209,7 @@ def test_a_mean_over_seeds_whose_rows_do_not_matter_has_students_interval() -> N
 def test_the_error_of_one_seed_is_that_of_the_rows() -> None:
     sample = bootstrap(*f1_parts(1, 200, runs=3))
     alone = mean_interval(sample.of([1]))
-    assert [alone.low, alone.high] == np.quantile(sample.draws[:, 1], [0.025, 0.975]).tolist()
+    assert [alone.low, alone.high] == np.quantile(sample.resampled[:, 1], [0.025, 0.975]).tolist()
 
 
 def simulated(random: np.random.Generator, spread: tuple[float, float, float], seeds: int, rows: int = 100) -> Array:
@@ -263,7 +264,7 @@ def test_holm_by_hand() -> None:
 
 
 @each_test
-def test_draws_do_not_depend_on_the_memory_that_is_used(
+def test_resamples_do_not_depend_on_the_memory_that_is_used(
     test: Callable[..., PairedTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = f1_parts(1, 21, runs=2), f1_parts(2, 21, runs=2)
@@ -275,4 +276,4 @@ def test_draws_do_not_depend_on_the_memory_that_is_used(
 def test_runs_are_taken_out_of_a_bootstrap_in_the_order_asked_for() -> None:
     sample = Bootstrap(np.array([1.0, 2.0, 3.0]), np.arange(6.0).reshape(2, 3))
     assert sample.of([2, 0]).scores.tolist() == [3.0, 1.0]
-    assert sample.of([2, 0]).draws.tolist() == [[2.0, 0.0], [5.0, 3.0]]
+    assert sample.of([2, 0]).resampled.tolist() == [[2.0, 0.0], [5.0, 3.0]]
