@@ -60,7 +60,7 @@ def predict(module: ExtractionModule, batch: PostBatch, way: Way) -> Any:
         if not way.setup.per_row:
             return module.predict_step(batch, 0)
         # Published code takes the best relation or path, and nothing else.
-        _, scores = module.task_loss(module.backbone(batch), batch)
+        scores = module.network.scores(module.backbone(batch).states)
         if isinstance(batch, MNERBatch):
             return cast(Any, module).crf.viterbi(scores, batch.word_mask)
         return scores.argmax(dim=-1)
