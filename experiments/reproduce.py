@@ -261,13 +261,13 @@ def run_all(work: Reproduction) -> None:
             continue
         options, folder = work.trial(name, seed)
         known, started = finished_run(folder) is not None, time.monotonic()
-        said = f"[{number}/{len(todo)}] {SETS[name].title}, seed {seed}"
-        print(f"{said}: {'is done' if known else f'runs; its output: {folder}'}", flush=True)
+        trial = f"[{number}/{len(todo)}] {SETS[name].title}, seed {seed}"
+        print(f"{trial}: {'is done' if known else f'runs; its output: {folder}'}", flush=True)
         try:
             run = run_trial(options, folder)
         except TrialError as error:
             work.failures[name] = f"seed {seed}: {error}"
-            print(f"{said}: failed: {error}", file=sys.stderr, flush=True)
+            print(f"{trial}: failed: {error}", file=sys.stderr, flush=True)
             continue
         assert run is not None, "nothing asks it to stop"
         work.runs.setdefault(name, []).append(run)
@@ -278,7 +278,7 @@ def run_all(work: Reproduction) -> None:
             rows += _training_rows(work.data[name])
         left = sum(_training_rows(work.data[later]) for later, _ in todo[number:] if later not in work.failures)
         print(
-            f"{said}: {work.split(name)} F1 {100 * run.summary[work.split(name)]['f1']:.1f}"
+            f"{trial}: {work.split(name)} F1 {100 * run.summary[work.split(name)]['f1']:.1f}"
             + (f"; about {_duration(spent / rows * left)} left" if rows and left else ""),
             flush=True,
         )

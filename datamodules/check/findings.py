@@ -20,13 +20,13 @@ class Finding:
     Attributes:
         severity: `note`: the project knows and handles it; `problem`: a training would stop at it or hide it;
             `unreadable`: what was asked for cannot be read at all.
-        kind: a short name, for programs.
+        code: a short name, for programs.
         text: what it is, for people.
         items: each place or name that it concerns; not only the few that are shown.
     """
 
     severity: Severity
-    kind: str
+    code: str
     text: str
     items: list[str] = field(default_factory=list)
 
@@ -36,7 +36,7 @@ class Finding:
         return replace(self, text=self.text.replace(f"{root}/", ""), items=items)
 
     def __str__(self) -> str:
-        return f"{self.text}{': ' if self.items else ''}{some(self.items)}"
+        return f"{self.text}{': ' if self.items else ''}{shown(self.items)}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def every_finding(reports: Iterable[SetReport]) -> list[tuple[str, Finding]]:
     return found
 
 
-def some(items: Sequence[str], most: int = ITEMS_SHOWN) -> str:
+def shown(items: Sequence[str], most: int = ITEMS_SHOWN) -> str:
     """The first few, and how many more there are."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more

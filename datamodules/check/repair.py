@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmib.base.files import write_text
-from mmib.datamodules.check.findings import some
+from mmib.datamodules.check.findings import shown
 from mmib.datamodules.check.pictures import Decoded, files_below
 from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
 from mmib.datamodules.crops import Crops, write_crop_dictionary
@@ -182,7 +182,7 @@ class _Copy:
             if names:
                 kept[self.reader.crop_key(place, image)] = good
         if lost:
-            lacking = some(sorted(set(lost)))
+            lacking = shown(sorted(set(lost)))
             self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
         write_crop_dictionary(self._target(crops.source), kept)
 

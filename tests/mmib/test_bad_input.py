@@ -299,7 +299,7 @@ def test_images_from_the_wild_are_read_or_named_with_their_reason(
     assert "Traceback" not in output + errors
     train = json.loads(file.read_text())["sets"][0]["splits"][0]
     assert train["images"]["found"] == len(ODD)
-    named = {item for finding in train["findings"] for item in finding["items"] if "images" in finding["kind"]}
+    named = {item for finding in train["findings"] for item in finding["items"] if "images" in finding["code"]}
     for name in BROKEN:
         assert any(name in item for item in named), name
     assert not any(name in item for name in ODD for item in named)
@@ -326,13 +326,13 @@ def cut_off(name: str, kept: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "place", "remedy"),
     [
-        (lambda run: (run / "summary.json").unlink(), "b has not finished", "go on with: mmib fit --run"),
-        (cut_off("summary.json", 20), "summary.json cannot be read", "go on with: mmib fit --run"),
-        (cut_off("summary.json", 0), "summary.json cannot be read", "go on with: mmib fit --run"),
+        (lambda run: (run / "summary.json").unlink(), "b has not finished", "resume with: mmib fit --run"),
+        (cut_off("summary.json", 20), "summary.json cannot be read", "resume with: mmib fit --run"),
+        (cut_off("summary.json", 0), "summary.json cannot be read", "resume with: mmib fit --run"),
         (
             lambda run: write(run / "summary.json", "[]"),
             "summary.json is no summary of a run",
-            "go on with: mmib fit --run",
+            "resume with: mmib fit --run",
         ),
         (cut_off("predictions/test.jsonl", 20), "test.jsonl, line 1 is no JSON", "make them with mmib test --config"),
         (

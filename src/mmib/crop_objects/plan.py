@@ -109,9 +109,9 @@ def _request(images: ImageNames, image: str, posts: Sequence[Post], phrases: Phr
     return Request(image, file, _phrases([post.words for post in posts], phrases))
 
 
-def _phrases(texts: Sequence[Sequence[str]], kind: Phrases) -> tuple[str, ...]:
+def _phrases(texts: Sequence[Sequence[str]], wanted: Phrases) -> tuple[str, ...]:
     """Those of all texts of an image; the entity types also where a text has no noun phrase."""
-    nouns = [phrase for words in texts for phrase in noun_phrases(words)] if kind == "nouns" else []
+    nouns = [phrase for words in texts for phrase in noun_phrases(words)] if wanted == "nouns" else []
     return tuple(dict.fromkeys(nouns))[:MOST_PHRASES] or TYPES
 
 

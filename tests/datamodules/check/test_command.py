@@ -62,7 +62,7 @@ def test_json_goes_to_a_file_or_alone_to_standard_output(
     assert printed == json.loads((tmp_path / "found.json").read_text())
     (report,) = printed["sets"]
     assert (printed["status"], report["name"], report["splits"][0]["counts"]["posts"]) == (0, "twitter2017", 1)
-    assert report["splits"][0]["findings"][0]["kind"] == "stray_tags"
+    assert report["splits"][0]["findings"][0]["code"] == "stray_tags"
 
 
 def test_problems_and_what_cannot_be_read_have_a_status_of_their_own(root: Path) -> None:

@@ -22,7 +22,7 @@ def check(root: Path, labels: LabelSet | None = None) -> SetReport:
 
 
 def found(report: SetReport) -> dict[tuple[str, str], Finding]:
-    return {(split, finding.kind): finding for split, finding in every_finding([report])}
+    return {(split, finding.code): finding for split, finding in every_finding([report])}
 
 
 def fill(mnre: Any, **splits: str) -> None:

@@ -25,7 +25,7 @@ def check(root: Path, tokenizer: WordTokenizer | None = None, max_length: int = 
 
 
 def found(report: SetReport) -> dict[tuple[str, str], Finding]:
-    return {(split, finding.kind): finding for split, finding in every_finding([report])}
+    return {(split, finding.code): finding for split, finding in every_finding([report])}
 
 
 def fill(mnre: Any, *splits: str) -> None:
@@ -283,7 +283,7 @@ def test_the_demo_corpus_is_fine_and_as_large_as_it_says(tmp_path: Path) -> None
         assert report.title.startswith("demo corpus")
         rows = files.reader.rows
         assert all(part.expected[rows] == part.counts[rows] for part in report.splits)
-        assert not [finding for _, finding in every_finding([report]) if finding.kind in ("counts", "malformed")]
+        assert not [finding for _, finding in every_finding([report]) if finding.code in ("counts", "malformed")]
         assert status([report]) == 0
 
 
