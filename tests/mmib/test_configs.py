@@ -105,7 +105,7 @@ def test_a_config_option_without_a_file_is_refused(refused: Refused) -> None:
         ("include: [[base.yaml]]\n", "'include' must be a list of configuration files"),
         (f"include: [{'nowhere.yaml' * 300}]\n", "there is no configuration file 'nowhere"),
         ("seed_everything: 2024-13-45\n", "is not valid YAML: month must be in 1..12"),
-        (BOMB, "is not valid YAML: it holds more than 100,000 values when its aliases are written out"),
+        (BOMB, "is not valid YAML: it holds more than 100,000 values when its aliases are expanded"),
     ],
 )
 def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Options of the commands beside training: written in full, and refused in one sentence."""
+"""The argument parser of the commands beside training: options in full, errors in one sentence."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What every command that uses trained models asks for: `--model` for each task, and `--device`."""
+    """Add the options of all commands that use trained models: `--model` for each task, and `--device`."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -69,6 +69,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """What to say of a name that is not known, where it is close to one that is."""
+    """A suggestion for an unknown name that is close to a known one; empty for others."""
     near = difflib.get_close_matches(wrong, known, n=1)
     return f": did you mean {near[0]}?" if near else ""

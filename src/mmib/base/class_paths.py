@@ -1,4 +1,4 @@
-"""Class paths that configurations of earlier versions hold, and what they are called today."""
+"""Class paths of earlier versions in configurations, and their names of today."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Classes that a configuration of version 0.1 could name, and that have another place since version 0.2.
+# Classes that a configuration of version 0.1 could name, and that moved in version 0.2.
 RENAMED = {
     "mmib.latents.LatentSpace": "mmib.callbacks.LatentSpace",
     **{
@@ -25,14 +25,14 @@ RENAMED = {
     },
 }
 CLASS_PATH = re.compile(r"[\w.]+")
-# Where a launcher tells a process which rank it is: only the first one speaks.
+# Where a launcher sets the rank of a process: only the first one prints.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def current_class_paths(content: Any, source: Path | str) -> Any:
     """What a configuration file or a command line holds, with the class paths of today.
 
-    Where it has others, one line on standard error says so: once a process for each source, on the first rank.
+    Where it has others, one line on standard error lists them: once a process for each source, on the first rank.
 
     Args:
         content: mappings and lists, of any depth.
@@ -41,7 +41,7 @@ def current_class_paths(content: Any, source: Path | str) -> Any:
     old = sorted(set(_renamed(content)))
     if not old:
         return content
-    _say(source, tuple(old))
+    _report(source, tuple(old))
     return _translated(content)
 
 
@@ -68,7 +68,7 @@ def _translated(content: Any) -> Any:
 
 
 @cache
-def _say(source: Path | str, old: tuple[str, ...]) -> None:
+def _report(source: Path | str, old: tuple[str, ...]) -> None:
     if any(os.environ.get(name, "0") != "0" for name in RANK_VARIABLES):
         return
     read = ", ".join(f"{name} is read as {RENAMED[name]}" for name in old)

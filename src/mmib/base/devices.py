@@ -1,4 +1,4 @@
-"""Where to compute."""
+"""Devices that can be computed on."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mmib.schema import ConfigError
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of a name, `cpu`, `cuda`, `cuda:1`, …, once something has been put there.
+    """The device of a name, `cpu`, `cuda`, `cuda:1`, …, once a tensor has been put on it.
 
     Raises:
-        ConfigError: it is not there, or there is no such name.
+        ConfigError: the machine has no such device, or the name is unknown.
     """
     try:
         device = torch.device(name)

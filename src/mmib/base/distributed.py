@@ -1,6 +1,6 @@
 """What the ranks of a job share: sums and rows over all of them, with gradients that suit DDP.
 
-Every rank computes the same loss from the same sums and rows, but its gradient reaches only what is its own. DDP then
+Every rank computes the same loss from the same sums and rows, but its gradient reaches only its own part. DDP then
 averages the ranks' gradients; each is multiplied by their number here, so that the average is the gradient of the loss
 of the global batch. No further collective is needed on the way back.
 """
@@ -39,7 +39,7 @@ def global_sums(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In float64, for sums over many values; in float32 on Apple's GPUs, which know no wider numbers."""
+    """In float64, for sums over many values; in float32 on Apple's GPUs, which have no wider type."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
@@ -68,9 +68,9 @@ def gather_objects(value: T) -> list[T]:
 class _GlobalSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        total = tensor.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total
+        summed = tensor.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files: written so that nothing is half-written, YAML and JSON read so that failures are of two kinds, checksums."""
+"""Files: written so that nothing is half-written, YAML and JSON whose failures are two types of errors, checksums."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any, BinaryIO
 
 import yaml
 
-# Values of a YAML file with its aliases written out. No configuration comes near; a file of a few lines can go far
-# beyond, and everything that prints or compares it would never end.
+# Values of a YAML file with its aliases expanded. No configuration comes near; a file of ten lines can go far beyond,
+# and everything that prints or compares it would never end.
 MOST_VALUES = 100_000
-# Linux: names are relative to the working directory, and two of them change places.
+# Linux: names are relative to the working directory, and two of them are exchanged.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
@@ -34,7 +34,7 @@ def write_text(path: Path, text: str) -> None:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A file that appears under its name only when it is complete and on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not from tempfile, whose files nobody else may read: a run folder may be a group's.
+    # Not from tempfile, whose files only their owner may read: a run folder may belong to a group.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with named(path), temporary.open("xb") as file:
@@ -49,7 +49,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """An error of the system names the file: of a disk that is full it says nothing but that."""
+    """Adds the file's name to an error of the system, which leaves it out where the disk is full."""
     try:
         yield
     except OSError as error:
@@ -59,7 +59,7 @@ def named(path: Path) -> Iterator[None]:
 
 
 def replace_folder(folder: Path, new: Path) -> None:
-    """Give a new folder its name; one that has the name already goes at the same moment, and is removed.
+    """Give a new folder its name; one that has the name already is replaced in the same step, and removed.
 
     Where the system cannot exchange names, there is an instant in which neither has it.
 
@@ -69,7 +69,7 @@ def replace_folder(folder: Path, new: Path) -> None:
     old = new
     try:
         _exchange(folder, new)
-    except OSError:  # as where there is nothing to exchange it with
+    except OSError:  # such as where the name is not taken
         old = new.with_name(f"{new.name}.old")
         if folder.exists():
             folder.rename(old)
@@ -110,18 +110,18 @@ def read_yaml(path: Path) -> Any:
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if count > MOST_VALUES:
-        raise ValueError(f"it holds more than {MOST_VALUES:,} values when its aliases are written out")
+        raise ValueError(f"it holds more than {MOST_VALUES:,} values when its aliases are expanded")
     return content
 
 
 def _values(content: Any, known: dict[int, float]) -> float:
-    """Number of values below and with this one; a container that holds itself has no end of them."""
+    """Number of values in a container, itself included; infinite where it holds itself."""
     if not isinstance(content, dict | list | tuple | set):
         return 1
     if id(content) not in known:
         known[id(content)] = float("inf")  # until it is counted, so that a cycle ends here
-        below = [*content.keys(), *content.values()] if isinstance(content, dict) else content
-        known[id(content)] = 1 + sum(_values(value, known) for value in below)
+        items = [*content.keys(), *content.values()] if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(_values(item, known) for item in items)
     return known[id(content)]
 
 

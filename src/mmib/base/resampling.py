@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 RESAMPLES = 10_000
 LEVEL = 0.95
-CHUNK = 2_000_000  # numbers drawn at a time
+CHUNK = 2_000_000  # numbers sampled at a time
 TIE = 1e-12  # differences that are equal in exact arithmetic
 
 
@@ -27,15 +27,15 @@ class Bootstrap(NamedTuple):
 
     Attributes:
         scores: (S,) on the rows as they are.
-        draws: (M, S) on the rows of each resample, which are the same for all runs.
+        resampled: (M, S) on the rows of each resample, which are the same for all runs.
     """
 
     scores: Array
-    draws: Array
+    resampled: Array
 
     def of(self, runs: Sequence[int]) -> Bootstrap:
-        """That of some of the runs, in this order."""
-        return Bootstrap(self.scores[list(runs)], self.draws[:, list(runs)])
+        """The bootstrap of these runs, in this order."""
+        return Bootstrap(self.scores[list(runs)], self.resampled[:, list(runs)])
 
 
 class Interval(NamedTuple):
@@ -47,7 +47,7 @@ class Interval(NamedTuple):
 
 
 class PairedTest(NamedTuple):
-    """The difference of two configurations, its 95 % interval, and the two-sided p-value of there being none."""
+    """The difference of two configurations, its 95 % interval, and the two-sided p-value of no difference."""
 
     difference: float
     low: float
@@ -61,7 +61,7 @@ def ratio(above: Array, below: Array) -> Array:
 
 
 def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstrap:
-    """Scores of runs on M samples of N rows drawn with replacement (Efron & Tibshirani 1993, chapter 6).
+    """Scores of runs on M resamples of N rows with replacement (Efron & Tibshirani 1993, chapter 6).
 
     A resample holds the same rows in every run, so that differences of runs are paired by row.
 
@@ -84,13 +84,13 @@ def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstr
 
 def standard_error(above: Array, below: Array, resamples: int = 1000) -> float:
     """Bootstrap standard error of one run's score, from the (N,) parts of its numerator and denominator."""
-    return float(bootstrap(above[None], below[None], resamples).draws.std(ddof=1))
+    return float(bootstrap(above[None], below[None], resamples).resampled.std(ddof=1))
 
 
 def mean_interval(sample: Bootstrap) -> Interval:
     """Mean over seeds with a 95 % percentile interval over two levels, test rows and seeds; see `_means`.
 
-    With one seed the interval speaks of the test rows only: of this trained model, not of training it again. With few
+    With one seed the interval covers the test rows only: this trained model, not training it again. With two or three
     seeds that disagree it may be wider than a score can be; it ends at 0 and 1.
     """
     low, high = _percentiles(_means(sample))
@@ -98,13 +98,13 @@ def mean_interval(sample: Bootstrap) -> Interval:
 
 
 def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:
-    """Paired bootstrap of first minus second, whose runs are paired by seed and whose draws are of the same rows.
+    """Paired bootstrap of first minus second, whose runs are paired by seed and whose resamples hold the same rows.
 
     The p-value is that of the percentile interval: the level at which the interval just touches zero, at least
     2 / (M + 1). Sources: Efron & Tibshirani 1993, chapters 15 and 16; Berg-Kirkpatrick, Burkett & Klein 2012 for its
     use on test sets of language processing; Phipson & Smyth 2010 for the added one.
     """
-    sample = Bootstrap(first.scores - second.scores, first.draws - second.draws)
+    sample = Bootstrap(first.scores - second.scores, first.resampled - second.resampled)
     means = _means(sample)
     tail = min((means <= TIE).sum(), (means >= -TIE).sum())
     p = min(1.0, 2 * (1 + int(tail)) / (1 + len(means)))
@@ -117,7 +117,7 @@ def approximate_randomisation(
     """Test of two configurations by swapping their outputs on random rows, in all seeds at once.
 
     The hypothesis is that on each row it does not matter which configuration an output comes from; the seeds are taken
-    as they are, so the test speaks of these trained models and not of training them again. p = (1 + resamples whose
+    as they are, so the test covers these trained models and not training them again. p = (1 + resamples whose
     difference is at least as large) / (1 + M). Sources: Noreen 1989; Yeh 2000 for F1; Phipson & Smyth 2010 for the
     added one. The interval holds the differences that would not be rejected at 5 %, were the swapped differences
     spread around each of them as they are around zero.
@@ -149,21 +149,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number, in the same order (Holm 1979)."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        adjusted[place] = largest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
     return adjusted
 
 
 def _means(sample: Bootstrap) -> Array:
-    """(M,) draws of the mean over seeds: rows resampled, and an error of the seeds added.
+    """(M,) samples of the mean over seeds: rows resampled, and an error of the seeds added.
 
-    Three seeds cannot be resampled: their draws take ten values and never leave the range of the three, which holds
+    Three seeds cannot be resampled: their resamples take ten values and never leave the range of the three, which holds
     the true mean of a score that varies by seed in 75 % of cases. So the seeds' level is parametric (Efron & Tibshirani
     1993, section 6.5): seeds are taken as normal, and the error of their mean as Student's t with S - 1 degrees of
-    freedom times the standard deviation over seeds / sqrt(S). With one seed there is nothing to tell it by: no error.
+    freedom times the standard deviation over seeds / sqrt(S). One seed does not show it: no error.
     """
-    means: Array = sample.draws.mean(axis=1)
+    means: Array = sample.resampled.mean(axis=1)
     seeds = len(sample.scores)
     if seeds == 1:
         return means

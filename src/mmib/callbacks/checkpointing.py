@@ -21,9 +21,9 @@ LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 class AveragedWeights(EMAWeightAveraging):
     """Validates, while fitting, an exponential moving average of the weights; it is what `SelectedCheckpoint` keeps.
 
-    Lightning's own would also swap its last average in when a checkpoint is validated after fitting, so that the
-    score would not be that checkpoint's, and it would average buffers: rounded averages of whole numbers, such as the
-    position ids of a text encoder, which stand in no checkpoint and would be wrong from the first update on.
+    Lightning's `EMAWeightAveraging` would also swap in its last average when a checkpoint is validated after fitting,
+    so that the score would not be that checkpoint's, and it would average buffers: whole numbers, such as the position
+    ids of a text encoder, which are in no checkpoint and would be wrong from the first update on.
 
     Args:
         decay: what an update leaves of the average.
@@ -45,9 +45,9 @@ class AveragedWeights(EMAWeightAveraging):
 
 
 class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Keeps `checkpoints/last.ckpt`, from which a run goes on exactly where it was, and the one before it.
+    """Keeps `checkpoints/last.ckpt`, from which a run resumes exactly where it was, and the one before it.
 
-    Written every so many optimiser steps, after each validation and each epoch, and where SIGTERM ends training.
+    Written every `every_n_steps` optimiser steps, after each validation and epoch, and where SIGTERM ends training.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
@@ -67,32 +67,32 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
-        self._batches = state_dict.get("batches", 0)  # which older checkpoints do not tell
+        self._batches = state_dict.get("batches", 0)  # which older checkpoints do not hold
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; our state has been restored by now where there was a checkpoint."""
+        """Lightning's hook; the state of this callback has been restored by now."""
         for logger in _run_loggers(trainer):
             logger.experiment.keep(self._logged_rows)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; so has the trainer's.
+        """Lightning's hook; the state of the trainer has been restored by now, too.
 
         Raises:
-            CheckpointError: an epoch has another number of batches than it had.
+            CheckpointError: the number of batches an epoch is not that of the checkpoint.
         """
         self._saved_step = trainer.global_step
         batches = int(trainer.num_training_batches)
         if self._batches not in (0, batches):
             raise CheckpointError(
-                f"this run had {self._batches} batches an epoch and would go on with {batches}: its place in the epoch "
-                "and its schedules mean nothing then. Go on with its own data and batch size, or start a new run"
+                f"this run had {self._batches} batches an epoch and would resume with {batches}: its position in the "
+                "epoch and its schedules would mean nothing. Resume it with its data and batch size, or start a new run"
             )
         self._batches = batches
         if self._ranks not in (0, trainer.world_size):
             rank_zero_warn(
-                f"this run had {self._ranks} ranks until step {trainer.global_step} and goes on with "
+                f"this run had {self._ranks} ranks until step {trainer.global_step} and resumes with "
                 f"{trainer.world_size}: batches, losses and gradients are the same on any number of ranks, but noise "
-                "and dropout are drawn for each, so it will not end bit for bit like a run that was never resumed"
+                "and dropout are sampled on each, so it will not end bit for bit like a run that was never resumed"
             )
         self._ranks = trainer.world_size
 
@@ -102,7 +102,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         """Lightning's hook."""
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
-        # A run that goes on from here would not validate: Lightning takes it that the checkpoint came after that.
+        # A run resumed from here would not validate: to Lightning the checkpoint was written after the validation.
         if due and not is_validated_next(trainer):
             self._save(trainer)
 
@@ -138,15 +138,15 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 class SelectedCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
 
-    Lightning's own forgets the best score as soon as the folder is another, so that the first resumed epoch would be
-    selected whatever came before it. And where weights are averaged, it validates the average, but a checkpoint of
-    weights only gets those of the last step.
+    Lightning's `ModelCheckpoint` forgets the best score when the folder has another name, so that the first resumed
+    epoch would be selected whatever came before it. And where weights are averaged, it validates the average, but
+    saves, in a checkpoint of weights only, those of the last step.
     """
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
         """Lightning's hook."""
         averaging = [callback for callback in callbacks_of(trainer) if isinstance(callback, AveragedWeights)]
-        if not self.save_weights_only:  # Lightning saves both then, each under its own key
+        if not self.save_weights_only:  # Lightning then saves both, under two keys
             averaging = []
         for callback in averaging:
             callback.on_validation_epoch_start(trainer, trainer.lightning_module)

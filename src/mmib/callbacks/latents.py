@@ -1,4 +1,4 @@
-"""Keeps latents of some validation posts, so that a report can show what training did to the latent space."""
+"""Keeps latents of a sample of validation posts, for a report to show what training did to the latent space."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class LatentSpace(pl.Callback):
 
     `latents/start.safetensors` and `latents/selected.safetensors` in the run's folder hold, of the same posts in order
     of row, their `rows` (N,), and `text` and `image` (N, D): the mean over a post's word pieces or regions of the means
-    of their posteriors, in float16. A run that is resumed keeps the first file as it is. Where no post has an image
-    there is neither.
+    of their posteriors, in float16. A run that is resumed keeps the first file as it is. Where no post has an image,
+    neither is written.
 
     Args:
         posts: how many posts at most, spread evenly over those of the split that have an image; 0 keeps none.
@@ -48,17 +48,17 @@ class LatentSpace(pl.Callback):
 
     @torch.no_grad()
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; a checkpoint has been restored by now where there was one."""
+        """Lightning's hook; a checkpoint, where there is one, has been restored by now."""
         if trainer.global_step > 0 or not self.posts:
             return
         module, training = cast(ExtractionModule, pl_module), pl_module.training
         module.eval()
         self._choose(trainer)
-        # The loader draws a seed for its workers.
+        # The loader samples a seed for its workers.
         with seeded("latents"), trainer.precision_plugin.val_step_context():
             for batch in cast(Any, trainer).datamodule.val_dataloader(self._rows.tolist()):
-                own = batch.to(module.device)
-                self._take(own, module.backbone(own))
+                moved = batch.to(module.device)
+                self._take(moved, module.backbone(moved))
         module.train(training)
         self._write(trainer, "start")
 
@@ -100,7 +100,7 @@ class LatentSpace(pl.Callback):
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
         """Write what all ranks have; every rank must call this."""
-        parts = [part for own in gather_objects(self._kept) for part in own]
+        parts = [part for kept in gather_objects(self._kept) for part in kept]
         self._kept = []
         if len(self._rows) == 0 or not trainer.is_global_zero:
             return

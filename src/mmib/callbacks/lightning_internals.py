@@ -23,12 +23,12 @@ def set_callbacks(trainer: pl.Trainer, callbacks: Sequence[pl.Callback]) -> None
 
 
 def on_sigterm(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
-    """Let a handler take the place of Lightning's own, which the trainer installs when it starts."""
+    """Let a handler replace that of Lightning, which the trainer installs when it starts."""
     _signals(trainer)._sigterm_notifier_fn = handler
 
 
 def end_after_batch(trainer: pl.Trainer) -> None:
-    """Make training end by a `SIGTERMException` as soon as the batch that it is at is counted as done."""
+    """Make training end by a `SIGTERMException` as soon as the current batch counts as done."""
     _signals(trainer).received_sigterm = True
 
 

@@ -19,16 +19,16 @@ from mmib.modules import ExtractionModule
 
 
 class IBMonitor(pl.Callback):
-    """Shows the bottleneck and the alignment over all ranks, under the names of the documentation.
+    """Logs the bottleneck and the alignment over all ranks, under the names of the documentation.
 
     An epoch's scalars come from sums over the whole epoch, a step's (with `_step` behind the name) from those of its
     global batch, every `log_every_n_steps` steps of the trainer; validation ones carry the prefix `val/`. At the end
     of fitting the information plane is written into the run's folder, a point for each validation.
 
     Args:
-        gradients_every: log the gradient norm of each loss term every so many steps; each time costs four backward
-            passes. 0 never does.
-        histograms_every: log histograms of the KL by latent dimension to W&B every so many steps; 0 never does.
+        gradients_every: steps between two logs of the gradient norm of each loss term, which costs a backward pass a
+            term; 0 never logs it.
+        histograms_every: steps between two histograms of the KL by latent dimension in W&B; 0 never logs them.
     """
 
     def __init__(self, gradients_every: int = 0, histograms_every: int = 0) -> None:
@@ -102,7 +102,7 @@ class IBMonitor(pl.Callback):
             draw_information_plane(self._plane, Path(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook: what a run needs to go on in the middle of an epoch."""
+        """Lightning's hook: what a run needs to resume in the middle of an epoch."""
         train = None if self._train is None else self._train.to_dict()
         return {"train": train, "plane": self._plane, "logged_step": self._logged_step}
 

@@ -20,7 +20,7 @@ class PredictionCollector(pl.Callback):
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start over: of several passes only the last counts."""
+        """Start again: of several passes only the last counts."""
         self.predictions[_split(trainer)] = {}
 
     def _keep(
@@ -42,7 +42,7 @@ class PredictionCollector(pl.Callback):
     def gather(self) -> None:
         """Bring the predictions of all ranks together on each, in order of row; every rank must call this."""
         for split in sorted(self.predictions):
-            rows = {row: record for own in gather_objects(self.predictions[split]) for row, record in own.items()}
+            rows = {row: record for kept in gather_objects(self.predictions[split]) for row, record in kept.items()}
             self.predictions[split] = dict(sorted(rows.items()))
 
     on_validation_epoch_start = on_test_epoch_start = on_predict_epoch_start = _start

@@ -31,8 +31,8 @@ LOST_RANK_S, WATCH_S = 5.0, 1.0
 class OrderlyEnd(pl.Callback):
     """Ends all ranks after the same batch when any of them gets SIGTERM, by a `SIGTERMException`.
 
-    Lightning's own handler speaks to the other ranks from wherever the signal finds it, so that they wait for each
-    other forever. Ours only takes a note, and stays until the process ends: also between training and scoring.
+    Lightning's handler calls a collective from wherever the signal interrupts it, so that the ranks wait for each other
+    forever. This one only sets a flag, and stays until the process ends: also between training and scoring.
     A validation within training is finished first.
     """
 
@@ -86,7 +86,7 @@ class LostRank(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Lightning's hook."""
-        # A broken connection is an error of this kind, and may be seen sooner than the end of the process behind it.
+        # A broken connection is a RuntimeError, and may be seen sooner than the end of the process behind it.
         related = self._first is not None or starts_ranks(trainer)
         deadline = time.monotonic() + LOST_RANK_S
         while related and isinstance(exception, RuntimeError) and time.monotonic() < deadline:
@@ -100,7 +100,7 @@ class LostRank(pl.Callback):
         self._over.set()
 
     def _watch(self, trainer: pl.Trainer, over: threading.Event) -> None:
-        """End this rank when the first one is gone, whatever it waits for."""
+        """End this rank when the first one has ended, whatever it waits for."""
         while not over.wait(WATCH_S):
             lost = self._lost(trainer)
             if lost is not None:
@@ -108,7 +108,7 @@ class LostRank(pl.Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _lost(self, trainer: pl.Trainer) -> str | None:
-        """What to say of a rank that is gone, or None."""
+        """A message about a rank that has ended, or None."""
         children = enumerate(started_ranks(trainer), 1)
         ended = [f"{rank} (status {child.returncode})" for rank, child in children if child.poll()]
         if self._first not in (None, os.getppid()):
@@ -117,5 +117,5 @@ class LostRank(pl.Callback):
             return None
         return (
             f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why. "
-            f"Go on with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
+            f"Resume with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
         )

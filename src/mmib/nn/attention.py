@@ -32,14 +32,14 @@ class AttentionBlock(nn.Module):
 
     `block(x, x, mask)` is self-attention; `block(query, context, mask)` is the paper's cross attention
     CA(query, context, context). A query whose keys are all masked gets zero from attention, with finite gradients,
-    so the block then passes the query on through its residual.
+    so that the block then passes on the query through its residual.
 
     Both residual branches start small: the block starts near the identity, up to its norms, so that pretrained states
-    reach the head unharmed. Not at zero: what attends would get no gradient in the first step and little in those that
-    follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a similarity: with
-    identities for query and key projections, a query attends to the states that resemble it, head by head. Latents of
-    words and regions that the alignment has drawn together therefore find each other from the first step on. (The
-    values are drawn at random as usual.)
+    reach the head unharmed. Not at zero: the parameters of attention would get no gradient in the first step and little
+    in those that follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a
+    similarity: with identities for query and key projections, a query attends to the states that resemble it, head by
+    head. Words and regions whose latents the alignment has brought together therefore attend to each other from the
+    first step on. (The value projection starts at random as usual.)
 
     Args:
         dim: width D of queries, context and output.
@@ -88,7 +88,7 @@ class AttentionBlock(nn.Module):
     def weights(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         """What the queries of `forward` attend to, without dropout: (B, Q, K), averaged over the heads.
 
-        A query's weights add up to 1; they are 0 where masked, and so is everything where there is no key.
+        A query's weights add up to 1; they are 0 where masked, and all 0 where no key is valid.
         """
         products = self._split(self.query(query)) @ self._split(self.key(context)).transpose(-2, -1)
         with autocast_off(products):

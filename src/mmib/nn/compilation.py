@@ -14,17 +14,18 @@ from mmib.schema import ConfigError
 
 
 def compile_blocks(backbone: nn.Module, layers: list[nn.Module]) -> None:
-    """Have attention blocks and the text encoder's layers compiled, in place, when they are first called.
+    """Let `torch.compile` compile attention blocks and the text encoder's layers, in place, when they are first called.
 
-    What repeats is compiled once: the warm-up is that of one layer and one block, whatever the depth. Sizes are symbols
-    in the compiled code, so that batches of other lengths use it too. Names of parameters do not change.
+    Code that repeats is compiled once, so that the warm-up is that of one layer and one block, whatever the depth.
+    Sizes are symbols in the compiled code, so that batches of other lengths use it too. Names of parameters do not
+    change.
 
     Args:
         backbone: holds the attention blocks.
         layers: of the text encoder.
 
     Raises:
-        ConfigError: there is no C++ compiler, without which nothing is compiled, also not for GPUs.
+        ConfigError: there is no C++ compiler, which is needed for GPUs, too.
     """
     compiler = shlex.split(os.environ.get("CXX", "")) or ["g++"]
     if shutil.which(compiler[0]) is None:
@@ -32,7 +33,7 @@ def compile_blocks(backbone: nn.Module, layers: list[nn.Module]) -> None:
             f"compile is on and there is no C++ compiler {compiler[0]!r} here: install one, name yours in the "
             "environment variable CXX, or leave compile off"
         )
-    # A block is smaller than what DDP sends at a time: it need not be cut for sending while it computes.
+    # A block is smaller than a bucket of DDP: it need not be split to overlap computing and sending.
     torch._dynamo.config.optimize_ddp = False
     # The monitor's gradient norms go backward through the same graph several times.
     torch._functorch.config.donated_buffer = False

@@ -37,7 +37,7 @@ class LinearChainCRF(nn.Module):
     neighbours, all in nats and all learnt but the emissions. They start at zero. What is forbidden has probability
     zero and cannot be learnt.
 
-    Masks are left-aligned: True on the words of a post, which come first. What stands behind them, NaN included,
+    Masks are left-aligned: True on the words of a post, which come first. What follows them, NaN included,
     changes nothing. Posts without words are allowed, W is at least 1. Everything runs in float32, or in float64 where
     the emissions have it, also under autocast.
 
@@ -104,12 +104,12 @@ class LinearChainCRF(nn.Module):
         with autocast_off(emissions):
             places, steps = frame(emissions, mask), self._chain()
             onwards = steps[:, :, None]
-            best, *others = places.scores.masked_fill(places.impossible, -math.inf).unbind()
+            best, *following = places.scores.masked_fill(places.impossible, -math.inf).unbind()
             until = []
-            for place in others:
+            for scores in following:
                 until.append(best)
-                best = (best[:, None] + onwards).amax(dim=0).add_(place)
-            # The way back asks again which tag was best before, but only of the tags on the path.
+                best = (best[:, None] + onwards).amax(dim=0).add_(scores)
+            # The way back finds the best previous tag anew, but only for the tags on the path.
             boundary = len(steps) - 1
             path = [mask.new_full((len(mask),), boundary, dtype=torch.long)]
             for best in reversed(until[1:]):
@@ -148,7 +148,7 @@ class LinearChainCRF(nn.Module):
 
 
 class _NegativeLogLikelihood(torch.autograd.Function):
-    """log Z minus the gold score, (B,). Its gradient is what the model expects minus what gold tags count."""
+    """log Z minus the gold score, (B,). Its gradient is the expected counts minus those of the gold tags."""
 
     @staticmethod
     def forward(ctx: Any, emissions: Tensor, chain: Tensor, tags: Tensor, mask: Tensor, mixing: int | None) -> Tensor:
@@ -156,14 +156,14 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         expected = expectations(places, chain, mixing)
         framed = F.pad(tags.masked_fill(~mask, boundary), (1, 1), value=boundary)
         pairs = framed[:, :-1] * len(chain) + framed[:, 1:]
-        own = framed.T[:, None]
+        gold_tags = framed.T[:, None]
         # Whole numbers, so that the order in which a GPU adds them changes nothing.
-        counted = torch.zeros_like(expected.pairs).flatten(1)
-        counted.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=counted.dtype))
-        gold = widened(places.scores.gather(1, own)).sum(dim=(0, 1)) + counted @ widened(chain).flatten()
-        surplus = expected.places.scatter_add_(1, own, -torch.ones_like(own, dtype=counted.dtype))
+        counts = torch.zeros_like(expected.pairs).flatten(1)
+        counts.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=counts.dtype))
+        gold = widened(places.scores.gather(1, gold_tags)).sum(dim=(0, 1)) + counts @ widened(chain).flatten()
+        surplus = expected.places.scatter_add_(1, gold_tags, -torch.ones_like(gold_tags, dtype=counts.dtype))
         ctx.save_for_backward(
-            _of_words(surplus, emissions.dtype), (expected.pairs - counted.view_as(expected.pairs)).to(chain.dtype)
+            _of_words(surplus, emissions.dtype), (expected.pairs - counts.view_as(expected.pairs)).to(chain.dtype)
         )
         return (expected.log_z - gold).to(emissions.dtype)
 

@@ -1,8 +1,8 @@
 """Forward-backward recursion of a linear chain: log Z and the expected counts that are its gradient.
 
-Posts are framed by a further tag, the boundary: it stands once before the words, once behind them, and on all padding.
+Posts are framed by a further tag, the boundary: once before the words, once after them, and on all padding.
 Start, end and transition scores then are one matrix, and no recursion needs to know lengths. Both directions run as one
-stack with the batch innermost, so that the number of operations grows with the longest post and with nothing else, and
+stack with the batch innermost, so that the number of operations grows with the longest post alone, and
 autograd records none of them (Rabiner 1989, section III).
 
 Shapes: B posts, W words, P = W + 2 places, K tags, N = K + 1 with the boundary, which is the last.
@@ -34,7 +34,7 @@ class Places(NamedTuple):
     """Posts within boundaries.
 
     Attributes:
-        scores: (P, N, B) nats, measured from the highest of each word, 0 for the boundary and where no tag can stand.
+        scores: (P, N, B) nats, measured from the highest of each word, 0 for the boundary and where no tag is possible.
         impossible: (P, N, B) True for tags outside the words and for the boundary on words.
     """
 
@@ -43,7 +43,7 @@ class Places(NamedTuple):
 
 
 class Expectations(NamedTuple):
-    """What p(tags | post) expects.
+    """Expectations under p(tags | post).
 
     Attributes:
         log_z: (B,) log of the sum over all paths, nats; 0 for a post without words.
@@ -57,7 +57,7 @@ class Expectations(NamedTuple):
 
 
 def frame(emissions: Tensor, mask: Tensor) -> Places:
-    """Set posts between boundaries. What is added to all emissions of a word changes no probability: it is taken off.
+    """Set posts between boundaries. A constant in all emissions of a word changes no probability: it is removed.
 
     Args:
         emissions: (B, W, K) nats.
@@ -72,7 +72,7 @@ def frame(emissions: Tensor, mask: Tensor) -> Places:
 
 
 def chain_scores(start: Tensor, transition: Tensor, end: Tensor) -> Tensor:
-    """(N, N) scores of the column's tag behind the row's, from start (K,), transition (K, K) and end (K,) scores."""
+    """(N, N) scores of the column's tag after the row's, from start (K,), transition (K, K) and end (K,) scores."""
     return torch.cat([torch.cat([transition, end[:, None]], dim=1), F.pad(start, (0, 1))[None]])
 
 
@@ -85,7 +85,7 @@ def mixing_steps(allowed_start: Tensor, allowed_transition: Tensor) -> int | Non
     """
     step = allowed_transition.double()
     reached = step
-    # Where this many steps do not do, none do (Wielandt 1950).
+    # Where this many steps are not enough, no number is (Wielandt 1950).
     for steps in range(1, (len(step) - 1) ** 2 + 2):
         if reached.all():
             return steps if allowed_start.any() else None
@@ -107,7 +107,7 @@ def expectations(places: Places, chain: Tensor, mixing: int | None) -> Expectati
 
 
 def _can_be_scaled(scores: Tensor, chain: Tensor, mixing: int | None) -> bool:
-    """Whether no sum of the scaled recursion leaves its range. Where it may, or where a GPU had to wait: no.
+    """Whether all sums of the scaled recursion stay in its range; False on a GPU, which would have to wait.
 
     Of the weight of all paths up to a word, those that end in a given tag have at least the share that is lost on the
     way to it from the likeliest tag `mixing` steps before, or from the start.
@@ -122,24 +122,24 @@ def _scaled(places: Places, chain: Tensor) -> Expectations:
     """In probabilities, scaled at each place to sum to 1: a step is a small matrix product."""
     steps = chain.exp()
     both = torch.stack([steps.T, steps])
-    totals = []
+    sums = []
 
     def weigh(here: Tensor, reached: Tensor) -> None:
-        total = here.mul_(reached).sum(dim=1, keepdim=True)
-        here.div_(total)
-        totals.append(total)
+        scale = here.mul_(reached).sum(dim=1, keepdim=True)
+        here.div_(scale)
+        sums.append(scale)
 
-    own = places.scores.exp()
-    before, after = _sweep(own.masked_fill(places.impossible, 0.0), lambda weights: torch.bmm(both, weights), weigh)
-    total = torch.stack(totals)[:, 0]
-    # What a place weighs by itself is in both directions.
-    joint = (before * after).div_(own)
+    emitted = places.scores.exp()
+    before, after = _sweep(emitted.masked_fill(places.impossible, 0.0), lambda weights: torch.bmm(both, weights), weigh)
+    scales = torch.stack(sums)[:, 0]
+    # The weight of the place itself is in both directions.
+    joint = (before * after).div_(emitted)
     weight = joint.sum(dim=1, keepdim=True)
-    onwards = after[1:].div_(weight[1:] * total)
-    # In rows of tags: the product copies what lies otherwise post by post.
+    onwards = after[1:].div_(weight[1:] * scales)
+    # In rows of tags: the product would copy another layout post by post.
     earlier, later = (way.permute(2, 0, 1).contiguous() for way in (before[:-1], onwards))
     pairs = torch.bmm(earlier.transpose(1, 2), later)
-    return Expectations(total.log().sum(dim=(0, 1)), joint.div_(weight), pairs.mul_(steps))
+    return Expectations(scales.log().sum(dim=(0, 1)), joint.div_(weight), pairs.mul_(steps))
 
 
 def _exact(places: Places, chain: Tensor) -> Expectations:
@@ -163,7 +163,7 @@ def _sweep(
 
     Args:
         places: (P, N, B) weights of the tags at each place.
-        through: of (2, N, B) weights of paths, those after one more step, which goes back in the second half.
+        through: maps (2, N, B) weights of paths to those after one more step, backwards in the second half.
         weigh: multiplies (2, N, B) weights of a place, in place, by those of the paths that reach it.
 
     Returns:

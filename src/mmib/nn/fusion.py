@@ -1,4 +1,4 @@
-"""How text latents take up image latents."""
+"""Fusion of text and image latents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class FusionOutput(NamedTuple):
     Attributes:
         states: (B, Q, D) the fused states.
         weights: (B, Q, R) how much each query took from each region, adding up to 1, and 0 for a post without an
-            image; None where they were not asked for or the fusion does not attend.
+            image; None where they are not needed or the fusion does not attend.
         scalars: values of each post, (B,), by name, such as how far a gate is open; their means are logged as
             `fusion/<name>`. The names are the same for every batch.
     """
@@ -38,10 +38,10 @@ class Fusion(nn.Module, ABC):
         """Fuse.
 
         Args:
-            queries: (B, Q, D) those of the text latents whose fused states are wanted.
+            queries: (B, Q, D) the text latents whose fused states are needed.
             text: latents of all word pieces, z (B, L, D).
             image: latents of the regions, z (B, R, D).
-            need_weights: tell what each query took from each region, where the fusion knows.
+            need_weights: return what each query took from each region, where the fusion knows.
         """
 
 
@@ -82,5 +82,5 @@ class LateFusion(Fusion):
 
     def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
-        scene = image.post_mean()[:, None, :].expand_as(queries)
-        return FusionOutput(self.norm(queries + self.mix(torch.cat([queries, scene], dim=-1))))
+        regions = image.post_mean()[:, None, :].expand_as(queries)
+        return FusionOutput(self.norm(queries + self.mix(torch.cat([queries, regions], dim=-1))))

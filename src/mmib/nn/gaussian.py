@@ -20,7 +20,7 @@ class Posterior(NamedTuple):
     Attributes:
         mean: (B, T, D), at least float32.
         log_var: (B, T, D), at least float32, within `LOG_VAR_RANGE`.
-        mask: (B, T) True on positions that count.
+        mask: (B, T) True on valid positions.
     """
 
     mean: Tensor
@@ -40,16 +40,12 @@ class Posterior(NamedTuple):
             kl = 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var)
             return kl.masked_fill(~self.mask[:, :, None], 0.0)
 
-    def rate(self) -> Tensor:
-        """Nats of each latent dimension, (D,): the KL averaged over the batch's valid positions; 0 where none is."""
-        return self.kl().sum(dim=(0, 1)) / self.mask.sum().clamp(min=1)
-
 
 class GaussianEncoder(nn.Module):
     """Self-attention block and two plain linear heads, for mean and log-variance (paper: variational encoder).
 
     Neither head ends in a LayerNorm: that would fix the norm of the mean and so disable the bottleneck. The mean
-    starts as the block's own output and the log-variance at -3 everywhere, so that training begins from the
+    starts as the output of the block and the log-variance at -3 everywhere, so that training begins from the
     pretrained states, with little noise.
 
     Args:

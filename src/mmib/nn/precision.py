@@ -23,7 +23,7 @@ def attention_for_training(device: torch.device) -> AbstractContextManager[None]
     """A context in which attention is computed by the kernels that suit a training step on a device.
 
     On a CPU under autocast the fused kernel's backward pass takes three times as long as the plain one's
-    (experiments/benchmarks/attention.py); in float32, in evaluation and on GPUs it is the better one.
+    (experiments/benchmarks/attention.py); in float32, in evaluation and on GPUs it is faster.
     """
     if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return sdpa_kernel(SDPBackend.MATH)

@@ -31,7 +31,7 @@ def likeliest_relation(logits: Tensor, none: int, threshold: float | None = None
 
     Args:
         logits: of each row and class.
-        none: class id that says that there is no relation.
+        none: class id of no relation.
         threshold: probability that a relation must exceed.
     """
     if threshold is None:

@@ -16,7 +16,7 @@ from mmib.schema import CheckpointError
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes checkpoints that are complete and on disk under their names, or not there.
 
-    Lightning's own go by way of the folder for temporary files, and are copied where that is on another disk.
+    Lightning writes them into the folder for temporary files, and copies them where that is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -33,5 +33,5 @@ class WholeCheckpoints(TorchCheckpointIO):
         except OSError as error:
             raise CheckpointError(
                 f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
-                f"make room, then go on with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
+                f"make room, then resume with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
             ) from error

@@ -37,16 +37,16 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
     Args:
         path: the file.
         task: what it must have been made by.
-        remedy: asked, where the file is damaged, for what to do.
+        remedy: called where the file is damaged; gives the advice of the message.
 
     Raises:
         CheckpointError: it is missing, damaged, or of another task.
     """
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}: those of a run lie in RUN/checkpoints")
+        raise CheckpointError(f"there is no checkpoint {path}: those of a run are in RUN/checkpoints")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # A damaged file makes the unpickler fail in any way there is.
+    # A damaged file makes the unpickler raise any type of error.
     except Exception as error:
         advice = remedy() or "; copy it again, or take another"
         raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){advice}") from error
@@ -55,6 +55,6 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
         made_by = f"the task {found!r}" if found else "something else"
         raise CheckpointError(
             f"{path} was made by {made_by}, this configuration is for {task!r}: "
-            "use the config.yaml that lies in the run folder of the checkpoint"
+            "use the config.yaml that is in the run folder of the checkpoint"
         )
     return dict(content)

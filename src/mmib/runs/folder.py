@@ -19,7 +19,7 @@ TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
     """A new folder for a run, the same on all of its ranks.
 
-    Under SLURM it is named after the job, so that a job that was requeued finds its own again.
+    Under SLURM it is named after the job, so that a job that was requeued finds it again.
 
     Raises:
         ConfigError: the folder cannot be made.
@@ -38,7 +38,7 @@ def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
 
 
 def started_by_first_rank() -> bool:
-    """Whether Lightning's own launcher made this process, a rank that is a child of the first one."""
+    """Whether Lightning's launcher made this process, a rank that is a child of the first one."""
     outside = {"SLURM_PROCID", TORCHRUN_VARIABLE} & os.environ.keys()
     return not outside and int(os.environ.get("LOCAL_RANK", "0")) > 0
 

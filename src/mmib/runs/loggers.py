@@ -1,4 +1,4 @@
-"""What logs a run: `metrics.csv` in its folder, and W&B."""
+"""Loggers of a run: `metrics.csv` in its folder, and W&B."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmib.base.files import named, write_text
 log = logging.getLogger(__name__)
 WandbUse = Literal["auto", "online", "offline", "off"]
 WANDB_HOST = "api.wandb.ai"
-# A run must not wait longer than this for W&B to answer before it goes on offline.
+# A run waits no longer than this for W&B before it continues offline.
 WANDB_TIMEOUT_S = 30
 
 
 class ContinuedWriter(ExperimentWriter):
-    """Goes on with the `metrics.csv` of a run that is resumed, where Lightning's own writer deletes it."""
+    """Appends to the `metrics.csv` of a run that is resumed, which Lightning's writer would delete."""
 
     def rows(self) -> int:
         """Number of rows on disk, after everything logged so far has been written."""
@@ -31,7 +31,7 @@ class ContinuedWriter(ExperimentWriter):
         return len(self._read()[1])
 
     def keep(self, rows: int) -> None:
-        """Leave out what was logged after the checkpoint: the resumed run logs it once more."""
+        """Remove what was logged after the checkpoint: the resumed run logs it again."""
         self.metrics_keys, written = self._read()
         self._write(self.metrics_keys, written[:rows])
 
@@ -49,7 +49,7 @@ class ContinuedWriter(ExperimentWriter):
             super().save()
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Lightning's own empties the file first: a run that is killed then has no log any more."""
+        """Lightning's writer empties the file first: a run that is killed in between loses its log."""
         _, rows = self._read()
         self._write(fieldnames, rows)
 
@@ -64,7 +64,7 @@ class ContinuedWriter(ExperimentWriter):
         """Nothing: `config.yaml` has them, in a form that any YAML reader takes."""
 
     def _check_log_dir_exists(self) -> None:
-        """The folder is the run's own, and what is in it stays."""
+        """Nothing: the folder belongs to the run, and what is in it stays."""
 
 
 class RunLogger(CSVLogger):
@@ -76,10 +76,10 @@ class RunLogger(CSVLogger):
 
 
 def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:
-    """CSV always; W&B as asked, `auto` being online where a key is there and offline elsewhere."""
+    """CSV always; W&B as `wandb` says, where `auto` is online with a key and offline without."""
     loggers: list[Logger] = [RunLogger(folder)]
     if wandb != "off":
-        online = wandb == "online" or (wandb == "auto" and _has_wandb_key())
+        online = wandb == "online" or (wandb == "auto" and has_wandb_key())
         logger = _wandb_logger(folder, name, online)
         if logger is not None:
             loggers.append(logger)
@@ -98,13 +98,13 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
                 group=name,
                 name=folder.name,
                 offline=offline,
-                # Lightning asks for offline by the environment, which W&B reads once: the second try would be online.
+                # Lightning sets offline in the environment, which W&B reads once: the second try would be online.
                 settings=wandb.Settings(
                     init_timeout=WANDB_TIMEOUT_S, silent=True, mode="offline" if offline else "online"
                 ),
             )
             logger.experiment.define_metric("val/f1", summary="max")
-        # The client raises errors of many kinds, from its own to those of its network stack.
+        # The client raises many types of errors, those of its network stack included.
         except Exception as error:
             log.warning("W&B could not be started %s (%s)", "offline" if offline else "online", error)
         else:
@@ -112,7 +112,8 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
     return None
 
 
-def _has_wandb_key() -> bool:
+def has_wandb_key() -> bool:
+    """Whether the environment or `~/.netrc` holds a key of W&B."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -27,7 +27,7 @@ class FinishedRun:
 
     Attributes:
         folder: the folder.
-        summary: what stands in its `summary.json`.
+        summary: what its `summary.json` holds.
     """
 
     folder: Path
@@ -79,11 +79,11 @@ class FinishedRun:
 
     @property
     def ended(self) -> float:
-        """When it was summed up, in seconds since 1970."""
+        """When its summary was written, in seconds since 1970."""
         return (self.folder / "summary.json").stat().st_mtime
 
     def fingerprint(self, split: str) -> Any:
-        """SHA-256 of what it was scored on; None where it was not noted."""
+        """SHA-256 of what it was scored on; None where that was not recorded."""
         return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
 
     def config(self) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class FinishedRun:
         return self.predictions_file(split).is_file()
 
     def predictions_file(self, split: str) -> Path:
-        """Where the predictions of `val` or `test` stand."""
+        """The file of the predictions of `val` or `test`."""
         return self.folder / "predictions" / f"{split}.jsonl"
 
     def predictions(self, split: str) -> list[dict[str, Any]]:
@@ -186,9 +186,9 @@ def read_run(folder: Path) -> FinishedRun:
         RunError: there is no such folder, or the run in it has not finished.
     """
     if not folder.is_dir():
-        raise RunError(f"there is no run folder {folder}: those of mmib fit lie in runs/")
+        raise RunError(f"there is no run folder {folder}: those of mmib fit are in runs/")
     path = folder / "summary.json"
-    remedy = f"go on with: mmib fit --run {folder} --ckpt_path last"
+    remedy = f"resume with: mmib fit --run {folder} --ckpt_path last"
     try:
         summary = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -223,12 +223,12 @@ def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
 
 
 def trained_runs(folder: Path) -> list[FinishedRun]:
-    """The finished trainings that lie below a folder, in order of their paths."""
+    """The finished trainings below a folder, in order of their paths."""
     return _trained(folder.rglob("summary.json"))
 
 
-def own_runs(folder: Path) -> list[FinishedRun]:
-    """Those of them that were started one by one, `mmib fit`'s NAME/RUN: what sweeps and studies train lies deeper."""
+def single_runs(folder: Path) -> list[FinishedRun]:
+    """Those that were started one by one, NAME/RUN of `mmib fit`: those of sweeps and studies are deeper."""
     return _trained([*folder.glob("*/summary.json"), *folder.glob("*/*/summary.json")])
 
 

@@ -97,7 +97,7 @@ class SaveRunConfig(SaveConfigCallback):
     """Saves the composed configuration into the run's own folder.
 
     Lightning's own callback would write it into the working directory under W&B, where a second run fails. A run that
-    is gone on with keeps its own until its checkpoint has been accepted: what was refused must not stand in its folder.
+    is resumed keeps its own until its checkpoint has been accepted: what was refused must not be in its folder.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -136,9 +136,7 @@ class MMIBCommand(LightningCLI):
         parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
         parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
-        parser.add_argument(
-            "--run", type=str | None, default=None, help="folder of a run to go on with; --ckpt_path last"
-        )
+        parser.add_argument("--run", type=str | None, default=None, help="folder of a run to resume; --ckpt_path last")
         parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
         parser.add_argument(
             "--plugins", type=list[str], default=[], help="modules to import first, such as one that registers a task"
@@ -161,14 +159,14 @@ class MMIBCommand(LightningCLI):
         run, checkpoint = config["run"], config.get("ckpt_path")
         if run is not None and (command != "fit" or checkpoint is None):
             raise ConfigError(
-                f"--run {run} goes on with the training of this run: mmib fit --run {run} --ckpt_path last. "
+                f"--run {run} resumes the training of this run: mmib fit --run {run} --ckpt_path last. "
                 f"To score it: mmib test --config {run}/config.yaml --ckpt_path {run}/checkpoints/best.ckpt"
             )
         if run is not None and checkpoint == "last":
             config["ckpt_path"] = checkpoint = str(last_checkpoint(Path(run)))
         if checkpoint in CHECKPOINT_KEYWORDS:
             raise ConfigError(
-                f"--ckpt_path {checkpoint} names no file: go on with a run by mmib fit --run RUN --ckpt_path last, or "
+                f"--ckpt_path {checkpoint} names no file: resume a run with mmib fit --run RUN --ckpt_path last, or "
                 f"name RUN/checkpoints/best.ckpt"
             )
         if checkpoint is None and command != "fit":
@@ -331,7 +329,7 @@ def last_checkpoint(run: Path) -> Path:
         if (run / "checkpoints" / name).is_file():
             return run / "checkpoints" / name
     raise CheckpointError(
-        f"the run {run} has no checkpoint to go on from: there is no {run / 'checkpoints' / LAST}; begin anew with "
+        f"the run {run} has no checkpoint to resume from: there is no {run / 'checkpoints' / LAST}; begin anew with "
         f"mmib fit --config {run / 'config.yaml'}"
     )
 
@@ -351,13 +349,13 @@ def check_checkpoint(path: Path, task: str, labels: LabelSet, resume: bool = Fal
 
 
 def _one_before(path: Path, task: str, labels: LabelSet) -> str:
-    """What to do where the last checkpoint is damaged: name the one before it, if a run can go on from that."""
+    """What to do where the last checkpoint is damaged: name the one before it, if a run can be resumed from it."""
     before = path.with_name(PREVIOUS)
     try:
         check_checkpoint(before, task, labels, resume=True)
     except CheckpointError:
         return ""
-    return f"; go on from the one before it: mmib fit --run {path.parents[1]} --ckpt_path {before}"
+    return f"; resume from the one before it: mmib fit --run {path.parents[1]} --ckpt_path {before}"
 
 
 def _own_error(error: BaseException | None) -> MMIBError | None:

@@ -221,6 +221,6 @@ def test_the_number_of_ranks_may_change(interrupted: Path, tmp_path: Path) -> No
     shutil.copytree(interrupted, run)
     more = ["--run", str(run), "--ckpt_path", "last", *ONE_RANK, "--trainer.max_epochs", "2"]
     assert kill_and_resume.fit(more, log), log.read_text()
-    assert "this run had 2 ranks until step 8 and goes on with 1" in log.read_text()
+    assert "this run had 2 ranks until step 8 and resumes with 1" in log.read_text()
     assert torch.load(run / "checkpoints" / LAST, weights_only=True)["global_step"] == 16
     assert sum("train/loss" in row for row in read_run(run).metrics()) == 2

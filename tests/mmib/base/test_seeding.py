@@ -15,14 +15,14 @@ import torch
 from mmib.base.seeding import run_seed, seed_from, seeded
 
 
-def test_a_place_has_one_seed_and_every_place_another() -> None:
-    places = list(itertools.product(range(5), range(10), range(100)))
-    seeds = [seed_from(*place) for place in places]
-    assert seeds == [seed_from(*place) for place in places]
-    assert len(set(seeds)) == len(places)
+def test_keys_have_one_seed_and_other_keys_another() -> None:
+    keys = list(itertools.product(range(5), range(10), range(100)))
+    seeds = [seed_from(*key) for key in keys]
+    assert seeds == [seed_from(*key) for key in keys]
+    assert len(set(seeds)) == len(keys)
 
 
-def test_numbers_of_a_place_do_not_run_together() -> None:
+def test_numbers_of_keys_do_not_run_together() -> None:
     assert len({seed_from(1, 23), seed_from(12, 3), seed_from(123), seed_from(1, 2, 3), seed_from(3, 2, 1)}) == 5
 
 
@@ -33,7 +33,7 @@ def test_a_seed_is_one_that_torch_takes() -> None:
     torch.manual_seed(max(seeds))
 
 
-def test_neighbouring_places_draw_unrelated_numbers() -> None:
+def test_neighbouring_keys_draw_unrelated_numbers() -> None:
     draws = torch.stack([torch.randn(400, generator=torch.Generator().manual_seed(seed_from(1, n))) for n in range(20)])
     correlations = torch.corrcoef(draws) - torch.eye(20)
     assert float(correlations.abs().max()) < 5 / 400**0.5
@@ -64,18 +64,18 @@ def draw() -> tuple[float, float]:
     return random.random(), torch.rand(1).item()
 
 
-def test_what_is_drawn_at_a_place_depends_on_the_place_alone() -> None:
+def test_samples_depend_on_the_keys_alone() -> None:
     drawn = []
-    for place in ((1, 2), (1, 2), (1, 3)):
+    for key in ((1, 2), (1, 2), (1, 3)):
         draw()
-        with seeded(*place):
+        with seeded(*key):
             drawn.append(draw())
     assert drawn[0] == drawn[1]
     assert drawn[0][0] != drawn[2][0]
     assert drawn[0][1] != drawn[2][1]
 
 
-def test_drawing_at_a_place_changes_nothing_outside() -> None:
+def test_sampling_changes_nothing_outside() -> None:
     def fail() -> None:
         draw()
         raise ZeroDivisionError

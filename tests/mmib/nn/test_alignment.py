@@ -501,15 +501,15 @@ def test_two_files_of_one_image_are_retrieved_half_of_the_time() -> None:
     assert scalars["accuracy_t2i"].item() == scalars["accuracy_i2t"].item() == pytest.approx(0.75)
 
 
-def test_agreement_is_the_cosine_of_each_rows_own_pair() -> None:
+def test_similarity_is_the_cosine_of_the_text_and_image_of_a_row() -> None:
     text, image = one_hot([0, 1, 2]), one_hot([0, 2, 2])
-    assert identity(0.07).agreement(text, image).tolist() == pytest.approx([1.0, 0.0, 1.0])
+    assert identity(0.07).similarity(text, image).tolist() == pytest.approx([1.0, 0.0, 1.0])
 
 
 @every_kind
-def test_agreement_says_nothing_of_a_row_without_an_image_and_ignores_its_neighbours(kind: str) -> None:
+def test_similarity_is_nan_without_an_image_and_ignores_neighbours(kind: str) -> None:
     module, text, image = KINDS[kind](), latents([3, 2, 4]), latents([2, 0, 3])
-    agreement = module.agreement(text, image)
-    assert agreement.isnan().tolist() == [False, True, False]
-    alone = module.agreement(*(Latents(side.z[2:], side.mask[2:]) for side in (text, image)))
-    torch.testing.assert_close(alone, agreement[2:])
+    similarity = module.similarity(text, image)
+    assert similarity.isnan().tolist() == [False, True, False]
+    alone = module.similarity(*(Latents(side.z[2:], side.mask[2:]) for side in (text, image)))
+    torch.testing.assert_close(alone, similarity[2:])

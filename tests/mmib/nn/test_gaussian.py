@@ -41,22 +41,22 @@ def test_kl_is_never_negative_and_zero_only_for_the_prior(mean: float, log_var: 
     assert kl > 1e-6 or (abs(mean) < 0.01 and abs(log_var) < 0.01)
 
 
-def test_rate_averages_over_valid_positions_only() -> None:
-    """Defect 5: the mean ran over padding too, so the value depended on the padded length."""
+def test_kl_is_zero_on_padding() -> None:
+    """Defect 5: the mean ran over padding too, so that the value depended on the padded length."""
     mask = torch.tensor([[True, True, False], [True, False, False]])
     q = posterior(mask)
     expected = Normal(q.mean, torch.exp(0.5 * q.log_var))
     nats = kl_divergence(expected, Normal(0.0, 1.0))
-    torch.testing.assert_close(q.rate(), (nats[0, 0] + nats[0, 1] + nats[1, 0]) / 3)
+    torch.testing.assert_close(q.kl()[mask], nats[mask])
     assert not q.kl()[~mask].any()
 
 
-def test_rate_of_a_batch_without_valid_positions_is_zero_with_zero_gradients() -> None:
+def test_kl_without_valid_positions_is_zero_with_zero_gradients() -> None:
     q = posterior(torch.zeros(2, 3, dtype=torch.bool))
     q.mean.requires_grad_()
-    rate = q.rate()
-    rate.sum().backward()
-    assert rate.tolist() == [0.0] * 4
+    kl = q.kl()
+    kl.sum().backward()
+    assert not kl.any()
     assert q.mean.grad is not None
     assert not q.mean.grad.any()
 
@@ -116,7 +116,7 @@ def test_mean_can_shrink_to_zero_information() -> None:
 
 
 @pytest.mark.parametrize("padding", [1, 6, 40])
-def test_appended_padding_changes_neither_posterior_nor_rate(padding: int) -> None:
+def test_appended_padding_changes_neither_posterior_nor_kl(padding: int) -> None:
     """Defects 1 and 5."""
     module = encoder()
     torch.nn.init.normal_(module.log_var.weight)
@@ -126,17 +126,16 @@ def test_appended_padding_changes_neither_posterior_nor_rate(padding: int) -> No
     short, long = module(states, mask), module(longer, longer_mask)
     torch.testing.assert_close(long.mean[:, :5][mask], short.mean[mask])
     torch.testing.assert_close(long.log_var[:, :5][mask], short.log_var[mask])
-    torch.testing.assert_close(long.rate(), short.rate())
+    torch.testing.assert_close(long.kl().sum(dim=1), short.kl().sum(dim=1))
 
 
 def test_kl_is_computed_in_float32_under_autocast() -> None:
     module = encoder()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         q = module(torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
-        under_autocast = q.kl(), q.rate()
-    assert {tensor.dtype for tensor in (q.mean, q.log_var, *under_autocast)} == {torch.float32}
-    assert torch.equal(under_autocast[0], q.kl())
-    assert torch.equal(under_autocast[1], q.rate())
+        under_autocast = q.kl()
+    assert {tensor.dtype for tensor in (q.mean, q.log_var, under_autocast)} == {torch.float32}
+    assert torch.equal(under_autocast, q.kl())
 
 
 def test_float64_stays_float64() -> None:

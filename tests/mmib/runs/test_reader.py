@@ -11,7 +11,7 @@ import pytest
 
 from mmib.datamodules.released import MNRE, TWITTER
 from mmib.labels import LabelSet
-from mmib.runs.reader import find_runs, newest_first, own_runs, read_run
+from mmib.runs.reader import find_runs, newest_first, single_runs, read_run
 from mmib.schema import RunError, TaskError
 
 
@@ -63,13 +63,13 @@ def test_runs_of_ones_own_are_those_that_no_sweep_or_study_made(tmp_path: Path) 
     make_run(tmp_path / "toy" / "3", selected=None)
     make_run(tmp_path / "study" / "points" / "mre-seed1")
     make_run(tmp_path / "mre-grid" / "points" / "001" / "toy" / "1")
-    assert {run.folder for run in own_runs(tmp_path)} == set(own)
+    assert {run.folder for run in single_runs(tmp_path)} == set(own)
 
 
 def test_what_ended_last_comes_first(tmp_path: Path) -> None:
     for name, ended in (("a", 2000), ("b", 3000), ("c", 1000)):
         os.utime(make_run(tmp_path / name) / "summary.json", (ended, ended))
-    assert [run.folder.name for run in newest_first(own_runs(tmp_path))] == ["b", "a", "c"]
+    assert [run.folder.name for run in newest_first(single_runs(tmp_path))] == ["b", "a", "c"]
 
 
 def test_evaluations_beside_the_runs_count_where_they_are_named(tmp_path: Path) -> None:

@@ -649,7 +649,7 @@ def test_where_the_last_checkpoint_is_damaged_a_good_one_before_it_is_named(
         previous.write_bytes(whole if before == "good" else whole[:1000])
     said = refused("fit", "--run", str(run), "--ckpt_path", "last")
     assert f"{last} is no checkpoint, or is damaged" in said
-    remedy = f"go on from the one before it: mmib fit --run {run} --ckpt_path {previous}"
+    remedy = f"resume from the one before it: mmib fit --run {run} --ckpt_path {previous}"
     assert (remedy in said) == (before == "good")
 
 
@@ -666,7 +666,7 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--data.batch_size", "32"), "had 8 batches an epoch and would go on with 4"),
+        (("--data.batch_size", "32"), "had 8 batches an epoch and would resume with 4"),
         (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors, .* this configuration trains"),
     ],
 )
@@ -787,7 +787,7 @@ def test_a_word_of_lightnings_for_a_checkpoint_names_no_file(
 def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
     shutil.copy(finished.folder / "config.yaml", tmp_path)
     message = refused("fit", "--run", str(tmp_path), "--ckpt_path", "last")
-    assert f"the run {tmp_path} has no checkpoint to go on from" in message
+    assert f"the run {tmp_path} has no checkpoint to resume from" in message
 
 
 def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
@@ -807,7 +807,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
     finally:
         subprocess.run(["umount", disk], check=True)
     assert re.search(r"cannot be written: .*No space left on device.*; what was saved before is still there", message)
-    assert f"go on with mmib fit --run {run} --ckpt_path last" in message
+    assert f"resume with mmib fit --run {run} --ckpt_path last" in message
 
 
 def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path) -> None:

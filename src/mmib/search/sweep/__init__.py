@@ -107,6 +107,6 @@ def _work(path: Path, runs: Path, cap: int | None) -> None:
 def _has_wandb() -> bool:
     if os.environ.get("WANDB_MODE") in OFFLINE_MODES:
         return False
-    from mmib.runs.loggers import _has_wandb_key  # noqa: PLC0415 - imports torch
+    from mmib.runs.loggers import has_wandb_key  # noqa: PLC0415 - imports torch
 
-    return _has_wandb_key()
+    return has_wandb_key()

@@ -27,7 +27,7 @@ def run_online(file: SweepFile, cap: int | None, agents: int) -> int:
     project = file.content.get("project", DEFAULT_PROJECT)
     try:
         sweep = wandb.sweep(content, project=project, entity=file.content.get("entity"))
-    # The client raises errors of many kinds, from its own to those of its network stack.
+    # The client raises many types of errors, those of its network stack included.
     except Exception as error:
         raise JobError(f"W&B did not take the sweep {file.path} ({error}); to run it here: --local") from error
     command = [sys.executable, "-m", "wandb", "agent", "--project", project, sweep]
