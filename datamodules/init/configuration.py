@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -13,6 +13,7 @@ import yaml
 from mmib.datamodules.init.labelling import Labelling
 from mmib.datamodules.init.recognise import Found
 from mmib.datamodules.init.survey import Survey
+from mmib.labels import shown
 
 # Of the released sets' own configurations: they see each post three to eight times, in 1,700 to 2,300 steps.
 STEPS = 1_500
@@ -27,33 +28,45 @@ CROPS = 4
 COMMENT_COLUMN = 32
 HEAD = """\
 # {title}, as mmib init found them. Every line can be changed here, or for one run on the command line, as in
-# --trainer.max_epochs 5. A line that is left out has its default: mmib fit --help lists all.
-"""
+# --trainer.max_epochs 5. A line that is left out has its default: mmib fit --help lists all."""
 UNLIKE_TEXT = ("none", "nan", "inf")
 PLAIN = re.compile(r"[A-Za-z_/.][\w/.-]*")
 
+COMMENTS = {
+    "root": "relative to where mmib is started",
+    "separator": "between columns; null for tabs or blanks",
+    "word_column": "counted from 0",
+    "tag_column": "counted from 0, or -1 for the last",
+    "scheme": "of the tags; null to recognise it",
+    "holdout": "share of the training posts to validate with",
+    "test_holdout": "share of the training posts to test with",
+}
+ARGUMENTS = [
+    "      # arguments: {RELATION: [HEAD, TAIL]}",
+    "      #   types of its entities: other pairs are not asked about (docs/formats.md)",
+]
 MODEL = {
     "mner": """\
   init_args:
-    beta_text: 0.01  # weight of the text bottleneck; 0 switches it off (docs/information.md)
-    beta_image: 0.01  # weight of the image bottleneck
-    gamma: 0.1  # weight of the alignment of text and image
-    mention_dropout: 0.0  # 0.5 where the names in the text are not to be learnt by heart
+    beta_text: 0.01              # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 0.01             # weight of the image bottleneck
+    gamma: 0.1                   # weight of the alignment of text and image
+    mention_dropout: 0.0         # 0.5 where the names in the text are not to be learnt by heart
     optimizer:
-      lr: 3.0e-4  # of everything beside the text encoder
-      text_lr: 1.0e-4  # of the text encoder
+      lr: 3.0e-4                 # of everything beside the text encoder
+      text_lr: 1.0e-4            # of the text encoder
       other_lrs:
         '^(crf|head)\\.': 1.0e-3
 """,
     "mre": """\
   init_args:
-    beta_text: 0.1  # weight of the text bottleneck; 0 switches it off (docs/information.md)
-    beta_image: 0.1  # weight of the image bottleneck
-    gamma: 0.1  # weight of the alignment of text and image
+    beta_text: 0.1               # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 0.1              # weight of the image bottleneck
+    gamma: 0.1                   # weight of the alignment of text and image
     head_dropout: 0.2
     optimizer:
-      lr: 2.0e-4  # of everything beside the text encoder
-      text_lr: 6.0e-5  # of the text encoder
+      lr: 2.0e-4                 # of everything beside the text encoder
+      text_lr: 6.0e-5            # of the text encoder
 """,
 }
 
@@ -76,67 +89,55 @@ def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[S
     longest = max(split.longest for split in splits)
     length = min(LONGEST, ROUND * math.ceil(longest / ROUND))
     missing = max(split.missing for split in splits)
-    text = f"""\
-include:
-  - base.yaml  # callbacks, seed, gradient clipping
-  - model/{found.task}.yaml
-  - model/offline.yaml  # small encoders that come as packages; or model/published.yaml: BERT and ResNet-50
-  # - trainer/bf16.yaml  # faster where the machine computes in bfloat16
-  # - trainer/averaged.yaml  # averages the weights, often for the better from a thousand steps on
-name: {_scalar(name)}
-trainer:
-  max_epochs: {epochs}  # of {steps:,} steps: {train.posts:,} {rows} in batches
-  val_check_interval: {interval}  # how often to look at validation, in epochs
-data:
-  class_path: {found.data_module}
-  init_args:
-{_settings(found.settings)}{_labels(labels, train.labels)}\
-    batch_size: {batch}
-    max_length: {length}  # word pieces; the longest post has {longest:,}
-    max_crops: {CROPS if train.has_crops else 0}  # object crops beside the whole image: mmib crop-objects makes them
-    max_missing_images: {_tolerated(missing)}  # share of the images that may be missing: now {missing:.1%}
-model:
-{MODEL[found.task]}"""
-    return HEAD.format(title=found.title[0].upper() + found.title[1:]) + re.sub(
-        r"^(.*?\S)  (# .*)$", _aligned, text, flags=re.MULTILINE
-    )
+    lines = [
+        HEAD.format(title=found.title[0].upper() + found.title[1:]),
+        "include:",
+        _line("  - base.yaml", "callbacks, seed, gradient clipping"),
+        f"  - model/{found.task}.yaml",
+        _line(
+            "  - model/offline.yaml",
+            "small encoders that come as packages; or model/published.yaml: BERT and ResNet-50",
+        ),
+        _line("  # - trainer/bf16.yaml", "faster where the machine computes in bfloat16"),
+        _line("  # - trainer/averaged.yaml", "averages the weights, often for the better from a thousand steps on"),
+        f"name: {_scalar(name)}",
+        "trainer:",
+        _line(f"  max_epochs: {epochs}", f"of {steps:,} steps: {train.posts:,} {rows} in batches"),
+        _line(f"  val_check_interval: {interval}", "how often to look at validation, in epochs"),
+        "data:",
+        f"  class_path: {found.data_module}",
+        "  init_args:",
+        *(_line(f"    {key}: {_scalar(value)}", COMMENTS.get(key, "")) for key, value in found.settings.items()),
+        *_labels(labels, train.labels),
+        *(ARGUMENTS if found.makes_negatives else []),
+        f"    batch_size: {batch}",
+        _line(f"    max_length: {length}", f"word pieces; the longest post has {longest:,}"),
+        _line(f"    max_crops: {CROPS if train.has_crops else 0}", "object crops beside the image: mmib crop-objects"),
+        _line(
+            f"    max_missing_images: {_tolerated(missing)}",
+            f"share of images allowed to be missing; now {missing:.1%}",
+        ),
+        "model:",
+        MODEL[found.task],
+    ]
+    return "\n".join(lines)
 
 
-def _aligned(match: re.Match[str]) -> str:
-    return f"{match[1]:<{COMMENT_COLUMN}} {match[2]}"
+def _line(text: str, comment: str) -> str:
+    return f"{text:<{COMMENT_COLUMN}} # {comment}" if comment else text
 
 
 def _tolerated(missing: float) -> float:
     return max(TOLERATED, math.ceil(100 * missing) / 100)
 
 
-COMMENTS = {
-    "root": "relative to where mmib is started",
-    "separator": "between columns; null for tabs or blanks",
-    "word_column": "counted from 0",
-    "tag_column": "counted from 0, or -1 for the last",
-    "scheme": "of the tags; null to recognise it",
-    "holdout": "share of the training posts to validate with",
-    "test_holdout": "share of the training posts to test with",
-}
-
-
-def _settings(settings: Mapping[str, Any]) -> str:
-    return "".join(
-        f"    {key}: {_scalar(value)}{f'  # {COMMENTS[key]}' if key in COMMENTS else ''}\n"
-        for key, value in settings.items()
-    )
-
-
-def _labels(labels: Labelling, counts: Counter[str]) -> str:
+def _labels(labels: Labelling, counts: Counter[str]) -> list[str]:
+    names, negative = labels.labels.names, labels.labels.negative
     if isinstance(labels.source, str):
-        return f"    labels: {labels.source}  # {', '.join(labels.labels.names)}\n"
-    names = "".join(
-        f"        - {_scalar(name)}  # {counts[name]:,} of them to train on\n" for name in labels.labels.names
-    )
-    negative = labels.labels.negative
-    chosen = "" if negative is None else f"      negative: {_scalar(negative)}  # no relation: scores leave it out\n"
-    return f"    labels:\n      names:\n{names}{chosen}"
+        return [_line(f"    labels: {labels.source}", shown(names))]
+    listed = [_line(f"        - {_scalar(name)}", f"{counts[name]:,} of them to train on") for name in names]
+    chosen = [] if negative is None else [_line(f"      negative: {_scalar(negative)}", "no relation: not scored")]
+    return ["    labels:", "      names:", *listed, *chosen]
 
 
 def _scalar(value: Any) -> str:

@@ -79,15 +79,6 @@ class Found:
     makes_negatives: bool = False
 
 
-def find_reader(path: Path, task: str | None = None) -> Reader:
-    """The reader of the data in a folder or file.
-
-    Raises:
-        ConfigError, DataError: see `find_data`.
-    """
-    return find_data(path, Given(task)).reader(None)
-
-
 def find_data(path: Path, given: Given) -> Found:
     """What a folder or file holds.
 

@@ -140,6 +140,7 @@ NAMES = [
     "1e3",
     "a: b",
     "# x",
+    "a  # b",
     "it's",
     'say "x"',
     "Straße",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mmib.datamodules.columns_files import ColumnsReader
-from mmib.datamodules.init.recognise import Given, find_data, find_reader
+from mmib.datamodules.init.recognise import Given, find_data
 from mmib.datamodules.jsonl_files import JSONLinesReader
 from mmib.datamodules.mnre_files import MNREReader
 from mmib.datamodules.twitter_files import TwitterReader
@@ -100,10 +100,10 @@ def test_the_layouts_of_released_sets(tmp_path: Path, invented: Any, write: Writ
     write("a/txt/ours_train.txt", invented.mnre("makes"))
     write("b/twitter2015/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
     for path in (tmp_path / "a", tmp_path / "a" / "txt"):
-        assert isinstance(find_reader(path), MNREReader)
+        assert isinstance(find_data(path, Given()).reader(None), MNREReader)
         assert find_data(path, Given()).settings == {"root": str(tmp_path / "a")}
     for path in (tmp_path / "b", tmp_path / "b" / "twitter2015"):
-        assert isinstance(find_reader(path, "mner"), TwitterReader)
+        assert isinstance(find_data(path, Given("mner")).reader(None), TwitterReader)
         assert find_data(path, Given()).settings == {"root": str(tmp_path / "b"), "year": 2015}
 
 
