@@ -163,18 +163,26 @@ class PackagedCRF(nn.Module):
 @contextlib.contextmanager
 def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionModule]:
     """The module with those parts replaced that a setup has in another form; the weights are the same."""
-    own: Any = module
-    parts = {name: part for name, part in own.named_children() if name in ("backbone", "crf")}
+    network: Any = module.network
+    parts = {name: part for name, part in network.named_children() if name in ("backbone", "crf")}
+    others: dict[str, nn.Module] = {}
     if setup.per_row:
-        own.backbone = PerRowFusion(cast(MultimodalIB, parts["backbone"]))
+        others["backbone"] = PerRowFusion(cast(MultimodalIB, parts["backbone"]))
     if setup.packaged_crf and "crf" in parts:
-        own.crf = PackagedCRF(cast(LinearChainCRF, parts["crf"]))
+        others["crf"] = PackagedCRF(cast(LinearChainCRF, parts["crf"]))
     try:
+        _put_in(module, others)
         with torch.compiler.set_stance("default" if setup.compiled else "force_eager"):
             yield module
     finally:
-        for name, part in parts.items():
-            setattr(own, name, part)
+        _put_in(module, parts)
+
+
+def _put_in(module: ExtractionModule, parts: dict[str, nn.Module]) -> None:
+    """Set parts of a module and of its network, which has them in common."""
+    for name, part in parts.items():
+        setattr(module, name, part)
+        setattr(module.network, name, part)
 
 
 def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int = 0) -> DataLoader[Any]:
@@ -197,7 +205,7 @@ def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int
         rows = order[start : start + data.batch_size]
         pieces, regions = sizes[rows].max(axis=0).tolist()
         size = RowSize(posts.max_length if setup.padded else pieces, regions)
-        shares.append(Share(rows, fillers=0, size=size, window=Window(), epoch=0))
+        shares.append(Share(rows, padding=0, size=size, window=Window(), epoch=0))
     collate: Any = loader.collate_fn
     return DataLoader(
         loader.dataset,

@@ -16,6 +16,7 @@ from experiments.benchmarks.recipe import (
     ENCODERS,
     PUBLISHED,
     PackagedCRF,
+    PerRowFusion,
     Setup,
     build_module,
     compute,
@@ -125,7 +126,25 @@ def test_parts_are_put_back_also_after_an_error(case: Case) -> None:
     with pytest.raises(IndexError), running_as(case.module, PUBLISHED):
         compute(case.module, broken, PUBLISHED)
     assert dict(case.module.named_children()) == parts
+    assert dict(case.module.network.named_children()).items() <= parts.items()
     assert [name for name, _ in case.module.named_parameters()] == names
+
+
+def test_the_recipe_runs_the_packaged_crf_and_gathers_row_by_row(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    for part in (PackagedCRF, PerRowFusion):
+        forward = part.forward
+        monkeypatch.setattr(
+            part,
+            "forward",
+            lambda self, *batch, forward=forward: ran.append(type(self).__name__) or forward(self, *batch),
+        )
+    expected = ["PerRowFusion", *(["PackagedCRF"] if case.name == "twitter2017" else [])]
+    for setup, parts in ((PUBLISHED, expected), (Setup(per_row=False, packaged_crf=False, decoding=False), [])):
+        ran.clear()
+        with running_as(case.module, setup):
+            compute(case.module, case.batch(setup), setup)
+        assert ran == parts
 
 
 def test_packaged_crf_decodes_what_ours_decodes() -> None:
