@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mmib.base.files import write_text
 from mmib.base.seeding import seeded
@@ -368,7 +369,8 @@ def _own_error(error: BaseException | None) -> MMIBError | None:
 def _task_of(class_path: str) -> str:
     """The task of a model class that a configuration names."""
     module, _, name = class_path.rpartition(".")
-    return getattr(importlib.import_module(module), name).task
+    task: str = getattr(importlib.import_module(module), name).task
+    return task
 
 
 def _epoch_of(checkpoint: Path) -> int:
