@@ -122,7 +122,7 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
 
     def __getitems__(self, share: Share) -> SampledShare:
         """The examples of a share; padding rows have no number and no images."""
-        valid = len(share.rows) - share.fillers
+        valid = len(share.rows) - share.padding
         items = [self._item(self.examples[row], share.epoch) for row in share.rows[:valid]]
         padding = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[valid:]]
         return SampledShare(items + [(example, None) for example in padding], share)

@@ -1,4 +1,4 @@
-"""Which rows stand together in a batch, and which of them each rank takes."""
+"""Which rows form a batch, and which of them each rank takes."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmib.schema import Window
 
 # Rows are sorted by length within pools of this many batches: little padding, and batches still differ by epoch.
 POOL_BATCHES = 50
-# Under a budget of word pieces lengths count as multiples of this: rows of about one length change places.
+# Under a budget of word pieces lengths are rounded up to multiples of this, so that rows of similar length mix.
 LENGTH_STEP = 4
 
 
 class RowSize(NamedTuple):
-    """How many word pieces and image regions a row has."""
+    """Numbers of word pieces and image regions of a row."""
 
     pieces: int
     regions: int
@@ -34,14 +34,14 @@ class Share:
 
     Attributes:
         rows: row numbers.
-        fillers: how many of the last rows only fill up, so that the shares of all ranks are equally long.
+        padding: number of padding rows at the end, which make the shares of all ranks equally long.
         size: largest row of the global batch, to which every rank pads.
-        window: what the global batch weighs in its optimiser step.
+        window: weight of the global batch in its optimiser step.
         epoch: the epoch it belongs to.
     """
 
     rows: list[int]
-    fillers: int
+    padding: int
     size: RowSize
     window: Window
     epoch: int
@@ -57,15 +57,15 @@ class GlobalBatchSampler(Sampler[Share]):
         batch_size: rows of a global batch; the last one may be smaller.
         shuffle: reshuffle each epoch; False keeps batches and rows in order of length.
         seed: of the shuffling.
-        epoch: tells the current epoch.
-        ranks: how many processes share a batch.
-        rank: which of them this is.
-        accumulate: tells how many batches make an optimiser step.
+        epoch: gives the current epoch.
+        ranks: number of processes that share a batch.
+        rank: number of this process.
+        accumulate: gives the number of batches of an optimiser step.
         max_tokens: word pieces that a global batch may have, padding included. It then holds as many rows as that
-            allows, and `batch_size` at most. A row that is longer has a batch of its own.
+            allows, and `batch_size` at most. A row that is longer is a batch by itself.
 
     Attributes:
-        start: batches of the coming epoch to leave out, because they were consumed before a run was resumed.
+        start: batches of the next epoch to skip, because they were consumed before a run was resumed.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class GlobalBatchSampler(Sampler[Share]):
 
     @cached_property
     def _budgeted_batches(self) -> int:
-        """How many batches the budget makes of the rows; Lightning asks once for all epochs."""
+        """Number of batches within the budget; Lightning reads it once for all epochs."""
         return len(self._global_batches(0))
 
     def __iter__(self) -> Iterator[Share]:
@@ -113,7 +113,7 @@ class GlobalBatchSampler(Sampler[Share]):
             return self._cut(rows)
         rng = random.Random(f"{self.seed}/{epoch}")
         rng.shuffle(rows)
-        # Within a budget the number of batches depends on the lengths that meet: one pool, and all epochs have as many.
+        # Within a budget the number of batches depends on which lengths meet: in one pool all epochs have the same.
         pool = self.batch_size * POOL_BATCHES if self.max_tokens is None else max(1, len(rows))
         batches = [batch for start in range(0, len(rows), pool) for batch in self._cut(rows[start : start + pool])]
         rng.shuffle(batches)
@@ -136,12 +136,12 @@ class GlobalBatchSampler(Sampler[Share]):
 
     @cached_property
     def _lengths(self) -> np.ndarray:
-        """What rows are ordered by, (N,)."""
+        """(N,) lengths by which rows are ordered."""
         pieces = self.sizes[:, 0]
         return pieces if self.max_tokens is None or not self.shuffle else -(-pieces // LENGTH_STEP) * LENGTH_STEP
 
     def _windows(self, batches: list[list[int]]) -> list[Window]:
-        """What each batch weighs among those of its optimiser step."""
+        """Weight of each batch among those of its optimiser step."""
         steps = self.accumulate()
         if steps == 1:
             return [Window()] * len(batches)
@@ -151,8 +151,8 @@ class GlobalBatchSampler(Sampler[Share]):
             step = counts[start : start + steps]
             # Lightning divides by `steps` also where an epoch ends before a step is full.
             means = [sum(column) / steps for column in zip(*step, strict=True)]
-            for own in step:
-                windows.append(Window(*(n / mean if mean else 0.0 for n, mean in zip(own, means, strict=True))))
+            for batch in step:
+                windows.append(Window(*(n / mean if mean else 0.0 for n, mean in zip(batch, means, strict=True))))
         return windows
 
     def _counts(self, batch: list[int]) -> tuple[int, int, int, int]:
@@ -164,5 +164,5 @@ class GlobalBatchSampler(Sampler[Share]):
         size = RowSize(*self.sizes[batch].max(axis=0).tolist())
         length = math.ceil(len(batch) / self.ranks)
         rows = batch[self.rank * length : (self.rank + 1) * length]
-        fillers = length - len(rows)
-        return Share(rows + batch[:1] * fillers, fillers, size, window, epoch)
+        padding = length - len(rows)
+        return Share(rows + batch[:1] * padding, padding, size, window, epoch)

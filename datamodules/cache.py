@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,15 +34,15 @@ ROW_MASK = (1 << ROW_BITS) - 1
 
 
 class ImageFeatureCache:
-    """Features by image content, for one encoder with its weights, its transform and its kind of regions.
+    """Features by image content, for one encoder with its weights, transform and regions.
 
     The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the content
-    hash of each image and the checksum of the features. A shard counts once its JSON file is there, which is
-    written last; so a build that is killed loses at most one shard, and splits, runs and processes share what is
-    there. Builders take turns on a lock.
+    hash of each image and the checksum of the features. A shard counts once it has its JSON file, which is
+    written last; so a build that is killed loses at most one shard, and splits, runs and processes share all shards.
+    Builders take turns by a lock.
 
     Args:
-        root: folder of all caches; each encoder has a folder of its own in it.
+        root: folder of all caches; each encoder has a folder in it.
         encoder: the frozen encoder; runs only for images that no shard holds.
     """
 
@@ -55,12 +56,12 @@ class ImageFeatureCache:
 
     @cached_property
     def folder(self) -> Path:
-        """Where the features of this encoder lie."""
+        """The folder of this encoder's features."""
         key = hashlib.sha256(f"{FORMAT} {self.encoder.fingerprint()}".encode()).hexdigest()[:16]
         return self.root / f"{self.encoder.name.replace(':', '-').replace('/', '-')}-{key}"
 
     def build(self, files: Sequence[Path]) -> dict[Path, str]:
-        """Make sure that the features of every readable file are there.
+        """Compute the features of every readable file that no shard holds.
 
         Returns:
             {file: reason} of the files that cannot be decoded.
@@ -81,17 +82,17 @@ class ImageFeatureCache:
         except OSError as error:
             raise DataError(
                 f"the feature cache {self.folder} cannot be written: {error}; "
-                "choose another place with --data.cache_dir"
+                "choose another folder with --data.cache_dir"
             ) from error
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
     def index(self, file: Path) -> int:
-        """Number of the features of a file, or of one of the same content, that `build` has seen and could read.
+        """Cache index of the features of a file that `build` could read, or of another one with the same content.
 
-        It holds for this object, and its copies in workers.
+        It is valid for this object and its copies in workers.
 
         Raises:
-            KeyError: there are none.
+            KeyError: the cache does not hold them.
         """
         index = self._indices.get(self.digests[file])
         if index is None:
@@ -99,11 +100,12 @@ class ImageFeatureCache:
         return index
 
     def at(self, index: int) -> np.ndarray:
-        """(G, V) float16 features by their number."""
-        return self._arrays[index >> ROW_BITS][index & ROW_MASK]
+        """(G, V) float16 features at a cache index."""
+        features: np.ndarray = self._arrays[index >> ROW_BITS][index & ROW_MASK]
+        return features
 
     def features(self, file: Path) -> np.ndarray:
-        """(G, V) float16 features of a file that `build` has seen and could read."""
+        """(G, V) float16 features of a file that `build` could read."""
         return self.at(self.index(file))
 
     def _compute(self, files: dict[str, Path]) -> dict[str, str]:
@@ -122,9 +124,9 @@ class ImageFeatureCache:
         return unreadable
 
     def _encode(
-        self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm
+        self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm[Any]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Encode in batches on the encoder's own device, while threads decode the next batch."""
+        """Encode in batches on the encoder's device, while threads decode the next batch."""
         with ThreadPoolExecutor(max_workers=decoders()) as pool:
             for batch in self._decode(files, pool):
                 bar.update(len(batch))
@@ -138,7 +140,7 @@ class ImageFeatureCache:
     def _decode(
         self, files: list[tuple[str, Path]], pool: ThreadPoolExecutor
     ) -> Iterator[list[tuple[str, torch.Tensor | str]]]:
-        """Batches of hashes with pixels, or the reason why there are none; the next batch is under way meanwhile."""
+        """Batches of hashes with pixels, or the reason why there are none; the next batch is decoded meanwhile."""
 
         def decode(file: Path) -> torch.Tensor | str:
             try:
@@ -152,8 +154,8 @@ class ImageFeatureCache:
             pending.append([(digest, pool.submit(decode, file)) for digest, file in batch])
             if len(pending) > 1:
                 yield [(digest, decoded.result()) for digest, decoded in pending.popleft()]
-        for batch_under_way in pending:
-            yield [(digest, decoded.result()) for digest, decoded in batch_under_way]
+        for last_batch in pending:
+            yield [(digest, decoded.result()) for digest, decoded in last_batch]
 
     def _write_shard(self, hashes: list[str], features: np.ndarray) -> None:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
@@ -164,7 +166,7 @@ class ImageFeatureCache:
         write_text(self.folder / f"{name}.json", json.dumps(description))
 
     def _read_shards(self) -> None:
-        """Map the shards that are new since the last look; damaged ones are left out, and so computed again."""
+        """Map the shards that are new since the last call; damaged ones are left out, and so computed again."""
         for path in sorted(self.folder.glob("*.json")):
             if path in self._shards:
                 continue
@@ -175,13 +177,13 @@ class ImageFeatureCache:
                     raise ValueError("the checksum does not match")
                 features, hashes = mapped(array), description["hashes"]
                 if len(hashes) != len(features) or not all(isinstance(digest, str) for digest in hashes):
-                    raise ValueError("its description does not fit it")
+                    raise ValueError("its description does not match it")
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("the feature cache file %s is damaged and is computed again: %s", array, error)
                 continue
             self._shards.add(path)
             for number, digest in enumerate(hashes):
-                # What stands in two shards keeps its index, which may be in use.
+                # An image in two shards keeps its index, which may be in use.
                 self._indices.setdefault(digest, len(self._arrays) << ROW_BITS | number)
             self._arrays.append(features)
 
@@ -189,8 +191,8 @@ class ImageFeatureCache:
 def mapped(path: Path) -> np.ndarray:
     """The array of a NumPy file, mapped and not writable.
 
-    NumPy's own way keeps a file open for each array, and of these a process may have a thousand on most systems: the
-    shards of a million images. PyTorch's closes it.
+    NumPy's `mmap_mode` keeps a file open for each array, and a process may have a thousand open files on most systems:
+    the shards of a million images. PyTorch closes it.
 
     Raises:
         ValueError: it is no such file.

@@ -1,4 +1,4 @@
-"""Object crops: which belong to which row, and where they lie in their image."""
+"""Object crops: which belong to which row, and their boxes in the image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KeyT = TypeVar("KeyT")
 
 @dataclass(frozen=True)
 class CropFiles:
-    """Where the crops of a split stand.
+    """Where the crops of a split are.
 
     Attributes:
-        dictionary: tells which crops belong to which row or image.
-        folder: holds the crops, in `crops`, and `boxes.json`, which need not be there.
+        dictionary: lists the crops of each row or image.
+        folder: holds the crops, in `crops`, and the optional `boxes.json`.
     """
 
     dictionary: Path
@@ -34,7 +34,7 @@ class CropFiles:
 
     @property
     def boxes(self) -> Path:
-        """Tells, by name of the crop, where it was cut out."""
+        """The boxes by name of the crop."""
         return self.folder / "boxes.json"
 
 
@@ -45,7 +45,7 @@ class Crops:
         folder: holds the files.
         names: file names below `folder`, by row or by image.
         source: where `names` comes from, for messages.
-        boxes_file: tells, by name, where the crops were cut out; need not be there.
+        boxes_file: boxes by name of the crop; optional.
     """
 
     def __init__(self, folder: Path, names: Mapping[Any, list[str]], source: Path, boxes_file: Path) -> None:
@@ -57,18 +57,18 @@ class Crops:
 
     @classmethod
     def listed(cls, files: CropFiles, parse_key: Callable[[object], Any]) -> Crops:
-        """Those of a dictionary; `parse_key` as in `read_crop_dictionary`."""
+        """The crops of a dictionary; `parse_key` as in `read_crop_dictionary`."""
         return cls(files.crops, read_crop_dictionary(files.dictionary, parse_key), files.dictionary, files.boxes)
 
     def pictures(self, key: Any, most: int) -> list[Picture]:
-        """The first `most` crops of a row or an image, whether their files are there or not.
+        """The first `most` crops of a row or an image, whether their files exist or not.
 
         Raises:
             DataError: a name that leads out of the folder.
         """
-        place = f"{self.source}, {key!r}"
+        where = f"{self.source}, {key!r}"
         names = self.names.get(key, [])[:most]
-        return [Picture(inside(self.folder, name, place), self.boxes.get(name, UNKNOWN_BOX)) for name in names]
+        return [Picture(inside(self.folder, name, where), self.boxes.get(name, UNKNOWN_BOX)) for name in names]
 
 
 def row_number(key: object) -> int | None:
@@ -87,7 +87,7 @@ def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None])
 
     Args:
         path: the dictionary.
-        parse_key: `row_number` or `image_name`; gives None for a key that is none.
+        parse_key: `row_number` or `image_name`; gives None for a wrong key.
 
     Raises:
         DataError: anything else.
@@ -102,7 +102,7 @@ def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None])
     )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged pickle makes the unpickler fail in any way there is, IndexError and struct.error included.
+    # A damaged pickle makes the unpickler raise any type of error, IndexError and struct.error included.
     except Exception as error:
         raise DataError(
             f"{path} is not a plain crop dictionary and was not loaded ({type(error).__name__}): {expected}"
@@ -129,13 +129,13 @@ def write_crop_dictionary(path: Path, crops: Mapping[Any, list[str]]) -> None:
     import torch  # noqa: PLC0415 - see read_crop_dictionary
 
     content = io.BytesIO()
-    torch.save(dict(crops), content)  # torch's own writer answers a full disk with a RuntimeError
+    torch.save(dict(crops), content)  # where the disk is full, torch's writer raises a RuntimeError
     with atomic_file(path) as file:
         file.write(content.getbuffer())
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
-    """{crop name: (x0, y0, x1, y1) in 0..1}; empty where the file is not there.
+    """{crop name: (x0, y0, x1, y1) in 0..1}; empty without a file.
 
     Raises:
         DataError: not such a JSON object.

@@ -1,4 +1,4 @@
-"""Decoding images that come from the wild."""
+"""Decoding of images from the wild."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Four times a 24-megapixel photograph is a bomb, not a picture of a post.
+# Four times a 24-megapixel photograph is a decompression bomb, no image of a post.
 MAX_PIXELS = 100_000_000
 # Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
 MAX_RATIO = 200
@@ -17,7 +17,7 @@ MOST_DECODERS = 16
 
 
 def decoders() -> int:
-    """How many threads decode images: one a core, as far as they have use for each other."""
+    """Number of threads that decode images: one a core, up to `MOST_DECODERS`."""
     return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -26,7 +26,7 @@ class UnreadableImageError(Exception):
 
 
 def read_image(file: Path | BinaryIO) -> Image.Image:
-    """The first frame of a file as RGB, turned as its EXIF data says, transparency on white.
+    """The first frame of a file as RGB, turned by its EXIF data, transparency on white.
 
     Raises:
         UnreadableImageError: missing, truncated, no image at all, or absurdly large or narrow.
@@ -42,8 +42,8 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
     except FileNotFoundError as error:
         raise UnreadableImageError("there is no such file") from error
     except UnidentifiedImageError as error:  # whose text holds the address of an object, for bytes
-        raise UnreadableImageError("it is no image, or of a kind that is not known") from error
-    # Pillow's plugins raise errors of every kind for broken files, struct.error and RuntimeError among them.
+        raise UnreadableImageError("it is no image, or of an unknown format") from error
+    # Pillow's plugins raise any type of error for broken files, struct.error and RuntimeError included.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
 
@@ -67,7 +67,7 @@ def check_size(width: int, height: int) -> None:
     """
     short, long = sorted((width, height))
     if short * long > MAX_PIXELS or long > MAX_RATIO * short:
-        raise UnreadableImageError(f"{width} x {height} pixels, which is no picture")
+        raise UnreadableImageError(f"{width} x {height} pixels, which is no usable image")
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

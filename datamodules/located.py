@@ -1,4 +1,4 @@
-"""What is known of a split's images, in a few dozen bytes each: there may be millions of them."""
+"""Images of a split, in some 60 bytes each: there may be millions of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Located = tuple[int, tuple[Picture, ...]]
 
 
 class NamedImages:
-    """How many distinct images rows name, and which of them were never found."""
+    """Counts the distinct images that rows name, and remembers those that were never found."""
 
     def __init__(self) -> None:
         self._numbers = HashedTable()
@@ -27,7 +27,7 @@ class NamedImages:
         return len(self._numbers)
 
     def add(self, name: str, found: bool) -> None:
-        """A row names an image, of which it has pictures or not."""
+        """Note an image that a row names, and whether it was found."""
         count = len(self._numbers)
         number = self._numbers.setdefault(name, count)
         if found:
@@ -36,12 +36,12 @@ class NamedImages:
             self._missing[number] = name
 
     def missing(self) -> list[str]:
-        """Their names, sorted."""
+        """The names that were never found, sorted."""
         return sorted(self._missing.values())
 
 
 class LocatedPictures:
-    """Image ids and readable pictures, in some 60 bytes a picture beside its name."""
+    """Image ids and readable images or crops, in some 60 bytes each beside the file's name."""
 
     def __init__(self, located: Iterable[Located] = ()) -> None:
         self._image_ids = array("i")
@@ -60,7 +60,7 @@ class LocatedPictures:
         return len(self._image_ids)
 
     def append(self, image_id: int, pictures: Iterable[Picture]) -> None:
-        """One more."""
+        """Add an image with its crops."""
         for picture in pictures:
             self._folder_of.append(self._folder_number(picture.file.parent))
             self._names += os.fsencode(picture.file.name)
@@ -75,7 +75,7 @@ class LocatedPictures:
         return self._image_ids[number], tuple(map(self._picture, range(start, self._ends[number])))
 
     def counts(self) -> np.ndarray:
-        """(N,) pictures of each."""
+        """(N,) number of images and crops of each."""
         return np.diff(np.array(self._ends), prepend=0).astype(np.int32)
 
     def _folder_number(self, folder: Path) -> int:
@@ -91,10 +91,10 @@ class LocatedPictures:
 
 
 class LocatedImages(Sequence[Located]):
-    """For each row its image id and readable pictures; rows that have the same share them in memory.
+    """For each row its image id and readable image and crops; rows of one image share them in memory.
 
     Args:
-        distinct: id and pictures, each once.
+        distinct: each image id with its image and crops once.
         numbers: (N,) which of them each row has.
     """
 
@@ -110,11 +110,12 @@ class LocatedImages(Sequence[Located]):
     @overload
     def __getitem__(self, row: slice) -> Sequence[Located]: ...
     def __getitem__(self, row: int | slice) -> Located | Sequence[Located]:
-        """What one row has; of a slice, those of its rows."""
+        """The images of a row, or of the rows of a slice."""
         if isinstance(row, slice):
             return LocatedImages(self._distinct, self._numbers[row])
         return self._distinct[int(self._numbers[row])]
 
     def counts(self) -> np.ndarray:
-        """(N,) pictures of each row."""
-        return self._distinct.counts()[self._numbers]
+        """(N,) number of images and crops of each row."""
+        counts: np.ndarray = self._distinct.counts()[self._numbers]
+        return counts

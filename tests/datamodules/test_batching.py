@@ -108,27 +108,29 @@ def shares(sizes: list[RowSize], ranks: int, size: int = 8, accumulate: int = 1)
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 4), size=st.integers(1, 12), accumulate=st.integers(1, 3))
-def test_the_shares_of_all_ranks_are_the_batch_of_one_process_in_order_and_then_fillers(
+def test_the_shares_of_all_ranks_are_the_batch_of_one_process_in_order_and_then_padding(
     sizes: list[RowSize], ranks: int, size: int, accumulate: int
 ) -> None:
     alone = shares(sizes, 1, size, accumulate)
     together = shares(sizes, ranks, size, accumulate)
     assert len(alone) == len(together) == math.ceil(len(sizes) / size)
     for (whole,), parts in zip(alone, together, strict=True):
-        assert whole.fillers == 0
+        assert whole.padding == 0
         assert {len(part.rows) for part in parts} == {math.ceil(len(whole.rows) / ranks)}
-        counted = [part.rows[: len(part.rows) - part.fillers] for part in parts]
-        assert list(itertools.chain(*counted)) == whole.rows
-        filled = [part.fillers > 0 for part in parts]
-        assert filled == sorted(filled), "nothing that counts comes behind a filler"
-        assert all(row in whole.rows for part in parts for row in part.rows), "fillers are no larger than the batch"
+        valid = [part.rows[: len(part.rows) - part.padding] for part in parts]
+        assert list(itertools.chain(*valid)) == whole.rows
+        filled = [part.padding > 0 for part in parts]
+        assert filled == sorted(filled), "no valid row comes after a padding row"
+        assert all(row in whole.rows for part in parts for row in part.rows), (
+            "padding rows are no larger than the batch"
+        )
         for part in parts:
             assert (part.size, part.window, part.epoch) == (whole.size, whole.window, 2)
 
 
-def test_fewer_rows_than_ranks_leave_ranks_with_fillers_alone() -> None:
+def test_fewer_rows_than_ranks_leave_ranks_with_padding_alone() -> None:
     (parts,) = shares(sizes_of([5, 9]), ranks=4)
-    assert [(len(part.rows), part.fillers) for part in parts] == [(1, 0), (1, 0), (1, 1), (1, 1)]
+    assert [(len(part.rows), part.padding) for part in parts] == [(1, 0), (1, 0), (1, 1), (1, 1)]
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 4))
@@ -236,7 +238,7 @@ def test_a_budget_makes_the_same_batches_on_any_number_of_ranks(
     alone = budgeted(sizes, budget, accumulate=lambda: accumulate)
     shared = [budgeted(sizes, budget, ranks=ranks, rank=rank, accumulate=lambda: accumulate) for rank in range(ranks)]
     for whole, *parts in zip(alone, *shared, strict=True):
-        assert [row for part in parts for row in part.rows[: len(part.rows) - part.fillers]] == whole.rows
+        assert [row for part in parts for row in part.rows[: len(part.rows) - part.padding]] == whole.rows
         assert {len(part.rows) for part in parts} == {math.ceil(len(whole.rows) / ranks)}
         assert {(part.size, part.window) for part in parts} == {(whole.size, whole.window)}
 

@@ -1,4 +1,4 @@
-"""The command `mmib crop-objects`: object crops for people who hold only the images."""
+"""The command `mmib crop-objects`: makes object crops for those who have only the images."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmib.datamodules.twitter_files import YEARS
 from mmib.schema import DataError
 
 SPLITS = ("train", "val", "test")
-# A run that is killed looks again at what it saw since it last wrote its record.
+# A run that is killed repeats what it did since it last wrote its record.
 SAVE_EVERY_S = 20
-# Detectors scale the short side up and the long side down: what is narrower has no pixel left.
+# Detectors scale the short side up and the long side down: of a narrower image no pixel is left.
 LEAST_SIDE = 8
 MOST_STRETCH = 20
 REASONS_SHOWN = 5
 
 
 def run(arguments: list[str]) -> int:
-    """Make the crops of every split whose text and images are there."""
+    """Make the crops of every split that has text and images."""
     options = _parser().parse_args(arguments)
     if not options.root.is_dir():
         raise DataError(f"the data folder {options.root} does not exist")
@@ -42,33 +42,33 @@ def run(arguments: list[str]) -> int:
     loaded: list[Detector] = []
 
     def detector() -> Detector:
-        """Loaded when the first image asks for it: a run with nothing left to do needs none."""
+        """Loaded for the first image: a run with nothing left to do needs none."""
         if not loaded:
             loaded.append(ZeroShotDetector(options.detector, options.threshold, options.device))
         return loaded[0]
 
     with_images = [split for split in splits if _has_images(split)]
     if not with_images:
-        raise DataError(f"none of the images is there: they are expected in {splits[0].images}")
+        raise DataError(f"none of the images was found: they are expected in {splits[0].images}")
     try:
         for split in with_images:
             print(cut(split, settings, detector, options.batch_size))  # noqa: T201
     except OSError as error:
-        raise DataError(f"the crops cannot be written: {error}; make room and start the same again") from error
+        raise DataError(f"the crops cannot be written: {error}; make room and repeat the command") from error
     return 0
 
 
 def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batch_size: int) -> str:
-    """Find and cut out the objects of a split that are not there yet.
+    """Find and cut out the objects of a split that have not been cut out yet.
 
     Args:
         split: what to look for.
-        settings: must be those of the crops that are there.
-        detector: gives the detector; asked only when there is an image to look at.
-        batch_size: images that are looked at together.
+        settings: must be those of earlier crops.
+        detector: gives the detector; called only where an image is left.
+        batch_size: images that are searched together.
 
     Returns:
-        What has been done, for people.
+        A summary to print.
     """
     store = CropStore(split.files, settings)
     requests = list({request.name: request for request in split.requests.values()}.values())
@@ -76,7 +76,7 @@ def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batc
     done = len(requests) - len(pending)
     try:
         with tqdm(desc=split.name, total=len(requests), initial=done, unit="image", disable=not pending) as bar:
-            _look(pending, store, detector, batch_size, bar)
+            _search(pending, store, detector, batch_size, bar)
     finally:
         if pending:
             store.save()
@@ -84,7 +84,7 @@ def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batc
     return _summary(split, requests, store)
 
 
-def _look(
+def _search(
     pending: Sequence[Request], store: CropStore, detector: Callable[[], Detector], batch_size: int, bar: tqdm
 ) -> None:
     saved = time.monotonic()
@@ -103,7 +103,7 @@ def _look(
 
 
 def _read(requests: Sequence[Request], store: CropStore) -> Iterable[tuple[Request, Image.Image]]:
-    """The images that can be looked at; the others are noted."""
+    """The images that can be searched; the others are recorded with the reason."""
     for request in requests:
         if not request.file.is_file():
             store.fail(request, "missing")
@@ -120,38 +120,39 @@ def _read(requests: Sequence[Request], store: CropStore) -> Iterable[tuple[Reque
 
 
 def _has_images(split: Split) -> bool:
-    there = any(request.file.is_file() for request in split.requests.values())
-    if not there:
+    found = any(request.file.is_file() for request in split.requests.values())
+    if not found:
         print(f"{split.name}: left out, none of its images is in {split.images}")  # noqa: T201
-    return there
+    return found
 
 
 def _summary(split: Split, requests: Sequence[Request], store: CropStore) -> str:
     results = [store.results[request.name] for request in requests]
     failures = {result["image"]: result["failure"] for result in results if result["failure"]}
-    looked_at = [result for result in results if not result["failure"]]
-    crops, empty = sum(len(one["objects"]) for one in looked_at), sum(not one["objects"] for one in looked_at)
+    searched = [result for result in results if not result["failure"]]
+    crops, empty = sum(len(result["objects"]) for result in searched), sum(not r["objects"] for r in searched)
+    images = len({result["image"] for result in searched})
     text = (
-        f"{split.name}: {crops:,} crops of {len({one['image'] for one in looked_at}):,} images in {split.files.crops}, "
-        f"listed in {split.files.dictionary}; {empty:,} searches found nothing"
+        f"{split.name}: {crops:,} crops of {images:,} images in {split.files.crops}, listed in "
+        f"{split.files.dictionary}; {empty:,} searches found nothing"
     )
     if failures:
         shown = [f"{image} ({reason})" for image, reason in list(failures.items())[:REASONS_SHOWN]]
         more = f" and {len(failures) - len(shown):,} more" if len(failures) > len(shown) else ""
-        text += f"; {len(failures):,} images could not be looked at: {', '.join(shown)}{more}"
+        text += f"; {len(failures):,} images could not be searched: {', '.join(shown)}{more}"
     return text
 
 
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib crop-objects",
-        description="Find the objects that posts speak of in their images, and store their crops where the data "
-        "modules read them. A run that was stopped goes on where it was.",
+        description="Find the objects that posts name in their images, and store their crops where the data "
+        "modules read them. A run that was stopped is resumed where it was.",
     )
     parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="folder of the data set, as for training")
     parser.add_argument("--task", required=True, choices=sorted(MOST_OBJECTS), help="which data set it holds")
-    parser.add_argument("--year", type=int, choices=YEARS, nargs="+", help="of the Twitter sets (default: all there)")
-    parser.add_argument("--splits", choices=SPLITS, nargs="+", default=SPLITS, help="(default: all that are there)")
+    parser.add_argument("--year", type=int, choices=YEARS, nargs="+", help="of the Twitter sets (default: all found)")
+    parser.add_argument("--splits", choices=SPLITS, nargs="+", default=SPLITS, help="(default: all that are found)")
     parser.add_argument(
         "--phrases",
         choices=("nouns", "types"),
@@ -163,13 +164,13 @@ def _parser() -> CommandParser:
         default=DEFAULT_DETECTOR,
         help="a Grounding DINO or OWL model, by hub name or local folder (default: %(default)s)",
     )
-    parser.add_argument("--threshold", type=_share, help="least score of an object (default: the detector's own)")
+    parser.add_argument("--threshold", type=_share, help="least score of an object (default: that of the detector)")
     defaults = ", ".join(f"{task}: {most}" for task, most in MOST_OBJECTS.items())
     parser.add_argument("--objects", type=_count, help=f"most crops of an image ({defaults})")
     parser.add_argument(
         "--format", choices=("png", "jpg"), default="png", help="png keeps each pixel, jpg is smaller (default: png)"
     )
-    parser.add_argument("--batch-size", type=_count, default=4, help="images looked at together (default: 4)")
+    parser.add_argument("--batch-size", type=_count, default=4, help="images searched together (default: 4)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
     return parser
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mmib.crop_objects.detector import Detection
-from mmib.datamodules.examples import Box
+from mmib.schema import Box
 
 # Boxes that overlap more show the same object, found by two phrases.
 SAME_OBJECT = 0.7
@@ -55,5 +55,5 @@ def choose(found: Sequence[Detection], width: int, height: int, most: int) -> li
     return chosen
 
 
-def _within(place: float, size: int) -> int:
-    return min(max(round(place), 0), size)
+def _within(coordinate: float, size: int) -> int:
+    return min(max(round(coordinate), 0), size)

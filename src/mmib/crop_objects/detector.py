@@ -14,9 +14,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForZeroShotObjectDetection, AutoProcessor
 
 from mmib.base.devices import usable_device
-from mmib.datamodules.examples import Box
 from mmib.encoders.pretrained import settle_hub_mode
-from mmib.schema import ConfigError, EncoderError
+from mmib.schema import Box, ConfigError, EncoderError
 
 DEFAULT_DETECTOR = "IDEA-Research/grounding-dino-tiny"
 GROUNDING = ("grounding-dino", "mm-grounding-dino")
@@ -29,8 +28,8 @@ class Detection:
 
     Attributes:
         box: x0 y0 x1 y1 in pixels of the image.
-        score: how sure the detector is, 0..1.
-        phrase: what it was taken for.
+        score: confidence of the detector, 0..1.
+        phrase: the phrase that it matches.
     """
 
     box: Box
@@ -42,7 +41,7 @@ class Detector(Protocol):
     """Finds what phrases name."""
 
     def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
-        """The objects in each image, for one phrase or more of its own, in any order."""
+        """The objects in each image that match its phrases, one or more, in any order."""
 
 
 class ZeroShotDetector:
@@ -50,17 +49,17 @@ class ZeroShotDetector:
 
     Args:
         name: a local folder, or a hub name.
-        threshold: least score of an object; None leaves it to the family: 0.25 (Grounding DINO) or 0.1 (OWL).
+        threshold: least score of an object; None takes the default of the family: 0.25 (Grounding DINO) or 0.1 (OWL).
         device: where it runs; None takes a GPU where there is one.
 
     Raises:
         EncoderError: it cannot be loaded, or is none of these.
-        ConfigError: the device is not there.
+        ConfigError: the device cannot be used.
     """
 
     def __init__(self, name: str = DEFAULT_DETECTOR, threshold: float | None = None, device: str | None = None) -> None:
         settle_hub_mode()
-        # A local folder must not turn into a question to the hub when a file is missing in it.
+        # A local folder must never make a request to the hub, not even where a file is missing in it.
         local = {"local_files_only": Path(name).is_dir()}
         try:
             family = AutoConfig.from_pretrained(name, **local).model_type
@@ -85,19 +84,19 @@ class ZeroShotDetector:
             ConfigError: the images do not fit into memory together.
         """
         found: list[list[Detection]] = [[] for _ in images]
-        # Grounding DINO pads to the largest image and does not mask all of the padding: only equals go together.
+        # Grounding DINO pads to the largest image and does not mask all of the padding: only equal sizes go together.
         sizes = [image.size if self.grounding else None for image in images]
         for size in dict.fromkeys(sizes):
-            places = [place for place, own in enumerate(sizes) if own == size]
-            together = self._together([images[place] for place in places], [phrases[place] for place in places])
-            for place, detections in zip(places, together, strict=True):
-                found[place] = detections
+            numbers = [number for number, other in enumerate(sizes) if other == size]
+            batch = self._together([images[number] for number in numbers], [phrases[number] for number in numbers])
+            for number, detections in zip(numbers, batch, strict=True):
+                found[number] = detections
         return found
 
     @torch.inference_mode()
     def _together(self, images: list[Image.Image], phrases: list[Sequence[str]]) -> list[list[Detection]]:
         sizes = [(image.height, image.width) for image in images]
-        inputs = self._inputs(images, [list(own) for own in phrases]).to(self.device)
+        inputs = self._inputs(images, [list(names) for names in phrases]).to(self.device)
         try:
             outputs = self.model(**inputs)
         except torch.OutOfMemoryError as error:
@@ -108,14 +107,14 @@ class ZeroShotDetector:
         results = self.processor.post_process_grounded_object_detection(
             outputs, **ids, target_sizes=sizes, **self.options
         )
-        return [self._detections(result, own) for result, own in zip(results, phrases, strict=True)]
+        return [self._detections(result, names) for result, names in zip(results, phrases, strict=True)]
 
     def _inputs(self, images: list[Image.Image], phrases: list[list[str]]) -> Any:
         if self.grounding:
             return self.processor(images=images, text=phrases, padding=True, return_tensors="pt")
-        # The processor would fill up with blanks, which are phrases too and win boxes from the real ones.
+        # The processor would pad with blanks, which are phrases too and take boxes from the real ones.
         most = max(map(len, phrases))
-        filled = [list(itertools.islice(itertools.cycle(own), most)) for own in phrases]
+        filled = [list(itertools.islice(itertools.cycle(names), most)) for names in phrases]
         length = self.model.config.text_config.max_position_embeddings
         return self.processor(
             images=images, text=filled, padding="max_length", truncation=True, max_length=length, return_tensors="pt"

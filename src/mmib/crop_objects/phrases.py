@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-# A phrase of more words is several; the last words are the ones that say what it is.
+# A phrase of more words is several; its last words name the object.
 MOST_WORDS = 4
 MOST_PHRASES = 8
 # Longer "words" are addresses, laughter and the like.
@@ -47,7 +47,7 @@ _CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 def noun_phrases(words: Sequence[str]) -> tuple[str, ...]:
     """Runs of content words of a post, in lower case, each once, at most `MOST_PHRASES`.
 
-    Runs end at function words, common verbs, punctuation, user names and addresses; a hashtag is a phrase of its own.
+    Runs end at function words, common verbs, punctuation, user names and addresses; a hashtag is a separate phrase.
     """
     runs: list[list[str]] = [[]]
     for word in words:

@@ -1,4 +1,4 @@
-"""What is to be looked for in which image of a data set."""
+"""Which objects to look for in which image of a data set."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Phrases = Literal["nouns", "types"]
 Key = int | str
 
 TYPES = twitter_files.CROP_TYPES
-# As the paper has them.
+# As in the paper.
 MOST_OBJECTS = {"mnre": 3, "twitter": 4}
 
 
@@ -31,7 +31,7 @@ class Request:
 
     Attributes:
         image: name of the image in the data set.
-        file: where it lies.
+        file: its path.
         phrases: one or more.
     """
 
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Tells it from every other request of its split, and does for a file name."""
+        """Unique in its split, and usable as a file name."""
         digest = hashlib.sha256(json.dumps([self.image, self.phrases]).encode()).hexdigest()[:16]
         stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(self.image).stem[:40])
         return f"{stem}-{digest}"
@@ -49,11 +49,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Split:
-    """A split whose text is there.
+    """A split whose text was found.
 
     Attributes:
-        name: for people.
-        files: where its crops go.
+        name: for messages.
+        files: where its crops are written.
         requests: by row number (MNRE) or image name (Twitter); rows may share one.
         images: where its images are expected.
     """
@@ -65,10 +65,10 @@ class Split:
 
 
 def mnre_splits(root: Path, splits: Sequence[str], phrases: Phrases) -> list[Split]:
-    """The splits of MNRE that are there; each row looks for its own phrases.
+    """The splits of MNRE that are found; each row looks for the phrases of its text.
 
     Raises:
-        DataError: none is there, or one is malformed.
+        DataError: none is found, or one is malformed.
     """
     reader = MNREReader(root)
     found = []
@@ -84,10 +84,10 @@ def mnre_splits(root: Path, splits: Sequence[str], phrases: Phrases) -> list[Spl
 
 
 def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phrases: Phrases) -> list[Split]:
-    """The splits of the Twitter sets that are there; posts that share an image look for the phrases of all.
+    """The splits of the Twitter sets that are found; posts that share an image look for the phrases of all.
 
     Raises:
-        DataError: none is there, or one is malformed.
+        DataError: none is found, or one is malformed.
     """
     found = []
     for reader in (TwitterReader(root, year) for year in years):
@@ -104,13 +104,13 @@ def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phra
 
 
 def _request(images: ImageNames, image: str, posts: Sequence[Post], phrases: Phrases) -> Request:
-    """What to look for in the image of posts; where it is not there, its file is the one that it names."""
+    """What to look for in the image of posts; a missing image has the path of its name."""
     file = images.find(image) or images.folder / image
     return Request(image, file, _phrases([post.words for post in posts], phrases))
 
 
 def _phrases(texts: Sequence[Sequence[str]], wanted: Phrases) -> tuple[str, ...]:
-    """Those of all texts of an image; the entity types also where a text has no noun phrase."""
+    """The phrases of all texts of an image; the entity types also where no text has a noun phrase."""
     nouns = [phrase for words in texts for phrase in noun_phrases(words)] if wanted == "nouns" else []
     return tuple(dict.fromkeys(nouns))[:MOST_PHRASES] or TYPES
 

@@ -1,4 +1,4 @@
-"""The crops of a split on disk: whole files at every moment, and a record with which a stopped run goes on."""
+"""The crops of a split on disk: files are complete at every moment, and a record lets a stopped run resume."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Settings:
 
     Attributes:
         detector: its name.
-        threshold: least score, or None for the detector's own.
+        threshold: least score, or None for that of the detector.
         phrases: `nouns` or `types`.
         objects: most crops of an image.
         format: `png` or `jpg`.
@@ -44,7 +44,7 @@ class CropStore:
     """What has been found in the images of a split so far.
 
     Args:
-        files: where the crops go.
+        files: where the crops are written.
         settings: those of this run.
 
     Raises:
@@ -60,24 +60,30 @@ class CropStore:
         if self.record.is_file():
             self.results = self._read()
         elif files.dictionary.exists() or files.boxes.exists():
-            taken = files.dictionary if files.dictionary.exists() else files.boxes
-            raise DataError(f"{taken} is there and was not made by mmib crop-objects: move it and its crops away first")
+            existing = files.dictionary if files.dictionary.exists() else files.boxes
+            raise DataError(
+                f"{existing} exists and was not made by mmib crop-objects: move it and its crops away first"
+            )
 
     def _read(self) -> dict[str, dict[str, Any]]:
         content = read_json_object(self.record)
-        made, results = content.get("settings"), content.get("images")
-        if not isinstance(made, dict) or not isinstance(results, dict) or not all(map(_is_result, results.values())):
+        settings, results = content.get("settings"), content.get("images")
+        if (
+            not isinstance(settings, dict)
+            or not isinstance(results, dict)
+            or not all(map(_is_result, results.values()))
+        ):
             raise DataError(f"{self.record} is no record of mmib crop-objects: delete it and {self.files.crops}")
         for name, value in asdict(self.settings).items():
-            if made.get(name) != value:
+            if settings.get(name) != value:
                 raise ConfigError(
-                    f"the crops in {self.files.folder} were made with the {name} {made.get(name)!r}, not {value!r}: "
-                    f"move {self.files.folder} and {self.files.dictionary} away, or keep to it"
+                    f"the crops in {self.files.folder} were made with the {name} {settings.get(name)!r}, not {value!r}"
+                    f": move {self.files.folder} and {self.files.dictionary} away, or use the same"
                 )
         return results
 
     def is_finished(self, request: Request) -> bool:
-        """Whether an image has been looked at, and its crops are still there; unreadable images are tried again."""
+        """Whether an image has been searched, and its crops still exist; unreadable images are tried again."""
         result = self.results.get(request.name)
         if result is None or result["failure"] is not None:
             return False
@@ -95,7 +101,7 @@ class CropStore:
         self._keep(request, kept, None)
 
     def fail(self, request: Request, reason: str) -> None:
-        """Note why an image could not be looked at."""
+        """Record why an image could not be searched."""
         self._keep(request, [], reason)
 
     def _keep(self, request: Request, objects: list[dict[str, Any]], failure: str | None) -> None:
@@ -107,7 +113,7 @@ class CropStore:
         }
 
     def save(self) -> None:
-        """Write the record, with which a later run goes on."""
+        """Write the record, from which a later run resumes."""
         content = {"settings": asdict(self.settings), "images": self.results}
         write_text(self.record, json.dumps(content, indent=1) + "\n")
 

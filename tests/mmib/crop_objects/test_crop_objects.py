@@ -165,7 +165,7 @@ def test_images_that_cannot_be_looked_at_are_told_and_the_rest_is_done(
     noise(root / "img_org" / "train" / "narrow.jpg", size=(500, 9))
     (root / "img_org" / "train" / "broken.jpg").write_bytes(b"no image")
     text = crop_mnre(root, stub)
-    assert "3 images could not be looked at: missing.jpg (missing), broken.jpg (unreadable: " in text
+    assert "3 images could not be searched: missing.jpg (missing), broken.jpg (unreadable: " in text
     assert "narrow.jpg (too narrow: 500 x 9 pixels)" in text
     assert len(pictures(load(MNREDataModule, root, max_missing_images=1.0), 3)) == 2
 
@@ -257,7 +257,7 @@ def test_crops_of_others_are_never_overwritten(mnre: Folder, noise: Noise, stub:
     root = mnre(("anna and bob", "a.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     torch.save({0: ["theirs.jpg"]}, root / "txt" / "mre_train_dict.pth")
-    with pytest.raises(DataError, match=r"mre_train_dict\.pth is there and was not made by mmib crop-objects"):
+    with pytest.raises(DataError, match=r"mre_train_dict\.pth exists and was not made by mmib crop-objects"):
         crop_mnre(root, stub)
     assert torch.load(root / "txt" / "mre_train_dict.pth", weights_only=True) == {0: ["theirs.jpg"]}
 
@@ -331,7 +331,7 @@ def test_what_is_not_there_is_told_in_a_sentence(mnre: Folder, tmp_path: Path, c
     assert f"mmib: the data folder {tmp_path / 'no'} does not exist" in refused(tmp_path / "no")
     assert "holds none of the texts asked for; expected below the root:" in refused(tmp_path)
     root = mnre(("anna and bob", "a.jpg"))
-    assert "none of the images is there: they are expected in" in refused(root)
+    assert "none of the images was found: they are expected in" in refused(root)
 
 
 def test_a_folder_that_cannot_be_written_is_named(
