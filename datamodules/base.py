@@ -385,7 +385,7 @@ class PostDataModule(pl.LightningDataModule):
     def _check_labels(self, post: Post) -> None:
         for name in self.task.labels_of(post):
             if name not in self.labels.names:
-                raise unknown_label(post.place, name, self.labels)
+                raise unknown_label(post.place_of(name), name, self.labels)
 
     def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
         """The batch of examples with the pixels of their pictures."""

@@ -194,7 +194,8 @@ class ColumnsReader(SplitReader[ColumnPost]):
             return
         notes.add(f"tags converted from {entry.scheme} to BIO", entry.place, converted(entry.tags, tags))
         notes.add("lines with further columns, which are ignored", entry.place, entry.longer)
-        yield TaggedPost(words=entry.words, image=entry.image, place=entry.place, tags=tags)
+        lines = list(range(entry.first, entry.first + len(tags)))
+        yield TaggedPost(words=entry.words, image=entry.image, place=entry.place, tags=tags, lines=lines)
 
     def options(self) -> dict[str, Any]:
         """See `Reader.options`."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from mmib.schema import Post, Span
+from mmib.tagging import split_tag
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,17 @@ class TaggedPost(Post):
 
     Attributes:
         tags: the tag of each word in BIO, as the file has it, stray I- tags included.
+        lines: the line of each word, where every word has its own; else empty.
     """
 
     tags: list[str]
+    lines: list[int] = field(default_factory=list)
+
+    def place_of(self, label: str) -> str:
+        """See `Post.place_of`: the line of the first word with this entity type, where it is known."""
+        lines = (line for line, tag in zip(self.lines, self.tags, strict=False) if split_tag(tag)[1] == label)
+        line = next(lines, None)
+        return self.place if line is None else f"{self.place.rpartition(':')[0]}:{line}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,6 +78,7 @@ class TwitterReader(Reader):
                 else:
                     post.words.append(word)
                     post.tags.append(tag)
+                    post.lines.append(number)
         if post is None:
             raise DataError(f"{path} holds no posts: put the file of the release in its place")
         yield _with_words(post, start)

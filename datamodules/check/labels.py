@@ -21,7 +21,7 @@ def check_labels(files: SetFiles, posts: Sequence[Post], labels: LabelSet | None
     unknown = set(report.labels).difference(known)
     if unknown:
         places = [
-            f"{post.place}: {label!r}"
+            f"{post.place_of(label)}: {label!r}"
             for post in posts
             for label in dict.fromkeys(files.labels_of(post))
             if label in unknown

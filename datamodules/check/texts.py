@@ -19,6 +19,9 @@ from mmib.tagging import BEGIN, entities, repair, split_tag
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
 
+# Of a post, where it stands.
+PLACES = ("place", "lines")
+
 
 @dataclass(frozen=True)
 class Pieces:
@@ -99,7 +102,7 @@ def _by_content(posts: Iterable[Post]) -> dict[tuple[Any, ...], list[Post]]:
     """Posts that are the same in all but their place."""
     found: dict[tuple[Any, ...], list[Post]] = {}
     for post in posts:
-        key = tuple(str(value) for name, value in vars(post).items() if name != "place")
+        key = tuple(str(value) for name, value in vars(post).items() if name not in PLACES)
         found.setdefault(key, []).append(post)
     return found
 

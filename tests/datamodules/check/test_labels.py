@@ -75,7 +75,7 @@ def test_labels_that_the_given_set_lacks_are_listed_with_their_places(twitter: A
     report = check(twitter.root, LabelSet(("PER", "LOC")))
     finding = found(report)["train", "unknown_labels"]
     assert finding.text.startswith("2 labels in 2 places are none of the label set, and a training stops at the first")
-    assert finding.items == ["twitter2017/train.txt:1: 'GPE'", "twitter2017/train.txt:9: 'TEAM'"]
+    assert finding.items == ["twitter2017/train.txt:3: 'GPE'", "twitter2017/train.txt:10: 'TEAM'"]
     assert (finding.severity, report.label_source) == ("problem", "as given with --labels")
     assert report.splits[0].labels == {"PER": 2, "GPE": 2, "TEAM": 1}
     assert found(report)["", "unused_labels"].items == ["LOC"]
