@@ -17,7 +17,7 @@ HELP = {
     "entities": "given with a post",
     "samples": "of the latents that a request may ask for",
     "posts": "in a request, and in one pass through the models",
-    "waiting": "posts at a time; what comes beyond is answered with 503",
+    "waiting": "posts at a time; further ones are answered with 503",
     "seconds": "until a request is given up",
 }
 
@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     """Serve until it is interrupted.
 
     Raises:
-        ConfigError: a limit that cannot work, a missing package, or an address that cannot be had.
+        ConfigError: a limit that cannot work, a missing package, or an address that cannot be listened at.
         ExportError: a model that cannot be read.
         TaskError: a model of a task that is not registered.
         PluginError: a plugin cannot be imported.
@@ -39,12 +39,12 @@ def run(arguments: list[str]) -> int:
 
     from mmib.serve.process import listen, serve  # noqa: PLC0415 - help needs no torch
 
-    # Before the models are read, which takes longer than to find that the port is taken.
-    with listen(chosen.host, chosen.port) as place:
+    # Before the models are read, which takes longer than to find that the port is in use.
+    with listen(chosen.host, chosen.port) as listener:
         from mmib.extract.extractor import Extractor  # noqa: PLC0415
 
         extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
-        serve(extractor, limits, place, chosen.open)
+        serve(extractor, limits, listener, chosen.open)
     return 0
 
 
@@ -52,12 +52,12 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib serve",
         description="A page to try a model on posts, and a JSON API for programs. Without other options only this "
-        "machine can reach it. Ends when interrupted, after the requests that are being answered.",
+        "machine can reach it. Ends when interrupted, after the running requests.",
     )
     add = parser.add_argument
     add_model_options(parser)
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
-    add("--port", type=int, default=8000, help="0 takes one that is free (default: %(default)s)")
+    add("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     add("--open", action="store_true", help="open the page in a browser")
     group = parser.add_argument_group("at most")
     for field in fields(Limits):

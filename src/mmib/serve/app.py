@@ -19,7 +19,7 @@ from mmib.extract.results import Extraction
 from mmib.schema import InputError
 from mmib.serve.batcher import Question
 from mmib.serve.description import describe, request_body
-from mmib.serve.examples import draw_examples
+from mmib.serve.examples import generate_examples
 from mmib.serve.guard import Guard
 from mmib.serve.limits import Limits
 from mmib.serve.messages import (
@@ -38,7 +38,7 @@ from mmib.serve.messages import (
 from mmib.serve.receive import FORM, JSON, RefusedError, content_type, read_form, read_json, receive_body
 from mmib.serve.service import Service
 
-# Where each lies, and what it is.
+# By path: package, file and media type.
 FILES = {
     "/": ("mmib.serve", "page.html", "text/html"),
     "/page.css": ("mmib.serve", "page.css", "text/css"),
@@ -49,16 +49,16 @@ FILES = {
     "/base.css": ("mmib.analysis.report", "base.css", "text/css"),
     "/theme.js": ("mmib.analysis.report", "theme.js", "text/javascript"),
 }
-REFUSALS: dict[int | str, dict[str, Any]] = {
+PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "No JSON, or no form"},
-    403: {"model": Problem, "description": "Asked by a page of another site"},
+    403: {"model": Problem, "description": "Requested by a page of another site"},
     408: {"model": Problem, "description": "It did not arrive in time"},
     413: {"model": Problem, "description": "Too large"},
     415: {"model": Problem, "description": "Neither JSON nor a form"},
-    421: {"model": Problem, "description": "Asked by another name than the service's own"},
+    421: {"model": Problem, "description": "Requested by a name that is not the service's"},
     422: {"model": Problem, "description": "Nothing can be extracted from this, for the reason given"},
     500: {"model": Problem, "description": "It failed inside the service"},
-    503: {"model": Problem, "description": "Too many wait"},
+    503: {"model": Problem, "description": "Too many posts wait"},
     504: {"model": Problem, "description": "There was no result in time"},
 }
 
@@ -67,9 +67,9 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
     """The application.
 
     Args:
-        extractor: what reads posts.
-        limits: of what is taken.
-        hosts: names by which it may be asked, see `mmib.serve.guard.allowed_hosts`; None for any.
+        extractor: reads posts.
+        limits: of requests.
+        hosts: names by which it may be requested, see `mmib.serve.guard.allowed_hosts`; None for any.
     """
     service = Service(extractor, limits or Limits())
 
@@ -79,7 +79,7 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
         yield
         await asyncio.to_thread(service.batcher.close)
 
-    # FastAPI's own pages about an API fetch scripts from elsewhere.
+    # FastAPI's pages about an API would fetch scripts from elsewhere.
     app = FastAPI(
         title="mmib",
         version=metadata.version("mmib"),
@@ -106,39 +106,41 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     @app.post(
         "/api/extract",
         summary="Entities, relations and labels of one post",
-        responses={200: {"model": Extraction}, **REFUSALS},
+        responses={200: {"model": Extraction}, **PROBLEMS},
         openapi_extra=request_body({JSON: PostRequest, FORM: PostRequest}),
     )
     async def extract(request: Request) -> Response:
         media = content_type(request, (JSON, FORM))
-        with service.places():
+        with service.slots():
             body = await receive_body(request, limits.body, limits.seconds)
             reading = read_form(request, body) if media == FORM else asyncio.to_thread(read_json, PostRequest, body)
             message = await reading
-            asked = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
-            (found,) = await service.answer([asked])
-            if isinstance(found, Exception):
-                raise found
-            return JSONResponse(found.to_dict())
+            item = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
+            (result,) = await service.answer([item])
+            if isinstance(result, Exception):
+                raise result
+            return JSONResponse(result.to_dict())
 
     @app.post(
         "/api/extract-batch",
         summary="Entities, relations and labels of several posts",
-        responses={200: {"model": BatchAnswer}, **REFUSALS},
+        responses={200: {"model": BatchAnswer}, **PROBLEMS},
         openapi_extra=request_body({JSON: BatchRequest}),
     )
     async def extract_batch(request: Request) -> Response:
         content_type(request, (JSON,))
-        with service.places():
+        with service.slots():
             body = await receive_body(request, limits.body, limits.seconds)
             message = await asyncio.to_thread(read_json, BatchRequest, body)
             if len(message.posts) > limits.posts:
-                raise RefusedError(422, f"{len(message.posts):,} posts: {limits.posts:,} at most are taken at a time")
+                raise RefusedError(
+                    422, f"{len(message.posts):,} posts: at most {limits.posts:,} are accepted at a time"
+                )
             wanted = wanted_of(message, limits)
-            with service.places(len(message.posts) - 1):
-                asked = await asyncio.to_thread(_questions, message.posts, wanted, limits)
-                found = iter(await service.answer([item for item in asked if isinstance(item, Question)]))
-                results = [next(found) if isinstance(item, Question) else item for item in asked]
+            with service.slots(len(message.posts) - 1):
+                items = await asyncio.to_thread(_questions, message.posts, wanted, limits)
+                answers = iter(await service.answer([item for item in items if isinstance(item, Question)]))
+                results = [next(answers) if isinstance(item, Question) else item for item in items]
             return JSONResponse({"results": [_plain(result) for result in results]})
 
 
@@ -150,8 +152,8 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         responses={503: {"model": Health, "description": "They are not"}},
     )
     async def health() -> Response:
-        found = service.health()
-        return JSONResponse(found.model_dump(), 200 if found.ready else 503)
+        state = service.health()
+        return JSONResponse(state.model_dump(), 200 if state.ready else 503)
 
     @app.get("/api/model", summary="Labels, encoders and limits")
     async def model() -> Description:
@@ -159,7 +161,7 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 
     @app.get("/api/examples", summary="Generated posts to try")
     def examples() -> list[Example]:
-        return draw_examples(service.given_types())
+        return generate_examples(service.given_types())
 
 
 def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
@@ -169,16 +171,16 @@ def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
 
 
 def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Question | InputError]:
-    """What each post of a request asks, or why it asks nothing."""
-    found: list[Question | InputError] = []
+    """The question of each post of a request, or why there is none."""
+    items: list[Question | InputError] = []
     for content in posts:
         try:
-            found.append(question(PostMessage.model_validate(content), wanted, limits))
+            items.append(question(PostMessage.model_validate(content), wanted, limits))
         except ValidationError as error:
-            found.append(InputError(reason(error)))
+            items.append(InputError(reason(error)))
         except InputError as error:
-            found.append(error)
-    return found
+            items.append(error)
+    return items
 
 
 def _plain(result: Extraction | Exception) -> dict[str, Any]:

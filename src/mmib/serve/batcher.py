@@ -20,7 +20,7 @@ class Question(NamedTuple):
     Attributes:
         post: what to read.
         pixels: of its image, 0 without one.
-        wanted: what is asked for beside the result.
+        wanted: what is requested beside the result.
     """
 
     post: Post
@@ -30,19 +30,19 @@ class Question(NamedTuple):
 
 @dataclass
 class Job:
-    """A question, and where its answer is waited for."""
+    """A question and its future answer."""
 
     question: Question
     answer: Future[Extraction] = field(default_factory=Future)
 
 
 class Batcher:
-    """One thread that reads whatever waits, in order of arrival, as many posts at a time as may be.
+    """One thread that reads waiting posts in order of arrival, as many at a time as the limits allow.
 
     Args:
-        extractor: reads.
-        posts: at a time at most.
-        pixels: of their images together at most; one post is always read.
+        extractor: reads posts.
+        posts: most posts at a time.
+        pixels: most pixels of their images together; one post is always read.
     """
 
     def __init__(self, extractor: Extractor, posts: int, pixels: int) -> None:
@@ -55,13 +55,13 @@ class Batcher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin, or begin again."""
+        """Start, or start again."""
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="mmib-serve", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End, when all that waits has been read."""
+        """End when all waiting posts have been read."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -74,7 +74,7 @@ class Batcher:
         return self._thread is not None and self._thread.is_alive()
 
     def ask(self, questions: Sequence[Question]) -> list[Future[Extraction]]:
-        """The answers to come; one that is cancelled before its turn is not read."""
+        """The future answers; a question that is cancelled before its turn is not read."""
         jobs = [Job(question) for question in questions]
         with self._changed:
             self._waiting.extend(jobs)
@@ -88,7 +88,7 @@ class Batcher:
                 self._read(started)
 
     def _next(self) -> list[Job]:
-        """Jobs for one pass: the one that waits longest, and others that ask for the same. None at the end."""
+        """Jobs for one pass: the one that waits longest, and others that request the same; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             batch: list[Job] = []
@@ -109,7 +109,7 @@ class Batcher:
             return batch
 
     def _read(self, jobs: Sequence[Job]) -> None:
-        """Answer jobs; where reading them together fails, each is read alone, and gets its own answer or failure."""
+        """Answer jobs; where reading them together fails, each is read alone, for an answer or failure by itself."""
         ready, prepared = [], []
         for job in jobs:
             try:

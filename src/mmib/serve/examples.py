@@ -1,4 +1,4 @@
-"""Posts to try, generated as the demo corpus is: names, texts and images are made up."""
+"""Posts to try, generated like the demo corpus: names, texts and images are made up."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from mmib.datamodules.demo.pictures import draw_picture
 from mmib.datamodules.demo.posts import Post, draw_post
 from mmib.serve.messages import Example, GivenEntity
 
-# Behind the posts of every corpus; the hard ones pick one of several people by words.
+# Numbers beyond the posts of every corpus; the hard ones pick one of several people by words.
 SPLIT, POSTS = "test", (("easy", 900_001), ("hard", 900_005), ("hard", 900_008))
 
 
 @functools.cache
-def draw_examples(types: frozenset[str] | None = None) -> list[Example]:
-    """The posts, generated when they are asked for first; see `example_of` for the types."""
+def generate_examples(types: frozenset[str] | None = None) -> list[Example]:
+    """The posts, generated at the first call; see `example_of` for the types."""
     settings = DemoSettings()
     return [example_of(draw_post(settings, SPLIT, number, level), settings.seed, types) for level, number in POSTS]
 
@@ -28,12 +28,12 @@ def example_of(post: Post, seed: int, types: Container[str] | None = None) -> Ex
     drawing = draw_picture(post, seed)
     file = io.BytesIO()
     drawing.image.save(file, "JPEG", quality=90)
-    ends, place = [], 0
+    spans, start = [], 0
     for token in post.tokens:
-        ends.append((place, place + len(token)))
-        place += len(token) + 1
+        spans.append((start, start + len(token)))
+        start += len(token) + 1
     entities = [
-        {"start": ends[first][0], "end": ends[last - 1][1], "type": name if types is None or name in types else None}
+        {"start": spans[first][0], "end": spans[last - 1][1], "type": name if types is None or name in types else None}
         for first, last, name in post.entities
     ]
     return Example(

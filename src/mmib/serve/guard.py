@@ -1,4 +1,4 @@
-"""Looks at every request before anything else does, and at every answer: who may ask, and what a browser may do."""
+"""Checks every request before all else, and adds headers to every answer: who may request, what a browser may do."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def allowed_hosts(address: str) -> frozenset[str] | None:
-    """Names by which a service at an address may be asked: on this machine its own, elsewhere all (None).
+    """Names by which a service at an address may be requested: those of this machine; elsewhere all (None).
 
-    A page from elsewhere can point a name of its own at this machine, and the browser then lets it read what the
-    service answers; but it sends that name.
+    A page from elsewhere can point one of its names at this machine, and the browser then lets it read the answers of
+    the service; but the browser sends that name.
     """
     return LOOPBACK | {address} if ipaddress.ip_address(address).is_loopback else None
 
@@ -36,7 +36,7 @@ class Guard:
     """Refuses requests by other names than those allowed and from pages of other sites; adds security headers.
 
     Args:
-        app: what answers the rest.
+        app: answers all other requests.
         hosts: see `allowed_hosts`.
     """
 
@@ -59,8 +59,8 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         app = self.app
         if self.hosts is not None and _name(f"//{host}") not in self.hosts:
-            app = JSONResponse({"error": "this service is asked by another name than its own"}, 421)
-        # Pages of other sites may send forms without asking, and would keep the models busy.
+            app = JSONResponse({"error": "this service does not answer requests by this name"}, 421)
+        # Pages of other sites may send forms without permission, and would keep the models busy.
         elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
             app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)
         await app(scope, receive, answer)

@@ -1,4 +1,4 @@
-"""What the service takes of a request, and how many at a time."""
+"""Limits of requests to the service."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Limits:
         entities: given with a post.
         samples: of the latents, for the spread of confidence.
         posts: in one request, and read in one pass through the models.
-        waiting: posts that are received, wait or are read at a time; what comes beyond is sent away.
+        waiting: posts that are received, wait or are read at a time; further ones are refused.
         seconds: until a request is given up.
     """
 
@@ -36,7 +36,7 @@ class Limits:
         """Check.
 
         Raises:
-            ConfigError: a limit that lets nothing through, or fewer waiting posts than a request may hold.
+            ConfigError: a limit that no request meets, or fewer waiting posts than a request may hold.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -45,4 +45,4 @@ class Limits:
             if not enough or not math.isfinite(value):
                 raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")
         if self.waiting < self.posts:
-            raise ConfigError(f"--waiting is {self.waiting}: a request of --posts {self.posts} would never be taken")
+            raise ConfigError(f"--waiting is {self.waiting}: a request of --posts {self.posts} would never be accepted")

@@ -1,4 +1,4 @@
-"""What requests say, and what they are answered."""
+"""Messages of requests and answers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mmib.schema import InputError
 from mmib.serve.batcher import Question
 from mmib.serve.limits import Limits
 
-# Pillow knows many more, some of which start other programs. What one of these reads no other format takes for its own.
+# Pillow knows many more, some of which start other programs. A file of one of these is never read as another format.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-# Where Pydantic speaks of Python.
+# In place of messages of Pydantic that speak of Python.
 REASONS = {
     "extra_forbidden": "this field is unknown",
     "missing": "this field is missing",
@@ -54,7 +54,7 @@ Box = Annotated[list[Share], Field(min_length=4, max_length=4)]
 
 
 class Message(BaseModel):
-    """Nothing is guessed: no field that is unknown, no number for a string."""
+    """Strict: no unknown field, no number for a string."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -63,7 +63,7 @@ class GivenEntity(Message):
     """An entity that is known already."""
 
     start: int = Field(ge=0, description="its first character")
-    end: int = Field(ge=1, description="the character behind its last")
+    end: int = Field(ge=1, description="the character after its last")
     type: str | None = Field(
         None, min_length=1, description="one of `entity_types` of /api/model, or any where no model finds entities"
     )
@@ -77,24 +77,24 @@ class PostMessage(Message):
     crops: list[Box] | None = Field(None, description="boxes x0 y0 x1 y1 in 0..1 of objects in the image")
     entities: list[GivenEntity] | None = Field(
         None,
-        description="those that are known already: none are looked for then; a model of relations needs them, where no "
-        "other finds entities",
+        description="those that are known already: no others are found then; a model of relations needs them, where no "
+        "other model finds entities",
     )
 
 
-class Wishes(Message):
-    """What is asked for beside the result."""
+class Options(Message):
+    """What is requested beside the result."""
 
     evidence: bool = Field(False, description="report what results rest on: attention, KL, similarity")
     samples: int = Field(0, ge=0, description="samples of the latents, for the spread of confidence")
 
 
-class PostRequest(PostMessage, Wishes):
-    """A post, and what is asked for."""
+class PostRequest(PostMessage, Options):
+    """A post, and what is requested."""
 
 
-class BatchRequest(Wishes):
-    """Several posts; one that is none is reported in its place."""
+class BatchRequest(Options):
+    """Several posts; an invalid one is reported in its place."""
 
     posts: list[Any] = Field(
         min_length=1, json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/PostMessage"}, {}]}}
@@ -108,7 +108,7 @@ class Problem(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """Of each post, in order, what was found in it or why nothing could be."""
+    """Of each post, in order, its result or why there is none."""
 
     results: list[Extraction | Problem]
 
@@ -130,7 +130,7 @@ class ModelDescription(BaseModel):
     title: str = Field(description="of the task, for people")
     finds: str = Field(description="entities, relations, or labels of whole posts")
     labels: list[str] = Field(description="entity types, relations, or classes of posts")
-    negative: str | None = Field(description="the label that stands for none of the others")
+    negative: str | None = Field(description="the label for none of the others")
     text_encoder: str
     image_encoder: str
     regions: Literal["crops", "grid"]
@@ -141,10 +141,10 @@ class ModelDescription(BaseModel):
 
 
 class Description(BaseModel):
-    """What the service has, and what it takes."""
+    """Models and limits of the service."""
 
     models: list[ModelDescription]
-    entity_types: list[str] = Field(description="of the model that finds entities, else those that relations ask for")
+    entity_types: list[str] = Field(description="of the model that finds entities, else those of relations")
     limits: Limits
     formats: list[str] = Field(description="of images")
 
@@ -159,51 +159,51 @@ class Example(BaseModel):
 
 
 def question(message: PostMessage, wanted: Wanted, limits: Limits) -> Question:
-    """What a message asks, looked over.
+    """The question of a message, checked.
 
     Raises:
-        InputError: it is beyond a limit, or its image is none.
+        InputError: it exceeds a limit, or its image is none.
     """
     if len(message.text) > limits.characters:
-        raise InputError(f"the text has {len(message.text):,} characters: {limits.characters:,} at most are taken")
+        raise InputError(f"the text has {len(message.text):,} characters: at most {limits.characters:,} are accepted")
     given = None if message.entities is None else [entity.model_dump() for entity in message.entities]
     if given is not None and len(given) > limits.entities:
-        raise InputError(f"{len(given):,} entities are given: {limits.entities:,} at most are taken")
+        raise InputError(f"{len(given):,} entities are given: at most {limits.entities:,} are accepted")
     pixels = 0 if message.image is None else _pixels(message.image, limits)
     return Question(Post(message.text, message.image, message.crops, given), pixels, wanted)
 
 
-def wanted_of(wishes: Wishes, limits: Limits) -> Wanted:
-    """What is asked for beside the result.
+def wanted_of(options: Options, limits: Limits) -> Wanted:
+    """What is requested beside the result.
 
     Raises:
-        InputError: more samples than are taken at most.
+        InputError: more samples than the limit.
     """
-    if wishes.samples > limits.samples:
-        raise InputError(f"{wishes.samples:,} samples are asked for: {limits.samples:,} at most are taken")
-    return Wanted(wishes.evidence, wishes.samples)
+    if options.samples > limits.samples:
+        raise InputError(f"{options.samples:,} samples are requested: at most {limits.samples:,} are accepted")
+    return Wanted(options.evidence, options.samples)
 
 
 def reason(error: ValidationError) -> str:
     """What was wrong with a message, as one line."""
-    found = error.errors(include_url=False, include_input=False, include_context=False)
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
     reasons = []
-    for problem in found[:3]:
-        place = ".".join(map(str, problem["loc"]))
+    for problem in problems[:3]:
+        field = ".".join(map(str, problem["loc"]))
         text = REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-        reasons.append(f"{place}: {text}" if place else text)
-    more = f"; and {len(found) - len(reasons)} more" if len(found) > len(reasons) else ""
+        reasons.append(f"{field}: {text}" if field else text)
+    more = f"; and {len(problems) - len(reasons)} more" if len(problems) > len(reasons) else ""
     return "; ".join(reasons) + more
 
 
 def _pixels(data: bytes, limits: Limits) -> int:
-    """Pixels that an image says it has, before it is decoded."""
+    """Pixels of an image by its header, before it is decoded."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height
-    # Pillow's plugins raise errors of every kind for broken files.
+    # Pillow's plugins raise any type of error for broken files.
     except Exception as error:
         raise InputError(f"the image cannot be read: expected a file of {', '.join(FORMATS)}") from error
     if pixels > limits.pixels:
-        raise InputError(f"the image has {pixels:,} pixels: {limits.pixels:,} at most are taken")
+        raise InputError(f"the image has {pixels:,} pixels: at most {limits.pixels:,} are accepted")
     return pixels

@@ -17,16 +17,16 @@ from mmib.serve.app import create_app
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
 
-# Requests that have begun when the service is told to end have their own time limits; this is on top.
+# Seconds beyond the time limits of the requests that run when the service is asked to end.
 GRACE = 5
 MOST_PORTS = 65535
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that connections can be made to.
+    """A socket that accepts connections.
 
     Raises:
-        ConfigError: it cannot be had.
+        ConfigError: it cannot be made.
     """
     if not 0 <= port <= MOST_PORTS:
         raise ConfigError(f"the service cannot listen at port {port}: choose --port from 0 to {MOST_PORTS}")
@@ -34,30 +34,30 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family)
-    # UnicodeError for what cannot be a name.
+    # UnicodeError where the host cannot be a name.
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"the service cannot listen at {host}, port {port}: {error}; choose others with --host and --port"
         ) from error
 
 
-def address_of(place: socket.socket) -> str:
-    """Where a browser finds what listens at a socket."""
-    host, port = place.getsockname()[:2]
+def address_of(listener: socket.socket) -> str:
+    """The address of a listening socket for a browser."""
+    host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(extractor: Extractor, limits: Limits, place: socket.socket, browse: bool = False) -> None:
-    """Answer requests until the process is told to end; those that are being answered then are finished.
+def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse: bool = False) -> None:
+    """Answer requests until the process is asked to end; running requests are finished.
 
     Args:
-        extractor: what answers.
+        extractor: reads posts.
         limits: of the service.
-        place: the socket that listens.
+        listener: the socket that listens.
         browse: open the page in a browser.
     """
-    address = address_of(place)
-    app = create_app(extractor, limits, allowed_hosts(place.getsockname()[0]))
+    address = address_of(listener)
+    app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
     config = uvicorn.Config(
         app,
         log_level=logging.WARNING,
@@ -80,4 +80,4 @@ def serve(extractor: Extractor, limits: Limits, place: socket.socket, browse: bo
     print(f"mmib serves at {address} (Ctrl+C ends it)", file=sys.stderr, flush=True)  # noqa: T201
     if browse and not webbrowser.open(address):
         print("there is no browser here: open the address yourself", file=sys.stderr, flush=True)  # noqa: T201
-    server.run(sockets=[place])
+    server.run(sockets=[listener])

@@ -1,4 +1,4 @@
-"""Receives the bodies of requests, never more of one than may be, and reads what they say."""
+"""Receives the bodies of requests, up to a limit, and parses them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
     """The body of a request.
 
     Raises:
-        RefusedError: it has more bytes than `most`, takes too long, or does not come to its end.
+        RefusedError: it has more bytes than `most`, takes too long, or ends early.
     """
     too_large = RefusedError(413, f"the request is larger than {most:,} bytes: send a smaller image or fewer posts")
     # Clients that announce a length are refused before they send the body.
@@ -58,10 +58,10 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
 
 
 def content_type(request: Request, known: tuple[str, ...]) -> str:
-    """What a request says that it holds.
+    """The content type of a request.
 
     Raises:
-        RefusedError: nothing that is known here.
+        RefusedError: it is not one of those known.
     """
     found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if found not in known:
@@ -73,7 +73,7 @@ def read_json(message: type[MessageT], body: bytes) -> MessageT:
     """The message of a JSON body.
 
     Raises:
-        RefusedError: it is no JSON, or says something else.
+        RefusedError: it is no JSON, or no such message.
     """
     try:
         return message.model_validate_json(body)
@@ -86,7 +86,7 @@ async def read_form(request: Request, body: bytes) -> PostRequest:
     """The post of a form: text, an image as a file, the other fields as JSON.
 
     Raises:
-        RefusedError: it is no form, or says something else.
+        RefusedError: it is no form, or no such post.
     """
     form = await _parse_form(request, body)
     fields = {name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.items()}
@@ -119,5 +119,5 @@ async def _parse_form(request: Request, body: bytes) -> dict[str, str | UploadFi
     except (MultiPartException, ValueError) as error:
         raise RefusedError(400, f"the form cannot be read: {error}") from error
     if len(form) < len(form.multi_items()):
-        raise RefusedError(422, "a field of the form is there twice")
+        raise RefusedError(422, "the form has a field twice")
     return dict(form.items())

@@ -1,4 +1,4 @@
-"""What stands between requests and models: how many may wait, how long, and what is answered."""
+"""Between requests and models: how many may wait, how long, and what is answered."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ class Service:
     """Answers questions; used from the event loop alone.
 
     Args:
-        extractor: what reads posts.
-        limits: of what is taken.
+        extractor: reads posts.
+        limits: of requests.
     """
 
     def __init__(self, extractor: Extractor, limits: Limits) -> None:
         self.extractor = extractor
         self.limits = limits
         self.batcher = Batcher(extractor, limits.posts, limits.pixels)
-        self.taken = 0
+        self.occupied = 0
 
     @contextmanager
-    def places(self, count: int = 1) -> Iterator[None]:
-        """Room for posts, from before their request is received until it is answered.
+    def slots(self, count: int = 1) -> Iterator[None]:
+        """Slots for posts, from before their request is received until it is answered.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: not enough are free.
         """
-        if self.taken + count > self.limits.waiting:
-            raise RefusedError(503, f"{self.taken} posts are waiting already: try again in a moment")
-        self.taken += count
+        if self.occupied + count > self.limits.waiting:
+            raise RefusedError(503, f"{self.occupied} posts are waiting already: try again in a moment")
+        self.occupied += count
         try:
             yield
         finally:
-            self.taken -= count
+            self.occupied -= count
 
     async def answer(self, questions: Sequence[Question]) -> list[Extraction | InputError | RefusedError]:
         """What is found in each post, or why nothing is.
@@ -58,10 +58,10 @@ class Service:
         answers = [asyncio.wrap_future(answer) for answer in self.batcher.ask(questions)]
         try:
             async with asyncio.timeout(self.limits.seconds):
-                found = await asyncio.gather(*answers, return_exceptions=True)
+                results = await asyncio.gather(*answers, return_exceptions=True)
         except TimeoutError as error:
             raise RefusedError(504, f"there was no result within {self.limits.seconds:g} seconds") from error
-        return [_public(result) for result in found]
+        return [_public(result) for result in results]
 
     def health(self) -> Health:
         """Whether questions are answered."""
@@ -71,7 +71,7 @@ class Service:
             version=metadata.version("mmib"),
             tasks=[model.task for model in models],
             models=[f"{model.text_encoder}; {model.image_encoder}" for model in models],
-            waiting=self.taken,
+            waiting=self.occupied,
         )
 
     def given_types(self) -> frozenset[str] | None:
@@ -80,18 +80,18 @@ class Service:
         return None if entities is None else frozenset(entities.labels.names)
 
     def description(self) -> Description:
-        """What there is, and what is taken."""
+        """Models and limits."""
         models = [_describe(reader) for reader in self.extractor.readers]
         types = self.extractor.entity_types
         return Description(models=models, entity_types=types, limits=self.limits, formats=list(FORMATS))
 
 
-def _public(found: Extraction | BaseException) -> Extraction | InputError | RefusedError:
-    """A result as it may be known outside; what nobody has foreseen goes into the log."""
-    if isinstance(found, Extraction | InputError):
-        return found
-    LOG.error("a post could not be read", exc_info=found)
-    return RefusedError(500, "reading this post failed inside the service; its log says how")
+def _public(result: Extraction | BaseException) -> Extraction | InputError | RefusedError:
+    """A result for the outside; an unexpected error goes into the log."""
+    if isinstance(result, Extraction | InputError):
+        return result
+    LOG.error("a post could not be read", exc_info=result)
+    return RefusedError(500, "reading this post failed inside the service; its log has the error")
 
 
 def _describe(reader: ModelReader) -> ModelDescription:

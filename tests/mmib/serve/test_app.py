@@ -87,7 +87,7 @@ def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestCl
 
 BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("empty text", {"text": ""}, 422, "the text is empty"),
-    ("enormous text", {"text": "x" * 10_001}, 422, "10,001 characters: 10,000 at most"),
+    ("enormous text", {"text": "x" * 10_001}, 422, "10,001 characters: at most 10,000"),
     ("text of a wrong type", {"text": 7}, 422, "text: "),
     ("no text", {}, 422, "text: this field is missing"),
     ("a list", b"[1]", 422, "object"),
@@ -120,13 +120,13 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("empty type", {"text": "bob", "entities": [{"start": 0, "end": 3, "type": ""}]}, 422, "entities.0.type: "),
     ("too many entities", {"text": "bob", "entities": [{"start": 0, "end": 3}] * 51}, 422, "51 entities are given"),
     ("negative samples", {"text": "bob", "samples": -1}, 422, "samples: "),
-    ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are asked for"),
+    ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are requested"),
     ("evidence of a wrong type", {"text": "bob", "evidence": "yes"}, 422, "evidence: "),
 ]
 
 
 @pytest.mark.parametrize(("body", "status", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
-def test_bad_input_gets_a_reason_and_the_service_goes_on(
+def test_bad_input_gets_a_reason_and_the_service_continues(
     client: TestClient, body: bytes | dict[str, Any], status: int, reason: str
 ) -> None:
     content = body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -147,7 +147,7 @@ def test_any_script_is_read(client: TestClient, text: str) -> None:
 def test_an_image_with_too_many_pixels_is_not_decoded(make_client: MakeClient, picture: bytes) -> None:
     client = make_client(pixels=48 * 40 - 1)
     answer = client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})
-    assert (answer.status_code, answer.json()["error"]) == (422, "the image has 1,920 pixels: 1,919 at most are taken")
+    assert (answer.status_code, answer.json()["error"]) == (422, "the image has 1,920 pixels: at most 1,919 are accepted")
 
 
 def test_formats_that_pillow_hands_to_other_programs_are_refused(client: TestClient) -> None:
@@ -168,7 +168,7 @@ def test_forms_that_are_none(client: TestClient, picture: bytes) -> None:
     assert client.post("/api/extract", data={"text": "bob"}, files=files).status_code == 400
     twice = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob\r\n' * 2 + b"--x--\r\n"
     answer = client.post("/api/extract", content=twice, headers=form)
-    assert (answer.status_code, answer.json()["error"]) == (422, "a field of the form is there twice")
+    assert (answer.status_code, answer.json()["error"]) == (422, "the form has a field twice")
     answer = client.post("/api/extract", data={"text": "bob", "samples": "many"}, files=files[:1])
     assert answer.status_code == 422
     assert "no JSON" in answer.json()["error"]
@@ -197,7 +197,7 @@ def chunks_of(part: bytes, count: int) -> Iterator[bytes]:
 def test_more_posts_than_may_be(make_client: MakeClient) -> None:
     client = make_client(posts=2)
     answer = client.post("/api/extract-batch", json={"posts": [{"text": "bob"}] * 3})
-    assert (answer.status_code, answer.json()["error"]) == (422, "3 posts: 2 at most are taken at a time")
+    assert (answer.status_code, answer.json()["error"]) == (422, "3 posts: at most 2 are accepted at a time")
     assert client.post("/api/extract-batch", json={"posts": []}).status_code == 422
 
 

@@ -34,11 +34,11 @@ def serve() -> Iterator[Callable[..., str]]:
     running: list[tuple[uvicorn.Server, threading.Thread]] = []
 
     def start(extractor: Extractor, **limits: Any) -> str:
-        place = listen("127.0.0.1", 0)
+        listener = listen("127.0.0.1", 0)
         app = create_app(extractor, Limits(**limits), allowed_hosts("127.0.0.1"))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
-        address = address_of(place)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        address = address_of(listener)
         thread.start()
         running.append((server, thread))
         while not server.started:
@@ -214,7 +214,7 @@ def test_troubles_are_told_in_plain_words(browser: Browser, serve: Callable[...,
     assert "The post is empty" in value(page, "#problem")
     page.type("bob " * 20)
     page.click("#extract")
-    page.wait("document.getElementById('problem').textContent.includes('60 at most are taken')")
+    page.wait("document.getElementById('problem').textContent.includes('at most 60 are accepted')")
     page.click("[data-mark=PER]")
     page.wait("document.getElementById('problem').textContent.includes('Select some words')")
     extract(page, "bob")

@@ -18,7 +18,7 @@ def test_nothing_but_entities_and_samples_may_be_none(name: str) -> None:
 
 
 def test_a_request_of_the_most_posts_can_be_taken() -> None:
-    with pytest.raises(ConfigError, match="would never be taken"):
+    with pytest.raises(ConfigError, match="would never be accepted"):
         Limits(posts=10, waiting=9)
 
 

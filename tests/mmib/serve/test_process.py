@@ -72,8 +72,8 @@ def test_a_request_that_has_begun_is_answered_before_the_end(
 
 
 def test_a_port_that_is_taken_is_refused_before_models_are_read(refused: Refused) -> None:
-    with listen("127.0.0.1", 0) as place:
-        port = place.getsockname()[1]
+    with listen("127.0.0.1", 0) as listener:
+        port = listener.getsockname()[1]
         message = refused("serve", "--model", "nowhere", "--port", str(port))
     assert f"cannot listen at 127.0.0.1, port {port}" in message
     assert "--port" in message
@@ -92,11 +92,11 @@ def test_a_folder_that_is_no_export_is_refused(refused: Refused, tmp_path: Path)
 
 
 def test_addresses_are_written_for_a_browser() -> None:
-    with listen("127.0.0.1", 0) as place:
-        assert address_of(place) == f"http://127.0.0.1:{place.getsockname()[1]}"
+    with listen("127.0.0.1", 0) as listener:
+        assert address_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
     if socket.has_ipv6:
-        with listen("::1", 0) as place:
-            assert address_of(place) == f"http://[::1]:{place.getsockname()[1]}"
+        with listen("::1", 0) as listener:
+            assert address_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
 
 
 def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
