@@ -109,6 +109,8 @@ def test_an_experiment_builds(experiment: str, build: Build) -> None:
     assert isinstance(model.backbone.image_encoder, ImageEncoder)
     assert command.datamodule.tokenizer is model.backbone.text_encoder.tokenizer
     assert command.datamodule.image_encoder is model.backbone.image_encoder
+    assert model.labels == command.datamodule.labels
+    assert {"mre": 23, "mner": 4}[model.task] == len(model.labels)
     checkpoint = command.trainer.checkpoint_callback
     assert isinstance(checkpoint, ModelCheckpoint)
     assert (checkpoint.monitor, checkpoint.mode) == ("val/f1", "max")

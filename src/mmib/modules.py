@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, ExtractionNetwork, MultimodalIB, Regularizer
 from mmib.base.seeding import run_seed, seed_from
+from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import LabelSource, label_set
 from mmib.information import LossTerm, Mean, MetricSums, evidence, over_ranks, pair_moments, post_means
-from mmib.labels import LabelSet
+from mmib.labels import LabelSet, difference
 from mmib.metrics import ExtractionScores
 from mmib.nn.compilation import compile_blocks
 from mmib.nn.precision import attention_for_training
@@ -188,6 +189,26 @@ class ExtractionModule(pl.LightningModule):
         """Of the terms that the method has, at this step."""
         factor = self.beta_schedule(self._progress())
         return {"kl_text": factor * self.beta_text, "kl_image": factor * self.beta_image, "align": self.gamma}
+
+    def setup(self, stage: str) -> None:
+        """Lightning's hook: what is trained on must be what the head is for."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, PostDataModule):
+            self.check_data(data)
+
+    def check_data(self, data: PostDataModule) -> None:
+        """Refuse a data module of another task or label set.
+
+        Raises:
+            ConfigError: with both shown.
+        """
+        if data.task.name != self.task:
+            raise ConfigError(
+                f"{type(self).__name__} is a model of the task {self.task!r}, and {type(data).__name__} gives data of "
+                f"{data.task.name!r}: choose both for one task"
+            )
+        if differing := difference(self.labels, data.labels):
+            raise ConfigError(f"the model has other labels than its data, {differing}: give both the same")
 
     def on_fit_start(self) -> None:
         """The number of steps is asked for once: it builds the data loaders."""

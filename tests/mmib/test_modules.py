@@ -18,6 +18,7 @@ import torch.nn.functional as F
 import torchcrf
 
 from mmib.backbone import BackboneOutput, Regularizer
+from mmib.datamodules.mnre import MNREDataModule
 from mmib.information import LossTerm, MetricSums, evidence, flatten, post_means, scalars
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
@@ -949,6 +950,36 @@ def test_a_checkpoint_of_version_0_1_is_scored_and_not_resumed(
     torch.testing.assert_close(other.state_dict(), module.state_dict(), rtol=0, atol=0)
     with pytest.raises(CheckpointError, match=r"made by version 0\.1, whose runs are not resumed"):
         trainer(tmp_path, max_epochs=2).fit(make_module(), loaders([batch]), ckpt_path=path, weights_only=True)
+
+
+class Unread(MNREDataModule):
+    """Never gets as far as its files."""
+
+    def setup(self, stage: str) -> None:
+        """See `PostDataModule.setup`."""
+
+
+@pytest.mark.parametrize(
+    ("task", "labels", "message"),
+    [
+        ("mner", "mnre", "MNERModule is a model of the task 'mner', and Unread gives data of 'mre': choose both"),
+        (
+            "mre",
+            ["a", "b"],
+            "the model has other labels than its data, 2 labels, b, a against 2 labels, a, b: in another",
+        ),
+        ("mre", {"names": ["b", "a"], "negative": "a"}, "the model has other labels than its data, .*negative class"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
+def test_a_module_does_not_work_on_data_of_another_task_or_label_set(
+    make_module: Build, tmp_path: Path, task: str, labels: Any, message: str, stage: str
+) -> None:
+    module = make_module(labels=["b", "a"])
+    encoders = {"text_encoder": module.text_encoder, "image_encoder": module.image_encoder, "max_length": 60}
+    data = Unread(str(tmp_path), labels=labels, cache_dir=str(tmp_path), **encoders)
+    with pytest.raises(ConfigError, match=message):
+        getattr(trainer(tmp_path), stage)(module, datamodule=data)
 
 
 # A network inside its module

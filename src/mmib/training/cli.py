@@ -204,7 +204,9 @@ class MMIBCommand(LightningCLI):
             said.setLevel(logging.ERROR)
             with seeded("rehearsal"), weightless():
                 built = self.parser.instantiate_classes(self.config)
-                self._get(built, "model").parameter_groups()
+                model = self._get(built, "model")
+                model.check_data(self._get(built, "data"))
+                model.parameter_groups()
                 trainer = self._rehearsed_trainer(self._get(built, "trainer"))
                 if self.subcommand == "fit":
                     self._get(built, "data").check_ranks(trainer.world_size)

@@ -730,6 +730,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--data.max_tokens", "70", "--data.max_length", "80"], "max_tokens is 70"),
         (["--data.max_length", "5000"], "max_length is 5000: the text encoder takes"),
         (["--model.beta_text", "-1"], "beta_text is -1"),
+        (["--data", "mmib.datamodules.demo.module.DemoMNERDataModule"], "a model of the task 'mre', and DemoMNERData"),
         (["--model.backbone.text_encoder.trainable_layers", "99"], "trainable_layers is 99"),
         (["--model.optimizer.other_lrs", "{nothing: 1e-3}"], "the learning rate pattern 'nothing' matches no"),
         (["--model.backbone.image_encoder.name", "no_such_network"], "timm has no image model 'no_such_network'"),
