@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,10 +17,25 @@ from PIL import Image
 
 from mmib.datamodules import base as base_module
 from mmib.datamodules import cache as cache_module
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.files import Malformed, read_lines
 from mmib.datamodules.mnre import MNREDataModule
+from mmib.datamodules.posts import LabelledPost
+from mmib.datamodules.readers import Reader
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import NO_IMAGE, NO_WORD, UNKNOWN_BOX, WHOLE_IMAGE, ConfigError, DataError, Window
+from mmib.schema import (
+    NO_IMAGE,
+    NO_WORD,
+    UNKNOWN_BOX,
+    WHOLE_IMAGE,
+    ConfigError,
+    DataError,
+    TaskError,
+    Window,
+    register_task,
+)
+from mmib.tasks.base import ClassBatch, PostClassification
 from mmib.tasks.mre import MREBatch
 
 Load = Callable[..., MNREDataModule]
@@ -366,7 +381,7 @@ def test_a_loader_goes_on_behind_the_batches_that_were_trained_on(five: Any, loa
     assert rows_of(resumed) == whole, "later epochs are whole again"
 
 
-class Reader(pl.LightningModule):
+class Noted(pl.LightningModule):
     """Notes the rows that it is trained on, by epoch; saves a checkpoint behind a batch of the second, and stops."""
 
     def __init__(self, checkpoint: Path | None = None) -> None:
@@ -391,7 +406,7 @@ class Reader(pl.LightningModule):
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no", "ignore:.*LeafSpec")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_resumed_run_trains_on_exactly_the_rest(five: Any, load: Load, tmp_path: Path, workers: int) -> None:
-    def fit(model: Reader, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
+    def fit(model: Noted, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
         trainer = pl.Trainer(
             default_root_dir=tmp_path,
             accelerator="cpu",
@@ -406,13 +421,13 @@ def test_a_resumed_run_trains_on_exactly_the_rest(five: Any, load: Load, tmp_pat
         trainer.fit(model, datamodule=load(batch_size=1, workers=workers), ckpt_path=ckpt_path, weights_only=True)
         return model.seen
 
-    whole = fit(Reader())
+    whole = fit(Noted())
     assert len(whole) == 15
     checkpoint = tmp_path / "middle.ckpt"
     with pytest.raises(SystemExit):
-        fit(first := Reader(checkpoint))
+        fit(first := Noted(checkpoint))
     assert first.seen == whole[:8]
-    assert fit(Reader(), checkpoint) == whole[8:]
+    assert fit(Noted(), checkpoint) == whole[8:]
 
 
 # Images that are missing, switched off, or exchanged
@@ -592,6 +607,105 @@ def test_a_grid_is_described_cell_by_cell(
     module = load(image_encoder=make_image_encoder(regions="grid"))
     module.setup("fit")
     assert len(module.describe("train", 0)["boxes"]) == 25
+
+
+# A reader and a task of a user
+
+
+class Lines(Reader):
+    """ROOT/{split}.txt, a line `label image word word …` each; images lie in ROOT."""
+
+    corpus = "lines"
+    layout = "expected below the root: train.txt, val.txt, test.txt"
+
+    def text_file(self, split: str) -> Path:
+        return self.root / f"{split}.txt"
+
+    def image_folder(self, split: str) -> Path:
+        return self.root
+
+    def scan(self, split: str) -> Iterator[LabelledPost | Malformed]:
+        path = self.text_file(split)
+        for number, line in enumerate(read_lines(path, self.layout), start=1):
+            label, image, *words = line.split()
+            post = LabelledPost(words=words, image=image.strip("-"), place=f"{path}:{number}", label=label)
+            yield post if words else Malformed(number, DataError(f"{path}:{number}: no words"))
+
+    def note(self, split: str) -> str:
+        return f"{split} has been read"
+
+    def options(self) -> dict[str, Any]:
+        return {"marker": "-"}
+
+
+class Relevance(PostClassification):
+    """A task that is none of the project's."""
+
+    name = "relevance"
+    title = "image-text relevance"
+
+
+@pytest.fixture
+def lines(
+    tmp_path: Path, text_encoder: TextEncoder, image_encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., PostDataModule]:
+    """A data module of this reader and task over three training posts, the first with an image."""
+    monkeypatch.setattr("mmib.schema._TASKS", {})
+    register_task(Relevance())
+    root = tmp_path / "lines"
+    root.mkdir()
+    (root / "train.txt").write_text("yes a.png the cat\nno - anna meets bob\nno gone.png the\n")
+    (root / "val.txt").write_text("yes - the\n")
+    Image.new("RGB", (20, 20), "red").save(root / "a.png")
+    encoders = {"text_encoder": text_encoder, "image_encoder": image_encoder, "cache_dir": str(tmp_path / "cache")}
+
+    def make(**options: Any) -> PostDataModule:
+        settings = {"labels": ["no", "yes"], "task": "relevance", "max_missing_images": 1.0, **encoders, **options}
+        return PostDataModule(Lines(root), **settings)
+
+    return make
+
+
+def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
+    lines: Callable[..., PostDataModule], caplog: pytest.LogCaptureFixture
+) -> None:
+    module = lines()
+    module.setup("fit")
+    (batch,) = module.train_dataloader()
+    places = batch.rows.argsort()
+    assert isinstance(batch, ClassBatch)
+    assert batch.label_ids[places].tolist() == [1, 0, 0]
+    assert batch.region_mask[places].sum(dim=1).tolist() == [1, 0, 0]
+    assert "train: 3 posts, 2 labels, train has been read" in caplog.text
+    assert "train: 1 of 2 images, 1 of 3 rows" in caplog.text
+    assert module.corpus == "lines"
+    assert {key: module.fingerprint("train")[key] for key in ("rows", "marker")} == {"rows": 3, "marker": "-"}
+    assert module.describe("train", 0) == {
+        "words": ["the", "cat"],
+        "image": "a.png",
+        "boxes": [WHOLE_IMAGE],
+    }
+    swapped = lines(labels={"names": ["yes", "no"], "negative": "no"})
+    assert [example.label for example in swapped.read_split("train")] == [0, 1, 1]
+
+
+def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callable[..., PostDataModule]) -> None:
+    with pytest.raises(DataError, match=r"train\.txt:1: the label 'yes' is none of the 1 of data\.labels \(no\)"):
+        lines(labels=["no"]).read_split("train")
+    module = lines()
+    path = module.reader.text_file("train")
+    path.write_text("yes a.png the\nno b.png\n")
+    with pytest.raises(DataError, match=r"train\.txt:2: no words"):
+        module.read_split("train")
+    path.write_text("yes ../a.png the\n")
+    with pytest.raises(DataError, match=r"train\.txt:1: the file name '\.\./a\.png' does not lie inside"):
+        module.read_split("train")
+
+
+@pytest.mark.parametrize("task", ["", "relevanz"])
+def test_a_data_module_without_a_known_task_is_refused(lines: Callable[..., PostDataModule], task: str) -> None:
+    with pytest.raises(TaskError, match=f"there is no task '{task}': choose from mre, mner, relevance, or import"):
+        lines(task=task)
 
 
 # Splits
