@@ -168,7 +168,8 @@ def _means(sample: Bootstrap) -> Array:
     if seeds == 1:
         return means
     error = np.random.default_rng(1).standard_t(seeds - 1, size=len(means))
-    return means + error * sample.scores.std(ddof=1) / np.sqrt(seeds)
+    shifted: Array = means + error * sample.scores.std(ddof=1) / np.sqrt(seeds)
+    return shifted
 
 
 def _percentiles(means: Array) -> tuple[float, float]:

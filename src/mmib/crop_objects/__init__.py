@@ -6,6 +6,7 @@ import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -85,7 +86,7 @@ def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batc
 
 
 def _search(
-    pending: Sequence[Request], store: CropStore, detector: Callable[[], Detector], batch_size: int, bar: tqdm
+    pending: Sequence[Request], store: CropStore, detector: Callable[[], Detector], batch_size: int, bar: tqdm[Any]
 ) -> None:
     saved = time.monotonic()
     for start in range(0, len(pending), batch_size):

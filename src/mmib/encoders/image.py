@@ -12,7 +12,8 @@ from typing import Any, Literal
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
 from torch import Tensor, nn
 
 from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
@@ -82,9 +83,10 @@ class ImageEncoder(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Pixels (N, 3, height, width) to region features (N, G, V); G is 1, or the cells of the grid."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            features = self.encoder.forward_features(pixels)
+            features: Tensor = self.encoder.forward_features(pixels)
             if self.regions == "crops":
-                return self.encoder.forward_head(features, pre_logits=True)[:, None, :]
+                pooled: Tensor = self.encoder.forward_head(features, pre_logits=True)
+                return pooled[:, None, :]
             if features.ndim == 4:
                 return self._channels_first(features).flatten(2).transpose(1, 2)
             return features[:, self.encoder.num_prefix_tokens :, :]

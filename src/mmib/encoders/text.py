@@ -130,7 +130,8 @@ class TextEncoder(nn.Module):
         words = self.encoder.get_input_embeddings()(input_ids.masked_fill(is_marker, self.tokenizer.pad_id))
         markers = self.markers((input_ids - first_marker).clamp(min=0))
         embedded = torch.where(is_marker[:, :, None], markers, words)
-        return self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
+        states: Tensor = self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
+        return states
 
     def layers(self) -> list[nn.Module]:
         """Its layers, from the lowest up, whatever the architecture calls them.
@@ -207,9 +208,12 @@ def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[st
         if dropout is not None:
             for key in (key for key in vars(config) if re.fullmatch(r".*dropout(_prob)?", key)):
                 setattr(config, key, dropout)
+        encoder: PreTrainedModel
         if not pretrained or is_weightless():
-            return AutoModel.from_config(config, attn_implementation=options["attn_implementation"])
-        return AutoModel.from_pretrained(folder, config=config, **options)
+            encoder = AutoModel.from_config(config, attn_implementation=options["attn_implementation"])
+        else:
+            encoder = AutoModel.from_pretrained(folder, config=config, **options)
+        return encoder
     except ImportError as error:  # the package of an attention
         raise _cannot_attend(options["attn_implementation"], " ".join(str(error).split()).rstrip(".")) from error
     # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.

@@ -308,7 +308,8 @@ class JSDAlignment(Alignment):
         return score.masked_fill(~image.mask.any(dim=1), torch.nan)
 
     def _score(self, text_mean: Tensor, image_mean: Tensor) -> Tensor:
-        return self.discriminator(torch.cat([text_mean, image_mean], dim=-1)).squeeze(-1)
+        scores: Tensor = self.discriminator(torch.cat([text_mean, image_mean], dim=-1))
+        return scores.squeeze(-1)
 
 
 def rolled_negatives(image_ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,8 @@ class AttentionBlock(nn.Module):
         """
         attended = self.residual_dropout(self._attend(query, context, context_mask))
         hidden = self.attention_norm(query + attended)
-        return self.feed_forward_norm(hidden + self.residual_dropout(self.feed_forward(hidden)))
+        output: Tensor = self.feed_forward_norm(hidden + self.residual_dropout(self.feed_forward(hidden)))
+        return output
 
     @torch.no_grad()
     def weights(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
@@ -107,9 +108,10 @@ class AttentionBlock(nn.Module):
             attn_mask=keys_seen,
             dropout_p=self.dropout if self.training else 0.0,
         )
-        merged = attended.transpose(1, 2).flatten(2)
-        return self.output(merged).masked_fill(~has_key[:, :, None], 0.0)
+        merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
+        return merged.masked_fill(~has_key[:, :, None], 0.0)
 
     def _split(self, states: Tensor) -> Tensor:
         """(B, T, D) to (B, heads, T, D / heads)."""
-        return states.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        heads: Tensor = states.unflatten(-1, (self.heads, -1))
+        return heads.transpose(1, 2)

@@ -87,7 +87,8 @@ class LinearChainCRF(nn.Module):
         """
         emissions = at_least_float32(emissions)
         with autocast_off(emissions):
-            return _NegativeLogLikelihood.apply(emissions, self._chain(), tags, mask, self.mixing)
+            losses: Tensor = _NegativeLogLikelihood.apply(emissions, self._chain(), tags, mask, self.mixing)
+            return losses
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor) -> Tensor:

@@ -23,7 +23,8 @@ class RelationHead(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """(B, 2, D) states of the opening markers of head and tail to logits (B, C)."""
-        return self.classifier(self.dropout(states.flatten(1)))
+        logits: Tensor = self.classifier(self.dropout(states.flatten(1)))
+        return logits
 
 
 def likeliest_relation(logits: Tensor, none: int, threshold: float | None = None) -> Tensor:

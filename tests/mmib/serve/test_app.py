@@ -147,7 +147,10 @@ def test_any_script_is_read(client: TestClient, text: str) -> None:
 def test_an_image_with_too_many_pixels_is_not_decoded(make_client: MakeClient, picture: bytes) -> None:
     client = make_client(pixels=48 * 40 - 1)
     answer = client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})
-    assert (answer.status_code, answer.json()["error"]) == (422, "the image has 1,920 pixels: at most 1,919 are accepted")
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "the image has 1,920 pixels: at most 1,919 are accepted",
+    )
 
 
 def test_formats_that_pillow_hands_to_other_programs_are_refused(client: TestClient) -> None:
