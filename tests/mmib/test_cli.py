@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
+import mmib
 from mmib import cli
 from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, main
 
@@ -98,7 +99,7 @@ def test_without_a_command_the_usage_is_shown(arguments: list[str], capsys: pyte
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == "0.1.0\n"
+    assert capsys.readouterr().out == f"{mmib.__version__}\n"
 
 
 def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
         if isinstance(config, Mapping):
             path = str(Path(folder) / "config.yaml")
             Path(path).write_text(yaml.safe_dump(dict(config)), encoding="utf-8")
-        options = [f"--{name}={json.dumps(value)}" for name, value in (overrides or {}).items()]
+        options = [f"--{name}={_written(value)}" for name, value in (overrides or {}).items()]
         plugins, arguments = trainer_plugins(expand_configs(["fit", "--config", path, *options]))
         import_plugins(plugins)
         summary = execute(arguments).summary or {}
@@ -47,3 +47,8 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
         for name, value in found.items()
         if isinstance(value, float)
     }
+
+
+def _written(value: Any) -> str:
+    """As on the command line: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value)

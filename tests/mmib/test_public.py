@@ -1,0 +1,52 @@
+"""What `mmib` itself offers: public names, imported when they are first asked for, and training as a function call."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import mmib
+from mmib.schema import ConfigError
+
+
+def test_every_public_name_is_there() -> None:
+    assert all(inspect.isclass(getattr(mmib, name)) or callable(getattr(mmib, name)) for name in mmib.__all__)
+    assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", mmib.__version__)
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        _ = mmib.Nothing
+
+
+def test_importing_the_package_imports_no_torch() -> None:
+    code = "import sys, mmib; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `mmib fit` does it: the selected checkpoint, scored on validation and on test."""
+    monkeypatch.chdir(workspace.root)
+    config = yaml.safe_load(workspace.experiment.read_text(encoding="utf-8"))
+    before = workspace.folders()
+    scores = mmib.train(config, {"trainer.max_epochs": 1, "name": "called"})
+    (run,) = workspace.folders() - before
+    summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    assert run.parent.name == "called"
+    assert scores["val/f1"] == summary["val"]["f1"]
+    assert scores["test/accuracy"] == summary["test"]["accuracy"]
+
+
+def test_training_refuses_as_the_command_line_does(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no configuration file 'nowhere'"):
+        mmib.train("nowhere")
+    (tmp_path / "bad.yaml").write_text("modle: {}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="top-level key 'modle'"):
+        mmib.train(tmp_path / "bad.yaml")
+    with pytest.raises(ConfigError, match=r"gamma is -1"):
+        mmib.train("mre-demo", {"model.gamma": -1.0})
