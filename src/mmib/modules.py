@@ -68,8 +68,8 @@ class ExtractionModule(pl.LightningModule):
         compile: have `torch.compile` make code of its own for the layers and attention blocks, in the first steps.
 
     Raises:
-        ConfigError: a negative weight, a dropout that is no probability, nothing to compile with, or a network with
-            parameters that belong to none of its parts.
+        ConfigError: a negative weight, a dropout that is no probability, nothing to compile with, a network of another
+            task than the class, or a network with parameters that belong to none of its parts.
 
     Attributes:
         task: name of the network's task; a subclass for one task says so before it is built.
@@ -124,6 +124,12 @@ class ExtractionModule(pl.LightningModule):
             raise ConfigError(
                 f"{type(network).__name__} holds {', '.join(direct)} itself: put parameters and buffers into a module "
                 "of the network, such as its head"
+            )
+        declared = getattr(type(self), "task", network.task)
+        if declared != network.task:
+            raise ConfigError(
+                f"{type(self).__name__} is for the task {declared!r} and its {type(network).__name__} for "
+                f"{network.task!r}: give both the same `task`"
             )
         self.task = network.task
         self.__dict__["network"] = network

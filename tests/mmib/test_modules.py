@@ -5,6 +5,7 @@ What the tasks share runs for both where the head takes part in it, and for MRE 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections.abc import Callable, Iterable
@@ -1008,6 +1009,29 @@ def test_the_network_follows_the_modules_mode_and_shares_its_parts(make_module: 
     assert not [name for name in module.state_dict() if name.startswith("network.")]
     module.half()
     assert {p.dtype for p in module.network.parameters()} == {torch.float16}
+
+
+def test_a_network_of_another_task_than_its_class_is_refused(make_module: Build) -> None:
+    class Custom(ExtractionModule):
+        task = "mner"
+
+    with pytest.raises(ConfigError, match="Custom is for the task 'mner' and its RelationNetwork for 'mre': give both"):
+        Custom(make_module().network)
+    assert ExtractionModule(make_module().network).task == "mre"
+
+
+def test_a_copy_of_a_module_has_a_network_of_its_own_parts(make_module: Build, make_batch: MakeBatch) -> None:
+    """Averaged weights are those of a copy."""
+    module, batch = make_module({"sampling": False}, beta_text=0.0, beta_image=0.0, gamma=0.0), make_batch()
+    other = copy.deepcopy(module)
+    assert other.network is not module.network
+    for name, part in other.network.named_children():
+        assert part is getattr(other, name)
+        assert part is not getattr(module, name)
+    torch.nn.init.zeros_(last_layer(other).weight)
+    torch.nn.init.zeros_(last_layer(other).bias)
+    assert float(other.objective(batch).loss.detach()) == pytest.approx(math.log(23))
+    assert float(module.objective(batch).loss.detach()) != pytest.approx(math.log(23), abs=1e-3)
 
 
 def test_a_network_that_holds_parameters_itself_is_refused(make_module: Build) -> None:

@@ -174,9 +174,11 @@ class MMIBCommand(LightningCLI):
             raise ConfigError(
                 f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
             )
+        task = _task_of(config["model"]["class_path"])
         if checkpoint is not None:
-            labels = label_set(config["data"]["init_args"]["labels"])
-            check_checkpoint(Path(checkpoint), _task_of(config["model"]["class_path"]), labels, command == "fit")
+            source = config["data"]["init_args"].get("labels")  # a custom data module may have its own
+            labels = None if source is None else label_set(source)
+            check_checkpoint(Path(checkpoint), task, labels, command == "fit")
         if config.get("weights_only") is None:
             config["weights_only"] = True
 
@@ -337,21 +339,22 @@ def last_checkpoint(run: Path) -> Path:
     )
 
 
-def check_checkpoint(path: Path, task: str, labels: LabelSet, resume: bool = False) -> None:
+def check_checkpoint(path: Path, task: str, labels: LabelSet | None, resume: bool = False) -> None:
     """Refuse a checkpoint that is missing, damaged, or of another task or label set, without running any code in it.
 
-    With `resume`, one that holds nothing but weights is refused too.
+    Any label set will do where `labels` is None. With `resume`, a checkpoint of nothing but weights is refused too.
 
     Raises:
         CheckpointError: with what is wrong.
     """
     content = open_checkpoint(path, task, lambda: _one_before(path, task, labels) if path.name == LAST else "")
-    check_labels(content, labels, str(path))
+    if labels is not None:
+        check_labels(content, labels, str(path))
     if resume and "optimizer_states" not in content:
         raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
 
 
-def _one_before(path: Path, task: str, labels: LabelSet) -> str:
+def _one_before(path: Path, task: str, labels: LabelSet | None) -> str:
     """What to do where the last checkpoint is damaged: name the one before it, if a run can be resumed from it."""
     before = path.with_name(PREVIOUS)
     try:
@@ -369,9 +372,18 @@ def _own_error(error: BaseException | None) -> MMIBError | None:
 
 
 def _task_of(class_path: str) -> str:
-    """The task of a model class that a configuration names."""
+    """The task of a model class that a configuration names.
+
+    Raises:
+        ConfigError: it has none.
+    """
     module, _, name = class_path.rpartition(".")
-    task: str = getattr(importlib.import_module(module), name).task
+    task = getattr(getattr(importlib.import_module(module), name), "task", None)
+    if not isinstance(task, str):
+        raise ConfigError(
+            f"{class_path} is for no task: give the class an attribute `task`, the name of the task that its network "
+            "is for, or choose a subclass that has one"
+        )
     return task
 
 

@@ -10,7 +10,8 @@ import random
 import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -547,6 +548,60 @@ def test_what_is_no_label_set_is_one_message(refused: Refused, workspace: Any, l
     found = refused("fit", "--config", str(workspace.experiments["mner"]), f"--data.labels={labels}")
     assert message in found
     assert workspace.folders() == before
+
+
+PLUGIN = """
+from pathlib import Path
+from typing import Any
+
+from mmib.backbone import MultimodalIB
+from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.labels import LabelSource, label_set
+from mmib.datamodules.mnre_files import MNREReader
+from mmib.modules import ExtractionModule
+from mmib.tasks.mre import RelationNetwork
+
+
+class FixedData(PostDataModule):
+    task_name = "mre"
+
+    def __init__(self, root: str, **options: Any) -> None:
+        super().__init__(MNREReader(Path(root)), labels="mnre", **options)
+
+
+class Untasked(ExtractionModule):
+    def __init__(self, backbone: MultimodalIB, labels: LabelSource = "mnre", **options: Any) -> None:
+        super().__init__(RelationNetwork(backbone, label_set(labels)), **options)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, str]]:
+    """The option that imports custom classes from the working directory."""
+    (tmp_path / "fixed_plugin.py").write_text(PLUGIN, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield "--plugin", "fixed_plugin"
+    sys.modules.pop("fixed_plugin", None)
+
+
+def test_a_custom_data_module_may_fix_its_labels(
+    real_layout: RealLayout, plugin: tuple[str, str], start: Start
+) -> None:
+    """Then the configuration has none, and the checkpoint is compared with the model's."""
+    data = json.dumps({"class_path": "fixed_plugin.FixedData", "init_args": {"max_missing_images": 1.0}})
+    run = start(*real_layout.arguments, *plugin, f"--data={data}", "--data.root", str(real_layout.root))
+    assert "labels" not in yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["init_args"]
+    again = start(
+        "validate", "--config", str(run.folder / "config.yaml"), "--ckpt_path", run.checkpoint("best"), *plugin
+    )
+    assert again.summary["val"] == run.summary["val"]
+    assert LabelSet.from_dict(again.summary["labels"]) == LABELS["mre"]
+
+
+def test_a_custom_model_without_a_task_is_refused(workspace: Any, plugin: tuple[str, str], refused: Refused) -> None:
+    message = refused("fit", "--config", str(workspace.experiment), *plugin, "--model", "fixed_plugin.Untasked")
+    assert "fixed_plugin.Untasked is for no task: give the class an attribute `task`" in message
 
 
 # Checkpoints
