@@ -373,7 +373,7 @@ def test_a_sweep_file_that_says_nothing(refused: Refused, tmp_path: Path, change
 
 @pytest.mark.parametrize(
     ("content", "remedy"),
-    [("nmae: x\n", "the key 'nmae' is unknown: a study holds"), ("name: x\n", "is missing: "), ("- x", "it must hold")],
+    [("nmae: x\n", "unknown key 'nmae': choose from name"), ("name: x\n", "is missing: "), ("- x", "it must hold")],
 )
 def test_a_study_file_that_says_nothing(refused: Refused, tmp_path: Path, content: str, remedy: str) -> None:
     path = write(tmp_path / "study.yaml", content)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmib.base.files import read_yaml
 from mmib.configs import expand_configs
 from mmib.schema import ConfigError
+from mmib.search.checks import check_keys, read_mapping
 
 KEYS = {
     "name": "a short name",
@@ -92,17 +92,8 @@ def read_study_file(path: Path) -> StudyFile:
     Raises:
         ConfigError: the file is missing or malformed; the text names the key.
     """
-    try:
-        content = read_yaml(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no study file {path}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} is no study: it must hold {_described(KEYS)}")
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{path}: the key {key!r} is unknown: a study holds {_described(KEYS)}")
+    content = read_mapping(path, "study file", "; ".join(f"{key}: {form}" for key, form in KEYS.items()))
+    check_keys(content, KEYS, str(path))
     for key, form in KEYS.items():
         if not content.get(key):
             raise ConfigError(f"{path}: {key!r} is missing: {form}")
@@ -152,7 +143,3 @@ def _check_baseline(study: StudyFile, path: Path) -> None:
         if level not in list(study.factors.get(factor, {})):  # not every value can be looked up in a dictionary
             choices = {name: list(levels) for name, levels in study.factors.items()}
             raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")
-
-
-def _described(keys: dict[str, str]) -> str:
-    return "; ".join(f"{key}: {text}" for key, text in keys.items())

@@ -86,7 +86,7 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sedes": [1]}, "the key 'sedes' is unknown"),
+        ({"sedes": [1]}, "has the unknown key 'sedes': choose from name, experiments, seeds"),
         ({"seeds": None}, "'seeds' is missing"),
         ({"seeds": [1, "2"]}, "a list of whole numbers"),
         ({"seeds": [1, 1]}, "names one twice"),

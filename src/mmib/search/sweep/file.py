@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from mmib.base.files import read_yaml
 from mmib.schema import ConfigError
-from mmib.search.sweep.checks import check_keys
+from mmib.search.checks import check_keys, read_mapping
 from mmib.search.sweep.command import DEFAULT_COMMAND, check_command
 from mmib.search.sweep.hyperband import Hyperband, read_hyperband
 from mmib.search.sweep.parameters import Parameter, check_grid, combinations, read_parameters
@@ -122,15 +121,7 @@ def read_sweep(path: Path) -> SweepFile:
     Raises:
         ConfigError: it is missing, no YAML, or holds anything that would be ignored or done otherwise than by W&B.
     """
-    try:
-        content = read_yaml(path)
-    except FileNotFoundError as error:
-        raise ConfigError(f"there is no sweep file {path}") from error
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} cannot be read as YAML: {error}") from error
-    where = str(path)
-    if not isinstance(content, dict):
-        raise ConfigError(f"{where} is no sweep file: it must be a mapping with the keys method, metric and parameters")
+    content, where = read_mapping(path, "sweep file", "the keys method, metric and parameters"), str(path)
     check_keys(content, KEYS, where)
     method = content.get("method")
     if method not in METHODS:

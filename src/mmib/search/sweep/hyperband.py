@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmib.schema import ConfigError
-from mmib.search.sweep.checks import check_keys, read_number
+from mmib.search.checks import check_keys, read_number
 
 KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 DEFAULT_ETA = 3.0

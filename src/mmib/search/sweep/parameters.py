@@ -12,7 +12,7 @@ from statistics import NormalDist
 from typing import TYPE_CHECKING, Any
 
 from mmib.schema import ConfigError
-from mmib.search.sweep.checks import check_keys, read_number
+from mmib.search.checks import check_keys, read_number
 
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial

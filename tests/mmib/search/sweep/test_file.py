@@ -80,9 +80,9 @@ def test_bad_files_are_refused(write_sweep: Any, changes: dict[str, Any], messag
     ("content", "message"),
     [
         (None, "there is no sweep file"),
-        (b"a: [", "cannot be read as YAML"),
-        (b"\xff", "cannot be"),
-        (b"- 1", "a mapping"),
+        (b"a: [", "is not valid YAML"),
+        (b"\xff", "is not valid YAML: .utf-8. codec"),
+        (b"- 1", "is no sweep file: it must hold the keys method"),
     ],
 )
 def test_files_that_are_no_sweeps(tmp_path: Path, content: bytes | None, message: str) -> None:

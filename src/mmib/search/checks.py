@@ -1,12 +1,36 @@
-"""What the sections of a sweep file have in common: known keys, and numbers."""
+"""What study files and sweep files have in common: YAML with known keys, and numbers."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from mmib.base.files import read_yaml
 from mmib.schema import ConfigError
+
+
+def read_mapping(path: Path, title: str, form: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds.
+
+    Args:
+        path: the file.
+        title: what it should be, such as a study file.
+        form: what that must hold, for the message.
+
+    Raises:
+        ConfigError: it is missing, no YAML, or no mapping.
+    """
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError as error:
+        raise ConfigError(f"there is no {title} {path}") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is no {title}: it must hold {form}")
+    return content
 
 
 def check_keys(content: Mapping[str, Any], known: Iterable[str], here: str) -> None:
