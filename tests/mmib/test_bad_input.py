@@ -498,4 +498,4 @@ def test_crops_for_which_there_is_no_room(
     root = Data(small_disk / "data", []).root
     reason = close_disk()
     said = refused("crop-objects", str(root), "--task", "mnre")
-    assert_names(said, reason, str(root), "make room and start the same again")
+    assert_names(said, reason, str(root), "make room and repeat the command")
