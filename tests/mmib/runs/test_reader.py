@@ -11,7 +11,7 @@ import pytest
 
 from mmib.datamodules.released import MNRE, TWITTER
 from mmib.labels import LabelSet
-from mmib.runs.reader import find_runs, newest_first, single_runs, read_run
+from mmib.runs.reader import find_runs, newest_first, read_run, single_runs
 from mmib.schema import RunError, TaskError
 
 

@@ -47,7 +47,7 @@ def check_command(command: Any, program: Any, where: str) -> tuple[str, ...]:
                 raise ConfigError(f"{where}: 'command' reads the environment variable {variable}, which is not set")
         if "${" in VARIABLE.sub("", item) and item not in MACROS:
             raise ConfigError(
-                f"{where}: W&B does not fill in {item!r} of 'command': a macro is an item of its own, "
+                f"{where}: W&B does not fill in {item!r} of 'command': a macro is a separate item, "
                 f"and one of {', '.join(MACROS)}, or ${{envvar:NAME}}, which may stand in a longer item"
             )
     if not any(macro in items for macro in ARGUMENT_MACROS):

@@ -66,7 +66,7 @@ def test_command_lines_are_those_of_the_agent(command: Sequence[str], monkeypatc
         (["${args_append_hydra}"], "reads options of the form --key=value only"),
         (["${args_json}"], "take ${args} or ${args_no_equals}"),
         (["${arg}"], "W&B does not fill in '${arg}'"),
-        (["--all=${args}"], "a macro is an item of its own"),
+        (["--all=${args}"], "a macro is a separate item"),
         (["${env}", "mmib", "fit"], "hands no parameters on"),
         (["${program}", "${args}"], "there is no 'program'"),
         (["${envvar:NOT_SET_ANYWHERE}", "${args}"], "NOT_SET_ANYWHERE, which is not set"),
