@@ -377,7 +377,7 @@ def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Buil
     expected = torch.maximum(text_rate, text_rate.median()).mean()
     torch.testing.assert_close((loss - task).float(), expected)
     assert loss > plain.loss
-    module.free_bits = rate.max().item() + 1
+    module.free_bits = text_rate.max().item() + 1
     module.zero_grad()
     (module.objective(batch).loss - task.detach()).backward()
     # Only the task loss is left, and it does not see the log-variances in evaluation mode.

@@ -103,7 +103,7 @@ def test_a_killed_run_ends_like_one_that_never_was(options: list[str], whole: Pa
     else:  # killed between two renames
         last.write_bytes(b"")
     with pytest.raises(CheckpointError, match=f"{last} is no checkpoint, or is damaged") as damaged:
-        check_checkpoint(last, "mre", resume=True)
+        check_checkpoint(last, "mre", None, resume=True)
     remedy = str(damaged.value).partition("mmib fit ")[2].split()
     assert torch.load(remedy[-1], weights_only=True)["global_step"] % 8 > 0, "in the middle of an epoch"
     assert kill_and_resume.fit(remedy, log), log.read_text()
