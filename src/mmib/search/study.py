@@ -253,6 +253,7 @@ def _record(
     return {
         "name": f"{study.name}: {experiment}",
         "task": first.task,
+        "plugins": first.summary.get("plugins", []),
         "corpus": first.summary["corpus"],
         "split": SPLIT,
         "metric": METRIC,

@@ -59,7 +59,14 @@ class Trainer:
         ]
         (run / "predictions" / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         summary = {
-            **{"task": "mre", "corpus": "demo-study", "experiment": "toy", "seed": seed, "val": None},
+            **{
+                "task": "mre",
+                "plugins": ["relevance"],
+                "corpus": "demo-study",
+                "experiment": "toy",
+                "seed": seed,
+                "val": None,
+            },
             **{"test": {"f1": right / ROWS}, "data": {"test": {"rows": ROWS, "sha256": data * 4}}},
             **{"ceiling": {"split": "test", "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
         }
@@ -147,7 +154,8 @@ def test_the_table_names_corpus_command_and_machine_and_has_a_part_for_each_test
         "## share of noise 0.5",
     ]
     assert (tmp_path / "kept" / "toy-mre-demo.svg").read_text().count("without AR") >= 1
-    assert json.loads((tmp_path / "kept" / "toy-mre-demo.json").read_text())["task"] == "mre"
+    kept = json.loads((tmp_path / "kept" / "toy-mre-demo.json").read_text())
+    assert (kept["task"], kept["plugins"]) == ("mre", ["relevance"])
 
 
 def test_a_page_is_written(trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
