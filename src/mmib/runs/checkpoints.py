@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.labels import LabelSet, difference
 from mmib.schema import CheckpointError
 
@@ -16,14 +17,17 @@ CHECKPOINT_LABELS_KEY = "mmib_labels"
 
 
 def check_labels(checkpoint: dict[str, Any], labels: LabelSet, name: str) -> None:
-    """Refuse a checkpoint whose label set is another one; one of version 0.1 holds none.
+    """Refuse a checkpoint whose label set is another one; version 0.1 recorded none, and had one for each task.
 
     Raises:
         CheckpointError: with both shown.
     """
-    if CHECKPOINT_LABELS_KEY not in checkpoint:
-        return
-    differing = difference(LabelSet.from_dict(checkpoint[CHECKPOINT_LABELS_KEY]), labels)
+    recorded = checkpoint.get(CHECKPOINT_LABELS_KEY)
+    if recorded is None:
+        trained = LABELS_BEFORE_0_2.get(str(checkpoint.get(CHECKPOINT_TASK_KEY)), labels)
+    else:
+        trained = LabelSet.from_dict(recorded)
+    differing = difference(trained, labels)
     if differing:
         raise CheckpointError(
             f"{name} was trained on other labels than the configuration names, {differing}: give the config.yaml that "

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmib.runs.checkpoints import CHECKPOINT_TASK_KEY, open_checkpoint
+from mmib.datamodules.released import TWITTER
+from mmib.labels import LabelSet
+from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY, check_labels, open_checkpoint
 from mmib.schema import CheckpointError
 
 
@@ -43,3 +45,18 @@ def test_what_is_no_checkpoint_of_this_project_is_refused(tmp_path: Path) -> Non
     torch.save([1, 2], tmp_path / "a.ckpt")
     with pytest.raises(CheckpointError, match="made by something else"):
         open_checkpoint(tmp_path / "a.ckpt", "mre")
+
+
+def test_another_label_set_is_refused_with_both_shown() -> None:
+    content = {CHECKPOINT_TASK_KEY: "mner", CHECKPOINT_LABELS_KEY: LabelSet(("A", "B")).to_dict()}
+    check_labels(content, LabelSet(("A", "B")), "it")
+    with pytest.raises(
+        CheckpointError, match=r"it was trained on other labels .*2 labels, A, B against 2 labels, B, A"
+    ):
+        check_labels(content, LabelSet(("B", "A")), "it")
+
+
+def test_a_checkpoint_of_version_0_1_was_trained_on_the_released_labels() -> None:
+    check_labels({CHECKPOINT_TASK_KEY: "mner"}, TWITTER, "it")
+    with pytest.raises(CheckpointError, match="PER, LOC, ORG, MISC against 4 labels, A, B, C, D"):
+        check_labels({CHECKPOINT_TASK_KEY: "mner"}, LabelSet(("A", "B", "C", "D")), "it")
