@@ -1,4 +1,4 @@
-"""Entity recognition: tags of words, scores against seqeval, and what is told of a prediction."""
+"""Entity recognition: tags of words, scores against seqeval, and what is reported of a prediction."""
 
 from __future__ import annotations
 

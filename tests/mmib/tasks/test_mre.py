@@ -1,4 +1,4 @@
-"""Relation extraction: the network decides as its module, by any label set, and what is told of a prediction."""
+"""Relation extraction: the network decides as its module, by any label set, and what is reported of a prediction."""
 
 from __future__ import annotations
 
