@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,15 @@ TAG_IDS = {tag: number for number, tag in enumerate(TAGS)}
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _signals() -> Iterator[None]:
+    """What a command does with SIGTERM ends with its process, and here with its test."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if before is not None:  # of code that is no Python
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(autouse=True)
