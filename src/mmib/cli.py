@@ -119,8 +119,10 @@ def usage() -> str:
         f"experiments, for --config NAME (or give the path of a YAML file):\n{experiments}\n\n"
         "examples:\n"
         "  mmib fit --config mre-demo\n"
+        "  mmib init my-posts --task mner -o my.yaml            (then: mmib fit --config my.yaml)\n"
         "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre --seed_everything 2\n"
-        "  mmib fit --run RUN --ckpt_path last                  (go on where a run was stopped)\n"
+        "  mmib fit --run RUN --ckpt_path last                  (resume a run that was stopped)\n"
         "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
-        "mmib COMMAND --help lists all options; add --print_config to see a composed configuration."
+        "mmib COMMAND --help lists all options; add --print_config to see a composed configuration.\n"
+        "--plugin MODULE, for every command, imports a custom module first, such as one that registers a task."
     )
