@@ -34,7 +34,7 @@ from mmib.datamodules.store import StoredExamples, TextStore, code_of
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.labels import LabelSet
+from mmib.labels import LabelSet, shown
 from mmib.schema import (
     NO_IMAGE,
     NO_WORD,
@@ -92,7 +92,9 @@ class ImageReport:
 
     def __str__(self) -> str:
         return f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows" + (
-            f", {len(self.unreadable)} unreadable: {_shown(self.unreadable)}" if self.unreadable else ""
+            f", {len(self.unreadable)} unreadable: {shown(list(self.unreadable), NAMES_SHOWN)}"
+            if self.unreadable
+            else ""
         )
 
 
@@ -379,8 +381,8 @@ class PostDataModule(pl.LightningDataModule):
                 census.add(post, example)
                 yield post.image, example
         if failures:
-            shown = "\n".join(failures[:FAILURES_SHOWN])
-            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{shown}")
+            first = "\n".join(failures[:FAILURES_SHOWN])
+            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{first}")
 
     def _check_labels(self, post: Post) -> None:
         for name in self.task.labels_of(post):
@@ -546,7 +548,8 @@ class PostDataModule(pl.LightningDataModule):
         if share > self.max_missing_images:
             raise DataError(
                 f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
-                f"({share:.0%}, {_shown(missing)}), and max_missing_images allows {self.max_missing_images:.0%}. "
+                f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
+                f"{self.max_missing_images:.0%}. "
                 "Put the images in place, or go on without them with --data.max_missing_images 1.0"
             )
 
@@ -575,9 +578,3 @@ def _donors(images: Sequence[str], pictured: np.ndarray, rows: Iterable[int]) ->
     return np.array(
         [by_image[donor[image]] if has_pictures else number for number, (image, has_pictures) in posts], dtype=np.int32
     )
-
-
-def _shown(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - NAMES_SHOWN:,} more" if len(listed) > NAMES_SHOWN else ""
-    return ", ".join(listed[:NAMES_SHOWN]) + more

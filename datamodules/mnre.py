@@ -30,5 +30,6 @@ class MNREDataModule(PostDataModule):
         Raises:
             DataError: `ours_rel2id.json` is there, and names other relations than the configuration.
         """
-        check_relation_ids(self.root / "ours_rel2id.json", self.labels)
+        if self.reader.label_file is not None:
+            check_relation_ids(self.reader.label_file, self.labels)
         super().setup(stage)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from mmib.labels import shown
 
 Severity = Literal["note", "problem", "unreadable"]
 
@@ -36,7 +38,7 @@ class Finding:
         return replace(self, text=self.text.replace(f"{root}/", ""), items=items)
 
     def __str__(self) -> str:
-        return f"{self.text}{': ' if self.items else ''}{shown(self.items)}"
+        return f"{self.text}{': ' if self.items else ''}{shown(self.items, ITEMS_SHOWN)}"
 
 
 @dataclass(frozen=True)
@@ -129,9 +131,3 @@ def every_finding(reports: Iterable[SetReport]) -> list[tuple[str, Finding]]:
         found += [("", finding) for finding in report.findings]
         found += [(part.split, finding) for part in report.splits for finding in part.findings]
     return found
-
-
-def shown(items: Sequence[str], most: int = ITEMS_SHOWN) -> str:
-    """The first few, and how many more there are."""
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmib.base.files import write_text
-from mmib.datamodules.check.findings import shown
+from mmib.datamodules.check.findings import ITEMS_SHOWN
 from mmib.datamodules.check.pictures import Decoded, files_below
 from mmib.datamodules.check.sets import SPLITS, ReadSplit, SetFiles, line_of
 from mmib.datamodules.crops import Crops, write_crop_dictionary
 from mmib.datamodules.files import inside
 from mmib.datamodules.mnre_files import check_relation_ids
 from mmib.datamodules.posts import TaggedPost
-from mmib.labels import LabelSet
+from mmib.labels import LabelSet, shown
 from mmib.schema import DataError
 from mmib.tagging import repair
 
@@ -182,7 +182,7 @@ class _Copy:
             if names:
                 kept[self.reader.crop_key(place, image)] = good
         if lost:
-            lacking = shown(sorted(set(lost)))
+            lacking = shown(sorted(set(lost)), ITEMS_SHOWN)
             self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
         write_crop_dictionary(self._target(crops.source), kept)
 

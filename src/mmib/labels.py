@@ -137,10 +137,10 @@ def difference(ours: LabelSet, theirs: LabelSet) -> str:
     return f"{ours} against {theirs}: {'; '.join(details)}"
 
 
-def shown(names: Sequence[str]) -> str:
-    """The first of many names, for a message."""
-    more = f" and {len(names) - NAMES_SHOWN:,} more" if len(names) > NAMES_SHOWN else ""
-    return ", ".join(names[:NAMES_SHOWN]) + more
+def shown(names: Sequence[str], most: int = NAMES_SHOWN) -> str:
+    """The first of many names, and how many more there are, for a message."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _is_pair(types: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -148,6 +148,28 @@ class ModelReader:
         """The example of a post, see `Task.encode`."""
         return self.task.encode(row, post, pieces, Prepared(self.tokenizer, self.max_length, self.labels))
 
+    def unannotated(
+        self, posts: Sequence[PreparedPost], annotate: Callable[[list[str]], AnnotatedPost], what: str
+    ) -> list[Any]:
+        """The example of each post; posts get a note where words are not seen.
+
+        Args:
+            posts: the posts.
+            annotate: from words to a post as a reader of data would yield it, with labels that say nothing.
+            what: begins the note, such as `entities were looked for in`.
+        """
+        pieces = self.tokenizer.pieces([post.words() for post in posts])
+        examples = []
+        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
+            example = self.encode(row, annotate(post.words()), words)
+            seen = _words_seen(example)
+            if seen < len(words):
+                post.notes.append(
+                    f"{what} the first {seen} of {len(words)} words: the model reads {self.max_length} word pieces"
+                )
+            examples.append(example)
+        return examples
+
     def batches(
         self, examples: Sequence[Example], regions: Sequence[Regions], wanted: Wanted
     ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
@@ -206,19 +228,10 @@ class EntityReader(ModelReader):
         return result
 
     def _examples(self, posts: Sequence[PreparedPost]) -> list[Any]:
-        pieces = self.tokenizer.pieces([post.words() for post in posts])
-        examples = []
-        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
-            untagged = TaggedPost(words=post.words(), image="", place="", tags=[OUTSIDE] * len(words))
-            example = self.encode(row, untagged, words)
-            seen = _words_seen(example)
-            if seen < len(words):
-                post.notes.append(
-                    f"entities were looked for in the first {seen} of {len(words)} words: the model reads "
-                    f"{self.max_length} word pieces"
-                )
-            examples.append(example)
-        return examples
+        def untagged(words: list[str]) -> TaggedPost:
+            return TaggedPost(words=words, image="", place="", tags=[OUTSIDE] * len(words))
+
+        return self.unannotated(posts, untagged, "entities were looked for in")
 
     def _confidence(self, batch: PostBatch, scored: Scored) -> list[Tensor]:
         """(B, W) probability of each predicted tag, at each sample of the latents."""
@@ -369,18 +382,11 @@ class LabelReader(ClassReader):
 
     def read(self, posts: Sequence[PreparedPost], regions: Sequence[Regions], wanted: Wanted) -> list[PostLabel]:
         """The label of each post; posts get a note where words are not seen."""
-        pieces = self.tokenizer.pieces([post.words() for post in posts])
-        examples = []
-        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
-            unlabelled = LabelledPost(words=post.words(), image="", place="", label=self.labels.names[0])
-            example = self.encode(row, unlabelled, words)
-            seen = _words_seen(example)
-            if seen < len(words):
-                post.notes.append(
-                    f"{self.task.title} was judged by the first {seen} of {len(words)} words: the model reads "
-                    f"{self.max_length} word pieces"
-                )
-            examples.append(example)
+
+        def unlabelled(words: list[str]) -> LabelledPost:
+            return LabelledPost(words=words, image="", place="", label=self.labels.names[0])
+
+        examples = self.unannotated(posts, unlabelled, f"{self.task.title} was judged by")
         choices = dict(self.choices(posts, examples, regions, wanted))
         return [PostLabel(*choices[number]) for number in range(len(posts))]
 
