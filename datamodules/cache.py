@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from mmib.base.files import atomic_file, checksum, parse_json, write_text
-from mmib.datamodules.files import Digests, locked
+from mmib.base.files import atomic_file, checksum, locked, parse_json, write_text
+from mmib.datamodules.files import Digests
 from mmib.datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -90,14 +89,6 @@ def open_data(path: Path, layout: str) -> Iterator[BufferedReader]:
         raise DataError(f"{path} does not exist; {layout}") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Take turns with other processes that lock the same file."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class Digests:

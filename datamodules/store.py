@@ -15,8 +15,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from mmib import datamodules, encoders, tagging
-from mmib.base.files import atomic_file, checksum
-from mmib.datamodules.files import locked
+from mmib.base.files import atomic_file, checksum, locked
 from mmib.datamodules.located import LocatedImages
 from mmib.schema import DataError, Example
 

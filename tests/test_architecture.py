@@ -36,7 +36,13 @@ LEVELS = (
     ("mmib.modules",),
     ("mmib.callbacks",),
     ("mmib.training", "mmib.analysis"),
-    ("mmib.cli", "mmib.search", "mmib.export", *(f"mmib.datamodules.{name}.command" for name in COMMANDS)),
+    (
+        "mmib.cli",
+        "mmib.search",
+        "mmib.export",
+        "mmib.encoders.fetch",
+        *(f"mmib.datamodules.{name}.command" for name in COMMANDS),
+    ),
     ("mmib.__main__", "mmib.extract"),
     ("mmib.serve",),
     ("mmib.crop_objects", "mmib"),
@@ -45,6 +51,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOR_DATAMODULES = tuple(f"mmib.{name}" for name in ("records", "schema", "labels", "tagging", "base", "nn", "encoders"))
 # Commands that need no network start without torch, and fail within a blink where they do.
 TORCH_FREE = ("mmib", "mmib.cli", "mmib.configs", "mmib.runs.reader", "mmib.analysis.report", "mmib.search.study_file")
+TORCH_FREE += ("mmib.encoders.fetch",)
 # Of these the tests are of folders and commands, not of each module.
 TESTED_BY_FOLDER = ("mmib.datamodules", "mmib.analysis.report", "mmib.search", "mmib.export", "mmib.extract")
 TESTED_BY_FOLDER += ("mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")

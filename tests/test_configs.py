@@ -67,10 +67,9 @@ def includes(path: Path) -> set[Path]:
 
 
 def test_there_is_an_experiment_for_the_demo_for_real_text_and_for_the_published_settings() -> None:
-    assert {"mre-demo", "mre-mnre-offline", "mre-mnre-published", "mner-demo"} <= set(EXPERIMENTS)
-    assert {f"mner-twitter{year}-{kind}" for year in (2015, 2017) for kind in ("offline", "published")} <= set(
-        EXPERIMENTS
-    )
+    assert {"mre-demo", "mre-mnre-offline", "mre-mnre-mpnet", "mre-mnre-published", "mner-demo"} <= set(EXPERIMENTS)
+    settings = ("offline", "mpnet", "published")
+    assert {f"mner-twitter{year}-{kind}" for year in (2015, 2017) for kind in settings} <= set(EXPERIMENTS)
 
 
 def test_every_piece_belongs_to_an_experiment() -> None:
@@ -165,10 +164,22 @@ def test_the_published_settings_are_those_of_the_released_code(experiment: str, 
 def test_offline_experiments_ask_no_hub(experiment: str, composed: Callable[[str], Any]) -> None:
     parts = composed(experiment)["model"]["init_args"]["backbone"]["init_args"]
     names = [parts[encoder]["init_args"]["name"] for encoder in ("text_encoder", "image_encoder")]
-    assert names == ["pip:minilm-l6", "pip:efficientnet-lite0"]
+    text_encoder = "pip:mpnet-base" if experiment.endswith("mpnet") else "pip:minilm-l6"
+    assert names == [text_encoder, "pip:efficientnet-lite0"]
 
 
-@pytest.mark.parametrize("kind", ["offline", "published"])
+@pytest.mark.parametrize("set_name", ["mner-twitter2015", "mner-twitter2017", "mre-mnre"])
+def test_a_larger_text_encoder_is_all_that_the_configurations_with_it_change(
+    set_name: str, composed: Callable[[str], Any]
+) -> None:
+    smaller, larger = (composed(f"{set_name}-{kind}") for kind in ("offline", "mpnet"))
+    for config in (smaller, larger):
+        del config["name"], config["include"]
+        del config["model"]["init_args"]["backbone"]["init_args"]["text_encoder"]
+    assert smaller == larger
+
+
+@pytest.mark.parametrize("kind", ["offline", "mpnet", "published"])
 def test_both_twitter_sets_have_one_configuration(kind: str, composed: Callable[[str], Any]) -> None:
     first, second = (composed(f"mner-twitter{year}-{kind}") for year in (2015, 2017))
     for year, config in ((2015, first), (2017, second)):

