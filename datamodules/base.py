@@ -28,6 +28,7 @@ from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
+from mmib.datamodules.limits import overfits, rows_looked_at
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.datamodules.readers import Reader
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
@@ -39,6 +40,7 @@ from mmib.schema import (
     NO_IMAGE,
     NO_WORD,
     NOT_CACHED,
+    NOT_LOOKED_FOR,
     WHOLE_IMAGE,
     Box,
     Census,
@@ -79,8 +81,9 @@ class ImageReport:
     Attributes:
         images: distinct images that the rows name.
         images_found: those that are there and can be read.
-        rows: rows of the split.
+        rows: rows of the split whose images were looked for.
         rows_with_image: rows whose image is found.
+        rows_left_out: rows beyond the limits of the trainer.
         unreadable: names of the files that are there and cannot be read, with the reason.
     """
 
@@ -88,14 +91,16 @@ class ImageReport:
     images_found: int
     rows: int
     rows_with_image: int
+    rows_left_out: int
     unreadable: dict[str, str]
 
     def __str__(self) -> str:
-        return f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows" + (
-            f", {len(self.unreadable)} unreadable: {shown(list(self.unreadable), NAMES_SHOWN)}"
-            if self.unreadable
-            else ""
-        )
+        parts = [f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows"]
+        if self.unreadable:
+            parts.append(f"{len(self.unreadable)} unreadable: {shown(list(self.unreadable), NAMES_SHOWN)}")
+        if self.rows_left_out:
+            parts.append(f"{self.rows_left_out:,} rows left out by the trainer's limits")
+        return ", ".join(parts)
 
 
 class SampledShare(NamedTuple):
@@ -130,6 +135,11 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
         return SampledShare(items + [(example, None) for example in padding], share)
 
     def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
+        if example.image_id == NOT_LOOKED_FOR:
+            raise DataError(
+                f"row {example.row} is beyond the batches that the trainer was limited to when the data was set up: "
+                "set the data module up again, with the trainer that reads it or with none"
+            )
         if self.transform is None or not example.pictures:
             return example, None
         with seeded(self.seed, epoch, example.row):
@@ -299,14 +309,24 @@ class PostDataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Read the splits of a stage, and compute the features of their images that the cache does not hold."""
+        """Read the splits of a stage, and compute the features of their images that the cache does not hold.
+
+        Where the trainer limits its batches, images are looked for and encoded only of the rows that it will look at.
+        """
         self._check_root()
         if stage == "fit" and self.trainer:
             self.check_ranks(self.trainer.world_size)
         for split in SPLITS[stage]:
-            if split not in self.examples:
+            if not self._is_read(split):
                 self.examples[split] = self.read_split(split)
                 rank_zero_info(f"{split}: {self.image_reports[split]}")
+
+    def _is_read(self, split: str) -> bool:
+        """Whether all is known of a split that the trainer will look at; an earlier one may have been limited more."""
+        examples = self.examples.get(split)
+        if not isinstance(examples, StoredExamples):
+            return examples is not None
+        return bool(examples.looked_for()[self._looked_at(split, examples.sizes())].all())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Length-bucketed batches, reshuffled each epoch."""
@@ -340,8 +360,24 @@ class PostDataModule(pl.LightningDataModule):
         store = self._tokenised(split)
         rank_zero_info(f"{split}: {store.note}")
         files = self.reader.pictures(split, store.images(), self.max_crops)
-        images = self.locate_images(split, itertools.starmap(Pictured, zip(store.images(), files, strict=True)))
+        pictured = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
+        looked_at = self._looked_at(split, np.stack([store.pieces, np.zeros_like(store.pieces)], axis=1))
+        images = self.locate_images(
+            split, (post if needed else None for post, needed in zip(pictured, looked_at, strict=True))
+        )
         return StoredExamples(self.task.example, store, images)
+
+    def _looked_at(self, split: str, sizes: np.ndarray) -> np.ndarray:
+        """(N,) whether the trainer will look at each row.
+
+        Args:
+            split: its name.
+            sizes: (N, 2) word pieces of each row, and regions, which do not matter.
+        """
+        # Which image is shown instead of another depends on which are there, of the whole split.
+        if self.trainer is None or self.images == "shuffled":
+            return np.ones(len(sizes), dtype=bool)
+        return rows_looked_at(self.trainer, split, self._sampler(split, sizes))
 
     def _tokenised(self, split: str) -> TextStore:
         """What is known of a split's rows without their images, from the cache where it has been read before."""
@@ -393,10 +429,14 @@ class PostDataModule(pl.LightningDataModule):
         """The batch of examples with the pixels of their pictures."""
         return self.task.collate([example for example, _ in items], self.collate_posts(items), self.labels)
 
-    def locate_images(self, split: str, posts: Iterable[Pictured]) -> LocatedImages:
+    def locate_images(self, split: str, posts: Iterable[Pictured | None]) -> LocatedImages:
         """For each row its image id and readable pictures; what is missing is counted and reported.
 
         Rows whose images have the same content share an id, whatever the files are called.
+
+        Args:
+            split: its name.
+            posts: one a row; None where no image is to be looked for.
 
         Raises:
             DataError: more images are missing than `max_missing_images` allows.
@@ -404,25 +444,37 @@ class PostDataModule(pl.LightningDataModule):
         pictures, rows = LocatedPictures(), array("i")
         named, contents, unreadable = NamedImages(), HashedTable(), dict[str, str]()
         images: list[str] = []
+        left_out = 0
         rest = iter(posts)
         while batch := list(itertools.islice(rest, POSTS_LOCATED)):
-            indices = {} if self.images == "none" else self._cache_indices(batch, unreadable)
-            numbers: dict[Pictured, int] = {}
-            for post in batch:
-                if post not in numbers:
-                    numbers[post] = len(pictures)
-                    files = [replace(p, cache_index=indices[p.file]) for p in post.pictures if p.file in indices]
-                    # By content: copies of an image under other names are the same image.
-                    content = self.digests[files[0].file] if files else None
-                    image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
-                    pictures.append(image_id, files)
-                    if post.image:
-                        named.add(post.image, found=bool(files))
-                    images += [post.image] if self.images == "shuffled" else []
-                rows.append(numbers[post])
+            looked_for = [post for post in batch if post is not None]
+            left_out += len(batch) - len(looked_for)
+            indices = {} if self.images == "none" else self._cache_indices(looked_for, unreadable)
+            numbers: dict[Pictured | None, int] = {}
+            for post in dict.fromkeys(batch):
+                numbers[post] = len(pictures)
+                if post is None:
+                    pictures.append(NOT_LOOKED_FOR, ())
+                    continue
+                files = [replace(p, cache_index=indices[p.file]) for p in post.pictures if p.file in indices]
+                # By content: copies of an image under other names are the same image.
+                content = self.digests[files[0].file] if files else None
+                image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
+                pictures.append(image_id, files)
+                if post.image:
+                    named.add(post.image, found=bool(files))
+                images += [post.image] if self.images == "shuffled" else []
+            rows.extend(numbers[post] for post in batch)
         located = LocatedImages(pictures, np.array(rows, dtype=np.int32))
         missing, pictured = named.missing(), int((located.counts() > 0).sum())
-        report = ImageReport(len(named), len(named) - len(missing), len(rows), pictured, unreadable)
+        report = ImageReport(
+            images=len(named),
+            images_found=len(named) - len(missing),
+            rows=len(rows) - left_out,
+            rows_with_image=pictured,
+            rows_left_out=left_out,
+            unreadable=unreadable,
+        )
         self.image_reports[split] = report
         if self.images != "none":
             self._check_missing(split, report, missing)
@@ -486,28 +538,34 @@ class PostDataModule(pl.LightningDataModule):
             augmented = training and self.augment
             transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
         examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
-        seed = run_seed()
-        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-        sampler = GlobalBatchSampler(
-            self._sizes(examples),
-            self.batch_size if training else self.eval_batch_size,
-            shuffle=training,
-            seed=seed,
-            epoch=lambda: self.trainer.current_epoch if self.trainer else 0,
-            ranks=ranks,
-            rank=rank,
-            accumulate=lambda: self.trainer.accumulate_grad_batches if training and self.trainer else 1,
-            max_tokens=self.max_tokens,
-        )
         return PostLoader(
-            PostDataset(examples, transform, seed),
-            batch_sampler=sampler,
+            PostDataset(examples, transform, run_seed()),
+            batch_sampler=self._sampler(split, self._sizes(examples)),
             collate_fn=self._complete,
             consumed=self._consumed if training else lambda: 0,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _sampler(self, split: str, sizes: np.ndarray) -> GlobalBatchSampler:
+        training = split == "train"
+        ranks, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        return GlobalBatchSampler(
+            sizes,
+            self.batch_size if training else self.eval_batch_size,
+            shuffle=training,
+            seed=run_seed(),
+            epoch=self._epoch,
+            ranks=ranks,
+            rank=rank,
+            accumulate=lambda: self.trainer.accumulate_grad_batches if training and self.trainer else 1,
+            max_tokens=self.max_tokens,
+        )
+
+    def _epoch(self) -> int:
+        """The epoch whose batches are taken: where a trainer overfits a few, always the first."""
+        return 0 if self.trainer is None or overfits(self.trainer) else self.trainer.current_epoch
 
     def _consumed(self) -> int:
         """Batches of the running epoch that have been trained on."""

@@ -97,17 +97,18 @@ class GlobalBatchSampler(Sampler[Share]):
     @cached_property
     def _budgeted_batches(self) -> int:
         """Number of batches within the budget; Lightning reads it once for all epochs."""
-        return len(self._global_batches(0))
+        return len(self.global_batches(0))
 
     def __iter__(self) -> Iterator[Share]:
         epoch = self.epoch()
-        batches = self._global_batches(epoch)
+        batches = self.global_batches(epoch)
         windows = self._windows(batches)
         start, self.start = self.start, 0
         for batch, window in itertools.islice(zip(batches, windows, strict=True), start, None):
             yield self._share(batch, window, epoch)
 
-    def _global_batches(self, epoch: int) -> list[list[int]]:
+    def global_batches(self, epoch: int) -> list[list[int]]:
+        """The rows of each batch of an epoch, over all ranks; the regions of the rows have no say in them."""
         rows = list(range(len(self.sizes)))
         if not self.shuffle:
             return self._cut(rows)

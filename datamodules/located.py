@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 
 from mmib.datamodules.tables import HashedTable
-from mmib.schema import Picture
+from mmib.schema import NOT_LOOKED_FOR, Picture
 
 Located = tuple[int, tuple[Picture, ...]]
 
@@ -78,6 +78,11 @@ class LocatedPictures:
         """(N,) number of images and crops of each."""
         return np.diff(np.array(self._ends), prepend=0).astype(np.int32)
 
+    def looked_for(self) -> np.ndarray:
+        """(N,) False where whether there is an image has not been looked for."""
+        looked_for: np.ndarray = np.array(self._image_ids, dtype=np.int32) != NOT_LOOKED_FOR
+        return looked_for
+
     def _folder_number(self, folder: Path) -> int:
         number = self._folder_numbers.setdefault(folder, len(self._folders))
         if number == len(self._folders):
@@ -119,3 +124,8 @@ class LocatedImages(Sequence[Located]):
         """(N,) number of images and crops of each row."""
         counts: np.ndarray = self._distinct.counts()[self._numbers]
         return counts
+
+    def looked_for(self) -> np.ndarray:
+        """(N,) False on rows whose image has not been looked for."""
+        looked_for: np.ndarray = self._distinct.looked_for()[self._numbers]
+        return looked_for

@@ -160,6 +160,10 @@ class StoredExamples(Sequence[ExampleT]):
         """(N, 2) word pieces and pictures of each row."""
         return np.stack([self._store.pieces, self._images.counts()], axis=1)
 
+    def looked_for(self) -> np.ndarray:
+        """(N,) False on rows whose image has not been looked for."""
+        return self._images.looked_for()
+
     def _make(self, row: int) -> ExampleT:
         _, *values = self._store[row]
         image_id, pictures = self._images[row]

@@ -37,6 +37,8 @@ NO_LABEL = -1
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
 
 NO_IMAGE = -1
+# Beyond the limits of the trainer: whether there is an image has not been looked for.
+NOT_LOOKED_FOR = -2
 NO_WORD = -1
 NOT_CACHED = -1
 
@@ -130,7 +132,7 @@ class Example:
         input_ids: word pieces, special tokens included.
         word_ids: for each of them the word that it belongs to, counted from 0, or -1.
         mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
-        image_id: id of what the image shows, -1 where no picture of the row can be read.
+        image_id: id of what the image shows, -1 where no picture of the row can be read, -2 where none was looked for.
         pictures: the readable pictures.
     """
 

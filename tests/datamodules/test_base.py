@@ -59,6 +59,8 @@ def trained_by(module: MNREDataModule, epoch: int = 0, ranks: int = 1, rank: int
     progress = SimpleNamespace(current=SimpleNamespace(processed=options.pop("processed", 0)))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     place = {"current_epoch": epoch, "world_size": ranks, "global_rank": rank, "accumulate_grad_batches": 1}
+    place |= {"limit_train_batches": 1.0, "limit_val_batches": 1.0, "overfit_batches": 0.0, "max_epochs": 1}
+    place |= {"limit_test_batches": 1.0, "limit_predict_batches": 1.0, "predicting": False}
     module.trainer = cast(Any, SimpleNamespace(**place | options, fit_loop=loop))
     return module
 
