@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import torch
@@ -150,6 +151,20 @@ def settle_hub_mode() -> None:
         socket.getaddrinfo(urlsplit(hub.ENDPOINT).hostname, None)
     except OSError:
         hub.HF_HUB_OFFLINE = True
+
+
+def locate(name: str) -> tuple[str, dict[str, Any]]:
+    """The folder or hub name of a text encoder, and the options with which transformers may load it.
+
+    Raises:
+        EncoderError: packaged weights that are not there.
+    """
+    folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
+    # A local folder must never make a request to the hub, not even where a file is missing in it.
+    local = Path(folder).is_dir()
+    if not local:
+        settle_hub_mode()
+    return folder, {"local_files_only": local}
 
 
 def unreachable(modality: str, name: str, error: Exception) -> EncoderError:

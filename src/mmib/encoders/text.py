@@ -1,103 +1,59 @@
-"""Text encoding: words to word pieces, word pieces to states."""
+"""Text encoding: word pieces to states, by any encoder of the library transformers."""
 
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
-import re
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
-from mmib.encoders.pretrained import PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
-from mmib.schema import MARKERS, ConfigError
+from mmib.encoders.pretrained import is_weightless, locate
+from mmib.encoders.text_model import (
+    Attention,
+    check_attention,
+    first_sentence,
+    load_model,
+    max_length,
+    read_configuration,
+    takes,
+    word_embeddings,
+)
+from mmib.encoders.tokenizer import WordTokenizer, load_tokenizer
+from mmib.schema import MARKERS, ConfigError, EncoderError
 
-Attention = Literal["sdpa", "flash_attention_2", "flex_attention"]
-
-
-class WordTokenizer:
-    """Splits given words into word pieces.
-
-    Marker tokens have ids after the vocabulary and no spelling, and special tokens are not recognised
-    in text: whatever a post contains, `[SEP]` or `<mmib:head>` included, is read as plain characters.
-
-    Attributes:
-        prefix: ids that open a sequence, such as [CLS].
-        suffix: ids that close it, such as [SEP].
-        mask_id: the piece in place of a masked one: the tokenizer's mask or, where it has none, unknown piece.
-        marker_ids: id of each of `schema.MARKERS`.
-        max_length: longest sequence the encoder takes, or None.
-    """
-
-    def __init__(self, folder: str, max_length: int | None, **options: Any) -> None:
-        try:
-            # Byte-level tokenizers need the space before each word.
-            self._tokenizer = AutoTokenizer.from_pretrained(folder, add_prefix_space=True, **options)
-        except (OSError, ValueError) as error:
-            raise unreachable("text", folder, error) from error
-        self.vocabulary_size = len(self._tokenizer)
-        self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
-        self.pad_id: int = self._tokenizer.pad_token_id or 0
-        self.unknown_id: int = self._tokenizer.unk_token_id
-        self.mask_id: int = self.unknown_id if self._tokenizer.mask_token_id is None else self._tokenizer.mask_token_id
-        self.max_length = max_length
-        plain = self._tokenizer("a", add_special_tokens=False)["input_ids"]
-        framed = self._tokenizer("a", add_special_tokens=True)["input_ids"]
-        start = next(at for at in range(len(framed)) if framed[at : at + len(plain)] == plain)
-        self.prefix: list[int] = framed[:start]
-        self.suffix: list[int] = framed[start + len(plain) :]
-
-    def fingerprint(self) -> str:
-        """SHA-256 of all that word pieces depend on."""
-        state = [self._tokenizer.backend_tokenizer.to_str(), self.prefix, self.suffix, self.unknown_id]
-        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
-
-    def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, from which it can be loaded again."""
-        self._tokenizer.save_pretrained(folder)
-
-    def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none."""
-        return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
-
-    def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """See `pieces`; here a word that the tokenizer drops has no piece."""
-        if not posts:
-            return []
-        encoded = self._tokenizer(posts, is_split_into_words=True, add_special_tokens=False, split_special_tokens=True)
-        result = []
-        for number, words in enumerate(posts):
-            pieces: list[list[int]] = [[] for _ in words]
-            for piece, word in zip(encoded["input_ids"][number], encoded.word_ids(number), strict=True):
-                pieces[word].append(piece)
-            result.append(pieces)
-        return result
+__all__ = ["Attention", "TextEncoder", "WordTokenizer", "load_tokenizer"]
 
 
 class TextEncoder(nn.Module):
     """Any Hugging Face encoder, with embeddings for the four entity markers.
 
+    Of models with an encoder and a decoder (T5, BART) or with two towers (CLIP), the text's encoder is used. Decoders
+    (GPT-2) serve too, though each word sees the words to its left only. docs/encoders.md lists what was tried.
+
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.
         pretrained: load the weights; False initialises them at random from the configuration.
-        trainable_layers: number of top layers to train; the embeddings, markers included, and the layers
-            below stay frozen and in evaluation mode, and no gradient runs through them. None trains everything,
-            embeddings included.
+        trainable_layers: number of top layers to train, with what comes after them, such as a last norm. All that
+            the lowest of these reads stays frozen and in evaluation mode, and no gradient runs through it: the
+            embeddings, markers included, the layers below, and what these share with layers above, such as a table of
+            relative positions. None trains everything, embeddings included. A layer that is applied repeatedly
+            (ALBERT) counts once.
         dropout: replaces the encoder's dropout probabilities.
-        attention: what computes attention: `sdpa`, PyTorch's choice of kernel; `flash_attention_2`, which leaves
-            padding out, for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
+        attention: what computes attention: `auto`, the first of these two that the architecture has: `sdpa`,
+            PyTorch's choice of kernel, or `eager`, plain operations; `flash_attention_2`, which leaves padding out,
+            for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
+
+    Parameters that its states do not depend on, such as a pooler's, are frozen: under DDP they would be unused.
 
     Attributes:
         dim: width d_t of the states.
         tokenizer: its `WordTokenizer`.
 
     Raises:
-        EncoderError: the weights cannot be loaded.
+        EncoderError: the weights cannot be loaded, they do not belong to this tokenizer, or the model cannot encode
+            words.
         ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here.
     """
 
@@ -107,31 +63,32 @@ class TextEncoder(nn.Module):
         pretrained: bool = True,
         trainable_layers: int | None = None,
         dropout: float | None = None,
-        attention: Attention = "sdpa",
+        attention: Attention = "auto",
     ) -> None:
         super().__init__()
-        _check_attention(attention)
-        folder, options = _locate(name)
-        self.encoder = _load(folder, pretrained, dropout, {**options, "attn_implementation": attention})
-        self.tokenizer = WordTokenizer(folder, _max_length(self.encoder), **options)
-        self.dim: int = self.encoder.config.hidden_size
-        embeddings = cast(nn.Embedding, self.encoder.get_input_embeddings())
-        self.markers = nn.Embedding(len(MARKERS), embeddings.embedding_dim)
+        folder, options = locate(name)
+        config = read_configuration(folder, dropout, options)
+        check_attention(config, attention)
+        self.config, self.encoder, missing = load_model(folder, config, pretrained, attention, options)
+        words = word_embeddings(self.encoder)
+        self.tokenizer = WordTokenizer(folder, max_length(self.encoder), **options)
+        if words.num_embeddings < self.tokenizer.vocabulary_size:
+            raise EncoderError(
+                f"text encoder {folder!r} has embeddings of {words.num_embeddings} word pieces, and its tokenizer has "
+                f"{self.tokenizer.vocabulary_size}: take the tokenizer that the weights were trained with"
+            )
+        self.markers = nn.Embedding(len(MARKERS), words.embedding_dim)
         with torch.no_grad():
             # Markers start near the centre of the pretrained embeddings, and apart from each other.
-            spread = embeddings.weight.std(dim=0)
-            self.markers.weight.mul_(spread).add_(embeddings.weight.mean(dim=0))
-        self._frozen = self._freeze(trainable_layers)
+            spread = words.weight.std(dim=0)
+            self.markers.weight.mul_(spread).add_(words.weight.mean(dim=0))
+        if not takes(self.encoder, "inputs_embeds"):
+            self.encoder.set_input_embeddings(MarkedEmbedding(words, self.markers, self.tokenizer.vocabulary_size))
+        self._freeze(trainable_layers, missing)
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
-        first_marker = self.tokenizer.vocabulary_size
-        is_marker = input_ids >= first_marker
-        words = self.encoder.get_input_embeddings()(input_ids.masked_fill(is_marker, self.tokenizer.pad_id))
-        markers = self.markers((input_ids - first_marker).clamp(min=0))
-        embedded = torch.where(is_marker[:, :, None], markers, words)
-        states: Tensor = self.encoder(inputs_embeds=embedded, attention_mask=mask.long()).last_hidden_state
-        return states
+        return self._states(input_ids, mask.long())
 
     def layers(self) -> list[nn.Module]:
         """Its layers, from the lowest up, whatever the architecture calls them.
@@ -139,17 +96,21 @@ class TextEncoder(nn.Module):
         Raises:
             ConfigError: it keeps no list of them.
         """
-        depth = self.encoder.config.num_hidden_layers
-        stacks = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
-        if not stacks:
-            raise ConfigError(
-                f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers and compile out"
-            )
-        return list(stacks[0])
+        config = self.encoder.config
+        # ALBERT applies one layer, or one of each group, many times.
+        depths = (config.num_hidden_layers, getattr(config, "num_hidden_groups", None))
+        lists = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)]
+        for depth in depths:
+            for stack in lists:
+                if len(stack) == depth:
+                    return list(stack)
+        raise ConfigError(
+            f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers and compile out"
+        )
 
     def save_architecture(self, folder: Path) -> None:
         """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""
-        config = copy.deepcopy(self.encoder.config)
+        config = copy.deepcopy(self.config)
         config.name_or_path = ""  # where it was loaded from on this machine
         config.save_pretrained(folder)
         self.tokenizer.save(folder)
@@ -157,84 +118,115 @@ class TextEncoder(nn.Module):
     def train(self, mode: bool = True) -> TextEncoder:
         """Frozen parts stay in evaluation mode, so that no dropout disturbs them."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        if self._trained is not None:
+            self.encoder.eval()
+            for layer in self._trained:
+                layer.train(mode)
         return self
 
-    def _freeze(self, trainable_layers: int | None) -> list[nn.Module]:
-        # The pooler is not used: without a gradient it would be an unused parameter under DDP.
-        pooler = getattr(self.encoder, "pooler", None)
-        unused = [pooler] if pooler is not None else []
-        frozen = unused + ([] if trainable_layers is None else self._lower_parts(trainable_layers))
-        for module in frozen:
-            module.requires_grad_(False)
-        return frozen
-
-    def _lower_parts(self, trainable_layers: int) -> list[nn.Module]:
-        """Everything below the top `trainable_layers` layers, whatever the architecture calls it."""
-        depth = self.encoder.config.num_hidden_layers
-        if not 0 <= trainable_layers <= depth:
-            raise ConfigError(f"trainable_layers is {trainable_layers}: the text encoder has 0 to {depth} layers")
-        layers = self.layers()
-        trained = {id(p) for layer in layers[depth - trainable_layers :] for p in layer.parameters()}
-        lower = layers[: depth - trainable_layers]
-        outside = [m for m in self.encoder.children() if not trained & {id(p) for p in m.parameters()}]
-        return [*lower, *outside, self.markers]
-
-
-def load_tokenizer(name: str) -> WordTokenizer:
-    """The tokenizer of a text encoder, by the same names, without its weights.
-
-    Raises:
-        EncoderError: it cannot be loaded.
-    """
-    folder, options = _locate(name)
-    return WordTokenizer(folder, None, **options)
-
-
-def _locate(name: str) -> tuple[str, dict[str, Any]]:
-    """The folder or hub name of a text encoder, and how it may be loaded."""
-    folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
-    # A local folder must never make a request to the hub, not even where a file is missing in it.
-    local = Path(folder).is_dir()
-    if not local:
-        settle_hub_mode()
-    return folder, {"local_files_only": local}
-
-
-def _load(folder: str, pretrained: bool, dropout: float | None, options: dict[str, Any]) -> PreTrainedModel:
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=options["local_files_only"])
-        if dropout is not None:
-            for key in (key for key in vars(config) if re.fullmatch(r".*dropout(_prob)?", key)):
-                setattr(config, key, dropout)
-        encoder: PreTrainedModel
-        if not pretrained or is_weightless():
-            encoder = AutoModel.from_config(config, attn_implementation=options["attn_implementation"])
+    def _states(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+        words = self.encoder.get_input_embeddings()
+        if isinstance(words, MarkedEmbedding):
+            inputs = {"input_ids": input_ids}
         else:
-            encoder = AutoModel.from_pretrained(folder, config=config, **options)
-        return encoder
-    except ImportError as error:  # the package of an attention
-        raise _cannot_attend(options["attn_implementation"], " ".join(str(error).split()).rstrip(".")) from error
-    # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise unreachable("text", folder, error) from error
+            inputs = {"inputs_embeds": embed(input_ids, words, self.markers, self.tokenizer.vocabulary_size)}
+        states: Tensor = self.encoder(**inputs, attention_mask=mask).last_hidden_state
+        return states
+
+    def _freeze(self, trainable_layers: int | None, missing: set[nn.Parameter]) -> None:
+        self._trained = None if trainable_layers is None else self._top_layers(trainable_layers)
+        used, below = self._dependencies(self._trained[0] if self._trained else None)
+        for name, parameter in self.encoder.named_parameters():
+            if parameter in missing & used:
+                raise EncoderError(
+                    f"the weights of text encoder {self.config.name_or_path!r} lack {name}: they are of another "
+                    f"architecture than its config.json, which says {self.config.model_type}"
+                )
+        trained = set() if self._trained == [] else used - below
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter in trained)
+
+    def _top_layers(self, count: int) -> list[nn.Module]:
+        layers = self.layers()
+        if not 0 <= count <= len(layers):
+            raise ConfigError(f"trainable_layers is {count}: the text encoder has 0 to {len(layers)} layers")
+        return layers[len(layers) - count :]
+
+    def _dependencies(self, layer: nn.Module | None) -> tuple[set[nn.Parameter], set[nn.Parameter]]:
+        """Parameters that the states depend on, and those of them that the input of a layer depends on.
+
+        Raises:
+            EncoderError: the model gives no states for word pieces.
+        """
+        ids = [*self.tokenizer.prefix, self.tokenizer.unknown_id, *self.tokenizer.marker_ids.values()]
+        input_ids = torch.tensor([ids], device=self.markers.weight.device)
+        inputs: list[Tensor] = []
+        hooks = [] if layer is None else [layer.register_forward_pre_hook(_remember_input(inputs), with_kwargs=True)]
+        config, training = self.encoder.config, self.encoder.training
+        attention = config._attn_implementation
+        config._attn_implementation = "eager"  # others may work on a GPU only, where the weights are not yet
+        self.encoder.eval()
+        try:
+            with torch.enable_grad():
+                states = self._states(input_ids, None)
+            if states.shape[:2] != input_ids.shape:
+                raise ValueError(f"it gives states of shape {tuple(states.shape)} for {len(ids)} word pieces")
+        # Which error it is depends on the step that a model of another kind does not pass.
+        except Exception as error:
+            if is_weightless():  # an operation that needs values
+                return set(self.parameters()), set()
+            raise EncoderError(
+                f"{type(self.encoder).__name__} cannot serve as text encoder: it gives no states for word pieces and "
+                f"their mask alone ({first_sentence(error)})"
+            ) from error
+        finally:
+            config._attn_implementation = attention
+            self.encoder.train(training)
+            for hook in hooks:
+                hook.remove()
+        self.dim: int = states.shape[2]
+        return _parameters_behind(states), _parameters_behind(inputs[0]) if inputs else set()
 
 
-def _check_attention(attention: str) -> None:
-    if attention not in get_args(Attention):
-        raise ConfigError(f"attention {attention!r} is unknown: choose from {', '.join(get_args(Attention))}")
-    if attention == "flex_attention" and not torch.cuda.is_available():
-        raise _cannot_attend(attention, "PyTorch computes its gradients on GPUs only")
+class MarkedEmbedding(nn.Module):
+    """Embeddings of word pieces and markers in one table, for encoders that take nothing but ids."""
+
+    def __init__(self, words: nn.Embedding, markers: nn.Embedding, first_marker: int) -> None:
+        super().__init__()
+        self.words = words
+        self.markers = markers
+        self.first_marker = first_marker
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """Ids (B, L) to embeddings (B, L, D)."""
+        return embed(input_ids, self.words, self.markers, self.first_marker)
 
 
-def _cannot_attend(attention: str, reason: str) -> ConfigError:
-    return ConfigError(f"the text encoder cannot use attention {attention!r} here: {reason}; leave it at sdpa")
+def embed(input_ids: Tensor, words: nn.Module, markers: nn.Embedding, first_marker: int) -> Tensor:
+    """Embeddings (B, L, D) of word pieces and, from the id `first_marker` on, of markers."""
+    is_marker = input_ids >= first_marker
+    embedded: Tensor = words(input_ids.masked_fill(is_marker, 0))
+    return torch.where(is_marker[:, :, None], markers((input_ids - first_marker).clamp(min=0)), embedded)
 
 
-def _max_length(encoder: PreTrainedModel) -> int | None:
-    """Longest sequence that has positions; RoBERTa and its relatives count theirs from after the padding id."""
-    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
-    table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
-    first = getattr(table, "padding_idx", None)
-    return positions if positions is None or first is None else positions - first - 1
+def _remember_input(inputs: list[Tensor]) -> Any:
+    """A hook that keeps the hidden states that a layer reads at each of its calls."""
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        inputs.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
+
+    return hook
+
+
+def _parameters_behind(tensor: Tensor) -> set[nn.Parameter]:
+    """Those that a tensor depends on."""
+    nodes, seen, found = [tensor.grad_fn], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        nodes.extend(following for following, _ in node.next_functions)
+    return found

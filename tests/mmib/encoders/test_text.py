@@ -1,76 +1,20 @@
-"""Text encoding: words to pieces without surprises, markers with embeddings, frozen parts that stay frozen."""
+"""Text encoding: markers with embeddings, frozen parts that stay frozen, weights that belong to what is built."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from transformers import RobertaConfig, RobertaModel, RobertaTokenizer
 
 from mmib.encoders.pretrained import PACKAGED
-from mmib.encoders.text import TextEncoder, WordTokenizer
-from mmib.schema import HEAD_START, MARKERS, TAIL_START, ConfigError, EncoderError, PostBatch
+from mmib.encoders.text import TextEncoder
+from mmib.schema import HEAD_START, MARKERS, TAIL_START, ConfigError, PostBatch
 
-PAD, UNKNOWN, CLS, SEP, MASK = range(5)
-SPECIAL_TEXTS = ["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", *MARKERS]
+CLS, SEP = 2, 3
 Build = Callable[..., TextEncoder]
-
-
-@pytest.fixture(scope="module")
-def tokenizer(bert_folder: str) -> WordTokenizer:
-    return WordTokenizer(bert_folder, max_length=64, local_files_only=True)
-
-
-def spelled(tokenizer: WordTokenizer, words: list[str]) -> list[list[str]]:
-    return [tokenizer._tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer.pieces([words])[0]]
-
-
-def test_words_become_their_pieces_and_keep_their_place(tokenizer: WordTokenizer) -> None:
-    assert spelled(tokenizer, ["Anna", "meets", "bo"]) == [["anna"], ["meets"], ["b", "##o"]]
-
-
-@pytest.mark.parametrize("text", SPECIAL_TEXTS)
-def test_special_tokens_and_markers_in_a_post_are_read_as_characters(tokenizer: WordTokenizer, text: str) -> None:
-    """Defect 20: a marker in the text itself was read as one."""
-    for word in (text, f"x{text}x"):
-        (ids,) = tokenizer.pieces([[word]])[0]
-        assert len(ids) > 1
-        assert not {PAD, CLS, SEP, MASK} & set(ids)
-        assert max(ids) < tokenizer.vocabulary_size
-
-
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(posts=st.lists(st.lists(st.one_of(st.text(max_size=6), st.sampled_from(SPECIAL_TEXTS)), max_size=5), max_size=3))
-def test_every_word_of_any_text_gets_pieces_and_never_a_special_one(
-    tokenizer: WordTokenizer, posts: list[list[str]]
-) -> None:
-    pieces = tokenizer.pieces(posts)
-    assert [len(words) for words in pieces] == [len(words) for words in posts]
-    for word in (ids for words in pieces for ids in words):
-        assert word
-        assert all(id_ == UNKNOWN or MASK < id_ < tokenizer.vocabulary_size for id_ in word)
-
-
-@pytest.mark.parametrize("nothing", ["\ufe0f", "\u200b", "\u200d", "\u00ad", "\u00a0", "\u0092", "\ufffd", "", " "])
-def test_word_that_gives_no_piece_gets_the_unknown_one(tokenizer: WordTokenizer, nothing: str) -> None:
-    assert tokenizer.pieces([["the", nothing, "bob"]]) == [
-        [tokenizer.pieces([["the"]])[0][0], [UNKNOWN], tokenizer.pieces([["bob"]])[0][0]]
-    ]
-
-
-def test_markers_have_ids_of_their_own_behind_the_vocabulary(tokenizer: WordTokenizer) -> None:
-    ids = list(tokenizer.marker_ids.values())
-    assert list(tokenizer.marker_ids) == list(MARKERS)
-    assert ids == list(range(tokenizer.vocabulary_size, tokenizer.vocabulary_size + 4))
-
-
-def test_frame_is_cls_and_sep(tokenizer: WordTokenizer) -> None:
-    assert (tokenizer.prefix, tokenizer.suffix) == ([CLS], [SEP])
 
 
 def test_marker_embeddings_are_used_at_marker_ids_only(make_text_encoder: Build) -> None:
@@ -174,12 +118,6 @@ def test_frozen_parts_have_no_dropout_in_training_and_trained_ones_do(make_text_
     assert not torch.equal(outputs[0], outputs[1])
 
 
-def test_dropout_overrides_the_encoders_own(make_text_encoder: Build) -> None:
-    for given_, expected in ((0.37, {0.37}), (None, {0.1})):
-        encoder = make_text_encoder(dropout=given_)
-        assert {m.p for m in encoder.modules() if isinstance(m, torch.nn.Dropout)} == expected
-
-
 @pytest.mark.parametrize("trainable", [-1, 4])
 def test_more_trainable_layers_than_there_are_is_refused(make_text_encoder: Build, trainable: int) -> None:
     with pytest.raises(ConfigError, match=f"trainable_layers is {trainable}: the text encoder has 0 to 3 layers"):
@@ -236,30 +174,13 @@ def test_longest_sequence_of_a_bert_is_its_positions(make_text_encoder: Build) -
     assert make_text_encoder().tokenizer.max_length == 64
 
 
-def test_folder_without_weights_is_one_clear_error(unpack_bert: Path) -> None:
-    (unpack_bert / "model.safetensors").unlink()
-    with pytest.raises(EncoderError, match=r"text encoder '.*bert' could not be loaded from that folder.*safetensors"):
-        TextEncoder(str(unpack_bert))
-
-
-def test_damaged_weights_are_one_clear_error(unpack_bert: Path) -> None:
-    (unpack_bert / "model.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(EncoderError, match="could not be loaded from that folder"):
-        TextEncoder(str(unpack_bert))
-
-
-def test_weights_of_another_shape_are_one_clear_error(unpack_bert: Path) -> None:
-    config = json.loads((unpack_bert / "config.json").read_text())
-    (unpack_bert / "config.json").write_text(json.dumps(config | {"intermediate_size": 7}))
-    with pytest.raises(EncoderError, match="could not be loaded from that folder"):
-        TextEncoder(str(unpack_bert))
-
-
 def test_packaged_minilm_loads_with_its_tokenizer() -> None:
     pytest.importorskip(PACKAGED["pip:minilm-l6"].package, reason="the encoders extra is not installed")
     encoder = TextEncoder("pip:minilm-l6").eval()
     assert (encoder.dim, encoder.tokenizer.max_length) == (384, 512)
-    assert spelled(encoder.tokenizer, ["[SEP]", "\ufe0f", "Paris"]) == [["[", "sep", "]"], ["[UNK]"], ["paris"]]
+    pieces = encoder.tokenizer.pieces([["[SEP]", "\ufe0f", "Paris"]])[0]
+    spelled = [encoder.tokenizer._tokenizer.convert_ids_to_tokens(ids) for ids in pieces]
+    assert spelled == [["[", "sep", "]"], ["[UNK]"], ["paris"]]
     means = []
     for sentence in ("a cat sits on the sofa", "the kitten rests on a couch", "shares fell on wall street"):
         words = encoder.tokenizer.pieces([sentence.split()])[0]
@@ -276,19 +197,3 @@ def test_no_gradient_runs_through_frozen_layers(make_text_encoder: Build) -> Non
     marker = encoder.tokenizer.marker_ids[HEAD_START]
     states = encoder(torch.tensor([[CLS, marker, 30, SEP]]), torch.ones(1, 4, dtype=torch.bool))
     assert not states.requires_grad
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU may have them")
-@pytest.mark.parametrize("pretrained", [True, False])
-@pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
-def test_attention_that_cannot_work_here_is_refused_in_one_sentence(
-    make_text_encoder: Build, attention: str, pretrained: bool
-) -> None:
-    with pytest.raises(ConfigError, match=rf"^the text encoder cannot use attention '{attention}' here: .*; leave it"):
-        make_text_encoder(attention=attention, pretrained=pretrained)
-
-
-def test_unknown_attention_is_refused(make_text_encoder: Build) -> None:
-    assert make_text_encoder().encoder.config._attn_implementation == "sdpa"
-    with pytest.raises(ConfigError, match=r"^attention 'eagr' is unknown: choose from sdpa, flash_attention_2, flex_"):
-        make_text_encoder(attention="eagr")

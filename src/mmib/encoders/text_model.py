@@ -1,0 +1,146 @@
+"""Models of the library transformers that can encode text: found, checked and loaded."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import re
+from typing import Any, Literal, NamedTuple, cast, get_args
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from mmib.encoders.pretrained import is_weightless, unreachable
+from mmib.schema import ConfigError, EncoderError
+
+Attention = Literal["auto", "eager", "sdpa", "flash_attention_2", "flex_attention"]
+DROPOUT = re.compile(r".*dropout(_prob|_rate)?|.*_pdrop")
+
+
+class LoadedModel(NamedTuple):
+    """The text's encoder of a model.
+
+    Attributes:
+        config: the whole model's, from which it can be built again.
+        encoder: the encoder.
+        missing: its parameters that the weights' file did not hold.
+    """
+
+    config: PreTrainedConfig
+    encoder: PreTrainedModel
+    missing: set[nn.Parameter]
+
+
+def read_configuration(folder: str, dropout: float | None, options: dict[str, Any]) -> PreTrainedConfig:
+    """The configuration of a model, with another dropout where one is given.
+
+    Raises:
+        EncoderError: there is none, or transformers has no model for it.
+    """
+    try:
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
+    except OSError as error:
+        raise unreachable("text", folder, error) from error
+    except (KeyError, ValueError) as error:  # an architecture that transformers does not know, or one of custom code
+        reason = first_sentence(error)
+        raise EncoderError(f"text encoder {folder!r} cannot be built by transformers: {reason}") from error
+    if type(config) not in MODEL_MAPPING:
+        raise EncoderError(
+            f"text encoder {folder!r} is of type {config.model_type}, of which transformers builds no encoder"
+        )
+    if dropout is not None:
+        for part in (config, getattr(config, "text_config", config)):
+            for key in (key for key in vars(part) if DROPOUT.fullmatch(key)):
+                setattr(part, key, dropout)
+    return config
+
+
+def load_model(
+    folder: str, config: PreTrainedConfig, pretrained: bool, attention: Attention, options: dict[str, Any]
+) -> LoadedModel:
+    """The text's encoder of a model, in float32, whatever the precision of its file.
+
+    Raises:
+        EncoderError: its weights cannot be loaded.
+    """
+    chosen = {"attn_implementation": None if attention == "auto" else attention, "dtype": torch.float32}
+    if not pretrained or is_weightless():
+        model = AutoModel.from_config(config, **chosen)
+        return LoadedModel(model.config, _text_part(model), set())
+    try:
+        model, found = AutoModel.from_pretrained(folder, config=config, output_loading_info=True, **chosen, **options)
+    # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise unreachable("text", folder, error) from error
+    missing = {parameter for name, parameter in model.named_parameters() if name in found["missing_keys"]}
+    return LoadedModel(model.config, _text_part(model), missing)
+
+
+def _text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The encoder beside a decoder, the text's tower beside an image's, or the whole model."""
+    if model.config.is_encoder_decoder:
+        return cast(PreTrainedModel, model.get_encoder())
+    return cast(PreTrainedModel, getattr(model, "text_model", model))
+
+
+def word_embeddings(encoder: PreTrainedModel) -> nn.Embedding:
+    """Its table of word pieces.
+
+    Raises:
+        EncoderError: it has none: it reads images or sounds.
+    """
+    try:
+        words = encoder.get_input_embeddings()
+    except NotImplementedError:
+        words = None
+    if not isinstance(words, nn.Embedding):
+        raise EncoderError(f"{type(encoder).__name__} cannot serve as text encoder: it has no embeddings of words")
+    return words
+
+
+def takes(encoder: PreTrainedModel, argument: str) -> bool:
+    """Whether its forward has an argument."""
+    return argument in inspect.signature(encoder.forward).parameters
+
+
+def check_attention(config: PreTrainedConfig, attention: str) -> None:
+    """Raise unless a model of this configuration can be built with an attention.
+
+    Raises:
+        ConfigError: it is unknown, the model has none like it, or its package or a GPU is missing.
+    """
+    if attention not in get_args(Attention):
+        raise ConfigError(f"attention {attention!r} is unknown: choose from {', '.join(get_args(Attention))}")
+    if attention in ("auto", "eager"):
+        return
+    if attention == "flex_attention" and not torch.cuda.is_available():
+        raise _cannot_attend(attention, "PyTorch computes its gradients on GPUs only")
+    try:
+        with torch.device("meta"):
+            AutoModel.from_config(copy.deepcopy(config), attn_implementation=attention)
+    except ImportError as error:
+        raise _cannot_attend(attention, f"{first_sentence(error)}; install it with `pip install flash-attn`") from error
+    except ValueError as error:
+        raise _cannot_attend(attention, first_sentence(error)) from error
+
+
+def _cannot_attend(attention: str, reason: str) -> ConfigError:
+    return ConfigError(f"the text encoder cannot use attention {attention!r} here: {reason}; leave it at auto")
+
+
+def first_sentence(error: Exception) -> str:
+    """The first sentence of an error's message."""
+    message = " ".join(str(error).split()) or type(error).__name__
+    return re.split(r"(?<=[a-z)`])\.(?: |$)", message, maxsplit=1)[0][:200]
+
+
+def max_length(encoder: PreTrainedModel) -> int | None:
+    """Longest sequence that has positions; RoBERTa and its relatives count theirs from after the padding id."""
+    positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
+    if positions is None or positions <= 0:  # XLNet says -1 for: no limit
+        return None
+    table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
+    first = getattr(table, "padding_idx", None)
+    return positions if first is None else positions - first - 1

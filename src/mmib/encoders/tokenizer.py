@@ -1,0 +1,137 @@
+"""Words to word pieces, by the tokenizer of any text encoder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
+
+from mmib.base.files import checksum
+from mmib.encoders.pretrained import locate, unreachable
+from mmib.schema import MARKERS, EncoderError
+
+
+class WordTokenizer:
+    """Splits given words into word pieces.
+
+    Marker tokens have ids after the vocabulary and no spelling, and special tokens are not recognised
+    in text: whatever a post contains, `[SEP]`, `<s>` or `<mmib:head>` included, is read as plain characters.
+
+    Attributes:
+        vocabulary_size: one more than the largest id of a piece.
+        prefix: ids that open a sequence, such as [CLS].
+        suffix: ids that close it, such as [SEP].
+        pad_id: fills up shorter posts of a batch; masked, so that any piece serves where the tokenizer has none.
+        unknown_id: the piece of a word that has none; where the tokenizer has no unknown piece, another special one.
+        mask_id: the piece in place of a masked one: the tokenizer's mask or, where it has none, unknown piece.
+        marker_ids: id of each of `schema.MARKERS`.
+        max_length: longest sequence the encoder takes, or None.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+    """
+
+    def __init__(self, folder: str, max_length: int | None, **options: Any) -> None:
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        except ImportError as error:
+            reason = " ".join(str(error).split())
+            raise EncoderError(f"the tokenizer of text encoder {folder!r} needs another package: {reason}") from error
+        except (OSError, ValueError) as error:
+            raise unreachable("text", folder, error) from error
+        self.vocabulary_size = 1 + max(self._tokenizer.get_vocab().values())
+        self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
+        token = self._tokenizer
+        # Decoders such as GPT-2 have few special tokens or none; models of later years have no unknown piece.
+        self.unknown_id = _first(token.unk_token_id, token.mask_token_id, token.pad_token_id, token.eos_token_id)
+        self.pad_id = _first(token.pad_token_id)
+        self.mask_id = _first(token.mask_token_id, self.unknown_id)
+        self.max_length = max_length
+        self._special = frozenset(token.all_special_ids) - {self.unknown_id}
+        plain = token("a", add_special_tokens=False)["input_ids"]
+        framed = token("a", add_special_tokens=True)["input_ids"]
+        start = next(at for at in range(len(framed)) if framed[at : at + len(plain)] == plain)
+        self.prefix: list[int] = framed[:start]
+        self.suffix: list[int] = framed[start + len(plain) :]
+        # Byte-level tokenizers need the space before each word, and not all of them can be made to add it.
+        self._space = ""
+        apart = [piece for word in self._encode([["a", "a"]])[0] for piece in word]
+        if apart != token("a a", add_special_tokens=False)["input_ids"]:
+            self._space = " "
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all that word pieces depend on."""
+        state = [self._state(), self.prefix, self.suffix, self.unknown_id, self._space]
+        return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer's files into a folder, from which it can be loaded again."""
+        self._tokenizer.save_pretrained(folder)
+        # Those in Python do not always write what they read: BERTweet's leaves out the end of each merge.
+        for name, path in self._source_files().items():
+            shutil.copyfile(path, folder / self._tokenizer.vocab_files_names[name])
+
+    def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
+        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none."""
+        return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
+
+    def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
+        """See `pieces`; here a word that the tokenizer drops has no piece."""
+        encoded = self._encode(posts)
+        for words, pieces in zip(posts, encoded, strict=True):
+            for number, ids in enumerate(pieces):
+                # Unigram vocabularies hold special tokens among their pieces. Of one character none is spelled.
+                if not self._special.isdisjoint(ids):
+                    characters = self._encode([list(words[number])])[0]
+                    pieces[number] = [id_ for piece in characters for id_ in piece if id_ not in self._special]
+        return encoded
+
+    def _encode(self, posts: list[list[str]]) -> list[list[list[int]]]:
+        if not posts:
+            return []
+        spaced = [[word if word.startswith(" ") else self._space + word for word in words] for words in posts]
+        options = {"add_special_tokens": False, "split_special_tokens": True}
+        if not self._tokenizer.is_fast:  # in Python: it does not tell which word a piece is of
+            return [[self._tokenizer(word, **options)["input_ids"] for word in words] for words in spaced]
+        encoded = self._tokenizer(spaced, is_split_into_words=True, **options)
+        result = []
+        for number, words in enumerate(posts):
+            pieces: list[list[int]] = [[] for _ in words]
+            for piece, word in zip(encoded["input_ids"][number], encoded.word_ids(number), strict=True):
+                pieces[word].append(piece)
+            result.append(pieces)
+        return result
+
+    def _state(self) -> Any:
+        if self._tokenizer.is_fast:
+            return self._tokenizer.backend_tokenizer.to_str()
+        settings = self._tokenizer.init_kwargs.items()
+        switches = {name: value for name, value in settings if isinstance(value, bool) and "local" not in name}
+        files = {name: checksum(path) for name, path in self._source_files().items()}
+        return [type(self._tokenizer).__name__, self._tokenizer.get_vocab(), switches, files]
+
+    def _source_files(self) -> dict[str, Path]:
+        """The vocabulary files that a tokenizer in Python was read from, by their argument's name."""
+        if self._tokenizer.is_fast:
+            return {}
+        paths = {name: getattr(self._tokenizer, name, None) for name in self._tokenizer.vocab_files_names}
+        return {name: Path(path) for name, path in paths.items() if path is not None}
+
+
+def load_tokenizer(name: str) -> WordTokenizer:
+    """The tokenizer of a text encoder, by the same names, without its weights.
+
+    Raises:
+        EncoderError: it cannot be loaded.
+    """
+    folder, options = locate(name)
+    return WordTokenizer(folder, None, **options)
+
+
+def _first(*ids: int | None) -> int:
+    """The first id that there is, or 0."""
+    return next((id_ for id_ in ids if id_ is not None), 0)
