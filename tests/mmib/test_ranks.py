@@ -22,6 +22,7 @@ from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo.module import DemoMNERDataModule, DemoMREDataModule
 from mmib.datamodules.demo.settings import DemoSettings
 from mmib.encoders.image import ImageEncoder
+from mmib.encoders.lora import LoraSettings
 from mmib.encoders.text import TextEncoder
 from mmib.information import LossTerm, post_means
 from mmib.modules import ExtractionModule, MNERModule, MREModule
@@ -93,10 +94,11 @@ def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
         fusion: Callable[[int], Fusion] = ATTENTION,
         regularizers: Sequence[Regularizer] = (),
         callbacks: Sequence[pl.Callback] = (),
+        lora: LoraSettings | None = None,
         **trainer: Any,
     ) -> dict[str, Any]:
         torch.manual_seed(0)
-        module = build_module(encoder_files, task, alignment, gamma, fusion, regularizers)
+        module = build_module(encoder_files, task, alignment, gamma, fusion, regularizers, lora)
         data = build_data(module, task, corpus, batch_size)
         path = tmp_path / f"{task}-{ranks}.pt"
         options: dict[str, Any] = {"max_steps": STEPS, "limit_val_batches": 0, "logger": False} | trainer
@@ -126,10 +128,11 @@ def build_module(
     gamma: float,
     fusion: Callable[[int], Fusion],
     regularizers: Sequence[Regularizer],
+    lora: LoraSettings | None,
 ) -> ExtractionModule:
     """A tiny network without noise."""
     backbone = MultimodalIB(
-        TextEncoder(files.text, dropout=0.0),
+        TextEncoder(files.text, dropout=0.0, lora=lora),
         ImageEncoder("test_resnet", weights=files.image),
         partial(GaussianEncoder, heads=4, dropout=0.0),
         alignment,
@@ -170,6 +173,15 @@ def test_n_ranks_train_as_one_process(train: Train, task: str, alignment: Any) -
             assert many["terms"][step] == pytest.approx(one["terms"][step], rel=1e-5, abs=1e-8)
             assert_same(many["gradients"][step], one["gradients"][step])
         assert_same(many["weights"], one["weights"])
+
+
+def test_lora_trains_on_ranks_as_in_one_process(train: Train) -> None:
+    """Under plain DDP, which refuses parameters without a gradient."""
+    pytest.importorskip("peft", reason="the lora extra is not installed")
+    one, two = (train(ranks, "mre", LATE, lora=LoraSettings(r=2)) for ranks in (1, 2))
+    assert any(".lora_A." in name for name in one["gradients"][0])
+    assert not any(".base_layer." in name for name in one["gradients"][0])
+    assert_same(two["weights"], one["weights"])
 
 
 def assert_same(others: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:

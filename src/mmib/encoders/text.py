@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mmib.encoders.lora import LoraSettings, add_lora, merge_lora
 from mmib.encoders.pretrained import is_weightless, locate
 from mmib.encoders.text_model import (
     Attention,
@@ -44,6 +45,8 @@ class TextEncoder(nn.Module):
         attention: what computes attention: `auto`, the first of these two that the architecture has: `sdpa`,
             PyTorch's choice of kernel, or `eager`, plain operations; `flash_attention_2`, which leaves padding out,
             for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
+        lora: trains low-rank matrices beside the linear layers that would be trained without it, instead of the
+            encoder's own weights; markers are trained as without it.
 
     Parameters that its states do not depend on, such as a pooler's, are frozen: under DDP they would be unused.
 
@@ -54,7 +57,8 @@ class TextEncoder(nn.Module):
     Raises:
         EncoderError: the weights cannot be loaded, they do not belong to this tokenizer, or the model cannot encode
             words.
-        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here.
+        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here;
+            peft is not installed, or a LoRA target matches no layer.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class TextEncoder(nn.Module):
         trainable_layers: int | None = None,
         dropout: float | None = None,
         attention: Attention = "auto",
+        lora: LoraSettings | None = None,
     ) -> None:
         super().__init__()
         folder, options = locate(name)
@@ -85,6 +90,11 @@ class TextEncoder(nn.Module):
         if not takes(self.encoder, "inputs_embeds"):
             self.encoder.set_input_embeddings(MarkedEmbedding(words, self.markers, self.tokenizer.vocabulary_size))
         self._freeze(trainable_layers, missing)
+        self.lora = lora
+        if lora is not None:
+            trained = self.markers.weight.requires_grad
+            add_lora(self.encoder, lora)
+            self.markers.requires_grad_(trained)  # a part of encoders that take nothing but ids
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
@@ -107,6 +117,12 @@ class TextEncoder(nn.Module):
         raise ConfigError(
             f"{type(self.encoder).__name__} keeps no list of its layers: leave trainable_layers and compile out"
         )
+
+    def merge_lora(self) -> None:
+        """Make LoRA matrices part of the weights that they adapt; without LoRA nothing changes."""
+        if self.lora is not None:
+            merge_lora(self.encoder)
+            self.lora = None
 
     def save_architecture(self, folder: Path) -> None:
         """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""

@@ -16,6 +16,7 @@ from torch import nn
 from mmib.analysis.calibration import Temperature, fitted_temperature
 from mmib.backbone import ExtractionNetwork, MultimodalIB
 from mmib.encoders.image import ImageEncoder
+from mmib.encoders.lora import LoraSettings
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment
@@ -156,6 +157,7 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         model, data = (run.config()[name]["init_args"] for name in ("model", "data"))
         backbone = model["backbone"]["init_args"]
         text, image = (_encoder(backbone[name], base) for name, base in ENCODERS.items())
+        text |= _lora(backbone["text_encoder"]["init_args"])
         parts = {name: backbone.get(name) for name in PARTS}
         settings = {name: model[name] for name in _settings_of(task) if name in model}
         network = build(run.task, labels, (TextEncoder(**text), ImageEncoder(**image)), parts, settings)
@@ -163,6 +165,7 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         content = open_checkpoint(path, run.task)
         check_labels(content, labels, str(path))
         load_weights(network, _weights_of(network, content["state_dict"]), path)
+        network.backbone.text_encoder.merge_lora()
         crops = 0 if network.backbone.image_encoder.regions == "grid" else int(data["max_crops"])
         return TrainedModel(
             network=network,
@@ -183,6 +186,13 @@ def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, An
         raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
     kept = {"name", "regions"} & description["init_args"].keys()
     return {name: description["init_args"][name] for name in sorted(kept)} | {"pretrained": False}
+
+
+def _lora(settings: dict[str, Any]) -> dict[str, Any]:
+    """What decides which layers of a text encoder have LoRA matrices, where any have."""
+    if settings.get("lora") is None:
+        return {}
+    return {"lora": LoraSettings(**settings["lora"]), "trainable_layers": settings.get("trainable_layers")}
 
 
 def _settings_of(task: Task) -> list[str]:
