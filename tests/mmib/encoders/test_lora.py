@@ -131,6 +131,16 @@ def test_matrices_are_beside_the_layers_that_would_be_trained_without_them(make_
         make_text_encoder(lora=LoraSettings(), trainable_layers=0)
 
 
+@pytest.mark.parametrize(("trainable_layers", "markers"), [(None, True), (1, False)])
+def test_markers_are_trained_as_without_lora_where_they_are_a_part_of_the_encoder(
+    make_text_encoder: Build, monkeypatch: pytest.MonkeyPatch, trainable_layers: int | None, markers: bool
+) -> None:
+    """As in CLIP's text encoder, which takes nothing but ids."""
+    monkeypatch.setattr("mmib.encoders.text.takes", lambda *_: False)
+    encoder = make_text_encoder(lora=LoraSettings(), trainable_layers=trainable_layers)
+    assert encoder.markers.weight.requires_grad == markers
+
+
 def test_merging_is_for_lora_only(make_text_encoder: Build) -> None:
     encoder = make_text_encoder()
     names = list(encoder.state_dict())
