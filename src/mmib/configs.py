@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import atexit
+import json
+import re
 import shutil
 import tempfile
+from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +20,10 @@ from mmib.schema import ConfigError
 CONFIG_OPTIONS = ("--config", "-c")
 RUN_OPTION = "--run"
 CLASSES = ("model", "data")
+LABELS = "labels"
+OPTION = re.compile(r"--[a-z][\w.]*\+?")
+NULLS = ("null", "~")
+HOLDS_NULL = re.compile(r"\b(null|None)\b|~")
 TOP_LEVEL = (
     *("include", "plugins", "name", "runs", "run", "wandb", "evaluate", "seed_everything", "trainer", "model", "data"),
     *("ckpt_path", "weights_only", "verbose", "return_predictions", "optimizer", "lr_scheduler"),
@@ -49,18 +57,78 @@ def expand_configs(arguments: list[str]) -> list[str]:
         for path in _with_includes(_resolve(value, Path()), ()):
             files.append(path)
             expanded += ["--config", str(path)]
-    return [*expanded[:1], *_classes_first(files), *expanded[1:]]
+    return [*expanded[:1], *_classes_first(files), *with_nulls(expanded[1:])]
+
+
+def with_nulls(options: Iterable[str]) -> list[str]:
+    """Options whose nulls the parser reads as such, at any depth.
+
+    W&B's agents write null as Python does. And what an option sets below another class, jsonargparse writes out for the
+    parser of that class, null as `None`, which that one takes for a text: such an option sets a mapping instead.
+    """
+    result: list[str] = []
+    for option in options:
+        if result and OPTION.fullmatch(result[-1]) and HOLDS_NULL.search(option) and not option.startswith("--"):
+            result.append(_with_null(result.pop(), option))
+        elif (parts := option.partition("="))[1] and OPTION.fullmatch(parts[0]) and HOLDS_NULL.search(parts[2]):
+            result.append(_with_null(parts[0], parts[2]))
+        else:
+            result.append(option)
+    return result
+
+
+def _with_null(name: str, value: str) -> str:
+    """An option that is set to null, or to a mapping or list that holds one."""
+    keys = name.removeprefix("--").split(".")
+    if LABELS not in keys:  # None is a relation of MNRE
+        value = _in_json(value)
+    if value not in NULLS and not value.startswith(("{", "[")):
+        return f"{name}={value}"
+    if keys[0] not in CLASSES or len(keys) == 1:
+        return f"{name}={value}"
+    first, *rest = keys
+    return f"--{first}={''.join(f'{{{key}: ' for key in rest)}{value}{'}' * len(rest)}"
+
+
+def _in_json(value: str) -> str:
+    """What Python wrote out, in JSON; anything else as it is."""
+    try:
+        return json.dumps(ast.literal_eval(value))
+    except (ValueError, SyntaxError, TypeError):
+        return value
 
 
 def _classes_first(files: list[Path]) -> list[str]:
-    """The class of model or data as an option, where files set its arguments before one of them names it."""
-    options = []
-    for key in CLASSES:
-        parts = [part for path in files if isinstance(part := _load(path).get(key), dict)]
-        named = [part["class_path"] for part in parts if isinstance(part.get("class_path"), str)]
-        if named and "class_path" not in parts[0]:
-            options.append(f"--{key}={named[0]}")
-    return options
+    """Classes as options, where files set arguments of a class before one of them names it, at any depth.
+
+    The parser cannot take arguments of a class that it does not know yet.
+    """
+    contents = [_load(path) for path in files]
+    trainers = _mappings(content.get("trainer") for content in contents)
+    found = {key: _class_paths([content.get(key) for content in contents]) for key in CLASSES}
+    for key in _keys(trainers):
+        found[f"trainer.{key}"] = _class_paths([trainer.get(key) for trainer in trainers])
+    return [f"--{key}={json.dumps(classes)}" for key, classes in found.items() if classes]
+
+
+def _class_paths(parts: Iterable[object]) -> dict[str, object]:
+    """The class paths, and nothing else, of what files say of a setting, in order; empty where each comes in time."""
+    mappings = _mappings(parts)
+    named = [part["class_path"] for part in mappings if isinstance(part.get("class_path"), str)]
+    arguments = _mappings(part.get("init_args") for part in mappings)
+    below = {key: classes for key in _keys(arguments) if (classes := _class_paths(part.get(key) for part in arguments))}
+    if not below and (not named or "class_path" in mappings[0]):
+        return {}
+    return {**({"class_path": named[0]} if named else {}), **({"init_args": below} if below else {})}
+
+
+def _mappings(parts: Iterable[object]) -> list[dict[str, object]]:
+    return [part for part in parts if isinstance(part, dict)]
+
+
+def _keys(mappings: Iterable[dict[str, object]]) -> list[str]:
+    """Those of all mappings, each once, in order."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
 def with_run_config(arguments: list[str]) -> list[str]:

@@ -157,7 +157,7 @@ def _implied(spec: dict[str, Any], here: str) -> str:
 
 
 def _constant(spec: dict[str, Any], here: str) -> Distribution:
-    value = _not_null(spec["value"], here)
+    value = spec["value"]
     return Distribution(lambda trial, name: value, [value])
 
 
@@ -265,20 +265,11 @@ def _values(spec: dict[str, Any], here: str) -> list[Any]:
     values = spec["values"]
     if not isinstance(values, list) or not values:
         raise ConfigError(f"{here}: its 'values' must be a list of at least one")
-    texts = [str(_not_null(value, here)) for value in values]
+    texts = [str(value) for value in values]
     for text in texts:
         if texts.count(text) > 1:
             raise ConfigError(f"{here} has the value {text} twice")
     return values
-
-
-def _not_null(value: Any, here: str) -> Any:
-    """A value that means on a command line what it means in the file."""
-    if value is None:
-        raise ConfigError(
-            f'{here} has the value null, which W&B puts on the command line as the text None: write "null", in quotes'
-        )
-    return value
 
 
 def _bounds(spec: dict[str, Any], here: str) -> tuple[float, float]:
