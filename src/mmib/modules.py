@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -19,7 +21,15 @@ from mmib.labels import LabelSet, difference
 from mmib.metrics import ExtractionScores
 from mmib.nn.compilation import compile_blocks
 from mmib.nn.precision import attention_for_training
-from mmib.optim import Constant, OptimizerSettings, Schedule, linear_warmup_decay, parameter_groups
+from mmib.optim import (
+    Constant,
+    OptimizerSettings,
+    Schedule,
+    keep_group_settings,
+    linear_warmup_decay,
+    linear_warmup_decay_by_share,
+    parameter_groups,
+)
 from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY, check_labels
 from mmib.schema import CheckpointError, ConfigError, PostBatch, task_named
 from mmib.tasks.mner import EntityNetwork
@@ -218,7 +228,7 @@ class ExtractionModule(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """The number of steps is asked for once: it builds the data loaders."""
-        self._total_steps = int(self.trainer.estimated_stepping_batches)
+        self._total_steps = self.trainer.estimated_stepping_batches
 
     def on_train_batch_start(self, batch: PostBatch, batch_index: int) -> None:
         """Noise and dropout differ between ranks and steps, and depend on nothing that would have to be saved."""
@@ -285,17 +295,31 @@ class ExtractionModule(pl.LightningModule):
         return self.test_metric if split == "test" else self.val_metric
 
     def _progress(self) -> float:
-        """Share of all optimiser steps that are done; 1 outside of fitting."""
+        """Share of all optimiser steps that are done, or of the time where only that ends training; 1 outside of it."""
         if not self.training or self._trainer is None:
             return 1.0
+        if math.isinf(self._total_steps):
+            return self._share_of_time()
         return min(1.0, self.global_step / max(1, self._total_steps))
+
+    def _share_of_time(self) -> float:
+        """Share of the trainer's `max_time` that has passed, by the clock of the first rank; 0 without such an end."""
+        share = 0.0
+        for callback in vars(self.trainer)["callbacks"]:
+            if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None:
+                share = callback.time_elapsed() / max(callback.time_elapsed() + remaining, 1e-9)
+        return min(1.0, self.trainer.strategy.broadcast(share))
 
     def configure_optimizers(self) -> Any:
         """AdamW over total parameter groups, with the linear schedule by step."""
         # The fused step is several times faster; it cannot undo the loss scaling of float16 before clipping.
         optimizer = torch.optim.AdamW(self.parameter_groups(), fused=self.trainer.precision != "16-mixed")
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = linear_warmup_decay(optimizer, steps, self.optimizer.warmup)
+        keep_group_settings(optimizer)
+        steps, warmup = self.trainer.estimated_stepping_batches, self.optimizer.warmup
+        if math.isinf(steps):
+            scheduler = linear_warmup_decay_by_share(optimizer, self._share_of_time, warmup)
+        else:
+            scheduler = linear_warmup_decay(optimizer, int(steps), warmup)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -355,14 +379,24 @@ class ExtractionModule(pl.LightningModule):
                 "the checkpoint was made by version 0.1, whose runs are not resumed by this version: score it with "
                 "mmib test, or start a new run"
             )
-        trained = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
-        trainable = [len(group["params"]) for group in self.parameter_groups()]
+        trained = _group_sizes(checkpoint["optimizer_states"][0]["param_groups"])
+        trainable = _group_sizes(self.parameter_groups())
         if trained != trainable:
             raise CheckpointError(
-                f"the checkpoint trained {sum(trained)} tensors, in groups of {trained}, and this configuration trains "
-                f"{sum(trainable)}, in groups of {trainable}: a run goes on with the layers and learning rates that it "
-                "began with"
+                f"the checkpoint trained {_described(trained)}, and this configuration trains "
+                f"{_described(trainable)}: a run is resumed with the layers, and the patterns of optimizer.other_lrs, "
+                "that it began with; the rates themselves may change"
             )
+
+
+def _group_sizes(groups: list[dict[str, Any]]) -> dict[str, int]:
+    """Tensors in each of an optimiser's groups, by its name."""
+    return {group["name"]: len(group["params"]) for group in groups}
+
+
+def _described(sizes: dict[str, int]) -> str:
+    groups = ", ".join(f"{name}: {count}" for name, count in sizes.items())
+    return f"{sum(sizes.values())} tensors ({groups})"
 
 
 def _named_once(terms: list[LossTerm]) -> list[LossTerm]:

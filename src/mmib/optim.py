@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from mmib.schema import ConfigError
+
+# What a configuration sets of an optimiser's group.
+GROUP_SETTINGS = ("lr", "initial_lr", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,7 @@ class OptimizerSettings:
         other_lrs: further learning rates, {regular expression over parameter names: rate}; the first match counts,
             before the three above.
         weight_decay: on matrices; vectors (biases, norms, temperatures) are never decayed.
-        warmup: share of all steps in which the rate rises from 0.
+        warmup: share of all steps (of `max_time`, where only that ends training) in which the rate rises from 0.
     """
 
     lr: float = 5e-4
@@ -84,9 +89,34 @@ def parameter_groups(
     return [{**group, "params": members[key]} for key, group in groups.items()]
 
 
-def linear_warmup_decay(
-    optimizer: torch.optim.Optimizer, steps: int, warmup: float
-) -> torch.optim.lr_scheduler.LambdaLR:
+class ConfiguredRates(LambdaLR):
+    """A schedule that takes its position from a checkpoint, and its rates from the configuration.
+
+    The rates of a resumed run are then those that are configured now, from its first step on.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore the position."""
+        super().load_state_dict({**state_dict, "base_lrs": self.base_lrs})
+        self._last_lr = [
+            rate * factor(self.last_epoch) for rate, factor in zip(self.base_lrs, self.lr_lambdas, strict=True)
+        ]
+        for group, rate in zip(self.optimizer.param_groups, self._last_lr, strict=True):
+            group["lr"] = rate
+
+
+def keep_group_settings(optimizer: torch.optim.Optimizer) -> None:
+    """Have an optimiser take its state from a checkpoint, and rates and decay from the configuration."""
+
+    def configured(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+        pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
+        groups = [saved | {key: group[key] for key in GROUP_SETTINGS if key in group} for saved, group in pairs]
+        return state | {"param_groups": groups}
+
+    optimizer.register_load_state_dict_pre_hook(configured)
+
+
+def linear_warmup_decay(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
     """Every group's rate rises linearly over the first `warmup` share of `steps`, then falls linearly to 0."""
     rising = math.ceil(steps * warmup)
 
@@ -95,7 +125,19 @@ def linear_warmup_decay(
             return (step + 1) / rising
         return max(0.0, (steps - step) / max(1, steps - rising))
 
-    return torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return ConfiguredRates(optimizer, factor)
+
+
+def linear_warmup_decay_by_share(
+    optimizer: torch.optim.Optimizer, done: Callable[[], float], warmup: float
+) -> LambdaLR:
+    """The same where `done` tells the share of training that is done, 0..1, and nobody knows the number of steps."""
+
+    def factor(step: int) -> float:
+        share = done()
+        return share / warmup if share < warmup else (1 - share) / (1 - warmup)
+
+    return ConfiguredRates(optimizer, factor)
 
 
 class Schedule(ABC):
@@ -103,7 +145,7 @@ class Schedule(ABC):
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """The factor, in 0..1, at `progress`, the share of all optimiser steps that are done (0..1)."""
+        """The factor, in 0..1, at `progress`, the share of training that is done (0..1): of its steps or its time."""
 
 
 class Constant(Schedule):

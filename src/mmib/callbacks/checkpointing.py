@@ -11,7 +11,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mmib.base.seeding import run_seed
 from mmib.callbacks.lightning_internals import callbacks_of, is_validated_next
+from mmib.datamodules.base import PostDataModule
 from mmib.runs.loggers import RunLogger
 from mmib.schema import CheckpointError
 
@@ -59,15 +61,18 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._logged_rows = 0
         self._ranks = 0
         self._batches = 0
+        self._order: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Lightning's hook."""
-        return {"logged_rows": self._logged_rows, "ranks": self._ranks, "batches": self._batches}
+        batches = {"batches": self._batches, "order": self._order}
+        return {"logged_rows": self._logged_rows, "ranks": self._ranks, **batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
-        self._batches = state_dict.get("batches", 0)  # which older checkpoints do not hold
+        # Which older checkpoints do not hold.
+        self._batches, self._order = state_dict.get("batches", 0), state_dict.get("order", {})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook; the state of this callback has been restored by now."""
@@ -78,7 +83,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         """Lightning's hook; the state of the trainer has been restored by now, too.
 
         Raises:
-            CheckpointError: the number of batches an epoch is not that of the checkpoint.
+            CheckpointError: the batches of an epoch, or the steps that it takes, are not those of the checkpoint.
         """
         self._saved_step = trainer.global_step
         batches = int(trainer.num_training_batches)
@@ -88,6 +93,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 "epoch and its schedules would mean nothing. Resume it with its data and batch size, or start a new run"
             )
         self._batches = batches
+        self._order = self._same_order(batch_order(trainer))
         if self._ranks not in (0, trainer.world_size):
             rank_zero_warn(
                 f"this run had {self._ranks} ranks until step {trainer.global_step} and resumes with "
@@ -95,6 +101,15 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 "and dropout are sampled on each, so it will not end bit for bit like a run that was never resumed"
             )
         self._ranks = trainer.world_size
+
+    def _same_order(self, order: dict[str, Any]) -> dict[str, Any]:
+        for name in order.keys() & self._order.keys():
+            if order[name] != self._order[name]:
+                raise CheckpointError(
+                    f"this run had {name} {self._order[name]} and would resume with {order[name]}: its position in the "
+                    "epoch and its schedules would mean nothing. Resume it with what it had, or start a new run"
+                )
+        return order
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -157,6 +172,16 @@ class SelectedCheckpoint(ModelCheckpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+
+
+def batch_order(trainer: pl.Trainer) -> dict[str, Any]:
+    """What decides which rows the batches of a training hold, in which order, and which of them make a step."""
+    order: dict[str, Any] = {"seed_everything": run_seed(), "accumulate_grad_batches": trainer.accumulate_grad_batches}
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, PostDataModule):
+        order |= {"data.batch_size": data.batch_size, "data.max_tokens": data.max_tokens}
+        order |= {"a training split with SHA-256": data.fingerprint("train")["sha256"][:12]}
+    return order
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:

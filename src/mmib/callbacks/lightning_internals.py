@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher, _SubprocessScriptLauncher
 
 
 def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
@@ -46,6 +46,11 @@ def is_validated_next(trainer: pl.Trainer) -> bool:
 def starts_ranks(trainer: pl.Trainer) -> bool:
     """Whether the trainer starts the other ranks itself, as processes that run the same command."""
     return isinstance(trainer.strategy.launcher, _SubprocessScriptLauncher)
+
+
+def forks_ranks(trainer: pl.Trainer) -> bool:
+    """Whether the trainer starts its ranks by multiprocessing, out of this one."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
 def started_ranks(trainer: pl.Trainer) -> list[Popen[bytes]]:

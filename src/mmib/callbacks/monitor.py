@@ -60,7 +60,7 @@ class IBMonitor(pl.Callback):
         if step == self._logged_step:  # gradients are still being accumulated
             return
         self._window, self._logged_step = None, step
-        if step % cast(Any, trainer).log_every_n_steps == 0:
+        if (every := cast(Any, trainer).log_every_n_steps) and step % every == 0:
             _log_now(trainer, {f"{name}_step": value for name, value in _named(window).items()}, step)
         if self.histograms_every and step % self.histograms_every == 0:
             self._log_histograms(trainer, window)

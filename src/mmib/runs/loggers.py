@@ -1,4 +1,4 @@
-"""Loggers of a run: `metrics.csv` in its folder, and W&B."""
+"""Loggers of a run: `metrics.csv` in its folder, W&B, and those that a configuration names."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 import logging
 import netrc
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from mmib.base.files import named, write_text
+from mmib.schema import ConfigError
 
 log = logging.getLogger(__name__)
 WandbUse = Literal["auto", "online", "offline", "off"]
@@ -73,6 +75,26 @@ class RunLogger(CSVLogger):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
         self._experiment: Any = ContinuedWriter(str(folder))
+
+
+def started_loggers(chosen: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
+    """The loggers that `trainer.logger` names, which can write.
+
+    Raises:
+        ConfigError: one cannot start.
+    """
+    if chosen is None or isinstance(chosen, bool):
+        return []
+    loggers = list(chosen) if isinstance(chosen, Iterable) else [chosen]
+    for logger in loggers:
+        try:
+            _ = logger.experiment  # type: ignore[attr-defined]  # which all have, and the base class does not declare
+        # Each logger, and the client behind it, raises its own types of errors.
+        except Exception as error:
+            raise ConfigError(
+                f"the logger {type(logger).__name__} cannot start: {error}; see its arguments below trainer.logger"
+            ) from error
+    return loggers
 
 
 def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:

@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from mmib.base.files import write_text
 from mmib.base.seeding import seeded
 from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
+from mmib.callbacks.history import CommandHistory
 from mmib.callbacks.lightning_internals import callbacks_of, set_callbacks
 from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
@@ -36,7 +37,7 @@ from mmib.modules import ExtractionModule
 from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
-from mmib.runs.loggers import WandbUse, make_loggers
+from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.parser_errors import in_one_sentence, init_names
 from mmib.training.summary import (
@@ -47,6 +48,7 @@ from mmib.training.summary import (
     write_predictions,
     write_summary,
 )
+from mmib.training.trainer_checks import REFUSED, check_loggers, refused_by_lightning, rehearsed_trainer
 
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
@@ -84,7 +86,11 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
         options = [*TOP_LEVEL, *(f"trainer.{name}" for name in init_names("pytorch_lightning.Trainer"))]
         raise ConfigError(f"the configuration is not valid: {in_one_sentence(str(error), options)}") from error
     except MisconfigurationException as error:
-        raise ConfigError(f"the trainer cannot work like this: {error}") from error
+        raise ConfigError(f"{REFUSED}{error}") from error
+    except ValueError as error:
+        if not refused_by_lightning(error):
+            raise
+        raise ConfigError(f"{REFUSED}{str(error).strip()}") from error
     except SIGTERMException as error:
         # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
         # started itself the first speaks for all, and would be killed if another had a status of its own.
@@ -138,7 +144,9 @@ class MMIBCommand(LightningCLI):
         parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
         parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
         parser.add_argument("--run", type=str | None, default=None, help="folder of a run to resume; --ckpt_path last")
-        parser.add_argument("--wandb", type=WandbUse, default="auto", help="auto: online where a key is there")
+        parser.add_argument(
+            "--wandb", type=WandbUse, default="auto", help="auto: online with a key; off beside trainer.logger"
+        )
         parser.add_argument(
             "--plugins", type=list[str], default=[], help="modules to import first, such as one that registers a task"
         )
@@ -181,6 +189,7 @@ class MMIBCommand(LightningCLI):
             check_checkpoint(Path(checkpoint), task, labels, command == "fit")
         if config.get("weights_only") is None:
             config["weights_only"] = True
+        check_loggers(config["trainer"].as_dict()["logger"], config["wandb"])
 
     def instantiate_classes(self) -> None:
         """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""
@@ -197,7 +206,7 @@ class MMIBCommand(LightningCLI):
         """Build everything without weights: what a configuration cannot mean is said before weights and data are read.
 
         Raises:
-            MMIBError, MisconfigurationException: what is wrong with it.
+            MMIBError: what is wrong with it.
         """
         # Lightning tells what hardware it found each time that a trainer is built.
         said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
@@ -209,11 +218,10 @@ class MMIBCommand(LightningCLI):
                 model = self._get(built, "model")
                 model.check_data(self._get(built, "data"))
                 model.parameter_groups()
-                trainer = self._rehearsed_trainer(self._get(built, "trainer"))
-                if self.subcommand == "fit":
+                fits = self.subcommand == "fit"
+                trainer = rehearsed_trainer(self.trainer_class, self._get(built, "trainer"), fits)
+                if fits:
                     self._get(built, "data").check_ranks(trainer.world_size)
-        except MisconfigurationException:
-            raise
         except Exception as error:
             # Anything else may come of the missing weights. If it does not, building with them says so again.
             if _own_error(error) is not None:
@@ -221,16 +229,12 @@ class MMIBCommand(LightningCLI):
         finally:
             said.setLevel(level)
 
-    def _rehearsed_trainer(self, options: dict[str, Any]) -> Trainer:
-        try:
-            return self.trainer_class(**{**options, "logger": False})
-        except ModuleNotFoundError as error:  # such as that of an accelerator
-            raise ConfigError(f"the trainer cannot work like this: {error}") from error
-
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A trainer that writes into the run folder, which is made here: model and data could be built."""
         self.datamodule.check_files(self.subcommand)
         config = self._own_config()
+        chosen = self._get(self.config_init, "trainer")["logger"]
+        loggers = started_loggers(chosen)
         seed = config.get("seed_everything")
         if config["run"] is not None:
             self.run_folder = Path(config["run"])
@@ -238,12 +242,16 @@ class MMIBCommand(LightningCLI):
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
         self.collector = PredictionCollector()
+        self.history = CommandHistory(shlex.join(["mmib", *sys.argv[1:]]))
+        if chosen is not False:
+            wandb: WandbUse = "off" if loggers and config["wandb"] == "auto" else config["wandb"]
+            loggers = [*make_loggers(self.run_folder, config["name"], wandb), *loggers]
         trainer = super().instantiate_trainer(
             default_root_dir=self.run_folder,
-            logger=make_loggers(self.run_folder, config["name"], config["wandb"]),
+            logger=loggers,
             **kwargs,
         )
-        callbacks = [*callbacks_of(trainer), self.collector, OrderlyEnd(), LostRank()]
+        callbacks = [*callbacks_of(trainer), self.collector, self.history, OrderlyEnd(), LostRank()]
         # What the others know stands in the last checkpoint, so that one comes after them.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
@@ -259,8 +267,14 @@ class MMIBCommand(LightningCLI):
 
     def after_fit(self) -> None:
         """Score the checkpoint that validation selected, on validation and once on test."""
+        if not self.history.took_over and self.trainer.is_global_zero:
+            print(f"training was over before: nothing of {self.run_folder} was trained further")  # noqa: T201
         best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
-        if not self._own_config()["evaluate"] or best is None or not best.best_model_path:
+        if not self._own_config()["evaluate"]:
+            return
+        if best is None or not best.best_model_path:
+            if self.trainer.is_global_zero:
+                print(f"no checkpoint was selected, so nothing is scored; the run: {self.run_folder}")  # noqa: T201
             return
         selected = {
             "split": "val",
@@ -304,7 +318,8 @@ class MMIBCommand(LightningCLI):
             "data": {split: self.datamodule.fingerprint(split) for split in self.datamodule.examples},
             "images": {split: str(report) for split, report in self.datamodule.image_reports.items()},
             "seed": config.get("seed_everything"),
-            "command": shlex.join(["mmib", *sys.argv[1:]]),
+            "command": self.history.command,
+            "commands": self.history.commands,
             "versions": versions(),
             "selected": selected,
             "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
@@ -403,6 +418,7 @@ def _quiet_libraries() -> None:
         ".*anonymous setting has no effect.*",
         ".*not supported by the model summary.*",
         ".*WeightAveraging callback, but loading a checkpoint outside.*",  # averaged weights are what it holds
+        ".*You called .self.log.*have no logger configured.*",  # as it was asked for
         ".*recommended to use .self.log.*sync_dist=True.*",  # what is logged is the same on every rank already
     ):
         warnings.filterwarnings("ignore", message=harmless)

@@ -146,7 +146,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     if selected is not None:
         console.print(f"selected epoch {selected['epoch']} on {selected['split']} ({selected['metric']})")
         console.print(f"checkpoint: {selected['checkpoint']}")
-    console.print(f"log: {folder / 'metrics.csv'}")
+    if (folder / "metrics.csv").is_file():
+        console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")
     console.print(f"summary: {folder / 'summary.json'}")
 

@@ -722,7 +722,15 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
     ("option", "message"),
     [
         (("--data.batch_size", "32"), "had 8 batches an epoch and would resume with 4"),
-        (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors, .* this configuration trains"),
+        (("--data.batch_size", "17"), r"had data\.batch_size 16 and would resume with 17"),
+        (("--data.max_tokens", "100000"), r"had data\.max_tokens None and would resume with 100000"),
+        (("--seed_everything", "2"), "had seed_everything 1 and would resume with 2"),
+        (("--trainer.accumulate_grad_batches", "2"), "had accumulate_grad_batches 1 and would resume with 2"),
+        (
+            ("--model.optimizer.other_lrs", "{head: 1.0e-3}"),
+            r"head: \d.*the patterns of optimizer.other_lrs, that it began",
+        ),
+        (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors .* this configuration trains"),
     ],
 )
 def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(

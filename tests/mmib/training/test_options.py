@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from mmib.cli import main
 from mmib.search.sweep.command import DEFAULT_COMMAND, command_line
+from mmib.training import trainer_checks
 
 Compose = Callable[..., dict[str, Any]]
+Start = Callable[..., Any]
+Refused = Callable[..., str]
 
 
 @pytest.fixture
@@ -116,3 +121,164 @@ def test_settings_may_come_before_the_file_that_names_their_class(
     assert setting(config, "model.backbone.alignment.temperature") == 0.5
     assert setting(config, "model.backbone.alignment.granularity") == "late"
     assert setting(config, "trainer.strategy.find_unused_parameters") is True
+
+
+# The trainer
+
+
+SHORT = ("--trainer.max_epochs=1", "--trainer.limit_train_batches=4", "--trainer.limit_val_batches=1")
+NOT_SCORED = "--evaluate=false"
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        ({"accumulate_grad_batches": 2, "val_check_interval": 3, "gradient_clip_algorithm": "value"}, 2),
+        ({"detect_anomaly": True, "profiler": "simple", "benchmark": True, "num_sanity_val_steps": 1}, 4),
+        ({"deterministic": True, "inference_mode": False, "log_every_n_steps": 0, "gradient_clip_val": None}, 4),
+        ({"max_epochs": 2, "reload_dataloaders_every_n_epochs": 1, "check_val_every_n_epoch": 2}, 8),
+        ({"max_epochs": -1, "max_steps": 5, "enable_model_summary": True, "enable_progress_bar": True}, 5),
+        ({"overfit_batches": 2, "limit_train_batches": None}, 2),
+        ({"precision": "64-true"}, 4),
+        ({"precision": "16-mixed"}, 4),
+        ({"precision": "32-true", "check_val_every_n_epoch": None, "val_check_interval": 3}, 4),
+    ],
+)
+def test_options_of_the_trainer_work_and_are_recorded(
+    start: Start, workspace: Any, options: dict[str, Any], steps: int
+) -> None:
+    given = [f"--trainer.{name}={'null' if value is None else value}" for name, value in options.items()]
+    run = start("fit", "--config", str(workspace.experiment), *SHORT, *given, NOT_SCORED)
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]
+    assert {name: config[name] for name in options} == options
+    checkpoint = torch.load(run.checkpoint("last"), weights_only=True)
+    assert checkpoint["global_step"] == steps
+    assert all(torch.isfinite(weight).all() for weight in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize("option", ["fast_dev_run=1", "limit_val_batches=0", "max_epochs=0", "callbacks=null"])
+def test_where_no_checkpoint_is_selected_nothing_is_scored_and_it_says_so(
+    start: Start, workspace: Any, option: str
+) -> None:
+    run = start("fit", "--config", str(workspace.experiment), *SHORT, f"--trainer.{option}")
+    assert f"no checkpoint was selected, so nothing is scored; the run: {run.folder}" in run.output
+    assert not (run.folder / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--trainer.precision=bf16-true"], "precision bf16-true keeps the weights themselves in half precision"),
+        (["--trainer.precision=16-true"], "choose from 32-true, bf16-mixed, 16-mixed, 64-true"),
+        (["--trainer.precision=transformer-engine"], "transformer_engine"),
+        (["--trainer.max_epochs=-1"], "this one has none: set max_epochs, max_steps or max_time"),
+        (["--trainer.max_epochs=-3"], "max_epochs"),
+        (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0: a step takes at least one batch"),
+        (["--trainer.barebones=true"], "barebones switches off the log and the checkpoints"),
+        (["--trainer.default_root_dir=x"], "everything is written into the run folder"),
+        (["--trainer.strategy=nonsense"], "You selected an invalid strategy name"),
+        (["--trainer.strategy=ddp_spawn"], "the strategy ddp_spawn starts its processes out of this one"),
+        (["--trainer.devices=2.5"], "should be an int"),
+        (
+            ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.use_distributed_sampler=true"],
+            "use_distributed_sampler would share out batches that the data module has shared out",
+        ),
+        (["--trainer.gradient_clip_algorithm=nrom"], "Allowed algorithms: ['value', 'norm']"),
+        (["--trainer.profiler=nonsense"], "can only be one of ['simple', 'advanced'"),
+        (["--trainer.enable_checkpointing=false"], "found `ModelCheckpoint` in callbacks list"),
+        (["--trainer.logger=false", "--wandb=online"], "trainer.logger is false, so that nothing is logged"),
+    ],
+)
+def test_what_the_trainer_cannot_do_is_refused_before_there_is_a_run(
+    refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", None)
+    before = workspace.folders()
+    error = refused("fit", "--config", str(workspace.experiment), *options)
+    assert message in error.splitlines()[-1]
+    assert workspace.folders() == before
+
+
+def test_what_does_not_fit_the_number_of_batches_is_one_sentence(refused: Refused, workspace: Any) -> None:
+    error = refused("fit", "--config", str(workspace.experiment), "--trainer.val_check_interval=100")
+    assert "`val_check_interval` (100) must be less than or equal to the number" in error.splitlines()[-1]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trainer's time: a second for each time that somebody asks."""
+    seconds = iter(range(100_000))
+    monkeypatch.setattr("pytorch_lightning.callbacks.timer.time.monotonic", lambda: float(next(seconds)))
+
+
+@pytest.mark.usefixtures("clock")
+def test_with_an_end_in_time_schedules_run_over_time(start: Start, workspace: Any) -> None:
+    run = start(
+        *("fit", "--config", str(workspace.experiment), NOT_SCORED, "--trainer.limit_val_batches=0"),
+        *("--trainer.max_epochs=-1", "--trainer.max_time=00:00:02:00", "--trainer.log_every_n_steps=1"),
+        "--trainer.callbacks+={class_path: LearningRateMonitor, init_args: {logging_interval: step}}",
+        *("--model.optimizer.lr=1.0e-4", "--model.optimizer.warmup=0.25", "--model.beta_schedule=LinearWarmup"),
+    )
+    with (run.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    rates, betas = ([float(row[name]) for row in rows if row[name]] for name in ("lr-AdamW/.", "ib/beta_text_step"))
+    top = rates.index(max(rates))
+    assert 1 < top < len(rates) - 1
+    assert rates == sorted(rates[: top + 1]) + sorted(rates[top + 1 :], reverse=True)
+    assert (rates[0], rates[top], rates[-1]) == pytest.approx((0, 1e-4, 0), abs=1.5e-5)
+    assert betas == sorted(betas)
+    assert (betas[0], betas[-1]) == pytest.approx((0, 0.05), abs=0.01)
+
+
+# Loggers
+
+
+def test_loggers_that_a_person_names_stand_beside_the_log_of_the_run(
+    start: Start, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And instead of W&B, which would be there by default."""
+    monkeypatch.setattr("mmib.runs.loggers._wandb_logger", None)
+    loggers = [
+        {"class_path": f"pytorch_lightning.loggers.{name}", "init_args": {"save_dir": str(tmp_path / name)}}
+        for name in ("TensorBoardLogger", "CSVLogger")
+    ]
+    content = {"include": [str(workspace.experiment)], "trainer": {"logger": loggers}, "wandb": "auto"}
+    (tmp_path / "logged.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    run = start("fit", "--config", str(tmp_path / "logged.yaml"), *SHORT)
+    (table,) = (tmp_path / "CSVLogger").rglob("metrics.csv")
+    assert "train/loss" in table.read_text(encoding="utf-8")
+    assert list((tmp_path / "TensorBoardLogger").rglob("events.out.tfevents.*"))
+    assert "train/loss" in (run.folder / "metrics.csv").read_text(encoding="utf-8")
+    recorded = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))["trainer"]["logger"]
+    assert [logger["class_path"] for logger in recorded] == [logger["class_path"] for logger in loggers]
+    assert [logger["init_args"]["save_dir"] for logger in recorded] == [
+        str(tmp_path / name["class_path"].rpartition(".")[2]) for name in loggers
+    ]
+
+
+@pytest.mark.parametrize("option", ["true", "false"])
+def test_a_log_can_be_switched_off(start: Start, workspace: Any, option: str) -> None:
+    run = start("fit", "--config", str(workspace.experiment), *SHORT, f"--trainer.logger={option}")
+    assert (run.folder / "metrics.csv").exists() == (option == "true") == ("\nlog: " in run.output)
+    config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
+    assert config["trainer"]["logger"] is (option == "true")
+    assert run.summary["val"]["f1"] >= 0
+    assert "no logger configured" not in run.errors
+
+
+def test_a_package_that_a_logger_needs_is_named(
+    refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_checks, "find_spec", lambda name: None)
+    logger = ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=logs")
+    error = refused("fit", "--config", str(workspace.experiment), *logger)
+    assert error.splitlines()[-1].endswith("install it with `pip install tensorboard`")
+
+
+def test_a_logger_that_cannot_write_is_one_sentence(refused: Refused, workspace: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    before = workspace.folders()
+    logger = ("--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'file'}")
+    error = refused("fit", "--config", str(workspace.experiment), *logger)
+    assert f"the logger CSVLogger cannot start: [Errno 20] Not a directory: '{tmp_path}/file" in error.splitlines()[-1]
+    assert workspace.folders() == before

@@ -1,0 +1,127 @@
+"""What the trainer cannot be asked for, said in one sentence before weights and data are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
+
+from mmib.callbacks.lightning_internals import callbacks_of, forks_ranks
+from mmib.schema import ConfigError
+
+REFUSED = "the trainer cannot work like this: "
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+LIGHTNING = ("pytorch_lightning", "lightning_fabric")
+# What a logger's class needs: any of these packages.
+PACKAGES = {
+    "CometLogger": ("comet_ml",),
+    "LitLogger": ("litlogger",),
+    "MLFlowLogger": ("mlflow",),
+    "NeptuneLogger": ("neptune",),
+    "TensorBoardLogger": ("tensorboard", "tensorboardX"),
+    "WandbLogger": ("wandb",),
+}
+
+
+def rehearsed_trainer(trainer_class: Callable[..., Trainer], options: Mapping[str, Any], fits: bool) -> Trainer:
+    """The trainer of a configuration, without its loggers, to see whether there can be one.
+
+    Args:
+        trainer_class: class of the trainer.
+        options: what it is built from.
+        fits: whether it will train, and not only score.
+
+    Raises:
+        ConfigError: what it cannot do.
+    """
+    _check_options(options)
+    try:
+        trainer = trainer_class(**{**options, "logger": False})
+    except (ImportError, MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"{REFUSED}{error}") from error
+    if trainer.precision not in PRECISIONS:
+        raise ConfigError(
+            f"{REFUSED}precision {trainer.precision} keeps the weights themselves in half precision, which rounds most "
+            "steps of these learning rates away, and rates and losses have to be computed in float32: choose from "
+            f"{', '.join(PRECISIONS)}"
+        )
+    if forks_ranks(trainer):
+        raise ConfigError(
+            f"{REFUSED}the strategy {options['strategy']} starts its processes out of this one, which a run folder and "
+            "its logs do not survive: choose ddp"
+        )
+    if trainer.world_size > 1 and options["use_distributed_sampler"]:
+        raise ConfigError(
+            f"{REFUSED}use_distributed_sampler would share out batches that the data module has shared out over the "
+            "ranks already: set it to false, as base.yaml does"
+        )
+    if fits:
+        _check_end(trainer)
+    return trainer
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    if options["barebones"]:
+        raise ConfigError(
+            f"{REFUSED}barebones switches off the log and the checkpoints that a run here consists of: leave it out, "
+            "or look at a few batches with --trainer.fast_dev_run 5"
+        )
+    if options["default_root_dir"] is not None:
+        raise ConfigError(f"{REFUSED}everything is written into the run folder, RUNS/NAME/…: choose --runs and --name")
+    if options["accumulate_grad_batches"] < 1:
+        batches = options["accumulate_grad_batches"]
+        raise ConfigError(f"{REFUSED}accumulate_grad_batches is {batches}: a step takes at least one batch")
+
+
+def _check_end(trainer: Trainer) -> None:
+    timed = any(isinstance(each, Timer) and each.time_remaining() is not None for each in callbacks_of(trainer))
+    if trainer.max_epochs == -1 and trainer.max_steps == -1 and not timed:
+        raise ConfigError(
+            f"{REFUSED}learning rates fall to 0 at the end of training, and this one has none: set max_epochs, "
+            "max_steps or max_time"
+        )
+
+
+def check_loggers(chosen: Any, wandb: str) -> None:
+    """Look for the packages of the loggers that a configuration names.
+
+    Args:
+        chosen: what it says of `trainer.logger`.
+        wandb: what it says of W&B.
+
+    Raises:
+        ConfigError: a package is not installed, or W&B is asked for where nothing is logged.
+    """
+    if chosen is False and wandb in ("online", "offline"):
+        raise ConfigError(f"trainer.logger is false, so that nothing is logged, and wandb is {wandb}: choose one")
+    for logger in chosen if isinstance(chosen, list) else [chosen]:
+        name = str(logger.get("class_path")).rpartition(".")[2] if isinstance(logger, Mapping) else ""
+        if packages := missing_packages(PACKAGES.get(name, ())):
+            raise ConfigError(
+                f"trainer.logger: {name} needs a package that is not here: install it with `pip install {packages[0]}`"
+            )
+
+
+def missing_packages(choice: Iterable[str]) -> list[str]:
+    """The packages of a choice, where none of them is installed."""
+    packages = list(choice)
+    return [] if any(find_spec(package) for package in packages) else packages
+
+
+def refused_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself raised an error, such as where options do not fit the number of batches."""
+    return _innermost(error.__traceback__).partition(".")[0] in LIGHTNING
+
+
+def _innermost(traceback: TracebackType | None) -> str:
+    """Name of the module that an exception comes from."""
+    name = ""
+    while traceback is not None:
+        name = traceback.tb_frame.f_globals.get("__name__", "")
+        traceback = traceback.tb_next
+    return name

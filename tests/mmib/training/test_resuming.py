@@ -1,0 +1,116 @@
+"""A run that is resumed with other settings: each is applied from there on, and the record says from where."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from mmib.cli import main
+
+pytestmark = pytest.mark.fresh_weights
+Resume = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def run(finished: Any, tmp_path: Path) -> Path:
+    """A copy of the finished run, of two epochs with eight steps each."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    return folder
+
+
+@pytest.fixture
+def resume(run: Path, monkeypatch: pytest.MonkeyPatch) -> Resume:
+    """Resumes the run, and gives what is in its last checkpoint then."""
+
+    def resumed(*options: str) -> dict[str, Any]:
+        arguments = ["fit", "--run", str(run), "--ckpt_path", "last", *options]
+        monkeypatch.setattr(sys, "argv", ["mmib", *arguments])
+        assert main(arguments) == 0
+        return checkpoint(run)
+
+    return resumed
+
+
+def checkpoint(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    return content
+
+
+def config(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    return content
+
+
+def summary(run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((run / "summary.json").read_text(encoding="utf-8"))
+    return content
+
+
+def logged(run: Path, name: str) -> list[float]:
+    with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_learning_rates_of_zero_leave_every_weight_as_it_was(run: Path, resume: Resume) -> None:
+    """Those of the checkpoint would be restored with the optimiser's state, and move them."""
+    before = checkpoint(run)["state_dict"]
+    rates = [f"--model.optimizer.{name}=0" for name in ("lr", "text_lr", "image_lr")]
+    after = resume("--trainer.max_epochs=3", *rates)
+    assert after["global_step"] == 24
+    assert all(torch.equal(before[name], weight) for name, weight in after["state_dict"].items())
+    assert [config(run)["model"]["init_args"]["optimizer"][name] for name in ("lr", "text_lr")] == [0.0, 0.0]
+
+
+def test_what_is_changed_is_applied_from_there_on(run: Path, resume: Resume) -> None:
+    """Of 24 steps, 18 of which warm up, step 17 is the first."""
+    changed = {
+        "optimizer.lr": 0.5,
+        "optimizer.text_lr": 0.25,
+        "optimizer.weight_decay": 0.125,
+        "optimizer.warmup": 0.75,
+        "beta_text": 0.75,
+        "gamma": 0.0625,
+    }
+    after = resume(
+        *("--trainer.max_epochs=3", "--trainer.log_every_n_steps=1"),
+        "--trainer.callbacks+={class_path: LearningRateMonitor, init_args: {logging_interval: step}}",
+        *(f"--model.{name}={value}" for name, value in changed.items()),
+        *("--model.beta_schedule=LinearWarmup", "--model.beta_schedule.share=1"),
+    )
+    factors = [17 / 18, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert logged(run, "lr-AdamW/.") == pytest.approx([0.5 * factor for factor in factors])
+    assert logged(run, r"lr-AdamW/^backbone\.text_encoder\.") == pytest.approx([0.25 * factor for factor in factors])
+    assert {group["weight_decay"] for group in after["optimizer_states"][0]["param_groups"]} == {0.0, 0.125}
+    assert logged(run, "ib/beta_text_step")[-8:] == pytest.approx([0.75 * step / 24 for step in range(16, 24)])
+    settings = config(run)["model"]["init_args"]
+    flat = {**{f"optimizer.{name}": value for name, value in settings["optimizer"].items()}, **settings}
+    assert {name: flat[name] for name in changed} == changed
+
+
+def test_the_summary_keeps_the_history_of_commands(
+    run: Path, resume: Resume, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (first,) = summary(run)["commands"]
+    assert (first["command"], first["epoch"], first["step"]) == (summary(run)["command"], 0, 0)
+    resume("--trainer.max_epochs=3", "--model.beta_text=0.5")
+    commands = summary(run)["commands"]
+    assert commands[0] == first
+    assert (commands[1]["epoch"], commands[1]["step"]) == (2, 16)
+    assert commands[1]["command"].endswith("--ckpt_path last --trainer.max_epochs=3 --model.beta_text=0.5")
+    assert commands[1]["started"] >= first["started"]
+    before = config(run)
+    capsys.readouterr()
+    resume("--model.optimizer.lr=0.5")  # nothing is left to train
+    assert "training was over before: nothing of" in capsys.readouterr().out
+    assert summary(run)["commands"] == commands
+    assert config(run) == before
