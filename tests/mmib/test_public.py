@@ -33,11 +33,16 @@ def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch:
     """As `mmib fit` does it: the selected checkpoint, scored on validation and on test."""
     monkeypatch.chdir(workspace.root)
     config = yaml.safe_load(workspace.experiment.read_text(encoding="utf-8"))
+    text_encoder = config["model"]["init_args"]["backbone"]["init_args"]["text_encoder"]["init_args"]
+    text_encoder["trainable_layers"] = 1
     before = workspace.folders()
-    scores = mmib.train(config, {"trainer.max_epochs": 1, "name": "called"})
+    layers = {"model.backbone.text_encoder.trainable_layers": None}
+    scores = mmib.train(config, {"trainer.max_epochs": 1, "name": "called", **layers})
     (run,) = workspace.folders() - before
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert run.parent.name == "called"
+    recorded = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
+    assert recorded["init_args"]["text_encoder"]["init_args"]["trainable_layers"] is None
     assert scores["val/f1"] == summary["val"]["f1"]
     assert scores["test/accuracy"] == summary["test"]["accuracy"]
 

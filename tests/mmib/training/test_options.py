@@ -156,7 +156,7 @@ def test_options_of_the_trainer_work_and_are_recorded(
     assert all(torch.isfinite(weight).all() for weight in checkpoint["state_dict"].values())
 
 
-@pytest.mark.parametrize("option", ["fast_dev_run=1", "limit_val_batches=0", "max_epochs=0", "callbacks=null"])
+@pytest.mark.parametrize("option", ["fast_dev_run=1", "limit_val_batches=0", "max_epochs=0"])
 def test_where_no_checkpoint_is_selected_nothing_is_scored_and_it_says_so(
     start: Start, workspace: Any, option: str
 ) -> None:
