@@ -13,7 +13,6 @@ import yaml
 
 from mmib.cli import main
 from mmib.search.sweep.command import DEFAULT_COMMAND, command_line
-from mmib.training import trainer_checks
 
 Compose = Callable[..., dict[str, Any]]
 Start = Callable[..., Any]
@@ -165,45 +164,6 @@ def test_where_no_checkpoint_is_selected_nothing_is_scored_and_it_says_so(
     assert not (run.folder / "summary.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--trainer.precision=bf16-true"], "precision bf16-true keeps the weights themselves in half precision"),
-        (["--trainer.precision=16-true"], "choose from 32-true, bf16-mixed, 16-mixed, 64-true"),
-        (["--trainer.precision=transformer-engine"], "transformer_engine"),
-        (["--trainer.max_epochs=-1"], "this one has none: set max_epochs, max_steps or max_time"),
-        (["--trainer.max_epochs=-3"], "max_epochs"),
-        (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0: a step takes at least one batch"),
-        (["--trainer.barebones=true"], "barebones switches off the log and the checkpoints"),
-        (["--trainer.default_root_dir=x"], "everything is written into the run folder"),
-        (["--trainer.strategy=nonsense"], "You selected an invalid strategy name"),
-        (["--trainer.strategy=ddp_spawn"], "the strategy ddp_spawn starts its processes out of this one"),
-        (["--trainer.devices=2.5"], "should be an int"),
-        (
-            ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.use_distributed_sampler=true"],
-            "use_distributed_sampler would share out batches that the data module has shared out",
-        ),
-        (["--trainer.gradient_clip_algorithm=nrom"], "Allowed algorithms: ['value', 'norm']"),
-        (["--trainer.profiler=nonsense"], "can only be one of ['simple', 'advanced'"),
-        (["--trainer.enable_checkpointing=false"], "found `ModelCheckpoint` in callbacks list"),
-        (["--trainer.logger=false", "--wandb=online"], "trainer.logger is false, so that nothing is logged"),
-    ],
-)
-def test_what_the_trainer_cannot_do_is_refused_before_there_is_a_run(
-    refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
-) -> None:
-    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", None)
-    before = workspace.folders()
-    error = refused("fit", "--config", str(workspace.experiment), *options)
-    assert message in error.splitlines()[-1]
-    assert workspace.folders() == before
-
-
-def test_what_does_not_fit_the_number_of_batches_is_one_sentence(refused: Refused, workspace: Any) -> None:
-    error = refused("fit", "--config", str(workspace.experiment), "--trainer.val_check_interval=100")
-    assert "`val_check_interval` (100) must be less than or equal to the number" in error.splitlines()[-1]
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer's time: a second for each time that somebody asks."""
@@ -264,15 +224,6 @@ def test_a_log_can_be_switched_off(start: Start, workspace: Any, option: str) ->
     assert config["trainer"]["logger"] is (option == "true")
     assert run.summary["val"]["f1"] >= 0
     assert "no logger configured" not in run.errors
-
-
-def test_a_package_that_a_logger_needs_is_named(
-    refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer_checks, "find_spec", lambda name: None)
-    logger = ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=logs")
-    error = refused("fit", "--config", str(workspace.experiment), *logger)
-    assert error.splitlines()[-1].endswith("install it with `pip install tensorboard`")
 
 
 def test_a_logger_that_cannot_write_is_one_sentence(refused: Refused, workspace: Any, tmp_path: Path) -> None:
