@@ -83,7 +83,7 @@ def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> No
 def test_an_unknown_experiment_is_refused_with_the_choice(refused: Refused) -> None:
     message = refused("fit", "--config", "mre-demmo")
     assert message.startswith("mmib: there is no configuration file 'mre-demmo': give a path, or one of")
-    assert "mre-demo, mre-mnre-offline, mre-mnre-published" in message
+    assert "mre-demo, mre-mnre-mpnet, mre-mnre-offline, mre-mnre-published" in message
     assert message.count("\n") == 1
 
 
