@@ -350,9 +350,9 @@ def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., 
         parts: dict[str, Any] | None = None,
         **options: Any,
     ) -> TrainedModel:
-        encoders = TextEncoder(bert_folder), ImageEncoder("test_resnet", pretrained=False, **image or {})
+        pictures = ImageEncoder(**{"name": IMAGE_MODEL, "pretrained": False} | (image or {}))
         named = tiny_parts | (parts or {})
-        network = build(task, labels or LABELS[task], encoders, named, {})
+        network = build(task, labels or LABELS[task], (TextEncoder(bert_folder), pictures), named, {})
         with torch.no_grad():
             for parameter in network.head.parameters():
                 parameter.mul_(8.0)

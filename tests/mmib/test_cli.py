@@ -215,6 +215,15 @@ def test_a_command_without_any_configuration_says_what_is_missing(refused: Refus
         (["--data.max_length", "1000"], "max_length is 1000: the text encoder takes 200 word pieces at most"),
         (["--model.backbone.image_encoder.weights", "/nowhere.pth"], "the image weights '/nowhere.pth' do not exist"),
         (["--model.backbone.image_encoder.name", "resnet_50"], "timm has no image model 'resnet_50'"),
+        (
+            ["--model.backbone.image_encoder.name", "test_resnet.r"],
+            "timm has no weights 'r' of test_resnet; it has: test",
+        ),
+        (
+            ["--model.backbone.image_encoder.name", "test_vit"],
+            ".pth' do not fit test_vit: they lack 78 of its 78 tensors",
+        ),
+        (["--model.backbone.image_encoder.model_args", "{img_size: 9}"], "with model_args {'img_size': 9} (TypeError:"),
         (["--data.demo.size", "huge"], "demo corpus: unknown size 'huge'"),
         (["--runs", "/dev/null"], "cannot be made"),
     ],

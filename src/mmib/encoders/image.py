@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import math
-from collections.abc import Callable
-from functools import cached_property
+import json
+import logging
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,36 +17,51 @@ import torch
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
+from timm.models import load_model_config_from_hf
 from torch import Tensor, nn
 
 from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
+from mmib.labels import shown
 from mmib.schema import ConfigError, EncoderError
 
 Regions = Literal["crops", "grid"]
 # Images that a CPU encodes at a time; see `ImageEncoder.features`.
 CPU_BATCH = 4
+# Prefixes of names whose configuration and weights are timm's files in a repository of the hub, or in a folder.
+HUB, FOLDER = "hf-hub:", "local-dir:"
+# What timm says of a weight file; see `_tensors_not_found`.
+NOT_FOUND = re.compile(r"Missing keys \((.*)\)")
+NOT_USED = "Unexpected keys"
 
 
 class ImageEncoder(nn.Module):
     """Any timm model as encoder of image regions.
 
+    Parameters that the regions do not depend on, such as the pooling of a model whose grid is used, are frozen also
+    where the others are trained: DDP refuses parameters without a gradient.
+
     Args:
-        name: `pip:efficientnet-lite0` or a timm model name.
+        name: `pip:efficientnet-lite0`; a timm model name, with or without the tag of its weights
+            (`resnet50.a1_in1k`); `hf-hub:` and a repository of the hub, or `local-dir:` and a folder, that hold a timm
+            model.
         weights: local weight file (.safetensors or .pth) for the timm model `name`.
         pretrained: load weights; False initialises them at random.
         frozen: no gradient, and always in evaluation mode: batch statistics neither used nor updated.
         regions: `crops` pools the whole image and each crop into one region; `grid` makes every cell of
             the whole image's last feature map a region.
+        model_args: further arguments of `timm.create_model`, such as `img_size` (a number, or height and width) for
+            transformers, whose input size is fixed when they are built.
 
     Attributes:
         dim: feature width V.
+        model_args: all that timm needs, beside the architecture, to build the same network again.
         preprocessing: timm's data configuration, by which images are prepared.
         transform: PIL image to normalised pixels (3, height, width), from that data configuration.
         training_transform: the same with timm's random crops and flips.
 
     Raises:
-        EncoderError: the model is unknown or its weights cannot be loaded.
-        ConfigError: unknown regions.
+        EncoderError: the model is unknown, cannot be built, has no grid, or its weights cannot be loaded.
+        ConfigError: unknown regions, or weights for a name that comes with some.
     """
 
     def __init__(
@@ -53,6 +71,7 @@ class ImageEncoder(nn.Module):
         pretrained: bool = True,
         frozen: bool = True,
         regions: Regions = "crops",
+        model_args: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if regions not in ("crops", "grid"):
@@ -60,18 +79,25 @@ class ImageEncoder(nn.Module):
         self.name = name
         self.regions = regions
         self.frozen = frozen
-        self.encoder = _create(name, weights, pretrained)
+        self.encoder, self.model_args = _create(name, weights, pretrained, model_args or {})
         # Some networks widen their features once more between pooling and classifier.
         self.dim: int = self.encoder.num_features if regions == "grid" else self.encoder.head_hidden_size
-        self.preprocess_as(resolve_model_data_config(self.encoder))
+        self.preprocess_as(resolve_model_data_config(self.encoder, _input_size(self.model_args)))
         if frozen:
             self.requires_grad_(False)
             self.eval()
+        elif type(self).forward is ImageEncoder.forward:
+            self.freeze_unused()
 
     def preprocess_as(self, preprocessing: dict[str, Any]) -> None:
-        """Prepare images by a data configuration of timm: size, crop, interpolation, mean and deviation."""
+        """Prepare images by a data configuration of timm: size, crop, interpolation, mean and deviation.
+
+        Raises:
+            EncoderError: regions are the cells of a grid, and the features of an image of that size form none.
+        """
         self.preprocessing = preprocessing
         self.input_size: tuple[int, int, int] = preprocessing["input_size"]
+        self._cells = (1, 1) if self.regions == "crops" else self._grid()
         self.transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=False)
         self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=True)
 
@@ -89,7 +115,7 @@ class ImageEncoder(nn.Module):
                 return pooled[:, None, :]
             if features.ndim == 4:
                 return self._channels_first(features).flatten(2).transpose(1, 2)
-            return features[:, self.encoder.num_prefix_tokens :, :]
+            return features[:, self._prefix_tokens :, :]
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
@@ -107,20 +133,51 @@ class ImageEncoder(nn.Module):
         super().train(mode and not self.frozen)
         return self
 
-    @cached_property
+    def freeze_unused(self) -> None:
+        """Freeze the parameters that no region depends on.
+
+        A subclass with another `forward` calls it at the end of its constructor.
+        """
+        parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        with self._evaluated() as empty, torch.enable_grad():
+            gradients = torch.autograd.grad(self(empty).sum(), parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.requires_grad_(gradient is not None)
+
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
-        mode = self.training
-        self.eval()  # a pass in training mode would change the batch statistics
-        with torch.inference_mode():
-            device = next(self.encoder.parameters()).device
-            features = self.encoder.forward_features(torch.zeros(1, *self.input_size, device=device))
-        self.train(mode)
+        with self._evaluated() as empty, torch.inference_mode():
+            features = self.encoder.forward_features(empty)
+        if not isinstance(features, Tensor):
+            raise EncoderError(f"{self.name} has no single last feature map: use regions: crops")
         if features.ndim == 4:
             _, _, rows, columns = self._channels_first(features).shape
             return rows, columns
-        side = math.isqrt(features.shape[1] - self.encoder.num_prefix_tokens)
-        return side, side
+        cells = features.shape[1] - self._prefix_tokens
+        _, height, width = self.input_size
+        # Tokens are listed row by row, and cells are squares: their side tells how many are in a row.
+        for side in range(1, min(height, width) + 1):
+            if (height // side) * (width // side) == cells:
+                return height // side, width // side
+        raise EncoderError(
+            f"the {cells} features that {self.name} gives of an image of {height} x {width} are no grid of cells: use "
+            "regions: crops"
+        )
+
+    @contextmanager
+    def _evaluated(self) -> Iterator[Tensor]:
+        """An empty image, (1, 3, height, width), for the network in evaluation mode: its statistics do not change."""
+        mode = self.encoder.training
+        self.encoder.eval()
+        try:
+            yield next(self.encoder.parameters()).new_zeros(1, *self.input_size)
+        finally:
+            self.encoder.train(mode)
+
+    @property
+    def _prefix_tokens(self) -> int:
+        """Tokens of no cell before the others: the class token and registers."""
+        return getattr(self.encoder, "num_prefix_tokens", 0)
 
     def _channels_first(self, features: Tensor) -> Tensor:
         """A feature map as (N, V, rows, columns); some timm models, Swin among them, give channels last."""
@@ -129,7 +186,7 @@ class ImageEncoder(nn.Module):
 
     def region_boxes(self) -> list[tuple[float, float, float, float]]:
         """Box of each of the G regions inside its image or crop, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
-        rows, columns = (1, 1) if self.regions == "crops" else self._grid
+        rows, columns = self._cells
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
@@ -143,38 +200,132 @@ class ImageEncoder(nn.Module):
         return digest.hexdigest()
 
 
-def _create(name: str, weights: str | None, pretrained: bool) -> Any:
+def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The network, and all arguments that built it."""
+    comes_with_weights = name.startswith((PREFIX, HUB, FOLDER))
+    if comes_with_weights and weights is not None:
+        raise ConfigError(f"{name} comes with weights: leave out {weights!r}, or name the timm model they fit")
     if name.startswith(PREFIX):
-        if weights is not None:
-            raise ConfigError(f"{name} comes with weights: leave out {weights!r}, or name the timm model they fit")
-        return _create_packaged(name, pretrained)
+        return _create_packaged(name, pretrained, model_args), model_args
+    if not comes_with_weights:
+        _check_known(name)
     if weights is not None and not Path(weights).is_file():
         raise EncoderError(f"the image weights {weights!r} do not exist")
     load = (pretrained or weights is not None) and not is_weightless()
-    if load and weights is None:
+    if name.startswith(HUB) or (load and weights is None):
         settle_hub_mode()
     overlay = {"file": weights} if weights is not None else None
     try:
-        return timm.create_model(name, pretrained=load, num_classes=0, pretrained_cfg_overlay=overlay)
-    except RuntimeError as error:
-        if "Unknown model" in str(error):
-            close = ", ".join(timm.list_models(f"*{name[:6]}*")[:5]) or "see timm.list_models()"
-            raise EncoderError(f"timm has no image model {name!r}; it has for example: {close}") from error
-        raise EncoderError(f"the weights of image encoder {name!r} do not fit it: {error}") from error
-    # The hub client raises many types of errors; all of them mean the same to the user.
+        arguments = _saved_args(name) | model_args
+        with _tensors_not_found() as missing:
+            model: Any = timm.create_model(
+                name, pretrained=load, num_classes=0, pretrained_cfg_overlay=overlay, **model_args
+            )
+    # timm and the hub client raise many types of errors.
     except Exception as error:
-        if weights is not None:
-            raise EncoderError(f"the image weights {weights!r} cannot be read: {error}") from error
-        raise unreachable("image", name, error) from error
+        raise _not_created(name, weights, model_args, error) from error
+    if missing and (weights is not None or comes_with_weights):
+        raise _do_not_fit(
+            name,
+            weights,
+            f"they lack {len(missing)} of its {len(model.state_dict())} tensors, for example {missing[0]}",
+        )
+    if model.pretrained_cfg.get("fixed_input_size"):
+        arguments.setdefault("img_size", model.pretrained_cfg["input_size"][1:])
+    return model, arguments
 
 
-def _create_packaged(name: str, pretrained: bool) -> Any:
+def _check_known(name: str) -> None:
+    """Refuse a name that timm does not know.
+
+    Raises:
+        EncoderError: with names that it knows.
+    """
+    if "/" in name or ":" in name:
+        raise EncoderError(
+            f"timm has no image model {name!r}: write {HUB}OWNER/NAME for a timm model on the hub, {FOLDER}PATH for "
+            "one in a folder"
+        )
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        close = ", ".join(difflib.get_close_matches(architecture, timm.list_models(), 5)) or "see timm.list_models()"
+        raise EncoderError(f"timm has no image model {architecture!r}; it has for example: {close}")
+    tagged = timm.list_models(architecture, include_tags=True)
+    if tag and name not in tagged:
+        close_first = difflib.get_close_matches(name, tagged, len(tagged), cutoff=0)
+        raise EncoderError(f"timm has no weights {tag!r} of {architecture}; it has: {shown(close_first)}")
+
+
+def _saved_args(name: str) -> dict[str, Any]:
+    """The arguments that a timm model on the hub or in a folder was saved with."""
+    args: dict[str, Any] = {}
+    if name.startswith(HUB):
+        _, _, args = load_model_config_from_hf(name.removeprefix(HUB))
+    elif name.startswith(FOLDER):
+        config = Path(name.removeprefix(FOLDER), "config.json").read_text(encoding="utf-8")
+        args = json.loads(config).get("model_args", {})
+    return dict(args)
+
+
+def _input_size(model_args: dict[str, Any]) -> dict[str, Any]:
+    """What a data configuration takes from the arguments of a network."""
+    size = model_args.get("img_size")
+    if size is None:
+        return {}
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"input_size": (3, height, width)}
+
+
+@contextmanager
+def _tensors_not_found() -> Iterator[list[str]]:
+    """Names of the network's tensors that were not in a weight file: timm logs them, and leaves them as they were."""
+    missing: list[str] = []
+
+    def collect(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        found = NOT_FOUND.match(message)
+        if found:
+            missing.extend(found[1].split(", "))
+        return record.levelno >= effective and not found and not message.startswith(NOT_USED)
+
+    log = logging.getLogger("timm.models._builder")
+    level, effective = log.level, log.getEffectiveLevel()
+    log.addFilter(collect)
+    log.setLevel(logging.INFO)
+    try:
+        yield missing
+    finally:
+        log.setLevel(level)
+        log.removeFilter(collect)
+
+
+def _not_created(name: str, weights: str | None, model_args: dict[str, Any], error: Exception) -> EncoderError:
+    """The message about a network that timm did not build."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
+    if lines[0].startswith("Error(s) in loading state_dict"):
+        return _do_not_fit(name, weights, lines[1][:200])
+    reason = f"{type(error).__name__}: {lines[0][:200]}"
+    if weights is not None and not isinstance(error, TypeError):
+        return EncoderError(f"the image weights {weights!r} cannot be read as those of {name} ({reason})")
+    if isinstance(error, KeyError) and name.startswith((HUB, FOLDER)):
+        return EncoderError(f"the config.json of {name} describes no timm model: it has no {lines[0]}")
+    if isinstance(error, OSError) and not name.startswith(FOLDER):
+        return unreachable("image", name, error)
+    given = f" with model_args {model_args}" if model_args else ""
+    return EncoderError(f"image encoder {name!r} cannot be built{given} ({reason})")
+
+
+def _do_not_fit(name: str, weights: str | None, reason: str) -> EncoderError:
+    return EncoderError(f"the image weights {weights or name!r} do not fit {name}: {reason}")
+
+
+def _create_packaged(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
     """A network whose packaged state dict lines up one to one, in order, with that of timm under other names."""
     path = packaged_file(name)
     architecture = PACKAGED[name].architecture
     if architecture is None:
         raise EncoderError(f"{name} is not an image encoder")
-    model: Any = timm.create_model(architecture, pretrained=False)
+    model: Any = timm.create_model(architecture, pretrained=False, **model_args)
     if not pretrained or is_weightless():
         model.reset_classifier(0)
         return model

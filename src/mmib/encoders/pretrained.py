@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import torch
 from huggingface_hub import constants as hub
+from huggingface_hub.errors import HfHubHTTPError
 
 from mmib.base.files import checksum
 from mmib.encoders.archives import ARCHIVES, ArchivedWeights
@@ -171,6 +172,13 @@ def unreachable(modality: str, name: str, error: Exception) -> EncoderError:
     """The message about an encoder that neither a local folder nor the hub gave."""
     reason = str(error).strip().splitlines()
     first = reason[0] if reason else type(error).__name__
+    answer = next((cause for cause in (error, error.__cause__) if isinstance(cause, HfHubHTTPError)), None)
+    if answer is not None:
+        return EncoderError(
+            f"{modality} encoder {name!r} could not be loaded: the model hub answered with status "
+            f"{answer.response.status_code} ({type(answer).__name__}). Check the name; a private or gated model needs "
+            "`hf auth login`"
+        )
     if Path(name).is_dir():
         return EncoderError(
             f"{modality} encoder {name!r} could not be loaded from that folder ({type(error).__name__}: {first[:160]}"

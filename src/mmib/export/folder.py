@@ -165,6 +165,7 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
         "max_length": model.max_length,
         "image_encoder": {
             "architecture": image.architecture,
+            "model_args": image.model_args,
             "regions": image.regions,
             "preprocessing": image.preprocessing,
             "max_crops": model.max_crops,
@@ -256,7 +257,12 @@ def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
 def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
     """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
     text = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False)
-    pictures = ImageEncoder(image["architecture"], pretrained=False, regions=image["regions"])
+    pictures = ImageEncoder(
+        image["architecture"],
+        pretrained=False,
+        regions=image["regions"],
+        model_args=image.get("model_args"),  # an export of version 0.1 has none
+    )
     settings = image["preprocessing"].items()
     pictures.preprocess_as({name: tuple(value) if isinstance(value, list) else value for name, value in settings})
     return text, pictures

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import timm
 import torch
 from PIL import Image
 
 from mmib.encoders.image import ImageEncoder
-from mmib.encoders.pretrained import PACKAGED
+from mmib.encoders.pretrained import PACKAGED, weightless
 from mmib.schema import ConfigError, EncoderError
 
 Build = Callable[..., ImageEncoder]
@@ -95,21 +97,40 @@ def test_features_have_the_promised_width_and_a_box_each(name: str, regions: str
     assert (len(boxes) == 1) == (regions == "crops")
 
 
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_mambaout"])
-def test_region_that_changes_most_is_the_one_whose_box_was_painted(name: str) -> None:
-    """Row by row, x before y: for channels first, channels last and token models."""
-    encoder = ImageEncoder(name, pretrained=False, regions="grid")
+@pytest.mark.parametrize(
+    ("name", "size"), [("test_resnet", 160), ("test_mambaout", 160), ("test_vit", (96, 160)), ("test_vit2", (160, 64))]
+)
+def test_region_that_changes_most_is_the_one_whose_box_was_painted(name: str, size: int | tuple[int, int]) -> None:
+    """Row by row, x before y: for channels first, channels last and tokens, of oblong images and with registers."""
+    model_args = None if isinstance(size, int) else {"img_size": size}
+    encoder = ImageEncoder(name, pretrained=False, regions="grid", model_args=model_args)
     _, height, width = encoder.input_size
+    assert (height, width) == ((size, size) if isinstance(size, int) else size)
     boxes = encoder.region_boxes()
-    side = round(len(boxes) ** 0.5)
+    columns = sum(y0 == 0 for _, y0, _, _ in boxes)
+    rows = len(boxes) // columns
     picture = torch.randn(1, 3, height, width)
     plain = encoder(picture)
-    for row, column in ((0, side - 1), (side - 1, 0), (1, 2)):
-        x0, y0, x1, y1 = boxes[row * side + column]
+    for row, column in ((0, columns - 1), (rows - 1, 0), (1, 2)):
+        x0, y0, x1, y1 = boxes[row * columns + column]
         painted = picture.clone()
         painted[:, :, round(y0 * height) : round(y1 * height), round(x0 * width) : round(x1 * width)] = 3.0
         change = (encoder(painted) - plain).norm(dim=2)[0]
-        assert divmod(int(change.argmax()), side) == (row, column)
+        assert divmod(int(change.argmax()), columns) == (row, column)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("volo_d1_224", r"the 197 features .* of 224 x 224 are no grid of cells: use regions: crops"),
+        ("crossvit_tiny_240", r"crossvit_tiny_240 has no single last feature map: use regions: crops"),
+    ],
+)
+def test_a_model_without_a_grid_is_refused(name: str, message: str) -> None:
+    with weightless():
+        assert ImageEncoder(name, pretrained=False).region_boxes() == [(0, 0, 1, 1)]
+        with pytest.raises(EncoderError, match=message):
+            ImageEncoder(name, pretrained=False, regions="grid")
 
 
 def test_grid_regions_are_the_cells_of_the_feature_map_in_the_order_of_their_boxes(make_image_encoder: Build) -> None:
@@ -203,21 +224,110 @@ def test_missing_local_weights_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
-def test_damaged_local_weights_are_one_clear_error(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_bytes(b"nonsense")
-    with pytest.raises(EncoderError, match=r"cannot be read|do not fit"):
+@pytest.mark.parametrize("size", [0, 9, 5000])
+def test_damaged_local_weights_are_one_clear_error(tmp_path: Path, name: str, size: int) -> None:
+    state = timm.create_model("test_resnet").state_dict()
+    save = safetensors.torch.save_file if name.endswith(".safetensors") else torch.save
+    save(state, tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:size])
+    with pytest.raises(
+        EncoderError, match=rf"^the image weights '.*{name}' cannot be read as those of test_resnet .*$"
+    ):
         ImageEncoder("test_resnet", weights=str(tmp_path / name))
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("test_efficientnet", r"size mismatch for bn1"),
+        # Of other names: timm leaves such a network as it was, at random.
+        ("test_vit", r"they lack 78 of its 78 tensors, for example cls_token$"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    tmp_path: Path, name: str, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
     torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), tmp_path / "weights.pth")
-    with pytest.raises(EncoderError, match="weights of image encoder 'test_efficientnet' do not fit"):
-        ImageEncoder("test_efficientnet", weights=str(tmp_path / "weights.pth"))
+    with pytest.raises(EncoderError, match=rf"^the image weights '.*weights.pth' do not fit {name}: {reason}"):
+        ImageEncoder(name, weights=str(tmp_path / "weights.pth"))
+    assert not caplog.records
 
 
-def test_unknown_model_is_named_with_close_ones() -> None:
-    with pytest.raises(EncoderError, match=r"no image model 'resnet5000'.*for example: .*resnet"):
-        ImageEncoder("resnet5000")
+@pytest.mark.parametrize("pretrained", [True, False])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet5000", r"no image model 'resnet5000'; it has for example: .*resnet50"),
+        ("resnet50.a1_in2k", r"no weights 'a1_in2k' of resnet50; it has: resnet50.a1_in1k, .* and \d+ more$"),
+        ("timm/resnet50", r"no image model 'timm/resnet50': write hf-hub:OWNER/NAME for .* hub, local-dir:PATH for"),
+        ("hub:timm/resnet50", r"no image model 'hub:timm/resnet50': write hf-hub:OWNER/NAME"),
+    ],
+)
+def test_a_name_that_timm_does_not_know_is_not_asked_of_the_hub(name: str, message: str, pretrained: bool) -> None:
+    with pytest.raises(EncoderError, match=f"^timm has {message}"):
+        ImageEncoder(name, pretrained=pretrained)
+
+
+@pytest.fixture
+def timm_folder(tmp_path: Path) -> Path:
+    """A vision transformer of another input size than its architecture's, as timm saves it for the hub."""
+    network = timm.create_model("test_vit", img_size=(64, 96), num_classes=0)
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "model.safetensors")
+    pretrained = {"input_size": [3, 160, 160], "fixed_input_size": True, "num_classes": 0, "mean": [0.1, 0.2, 0.3]}
+    config = {"architecture": "test_vit", "model_args": {"img_size": [64, 96]}, "pretrained_cfg": pretrained}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return tmp_path
+
+
+def test_a_folder_of_timms_is_built_as_it_was_saved(timm_folder: Path) -> None:
+    encoder = ImageEncoder(f"local-dir:{timm_folder}", regions="grid")
+    expected = safetensors.torch.load_file(timm_folder / "model.safetensors")
+    assert same_state(encoder.encoder.state_dict(), expected)
+    assert encoder.architecture == "test_vit"
+    assert encoder.model_args == {"img_size": [64, 96]}
+    assert encoder.input_size == (3, 64, 96)
+    assert encoder.preprocessing["mean"] == [0.1, 0.2, 0.3]
+    assert len(encoder.region_boxes()) == 4 * 6
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), r"cannot be built \(FileNotFoundError: .*config.json"),
+        (lambda folder: (folder / "config.json").write_text("{"), r"cannot be built \(JSONDecodeError: "),
+        (
+            lambda folder: (folder / "config.json").write_text('{"model_type": "vit"}'),
+            r"no timm model: .* 'architecture'",
+        ),
+        (
+            lambda folder: (folder / "model.safetensors").unlink(),
+            r"cannot be built \(RuntimeError: No suitable checkpoint",
+        ),
+        (
+            lambda folder: safetensors.torch.save_file({"a": torch.zeros(1)}, folder / "model.safetensors"),
+            r'do not fit .*: Missing key\(s\) in state_dict: "cls_token"',
+        ),
+    ],
+)
+def test_a_folder_that_holds_no_whole_model_is_refused(
+    timm_folder: Path, damage: Callable[[Path], None], message: str
+) -> None:
+    damage(timm_folder)
+    with pytest.raises(EncoderError, match=rf"local-dir:{timm_folder}\b.* {message}"):
+        ImageEncoder(f"local-dir:{timm_folder}")
+
+
+def test_names_that_come_with_weights_take_no_others(timm_folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"local-dir:.* comes with weights: leave out 'more.pth'"):
+        ImageEncoder(f"local-dir:{timm_folder}", weights="more.pth")
+
+
+@pytest.mark.parametrize("weights", [None, "weights.pth"])
+def test_arguments_that_a_network_does_not_take_are_named(tmp_path: Path, weights: str | None) -> None:
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    file = None if weights is None else str(tmp_path / weights)
+    with pytest.raises(EncoderError, match=r"'test_resnet' cannot be built with model_args .*img_size.* \(TypeError: "):
+        ImageEncoder("test_resnet", weights=file, pretrained=False, model_args={"img_size": 64})
 
 
 def test_unknown_kind_of_regions_is_refused_with_the_choices(make_image_encoder: Build) -> None:

@@ -7,8 +7,12 @@ import hashlib
 import importlib
 import socket
 import sys
+import threading
 import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants as hub
@@ -135,6 +139,44 @@ def test_hub_client_stays_online_where_the_hub_resolves(monkeypatch: pytest.Monk
     settle_hub_mode()
     assert asked == ["huggingface.co"]
     assert hub.HF_HUB_OFFLINE is False
+
+
+@pytest.fixture
+def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A model hub on this machine that has no models."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(404)
+            self.send_header("X-Error-Code", "RepoNotFound")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_HEAD()
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        address = f"http://127.0.0.1:{server.server_port}"
+        monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(hub, "ENDPOINT", address)
+        monkeypatch.setattr(
+            hub, "HUGGINGFACE_CO_URL_TEMPLATE", f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        )
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield
+        server.shutdown()
+
+
+@pytest.mark.usefixtures("refusing_hub")
+@pytest.mark.parametrize(
+    ("build", "name"), [(TextEncoder, "no/such"), (ImageEncoder, "hf-hub:no/such"), (ImageEncoder, "resnet50.a1_in1k")]
+)
+def test_a_hub_that_has_no_such_model_is_not_said_to_be_silent(build: type, name: str) -> None:
+    with pytest.raises(EncoderError, match=f"encoder '{name}' .* the model hub answered with status 404 .* Check the"):
+        build(name)
 
 
 def test_only_a_name_that_is_no_folder_is_blamed_on_the_hub(tmp_path: Path) -> None:
