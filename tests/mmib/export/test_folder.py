@@ -349,6 +349,15 @@ def test_weights_of_further_loss_terms_are_left_out(make_run: Callable[..., Path
     assert "regularizers.0.weight" not in model_of_run(path.parent.parent).network.state_dict()
 
 
+def test_an_image_encoder_is_built_by_the_arguments_of_its_run(make_run: Callable[..., Path]) -> None:
+    run = make_run("mner")
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    encoder = config["model"]["init_args"]["backbone"]["init_args"]["image_encoder"]["init_args"]
+    encoder["model_args"] = {"drop_rate": 0.5}
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert model_of_run(run).network.backbone.image_encoder.model_args == {"drop_rate": 0.5}
+
+
 def test_a_checkpoint_of_other_labels_than_its_run_is_refused(make_run: Callable[..., Path]) -> None:
     run = make_run("mner", labels=PRODUCTS)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
