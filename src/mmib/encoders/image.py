@@ -146,7 +146,8 @@ class ImageEncoder(nn.Module):
 
     def _grid(self) -> tuple[int, int]:
         """Rows and columns of the last feature map."""
-        with self._evaluated() as empty, torch.inference_mode():
+        # Not in inference mode: some networks keep what they compute first, and would be trained with it.
+        with self._evaluated() as empty, torch.no_grad():
             features = self.encoder.forward_features(empty)
         if not isinstance(features, Tensor):
             raise EncoderError(f"{self.name} has no single last feature map: use regions: crops")

@@ -36,6 +36,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "swin_tiny_patch4_window7_224": WINDOWS | {"img_size": (64, 128)},
     "swinv2_tiny_window8_256": WINDOWS | {"img_size": 64},
     "swinv2_cr_tiny_224": WINDOWS | {"img_size": 64},
+    "convit_tiny": {"embed_dim": 16, "depth": 2, "num_heads": 2, "local_up_to_layer": 1, "img_size": 64},
     "hiera_tiny_224": {"embed_dim": 16, "stages": (1, 1, 1, 1)},
 }
 UNUSED_IN_GRID = {
