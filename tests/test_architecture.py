@@ -29,7 +29,7 @@ LEVELS = (
     ("mmib.base",),
     ("mmib.nn", "mmib.encoders", "mmib.optim", "mmib.metrics", "mmib.charts", "mmib.configs", "mmib.plugins"),
     ("mmib.information", "mmib.base.argument_parser"),
-    ("mmib.backbone",),
+    ("mmib.backbone", "mmib.options"),
     ("mmib.datamodules",),
     ("mmib.runs",),
     ("mmib.tasks",),
@@ -51,7 +51,7 @@ LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOR_DATAMODULES = tuple(f"mmib.{name}" for name in ("records", "schema", "labels", "tagging", "base", "nn", "encoders"))
 # Commands that need no network start without torch, and fail within a blink where they do.
 TORCH_FREE = ("mmib", "mmib.cli", "mmib.configs", "mmib.runs.reader", "mmib.analysis.report", "mmib.search.study_file")
-TORCH_FREE += ("mmib.encoders.fetch",)
+TORCH_FREE += ("mmib.encoders.fetch", "mmib.options.help")
 # Of these the tests are of folders and commands, not of each module.
 TESTED_BY_FOLDER = ("mmib.datamodules", "mmib.analysis.report", "mmib.search", "mmib.export", "mmib.extract")
 TESTED_BY_FOLDER += ("mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")

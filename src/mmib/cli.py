@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from mmib.configs import expand_configs, shipped_experiments
+from mmib.options.composition import check
+from mmib.options.help import HELP, help_page
 from mmib.plugins import import_plugins, trainer_plugins
 from mmib.schema import ConfigError, MMIBError
 
@@ -83,12 +85,15 @@ def _refuse(reason: str) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "--help"
-    if command in ("-h", "--help"):
+    if command in HELP:
         return _show(usage())
     if command == "--version":
         return _show(metadata.version("mmib"))
     if command in TRAINER_COMMANDS:
         plugins, expanded = trainer_plugins(expand_configs(arguments))
+        if any(argument in HELP for argument in expanded):
+            return _show(help_page(command, TRAINER_COMMANDS[command], expanded[1:]))
+        check(command, expanded[1:])
         import_plugins(plugins)
         from mmib.training.cli import run
 

@@ -198,16 +198,17 @@ def _resolve(name: str, folder: Path) -> Path:
     """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
     root = _config_root()
     for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
-        if name and _is_file(candidate):
+        if name and is_file(candidate):
             return candidate.resolve()
     choices = ", ".join(path.stem for path in shipped_experiments())
     raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
 
 
-def _is_file(path: Path) -> bool:
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name, which may be none that a file could have."""
     try:
         return path.is_file()
-    except OSError:  # no name that a file could have
+    except OSError:
         return False
 
 

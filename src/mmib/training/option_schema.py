@@ -1,0 +1,219 @@
+"""Writes the schema of all options that `mmib.options` reads: `make schema`."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import json
+import pkgutil
+from importlib import metadata
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from jsonargparse._completions_jsonschema import ParserJsonschema
+from jsonargparse._typehints import get_all_subclass_paths
+from pytorch_lightning import Callback
+from pytorch_lightning.cli import LightningArgumentParser
+
+from mmib.options.schema import CONSTRUCTOR, SCHEMA, signatures, source_of
+from mmib.training.cli import MMIBCommand, execute
+
+# Packages that hold classes which a configuration may name.
+NAMES = ("backbone", "callbacks", "datamodules", "encoders", "modules", "nn", "optim", "tasks")
+PACKAGES = tuple(f"mmib.{name}" for name in NAMES)
+# A key for editors, which is none in configurations of this project.
+SCHEMA_KEY = "$schema"
+# What the parser would say of classes, whose possible values the schema lists.
+ANY_CLASS = "One or more arguments specifying"
+# Lightning's options, in words of this project: a schema that is shipped holds no text of another.
+DESCRIPTIONS = {
+    "seed_everything": "seed of all random numbers; true chooses one",
+    "trainer": "",
+    "optimizer": "a class of torch.optim in place of the model's own settings",
+    "lr_scheduler": "a class of torch.optim.lr_scheduler in place of the model's own schedule",
+    "ckpt_path": "checkpoint to score, or with --run to resume from",
+    "weights_only": "read nothing but tensors and plain values from checkpoints",
+    "verbose": "print the scores",
+    "return_predictions": "keep the predictions in memory",
+}
+TRAINER = {
+    "max_epochs": "epochs to train; -1 without end",
+    "max_steps": "optimiser steps to train; -1 without end",
+    "max_time": "time to train, as DD:HH:MM:SS",
+    "accelerator": "auto, cpu, gpu and others of Lightning",
+    "devices": "how many, or a list of them, or auto",
+    "num_nodes": "machines that train together",
+    "strategy": "how several devices work together, such as ddp",
+    "precision": "of numbers, such as bf16-mixed",
+    "accumulate_grad_batches": "batches whose gradients make a step",
+    "gradient_clip_val": "largest norm of a gradient",
+    "val_check_interval": "steps between validations, or a share of an epoch",
+    "check_val_every_n_epoch": "epochs between validations",
+    "limit_train_batches": "batches of a training epoch, or their share",
+    "limit_val_batches": "batches of a validation, or their share",
+    "log_every_n_steps": "steps between logged values",
+    "callbacks": "what else happens in training; callbacks+ adds to those of earlier files",
+    "logger": "where to log; false nowhere",
+    "deterministic": "the same results in each run on the same machine",
+    "profiler": "what takes the time, such as simple",
+}
+
+
+class OptionSchema(ParserJsonschema):
+    """The schema that jsonargparse makes of a parser, with classes of this project as the only ones described.
+
+    Any class of another package is allowed with any arguments: which there are depends on what is installed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.modules: set[str] = set()
+
+    def subclass_def(self, class_type: type, action: Any) -> dict[str, Any]:
+        """All forms of a class in a configuration: described ones by their paths, and any other."""
+        described = []
+        if class_type is Callback or _is_of_project(class_type):
+            paths = sorted(path for path in get_all_subclass_paths(class_type) if _is_described(_class_at(path)))
+            described = [self.class_path_schema(path, action) for path in paths]
+        return {"anyOf": [{"type": "string"}, *described, self.unknown_class_path_schema()]}
+
+    def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
+        """A class under all its paths: a package may offer it too."""
+        described: dict[str, Any] = super().class_path_schema(class_path, action)
+        found = _class_at(class_path)
+        paths = {class_path, f"{found.__module__}.{found.__qualname__}"}
+        described["properties"]["class_path"] = {"enum": sorted(paths)}
+        return described
+
+    def class_parser_schema(self, class_type: Any, action: Any, description: str | None = None) -> dict[str, Any]:
+        """The arguments of a class; those that come from another package are not described."""
+        schema: dict[str, Any] = super().class_parser_schema(class_type, action, description)
+        found = _class_at(class_type) if isinstance(class_type, str) else class_type
+        bases = [base for base in inspect.getmro(found) if _is_of_project(base)]
+        self.modules |= {base.__module__ for base in bases}
+        described = {name for base in bases for name in inspect.signature(base).parameters if CONSTRUCTOR in vars(base)}
+        for name, argument in schema.get("properties", {}).items():
+            if name not in described:
+                argument.pop("description", None)
+        return {**schema, "title": found.__name__}
+
+    def callable_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
+        """What builds a class of a size that is no option: `Callable[[int], Fusion]`."""
+        before = getattr(action, "sub_add_kwargs", {})
+        action.sub_add_kwargs = {**before, "skip": {len(typehint.__args__) - 1}}
+        schema: dict[str, Any] = super().callable_schema(typehint, action)
+        action.sub_add_kwargs = before
+        return schema
+
+
+def option_schema() -> dict[str, Any]:
+    """JSON schema of a configuration file, for all trainer commands together.
+
+    Beside the keywords of JSON schema it has `commands`, the commands that take an option, where not all of them do,
+    `lightning`, the version that the trainer's options are of, and `signatures`, a checksum of what the modules say
+    that their classes take, by name of the module.
+    """
+    for package in PACKAGES:
+        _import_all(package)
+    made = OptionSchema()
+    by_command = {}
+    for command, parser in _parsers().items():
+        by_command[command] = made.generate(parser)["properties"]
+    options: dict[str, Any] = {}
+    for properties in by_command.values():
+        options |= {name: option for name, option in properties.items() if name not in options}
+    for name, text in DESCRIPTIONS.items():
+        options[name]["description"] = text
+    trainer = options["trainer"]["properties"]
+    for name, option in trainer.items():
+        option["description"] = TRAINER.get(name, "")
+    options["trainer"] |= {"title": "Trainer", "properties": {name: trainer[name] for name in TRAINER} | trainer}
+    schema = {
+        SCHEMA_KEY: "https://json-schema.org/draft/2020-12/schema",
+        "title": "Configuration of mmib",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": options,
+        "commands": {
+            name: takers
+            for name in options
+            if len(takers := [command for command, taken in by_command.items() if name in taken]) < len(by_command)
+        },
+        "lightning": metadata.version("pytorch-lightning"),
+        "signatures": {module: signatures(source_of(module)) for module in sorted(made.modules)},
+        "$defs": dict(sorted(made.defs.items())),
+    }
+    plain: dict[str, Any] = _plain(schema)
+    return plain
+
+
+def text_of(schema: dict[str, Any]) -> str:
+    """As the file holds it."""
+    return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write the file."""
+    SCHEMA.write_text(text_of(option_schema()), encoding="utf-8")
+
+
+class _Parsers(MMIBCommand):
+    """The command up to its parser."""
+
+    found: LightningArgumentParser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        _Parsers.found = parser
+        raise _NotStartedError
+
+
+class _NotStartedError(Exception):
+    """The parser is there, and nothing else is wanted."""
+
+
+def _parsers() -> dict[str, ArgumentParser]:
+    """The parser of each command."""
+    with contextlib.suppress(_NotStartedError):
+        execute(["fit"], _Parsers)
+    commands = _Parsers.found._subcommands_action
+    return {} if commands is None else dict(commands._name_parser_map)
+
+
+def _import_all(package: str) -> None:
+    """Import a module and all below it: a class is known once its module has been imported."""
+    module = importlib.import_module(package)
+    for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{package}."):
+        importlib.import_module(found.name)
+
+
+def _is_of_project(found: type) -> bool:
+    return f"{found.__module__}.".startswith("mmib.")
+
+
+def _is_described(found: type) -> bool:
+    return f"{found.__module__}.".startswith(tuple(f"{package}." for package in PACKAGES))
+
+
+def _class_at(path: str) -> type:
+    module, _, name = path.rpartition(".")
+    found: type = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _plain(schema: Any) -> Any:
+    """Without what the parser says of every class, and without a key that configurations do not have."""
+    if isinstance(schema, list):
+        return [_plain(value) for value in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        name: " ".join(value.split()) if name == "description" and isinstance(value, str) else _plain(value)
+        for name, value in schema.items()
+        if name != SCHEMA_KEY or isinstance(value, str)
+        if not (name == "description" and (not value or str(value).startswith(ANY_CLASS)))
+    }
+
+
+if __name__ == "__main__":
+    main()
