@@ -171,6 +171,10 @@ lint: $(STAMP) ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+.PHONY: schema
+schema: $(STAMP) ## Write the options of all classes into the schema that early answers are given from
+	$(BIN)/python -m mmib.training.option_schema
+
 .PHONY: format
 format: $(STAMP) ## Format the code (ruff)
 	$(BIN)/ruff format .

@@ -68,11 +68,33 @@ def test_a_file_that_cannot_be_a_configuration_is_refused_before_torch_is_import
     assert message in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["fits"], ["fit", "--config", "mre-dmeo"], ["fit", "--run", "nowhere"]])
-def test_a_wrong_name_is_refused_before_torch_is_imported(arguments: list[str]) -> None:
+DEMO = ("fit", "--config", "mre-demo")
+BEFORE_TORCH = {
+    "an unknown command": ("fits",),
+    "an unknown experiment": ("fit", "--config", "mre-dmeo"),
+    "a run that is not there": ("fit", "--run", "nowhere"),
+    "no configuration": ("fit",),
+    "a misspelt option": (*DEMO, "--trainer.max_epoch", "3"),
+    "a misspelt option of a part": (*DEMO, "--model.backbone.text_encoder.nam", "x"),
+    "a value of a wrong type": (*DEMO, "--data.batch_size", "many"),
+    "a wrong choice": (*DEMO, "--wandb", "perhaps"),
+}
+
+
+@pytest.mark.parametrize("arguments", BEFORE_TORCH.values(), ids=BEFORE_TORCH.keys())
+def test_what_is_certainly_wrong_is_refused_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
     done = run_light(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("mmib: ")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [("fit", "--help"), (*DEMO, "-h")])
+def test_the_options_of_a_trainer_command_are_listed_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
+    done = run_light(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: mmib fit ")
+    assert "\n  --model.backbone.text_encoder.trainable_layers INT\n" in done.stdout
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
@@ -155,7 +177,7 @@ def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"trainer": {"max_epoch": 3}}, "trainer.max_epoch is no option of mmib fit: did you mean trainer.max_epochs?"),
+        ({"trainer": {"max_epoch": 3}}, "trainer.max_epoch is no option of Trainer: did you mean max_epochs?"),
         (
             {"data": {"init_args": {"batchsize": 4}}},
             "data.batchsize is no option of DemoMREDataModule: did you mean batch_size?",
@@ -175,7 +197,7 @@ def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None
             {"data": {"class_path": "mmib.datamodules.nowhere.Module"}},
             "data: there is no class mmib.datamodules.nowhere.Module",
         ),
-        ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got perhaps"),
+        ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got 'perhaps'"),
     ],
 )
 def test_an_unknown_key_or_value_is_named_with_what_was_meant(
@@ -192,9 +214,13 @@ def test_an_unknown_key_or_value_is_named_with_what_was_meant(
     [
         ("--model.gama=1", "model.gama is no option of MREModule: did you mean gamma?"),
         ("--data.bach_size=4", "data.bach_size is no option of DemoMREDataModule: did you mean batch_size?"),
-        ("--trainer.max_epoch=3", "--trainer.max_epoch=3 is no option: did you mean trainer.max_epochs?"),
-        ("--sed_everything=3", "--sed_everything=3 is no option: did you mean seed_everything?"),
-        ("--no-such-option", "--no-such-option is no option; --help lists all options"),
+        ("--trainer.max_epoch=3", "trainer.max_epoch is no option of Trainer: did you mean max_epochs?"),
+        ("--sed_everything=3", "--sed_everything=3 is no option of mmib fit: did you mean seed_everything?"),
+        ("--batch_size=3", "--batch_size=3 is no option of mmib fit: did you mean data.batch_size?"),
+        ("--no-such-option", "--no-such-option is no option of mmib fit; mmib fit --help lists all options"),
+        ("--verbose=true", "--verbose=true is no option of mmib fit, but of validate and test"),
+        ("--data.batch_size", "--data.batch_size needs a value"),
+        ("--data.batch_size=many", "data.batch_size: expected int, got 'many'"),
         ("stray", "stray is no option"),
     ],
 )
@@ -204,7 +230,9 @@ def test_an_unknown_option_is_named(refused: Refused, workspace: Any, option: st
 
 
 def test_a_command_without_any_configuration_says_what_is_missing(refused: Refused) -> None:
-    assert "model" in refused("fit")
+    assert "it names no model and no data: start from an experiment with mmib test --config NAME" in refused("test")
+    assert "it names no model and no data" in refused("fit", "--config", "trainer/debug.yaml")
+    assert "it names no data" in refused("fit", "--config", "model/mre.yaml")
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,12 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import torch
 
 from mmib.base.devices import usable_device
 from mmib.datamodules.words import tokenize
-from mmib.export.folder import read_export
-from mmib.export.model import TrainedModel, model_of_run
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
 from mmib.extract.readers import (
     EntityReader,
@@ -27,6 +25,9 @@ from mmib.extract.readers import (
 )
 from mmib.extract.results import Entity, Evidence, Extraction, PostLabel, Relation, given_entity
 from mmib.schema import ExportError, InputError, task_named
+
+if TYPE_CHECKING:
+    from mmib.export.model import TrainedModel
 
 MOST_CHARACTERS = 100_000
 # Posts whose pictures are in memory at a time.
@@ -274,6 +275,10 @@ def trained_models(source: Path) -> list[TrainedModel]:
 
     Raises: see `Extractor.from_pretrained`.
     """
+    # The encoders' packages take seconds to import, and some import what no model needs, such as timm does with wandb.
+    from mmib.export.folder import read_export
+    from mmib.export.model import model_of_run
+
     if source.is_file() and source.suffix == ".ckpt":
         return [model_of_run(source.parent.parent, source)]
     if (source / "config.yaml").is_file():

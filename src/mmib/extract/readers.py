@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from mmib.base.seeding import seeded
 from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.posts import LabelledPost, RelationPost, TaggedPost
 from mmib.datamodules.words import Token
-from mmib.export.model import TrainedModel
 from mmib.extract.pictures import View, in_threads
 from mmib.extract.results import Entity, Evidence, PostLabel, Relation
 from mmib.information import evidence
@@ -29,6 +28,9 @@ from mmib.nn.crf import LinearChainCRF
 from mmib.schema import Box, DataError, Example, PostBatch, Prepared, Span, task_named
 from mmib.schema import Post as AnnotatedPost
 from mmib.tagging import OUTSIDE, entities
+
+if TYPE_CHECKING:
+    from mmib.export.model import TrainedModel
 
 ROWS = 32  # of a batch
 MOST_PAIRS = 200  # of one post

@@ -199,6 +199,8 @@ def _merged(node: Node, old: Any, new: Any, key: str) -> Any:
     value = _parsed(new)
     if value is None or {} in known:
         return value
+    if isinstance(old, list) and isinstance(value, dict):  # its last item is meant
+        return old
     if any(map(is_class, known)) and isinstance(value, dict):
         return _with_class(node, old, value, key)
     if any(map(is_class, known)) and isinstance(new, str) and not isinstance(value, list):
@@ -230,9 +232,7 @@ def _with_parts(form: Node, old: Any, value: Any, key: str) -> Any:
 
 def _with_class(node: Node, old: Any, new: Node, key: str) -> Any:
     """A class with its arguments, after others: of another class, those remain that the new one takes too."""
-    if isinstance(old, list):  # its last item is meant
-        return old
-    before = {"class_path": old} if isinstance(old, str) else old or node.get("default") or {}
+    before = {"class_path": old} if isinstance(old, str) else _mapping(old) or _mapping(node.get("default"))
     path = new.get("class_path", before.get("class_path"))
     kept = _mapping(before.get("init_args"))
     given = _mapping(new.get("init_args")) | {name: value for name, value in new.items() if name not in CLASS_KEYS}
@@ -254,10 +254,14 @@ def _with_arguments(taken: Node, old: Node, given: Node, key: str) -> Node:
             merged = _with_arguments(taken, merged, _mapping(value), key) if name == "init_args" else merged
         elif name not in properties:
             advice = did_you_mean(name, properties) or f": choose from {', '.join(sorted(properties))}"
-            raise _invalid(f"{path} is no option of {taken['title']}{advice}")
+            raise _invalid(f"{path} is no option of {taken.get('title', key)}{advice}")
         elif name != written:
             added = _merged(properties[name], None, value, path)
-            merged[name] = [*(merged.get(name) or []), *(added if isinstance(added, list) else [added])]
+            before = merged.get(name)
+            merged[name] = [
+                *(before if isinstance(before, list) else []),
+                *(added if isinstance(added, list) else [added]),
+            ]
         else:
             merged[name] = _merged(properties[name], merged.get(name), value, path)
     return merged

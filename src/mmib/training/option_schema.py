@@ -16,6 +16,7 @@ from jsonargparse._typehints import get_all_subclass_paths
 from pytorch_lightning import Callback
 from pytorch_lightning.cli import LightningArgumentParser
 
+from mmib.configs import TOP_LEVEL
 from mmib.options.schema import CONSTRUCTOR, SCHEMA, signatures, source_of
 from mmib.training.cli import MMIBCommand, execute
 
@@ -118,11 +119,12 @@ def option_schema() -> dict[str, Any]:
         _import_all(package)
     made = OptionSchema()
     by_command = {}
-    for command, parser in _parsers().items():
+    for command, parser in parsers().items():
         by_command[command] = made.generate(parser)["properties"]
     options: dict[str, Any] = {}
     for properties in by_command.values():
-        options |= {name: option for name, option in properties.items() if name not in options}
+        # Some packages add others where they are installed.
+        options |= {name: properties[name] for name in properties if name in TOP_LEVEL and name not in options}
     for name, text in DESCRIPTIONS.items():
         options[name]["description"] = text
     trainer = options["trainer"]["properties"]
@@ -172,7 +174,7 @@ class _NotStartedError(Exception):
     """The parser is there, and nothing else is wanted."""
 
 
-def _parsers() -> dict[str, ArgumentParser]:
+def parsers() -> dict[str, ArgumentParser]:
     """The parser of each command."""
     with contextlib.suppress(_NotStartedError):
         execute(["fit"], _Parsers)
