@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from mmib.encoders.text import WordTokenizer
 from mmib.schema import NO_WORD, Box, Example
+
+if TYPE_CHECKING:
+    from mmib.encoders.text import WordTokenizer
 
 
 def fit_words(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mmib.encoders.text import WordTokenizer
 from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
+
+if TYPE_CHECKING:
+    from mmib.encoders.text import WordTokenizer
 
 Span = tuple[int, int]
 

@@ -14,7 +14,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.information import LatentMoments, LossTerm, alignment_term, kl_term, latent_moments
 from mmib.labels import LabelSet
-from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Latents
+from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Latents, latents
 from mmib.nn.fusion import CrossModalFusion, Fusion, FusionOutput
 from mmib.nn.gaussian import GaussianEncoder, Posterior
 from mmib.nn.precision import at_least_float32
@@ -59,11 +59,6 @@ class BackboneOutput:
     def kl(self) -> dict[str, Tensor]:
         """KL of both posteriors by modality, (B, T, D) nats; see `Posterior.kl`."""
         return {"text": self.text.kl(), "image": self.image.kl()}
-
-
-def latents(posterior: Posterior, sampled: bool) -> Latents:
-    """Latents sampled from a posterior, or its mean."""
-    return Latents(posterior.rsample() if sampled else posterior.mean, posterior.mask)
 
 
 class MultimodalIB(nn.Module):

@@ -29,6 +29,14 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_extractor_imports_neither_encoders_nor_what_trains() -> None:
+    """What a program pays for that may never read a model."""
+    heavy = "{'lightning_fabric', 'pytorch_lightning', 'scipy', 'timm', 'torchmetrics', 'transformers', 'wandb'}"
+    code = f"import sys, mmib; mmib.Extractor; sys.exit(str({heavy} & set(sys.modules) or ''))"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.stderr.strip() == ""
+
+
 def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """As `mmib fit` does it: the selected checkpoint, scored on validation and on test."""
     monkeypatch.chdir(workspace.root)

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mmib.backbone import ExtractionNetwork, latents
+from mmib.backbone import ExtractionNetwork
 from mmib.base.files import atomic_file, write_text
 from mmib.datamodules.examples import collate_regions, collate_text
 from mmib.datamodules.posts import LabelledPost, RelationPost
 from mmib.export import numpy_crf
 from mmib.export.model import TrainedModel
+from mmib.nn.alignment import latents
 from mmib.nn.crf import LinearChainCRF
 from mmib.schema import ExportError, PostBatch, Prepared, task_named
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from mmib.analysis.calibration import Temperature, tempered
-from mmib.backbone import latents
 from mmib.base.seeding import seeded
 from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.posts import LabelledPost, RelationPost, TaggedPost
@@ -24,6 +23,7 @@ from mmib.extract.pictures import View, in_threads
 from mmib.extract.results import Entity, Evidence, PostLabel, Relation
 from mmib.information import evidence
 from mmib.labels import LabelSet
+from mmib.nn.alignment import latents
 from mmib.nn.crf import LinearChainCRF
 from mmib.schema import Box, DataError, Example, PostBatch, Prepared, Span, task_named
 from mmib.schema import Post as AnnotatedPost

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmib.base.distributed import global_rows, world_size
 from mmib.nn.attention import start_as_similarity
+from mmib.nn.gaussian import Posterior
 from mmib.nn.precision import at_least_float32, autocast_off
 from mmib.schema import NO_IMAGE, ConfigError
 
@@ -37,6 +38,11 @@ class Latents(NamedTuple):
     def pooled(self) -> Latents:
         """Their means as latents of one position, masked where no position is valid."""
         return Latents(self.post_mean()[:, None, :], self.mask.any(dim=1, keepdim=True))
+
+
+def latents(posterior: Posterior, sampled: bool) -> Latents:
+    """Latents sampled from a posterior, or its mean."""
+    return Latents(posterior.rsample() if sampled else posterior.mean, posterior.mask)
 
 
 def gather_latents(text: Latents, image: Latents, image_ids: Tensor) -> tuple[Latents, Latents, Tensor]:

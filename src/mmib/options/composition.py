@@ -201,17 +201,15 @@ def _merged(node: Node, old: Any, new: Any, key: str) -> Any:
         return value
     if isinstance(old, list) and isinstance(value, dict):  # its last item is meant
         return old
-    if any(map(is_class, known)) and isinstance(value, dict):
-        return _with_class(node, old, value, key)
-    if any(map(is_class, known)) and isinstance(new, str) and not isinstance(value, list):
-        return _with_class(node, old, {"class_path": new}, key) if new in classes(node) else new
-    if isinstance(new, str) and is_file(Path(new)):  # which may hold the value
+    if any(map(is_class, known)) and isinstance(new, str | dict) and not isinstance(value, list):
+        named = value if isinstance(value, dict) else {"class_path": new}
+        return _with_class(node, old, named, key) if isinstance(value, dict) or new in classes(node) else new
+    # A file may hold the value.
+    if isinstance(new, str) and (any(form.get("type") == "string" for form in known) or is_file(Path(new))):
         return new
     fitting = [form for form in known if _is_of_form(form, new, value)]
     if not fitting:
         raise _wrong_value(known, new, key)
-    if isinstance(new, str) and any(form.get("type") == "string" for form in fitting):
-        return new
     return _with_parts(fitting[0], old, value, key) if len(fitting) == 1 else value
 
 
@@ -256,15 +254,19 @@ def _with_arguments(taken: Node, old: Node, given: Node, key: str) -> Node:
             advice = did_you_mean(name, properties) or f": choose from {', '.join(sorted(properties))}"
             raise _invalid(f"{path} is no option of {taken.get('title', key)}{advice}")
         elif name != written:
-            added = _merged(properties[name], None, value, path)
-            before = merged.get(name)
-            merged[name] = [
-                *(before if isinstance(before, list) else []),
-                *(added if isinstance(added, list) else [added]),
-            ]
+            merged[name] = _extended(properties[name], merged.get(name), value, path)
         else:
             merged[name] = _merged(properties[name], merged.get(name), value, path)
     return merged
+
+
+def _extended(node: Node, old: Any, new: Any, key: str) -> list[Any]:
+    """A list with further items, or with one."""
+    value = _parsed(new)
+    items = value if isinstance(value, list) else [new]
+    if any(form.get("type") == "array" for form in forms(node)):
+        items = _merged(node, None, items, key)
+    return [*(old if isinstance(old, list) else []), *items]
 
 
 def _mapping(value: Any) -> Node:

@@ -18,12 +18,12 @@ import pytest
 import torch
 from PIL import Image
 
-from mmib.backbone import latents
 from mmib.export import onnx_model
 from mmib.export.folder import read_export, write_export
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
 from mmib.labels import LabelSet
+from mmib.nn.alignment import latents
 from mmib.plugins import import_plugins
 from mmib.schema import ExportError, PostBatch
 from mmib.tagging import bio_tags, split_tag
