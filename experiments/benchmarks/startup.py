@@ -2,12 +2,14 @@
 
     python -m experiments.benchmarks.startup --repeats 5
 
-Each is a process of its own, started in turns, with the files of the packages warm. Seconds are those on the wall.
+Each is a process of its own, started in turns, with the files of the packages warm. Seconds are those on the
+wall, and those of processors (user and system), which hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +23,18 @@ from experiments.benchmarks.measure import in_turns, machine, spread, table, to_
 
 OWN = "import mmib.training.cli"
 PACKAGES_SHOWN = 12
+
+
+class Seconds(NamedTuple):
+    """What a process took.
+
+    Attributes:
+        wall: from its start to its end.
+        processor: user and system time.
+    """
+
+    wall: float
+    processor: float
 
 
 class Case(NamedTuple):
@@ -46,31 +60,37 @@ def cases(folder: Path) -> dict[str, Case]:
     fit = ("fit", "--config", "mre-demo")
     return {
         "`mmib --help`": Case(("--help",), 0, "usage: mmib COMMAND"),
+        "`mmib fit --help`": Case(("fit", "--help"), 0, "--config"),
+        "`mmib fit --config mre-demo --help`": Case((*fit, "--help"), 0, "--config"),
+        "`mmib fit`": Case(("fit",), 2, "model"),
         "YAML syntax error": Case((*fit, "--config", str(syntax)), 2, "is not valid YAML"),
         "unknown top-level key": Case((*fit, "--config", str(key)), 2, "the top-level key 'trainers' is unknown"),
         "unknown experiment": Case(("fit", "--config", "mre-dmeo"), 2, "there is no configuration file"),
         "unknown key below": Case((*fit, "--config", str(field)), 2, "the configuration is not valid"),
+        "misspelt option": Case((*fit, "--data.bach_size", "4"), 2, "did you mean batch_size?"),
         "value of a wrong type": Case((*fit, "--data.batch_size", "many"), 2, "the configuration is not valid"),
+        "wrong choice": Case((*fit, "--wandb", "perhaps"), 2, "choose from 'auto', 'online', 'offline', 'off'"),
         "value that cannot work": Case((*fit, "--data.batch_size", "0"), 2, "a batch has at least one row"),
         "values that contradict each other": Case((*fit, "--data.max_tokens", "70"), 2, "max_tokens is 70"),
         "no data": Case(("fit", "--config", "mre-mnre-offline", "--data.root", "nowhere"), 2, "nowhere"),
-        "`mmib fit --help`": Case(("fit", "--help"), 0, "--config"),
     }
 
 
-def run(case: Case, folder: Path) -> float:
-    """Seconds until a case has ended as it should.
+def run(case: Case, folder: Path) -> Seconds:
+    """What a case takes that ends as it should.
 
     Raises:
         RuntimeError: it ended in another way.
     """
     command = [sys.executable, "-m", "mmib", *case.arguments]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.perf_counter()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - started
+    wall = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != case.status or case.said not in done.stdout + done.stderr:
         raise RuntimeError(f"{case} ended with {done.returncode}: {done.stderr[-500:]}")
-    return seconds
+    return Seconds(wall, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
 
 
 def import_times(statement: str) -> Counter[str]:
@@ -101,10 +121,17 @@ def main(arguments: list[str] | None = None) -> None:
         }
         for case in wanted.values():  # warms the disk
             run(case, folder)
-        measures = {label: partial(run, case, folder) for label, case in wanted.items()}
-        found = in_turns(measures, chosen.repeats, to_standard_error)
+        processor: dict[str, list[float]] = {label: [] for label in wanted}
+
+        def measure(label: str) -> float:
+            seconds = run(wanted[label], folder)
+            processor[label].append(seconds.processor)
+            return seconds.wall
+
+        found = in_turns({label: partial(measure, label) for label in wanted}, chosen.repeats, to_standard_error)
     print(f"{machine()}\n")
-    print(table(["", "seconds: median (range)"], ([label, spread(seconds)] for label, seconds in found.items())))
+    head = ["median (range)", "seconds", "seconds of processors"]
+    print(table(head, ([label, spread(wall), spread(processor[label])] for label, wall in found.items())))
     times = import_times(chosen.imports)
     shown = times.most_common(PACKAGES_SHOWN)
     rest = times.total() - sum(seconds for _, seconds in shown)
