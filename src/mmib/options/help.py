@@ -15,7 +15,6 @@ from mmib.options.schema import Node, classes, forms, is_class, is_record
 WIDTH = 80
 INDENT = 8
 LONGEST_VALUE = 50
-LONGEST_CHOICE = 50
 HELP = ("-h", "--help")
 # Options of the model that weigh the terms of its objective.
 OBJECTIVE = ("beta_text", "beta_image", "gamma", "beta_schedule", "free_bits", "mention_dropout", "regularizers")
@@ -29,6 +28,7 @@ SECTIONS = {
     "model": "model",
     "model.backbone": "backbone",
     "model.backbone.text_encoder": "text encoder",
+    "model.backbone.text_encoder.lora": "LoRA",
     "model.backbone.image_encoder": "image encoder",
     "model.backbone.gaussian": "bottleneck",
     "model.backbone.alignment": "alignment",
@@ -79,7 +79,7 @@ def help_page(command: str, purpose: str, arguments: Sequence[str]) -> str:
             section.add_argument("--plugin", metavar="MODULE", help="a module to import first")
         for option in listed:
             described, choices, value = _description(option), _choices(option.node), _bracketed(option.value)
-            metavar = choices if len(choices) < LONGEST_CHOICE else "CHOICE"
+            metavar = choices if len(f"  --{option.name} {choices}") <= WIDTH else "CHOICE"
             if not described:
                 metavar, value = f"{metavar} {value}".strip(), ""
             text = described if metavar != "CHOICE" else f"{described}; one of {choices.replace('|', ', ')}"
@@ -93,7 +93,7 @@ def _sections(command: str, config: Node) -> dict[str, list[Option]]:
     """Options by title of their section, in the order of the page."""
     found: dict[str, list[Option]] = {title: [] for title in SECTIONS.values()}
     for option in options(options_of(command), config):
-        has_a_section = any(is_record(form) for form in forms(option.node))
+        has_a_section = option.value is not None and any(is_record(form) for form in forms(option.node))
         if not has_a_section and option.name not in UNLISTED and not f"{option.name}.".startswith(LINKED):
             found.setdefault(_title(option), []).append(option)
     titled = {}

@@ -12,7 +12,7 @@ from mmib.options.help import LINKED, OBJECTIVE, SECTIONS, help_page
 from mmib.schema import ConfigError
 
 OPTION = re.compile(r"^  --([\w.]+) ", re.MULTILINE)
-TITLE = re.compile(r"^([a-z].*):$", re.MULTILINE)
+TITLE = re.compile(r"^([A-Za-z].*):$", re.MULTILINE)
 
 
 def page(*arguments: str) -> str:
