@@ -179,7 +179,7 @@ def documented() -> Iterator[str]:
     """Options of model, data and trainer in the documentation, in the files of sweeps and in those of studies."""
     for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
         text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-        for name, value in re.findall(r"--((?:data|model|trainer)\.[\w.+]+)[ =]([^\s`'\[\]<>…]{2,}|[a-z\d])", text):
+        for name, value in re.findall(r"--((?:data|model|trainer)\.[a-z\d_.+]+)[ =]([^\s`'\[\]<>…]{2,}|[a-z\d])", text):
             yield f"--{name}={value}"
     for path in (ROOT / "experiments").rglob("*.yaml"):
         parameters = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("parameters", {})
