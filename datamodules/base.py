@@ -8,27 +8,26 @@ import json
 import os
 import random
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from mmib.base.seeding import run_seed, seeded
-from mmib.datamodules.batching import GlobalBatchSampler, Share
+from mmib.base.seeding import run_seed
+from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache
-from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
 from mmib.datamodules.limits import overfits, rows_looked_at
+from mmib.datamodules.loading import PostCollator, PostDataset, PostLoader, region_boxes
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.datamodules.readers import Reader
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
@@ -38,11 +37,9 @@ from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet, shown
 from mmib.schema import (
     NO_IMAGE,
-    NO_WORD,
     NOT_CACHED,
     NOT_LOOKED_FOR,
     WHOLE_IMAGE,
-    Box,
     Census,
     ConfigError,
     DataError,
@@ -101,76 +98,6 @@ class ImageReport:
         if self.rows_left_out:
             parts.append(f"{self.rows_left_out:,} rows left out by the trainer's limits")
         return ", ".join(parts)
-
-
-class SampledShare(NamedTuple):
-    """What a rank has sampled for a batch: examples with the pixels of their pictures, and the share they make up."""
-
-    items: list[tuple[Example, Tensor | None]]
-    share: Share
-
-
-class PostDataset(Dataset[tuple[Example, Tensor | None]]):
-    """Examples, with the decoded pixels of their pictures where a transform is given.
-
-    Args:
-        examples: one a row.
-        transform: from an image to its pixels; None where features are cached.
-        seed: of what is random in the transform; together with epoch and row it decides what is sampled.
-    """
-
-    def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
-        self.examples = examples
-        self.transform = transform
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitems__(self, share: Share) -> SampledShare:
-        """The examples of a share; padding rows have no number and no images."""
-        valid = len(share.rows) - share.padding
-        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:valid]]
-        padding = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[valid:]]
-        return SampledShare(items + [(example, None) for example in padding], share)
-
-    def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
-        if example.image_id == NOT_LOOKED_FOR:
-            raise DataError(
-                f"row {example.row} is beyond the batches that the trainer was limited to when the data was set up: "
-                "set the data module up again, with the trainer that reads it or with none"
-            )
-        if self.transform is None or not example.pictures:
-            return example, None
-        with seeded(self.seed, epoch, example.row):
-            return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
-
-
-class PostLoader(DataLoader[Any]):
-    """A loader with which a run goes on in the middle of an epoch, at the batch after the last one consumed.
-
-    Args:
-        consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
-            checkpoints; workers may have sampled more.
-        options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
-    """
-
-    def __init__(self, *args: Any, consumed: Callable[[], int], **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.consumed = consumed
-
-    def __iter__(self) -> Any:
-        # Being a generator it starts with the first batch, when a checkpoint has been restored. Lightning asks for
-        # the iterator before that.
-        cast(GlobalBatchSampler, self.batch_sampler).start = self.consumed()
-        yield from super().__iter__()
-
-    def state_dict(self) -> dict[str, int]:
-        """Tells Lightning that resuming within an epoch is safe."""
-        return {"consumed": self.consumed()}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to load: `consumed` knows."""
 
 
 class PostDataModule(pl.LightningDataModule):
@@ -283,7 +210,7 @@ class PostDataModule(pl.LightningDataModule):
             "words": example.words,
             **example.spans(),
             "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
-            "boxes": self._boxes(example),
+            "boxes": region_boxes(example, self.image_encoder.region_boxes()),
         }
 
     def check_files(self, stage: str) -> None:
@@ -427,7 +354,7 @@ class PostDataModule(pl.LightningDataModule):
 
     def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
         """The batch of examples with the pixels of their pictures."""
-        return self.task.collate([example for example, _ in items], self.collate_posts(items), self.labels)
+        return self._collator().batch(items)
 
     def locate_images(self, split: str, posts: Iterable[Pictured | None]) -> LocatedImages:
         """For each row its image id and readable pictures; what is missing is counted and reported.
@@ -491,24 +418,6 @@ class PostDataModule(pl.LightningDataModule):
         readable = (file for file in there if file not in reasons)
         return {file: NOT_CACHED if self.cache is None else self.cache.index(file) for file in readable}
 
-    def collate_posts(self, items: Sequence[tuple[Example, Tensor | None]]) -> dict[str, Any]:
-        """The fields of `PostBatch`, each padded to the longest row of the batch."""
-        examples = [example for example, _ in items]
-        pixels = [stack for _, stack in items if stack is not None]
-        cached = None if self.cache is None else [self._cached(example) for example in examples]
-        return {
-            **collate_text(examples, self.tokenizer.pad_id),
-            **collate_regions([self._boxes(example) for example in examples], cached, self.image_encoder.dim),
-            "pixels": torch.cat(pixels) if pixels else None,
-        }
-
-    def _cached(self, example: Example) -> Tensor | None:
-        """(R, V) features of a row's regions."""
-        if self.cache is None or not example.pictures:
-            return None
-        features = [self.cache.at(picture.cache_index) for picture in example.pictures]
-        return torch.from_numpy(np.concatenate(features))
-
     def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
         """(N, 2) word pieces and regions of each row."""
         if isinstance(examples, StoredExamples):
@@ -526,11 +435,6 @@ class PostDataModule(pl.LightningDataModule):
         if not self.root.is_dir():
             raise DataError(f"the data folder {self.root} does not exist; {self.reader.layout}")
 
-    def _boxes(self, example: Example) -> list[Box]:
-        """The box of each region of a row."""
-        cells = self.image_encoder.region_boxes()
-        return [nested(picture.box, cell) for picture in example.pictures for cell in cells]
-
     def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"
         transform = None
@@ -541,7 +445,7 @@ class PostDataModule(pl.LightningDataModule):
         return PostLoader(
             PostDataset(examples, transform, run_seed()),
             batch_sampler=self._sampler(split, self._sizes(examples)),
-            collate_fn=self._complete,
+            collate_fn=self._collator(),
             consumed=self._consumed if training else lambda: 0,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
@@ -572,21 +476,14 @@ class PostDataModule(pl.LightningDataModule):
         trainer: Any = self.trainer
         return trainer.fit_loop.epoch_loop.batch_progress.current.processed if trainer else 0
 
-    def _complete(self, sampled: SampledShare) -> PostBatch:
-        """The batch of a share, padded to the longest row of all ranks."""
-        batch = self.collate(sampled.items)
-        pieces = sampled.share.size.pieces - batch.input_ids.shape[1]
-        regions = max(1, sampled.share.size.regions) - batch.region_mask.shape[1]
-        return replace(
-            batch,
-            input_ids=F.pad(batch.input_ids, (0, pieces), value=self.tokenizer.pad_id),
-            text_mask=F.pad(batch.text_mask, (0, pieces)),
-            word_ids=F.pad(batch.word_ids, (0, pieces), value=NO_WORD),
-            mentions=F.pad(batch.mentions, (0, pieces)),
-            region_mask=F.pad(batch.region_mask, (0, regions)),
-            boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
-            features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
-            window=sampled.share.window,
+    def _collator(self) -> PostCollator:
+        return PostCollator(
+            task=self.task,
+            labels=self.labels,
+            pad_id=self.tokenizer.pad_id,
+            cells=self.image_encoder.region_boxes(),
+            width=self.image_encoder.dim,
+            features=None if self.cache is None else self.cache.mapped,
         )
 
     def unreadable(self, files: list[Path]) -> dict[Path, str]:

@@ -21,7 +21,7 @@ from mmib.datamodules.files import Digests
 from mmib.datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
-from mmib.schema import DataError
+from mmib.schema import DataError, Example
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,40 @@ BATCH_IMAGES = 32
 # An index is the number of its shard and, in the lower bits, the row there.
 ROW_BITS = 32
 ROW_MASK = (1 << ROW_BITS) - 1
+
+
+class MappedFeatures:
+    """The features of shards, by cache index. A copy in another process maps the files itself."""
+
+    def __init__(self) -> None:
+        self._files: list[Path] = []
+        self._arrays: list[np.ndarray] = []
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getstate__(self) -> list[Path]:
+        return self._files
+
+    def __setstate__(self, files: list[Path]) -> None:
+        self._files = files
+        self._arrays = [mapped(file) for file in files]
+
+    def append(self, file: Path, features: np.ndarray) -> None:
+        """Add a shard."""
+        self._files.append(file)
+        self._arrays.append(features)
+
+    def at(self, index: int) -> np.ndarray:
+        """(G, V) float16 features at a cache index."""
+        features: np.ndarray = self._arrays[index >> ROW_BITS][index & ROW_MASK]
+        return features
+
+    def of(self, example: Example) -> torch.Tensor | None:
+        """(R, V) features of a row's regions, or None where it has no pictures."""
+        if not example.pictures:
+            return None
+        return torch.from_numpy(np.concatenate([self.at(picture.cache_index) for picture in example.pictures]))
 
 
 class ImageFeatureCache:
@@ -44,13 +78,16 @@ class ImageFeatureCache:
     Args:
         root: folder of all caches; each encoder has a folder in it.
         encoder: the frozen encoder; runs only for images that no shard holds.
+
+    Attributes:
+        mapped: what it holds, by cache index.
     """
 
     def __init__(self, root: Path, encoder: ImageEncoder) -> None:
         self.root = root
         self.encoder = encoder
         self._shards: set[Path] = set()
-        self._arrays: list[np.ndarray] = []
+        self.mapped = MappedFeatures()
         self._indices = HashedTable()
         self.digests = Digests()
 
@@ -87,9 +124,7 @@ class ImageFeatureCache:
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
     def index(self, file: Path) -> int:
-        """Cache index of the features of a file that `build` could read, or of another one with the same content.
-
-        It is valid for this object and its copies in workers.
+        """Index in `mapped` of the features of a file that `build` could read, or of another one with the same content.
 
         Raises:
             KeyError: the cache does not hold them.
@@ -99,14 +134,9 @@ class ImageFeatureCache:
             raise KeyError(file)
         return index
 
-    def at(self, index: int) -> np.ndarray:
-        """(G, V) float16 features at a cache index."""
-        features: np.ndarray = self._arrays[index >> ROW_BITS][index & ROW_MASK]
-        return features
-
     def features(self, file: Path) -> np.ndarray:
         """(G, V) float16 features of a file that `build` could read."""
-        return self.at(self.index(file))
+        return self.mapped.at(self.index(file))
 
     def _compute(self, files: dict[str, Path]) -> dict[str, str]:
         """Encode {hash: file} into new shards; {hash: reason} of unreadable ones."""
@@ -184,8 +214,8 @@ class ImageFeatureCache:
             self._shards.add(path)
             for number, digest in enumerate(hashes):
                 # An image in two shards keeps its index, which may be in use.
-                self._indices.setdefault(digest, len(self._arrays) << ROW_BITS | number)
-            self._arrays.append(features)
+                self._indices.setdefault(digest, len(self.mapped) << ROW_BITS | number)
+            self.mapped.append(array, features)
 
 
 def mapped(path: Path) -> np.ndarray:

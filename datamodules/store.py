@@ -51,7 +51,16 @@ class TextStore:
         lines = path.with_suffix(".jsonl")
         if checksum(lines) != expected:
             raise ValueError("the checksum does not match")
+        self._path = lines
         self._lines = np.memmap(lines, mode="r")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which maps the rows itself."""
+        return {name: value for name, value in vars(self).items() if name != "_lines"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._lines = np.memmap(self._path, mode="r")
 
     def __len__(self) -> int:
         return len(self._ends)

@@ -342,7 +342,7 @@ def test_features_have_an_index_that_further_shards_leave_alone(
     assert [cache.index(file) for file in files[:2]] == before
     assert len({cache.index(file) for file in files}) == len(files)
     for file in files:
-        np.testing.assert_array_equal(cache.at(cache.index(file)), cache.features(file))
+        np.testing.assert_array_equal(cache.mapped.at(cache.index(file)), cache.features(file))
     with pytest.raises(KeyError):
         cache.index(Path(__file__))
 

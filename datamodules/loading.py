@@ -1,0 +1,151 @@
+"""Loading of batches: what runs in worker processes, and all that these are given of a data module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from mmib.base.seeding import seeded
+from mmib.datamodules.batching import GlobalBatchSampler, Share
+from mmib.datamodules.cache import MappedFeatures
+from mmib.datamodules.examples import collate_regions, collate_text, nested
+from mmib.datamodules.images import read_image
+from mmib.labels import LabelSet
+from mmib.schema import NO_IMAGE, NO_WORD, NOT_LOOKED_FOR, Box, DataError, Example, PostBatch, Task
+
+
+class SampledShare(NamedTuple):
+    """What a rank has sampled for a batch: examples with the pixels of their pictures, and the share they make up."""
+
+    items: list[tuple[Example, Tensor | None]]
+    share: Share
+
+
+class PostDataset(Dataset[tuple[Example, Tensor | None]]):
+    """Examples, with the decoded pixels of their pictures where a transform is given.
+
+    Args:
+        examples: one a row.
+        transform: from an image to its pixels; None where features are cached.
+        seed: of what is random in the transform; together with epoch and row it decides what is sampled.
+    """
+
+    def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
+        self.examples = examples
+        self.transform = transform
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitems__(self, share: Share) -> SampledShare:
+        """The examples of a share; padding rows have no number and no images."""
+        valid = len(share.rows) - share.padding
+        items = [self._item(self.examples[row], share.epoch) for row in share.rows[:valid]]
+        padding = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[valid:]]
+        return SampledShare(items + [(example, None) for example in padding], share)
+
+    def _item(self, example: Example, epoch: int) -> tuple[Example, Tensor | None]:
+        if example.image_id == NOT_LOOKED_FOR:
+            raise DataError(
+                f"row {example.row} is beyond the batches that the trainer was limited to when the data was set up: "
+                "set the data module up again, with the trainer that reads it or with none"
+            )
+        if self.transform is None or not example.pictures:
+            return example, None
+        with seeded(self.seed, epoch, example.row):
+            return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+
+
+def region_boxes(example: Example, cells: Sequence[Box]) -> list[Box]:
+    """The box of each region of a row.
+
+    Args:
+        example: the row.
+        cells: the box of each region inside its image or crop.
+    """
+    return [nested(picture.box, cell) for picture in example.pictures for cell in cells]
+
+
+@dataclass(frozen=True)
+class PostCollator:
+    """Makes batches of examples. It can be sent to another process: it holds no trainer and no network.
+
+    Attributes:
+        task: whose batches they are.
+        labels: what is predicted.
+        pad_id: the word piece of padding.
+        cells: the box of each region inside its image or crop.
+        width: feature width V.
+        features: cached features; None where the model encodes pixels.
+    """
+
+    task: Task
+    labels: LabelSet
+    pad_id: int
+    cells: Sequence[Box]
+    width: int
+    features: MappedFeatures | None
+
+    def __call__(self, sampled: SampledShare) -> PostBatch:
+        """The batch of a share, padded to the longest row of all ranks."""
+        batch = self.batch(sampled.items)
+        pieces = sampled.share.size.pieces - batch.input_ids.shape[1]
+        regions = max(1, sampled.share.size.regions) - batch.region_mask.shape[1]
+        return replace(
+            batch,
+            input_ids=F.pad(batch.input_ids, (0, pieces), value=self.pad_id),
+            text_mask=F.pad(batch.text_mask, (0, pieces)),
+            word_ids=F.pad(batch.word_ids, (0, pieces), value=NO_WORD),
+            mentions=F.pad(batch.mentions, (0, pieces)),
+            region_mask=F.pad(batch.region_mask, (0, regions)),
+            boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
+            features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
+            window=sampled.share.window,
+        )
+
+    def batch(self, items: Sequence[tuple[Any, Tensor | None]]) -> PostBatch:
+        """The batch of examples with the pixels of their pictures, each padded to its longest row."""
+        examples = [example for example, _ in items]
+        pixels = [stack for _, stack in items if stack is not None]
+        boxes = [region_boxes(example, self.cells) for example in examples]
+        cached = None if self.features is None else [self.features.of(example) for example in examples]
+        fields = {
+            **collate_text(examples, self.pad_id),
+            **collate_regions(boxes, cached, self.width),
+            "pixels": torch.cat(pixels) if pixels else None,
+        }
+        return self.task.collate(examples, fields, self.labels)
+
+
+class PostLoader(DataLoader[Any]):
+    """A loader with which a run goes on in the middle of an epoch, at the batch after the last one consumed.
+
+    Args:
+        consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
+            checkpoints; workers may have sampled more.
+        options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
+    """
+
+    def __init__(self, *args: Any, consumed: Callable[[], int], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.consumed = consumed
+
+    def __iter__(self) -> Any:
+        # Being a generator it starts with the first batch, when a checkpoint has been restored. Lightning asks for
+        # the iterator before that.
+        cast(GlobalBatchSampler, self.batch_sampler).start = self.consumed()
+        yield from super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        """Tells Lightning that resuming within an epoch is safe."""
+        return {"consumed": self.consumed()}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Nothing to load: `consumed` knows."""
