@@ -26,8 +26,9 @@ from transformers import BertConfig
 
 from experiments.benchmarks.corpus import PostSet
 from mmib.backbone import BackboneOutput, MultimodalIB
-from mmib.datamodules.base import PostDataModule, SampledShare
+from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.batching import GlobalBatchSampler, RowSize, Share
+from mmib.datamodules.loading import SampledShare
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.pretrained import packaged_file
 from mmib.encoders.text import TextEncoder

@@ -15,6 +15,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder, WordTokenizer
 
 RELATION = "/per/per/peer"
+COLOURS = ("red", "lime", "blue", "gold", "navy")
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +92,19 @@ class MNREFolder:
 @pytest.fixture
 def mnre(tmp_path: Path) -> MNREFolder:
     return MNREFolder(tmp_path / "mnre")
+
+
+@pytest.fixture
+def five(mnre: MNREFolder) -> MNREFolder:
+    """Five training rows with five images, the first with two crops, and one validation row."""
+    for number, colour in enumerate(COLOURS):
+        mnre.row(img_id=f"{colour}.png", token=["w"] * (number + 3))
+        mnre.image(f"{colour}.png", colour)
+    mnre.crop("one.png", "white")
+    mnre.crop("two.png", "black")
+    mnre.crops({0: ["one.png", "two.png"]})
+    mnre.row("val")
+    return mnre
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mmib.datamodules import base as base_module
 from mmib.datamodules import cache as cache_module
+from mmib.datamodules import loading as loading_module
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.files import Malformed, read_lines
 from mmib.datamodules.mnre import MNREDataModule
@@ -38,9 +39,9 @@ from mmib.schema import (
 from mmib.tasks.base import ClassBatch, PostClassification
 from mmib.tasks.mre import MREBatch
 
-Load = Callable[..., MNREDataModule]
+from .conftest import COLOURS
 
-COLOURS = ("red", "lime", "blue", "gold", "navy")
+Load = Callable[..., MNREDataModule]
 
 
 def batches(module: MNREDataModule, split: str = "train") -> list[MREBatch]:
@@ -71,19 +72,6 @@ def pictures_of(batch: MREBatch, row: int) -> torch.Tensor:
     own = torch.zeros_like(batch.region_mask)
     own[batch.rows == row] = True
     return batch.pixels[own[batch.region_mask]]
-
-
-@pytest.fixture
-def five(mnre: Any) -> Any:
-    """Five training rows with five images, the first with two crops, and one validation row."""
-    for number, colour in enumerate(COLOURS):
-        mnre.row(img_id=f"{colour}.png", token=["w"] * (number + 3))
-        mnre.image(f"{colour}.png", colour)
-    mnre.crop("one.png", "white")
-    mnre.crop("two.png", "black")
-    mnre.crops({0: ["one.png", "two.png"]})
-    mnre.row("val")
-    return mnre
 
 
 # Batches
@@ -251,6 +239,7 @@ def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
         raise AssertionError("an image was decoded or encoded")
 
     monkeypatch.setattr(base_module, "read_image", refuse)
+    monkeypatch.setattr(loading_module, "read_image", refuse)
     monkeypatch.setattr(cache_module, "read_image", refuse)
     encoder = make_image_encoder()
     monkeypatch.setattr(type(encoder), "forward", refuse)
