@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +149,30 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
+class BoundedParameter(torch.autograd.Function):
+    """A parameter clamped to a range that gradient descent can leave its bounds again.
+
+    At a bound `clamp` has no gradient, so that the parameter would stay there for good. Here a step back into the range
+    has its gradient; one further out has none, so that the way back is never long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, low: float, high: float) -> Tensor:
+        """The values within `low` and `high`."""
+        ctx.save_for_backward(parameter)
+        ctx.bounds = low, high
+        return parameter.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """The gradient, 0 where descent would go further out."""
+        (gradient,) = gradients
+        (parameter,) = ctx.saved_tensors
+        low, high = ctx.bounds
+        outward = ((parameter <= low) & (gradient > 0)) | ((parameter >= high) & (gradient < 0))
+        return gradient.masked_fill(outward, 0.0), None, None
+
+
 class InfoNCEAlignment(Alignment):
     """Symmetric InfoNCE on cosine similarities of linear projections (the project's default).
 
@@ -159,7 +183,7 @@ class InfoNCEAlignment(Alignment):
         granularity: `post` compares the masked means of both sides; `late` averages, over tokens and over regions,
             the best match of each on the other side, so that single words can find single regions.
         temperature: divides the cosines; within [0.01, 1].
-        learn_temperature: learn it in log space, from `temperature` on, clamped to [0.01, 1].
+        learn_temperature: learn it in log space, from `temperature` on, within [0.01, 1].
         negatives: see `Alignment`.
 
     Raises:
@@ -197,7 +221,8 @@ class InfoNCEAlignment(Alignment):
     @property
     def temperature(self) -> Tensor:
         """The scalar temperature in use."""
-        return self.log_temperature.exp().clamp(*TEMPERATURE_RANGE)
+        low, high = map(math.log, TEMPERATURE_RANGE)
+        return cast(Tensor, BoundedParameter.apply(self.log_temperature, low, high)).exp()
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
         """Projected latents, or their means."""

@@ -287,6 +287,33 @@ def test_learnt_temperature_is_clamped(log_temperature: float, expected: float) 
     assert output.loss.isfinite()
 
 
+@pytest.mark.parametrize(("bound", "outward", "inward"), [(0.01, [0, 1], [1, 0]), (1.0, [1, 0], [0, 1])])
+@pytest.mark.parametrize("beyond", [0.0, 0.001])
+def test_learnt_temperature_leaves_its_bounds_as_soon_as_the_loss_asks_for_it(
+    bound: float, outward: list[int], inward: list[int], beyond: float
+) -> None:
+    """Pairs that match ask for a lower temperature, pairs that do not for a higher one."""
+    module = InfoNCEAlignment(WIDTH, temperature=bound, learn_temperature=True)
+    with torch.no_grad():
+        module.log_temperature.add_(math.copysign(beyond, math.log(bound) + 1))
+    optimizer = torch.optim.SGD([module.log_temperature], lr=0.1)
+
+    def step(images: list[int]) -> None:
+        text = one_hot([0, 1])
+        # Nearly the same cosines, so that the loss has a gradient at any temperature.
+        image = Latents(0.2 * text.z[images] + 1.0, text.mask)
+        optimizer.zero_grad()
+        module(text, image, torch.tensor([1, 2])).loss.backward()
+        optimizer.step()
+
+    for _ in range(3):
+        step(outward)
+    assert module.temperature.item() == pytest.approx(bound)
+    step(inward)
+    assert module.temperature.item() != pytest.approx(bound)
+    assert 0.01 < module.temperature.item() < 1
+
+
 @pytest.mark.parametrize("temperature", [0.001, 2.0, 0.0])
 def test_temperature_outside_the_range_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match=r"outside \[0.01, 1.0\]"):
