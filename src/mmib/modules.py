@@ -56,8 +56,15 @@ class Objective(NamedTuple):
     kl: dict[str, Tensor]
 
 
+class ObjectiveLogger(pl.Callback):
+    """Logs what the `sums` of a step hold, the losses among it; beside one, a module logs its losses to no logger."""
+
+
 class ExtractionModule(pl.LightningModule):
     """Trains and scores the network of any task.
+
+    It logs its losses, as `train/loss`, `train/task` (with `_step` behind the name by step), `val/loss` and `val/task`,
+    and its scores, as `val/f1` and the like. `mmib.callbacks.IBMonitor` logs the bottleneck and the alignment beside.
 
     L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is averaged over
     valid positions and latent dimensions, and whatever `regularizers` add. A weight of 0 switches its term off; with
@@ -239,6 +246,7 @@ class ExtractionModule(pl.LightningModule):
         with attention_for_training(self.device):
             objective = self.objective(self._hide_mentions(batch))
         self.loss_terms = objective.terms
+        self._log_losses("train", objective.sums)
         return {"loss": objective.loss, "sums": objective.sums}
 
     def on_after_backward(self) -> None:
@@ -271,6 +279,8 @@ class ExtractionModule(pl.LightningModule):
         objective = self.objective(batch)
         decoded, gold = self.network.decode(objective.scores, batch), self.network.gold(batch)
         valid = batch.valid
+        if split == "val":
+            self._log_losses(split, objective.sums)
         self._metric(split).update(decoded["predicted"][valid], gold[valid])
         found = evidence(objective.output.attention, objective.kl, batch)
         known = {"sums": objective.sums, "output": objective.output}
@@ -286,9 +296,26 @@ class ExtractionModule(pl.LightningModule):
         masked = batch.input_ids.masked_fill(hidden, self.backbone.text_encoder.tokenizer.mask_id)
         return replace(batch, input_ids=masked)
 
+    def _log_losses(self, split: str, sums: MetricSums) -> None:
+        """Show the objective, and log it with its task term where no callback logs all that the sums hold."""
+        if self._trainer is None:
+            return
+        if split == "train":
+            self.log("loss", sums.scalars["loss"].value.float(), prog_bar=True, logger=False)
+        if any(isinstance(callback, ObjectiveLogger) for callback in vars(self.trainer)["callbacks"]):
+            return
+        means = {"loss": sums.scalars["loss"], "task": sums.terms["task"]}
+        losses = {f"{split}/{name}": mean.value.float() for name, mean in means.items()}
+        # The same on every rank: nothing is left to synchronise.
+        self.log_dict(losses, on_step=False, on_epoch=True, batch_size=int(sums.posts))
+        if split == "train":
+            self.log_dict({f"{name}_step": loss for name, loss in losses.items()}, on_step=True, on_epoch=False)
+
     def _log_metric(self, split: str) -> None:
         metric = self._metric(split)
-        self.log_dict({f"{split}/{name}": value for name, value in metric.compute().items()}, prog_bar=True)
+        for name, value in metric.compute().items():
+            # Bars have a line, and the loss is on it too.
+            self.log(f"{split}/{name}", value, prog_bar=name == "f1")
         metric.reset()
 
     def _metric(self, split: str) -> ExtractionScores:

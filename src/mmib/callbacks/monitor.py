@@ -15,10 +15,10 @@ from torch import Tensor
 from mmib.base.distributed import global_sum, widened, world_size
 from mmib.callbacks.information_plane import draw_information_plane
 from mmib.information import MODALITIES, MetricSums, information_plane, scalars
-from mmib.modules import ExtractionModule
+from mmib.modules import ExtractionModule, ObjectiveLogger
 
 
-class IBMonitor(pl.Callback):
+class IBMonitor(ObjectiveLogger):
     """Logs the bottleneck and the alignment over all ranks, under the names of the documentation.
 
     An epoch's scalars come from sums over the whole epoch, a step's (with `_step` behind the name) from those of its

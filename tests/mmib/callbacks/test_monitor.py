@@ -30,6 +30,7 @@ from mmib.information import (
     information_plane,
     scalars,
 )
+from mmib.modules import ExtractionModule
 from mmib.nn.alignment import Latents
 from mmib.nn.fusion import FusionOutput, LateFusion
 from mmib.optim import OptimizerSettings
@@ -402,3 +403,47 @@ def test_histograms_hold_the_kl_by_dimension() -> None:
     assert (min(found.bins), max(found.bins)) == (pytest.approx(0.5), pytest.approx(1.5)), (
         "2 nats: a quarter and the rest"
     )
+
+
+# Beside the module
+
+
+@pytest.mark.parametrize("task", ["mre", "mner"])
+def test_a_module_logs_its_losses_itself_as_the_monitor_would(
+    make_module: Callable[..., ExtractionModule], make_batch: Callable[..., PostBatch], tmp_path: Path
+) -> None:
+    """Batches of several sizes: the mean is over posts. Each name is logged once, whoever does it."""
+    posts: Any = [make_batch(seed=1), make_batch(lengths=(9, 8), regions=(0, 1), seed=2)]
+    batches = DataLoader(posts, batch_size=None)
+    logged, shown = {}, {}
+    for name, callbacks in (("alone", []), ("monitored", [IBMonitor()])):
+        torch.manual_seed(0)
+        recorder = Recorder()
+        trainer = pl.Trainer(
+            accelerator="cpu",
+            callbacks=callbacks,
+            logger=recorder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+            max_epochs=2,
+            log_every_n_steps=1,
+        )
+        trainer.fit(make_module(gamma=0.5), batches, batches)
+        logged[name], shown[name] = recorder.rows, trainer.progress_bar_metrics
+    losses = {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "task")}
+    steps = {"train/loss_step", "train/task_step"}
+    scores = {name for name in logged["alone"] if name.startswith("val/")} - losses
+    assert {"val/f1", "val/precision", "val/recall"} <= scores
+    assert logged["alone"].keys() == {"epoch"} | losses | steps | scores
+    for name in losses | scores:
+        values = [[value for _, value in logged[run][name]] for run in ("alone", "monitored")]
+        assert values[0] == pytest.approx(values[1]), name
+        assert len(values[0]) == 2, name
+    for name in steps:
+        values = [[value for _, value in logged[run][name]] for run in ("alone", "monitored")]
+        assert values[0] == pytest.approx(values[1]), name
+        assert len(values[0]) == 4, name
+    assert shown["alone"] == pytest.approx(shown["monitored"])
+    assert shown["alone"].keys() == {"loss", "val/f1"}
