@@ -246,7 +246,7 @@ class PostDataModule(pl.LightningDataModule):
         for split in SPLITS[stage]:
             if not self._is_read(split):
                 self.examples[split] = self.read_split(split)
-                rank_zero_info(f"{split}: {self.image_reports[split]}")
+                rank_zero_info(f"{split}: found {self.image_reports[split]}")
 
     def _is_read(self, split: str) -> bool:
         """Whether all is known of a split that the trainer will look at; an earlier one may have been limited more."""

@@ -668,7 +668,7 @@ def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
     assert batch.label_ids[places].tolist() == [1, 0, 0]
     assert batch.region_mask[places].sum(dim=1).tolist() == [1, 0, 0]
     assert "train: 3 posts, 2 labels, train has been read" in caplog.text
-    assert "train: 1 of 2 images, 1 of 3 rows" in caplog.text
+    assert "train: found 1 of 2 images, 1 of 3 rows" in caplog.text
     assert module.corpus == "lines"
     assert {key: module.fingerprint("train")[key] for key in ("rows", "marker")} == {"rows": 3, "marker": "-"}
     assert module.describe("train", 0) == {

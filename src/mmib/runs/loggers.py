@@ -112,6 +112,8 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
     """A started W&B run; offline where online fails, and None where that fails too: a run never depends on W&B."""
     import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
 
+    # Before the run has its settings: it warns of an argument that Lightning always passes.
+    wandb.termsetup(wandb.Settings(silent=True), None)
     for offline in [False, True] if online else [True]:
         try:
             logger = WandbLogger(

@@ -9,7 +9,6 @@ import shlex
 import signal
 import sys
 import threading
-import warnings
 from argparse import ArgumentError
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +26,7 @@ from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
 from mmib.callbacks.history import CommandHistory
 from mmib.callbacks.lightning_internals import callbacks_of, set_callbacks
 from mmib.callbacks.predictions import PredictionCollector
+from mmib.callbacks.progress import with_defaults
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
 from mmib.configs import TOP_LEVEL
 from mmib.datamodules.base import PostDataModule
@@ -40,6 +40,7 @@ from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, sta
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.parser_errors import in_one_sentence, init_names
+from mmib.training.quiet import quiet_libraries
 from mmib.training.summary import (
     Predictions,
     describe_results,
@@ -66,7 +67,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
         MMIBError: what is wrong with the configuration, the data, or what happened while it ran.
         SystemExit: SIGTERM ended it.
     """
-    _quiet_libraries()
+    quiet_libraries()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -233,7 +234,8 @@ class MMIBCommand(LightningCLI):
         """A trainer that writes into the run folder, which is made here: model and data could be built."""
         self.datamodule.check_files(self.subcommand)
         config = self._own_config()
-        chosen = self._get(self.config_init, "trainer")["logger"]
+        options = self._get(self.config_init, "trainer")
+        chosen = options["logger"]
         loggers = started_loggers(chosen)
         seed = config.get("seed_everything")
         if config["run"] is not None:
@@ -247,6 +249,9 @@ class MMIBCommand(LightningCLI):
             wandb: WandbUse = "off" if loggers and config["wandb"] == "auto" else config["wandb"]
             loggers = [*make_loggers(self.run_folder, config["name"], wandb), *loggers]
         trainer = super().instantiate_trainer(
+            callbacks=with_defaults(
+                options["callbacks"], options["enable_progress_bar"], options["enable_model_summary"]
+            ),
             default_root_dir=self.run_folder,
             logger=loggers,
             **kwargs,
@@ -405,20 +410,3 @@ def _task_of(class_path: str) -> str:
 def _epoch_of(checkpoint: Path) -> int:
     """The epoch, from 0, after which a checkpoint was written."""
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])
-
-
-def _quiet_libraries() -> None:
-    """Leave standard error to what a user can act on."""
-    for name in ("huggingface_hub", "httpx", "timm"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    for harmless in (
-        ".*does not have many workers.*",  # features come from the cache: there is nothing for workers to do
-        ".*module.s. in eval mode at the start of training.*",  # frozen encoders are meant to be
-        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
-        ".*anonymous setting has no effect.*",
-        ".*not supported by the model summary.*",
-        ".*WeightAveraging callback, but loading a checkpoint outside.*",  # averaged weights are what it holds
-        ".*You called .self.log.*have no logger configured.*",  # as it was asked for
-        ".*recommended to use .self.log.*sync_dist=True.*",  # what is logged is the same on every rank already
-    ):
-        warnings.filterwarnings("ignore", message=harmless)
