@@ -17,7 +17,19 @@ from mmib.training.cli import execute
 SPLITS = ("val", "test")
 
 
-def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> dict[str, float]:
+class Scores(dict[str, float]):
+    """The scores of a run as fractions, by `val/<score>` and `test/<score>`.
+
+    Attributes:
+        folder: the run's folder, with its checkpoints, predictions and summary; see `mmib.Extractor.from_pretrained`.
+    """
+
+    def __init__(self, scores: Mapping[str, float], folder: Path) -> None:
+        super().__init__(scores)
+        self.folder = folder
+
+
+def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Scores:
     """Train, select on validation, and score the selected checkpoint; everything is written as `mmib fit` writes it.
 
     Args:
@@ -25,8 +37,8 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
         overrides: settings by their dotted names, as on the command line: `{"model.gamma": 0}`.
 
     Returns:
-        The scores as fractions, by `val/<score>` and, where there is a test split, `test/<score>`; empty on all
-        ranks but the first.
+        The scores, those of test where there is a test split, and the run's folder; no scores on all ranks but the
+        first.
 
     Raises:
         MMIBError: what is wrong with the configuration, the data, or what happened while it ran.
@@ -39,14 +51,11 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
         options = [f"--{name}={_written(value)}" for name, value in (overrides or {}).items()]
         plugins, arguments = trainer_plugins(expand_configs(["fit", "--config", path, *options]))
         import_plugins(plugins)
-        summary = execute(arguments).summary or {}
-    scores = {split: summary.get(split) or {} for split in SPLITS}
-    return {
-        f"{split}/{name}": value
-        for split, found in scores.items()
-        for name, value in found.items()
-        if isinstance(value, float)
-    }
+        command = execute(arguments)
+    summary = command.summary or {}
+    found = {split: summary.get(split) or {} for split in SPLITS}
+    scores = {f"{split}/{name}": value for split in SPLITS for name, value in found[split].items()}
+    return Scores({name: value for name, value in scores.items() if isinstance(value, float)}, command.run_folder)
 
 
 def _written(value: Any) -> str:
