@@ -341,18 +341,20 @@ def tiny_parts() -> dict[str, Any]:
 
 @pytest.fixture
 def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., TrainedModel]:
-    """A model of random weights that believes in many things; `image` are options of its image encoder."""
+    """A model of random weights that believes in many things; `image` are options of its image encoder, `text` is the
+    folder of its text encoder."""
 
     def make(
         task: str,
         labels: LabelSet | None = None,
         image: dict[str, Any] | None = None,
         parts: dict[str, Any] | None = None,
+        text: str = bert_folder,
         **options: Any,
     ) -> TrainedModel:
         pictures = ImageEncoder(**{"name": IMAGE_MODEL, "pretrained": False} | (image or {}))
         named = tiny_parts | (parts or {})
-        network = build(task, labels or LABELS[task], (TextEncoder(bert_folder), pictures), named, {})
+        network = build(task, labels or LABELS[task], (TextEncoder(text), pictures), named, {})
         with torch.no_grad():
             for parameter in network.head.parameters():
                 parameter.mul_(8.0)

@@ -499,3 +499,39 @@ def test_crops_for_which_there_is_no_room(
     reason = close_disk()
     said = refused("crop-objects", str(root), "--task", "mnre")
     assert_names(said, reason, str(root), "make room and repeat the command")
+
+
+# Text encoders
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("no weights", "no file named model.safetensors"),
+        ("another shape", "the weights of text encoder '{folder}' are of another shape than its config.json says"),
+        ("large tokenizer", "word pieces, and its tokenizer has "),
+        ("flash_attention_2", "cannot use attention 'flash_attention_2' here: "),
+        ("perceptron", "'{folder}' is of no architecture that transformers"),
+    ],
+)
+def test_a_text_encoder_that_cannot_serve(
+    refused: Refused, workspace: Any, unpack_bert: Path, damage: str, message: str
+) -> None:
+    options = ["--data.max_length", "40", "--model.backbone.text_encoder.name", str(unpack_bert)]
+    config = json.loads((unpack_bert / "config.json").read_text(encoding="utf-8"))
+    if damage == "no weights":
+        (unpack_bert / "model.safetensors").unlink()
+    elif damage == "another shape":
+        config["intermediate_size"] = 7
+    elif damage == "large tokenizer":
+        tokenizer = json.loads((unpack_bert / "tokenizer.json").read_text(encoding="utf-8"))
+        size = len(tokenizer["model"]["vocab"])
+        tokenizer["model"]["vocab"] |= {"more": size, "most": size + 1}
+        (unpack_bert / "tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    elif damage == "perceptron":
+        config["model_type"] = damage
+    else:
+        options += ["--model.backbone.text_encoder.attention", damage]
+    (unpack_bert / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    shown = refused("fit", "--config", str(workspace.experiments["mre"]), *options)
+    assert_names(shown, message.format(folder=unpack_bert))

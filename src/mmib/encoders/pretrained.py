@@ -165,7 +165,8 @@ def locate(name: str) -> tuple[str, dict[str, Any]]:
     local = Path(folder).is_dir()
     if not local:
         settle_hub_mode()
-    return folder, {"local_files_only": local}
+    # Nor is code run that lies beside the weights; transformers would ask, and wait for an answer.
+    return folder, {"local_files_only": local, "trust_remote_code": False}
 
 
 def unreachable(modality: str, name: str, error: Exception) -> EncoderError:

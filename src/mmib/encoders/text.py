@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mmib.encoders.lora import LoraSettings, add_lora, merge_lora
 from mmib.encoders.pretrained import is_weightless, locate
@@ -17,6 +18,8 @@ from mmib.encoders.text_model import (
     first_sentence,
     load_model,
     max_length,
+    parameters_behind,
+    plain_operations,
     read_configuration,
     takes,
     word_embeddings,
@@ -75,6 +78,7 @@ class TextEncoder(nn.Module):
         config = read_configuration(folder, dropout, options)
         check_attention(config, attention)
         self.config, self.encoder, missing = load_model(folder, config, pretrained, attention, options)
+        self.dim: int = self.encoder.config.hidden_size
         words = word_embeddings(self.encoder)
         self.tokenizer = WordTokenizer(folder, max_length(self.encoder), **options)
         if words.num_embeddings < self.tokenizer.vocabulary_size:
@@ -87,6 +91,11 @@ class TextEncoder(nn.Module):
             # Markers start near the centre of the pretrained embeddings, and apart from each other.
             spread = words.weight.std(dim=0)
             self.markers.weight.mul_(spread).add_(words.weight.mean(dim=0))
+        if not takes(self.encoder, "attention_mask"):
+            raise EncoderError(
+                f"{type(self.encoder).__name__} cannot serve as text encoder: it takes no mask, so that the states of "
+                "a post would depend on the other posts of its batch"
+            )
         if not takes(self.encoder, "inputs_embeds"):
             self.encoder.set_input_embeddings(MarkedEmbedding(words, self.markers, self.tokenizer.vocabulary_size))
         self._freeze(trainable_layers, missing)
@@ -152,8 +161,9 @@ class TextEncoder(nn.Module):
     def _freeze(self, trainable_layers: int | None, missing: set[nn.Parameter]) -> None:
         self._trained = None if trainable_layers is None else self._top_layers(trainable_layers)
         used, below = self._dependencies(self._trained[0] if self._trained else None)
+        missing = missing & used
         for name, parameter in self.encoder.named_parameters():
-            if parameter in missing & used:
+            if parameter in missing:
                 raise EncoderError(
                     f"the weights of text encoder {self.config.name_or_path!r} lack {name}: they are of another "
                     f"architecture than its config.json, which says {self.config.model_type}"
@@ -172,20 +182,17 @@ class TextEncoder(nn.Module):
         """Parameters that the states depend on, and those of them that the input of a layer depends on.
 
         Raises:
-            EncoderError: the model gives no states for word pieces.
+            EncoderError: the model gives no states for word pieces, or ones that depend on padding.
         """
         ids = [*self.tokenizer.prefix, self.tokenizer.unknown_id, *self.tokenizer.marker_ids.values()]
         input_ids = torch.tensor([ids], device=self.markers.weight.device)
         inputs: list[Tensor] = []
         hooks = [] if layer is None else [layer.register_forward_pre_hook(_remember_input(inputs), with_kwargs=True)]
-        config, training = self.encoder.config, self.encoder.training
-        attention = config._attn_implementation
-        config._attn_implementation = "eager"  # others may work on a GPU only, where the weights are not yet
-        self.encoder.eval()
         try:
-            with torch.enable_grad():
+            with plain_operations(self.encoder), torch.enable_grad():
                 states = self._states(input_ids, None)
-            if states.shape[:2] != input_ids.shape:
+                changed = 0.0 if is_weightless() else self._change_by_padding(input_ids, states)
+            if states.shape != (1, len(ids), self.dim):
                 raise ValueError(f"it gives states of shape {tuple(states.shape)} for {len(ids)} word pieces")
         # Which error it is depends on the step that a model of another kind does not pass.
         except Exception as error:
@@ -196,12 +203,22 @@ class TextEncoder(nn.Module):
                 f"their mask alone ({first_sentence(error)})"
             ) from error
         finally:
-            config._attn_implementation = attention
-            self.encoder.train(training)
             for hook in hooks:
                 hook.remove()
-        self.dim: int = states.shape[2]
-        return _parameters_behind(states), _parameters_behind(inputs[0]) if inputs else set()
+        if changed > 1e-4:  # rounding of float32 stays far below
+            raise EncoderError(
+                f"{type(self.encoder).__name__} cannot serve as text encoder: its states depend on the padding behind "
+                "a post, and so on the other posts of a batch"
+            )
+        return parameters_behind(states), parameters_behind(inputs[0]) if inputs else set()
+
+    def _change_by_padding(self, input_ids: Tensor, states: Tensor) -> float:
+        """How much padding changes states, as a share of the largest."""
+        padded = F.pad(input_ids, (0, 3), value=self.tokenizer.pad_id)
+        mask = F.pad(torch.ones_like(input_ids), (0, 3))
+        with torch.no_grad():
+            change = self._states(padded, mask)[:, : states.shape[1]] - states
+            return float(change.abs().max() / states.abs().max())
 
 
 class MarkedEmbedding(nn.Module):
@@ -232,17 +249,3 @@ def _remember_input(inputs: list[Tensor]) -> Any:
         inputs.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))
 
     return hook
-
-
-def _parameters_behind(tensor: Tensor) -> set[nn.Parameter]:
-    """Those that a tensor depends on."""
-    nodes, seen, found = [tensor.grad_fn], set(), set()
-    while nodes:
-        node = nodes.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if hasattr(node, "variable"):
-            found.add(node.variable)
-        nodes.extend(following for following, _ in node.next_functions)
-    return found

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
+import transformers
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging
 
 from mmib.encoders.pretrained import is_weightless, unreachable
 from mmib.schema import ConfigError, EncoderError
@@ -40,12 +45,16 @@ def read_configuration(folder: str, dropout: float | None, options: dict[str, An
         EncoderError: there is none, or transformers has no model for it.
     """
     try:
+        if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
+            raise FileNotFoundError("no file named config.json")
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
     except OSError as error:
         raise unreachable("text", folder, error) from error
-    except (KeyError, ValueError) as error:  # an architecture that transformers does not know, or one of custom code
-        reason = first_sentence(error)
-        raise EncoderError(f"text encoder {folder!r} cannot be built by transformers: {reason}") from error
+    except (KeyError, ValueError) as error:  # an unknown architecture, none, or one of custom code
+        raise EncoderError(
+            f"text encoder {folder!r} is of no architecture that transformers {transformers.__version__} has: "
+            f"{first_sentence(error)}"
+        ) from error
     if type(config) not in MODEL_MAPPING:
         raise EncoderError(
             f"text encoder {folder!r} is of type {config.model_type}, of which transformers builds no encoder"
@@ -70,12 +79,31 @@ def load_model(
         model = AutoModel.from_config(config, **chosen)
         return LoadedModel(model.config, _text_part(model), set())
     try:
-        model, found = AutoModel.from_pretrained(folder, config=config, output_loading_info=True, **chosen, **options)
-    # Damaged weights and ones of another shape come as RuntimeError and SafetensorError.
+        with _without_report():
+            model, found = AutoModel.from_pretrained(
+                folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **chosen, **options
+            )
+    # Damaged weights come as RuntimeError and SafetensorError.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable("text", folder, error) from error
+    for name, stored, expected in sorted(found["mismatched_keys"]):
+        raise EncoderError(
+            f"the weights of text encoder {folder!r} are of another shape than its config.json says: {name} is "
+            f"{tuple(stored)} and should be {tuple(expected)}"
+        )
     missing = {parameter for name, parameter in model.named_parameters() if name in found["missing_keys"]}
     return LoadedModel(model.config, _text_part(model), missing)
+
+
+@contextlib.contextmanager
+def _without_report() -> Iterator[None]:
+    """In here transformers lists no parameters that were missing or not used: those that matter are checked."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _text_part(model: PreTrainedModel) -> PreTrainedModel:
@@ -103,6 +131,33 @@ def word_embeddings(encoder: PreTrainedModel) -> nn.Embedding:
 def takes(encoder: PreTrainedModel, argument: str) -> bool:
     """Whether its forward has an argument."""
     return argument in inspect.signature(encoder.forward).parameters
+
+
+@contextlib.contextmanager
+def plain_operations(encoder: PreTrainedModel) -> Iterator[None]:
+    """In here it computes without dropout, and attention without kernels that may need a GPU."""
+    attention, training = encoder.config._attn_implementation, encoder.training
+    encoder.config._attn_implementation = "eager"
+    encoder.eval()
+    try:
+        yield
+    finally:
+        encoder.config._attn_implementation = attention
+        encoder.train(training)
+
+
+def parameters_behind(tensor: Tensor) -> set[nn.Parameter]:
+    """Those that a tensor depends on."""
+    nodes, seen, found = [tensor.grad_fn], set(), set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            found.add(node.variable)
+        nodes.extend(following for following, _ in node.next_functions)
+    return found
 
 
 def check_attention(config: PreTrainedConfig, attention: str) -> None:

@@ -41,9 +41,14 @@ class WordTokenizer:
         except ImportError as error:
             reason = " ".join(str(error).split())
             raise EncoderError(f"the tokenizer of text encoder {folder!r} needs another package: {reason}") from error
-        except (OSError, ValueError) as error:
+        # Errors of the package tokenizers share no base.
+        except Exception as error:
             raise unreachable("text", folder, error) from error
-        self.vocabulary_size = 1 + max(self._tokenizer.get_vocab().values())
+        vocabulary = self._tokenizer.get_vocab()
+        if vocabulary.keys() <= set(self._tokenizer.all_special_tokens):
+            # What transformers makes of a folder that holds none of the files.
+            raise unreachable("text", folder, ValueError("the tokenizer has no vocabulary"))
+        self.vocabulary_size = 1 + max(vocabulary.values())
         self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
         token = self._tokenizer
         # Decoders such as GPT-2 have few special tokens or none; models of later years have no unknown piece.

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmib.encoders.tokenizer import WordTokenizer
-from mmib.schema import MARKERS
+from mmib.encoders.tokenizer import WordTokenizer, load_tokenizer
+from mmib.schema import MARKERS, EncoderError
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)
 SPECIAL_TEXTS = ["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", *MARKERS]
@@ -63,3 +68,33 @@ def test_markers_have_ids_of_their_own_behind_the_vocabulary(tokenizer: WordToke
 
 def test_frame_is_cls_and_sep(tokenizer: WordTokenizer) -> None:
     assert (tokenizer.prefix, tokenizer.suffix) == ([CLS], [SEP])
+
+
+def test_a_tokenizer_that_needs_another_package_says_which(bert_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ImportError("You need to install sacremoses.\nSee its page.")
+
+    monkeypatch.setattr("mmib.encoders.tokenizer.AutoTokenizer.from_pretrained", refuse)
+    with pytest.raises(EncoderError, match=r"needs another package: You need to install sacremoses\. See its page"):
+        WordTokenizer(bert_folder, None)
+
+
+def test_a_fingerprint_in_python_changes_with_vocabulary_merges_and_switches(
+    family_folder: Callable[[str], str], tmp_path: Path
+) -> None:
+    """Copied elsewhere it is the same."""
+    expected = load_tokenizer(family_folder("BERTweet")).fingerprint()
+    changes: dict[str, tuple[str, str]] = {
+        "vocab.txt": ("na 1", "nb 1"),
+        "bpe.codes": ("a n 10", "a m 10"),
+        "tokenizer_config.json": ('"normalization": false', '"normalization": true'),
+    }
+    for file, (before, after) in changes.items():
+        folder = tmp_path / file.partition(".")[0]
+        load_tokenizer(family_folder("BERTweet")).save(folder)
+        shutil.copy(Path(family_folder("BERTweet")) / "config.json", folder)
+        assert load_tokenizer(str(folder)).fingerprint() == expected
+        content = (folder / file).read_text(encoding="utf-8")
+        assert before in content
+        (folder / file).write_text(content.replace(before, after, 1), encoding="utf-8")
+        assert load_tokenizer(str(folder)).fingerprint() != expected

@@ -779,7 +779,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("weights or data were read before the configuration was checked")
 
-    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", refuse)
+    monkeypatch.setattr("mmib.encoders.text_model.AutoModel.from_pretrained", refuse)
     monkeypatch.setattr("mmib.encoders.pretrained.file_sha256", refuse)
     monkeypatch.setattr("timm.models._builder.load_pretrained", refuse)
     monkeypatch.setattr("mmib.datamodules.base.PostDataModule.setup", refuse)
