@@ -80,11 +80,10 @@ class OptionSchema(ParserJsonschema):
         return {"anyOf": [{"type": "string"}, *described, self.unknown_class_path_schema()]}
 
     def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
-        """A class under all its paths: a package may offer it too."""
+        """A class under all its paths: the packages that it is in may offer it too."""
         described: dict[str, Any] = super().class_path_schema(class_path, action)
         found = _class_at(class_path)
-        paths = {class_path, f"{found.__module__}.{found.__qualname__}"}
-        described["properties"]["class_path"] = {"enum": sorted(paths)}
+        described["properties"]["class_path"] = {"enum": sorted({class_path, *_paths_of(found)})}
         return described
 
     def class_parser_schema(self, class_type: Any, action: Any, description: str | None = None) -> dict[str, Any]:
@@ -195,6 +194,14 @@ def _is_of_project(found: type) -> bool:
 
 def _is_described(found: type) -> bool:
     return f"{found.__module__}.".startswith(tuple(f"{package}." for package in PACKAGES))
+
+
+def _paths_of(found: type) -> list[str]:
+    """Where a class can be imported from: its module, and the packages above that offer it."""
+    parts = found.__module__.split(".")
+    modules = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
+    name = found.__qualname__
+    return [f"{module}.{name}" for module in modules if getattr(importlib.import_module(module), name, None) is found]
 
 
 def _class_at(path: str) -> type:
