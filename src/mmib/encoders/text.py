@@ -91,11 +91,6 @@ class TextEncoder(nn.Module):
             # Markers start near the centre of the pretrained embeddings, and apart from each other.
             spread = words.weight.std(dim=0)
             self.markers.weight.mul_(spread).add_(words.weight.mean(dim=0))
-        if not takes(self.encoder, "attention_mask"):
-            raise EncoderError(
-                f"{type(self.encoder).__name__} cannot serve as text encoder: it takes no mask, so that the states of "
-                "a post would depend on the other posts of its batch"
-            )
         if not takes(self.encoder, "inputs_embeds"):
             self.encoder.set_input_embeddings(MarkedEmbedding(words, self.markers, self.tokenizer.vocabulary_size))
         self._freeze(trainable_layers, missing)

@@ -28,6 +28,7 @@ class WordTokenizer:
         pad_id: fills up shorter posts of a batch; masked, so that any piece serves where the tokenizer has none.
         unknown_id: the piece of a word that has none; where the tokenizer has no unknown piece, another special one.
         mask_id: the piece in place of a masked one: the tokenizer's mask or, where it has none, unknown piece.
+        space: what goes before each word: a space for byte-level tokenizers, which make it part of the first piece.
         marker_ids: id of each of `schema.MARKERS`.
         max_length: longest sequence the encoder takes, or None.
 
@@ -62,15 +63,15 @@ class WordTokenizer:
         start = next(at for at in range(len(framed)) if framed[at : at + len(plain)] == plain)
         self.prefix: list[int] = framed[:start]
         self.suffix: list[int] = framed[start + len(plain) :]
-        # Byte-level tokenizers need the space before each word, and not all of them can be made to add it.
-        self._space = ""
+        # Only the classes of old byte-level tokenizers have an option to add it.
+        self.space = ""
         apart = [piece for word in self._encode([["a", "a"]])[0] for piece in word]
         if apart != token("a a", add_special_tokens=False)["input_ids"]:
-            self._space = " "
+            self.space = " "
 
     def fingerprint(self) -> str:
         """SHA-256 of all that word pieces depend on."""
-        state = [self._state(), self.prefix, self.suffix, self.unknown_id, self._space]
+        state = [self._state(), self.prefix, self.suffix, self.unknown_id, self.space]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
@@ -98,7 +99,7 @@ class WordTokenizer:
     def _encode(self, posts: list[list[str]]) -> list[list[list[int]]]:
         if not posts:
             return []
-        spaced = [[word if word.startswith(" ") else self._space + word for word in words] for words in posts]
+        spaced = [[word if word.startswith(" ") else self.space + word for word in words] for words in posts]
         options = {"add_special_tokens": False, "split_special_tokens": True}
         if not self._tokenizer.is_fast:  # in Python: it does not tell which word a piece is of
             return [[self._tokenizer(word, **options)["input_ids"] for word in words] for words in spaced]

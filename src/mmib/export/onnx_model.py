@@ -157,6 +157,7 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
             "prefix": tokenizer.prefix,
             "suffix": tokenizer.suffix,
             "unknown": tokenizer.unknown_id,
+            "space": tokenizer.space,
             "markers": tokenizer.marker_ids,
         },
         "regions": model.network.backbone.image_encoder.region_boxes(),

@@ -51,8 +51,8 @@ def test_weights_of_another_shape_are_one_clear_error(unpack_bert: Path) -> None
         ({"model_type": None}, "of no architecture that transformers .* has: Unrecognized model"),
         ({"model_type": "clip_text_projection"}, "of no architecture that transformers .* has"),
         ({"model_type": "vit", "image_size": 8, "patch_size": 4}, "ViTModel cannot serve .*: it has no embeddings of"),
-        ({"model_type": "fnet", "type_vocab_size": 2}, "FNetModel cannot serve as text encoder: it takes no mask"),
-        ({"model_type": "convbert"}, "ConvBertModel cannot serve as text encoder: its states depend on the padding"),
+        ({"model_type": "fnet", "type_vocab_size": 2}, "FNetModel cannot serve .*: its states depend on the padding"),
+        ({"model_type": "convbert"}, "ConvBertModel cannot serve .*: its states depend on the padding"),
     ],
 )
 def test_what_cannot_serve_is_refused_with_its_reason(unpack_bert: Path, changes: dict[str, Any], message: str) -> None:
