@@ -23,8 +23,9 @@ from mmib.training.cli import MMIBCommand, execute
 # Packages that hold classes which a configuration may name.
 NAMES = ("backbone", "callbacks", "datamodules", "encoders", "modules", "nn", "optim", "tasks")
 PACKAGES = tuple(f"mmib.{name}" for name in NAMES)
-# A key for editors, which is none in configurations of this project.
 SCHEMA_KEY = "$schema"
+# What the parser adds to each class: a key for editors, which is none here, and where shtab is installed an option.
+ADDED = (SCHEMA_KEY, "print_shtab")
 # What the parser would say of classes, whose possible values the schema lists.
 ANY_CLASS = "One or more arguments specifying"
 # Lightning's options, in words of this project: a schema that is shipped holds no text of another.
@@ -219,7 +220,7 @@ def _plain(schema: Any) -> Any:
     return {
         name: " ".join(value.split()) if name == "description" and isinstance(value, str) else _plain(value)
         for name, value in schema.items()
-        if name != SCHEMA_KEY or isinstance(value, str)
+        if name not in ADDED or isinstance(value, str)
         if not (name == "description" and (not value or str(value).startswith(ANY_CLASS)))
     }
 

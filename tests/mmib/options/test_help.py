@@ -50,7 +50,7 @@ def test_values_are_those_of_the_configuration() -> None:
     assert " [2]" in entry(text, "model.backbone.text_encoder.trainable_layers")
     assert "\nfusion (LateFusion):\n" in text
     assert "--model.backbone.fusion.heads" not in text
-    assert "mmib.nn.alignment.JSDAlignment" in entry(text, "model.backbone.alignment")
+    assert "JSDAlignment" in entry(text, "model.backbone.alignment")
 
 
 def test_options_of_the_command_alone_belong_to_it() -> None:
