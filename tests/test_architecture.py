@@ -32,7 +32,7 @@ LEVELS = (
     ("mmib.backbone", "mmib.options"),
     ("mmib.datamodules",),
     ("mmib.runs",),
-    ("mmib.tasks",),
+    ("mmib.tasks", "mmib.released"),
     ("mmib.modules",),
     ("mmib.callbacks",),
     ("mmib.training", "mmib.analysis"),

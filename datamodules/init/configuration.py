@@ -48,8 +48,8 @@ ARGUMENTS = [
 MODEL = {
     "mner": """\
   init_args:
-    beta_text: 0.01              # weight of the text bottleneck; 0 switches it off (docs/information.md)
-    beta_image: 0.01             # weight of the image bottleneck
+    beta_text: 1.0e-3            # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 1.0e-3           # weight of the image bottleneck
     gamma: 0.1                   # weight of the alignment of text and image
     mention_dropout: 0.0         # 0.5 where the names in the text are not to be learnt by heart
     optimizer:
@@ -60,8 +60,8 @@ MODEL = {
 """,
     "mre": """\
   init_args:
-    beta_text: 0.1               # weight of the text bottleneck; 0 switches it off (docs/information.md)
-    beta_image: 0.1              # weight of the image bottleneck
+    beta_text: 3.0e-4            # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_image: 3.0e-4           # weight of the image bottleneck
     gamma: 0.1                   # weight of the alignment of text and image
     head_dropout: 0.2
     optimizer:

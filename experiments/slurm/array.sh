@@ -5,7 +5,7 @@
 #   sbatch --array 1-8 experiments/slurm/array.sh --trials trials.txt --config mre-demo --config trainer/slurm.yaml
 #
 # Without --trials the task's number is the seed. With it, the task takes the line of that number of the file: options
-# of `mmib fit`, quoted as in a shell, say: --model.gamma 0.5 --model.beta_text 0.01
+# of `mmib fit`, quoted as in a shell, say: --model.gamma 0.5 --model.beta_text 1e-3
 #SBATCH --job-name=mmib-array
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

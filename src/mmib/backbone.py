@@ -18,7 +18,8 @@ from mmib.nn.alignment import Alignment, AlignmentOutput, InfoNCEAlignment, Late
 from mmib.nn.fusion import CrossModalFusion, Fusion, FusionOutput
 from mmib.nn.gaussian import GaussianEncoder, Posterior
 from mmib.nn.precision import at_least_float32
-from mmib.schema import PostBatch
+from mmib.nn.priors import Prior, StandardPrior
+from mmib.schema import ConfigError, PostBatch
 
 
 @dataclass
@@ -32,6 +33,7 @@ class BackboneOutput:
         image: posterior of the regions, (B, R, D).
         text_latents: what was sampled from it, or its mean.
         image_latents: the same of the image.
+        kl: KL of both posteriors to their priors by modality, (B, T, D) nats; see `Prior`.
         alignment: the regulariser on the latents.
         fusion_scalars: what the fusion wants logged; see `FusionOutput.scalars`.
     """
@@ -42,23 +44,20 @@ class BackboneOutput:
     image: Posterior
     text_latents: Latents
     image_latents: Latents
+    kl: dict[str, Tensor]
     alignment: AlignmentOutput
     fusion_scalars: Mapping[str, Tensor]
 
-    def loss_terms(self, kl: dict[str, Tensor], valid: Tensor, free_bits: float) -> list[LossTerm]:
+    def loss_terms(self, valid: Tensor, free_bits: float) -> list[LossTerm]:
         """Rates and alignment, unweighted; see `kl_term` for the arguments."""
         masks = {"text": self.text.mask, "image": self.image.mask}
-        rates = [kl_term(modality, kl[modality], mask, valid, free_bits) for modality, mask in masks.items()]
+        rates = [kl_term(modality, self.kl[modality], mask, valid, free_bits) for modality, mask in masks.items()]
         return [*rates, alignment_term(self.alignment)]
 
-    def moments(self, kl: dict[str, Tensor], valid: Tensor) -> dict[str, LatentMoments]:
+    def moments(self, valid: Tensor) -> dict[str, LatentMoments]:
         """Of the latents of each modality."""
         sides = {"text": self.text, "image": self.image}
-        return {modality: latent_moments(posterior, kl[modality], valid) for modality, posterior in sides.items()}
-
-    def kl(self) -> dict[str, Tensor]:
-        """KL of both posteriors by modality, (B, T, D) nats; see `Posterior.kl`."""
-        return {"text": self.text.kl(), "image": self.image.kl()}
+        return {modality: latent_moments(posterior, self.kl[modality], valid) for modality, posterior in sides.items()}
 
 
 class MultimodalIB(nn.Module):
@@ -73,8 +72,13 @@ class MultimodalIB(nn.Module):
         gaussian: builds the variational encoder of each modality.
         alignment: builds the alignment regulariser.
         fusion: builds the fusion.
+        text_prior: builds the prior that the text's rate is measured against.
+        image_prior: builds the image's.
         sampling: sample the latents in training. False uses their means there too (ablation without RR). In
             evaluation the means are used, always.
+
+    Raises:
+        ConfigError: a prior of the text that depends on the text.
     """
 
     def __init__(
@@ -84,6 +88,8 @@ class MultimodalIB(nn.Module):
         gaussian: Callable[[int], GaussianEncoder] = GaussianEncoder,
         alignment: Callable[[int], Alignment] = InfoNCEAlignment,
         fusion: Callable[[int], Fusion] = CrossModalFusion,
+        text_prior: Callable[[int], Prior] = StandardPrior,
+        image_prior: Callable[[int], Prior] = StandardPrior,
         sampling: bool = True,
     ) -> None:
         super().__init__()
@@ -98,16 +104,23 @@ class MultimodalIB(nn.Module):
         self.image_posterior = gaussian(dim)
         self.alignment = alignment(dim)
         self.fusion = fusion(dim)
+        self.text_prior = text_prior(dim)
+        self.image_prior = image_prior(dim)
+        if self.text_prior.needs_text:
+            raise ConfigError(
+                f"text_prior is {type(self.text_prior).__name__}, which depends on the text: it can only be image_prior"
+            )
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""
         text, image = self.posteriors(batch)
         sampled = self.training and self.sampling
         text_latents, image_latents = latents(text, sampled), latents(image, sampled)
+        kl = self.kl(text, image, text_latents)
         aligned = self.alignment(text_latents, image_latents, batch.image_ids)
         fused = self.fuse(batch, text_latents, image_latents, need_weights=not self.training)
         return BackboneOutput(
-            fused.states, fused.weights, text, image, text_latents, image_latents, aligned, fused.scalars
+            fused.states, fused.weights, text, image, text_latents, image_latents, kl, aligned, fused.scalars
         )
 
     def posteriors(self, batch: PostBatch) -> tuple[Posterior, Posterior]:
@@ -115,6 +128,10 @@ class MultimodalIB(nn.Module):
         states = self.text_encoder(batch.input_ids, batch.text_mask)
         text = self.text_posterior(states, batch.text_mask)
         return text, self.image_posterior(self._regions(batch), batch.region_mask)
+
+    def kl(self, text: Posterior, image: Posterior, text_latents: Latents) -> dict[str, Tensor]:
+        """KL of both posteriors to their priors by modality, (B, T, D) nats."""
+        return {"text": self.text_prior(text, text_latents), "image": self.image_prior(image, text_latents)}
 
     def fuse(self, batch: PostBatch, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """The fused states of a batch's `positions`, (B, Q, D)."""

@@ -13,7 +13,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
-from mmib.base.class_paths import current_class_paths, in_current_class_paths
+from mmib.base.class_paths import current_class_paths, in_current_betas, in_current_class_paths
 from mmib.base.files import read_yaml
 from mmib.schema import ConfigError
 
@@ -165,16 +165,16 @@ def _current(path: Path) -> Path:
     content = _load(path)
     if current_class_paths(content, path) == content:
         return path
-    return _copy(path.name, in_current_class_paths(path.read_text(encoding="utf-8")))
+    return _copy(path, in_current_class_paths(path.read_text(encoding="utf-8")))
 
 
 @cache
-def _copy(name: str, text: str) -> Path:
-    """A file with this text that is there as long as the process."""
+def _copy(path: Path, text: str) -> Path:
+    """A file of the same name with this text, in today's units, that is there as long as the process."""
     folder = Path(tempfile.mkdtemp(prefix="mmib-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    copy = folder / name
-    copy.write_text(text, encoding="utf-8")
+    copy = folder / path.name
+    copy.write_text(in_current_betas(text, _load(path), path), encoding="utf-8")
     return copy
 
 

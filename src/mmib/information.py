@@ -199,7 +199,7 @@ def post_means(values: Tensor, valid: Tensor) -> Mean:
 
 
 def kl_term(modality: str, kl: Tensor, positions: Tensor, valid: Tensor, free_bits: float = 0.0) -> LossTerm:
-    """The rate of a modality (paper: RR), in nats a position; optimised is its mean over latent dimensions.
+    """The rate of a modality (paper: RR), in nats a position: the KL summed over latent dimensions.
 
     Args:
         modality: `text` or `image`.
@@ -216,7 +216,7 @@ def kl_term(modality: str, kl: Tensor, positions: Tensor, valid: Tensor, free_bi
         sum=nats,
         count=(positions & valid[:, None]).sum(),
         unit={"text": "tokens", "image": "regions"}[modality],
-        reduce=lambda mean: mean.clamp(min=free_bits).mean(),
+        reduce=lambda mean: mean.clamp(min=free_bits).sum(),
         logged_as=f"ib/kl_{modality}",
     )
 
@@ -277,13 +277,15 @@ def pair_moments(text: Latents, image: Latents, valid: Tensor) -> PairMoments:
 def scalars(sums: MetricSums) -> dict[str, Tensor]:
     """What is logged, by the names of the documentation; what nothing was summed for is left out.
 
-    In nats a post (`loss`, `task`), a word piece or a region (`ib/kl_*`, `ib/kl_std_*`), an anchor (`align/loss`).
+    In nats a post (`loss`, `task`, `ib/rate_*`), a word piece or a region (`ib/kl_*`, `ib/kl_std_*`), an anchor
+    (`align/loss`).
     """
     means = {**{sums.logged_as[name]: mean for name, mean in sums.terms.items()}, **sums.scalars}
     logged = {name: mean.value.sum() for name, mean in means.items() if mean.count > 0}
     for modality, moments in sums.moments.items():
         if moments.positions > 0:
             logged |= _latent_scalars(modality, moments, logged[f"ib/kl_{modality}"])
+            logged |= _pressure_scalars(modality, logged, sums.posts / moments.positions)
     if sums.pairs.count > 0:
         centres = [side / sums.pairs.count for side in (sums.pairs.text, sums.pairs.image)]
         # The distance of both sides' centres on the unit sphere (Liang et al. 2022, section 2.1).
@@ -299,6 +301,20 @@ def _latent_scalars(modality: str, moments: LatentMoments, kl: Tensor) -> dict[s
         f"ib/kl_std_{modality}": (moments.kl_square / count - kl.square()).clamp(min=0.0).sqrt(),
         f"ib/active_{modality}": (variance > ACTIVE_VARIANCE).sum(),
         f"ib/std_{modality}": moments.std / count,
+    }
+
+
+def _pressure_scalars(modality: str, logged: Mapping[str, Tensor], posts: Tensor) -> dict[str, Tensor]:
+    """How strongly a rate is pressed, of what is logged and the number of posts a position."""
+    beta = logged.get(f"ib/beta_{modality}")
+    if beta is None:
+        return {}
+    rate = logged[f"ib/kl_{modality}"]
+    return {
+        f"ib/rate_{modality}": rate / posts,
+        # The beta of Alemi et al. 2017 (equation 17): of an objective that sums the KL over a post's positions.
+        f"ib/beta_vib_{modality}": beta * posts,
+        f"ib/share_{modality}": beta * rate / logged["loss"],
     }
 
 

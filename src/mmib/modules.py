@@ -45,7 +45,6 @@ class Objective(NamedTuple):
         scores: what the network decodes, of this rank's rows.
         sums: over the global batch, without a graph.
         output: what the backbone gives for this rank's rows.
-        kl: the KL of its posteriors by modality, (B, T, D) nats.
     """
 
     loss: Tensor
@@ -53,7 +52,6 @@ class Objective(NamedTuple):
     scores: Tensor
     sums: MetricSums
     output: BackboneOutput
-    kl: dict[str, Tensor]
 
 
 class ObjectiveLogger(pl.Callback):
@@ -66,15 +64,15 @@ class ExtractionModule(pl.LightningModule):
     It logs its losses, as `train/loss`, `train/task` (with `_step` behind the name by step), `val/loss` and `val/task`,
     and its scores, as `val/f1` and the like. `mmib.callbacks.IBMonitor` logs the bottleneck and the alignment beside.
 
-    L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is averaged over
-    valid positions and latent dimensions, and whatever `regularizers` add. A weight of 0 switches its term off; with
-    gamma 0 the alignment's parameters are frozen too.
+    L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is summed over
+    latent dimensions and averaged over valid positions, and whatever `regularizers` add. A weight of 0 switches its
+    term off; with gamma 0 the alignment's parameters are frozen too.
 
     Args:
         network: backbone and head of a task. Its parts become the module's own, so that checkpoints name them without
             a prefix.
-        beta_text: weight of the text bottleneck.
-        beta_image: weight of the image bottleneck.
+        beta_text: weight of the text bottleneck: nats of the objective a post, for each nat of rate a word piece.
+        beta_image: weight of the image bottleneck, for each nat of rate a region.
         gamma: weight of the alignment regulariser.
         beta_schedule: factor on both betas over training; constant by default.
         free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
@@ -99,8 +97,8 @@ class ExtractionModule(pl.LightningModule):
     def __init__(
         self,
         network: ExtractionNetwork,
-        beta_text: float = 0.01,
-        beta_image: float = 0.01,
+        beta_text: float = 1e-3,
+        beta_image: float = 1e-3,
         gamma: float = 1.0,
         beta_schedule: Schedule | None = None,
         free_bits: float = 0.0,
@@ -182,10 +180,9 @@ class ExtractionModule(pl.LightningModule):
         output = self.backbone(batch)
         scores = network.scores(output.states)
         losses = network.loss(scores, batch)
-        kl = output.kl()
         task = LossTerm(name="task", sum=losses.masked_fill(~valid, 0.0).sum(), count=valid.sum(), logged_as="task")
         regularizers = [regularizer(output, batch) for regularizer in self.regularizers]
-        terms = _named_once([task, *output.loss_terms(kl, valid, self.free_bits), *regularizers])
+        terms = _named_once([task, *output.loss_terms(valid, self.free_bits), *regularizers])
         weights = self._weights()
         terms = [replace(term, weight=weights.get(term.name, term.weight)) for term in terms]
         fusion = {f"fusion/{name}": post_means(value, valid) for name, value in output.fusion_scalars.items()}
@@ -194,7 +191,7 @@ class ExtractionModule(pl.LightningModule):
                 posts=valid.sum(),
                 terms={term.name: Mean(term.sum, term.count) for term in terms},
                 scalars={name: mean for term in terms for name, mean in term.scalars.items()} | fusion,
-                moments=output.moments(kl, valid),
+                moments=output.moments(valid),
                 pairs=pair_moments(output.text_latents, output.image_latents, valid),
                 labels=network.label_counts(batch),
                 logged_as={term.name: term.log_name for term in terms},
@@ -206,7 +203,7 @@ class ExtractionModule(pl.LightningModule):
         for modality, moments in sums.moments.items():
             posts = sums.posts * (moments.positions > 0)  # a batch without any image has no say in the image's
             sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * posts, posts)
-        return Objective(loss, weighted, scores, sums.detached(), output, kl)
+        return Objective(loss, weighted, scores, sums.detached(), output)
 
     def _weights(self) -> dict[str, float]:
         """Of the terms that the method has, at this step."""
@@ -265,7 +262,7 @@ class ExtractionModule(pl.LightningModule):
         """Rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
         decoded = self.network.decode(self.network.scores(output.states), batch)
-        return {"rows": batch.rows, **decoded, **evidence(output.attention, output.kl(), batch)}
+        return {"rows": batch.rows, **decoded, **evidence(output.attention, output.kl, batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -282,7 +279,7 @@ class ExtractionModule(pl.LightningModule):
         if split == "val":
             self._log_losses(split, objective.sums)
         self._metric(split).update(decoded["predicted"][valid], gold[valid])
-        found = evidence(objective.output.attention, objective.kl, batch)
+        found = evidence(objective.output.attention, objective.output.kl, batch)
         known = {"sums": objective.sums, "output": objective.output}
         return {"rows": batch.rows, "gold": gold, **decoded, **found, **known}
 
@@ -468,8 +465,8 @@ class MREModule(ExtractionModule):
         labels: LabelSource = "mnre",
         head_dropout: float = 0.1,
         threshold: float | None = None,
-        beta_text: float = 0.01,
-        beta_image: float = 0.01,
+        beta_text: float = 1e-3,
+        beta_image: float = 1e-3,
         gamma: float = 1.0,
         beta_schedule: Schedule | None = None,
         free_bits: float = 0.0,
@@ -516,8 +513,8 @@ class MNERModule(ExtractionModule):
         labels: LabelSource = "twitter",
         head_dropout: float = 0.1,
         constrained: bool = True,
-        beta_text: float = 0.01,
-        beta_image: float = 0.01,
+        beta_text: float = 1e-3,
+        beta_image: float = 1e-3,
         gamma: float = 1.0,
         beta_schedule: Schedule | None = None,
         free_bits: float = 0.0,

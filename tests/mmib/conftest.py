@@ -90,8 +90,8 @@ def tiny_experiment(task: str, root: Path, encoder_files: Any) -> dict[str, Any]
         },
         "model": {
             "init_args": {
-                "beta_text": 0.05,
-                "beta_image": 0.1,
+                "beta_text": 0.002,
+                "beta_image": 0.004,
                 "gamma": 0.5,
                 # Slow enough that the predictions do not collapse into the largest class.
                 "optimizer": {"lr": 1.0e-5, "text_lr": 1.0e-5, "other_lrs": {}},

@@ -36,7 +36,11 @@ Build = Callable[..., Any]
 B, T, D = 9, 5, 6
 NAMES = {
     *("loss", "task", "align/loss", "align/gap", "align/cosine"),
-    *(f"ib/{name}_{modality}" for name in ("kl", "kl_std", "active", "std", "beta") for modality in ("text", "image")),
+    *(
+        f"ib/{name}_{modality}"
+        for name in ("kl", "kl_std", "active", "std", "beta", "beta_vib", "rate", "share")
+        for modality in ("text", "image")
+    ),
 }
 INFO_NCE = {"align/temperature", "align/mi_bound", "align/accuracy_t2i", "align/accuracy_i2t"}
 
@@ -254,7 +258,7 @@ def test_a_term_is_its_weighted_mean_in_its_own_unit() -> None:
     assert (term.log_name, dataclasses.replace(term, logged_as="x/y").log_name) == ("loss/own", "x/y")
 
 
-def test_a_rate_is_optimised_as_the_mean_over_dimensions_above_its_free_bits(
+def test_a_rate_is_optimised_as_the_sum_over_dimensions_above_its_free_bits(
     sample: tuple[Posterior, Posterior],
 ) -> None:
     text, valid = sample[0], torch.ones(B, dtype=torch.bool)
@@ -262,7 +266,7 @@ def test_a_rate_is_optimised_as_the_mean_over_dimensions_above_its_free_bits(
     for free_bits in (0.0, float(rate.median())):
         term = kl_term("text", text.kl(), text.mask, valid, free_bits)
         value = term.value(Mean(term.sum, term.count), Window(tokens=3.0))
-        assert float(value) == pytest.approx(3 * float(rate.clamp(min=free_bits).mean()), rel=1e-6)
+        assert float(value) == pytest.approx(3 * float(rate.clamp(min=free_bits).sum()), rel=1e-6)
     assert int(term.count) == int(text.mask.sum())
 
 

@@ -201,7 +201,7 @@ class ModelReader:
                     sampled.append(self.network.scores(backbone.fuse(batch, *sample).states))
         found: dict[str, Tensor] = {}
         if wanted.evidence:
-            kl = {"text": text.kl(), "image": image.kl()}
+            kl = backbone.kl(text, image, means[0])
             found = evidence(fused.weights, kl, batch) | {"similarity": backbone.alignment.similarity(*means)}
         return Scored(self.network.decode(scores, batch), scores, sampled, found)
 

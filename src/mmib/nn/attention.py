@@ -45,17 +45,21 @@ class AttentionBlock(nn.Module):
         dim: width D of queries, context and output.
         heads: attention heads; must divide `dim`.
         dropout: on attention weights, on both residual branches.
+        normalized: compute attention's weights from queries and keys as unit-variance vectors (a LayerNorm without
+            parameters), so that they depend on the directions of states and not on their norms (Henry et al. 2020,
+            query-key normalization). A bottleneck shrinks the norms of latents, and would flatten attention with them.
 
     Raises:
         ConfigError: `heads` does not divide `dim`.
     """
 
-    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1, normalized: bool = False) -> None:
         super().__init__()
         if dim % heads:
             raise ConfigError(f"{heads} attention heads do not divide the width {dim}: choose a divisor of {dim}")
         self.heads = heads
         self.dropout = dropout
+        self.normalized = normalized
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
@@ -91,7 +95,8 @@ class AttentionBlock(nn.Module):
 
         A query's weights add up to 1; they are 0 where masked, and all 0 where no key is valid.
         """
-        products = self._split(self.query(query)) @ self._split(self.key(context)).transpose(-2, -1)
+        queries, keys = self._queries(query), self._keys(context)
+        products = queries @ keys.transpose(-2, -1)
         with autocast_off(products):
             scores = at_least_float32(products) / math.sqrt(query.shape[-1] // self.heads)
             weights = scores.masked_fill(~context_mask[:, None, None, :], -torch.inf).softmax(dim=-1)
@@ -102,14 +107,23 @@ class AttentionBlock(nn.Module):
         # Softmax over no key at all is NaN: such rows attend to everything, and the result is discarded below.
         keys_seen = (context_mask | ~has_key)[:, None, None, :]
         attended = F.scaled_dot_product_attention(
-            self._split(self.query(query)),
-            self._split(self.key(context)),
+            self._queries(query),
+            self._keys(context),
             self._split(self.value(context)),
             attn_mask=keys_seen,
             dropout_p=self.dropout if self.training else 0.0,
         )
         merged: Tensor = self.output(attended.transpose(1, 2).flatten(2))
         return merged.masked_fill(~has_key[:, :, None], 0.0)
+
+    def _queries(self, states: Tensor) -> Tensor:
+        return self._split(self.query(self._directions(states)))
+
+    def _keys(self, states: Tensor) -> Tensor:
+        return self._split(self.key(self._directions(states)))
+
+    def _directions(self, states: Tensor) -> Tensor:
+        return F.layer_norm(states, states.shape[-1:]) if self.normalized else states
 
     def _split(self, states: Tensor) -> Tensor:
         """(B, T, D) to (B, heads, T, D / heads)."""

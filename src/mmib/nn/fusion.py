@@ -52,12 +52,13 @@ class CrossModalFusion(Fusion):
         dim: latent width D.
         heads: attention heads.
         dropout: of both attention blocks.
+        normalized: of both attention blocks; see `AttentionBlock`.
     """
 
-    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
+    def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1, normalized: bool = False) -> None:
         super().__init__()
-        self.image_reads_text = AttentionBlock(dim, heads, dropout)
-        self.text_reads_image = AttentionBlock(dim, heads, dropout)
+        self.image_reads_text = AttentionBlock(dim, heads, dropout, normalized)
+        self.text_reads_image = AttentionBlock(dim, heads, dropout, normalized)
 
     def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""

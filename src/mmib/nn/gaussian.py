@@ -31,13 +31,21 @@ class Posterior(NamedTuple):
         """A reparameterised sample, (B, T, D): mean + exp(log_var / 2) * eps."""
         return self.mean + torch.exp(0.5 * self.log_var) * torch.randn_like(self.mean)
 
-    def kl(self) -> Tensor:
-        """KL(q(z|x) || N(0, I)) in nats, (B, T, D): a value a latent dimension, zero where masked.
+    def kl(self, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """KL(q(z|x) || r(z)) in nats, (B, T, D): a value a latent dimension, zero where masked.
 
-        Closed form of two Gaussians: (mean^2 + var - 1 - log var) / 2.
+        Closed form of two Gaussians: with x the mean in units of the prior and v the ratio of variances,
+        (x^2 + v - 1 - log v) / 2.
+
+        Args:
+            prior: mean and log-variance of r, of shapes that broadcast to (B, T, D); N(0, I) without them.
         """
         with autocast_off(self.mean):
-            kl = 0.5 * (self.mean.square() + self.log_var.exp() - 1.0 - self.log_var)
+            mean, log_var = self.mean, self.log_var
+            if prior is not None:
+                centre, log_scale = (at_least_float32(part) for part in prior)
+                mean, log_var = (mean - centre) * torch.exp(-0.5 * log_scale), log_var - log_scale
+            kl = 0.5 * (mean.square() + log_var.exp() - 1.0 - log_var)
             return kl.masked_fill(~self.mask[:, :, None], 0.0)
 
 

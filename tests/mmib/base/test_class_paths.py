@@ -1,13 +1,22 @@
-"""What version 0.1 called otherwise is read as what it is today, and said so in one line."""
+"""What version 0.1 named or weighed differently is read as what it is today, with one line that says so."""
 
 from __future__ import annotations
 
 import importlib
+import json
 from pathlib import Path
 
 import pytest
+import yaml
 
-from mmib.base.class_paths import RANK_VARIABLES, RENAMED, current_class_paths, in_current_class_paths
+from mmib.base.class_paths import (
+    RANK_VARIABLES,
+    RENAMED,
+    current_class_paths,
+    in_current_betas,
+    in_current_class_paths,
+)
+from mmib.schema import ConfigError
 
 OLD, NEW = "datamodules.mnre.MNREDataModule", "mmib.datamodules.mnre.MNREDataModule"
 LATENTS = {"class_path": "mmib.latents.LatentSpace", "init_args": {"posts": 3}}
@@ -66,3 +75,31 @@ def test_a_text_keeps_everything_else() -> None:
     text = f"# mine\ndata: {{class_path: {OLD}}}\nx: '1e-3'\n"
     assert in_current_class_paths(text) == text.replace(OLD, NEW)
     assert in_current_class_paths(f"--data={OLD}") == f"--data={NEW}"
+
+
+def old_configuration(name: str) -> str:
+    encoder = {"class_path": "mmib.encoders.text.TextEncoder", "init_args": {"name": name}}
+    backbone = {"class_path": "mmib.backbone.MultimodalIB", "init_args": {"text_encoder": encoder}}
+    betas = {"beta_text": 0.01, "beta_image": 1e-05, "beta_schedule": None}
+    return yaml.safe_dump({"model": {"init_args": {**betas, "backbone": backbone}}, "data": {"class_path": OLD}})
+
+
+def test_betas_are_divided_by_the_latent_width(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 24}))
+    for name, width in (("pip:minilm-l6", 384), (str(tmp_path), 24)):
+        text = old_configuration(name)
+        arguments = yaml.safe_load(in_current_betas(text, yaml.safe_load(text), "my.yaml"))["model"]["init_args"]
+        assert (arguments["beta_text"], arguments["beta_image"]) == pytest.approx((0.01 / width, 1e-05 / width))
+        assert arguments["beta_schedule"] is None
+        line = capsys.readouterr().err
+        assert f"mmib: my.yaml: beta_image 1e-05 is read as {1e-05 / width:.3g}, beta_text 0.01 is read as" in line
+        assert f"summed over the {width} latent dimensions" in line
+
+
+def test_betas_of_an_encoder_that_is_not_here_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = old_configuration("bert-base-uncased")
+    with pytest.raises(ConfigError, match="Divide them by the width of the text encoder"):
+        in_current_betas(text, yaml.safe_load(text), "my.yaml")
+    none = text.replace("0.01", "0.0").replace("1.0e-05", "0")
+    assert in_current_betas(none, yaml.safe_load(none), "my.yaml") == none
+    assert capsys.readouterr().err == ""

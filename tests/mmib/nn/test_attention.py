@@ -172,3 +172,12 @@ def test_a_new_block_is_near_the_identity_up_to_its_norms_and_all_of_it_learns_f
         assert parameter.grad is not None
         if name != "key.bias":  # adds the same to all scores of a query
             assert parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+def test_normalized_attention_depends_on_directions_alone(normalized: bool) -> None:
+    """A bottleneck shrinks latents: attention's weights must not flatten with them."""
+    module = AttentionBlock(WIDTH, heads=3, dropout=0.0, normalized=normalized)
+    query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool)
+    weights, shrunk = module.weights(query, context, mask), module.weights(0.1 * query, 0.1 * context, mask)
+    assert torch.allclose(weights, shrunk, atol=0.01) is normalized

@@ -46,6 +46,8 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 RECORD = "record"
+# What betas weigh in a journal: trials of version 0.1, whose betas were another unit, are not comparable to today's.
+BETA_UNIT = ("beta_unit", "nats of a position's rate")
 # Of the runs of a sweep: the folder that version 0.1 made, so that its sweeps can be resumed.
 TRIALS = "points"
 
@@ -62,7 +64,8 @@ class LocalSweep:
         cap: most trials, instead of the file's `run_cap`.
 
     Raises:
-        ConfigError: nothing says how many trials the sweep has, or the command does not take its parameters.
+        ConfigError: nothing says how many trials the sweep has, the command does not take its parameters, or the folder
+            holds trials of version 0.1.
     """
 
     def __init__(self, file: SweepFile, runs: Path, cap: int | None) -> None:
@@ -84,10 +87,22 @@ class LocalSweep:
                 direction=file.metric.goal,
                 load_if_exists=True,
             )
+            self._check_unit()
             if file.method == "grid":
                 for indices in combinations(file.parameters)[len(self.study.trials) : self.total]:
                     self.study.enqueue_trial(indices)
             self._record()
+
+    def _check_unit(self) -> None:
+        name, unit = BETA_UNIT
+        if not self.study.trials:
+            self.study.set_user_attr(name, unit)
+        elif self.study.user_attrs.get(name) != unit:
+            raise ConfigError(
+                f"the sweep {self.folder} was begun by version 0.1, whose betas weighed the KL averaged over latent "
+                "dimensions and not its sum: move the folder away, divide the betas of the sweep file by the latent "
+                "width, and start anew"
+            )
 
     def work(self) -> None:
         """Run trials until none is left to start.

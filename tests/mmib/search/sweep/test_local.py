@@ -128,6 +128,19 @@ def test_a_killed_sweep_is_resumed_where_it_was(write_sweep: Any, killed: str) -
     assert [line.split(",")[0] for line in history] == ["step", "0", "1", "2"]
 
 
+def test_a_sweep_of_version_0_1_is_not_resumed(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its betas were of another unit: trials of both would be compared as if they were of one."""
+    path = write_sweep(parameters={"model.beta": {"value": 0.3}})
+    assert sweep(path) == 0
+    journal = folder_of(path) / "journal.log"
+    lines = [line for line in journal.read_text().splitlines(keepends=True) if "beta_unit" not in line]
+    journal.write_text("".join(lines))
+    before = starts(path)
+    assert sweep(path) == 2
+    assert "was begun by version 0.1" in capsys.readouterr().err
+    assert starts(path) == before
+
+
 def test_a_trial_that_fails_is_recorded_and_the_sweep_continues(
     write_sweep: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
