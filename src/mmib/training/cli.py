@@ -22,6 +22,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mmib.base.files import write_text
 from mmib.base.seeding import seeded
+from mmib.callbacks.bottleneck import BottleneckRecord
 from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
 from mmib.callbacks.history import CommandHistory
 from mmib.callbacks.lightning_internals import callbacks_of, set_callbacks
@@ -244,6 +245,7 @@ class MMIBCommand(LightningCLI):
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
         self.collector = PredictionCollector()
+        self.bottleneck = BottleneckRecord()
         self.history = CommandHistory(shlex.join(["mmib", *sys.argv[1:]]))
         if chosen is not False:
             wandb: WandbUse = "off" if loggers and config["wandb"] == "auto" else config["wandb"]
@@ -256,7 +258,8 @@ class MMIBCommand(LightningCLI):
             logger=loggers,
             **kwargs,
         )
-        callbacks = [*callbacks_of(trainer), self.collector, self.history, OrderlyEnd(), LostRank()]
+        added = [self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank()]
+        callbacks = [*callbacks_of(trainer), *added]
         # What the others know stands in the last checkpoint, so that one comes after them.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
@@ -329,6 +332,7 @@ class MMIBCommand(LightningCLI):
             "selected": selected,
             "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
             **describe_results(*self._predicted()[1:]),
+            "bottleneck": self.bottleneck.summary(),
         }
         write_predictions(*self._predicted())
         write_summary(self.run_folder, summary)

@@ -138,6 +138,10 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     console.print(_table(summary))
     if summary["test"] or summary["val"]:
         console.print(_class_table(summary))
+    if summary.get("bottleneck"):
+        console.print(_bottleneck_table(summary["bottleneck"]))
+        for line in bottleneck_lines(summary["bottleneck"]):
+            console.print(line)
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")
     if summary["test"] is None:
@@ -182,6 +186,46 @@ def _add_row(
 ) -> None:
     if scores is not None:
         table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in columns), *ceiling)
+
+
+def _bottleneck_table(bottleneck: dict[str, dict[str, Any]]) -> Table:
+    """Rates in nats at the start and at the end, and how strongly they are pressed."""
+    table = Table(title="bottleneck (nats; start to end)", collapse_padding=True, pad_edge=False)
+    table.add_column("latents", no_wrap=True)
+    for heading in ("a position", "a post", "standard\ndeviation", "beta", "share of\nthe loss", "gradient\nto task's"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for modality, described in bottleneck.items():
+        rates = (
+            f"{found['start']:,.0f} to {found['end']:,.0f}" for found in (described["rate"], described["rate_post"])
+        )
+        ratios = described["gradient_ratios"]
+        table.add_row(
+            modality,
+            *rates,
+            f"{described['std']:.2f}",
+            f"{described['beta']:.2g}",
+            f"{100 * described['share']:.1f} %",
+            f"{ratios[-1]['ratio']:.2g}" if ratios else "",
+        )
+    return table
+
+
+def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
+    """What has to be known beside the scores: a bottleneck that is off, inert, or that lets nothing through."""
+    lines = []
+    for modality, described in bottleneck.items():
+        if described["beta"] == 0:
+            lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
+        if described["inert"]:
+            lines.append(
+                f"{modality}: the bottleneck is inert: its rate did not fall, or its gradient stayed below a thousandth "
+                f"of the task's; raise beta_{modality}"
+            )
+        if described["collapsed_at"] is not None:
+            lines.append(
+                f"{modality}: the rate fell to nothing at step {described['collapsed_at']}; lower beta_{modality}"
+            )
+    return lines
 
 
 def _class_table(summary: dict[str, Any]) -> Table:

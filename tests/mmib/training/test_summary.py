@@ -262,6 +262,38 @@ def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
     assert text.splitlines()[-1] == "summary: runs/x/1/summary.json"
 
 
+def bottleneck(**changes: Any) -> dict[str, Any]:
+    described = {
+        "rate": {"start": 585.2, "end": 45.6},
+        "rate_post": {"start": 14045.0, "end": 1094.4},
+        **{"std": 0.93, "beta": 1e-3, "beta_vib": 4.2e-5, "share": 0.116},
+        "gradient_ratios": [{"step": 10, "ratio": 0.02}, {"step": 20, "ratio": 0.051}],
+        **{"inert": False, "collapsed_at": None},
+    }
+    return {"val": None, "test": None, "bottleneck": {"text": described | changes}}
+
+
+def test_the_rates_stand_in_a_table() -> None:
+    text = printed(bottleneck())
+    row = next(line for line in text.splitlines() if line.startswith("│ text") or line.startswith("│text"))
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["text", "585 to 46", "14,045 to 1,094", "0.93", "0.001", "11.6 %", "0.051"]
+    assert "inert" not in text
+    assert "lower beta" not in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"inert": True}, "text: the bottleneck is inert"),
+        ({"collapsed_at": 70}, "text: the rate fell to nothing at step 70; lower beta_text"),
+        ({"beta": 0.0}, "text: beta is 0, no rate is pressed: without an information bottleneck"),
+    ],
+)
+def test_a_bottleneck_that_does_not_work_is_named(changes: dict[str, Any], line: str) -> None:
+    assert line in printed(bottleneck(**changes))
+
+
 def test_a_long_path_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 200)
     text = io.StringIO()

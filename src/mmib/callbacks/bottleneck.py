@@ -1,0 +1,140 @@
+"""The callback that tells whether the bottleneck of a run works: its rates at start and end, and what presses them."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any, cast
+
+import pytorch_lightning as pl
+from torch import Tensor
+
+from mmib.callbacks.monitor import gradient_norms
+from mmib.information import MODALITIES, MetricSums, scalars
+from mmib.modules import ExtractionModule
+
+log = logging.getLogger(__name__)
+
+# Steps of a training at which gradients are compared, spread evenly.
+COMPARISONS = 10
+# Below this share of the task's gradient a rate is not pressed.
+INERT_RATIO = 1e-3
+# A rate above this share of what it was at the start has not fallen.
+FALLEN = 0.95
+# Nats a position below which latents hold nothing.
+COLLAPSED_NATS = 0.1
+UNITS = {"text": "word piece", "image": "region"}
+
+
+class BottleneckRecord(pl.Callback):
+    """Keeps what shows whether the rates of a run are compressed; its summary and its table have it.
+
+    Of each modality: the rate of the first training batch and that of the last validation, in nats a position and a
+    post; the posterior's standard deviation, beta, and the share of beta times KL in the loss there; and the ratio of
+    the KL's gradient norm to the task's, at ten steps spread over the training (`ib/gradient_ratio_<modality>` in the
+    logs). A rate that falls to nothing in training is reported at once.
+    """
+
+    def __init__(self) -> None:
+        self._start: dict[str, float] = {}
+        self._end: dict[str, float] = {}
+        self._ratios: list[dict[str, float]] = []
+        self._collapsed: dict[str, int] = {}
+        self._validation: MetricSums | None = None
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """Lightning's hook."""
+        step = trainer.global_step
+        compared = [ratio["step"] for ratio in self._ratios]
+        if step in compared or not _is_compared(step, float(trainer.estimated_stepping_batches)):
+            return
+        norms = gradient_norms(cast(ExtractionModule, pl_module))
+        task = float(norms["task"])
+        ratios = {modality: float(norms[f"kl_{modality}"]) / task for modality in MODALITIES} if task > 0 else {}
+        self._ratios.append({"step": step, **ratios})
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {f"ib/gradient_ratio_{modality}": ratio for modality, ratio in ratios.items()}, step=step
+            )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Lightning's hook."""
+        step = trainer.global_step
+        if not self._start and trainer.fit_loop.total_batch_idx == 0:
+            self._start = _numbers(outputs["sums"])
+        if step % cast(Any, trainer).log_every_n_steps == 0:
+            self._report_collapse(step, outputs["sums"])
+
+    def _report_collapse(self, step: int, sums: MetricSums) -> None:
+        for modality in MODALITIES:
+            if modality in self._collapsed or not sums.terms[f"kl_{modality}"].count > 0:
+                continue
+            rate = float(sums.rate(modality).sum())
+            if rate < COLLAPSED_NATS:
+                self._collapsed[modality] = step
+                log.warning(
+                    "the %s rate has fallen to %.2g nats a %s at step %d: its latents hold nothing any more; lower "
+                    "beta_%s, or let it rise more slowly",
+                    *(modality, rate, UNITS[modality], step, modality),
+                )
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Lightning's hook."""
+        self._validation = outputs["sums"] if self._validation is None else self._validation + outputs["sums"]
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if self._validation is not None:
+            self._end, self._validation = _numbers(self._validation), None
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """By modality, what `mmib.training.summary` writes; empty where nothing was trained or validated."""
+        return {
+            modality: self._of(modality)
+            for modality in MODALITIES
+            if {f"ib/kl_{modality}"} <= self._start.keys() & self._end.keys()
+        }
+
+    def _of(self, modality: str) -> dict[str, Any]:
+        start, end = self._start, self._end
+        ratios = [{"step": ratio["step"], "ratio": ratio[modality]} for ratio in self._ratios if modality in ratio]
+        strongest = max((ratio["ratio"] for ratio in ratios), default=math.nan)
+        fell = end[f"ib/kl_{modality}"] < FALLEN * start[f"ib/kl_{modality}"]
+        return {
+            "rate": {"start": start[f"ib/kl_{modality}"], "end": end[f"ib/kl_{modality}"]},
+            "rate_post": {"start": start[f"ib/rate_{modality}"], "end": end[f"ib/rate_{modality}"]},
+            **{name: end[f"ib/{name}_{modality}"] for name in ("std", "beta", "beta_vib", "share")},
+            "gradient_ratios": ratios,
+            "inert": end[f"ib/beta_{modality}"] > 0 and not (fell and strongest >= INERT_RATIO),
+            "collapsed_at": self._collapsed.get(modality),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Lightning's hook."""
+        return {"start": self._start, "ratios": self._ratios, "collapsed": self._collapsed}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook."""
+        self._start, self._ratios = state_dict["start"], state_dict["ratios"]
+        self._collapsed = state_dict["collapsed"]
+
+
+def _numbers(sums: MetricSums) -> dict[str, float]:
+    return {name: float(value) for name, value in scalars(sums).items()}
+
+
+def _is_compared(step: int, steps: float) -> bool:
+    """Whether gradients are compared at a step: at ten of a training, or at powers of two where it has no known end."""
+    if not math.isfinite(steps):
+        return step.bit_count() == 1
+    return step in {min(round(part * steps / COMPARISONS), int(steps) - 1) for part in range(1, COMPARISONS + 1)}
