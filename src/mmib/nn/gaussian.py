@@ -65,12 +65,13 @@ class GaussianEncoder(nn.Module):
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
         super().__init__()
         self.block = AttentionBlock(dim, heads, dropout)
-        self.mean = nn.Linear(dim, dim)
-        self.log_var = nn.Linear(dim, dim)
-        nn.init.eye_(self.mean.weight)
-        nn.init.zeros_(self.mean.bias)
-        nn.init.zeros_(self.log_var.weight)
-        nn.init.constant_(self.log_var.bias, LOG_VAR_START)
+        mean, log_var = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        nn.init.eye_(mean.weight)
+        nn.init.zeros_(mean.bias)
+        nn.init.zeros_(log_var.weight)
+        nn.init.constant_(log_var.bias, LOG_VAR_START)
+        self.mean: nn.Module = mean
+        self.log_var: nn.Module = log_var
 
     def forward(self, states: Tensor, mask: Tensor) -> Posterior:
         """(B, T, D) states and their (B, T) mask to the posterior of each position."""

@@ -218,8 +218,8 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
             lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
         if described["inert"]:
             lines.append(
-                f"{modality}: the bottleneck is inert: its rate did not fall, or its gradient stayed below a thousandth "
-                f"of the task's; raise beta_{modality}"
+                f"{modality}: the bottleneck is inert: its rate did not fall, or its gradient stayed below a "
+                f"thousandth of the task's; raise beta_{modality}"
             )
         if described["collapsed_at"] is not None:
             lines.append(

@@ -1,4 +1,4 @@
-"""What the record of a bottleneck says of trainings with one that works, one that is inert, and one that is too strong."""
+"""What the record says of trainings with a bottleneck that works, is inert, or is too strong."""
 
 from __future__ import annotations
 
