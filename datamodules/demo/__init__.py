@@ -2,16 +2,18 @@
 
 from mmib.datamodules.demo.ceilings import expected_best_f1
 from mmib.datamodules.demo.corpus import write_demo_corpus
-from mmib.datamodules.demo.reading import read_ceilings, read_levels, read_truth
-from mmib.datamodules.demo.settings import SIZES, SPLITS, DemoSettings
+from mmib.datamodules.demo.reading import read_ceilings, read_levels, read_relevance, read_truth
+from mmib.datamodules.demo.settings import NOISE_KINDS, SIZES, SPLITS, DemoSettings
 
 __all__ = [
+    "NOISE_KINDS",
     "SIZES",
     "SPLITS",
     "DemoSettings",
     "expected_best_f1",
     "read_ceilings",
     "read_levels",
+    "read_relevance",
     "read_truth",
     "write_demo_corpus",
 ]

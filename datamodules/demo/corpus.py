@@ -27,7 +27,7 @@ from mmib.datamodules.demo.truth import summarise, write_truth
 from mmib.datamodules.released import MNRE
 from mmib.schema import DataError
 
-VERSION = 3
+VERSION = 4
 MANIFEST = "demo.json"
 
 _DEFAULTS = DemoSettings()
@@ -105,8 +105,22 @@ def is_built(root: Path, settings: DemoSettings) -> bool:
     wanted = describe(settings)
     found = {key: manifest.get(key) for key in wanted}
     if found != wanted:
-        raise DataError(f"{root} holds another demo corpus ({found}, not {wanted}); remove it or name another folder")
+        raise DataError(
+            f"{root} holds another demo corpus ({_difference(found, wanted)}); remove it or name another folder"
+        )
     return True
+
+
+def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """In which settings two corpora differ; those of another version have other settings."""
+    if found["version"] != wanted["version"]:
+        return f"version {found['version']}, not {wanted['version']}"
+    settings = dict(found["settings"] or {})
+    return ", ".join(
+        f"{name} {settings.get(name)!r}, not {value!r}"
+        for name, value in wanted["settings"].items()
+        if settings.get(name) != value
+    )
 
 
 def _build(root: Path, settings: DemoSettings) -> None:
@@ -115,13 +129,14 @@ def _build(root: Path, settings: DemoSettings) -> None:
     for split in SPLITS:
         twitter_folders(root, split).make()
     boxes = _draw_all(root, posts, settings.seed)
+    noise = {split: settings.hidden_noise(split) for split in SPLITS}
     for split in SPLITS:
         write_twitter(root, split, posts[split], boxes)
         write_mnre(root, split, posts[split], boxes)
-        write_truth(root, split, posts[split], settings.noise)
+        write_truth(root, split, posts[split], noise[split])
     write_json(root / "ours_rel2id.json", {name: number for number, name in enumerate(MNRE.names)})
     tasks = ("mre", "mner")
-    splits = {split: {task: summarise(posts[split], task, settings.noise) for task in tasks} for split in SPLITS}
+    splits = {split: {task: summarise(posts[split], task, noise[split]) for task in tasks} for split in SPLITS}
     write_json(root / MANIFEST, {**describe(settings), "splits": splits})
 
 

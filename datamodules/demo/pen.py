@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import colorsys
+import functools
 import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from PIL import ImageDraw
+from PIL import ImageDraw, ImageFont
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
@@ -57,12 +59,52 @@ class Pen:
         pixels = max(1, round(width * self.scale))
         self.draw.line([self._place(point) for point in points], fill=fill, width=pixels, joint="curve")
 
+    def text(self, x: float, y: float, words: str, height: float, fill: Colour, **how: Any) -> None:
+        """A line of text, upright whatever the pen's angle.
+
+        Args:
+            x, y: middle of its left edge, or what `anchor` says.
+            words: the text.
+            height: size of the font.
+            fill: colour.
+            how: further options of Pillow's `ImageDraw.text`.
+        """
+        font = _font(max(1, round(height * self.scale)))
+        self.draw.text(self._place((x, y)), words, fill=fill, font=font, **({"anchor": "lm"} | how))
+
     def _place(self, point: Point) -> Point:
         x, y = point
         if self.mirrored:
             x = -x
         cos, sin = math.cos(self.angle), math.sin(self.angle)
         return (self.x + self.scale * (x * cos - y * sin), self.y + self.scale * (x * sin + y * cos))
+
+
+_MEASURED = 64  # size of the font by which text is measured
+
+
+@functools.cache
+def _font(size: int) -> Any:
+    """The font that comes with Pillow, of a size in pixels."""
+    return ImageFont.load_default(size)
+
+
+def text_width(words: str, height: float) -> float:
+    """How wide a line of text is, in the unit of its height."""
+    width: float = _font(_MEASURED).getlength(words) * height / _MEASURED
+    return width
+
+
+def wrapped(words: str, height: float, width: float) -> list[str]:
+    """Text in lines that are no wider, unless a word is."""
+    lines: list[str] = []
+    for word in words.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and text_width(longer, height) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def vary(rng: random.Random, colour: Colour, amount: int = 22) -> Colour:

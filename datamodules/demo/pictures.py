@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from mmib.datamodules.demo import indoors, outdoors
+from mmib.datamodules.demo import captioned, indoors, outdoors, views
 from mmib.datamodules.demo.pen import Colour, Pen, vary
 from mmib.datamodules.demo.people import draw_person, random_shirt
-from mmib.datamodules.demo.posts import EASY, Post, opaque_name
+from mmib.datamodules.demo.posts import EASY, HARD, PEOPLE_LAW, Post, opaque_name
 from mmib.datamodules.demo.props import draw_prop
 from mmib.datamodules.demo.scenery import clutter, plain_background
 from mmib.datamodules.demo.themes import COLOURS
@@ -25,12 +25,19 @@ SCENES = {
     "graduation": outdoors.graduation,
     "home": indoors.home,
 }
+UNRELATED = {
+    "screenshot": captioned.screenshot,
+    "meme": captioned.meme,
+    "pattern": views.pattern,
+    "landscape": views.landscape,
+    "food": views.food,
+}
 _FINE = 2  # drawn this much larger and then reduced, for smooth edges
 _HEIGHT = 304
-_WIDTHS: dict[str, tuple[int, ...]] = {EASY: (304, 352, 400), "hard": (400, 432)}
+_WIDTHS: dict[str, tuple[int, ...]] = {EASY: (304, 352, 400), HARD: (400, 432)}
 
-# How many crops an easy image has, whatever it shows.
-_EASY_CROPS = {1: 0.4, 2: 0.45, 3: 0.15}
+# How many crops an image has that has not one for each person.
+_CROPS = {EASY: {1: 0.4, 2: 0.45, 3: 0.15}, HARD: PEOPLE_LAW}
 
 Box = tuple[float, float, float, float]
 People = tuple[tuple[str, str], ...]
@@ -62,8 +69,8 @@ class Layout:
 
     Attributes:
         width: image width in pixels.
-        figures: places of the people; on the hard level in the order of `Picture.people`.
-        regions: boxes to cut, as shares of the image; on the hard level one for each person, in that order.
+        figures: places of the people, in the order of `Picture.people` where the image has them.
+        regions: boxes to cut, as shares of the image; there one for each person, in that order.
         order: the order in which the regions are listed.
     """
 
@@ -77,13 +84,14 @@ def lay_out(post: Post, rng: random.Random) -> Layout:
     """Draws the geometry of a post's image."""
     width = rng.choice(_WIDTHS[post.level])
     wide = width / _HEIGHT
-    if post.level == EASY:
-        figures = _passers_by(rng, wide)
-        count = rng.choices(list(_EASY_CROPS), list(_EASY_CROPS.values()))[0]
-        regions = [_region(rng, wide, *_glance(rng, wide, figures), rng.uniform(0.4, 0.7)) for _ in range(count)]
-    else:
+    if post.picture.people:
         figures = _line_up(rng, wide, len(post.picture.people))
         regions = [_region(rng, wide, figure.x, figure.y, figure.size) for figure in figures]
+    else:
+        figures = [] if post.picture.unrelated else _passers_by(rng, wide)
+        law = _CROPS[post.level]
+        count = rng.choices(list(law), list(law.values()))[0]
+        regions = [_region(rng, wide, *_glance(rng, wide, figures), rng.uniform(0.4, 0.7)) for _ in range(count)]
     order = rng.sample(range(len(regions)), len(regions))
     return Layout(width, tuple(figures), tuple(regions), tuple(order))
 
@@ -109,8 +117,8 @@ def _passers_by(rng: random.Random, wide: float) -> list[Figure]:
 
 
 def _glance(rng: random.Random, wide: float, figures: list[Figure]) -> tuple[float, float]:
-    """What a detector finds in a scene: somebody, or something near the middle."""
-    if rng.random() < 0.4:
+    """What a detector finds where nobody holds anything: somebody, or something near the middle."""
+    if figures and rng.random() < 0.4:
         figure = rng.choice(figures)
         return figure.x, figure.y
     return rng.uniform(-0.5, 0.5) * wide, rng.uniform(-0.4, 0.4)
@@ -137,7 +145,9 @@ def draw_picture(post: Post, seed: int) -> Drawing:
     scale = _HEIGHT * _FINE / 2
     pen = Pen(ImageDraw.Draw(canvas), layout.width * _FINE / 2, scale, scale)
     wide = layout.width / _HEIGHT
-    if post.picture.scene is not None:
+    if post.picture.unrelated is not None:
+        UNRELATED[post.picture.unrelated](pen, rng, wide)
+    elif post.picture.scene is not None:
         _paint_scene(pen, rng, post.picture.scene, layout, wide)
     else:
         _paint_people(pen, rng, post.picture.people, layout, wide)

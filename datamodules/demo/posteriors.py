@@ -2,6 +2,9 @@
 
 The unknowns are the themes of the ambiguous clauses and whether the image fits its post. Wordings, names, dressing
 and the drawing itself are independent of both given what the image shows, so they drop out.
+
+An unrelated image fits no post, which leaves the words alone. Any other is irrelevant with the probability `noise` of
+these functions, before it is compared with the words: `DemoSettings.hidden_noise` of the post's split.
 """
 
 from __future__ import annotations
@@ -23,7 +26,13 @@ Belief = dict[tuple[str, ...], float]
 
 
 def relation_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
-    """p(relation | what is seen), zeros left out, for each of the post's pairs."""
+    """p(relation | what is seen), zeros left out, for each of the post's pairs.
+
+    Args:
+        post: the post.
+        view: what is seen of its image.
+        noise: p(irrelevant | an image that is not unrelated).
+    """
     belief = theme_belief(post, view, noise)
     return [
         {pair.relation: 1.0} if pair.clause is None else _clause_posterior(post, pair.clause, "relation", belief)
@@ -35,6 +44,8 @@ def entity_posteriors(post: Post, view: View, noise: float) -> list[dict[str, fl
     """p(type | what is seen), zeros left out, for each of the post's entities.
 
     Their spans are certain: names come from known pools, and no wording puts two names side by side.
+
+    Args: see `relation_posteriors`.
     """
     belief = theme_belief(post, view, noise)
     return [
@@ -59,25 +70,46 @@ def _clause_posterior(post: Post, index: int, part: str, belief: Belief) -> dict
 
 def theme_belief(post: Post, view: View, noise: float) -> Belief:
     """p(themes of the ambiguous clauses | what is seen), jointly, in the clauses' order."""
+    prior = _joint_prior(post)
+    if view == "text" or post.missing or post.picture.unrelated:
+        return prior
+    fitting, irrelevant = _image_likelihoods(post, view, noise)
+    return _normalise({themes: p * (fitting[themes] + irrelevant) for themes, p in prior.items()})
+
+
+def relevance_posterior(post: Post, noise: float) -> float | None:
+    """p(the image fits | words and image), by which nobody can rank images better; None where nothing could fit.
+
+    Args: see `relation_posteriors`.
+    """
+    if post.missing or not post.clauses:
+        return None
+    if post.picture.unrelated:
+        return 0.0
+    fitting, irrelevant = _image_likelihoods(post, "multimodal", noise)
+    relevant = sum(p * fitting[themes] for themes, p in _joint_prior(post).items())
+    return relevant / (relevant + irrelevant)
+
+
+def _image_likelihoods(post: Post, view: View, noise: float) -> tuple[Belief, float]:
+    """p(image, it fits | themes) by themes, and p(image, it is irrelevant), which depends on no theme."""
     clauses = [post.clauses[index] for index in _open_clauses(post)]
-    prior = _joint_prior(tuple(str(clause.family) for clause in clauses))
-    if view == "text" or post.missing:
-        return dict(prior)
     likelihood = _people_likelihood if post.level == HARD else _scene_likelihood
-    irrelevant = noise * likelihood(post, [], (), view)
-    joint = {
-        themes: p * ((1.0 - noise) * likelihood(post, clauses, themes, view) + irrelevant)
-        for themes, p in prior.items()
-    }
-    return _normalise(joint)
+    fitting = {themes: (1.0 - noise) * likelihood(post, clauses, themes, view) for themes in _joint_prior(post)}
+    return fitting, noise * likelihood(post, [], (), view)
 
 
 def _open_clauses(post: Post) -> list[int]:
     return [index for index, clause in enumerate(post.clauses) if clause.ambiguous]
 
 
+def _joint_prior(post: Post) -> Belief:
+    """p(themes of the ambiguous clauses | the words)."""
+    return dict(_prior_of(tuple(str(post.clauses[index].family) for index in _open_clauses(post))))
+
+
 @functools.cache
-def _joint_prior(families: tuple[str, ...]) -> Belief:
+def _prior_of(families: tuple[str, ...]) -> Belief:
     """Two clauses of a post are about different themes: the product of the priors where they differ."""
     priors = [theme_prior(family) for family in families]
     return _normalise(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmib.datamodules.demo.names import draw_names
-from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.demo.settings import SCENE, DemoSettings
 from mmib.datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, family_posterior, theme_prior
 from mmib.datamodules.demo.wordings import (
     AMBIGUOUS,
@@ -74,13 +74,17 @@ class Clause:
 
 @dataclass(frozen=True)
 class Picture:
-    """What an image shows, as far as it can matter: a scene, or people as (shirt colour, theme of the prop).
+    """What an image shows, as far as it can matter: one of three.
 
-    The order of the people carries nothing.
+    Attributes:
+        scene: a theme.
+        people: (shirt colour, theme of the prop) of each; their order carries nothing.
+        unrelated: a name of `UNRELATED`, nothing of the themes.
     """
 
     scene: str | None = None
     people: tuple[tuple[str, str], ...] = ()
+    unrelated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ class Post:
         pairs: the questions that relation extraction asks; empty for chatter.
         picture: what its image shows.
         drawing: identity of the first post that shows this image; often its own.
-        noisy: the image was drawn for no clause, though there are some.
+        noise: the name among `NOISE_KINDS` of an image that was drawn for no clause, though there are some; None where
+            the image fits, and for chatter.
         missing: the image is not on disk, though it has a name.
     """
 
@@ -121,7 +126,7 @@ class Post:
     pairs: tuple[Pair, ...]
     picture: Picture
     drawing: str
-    noisy: bool
+    noise: str | None
     missing: bool
 
     @property
@@ -162,7 +167,8 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str, first
     if level == HARD:
         colours = rng.sample(sorted(COLOURS), len(families))
     themes = _draw_themes(rng, families)
-    fitting = first is None or rng.random() >= settings.noise
+    # Of the posts that share an image none fits an unrelated one; the others are as noisy as makes up the share.
+    fitting = first is None or (rng.random() >= settings.hidden_noise(split) and not first.picture.unrelated)
     if first is not None and fitting:
         families, colours, themes = _ask_about(rng, first.picture, len(families))
     names = draw_names(rng, split, 4)
@@ -176,10 +182,14 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str, first
     tokens, offsets = _join(rng, split, [clause.words for clause in clauses])
     identity = f"demo_{opaque_name(settings.seed, split, number)}"
     if first is None:
-        fitting = rng.random() >= settings.noise
+        fitting = rng.random() >= settings.noise_share(split)
     pairs = _pairs(rng, clauses)
-    if first is None:
-        picture = _draw_picture(rng, level, dict(zip(colours, themes, strict=True)) if fitting else {})
+    if first is not None:
+        picture = first.picture
+    elif fitting:
+        picture = _draw_picture(rng, level, dict(zip(colours, themes, strict=True)))
+    else:
+        picture = _draw_noise(settings, split, random.Random(f"{identity}/noise"), _draw_picture(rng, level, {}))
     return Post(
         identity=identity,
         split=split,
@@ -188,9 +198,9 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str, first
         clauses=tuple(clauses),
         entities=_entities(clauses, offsets),
         pairs=pairs,
-        picture=picture if first is None else first.picture,
+        picture=picture,
         drawing=identity if first is None else first.drawing,
-        noisy=not fitting,
+        noise=None if fitting else picture.unrelated or SCENE,
         missing=rng.random() < settings.missing,
     )
 
@@ -205,17 +215,22 @@ def draw_chatter(settings: DemoSettings, split: str, number: int, level: str, fi
     ]
     tokens, _ = _join(rng, split, sentences)
     identity = f"demo_{opaque_name(settings.seed, split, 'chatter', number)}"
+    tokens += SPLIT_EMOJI if rng.random() < SPLIT_EMOJI_SHARE else ()
+    picture = _draw_picture(rng, level, {}) if first is None else first.picture
+    chance = random.Random(f"{identity}/noise")
+    if first is None and chance.random() < settings.noise_share(split):
+        picture = _draw_noise(settings, split, chance, picture)
     return Post(
         identity=identity,
         split=split,
         level=level,
-        tokens=tokens + (SPLIT_EMOJI if rng.random() < SPLIT_EMOJI_SHARE else ()),
+        tokens=tokens,
         clauses=(),
         entities=(),
         pairs=(),
-        picture=_draw_picture(rng, level, {}) if first is None else first.picture,
+        picture=picture,
         drawing=identity if first is None else first.drawing,
-        noisy=False,
+        noise=None,
         missing=rng.random() < settings.missing,
     )
 
@@ -259,6 +274,13 @@ def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str])
     people = [*((str(colour), theme) for colour, theme in wanted.items()), *zip(colours, themes, strict=True)]
     rng.shuffle(people)
     return Picture(people=tuple(people))
+
+
+def _draw_noise(settings: DemoSettings, split: str, rng: random.Random, scene: Picture) -> Picture:
+    """An irrelevant image: `scene`, or an unrelated one; `rng` is not the stream of the post, which does not shift."""
+    shares = settings.kind_shares(split)
+    name = rng.choices(list(shares), list(shares.values()))[0]
+    return scene if name == SCENE else Picture(unrelated=name)
 
 
 def _ambiguous(rng: random.Random, family: str, theme: str, colour: str | None, names: list[tuple[str, ...]]) -> Clause:

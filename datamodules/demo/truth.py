@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 from mmib.datamodules.demo.ceilings import expected_best_f1
-from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors
+from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors, relevance_posterior
 from mmib.datamodules.demo.posts import LEVELS, Post
 
 Posteriors = list[dict[str, float]]
@@ -22,7 +24,14 @@ _POSTERIORS: dict[str, Callable[[Post, View, float], Posteriors]] = {
 
 
 def write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None:
-    """`demo/<split>.jsonl`, a line a post, and `demo/rows_<split>.jsonl`, a line a row of the MNRE file."""
+    """`demo/<split>.jsonl`, a line a post, and `demo/rows_<split>.jsonl`, a line a row of the MNRE file.
+
+    Args:
+        root: folder of the corpus.
+        split: the split.
+        posts: all its posts.
+        noise: see `relation_posteriors`.
+    """
     row = 0
     with (
         (root / "demo" / f"{split}.jsonl").open("w", encoding="utf-8") as post_file,
@@ -37,7 +46,7 @@ def write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None
 
 
 def summarise(posts: list[Post], task: str, noise: float) -> dict[str, Any]:
-    """Counts and ceilings of what a split holds for a task, and the same by level."""
+    """Counts and ceilings of what a split holds for a task, and the same by level; for `noise` see `write_truth`."""
     asked = [post for post in posts if post.pairs] if task == "mre" else posts
     known = [(post, {view: _POSTERIORS[task](post, view, noise) for view in _VIEWS}) for post in asked]
     held = [level for level in LEVELS if any(post.level == level for post, _ in known)]
@@ -55,6 +64,8 @@ def _summary(known: list[tuple[Post, dict[View, Posteriors]]], task: str) -> dic
         "labels": labels,
         "open": sum(len(posterior) > 1 for posterior in told["text"]),
         "images": sum(not post.missing for post, _ in known),
+        # Irrelevant ones among them.
+        "noise": Counter(post.noise for post, _ in known if post.noise and not post.missing),
         "ceiling": {view: best[view] for view in _STORED},
         # On the hard level, with every colour and every prop known, but not who holds what: what regions are for.
         "unbound": best["unbound"],
@@ -69,11 +80,12 @@ def _post_record(post: Post, numbers: list[int], noise: float) -> dict[str, Any]
         "entities": post.entities,
         "relations": [(pair.head, pair.tail, pair.relation) for pair in post.pairs],
         "image": None if post.missing else post.image,
-        "noisy": post.noisy,
+        "noise": post.noise,
+        "relevance_posterior": relevance_posterior(post, noise),
         "clauses": [
             {"family": clause.family, "theme": clause.theme, "colour": clause.colour} for clause in post.clauses
         ],
-        "picture": {"scene": post.picture.scene, "people": post.picture.people},
+        "picture": dataclasses.asdict(post.picture),
         "rows": numbers,
         **{f"entity_posteriors_{view}": entity_posteriors(post, view, noise) for view in _STORED},
     }
