@@ -2,7 +2,7 @@
 
 from mmib.datamodules.demo.ceilings import expected_best_f1
 from mmib.datamodules.demo.corpus import write_demo_corpus
-from mmib.datamodules.demo.reading import read_ceilings, read_levels, read_relevance, read_truth
+from mmib.datamodules.demo.reading import read_ceilings, read_levels, read_truth
 from mmib.datamodules.demo.settings import NOISE_KINDS, SIZES, SPLITS, DemoSettings
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "expected_best_f1",
     "read_ceilings",
     "read_levels",
-    "read_relevance",
     "read_truth",
     "write_demo_corpus",
 ]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
-from mmib.datamodules.demo import DemoSettings, read_ceilings, write_demo_corpus
+from mmib.datamodules.demo import NOISE_KINDS, DemoSettings, read_ceilings, write_demo_corpus
 
 SPLITS = ("train", "val", "test")
 UNITS: dict[str, str] = {"mre": "rows", "mner": "posts"}
@@ -21,6 +22,22 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=defaults.seed, help="of the corpus (default: %(default)s)")
     parser.add_argument("--size", default=defaults.size, help="default, study or tiny (default: %(default)s)")
     parser.add_argument("--noise", type=float, default=defaults.noise, help="share of irrelevant images (%(default)s)")
+    parser.add_argument(
+        "--noise-kinds",
+        nargs="+",
+        type=_weight,
+        default=list(defaults.noise_kinds.items()),
+        metavar="NAME[=WEIGHT]",
+        help=f"what they are, weighted: {', '.join(NOISE_KINDS)} (default: scene, which only the words give away)",
+    )
+    parser.add_argument("--test-noise", type=float, help="the share in the test split, where it is another")
+    parser.add_argument(
+        "--test-noise-kinds",
+        nargs="+",
+        type=_weight,
+        metavar="NAME[=WEIGHT]",
+        help="the kinds in the test split, where they are others",
+    )
     parser.add_argument("--missing", type=float, default=defaults.missing, help="share of missing images (%(default)s)")
     parser.add_argument(
         "--hard-share", type=float, default=defaults.hard_share, help="share of hard training rows (%(default)s)"
@@ -33,6 +50,8 @@ def run(arguments: list[str]) -> int:
     )
     chosen = vars(parser.parse_args(arguments))
     root: Path = chosen.pop("root")
+    for option in ("noise_kinds", "test_noise_kinds"):
+        chosen[option] = None if chosen[option] is None else dict(chosen[option])
     built = write_demo_corpus(root, DemoSettings(**chosen))
     print(f"{root}: {'written' if built else 'there already'}")  # noqa: T201
     for task, unit in UNITS.items():
@@ -44,3 +63,12 @@ def run(arguments: list[str]) -> int:
                     f"text {ceiling['text']:.3f}, text and image {ceiling['multimodal']:.3f}"
                 )
     return 0
+
+
+def _weight(text: str) -> tuple[str, float]:
+    """`meme=2` or `meme`, which is `meme=1`."""
+    name, _, weight = text.partition("=")
+    try:
+        return name, float(weight or 1.0)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no NAME=WEIGHT, such as meme=2") from error

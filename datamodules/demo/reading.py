@@ -19,21 +19,6 @@ def read_levels(root: Path, split: str, task: str) -> list[str] | None:
         return [json.loads(line)["level"] for line in file]
 
 
-def read_relevance(root: Path, split: str, task: str) -> list[dict[str, Any]] | None:
-    """`noise` and `relevance_posterior` of the post of each row (MRE) or of each post (MNER) of a split, in file order.
-
-    None where the corpus is no demo, or lacks the task.
-    """
-    manifest = read_manifest(root)
-    if manifest is None or task not in manifest["splits"][split]:
-        return None
-    known = []
-    for post in read_truth(root, split):
-        entry = {name: post[name] for name in ("noise", "relevance_posterior")}
-        known += [entry] * (len(post["rows"]) if task == "mre" else 1)
-    return known
-
-
 def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
     """What is known about each post of a split, as docs/demo-corpus.md lists it, in the order of the Twitter file.
 

@@ -116,5 +116,5 @@ def _check_weights(name: str, weights: Mapping[str, float]) -> None:
         )
     if any(not 0.0 <= weight < math.inf for weight in weights.values()) or not sum(weights.values()) > 0.0:
         raise ConfigError(
-            f"demo corpus: {name} gives weights of at least 0, one of them above it, not {dict(weights)!r}"
+            f"demo corpus: {name} holds weights of 0 and more, at least one of them above 0, not {dict(weights)!r}"
         )

@@ -334,18 +334,21 @@ def information_plane(sums: MetricSums) -> dict[str, float]:
 
 
 @torch.no_grad()
-def evidence(attention: Tensor | None, kl: dict[str, Tensor], batch: PostBatch) -> dict[str, Tensor]:
+def evidence(
+    attention: Tensor | None, kl: dict[str, Tensor], similarity: Tensor, batch: PostBatch
+) -> dict[str, Tensor]:
     """What the predictions of a batch rest on; NaN where there is nothing.
 
     Args:
         attention: the weights over the regions, (B, Q, R); None for a fusion that does not attend.
         kl: by modality, (B, T, D) nats.
+        similarity: (B,) of text and image; see `Alignment.similarity`.
         batch: the batch.
 
     Returns:
         `kl` (B, W) nats of each word that the encoder sees, summed over its pieces; `kl_image` (B, R) nats of each
-        region; and, where the fusion attends, `attention` (B, Q, R), the weights with which each position that the
-        head reads took from the regions.
+        region; `similarity` (B,); and, where the fusion attends, `attention` (B, Q, R), the weights with which each
+        position that the head reads took from the regions.
     """
     columns = batch.word_ids + 1  # what belongs to no word goes into a column of its own, before the words
     nats = kl["text"].sum(dim=2)
@@ -354,6 +357,7 @@ def evidence(attention: Tensor | None, kl: dict[str, Tensor], batch: PostBatch) 
     found = {
         "kl": by_word.masked_fill(~seen, torch.nan)[:, 1:],
         "kl_image": kl["image"].sum(dim=2).masked_fill(~batch.region_mask, torch.nan),
+        "similarity": similarity,
     }
     if attention is not None:
         there = batch.position_mask[:, :, None] & batch.region_mask[:, None, :]

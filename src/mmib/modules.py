@@ -262,7 +262,7 @@ class ExtractionModule(pl.LightningModule):
         """Rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
         decoded = self.network.decode(self.network.scores(output.states), batch)
-        return {"rows": batch.rows, **decoded, **evidence(output.attention, output.kl, batch)}
+        return {"rows": batch.rows, **decoded, **self._evidence(output, batch)}
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/f1` and the like."""
@@ -279,9 +279,13 @@ class ExtractionModule(pl.LightningModule):
         if split == "val":
             self._log_losses(split, objective.sums)
         self._metric(split).update(decoded["predicted"][valid], gold[valid])
-        found = evidence(objective.output.attention, objective.output.kl, batch)
+        found = self._evidence(objective.output, batch)
         known = {"sums": objective.sums, "output": objective.output}
         return {"rows": batch.rows, "gold": gold, **decoded, **found, **known}
+
+    def _evidence(self, output: BackboneOutput, batch: PostBatch) -> dict[str, Tensor]:
+        similarity = self.backbone.alignment.similarity(output.text_latents, output.image_latents)
+        return evidence(output.attention, output.kl, similarity, batch)
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
         """The batch with `mention_dropout` of its gold mentions behind mask pieces."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -297,9 +298,28 @@ def test_the_demo_corpus_is_written_once(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'demo'}: there already\n")
 
 
+def test_the_noise_of_the_demo_corpus_is_chosen(tmp_path: Path) -> None:
+    kinds = ["--noise-kinds", "meme", "food=3", "--test-noise", "0.5", "--test-noise-kinds", "scene"]
+    assert main(["demo-data", str(tmp_path / "demo"), "--size", "tiny", "--noise", "0.2", *kinds]) == 0
+    settings = json.loads((tmp_path / "demo" / "demo.json").read_text())["settings"]
+    found = {name: settings[name] for name in ("noise", "noise_kinds", "test_noise", "test_noise_kinds")}
+    weights = {"noise_kinds": {"meme": 1.0, "food": 3.0}, "test_noise_kinds": {"scene": 1.0}}
+    assert found == {"noise": 0.2, "test_noise": 0.5, **weights}
+
+
 def test_demo_settings_that_cannot_be_are_refused(refused: Refused, tmp_path: Path) -> None:
     assert "unknown size 'huge'" in refused("demo-data", str(tmp_path / "demo"), "--size", "huge")
     assert "noise is a share from 0 to 1, not 2.0" in refused("demo-data", str(tmp_path / "demo"), "--noise", "2")
+    for option, weights, message in (
+        ("--noise-kinds", ["meme", "food=x"], "'food=x' is no NAME=WEIGHT, such as meme=2"),
+        (
+            "--test-noise-kinds",
+            ["memes=2"],
+            "test_noise_kinds has the unknown kinds memes; there are scene, screenshot",
+        ),
+        ("--noise-kinds", ["meme=-1"], "noise_kinds holds weights of 0 and more, at least one of them above 0, not"),
+    ):
+        assert message in refused("demo-data", str(tmp_path / "demo"), option, *weights)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").touch()
     assert "holds something that is no demo corpus" in refused("demo-data", str(tmp_path / "full"))

@@ -650,7 +650,8 @@ def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, mak
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
         loss, terms, scores, sums, output = module.objective(batch)
-        found = evidence(output.attention, output.kl, batch)
+        similarity = module.backbone.alignment.similarity(output.text_latents, output.image_latents)
+        found = evidence(output.attention, output.kl, similarity, batch)
         decoded = module.network.decode(scores, batch)
         values = scalars(sums)
     loss.backward()
@@ -763,6 +764,18 @@ def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: 
 
 
 @both_tasks
+def test_the_similarity_is_the_alignments_of_the_mean_latents(make_module: Build, make_batch: MakeBatch) -> None:
+    module, batch = make_module().eval(), make_batch()
+    backbone = module.backbone
+    text, image = backbone.posteriors(batch)
+    expected = backbone.alignment.similarity(Latents(text.mean, text.mask), Latents(image.mean, image.mask))
+    for found in (module.predict_step(batch, 0), module.test_step(batch, 0)):
+        torch.testing.assert_close(found["similarity"], expected, equal_nan=True)
+    assert torch.equal(expected.isnan(), ~batch.region_mask.any(dim=1))
+    assert len(set(expected[~expected.isnan()].tolist())) > 1
+
+
+@both_tasks
 def test_attention_is_told_of_each_position_that_the_head_reads(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     attention = module.test_step(batch, 0)["attention"]
@@ -780,7 +793,7 @@ def test_evidence_is_the_same_whatever_the_padding_holds(
 ) -> None:
     module, batch = make_module().eval(), make_batch()
     found, padded = (module.predict_step(own, 0) for own in (batch, append_garbage(batch, 5, 3, 4)))
-    for key in ("kl", "kl_image", "attention"):
+    for key in ("kl", "kl_image", "similarity", "attention"):
         own = padded[key][tuple(slice(size) for size in found[key].shape)]
         torch.testing.assert_close(own, found[key], equal_nan=True)
         assert int(padded[key].isfinite().sum()) == int(found[key].isfinite().sum()) > 0
@@ -788,7 +801,8 @@ def test_evidence_is_the_same_whatever_the_padding_holds(
 
 def test_a_fusion_that_does_not_attend_tells_no_attention(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module({"fusion": LateFusion}).eval()
-    assert module.predict_step(make_batch(), 0).keys() == {"rows", "predicted", "scores", "kl", "kl_image"}
+    found = module.predict_step(make_batch(), 0)
+    assert found.keys() == {"rows", "predicted", "scores", "kl", "kl_image", "similarity"}
 
 
 def test_training_looks_for_no_evidence(

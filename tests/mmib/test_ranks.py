@@ -312,8 +312,8 @@ def test_evidence_and_latents_are_the_same_on_any_number_of_ranks(train: Train, 
     pictured = sum(bool(finite(record["attention"])) for record in one.values())
     assert len(latents[0]["rows"]) == min(20, pictured) > 5
     for row, own in one.items():
-        assert many[row].keys() == own.keys() >= {"kl", "kl_image", "attention"}
-        for key in ("kl", "kl_image", "attention"):
+        assert many[row].keys() == own.keys() >= {"kl", "kl_image", "similarity", "attention"}
+        for key in ("kl", "kl_image", "similarity", "attention"):
             mine, theirs = (finite(record[key]) for record in (own, many[row]))
             assert theirs == pytest.approx(mine, rel=1e-6)
     torch.testing.assert_close(latents[1], latents[0], rtol=2e-3, atol=2e-3)

@@ -202,7 +202,7 @@ class ModelReader:
         found: dict[str, Tensor] = {}
         if wanted.evidence:
             kl = backbone.kl(text, image, means[0])
-            found = evidence(fused.weights, kl, batch) | {"similarity": backbone.alignment.similarity(*means)}
+            found = evidence(fused.weights, kl, backbone.alignment.similarity(*means), batch)
         return Scored(self.network.decode(scores, batch), scores, sampled, found)
 
 

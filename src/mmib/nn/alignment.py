@@ -247,7 +247,8 @@ class InfoNCEAlignment(Alignment):
     def similarity(self, text: Latents, image: Latents) -> Tensor:
         """Cosine similarity, -1 to 1; see `Alignment.similarity`."""
         represented = self.represent(text, image)
-        cosines = self.similarities(*represented).diagonal()
+        with autocast_off(text.z):
+            cosines = self.similarities(*represented).diagonal()
         return cosines.masked_fill(~represented[1].mask.any(dim=1), torch.nan)
 
     def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from mmib import charts
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
+from mmib.analysis.relevance import SIGNALS, mean_auc
 from mmib.analysis.report.study import Study, chart
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
@@ -67,6 +68,11 @@ class MeasuredTrial:
         """The best possible score by what is read, where the corpus knows it."""
         ceiling = self.runs[0].summary.get("ceiling")
         return {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
+
+    @property
+    def auc(self) -> dict[str, float | None]:
+        """How well each signal tells relevant images, where the corpus knows them; see `mean_auc`."""
+        return mean_auc(self.runs, SPLIT)
 
 
 class Compared(NamedTuple):
@@ -246,7 +252,7 @@ def _record(
     for each in found:
         if each.runs:
             scores = {name: value for name, value in compared[str(each.trial)].items() if name != "name"}
-            rows.append({"point": each.trial.levels, **scores, "ceilings": each.ceilings})
+            rows.append({"point": each.trial.levels, **scores, "ceilings": each.ceilings, "auc": each.auc})
         else:
             reason = failed.get(str(each.trial), "not trained yet")
             rows.append({"point": each.trial.levels, "mean": None, "reason": reason})
@@ -287,4 +293,22 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
             lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), ""]
     lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *_auc_table(record["rows"])]).rstrip() + "\n"
+
+
+def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """How well signals tell relevant from irrelevant images, in Markdown; empty where no trial knows."""
+    known = [row for row in rows if row.get("auc")]
+    if not known:
+        return []
+    lines = [
+        "",
+        f"AUC of signals, relevant against irrelevant images of {SPLIT}, mean over the seeds:",
+        "",
+        f"| configuration | {' | '.join(SIGNALS)} |",
+        f"| --- |{' ---: |' * len(SIGNALS)}",
+    ]
+    for row in known:
+        areas = ["" if area is None else f"{area:.3f}" for area in row["auc"].values()]
+        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(areas)} |")
+    return lines

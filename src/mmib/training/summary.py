@@ -110,6 +110,8 @@ def _readable(task: Task, names: Sequence[str], record: dict[str, Any], post: di
     result |= {key: _named(names, record[key]) for key in ("gold", "predicted") if key in record}
     result |= {key: _rounded(record[key], 6) for key in ("scores", "confidence") if key in record}
     result |= {"kl": _rounded(kl[:words], 4), "kl_image": _rounded(record["kl_image"][:regions], 4)}
+    if "similarity" in record:
+        result["similarity"] = _rounded(record["similarity"], 4)
     if regions and "attention" in record:
         rows = [weights[:regions] for weights in record["attention"][: task.attention_rows(words)]]
         result["attention"] = [None if math.isnan(weights[0]) else _rounded(weights, 4) for weights in rows]

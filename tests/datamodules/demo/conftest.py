@@ -64,6 +64,17 @@ class Written:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    written = Written(tmp_path_factory.mktemp("demo") / "corpus", DemoSettings(size="tiny", missing=0.1))
-    assert write_demo_corpus(written.root, written.settings) is True
-    return written
+    return write(tmp_path_factory.mktemp("demo") / "corpus", DemoSettings(size="tiny", missing=0.1))
+
+
+@pytest.fixture(scope="session")
+def noisy_corpus(tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """With irrelevant images of several kinds."""
+    weights = {"scene": 1.0, "meme": 1.0, "food": 1.0}
+    settings = DemoSettings(size="tiny", missing=0.2, noise=0.6, noise_kinds=weights, posts_per_image=1)
+    return write(tmp_path_factory.mktemp("demo") / "noisy", settings)
+
+
+def write(root: Path, settings: DemoSettings) -> Written:
+    assert write_demo_corpus(root, settings) is True
+    return Written(root, settings)

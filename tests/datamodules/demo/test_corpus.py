@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import PIL
 import pytest
 
-from mmib.datamodules.demo import DemoSettings, read_levels, write_demo_corpus
+from mmib.datamodules.demo import SPLITS, DemoSettings, read_levels, write_demo_corpus
 from mmib.datamodules.demo import corpus as corpus_module
+from mmib.datamodules.demo.pictures import draw_picture
+from mmib.datamodules.demo.posts import LEVELS, draw_posts
 from mmib.schema import DataError
 
 TINY = DemoSettings(size="tiny")
@@ -21,6 +25,26 @@ def test_a_second_build_has_the_same_bytes(corpus: Any, tmp_path: Path) -> None:
     first, second = corpus.content(), corpus.again(tmp_path / "again").content()
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
+
+
+def test_posts_are_those_of_version_3(corpus: Any) -> None:
+    """With noise of the scenes alone, as by default: words, labels, boxes and truths."""
+    digest = hashlib.sha256()
+    for name, content in sorted(corpus.content().items(), key=lambda entry: Path(entry[0])):
+        if name.endswith((".txt", "boxes.json", "rows_test.jsonl")):
+            digest.update(name.encode() + content)
+    assert digest.hexdigest() == "f8a46d3123ecd0d90178189667b8ca833ec44bcef59f72ed4dace3d2ffee1cb2"
+
+
+@pytest.mark.skipif(not PIL.__version__.startswith("13."), reason="other versions of Pillow may draw other pixels")
+def test_images_are_those_of_version_3(corpus: Any) -> None:
+    digest = hashlib.sha256()
+    for split in SPLITS:
+        posts = draw_posts(corpus.settings, split)
+        for level in LEVELS:
+            for post in [post for post in posts if post.level == level][:3]:
+                digest.update(draw_picture(post, corpus.settings.seed).image.tobytes())
+    assert digest.hexdigest() == "4d05779ec75e563fcf4d7b4c621f0032511cecb6a173a86a7039f8299b75af2b"
 
 
 def test_workers_draw_the_same_images(corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,8 +60,16 @@ def test_the_same_corpus_is_not_built_twice(corpus: Any) -> None:
 
 
 def test_another_corpus_is_not_overwritten(corpus: Any) -> None:
-    with pytest.raises(DataError, match=r"another demo corpus.*remove it or name another folder"):
+    with pytest.raises(
+        DataError, match=r"another demo corpus \(seed 0, not 5, missing 0.1, not 0.05\); remove it or name"
+    ):
         write_demo_corpus(corpus.root, DemoSettings(size="tiny", seed=5))
+
+
+def test_a_corpus_of_another_version_is_not_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "demo.json").write_text('{"version": 3, "settings": {"size": "tiny"}}')
+    with pytest.raises(DataError, match=r"another demo corpus \(version 3, not 4\); remove it"):
+        write_demo_corpus(tmp_path, TINY)
 
 
 def test_a_folder_with_something_else_is_refused_and_left(tmp_path: Path) -> None:

@@ -22,11 +22,11 @@ both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
 def load(corpus: Any, text_encoder: Any, image_encoder: Any, tmp_path: Path, task: str) -> Load:
     """The task's data module over the corpus, with a split read."""
 
-    def make(split: str, **options: Any) -> Any:
+    def make(split: str, root: Any = corpus, **options: Any) -> Any:
         kind: type[DemoDataModule] = {"mre": DemoMREDataModule, "mner": DemoMNERDataModule}[task]
         encoders = {"text_encoder": text_encoder, "image_encoder": image_encoder, "cache_dir": str(tmp_path / "cache")}
-        settings = {"demo": corpus.settings, "max_length": 200, "max_missing_images": 1.0, **encoders}
-        module = kind(str(corpus.root), **settings | options)
+        settings = {"demo": root.settings, "max_length": 200, "max_missing_images": 1.0, **encoders}
+        module = kind(str(root.root), **settings | options)
         module.prepare_data()
         module.examples[split] = module.read_split(split)
         return module
@@ -92,6 +92,25 @@ def test_pictures_are_the_posts_own_with_their_boxes(corpus: Any, load: Load, ta
             *(tuple(boxes[name]) for name in names[1:]),
         ][: len(names)]
         assert (example.image_id == NO_IMAGE) == (not names)
+
+
+@both_tasks
+@pytest.mark.parametrize("images", ["own", "shuffled", "none"])
+def test_what_is_known_of_an_image_is_said_where_the_model_saw_it(
+    noisy_corpus: Any, load: Load, task: str, images: str
+) -> None:
+    module = load("val", root=noisy_corpus, images=images)
+    posts = posts_of_rows(noisy_corpus, "val", task)
+    described = [module.describe("val", row) for row in range(len(posts))]
+    known = [row for row, shown in enumerate(described) if "noise" in shown]
+    if images == "own":
+        assert known == [row for row, post in enumerate(posts) if post["image"]]
+        assert {described[row]["noise"] for row in known} == {None, "scene", "meme", "food"}
+    else:
+        assert len(known) < len(posts) / 4, "an image of another post is not what is known of this one"
+    for row in known:
+        for name in ("noise", "relevance_posterior"):
+            assert described[row][name] == posts[row][name]
 
 
 @both_tasks

@@ -6,12 +6,16 @@ import itertools
 import random
 from collections import Counter
 
+import numpy as np
 import pytest
+import torch
 
 from mmib.datamodules.demo.pictures import Layout, draw_picture, lay_out
 from mmib.datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_post
-from mmib.datamodules.demo.settings import DemoSettings
+from mmib.datamodules.demo.settings import UNRELATED, DemoSettings
 from mmib.datamodules.demo.themes import THEMES
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.pretrained import PACKAGED
 
 SETTINGS = DemoSettings(noise=0.0)
 
@@ -83,10 +87,17 @@ def test_names_do_not_follow_the_order_or_the_people() -> None:
     assert uniform_enough(places, 3)
 
 
+def unrelated(name: str, numbers: range, level: str = EASY) -> list[Post]:
+    settings = DemoSettings(noise=1.0, noise_kinds={name: 1.0})
+    return [draw_post(settings, "val", number, level) for number in numbers]
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_boxes_lie_in_the_image_and_match_their_crops(level: str) -> None:
-    for number in range(20):
-        drawing = draw_picture(draw_post(SETTINGS, "val", number, level), seed=0)
+    posts = [draw_post(SETTINGS, "val", number, level) for number in range(15)]
+    for post in posts + [post for name in UNRELATED for post in unrelated(name, range(3), level)]:
+        drawing = draw_picture(post, seed=0)
+        assert len(drawing.boxes) in ((1, 2, 3) if level == EASY else (2, 3, 4))
         width, height = drawing.image.size
         assert list(drawing.crops) == list(drawing.boxes)
         for name, (x0, y0, x1, y1) in drawing.boxes.items():
@@ -110,3 +121,34 @@ def test_every_scene_varies() -> None:
     for post in posts:
         images[str(post.picture.scene)].add(draw_picture(post, seed=0).image.tobytes())
     assert sum(len(variants) for variants in images.values()) == len(posts)
+
+
+def test_a_frozen_encoder_recognises_unrelated_images() -> None:
+    """By the nearest mean of other images' features; scenes, and people with props, are further classes."""
+    pytest.importorskip(PACKAGED["pip:efficientnet-lite0"].package, reason="the encoders extra is not installed")
+    encoder = ImageEncoder("pip:efficientnet-lite0", frozen=True)
+    groups = {name: unrelated(name, range(24)) for name in UNRELATED}
+    groups |= {level: [draw_post(SETTINGS, "val", number, level) for number in range(24)] for level in LEVELS}
+    means, held_out = [], []
+    for posts in groups.values():
+        pixels = torch.stack([encoder.transform(draw_picture(post, seed=0).image) for post in posts])
+        with torch.inference_mode():
+            features = torch.nn.functional.normalize(encoder(pixels).flatten(1), dim=1)
+        means.append(features[:12].mean(dim=0))
+        held_out.append(features[12:])
+    found = [(features @ torch.stack(means).T).argmax(dim=1) for features in held_out]
+    right = [float((places == number).float().mean()) for number, places in enumerate(found)]
+    assert sum(right) / len(right) > 0.97
+    assert min(right) > 0.8
+
+
+@pytest.mark.parametrize("name", UNRELATED)
+def test_one_kind_of_unrelated_images_is_not_one_image(name: str) -> None:
+    """Seen from afar, 8 x 8 grey, no two are close."""
+    thumbnails = []
+    for post in unrelated(name, range(12)):
+        image = draw_picture(post, seed=0).image.convert("L").resize((8, 8))
+        thumbnails.append(np.asarray(image, dtype=np.float64))
+    distances = [np.abs(one - other).mean() for one, other in itertools.combinations(thumbnails, 2)]
+    assert min(distances) > 1.0
+    assert np.median(distances) > 15.0

@@ -7,13 +7,20 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from mmib.datamodules.demo.posteriors import View, entity_posteriors, relation_posteriors, theme_belief
+from mmib.datamodules.demo.posteriors import (
+    View,
+    entity_posteriors,
+    relation_posteriors,
+    relevance_posterior,
+    theme_belief,
+)
 from mmib.datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_chatter, draw_post
 from mmib.datamodules.demo.settings import DemoSettings
 from mmib.datamodules.demo.themes import theme_prior
 
-# More noise than by default, so that every term of the posterior carries weight.
-SETTINGS = DemoSettings(noise=0.3, missing=0.1)
+# More noise than by default, so that every term of the posterior carries weight, and all cases of it.
+SETTINGS = DemoSettings(noise=0.4, noise_kinds={"scene": 3.0, "meme": 1.0}, missing=0.1)
+NOISE = SETTINGS.hidden_noise("train")
 VIEWS: tuple[View, ...] = ("text", "multimodal", "unbound")
 
 Answer = tuple[dict[str, float], str, bool]  # posterior, gold label, whether the words leave it open
@@ -26,12 +33,12 @@ def posts() -> dict[str, list[Post]]:
 
 
 def relations(post: Post, view: View) -> Iterator[Answer]:
-    for pair, posterior in zip(post.pairs, relation_posteriors(post, view, SETTINGS.noise), strict=True):
+    for pair, posterior in zip(post.pairs, relation_posteriors(post, view, NOISE), strict=True):
         yield posterior, pair.relation, pair.kind == "ambiguous"
 
 
 def entities(post: Post, view: View) -> Iterator[Answer]:
-    posteriors = entity_posteriors(post, view, SETTINGS.noise)
+    posteriors = entity_posteriors(post, view, NOISE)
     for index, ((_, _, entity_type), posterior) in enumerate(zip(post.entities, posteriors, strict=True)):
         yield posterior, entity_type, post.clauses[index // 2].ambiguous
 
@@ -71,7 +78,7 @@ def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]],
 def test_relation_and_types_of_a_clause_are_told_by_one_belief(posts: dict[str, list[Post]]) -> None:
     """A resident is told from a member by the type of the thing: the two posteriors say the same."""
     for post in posts[EASY]:
-        types, told = entity_posteriors(post, "text", 0.3), relation_posteriors(post, "text", 0.3)
+        types, told = entity_posteriors(post, "text", NOISE), relation_posteriors(post, "text", NOISE)
         for index, clause in enumerate(post.clauses):
             if clause.family == "person_thing":
                 assert types[2 * index] == pytest.approx({"PER": 1.0})
@@ -82,25 +89,25 @@ def test_relation_and_types_of_a_clause_are_told_by_one_belief(posts: dict[str, 
 
 def test_a_post_without_entities_has_nothing_to_tell() -> None:
     chatter = draw_chatter(SETTINGS, "train", 0, HARD)
-    assert relation_posteriors(chatter, "multimodal", 0.3) == entity_posteriors(chatter, "multimodal", 0.3) == []
+    assert relation_posteriors(chatter, "multimodal", NOISE) == entity_posteriors(chatter, "multimodal", NOISE) == []
 
 
 def test_without_its_image_a_post_says_what_its_text_says(posts: dict[str, list[Post]]) -> None:
     for post in posts[EASY] + posts[HARD]:
         if post.missing:
-            assert relation_posteriors(post, "multimodal", 0.3) == relation_posteriors(post, "text", 0.3)
-            assert entity_posteriors(post, "multimodal", 0.3) == entity_posteriors(post, "text", 0.3)
+            assert relation_posteriors(post, "multimodal", NOISE) == relation_posteriors(post, "text", NOISE)
+            assert entity_posteriors(post, "multimodal", NOISE) == entity_posteriors(post, "text", NOISE)
 
 
 def test_an_image_that_always_fits_leaves_no_doubt(posts: dict[str, list[Post]]) -> None:
-    fitting = [post for level in LEVELS for post in posts[level] if not (post.noisy or post.missing)]
+    fitting = [post for level in LEVELS for post in posts[level] if not (post.noise or post.missing)]
     for post in fitting[:500]:
         truth = tuple(clause.theme for clause in post.clauses if clause.ambiguous)
         assert theme_belief(post, "multimodal", noise=0.0)[truth] == pytest.approx(1.0)  # type: ignore[index]
 
 
 def test_a_hard_image_without_its_bindings_leaves_doubt(posts: dict[str, list[Post]]) -> None:
-    fitting = [post for post in posts[HARD][:1000] if not (post.missing or post.noisy)]
+    fitting = [post for post in posts[HARD][:1000] if not (post.missing or post.noise)]
     bound, unbound = (
         [max(theme_belief(post, view, noise=0.05).values()) for post in fitting] for view in ("multimodal", "unbound")
     )
@@ -113,7 +120,44 @@ def test_a_colour_that_nobody_wears_gives_the_image_away(posts: dict[str, list[P
     for post in posts[HARD]:
         clauses = [clause for clause in post.clauses if clause.ambiguous]
         worn = {colour for colour, _ in post.picture.people}
-        if len(clauses) == 1 and clauses[0].colour not in worn and not post.missing:
+        if len(clauses) == 1 and worn and clauses[0].colour not in worn and not post.missing:
             seen += 1
-            assert theme_belief(post, "multimodal", 0.3) == pytest.approx(theme_belief(post, "text", 0.3))
+            assert theme_belief(post, "multimodal", NOISE) == pytest.approx(theme_belief(post, "text", NOISE))
     assert seen > 20
+
+
+def test_what_is_left_to_doubt_are_the_irrelevant_scenes() -> None:
+    """By counting images of 100 posts: 50 irrelevant, of which 10 are scenes, among 60 scenes."""
+    told = {"meme": 4.0, "scene": 1.0}
+    assert DemoSettings(noise=0.5, noise_kinds=told).hidden_noise("val") == pytest.approx(10 / 60)
+    assert DemoSettings(noise=0.3).hidden_noise("test") == 0.3
+    assert DemoSettings(noise=0.5, noise_kinds={"food": 1.0}).hidden_noise("train") == 0.0
+    assert DemoSettings(noise=1.0, noise_kinds={"food": 1.0}).hidden_noise("train") == 0.0
+    robust = DemoSettings(noise=0.1, test_noise=0.5, test_noise_kinds=told)
+    assert [robust.hidden_noise(split) for split in ("train", "val", "test")] == pytest.approx([0.1, 0.1, 10 / 60])
+
+
+def test_an_unrelated_image_leaves_what_the_words_say(posts: dict[str, list[Post]]) -> None:
+    unrelated = [post for level in LEVELS for post in posts[level] if post.picture.unrelated]
+    assert len(unrelated) > 400
+    for post in unrelated:
+        assert relation_posteriors(post, "multimodal", NOISE) == relation_posteriors(post, "text", NOISE)
+        assert relevance_posterior(post, NOISE) == (None if post.missing else 0.0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_images_are_relevant_as_often_as_is_said(posts: dict[str, list[Post]], level: str) -> None:
+    bands: dict[int, list[tuple[float, bool]]] = defaultdict(list)
+    for post in posts[level]:
+        p = relevance_posterior(post, NOISE)
+        assert (p is None) == post.missing
+        if p is not None:
+            bands[int(p * 10)].append((p, post.noise is None))
+    for band in bands.values():
+        variance = sum(p * (1 - p) for p, _ in band)
+        assert abs(sum(hit for _, hit in band) - sum(p for p, _ in band)) <= 4.5 * variance**0.5
+    assert len(bands) > 3
+
+
+def test_nothing_is_relevant_to_chatter() -> None:
+    assert relevance_posterior(draw_chatter(SETTINGS, "train", 0, EASY), NOISE) is None

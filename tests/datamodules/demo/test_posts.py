@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections import Counter, defaultdict
 
 import pytest
 
 from mmib.datamodules.demo.posts import CHATTER_SHARE, EASY, HARD, LEVELS, Post, draw_chatter, draw_post, draw_posts
-from mmib.datamodules.demo.settings import SPLITS, DemoSettings
+from mmib.datamodules.demo.settings import NOISE_KINDS, SPLITS, UNRELATED, DemoSettings
 from mmib.datamodules.demo.themes import COLOURS, FAMILIES, MEANINGS, THEMES, theme_prior
 from mmib.datamodules.demo.wordings import AMBIGUOUS, CHATTER, DECIDED, JOINTS, POINTERS
 from mmib.datamodules.released import MNRE, NO_RELATION, TWITTER
@@ -73,7 +74,7 @@ def test_training_posts_share_images_and_others_have_their_own(train: list[Post]
 def test_posts_of_one_image_ask_different_things(train: list[Post]) -> None:
     asked = defaultdict(set)
     for post in train:
-        if post.level == HARD and not post.noisy:
+        if post.level == HARD and not post.noise:
             asked[post.drawing] |= {(clause.family, clause.colour) for clause in post.clauses if clause.ambiguous}
     assert sum(map(len, asked.values())) / len(asked) > 3
 
@@ -104,7 +105,7 @@ def test_chatter_comes_at_its_rate_and_at_both_levels_among_the_others(split: st
 
 def test_chatter_names_nothing_and_asks_nothing(chatter: list[Post]) -> None:
     for post in chatter:
-        assert (post.entities, post.pairs, post.clauses, post.noisy) == ((), (), (), False)
+        assert (post.entities, post.pairs, post.clauses, post.noise) == ((), (), (), None)
         assert all(token and not any(map(str.isspace, token)) for token in post.tokens)
         assert not any("{" in token for token in post.tokens)
 
@@ -207,7 +208,7 @@ def chi_square(table: Counter[tuple[str, str]]) -> tuple[float, int]:
 
 def test_a_fitting_image_shows_what_the_words_point_at(train: list[Post]) -> None:
     for post in train:
-        if post.noisy:
+        if post.noise:
             continue
         for clause in post.clauses:
             if clause.ambiguous and post.level == EASY:
@@ -226,8 +227,71 @@ def test_people_of_an_image_differ_in_shirt_and_prop(train: list[Post]) -> None:
 
 def test_noise_and_missing_images_come_at_their_rates() -> None:
     posts = [post for post in draw_posts(DemoSettings(noise=0.3, missing=0.2), "train") if post.pairs]
-    assert sum(post.noisy for post in posts) / len(posts) == pytest.approx(0.3, abs=0.03)
+    assert sum(post.noise == "scene" for post in posts) / len(posts) == pytest.approx(0.3, abs=0.03)
     assert sum(post.missing for post in posts) / len(posts) == pytest.approx(0.2, abs=0.03)
+
+
+MIXED = DemoSettings(
+    size="study", noise=0.4, noise_kinds={"scene": 1.0, "meme": 2.0, "food": 1.0}, test_noise_kinds={"pattern": 1.0}
+)
+
+
+@pytest.fixture(scope="module")
+def mixed() -> dict[str, list[Post]]:
+    """Posts with several kinds of irrelevant images, other ones in the test split."""
+    return {split: draw_posts(MIXED, split) for split in SPLITS}
+
+
+def test_kinds_of_noise_come_by_their_weights_whoever_else_shows_the_image(mixed: dict[str, list[Post]]) -> None:
+    train = [post for post in mixed["train"] if post.pairs]
+    for first in (True, False):
+        posts = [post for post in train if (post.drawing == post.identity) == first]
+        shares = {name: count / len(posts) for name, count in Counter(post.noise for post in posts).items()}
+        assert shares == pytest.approx({None: 0.6, "scene": 0.1, "meme": 0.2, "food": 0.1}, abs=0.04)
+
+
+def test_an_unrelated_image_fits_no_post_that_shows_it(mixed: dict[str, list[Post]]) -> None:
+    for post in mixed["train"]:
+        if post.pairs:
+            assert (post.noise in UNRELATED) == (post.picture.unrelated is not None)
+        if post.picture.unrelated:
+            assert (post.picture.scene, post.picture.people) == (None, ())
+
+
+def test_the_noise_of_the_test_split_may_differ_and_validation_is_like_training(mixed: dict[str, list[Post]]) -> None:
+    seen = {split: {post.noise for post in mixed[split] if post.pairs} for split in SPLITS}
+    assert seen["train"] == seen["val"] == {None, "scene", "meme", "food"}
+    assert seen["test"] == {None, "pattern"}
+    clean = DemoSettings(size="study", noise=0.0, test_noise=1.0)
+    assert {split: clean.noise_share(split) for split in SPLITS} == {"train": 0.0, "val": 0.0, "test": 1.0}
+    assert {post.noise for split in ("train", "val") for post in draw_posts(clean, split)} == {None}
+    assert all(post.noise == "scene" for post in draw_posts(clean, "test") if post.pairs)
+
+
+def test_kinds_of_noise_change_images_alone() -> None:
+    """Of posts with an image each; the words of those that share one depend on what it shows."""
+    plain = DemoSettings(size="study", noise=0.4)
+    for post, other in zip(draw_posts(plain, "test"), draw_posts(MIXED, "test"), strict=True):
+        assert (post.tokens, post.pairs, post.missing) == (other.tokens, other.pairs, other.missing)
+        assert (post.noise is None) == (other.noise is None)
+        assert post.picture == other.picture or other.picture.unrelated
+
+
+def test_chatter_shows_unrelated_images_as_often_as_others(mixed: dict[str, list[Post]]) -> None:
+    chatter = [draw_chatter(MIXED, "train", number, EASY) for number in range(1000)]
+    unrelated = [
+        sum(bool(post.picture.unrelated) for post in posts) / len(posts) for posts in (chatter, mixed["train"])
+    ]
+    assert unrelated[0] == pytest.approx(unrelated[1], abs=0.05)
+    assert not any(post.picture.unrelated for post in draw_posts(DemoSettings(noise=0.9), "val"))
+
+
+def test_the_order_of_the_kinds_does_not_matter() -> None:
+    weights = dict.fromkeys(NOISE_KINDS, 1.0)
+    one, other = (
+        DemoSettings(size="tiny", noise=0.8, noise_kinds=kinds) for kinds in (weights, dict(reversed(weights.items())))
+    )
+    assert draw_posts(one, "train") == draw_posts(other, "train")
 
 
 def test_neither_the_image_nor_the_words_alone_decide() -> None:
@@ -262,8 +326,21 @@ def test_a_test_split_holds_both_levels_in_equal_parts_where_training_knows_both
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"size": "huge"}, {"noise": -0.1}, {"missing": 1.5}, {"hard_share": 2.0}, {"posts_per_image": 0}]
+    "wrong",
+    [
+        *({"size": "huge"}, {"noise": -0.1}, {"test_noise": 1.5}, {"missing": 1.5}, {"hard_share": 2.0}),
+        *({"posts_per_image": 0}, {"noise_kinds": {"meme": -1.0}}, {"noise_kinds": {"meme": 0.0}}, {"noise_kinds": {}}),
+        *({"test_noise_kinds": {"food": float("nan")}}, {"test_noise_kinds": {"food": float("inf")}}),
+    ],
+    ids=str,
 )
 def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match=str(next(iter(wrong.values())))):
+    with pytest.raises(ConfigError, match=re.escape(str(next(iter(wrong.values()))))):
         DemoSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_unknown_kinds_of_noise_are_named_with_those_that_there_are() -> None:
+    with pytest.raises(
+        ConfigError, match=r"test_noise_kinds has the unknown kinds cats, dogs; there are scene, screen"
+    ):
+        DemoSettings(test_noise_kinds={"dogs": 1.0, "meme": 1.0, "cats": 1.0})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -66,6 +67,22 @@ def test_what_is_unbound_matters_on_the_hard_level_only(corpus: Any) -> None:
         easy, hard = (parts["levels"][level] for level in LEVELS)
         assert easy["unbound"] == easy["ceiling"]["multimodal"]
         assert hard["ceiling"]["text"] < hard["unbound"] < hard["ceiling"]["multimodal"]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_the_kind_of_each_image_is_recorded(noisy_corpus: Any, split: str) -> None:
+    posts = noisy_corpus.records(f"{split}.jsonl")
+    named = [post for post in posts if post["entities"]]
+    for post in named:
+        unrelated = post["picture"]["unrelated"]
+        assert unrelated == (post["noise"] if post["noise"] != "scene" else None)
+        assert (post["relevance_posterior"] is None) == (post["image"] is None)
+        if post["image"] and post["noise"] is None:
+            assert post["relevance_posterior"] > 0
+    assert {post["noise"] for post in named} == {None, "scene", "meme", "food"}
+    assert {(post["noise"], post["relevance_posterior"]) for post in posts if not post["entities"]} == {(None, None)}
+    found = json.loads((noisy_corpus.root / "demo.json").read_text())["splits"][split]["mner"]
+    assert found["noise"] == Counter(post["noise"] for post in named if post["noise"] and post["image"])
 
 
 def test_rows_and_images_of_a_split_are_those_of_the_task(corpus: Any) -> None:

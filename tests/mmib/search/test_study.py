@@ -40,6 +40,7 @@ class Trainer:
         self.trained: list[list[str]] = []
         self.broken: tuple[str, ...] = ()
         self.noisy = "noisy"
+        self.known: Callable[[int], dict[str, Any]] = lambda row: {}
 
     def __call__(self, options: Sequence[str], folder: Path, stop: Any = None) -> FinishedRun:
         self.trained.append(list(options))
@@ -54,7 +55,7 @@ class Trainer:
         golds = [MNRE.names[1 + row % 3] for row in range(ROWS)]
         guesses = [gold if row < right else MNRE.names[9] for row, gold in enumerate(golds)]
         records = [
-            {"id": row, "gold": gold, "predicted": guess}
+            {"id": row, "gold": gold, "predicted": guess, **self.known(row)}
             for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
         ]
         (run / "predictions" / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -104,6 +105,26 @@ def test_each_trial_is_trained_from_each_seed_and_none_twice(trainer: Trainer, r
     assert main(["study", "toy.yaml", "--seeds", "1", "2", "3"]) == 0
     assert len(trainer.trained) == 12
     assert row(record(), "full", 0.2)["seeds"] == [1, 2, 3]
+
+
+def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+    def known(row: int) -> dict[str, Any]:
+        noise = "meme" if row % 2 else None
+        return {"noise": noise, "relevance_posterior": 0.0 if noise else 1.0, "kl_image": [float(noise is None)]}
+
+    trainer.known = known
+    assert main(["study", "toy.yaml", "--seeds", "1"]) == 0
+    expected = {"KL of the image": 1.0, "similarity": None, "attention": None, "best possible": 1.0}
+    assert row(record(), "full", 0.5)["auc"] == expected
+    folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
+    table = (folder / "table.md").read_text()
+    assert "| configuration | KL of the image | similarity | attention | best possible |" in table
+    assert "| full, share of noise 0.5 | 1.000 |  |  | 1.000 |" in table
+    page = (folder / "report.html").read_text()
+    assert "AUC of signals" in page
+    trainer.known = lambda row: {}
+    assert main(["study", "toy.yaml", "--seeds", "2"]) == 0
+    assert "AUC" not in (folder / "table.md").read_text()
 
 
 def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:

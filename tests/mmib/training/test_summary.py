@@ -103,13 +103,21 @@ def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> 
     """Rows come with the padding of their batches, and with as many words as the encoder saw of any of these."""
     none = math.nan
     record = {"id": 0, "predicted": 0, "scores": [1.0], "kl": [none, 2.00004, 3.0], "kl_image": [5.0, 6.12345, none]}
-    record["attention"] = [[0.25, 0.75, none], [0.99999, 0.00001, none]]
-    longer = {**record, "id": 1, "kl": [1.0, none, none], "kl_image": [none] * 3, "attention": [[none] * 3] * 2}
+    record |= {"attention": [[0.25, 0.75, none], [0.99999, 0.00001, none]], "similarity": 0.123456}
+    longer = {
+        **record,
+        "id": 1,
+        "similarity": none,
+        "kl": [1.0, none, none],
+        "kl_image": [none] * 3,
+        "attention": [[none] * 3] * 2,
+    }
     posts = {0: described("ada met bob today", 2), 1: described("ada", 0)}
     first, second = written(tmp_path, MRE, {0: record, 1: longer}, posts)
     assert first["kl"] == [None, 2.0, 3.0, None]
     assert first["kl_image"] == [5.0, 6.1235]
     assert first["attention"] == [[0.25, 0.75], [1.0, 0.0]]
+    assert (first["similarity"], second["similarity"]) == (0.1235, None)
     assert first["boxes"] == [[0.0, 0.1235, 1.0, 1.0]] * 2
     assert (second["kl"], second["kl_image"], second["boxes"]) == ([1.0], [], [])
     assert "attention" not in second

@@ -10,6 +10,7 @@ import numpy as np
 
 from mmib import charts
 from mmib.analysis.calibration import calibration
+from mmib.analysis.relevance import SIGNALS, Detection, detections
 from mmib.analysis.report import evidence
 from mmib.analysis.report.evidence import LatentSpace
 from mmib.analysis.report.history import read_plane, settings, shortened, shown_command
@@ -40,11 +41,13 @@ def sections(run: FinishedRun, data_root: Path | None, posts: int) -> list[Secti
     """
     split = next((split for split in SPLITS if run.has_predictions(split)), None)
     records = run.predictions(split) if split else []
+    detected = detections(records, run.predictions_file(split)) if split else []
     return [
         Section("scores", "Scores", "", _scores(run.summary)),
         Section("training", "Training", *training(run)),
         Section("information", "Information", *_information(run)),
         Section("errors", "Errors", *_errors(run, split, records)),
+        *([Section("relevance", "Irrelevant images", *_relevance(detected, str(split)))] if detected else []),
         Section("posts", "Posts", *_posts(run, split, records, data_root, posts)),
         Section("settings", "Settings", "", _settings(run)),
     ]
@@ -180,6 +183,21 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         "bin."
     )
     return reading, join(parts)
+
+
+def _relevance(detected: Sequence[Detection], split: str) -> tuple[str, Html]:
+    rows = [
+        [each.noise, f"{each.irrelevant:,}", *("" if area is None else f"{area:.3f}" for area in each.auc.values())]
+        for each in detected
+    ]
+    reading = (
+        f"Which {SPLITS[split]} rows show an irrelevant image is known. Area under the ROC curve: the chance that a "
+        f"signal is higher for one of the {detected[0].relevant:,} relevant images than for one of the irrelevant; 0.5 "
+        "is chance. Signals: the nats of a region, mean over the regions; the similarity of text and image; how far "
+        "attention is from even over the regions, where there are several. The best possible is that of the true "
+        "probability given words and image."
+    )
+    return reading, table(["irrelevant images", "rows", *SIGNALS], rows, "AUC, relevant against irrelevant images")
 
 
 def _no_predictions() -> Html:

@@ -80,8 +80,25 @@ def sections(study: Study) -> list[Section]:
     return [
         *shown,
         Section("table", "Table", "" if shown else reading, _table(study)),
+        *_relevance(study),
         Section("notes", "How this was measured", "", element("ul", *notes)),
     ]
+
+
+def _relevance(study: Study) -> list[Section]:
+    """How well signals tell relevant from irrelevant images, where trials know."""
+    known = [row for row in study.rows if row.get("auc")]
+    if not known:
+        return []
+    rows = [
+        [_label(study, row), *("" if area is None else f"{area:.3f}" for area in row["auc"].values())] for row in known
+    ]
+    reading = (
+        "Area under the ROC curve: the chance that a signal is higher for a relevant image than for an irrelevant one, "
+        "mean over the seeds; 0.5 is chance, the best possible that of the true probability given words and image."
+    )
+    headings = ["configuration", *known[0]["auc"]]
+    return [Section("relevance", "Irrelevant images", reading, table(headings, rows, "AUC of signals"))]
 
 
 def _origin(content: dict[str, Any]) -> str:

@@ -82,6 +82,31 @@ def test_a_page_shows_all_parts_of_a_run(
     assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
 
 
+def test_a_run_with_known_irrelevant_images_shows_how_they_are_told(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    def know(record: dict[str, Any]) -> None:
+        noise = (None, "meme", "scene")[record["id"] % 3]
+        record |= {"noise": noise, "relevance_posterior": {None: 0.8, "scene": 0.8}.get(noise, 0.0)}
+        record |= {"kl_image": [1.0 if noise else 2.0] * 3, "similarity": 0.1 * (noise == "meme")}
+
+    run = make_run(tmp_path / "run", rows=30)
+    edit_records(run, know)
+    text = report(run)
+    assert [attributes["id"] for tag, attributes in Reader(text).tags if tag == "section"][3:5] == [
+        "errors",
+        "relevance",
+    ]
+    rows = re.findall(r'<th scope="row">(all|meme|scene)</th>((?:<td>[\d.]*</td>)+)', text)
+    cells = {name: re.findall(r"<td>([\d.]*)</td>", row) for name, row in rows}
+    assert {name: (row[0], row[1], row[2], row[4]) for name, row in cells.items()} == {
+        "all": ("20", "1.000", "0.250", "0.750"),
+        "meme": ("10", "1.000", "0.000", "1.000"),
+        "scene": ("10", "1.000", "0.500", "0.500"),
+    }
+    assert 0.0 < float(cells["all"][3]) < 1.0
+
+
 @pytest.mark.usefixtures("relevance")
 def test_a_task_of_a_plugin_has_a_page_in_its_own_words(
     report: Callable[..., str], make_run: MakeRun, relevance_labels: LabelSet, tmp_path: Path
