@@ -185,6 +185,8 @@ def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split
         assert all(nats is None or nats > 0 for nats in record["kl"])
         assert len(record["kl_image"]) == regions
         assert ("attention" in record) == (regions > 0)
+        assert ("noise" in record) == ("relevance_posterior" in record) == (record["image"] is not None)
+        assert (record["similarity"] is None) == (regions == 0)
         if regions:
             with_image += 1
             assert (demo / record["image"]).is_file()
