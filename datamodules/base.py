@@ -31,6 +31,7 @@ from mmib.datamodules.loading import PostCollator, PostDataset, PostLoader, regi
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.datamodules.readers import Reader
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
+from mmib.datamodules.subset import TrainingSubset
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
@@ -124,6 +125,9 @@ class PostDataModule(pl.LightningDataModule):
         augment: random crops and flips of training images. Needs pixels, so no features are cached.
         cache_dir: folder of what is computed once: features of images, tokenised posts.
         workers: processes that load batches; worth it only where pixels are decoded.
+        train_share: share of the training rows to train on, stratified by label, without replacement.
+        train_rows: their number, in place of the share.
+        subset_seed: another one chooses other rows; the seed of the run has no say.
 
     Raises:
         ConfigError: settings that cannot work, or labels that are no label set.
@@ -149,6 +153,9 @@ class PostDataModule(pl.LightningDataModule):
         augment: bool = False,
         cache_dir: str = ".cache/features",
         workers: int = 0,
+        train_share: float | None = None,
+        train_rows: int | None = None,
+        subset_seed: int = 0,
     ) -> None:
         super().__init__()
         for name, rows in (("batch_size", batch_size), ("eval_batch_size", eval_batch_size)):
@@ -174,6 +181,7 @@ class PostDataModule(pl.LightningDataModule):
         self.max_missing_images = max_missing_images
         self.augment = augment
         self.workers = workers
+        self.subset = TrainingSubset(train_share, train_rows, subset_seed)
         self.cache_dir = Path(cache_dir)
         self.cache: ImageFeatureCache | None = None
         if image_encoder.frozen and not augment:
@@ -181,6 +189,7 @@ class PostDataModule(pl.LightningDataModule):
         self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, Sequence[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
+        self._subset_facts: dict[str, Any] = {}  # once the training split has been read, where rows are left out of it
 
     @property
     def corpus(self) -> str:
@@ -195,7 +204,14 @@ class PostDataModule(pl.LightningDataModule):
         """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
         examples = self.examples[split]
         found = {"rows": len(examples), "sha256": self._text_digest(split), **self.task.counts(examples, self.labels)}
-        return {**found, **self.reader.options()}
+        subset = {"subset": self._subset_facts} if split == "train" and self._subset_facts else {}
+        return {**found, **self.reader.options(), **subset}
+
+    def labels_of_rows(self, split: str, rows: Iterable[int]) -> np.ndarray:
+        """(N, C) whether each of N rows of a split that has been read has each label of the label set."""
+        found = [self.task.example_labels(self.examples[split][row], self.labels) for row in rows]
+        held = [[name in labels for name in self.labels.names] for labels in found]
+        return np.array(held, dtype=bool).reshape(-1, len(self.labels))
 
     def describe(self, split: str, row: int) -> dict[str, Any]:
         """What the model was shown of a row of a split that has been read, for people.
@@ -287,12 +303,34 @@ class PostDataModule(pl.LightningDataModule):
         store = self._tokenised(split)
         rank_zero_info(f"{split}: {store.note}")
         files = self.reader.pictures(split, store.images(), self.max_crops)
-        pictured = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
+        pictured: Iterable[Pictured] = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
+        if split == "train" and not self.subset.is_whole:
+            rows = self._subset_rows(store)
+            # Of all rows first: crops are known by a row's number in the file.
+            pictured = itertools.compress(pictured, np.isin(np.arange(len(store)), rows))
+            store = store.chosen(rows)
         looked_at = self._looked_at(split, np.stack([store.pieces, np.zeros_like(store.pieces)], axis=1))
         images = self.locate_images(
             split, (post if needed else None for post, needed in zip(pictured, looked_at, strict=True))
         )
         return StoredExamples(self.task.example, store, images)
+
+    def _subset_rows(self, store: TextStore) -> np.ndarray:
+        """Numbers of the rows that are trained on; which, and what they lack, is reported and kept.
+
+        Raises:
+            ConfigError: there are fewer rows than asked for.
+        """
+        no_images = LocatedImages(LocatedPictures([(NO_IMAGE, ())]), np.zeros(len(store), dtype=np.int32))
+        examples: Sequence[Example] = StoredExamples(self.task.example, store, no_images)
+        labels = [self.task.example_labels(example, self.labels) for example in examples]
+        rows = self.subset.choose(labels)
+        lost = {name for row in labels for name in row} - {name for row in rows for name in labels[row]}
+        without = [name for name in self.labels.names if name in lost]
+        self._subset_facts = {"of": len(store), "seed": self.subset.seed, "without": without}
+        message = f"train: {len(rows):,} of {len(store):,} rows are trained on (subset_seed {self.subset.seed})"
+        rank_zero_info(message + (f"; no row is left of {shown(without)}" if without else ""))
+        return rows
 
     def _looked_at(self, split: str, sizes: np.ndarray) -> np.ndarray:
         """(N,) whether the trainer will look at each row.

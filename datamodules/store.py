@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -45,6 +46,7 @@ class TextStore:
     def __init__(self, path: Path) -> None:
         with np.load(path.with_suffix(".npz"), allow_pickle=False) as index:
             self._ends: np.ndarray = index["ends"]
+            self._starts = np.concatenate([[0], self._ends[:-1]])
             self.pieces: np.ndarray = index["pieces"]
             self.note = str(index["note"])
             expected = str(index["sha256"])
@@ -67,9 +69,14 @@ class TextStore:
 
     def __getitem__(self, row: int) -> list[Any]:
         """Name of the image, and the fields of the example that are stored."""
-        start = self._ends[row - 1] if row else 0
-        fields: list[Any] = json.loads(self._lines[start : self._ends[row]].tobytes())
+        fields: list[Any] = json.loads(self._lines[self._starts[row] : self._ends[row]].tobytes())
         return fields
+
+    def chosen(self, rows: np.ndarray) -> TextStore:
+        """The same with these rows alone, in this order."""
+        part = copy.copy(self)
+        part._starts, part._ends, part.pieces = (array[rows] for array in (self._starts, self._ends, self.pieces))
+        return part
 
     def images(self) -> Iterator[str]:
         """The name of each row's image."""

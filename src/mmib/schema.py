@@ -334,6 +334,14 @@ class Task(ABC):
     def census(self) -> Census:
         """Counts what is read."""
 
+    def example_labels(self, example: Any, labels: LabelSet) -> Sequence[str]:
+        """The labels that an example has, each once; nothing where the task does not tell.
+
+        A part of the training rows is stratified by them, and latents are described by them.
+        """
+        del example, labels
+        return ()
+
     def counts(self, examples: Iterable[Any], labels: LabelSet) -> dict[str, int]:
         """What to note of a split beside its number of rows."""
         del examples, labels

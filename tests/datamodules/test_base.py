@@ -759,6 +759,57 @@ def test_the_fingerprint_is_that_of_the_file(five: Any, load: Load) -> None:
     assert module.fingerprint("train") == {"rows": 5, "sha256": digest}
 
 
+# Part of the training rows
+
+
+def test_a_part_of_the_rows_keeps_its_pictures_and_no_others_are_encoded(
+    five: Any, load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crops are known by the number of a row in the file, which is another one among those that are trained on."""
+    five.crops({1: ["one.png"], 3: ["two.png"], 4: ["one.png", "two.png"]})
+    module = load(train_rows=3)
+    encoded: set[str] = set()
+    build = module.unreadable
+    monkeypatch.setattr(module, "unreadable", lambda files: build(encoded.update(f.name for f in files) or files))
+    whole = load().read_split("train")
+    module.setup("fit")
+    rows = module.subset.choose([["/per/per/peer"]] * 5).tolist()
+    assert len(set(rows)) == 3
+    part = module.examples["train"]
+    assert [example.row for example in part] == [0, 1, 2]
+    for example, row in zip(part, rows, strict=True):
+        assert [picture.file for picture in example.pictures] == [picture.file for picture in whole[row].pictures]
+        assert (example.words, example.input_ids) == (whole[row].words, whole[row].input_ids)
+    assert encoded == {picture.file.name for row in rows for picture in whole[row].pictures}
+    (batch,) = module.train_dataloader()
+    assert sorted(batch.text_mask.sum(dim=1).tolist()) == sorted(len(whole[row].input_ids) for row in rows)
+    digest = hashlib.sha256(five.text("train").read_bytes()).hexdigest()
+    subset = {"of": 5, "seed": 0, "without": []}
+    assert module.fingerprint("train") == {"rows": 3, "sha256": digest, "subset": subset}
+    assert module.fingerprint("val").keys() == {"rows", "sha256"}
+    assert "train: 3 of 5 rows are trained on (subset_seed 0)" in caplog.text
+
+
+def test_a_class_without_a_row_is_named(five: Any, load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    five.row(relation="/per/loc/place_of_birth")
+    module = load(train_share=1 / 6)
+    module.setup("fit")
+    assert "train: 1 of 6 rows are trained on (subset_seed 0); no row is left of /per/loc/place_of_birth" in caplog.text
+    assert module.fingerprint("train")["subset"]["without"] == ["/per/loc/place_of_birth"]
+    with pytest.raises(ConfigError, match="train_rows is 7, and the training split has 6 rows"):
+        load(train_rows=7).setup("fit")
+    with pytest.raises(ConfigError, match="train_share is 2"):
+        load(train_share=2.0)
+
+
+def test_rows_have_the_labels_of_their_task(five: Any, load: Load) -> None:
+    five.row("val", relation="None")
+    module = load(labels=["None", "/per/per/peer", "spare"])
+    module.setup("fit")
+    assert module.labels_of_rows("val", [1, 0]).tolist() == [[True, False, False], [False, True, False]]
+    assert module.labels_of_rows("val", []).shape == (0, 3)
+
+
 def test_the_maximum_length_is_one_that_the_encoder_takes(load: Load, text_encoder: TextEncoder) -> None:
     limit = text_encoder.tokenizer.max_length
     assert limit is not None

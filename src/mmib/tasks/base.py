@@ -116,6 +116,10 @@ class RowCensus:
 class Classification(Task, ABC):
     """A task that chooses one class for each row: how its predictions are scored, judged and shown."""
 
+    def example_labels(self, example: ClassExample, labels: LabelSet) -> list[str]:
+        """See `Task.example_labels`: the class."""
+        return [labels.names[example.label]]
+
     def census(self) -> RowCensus:
         """See `Task.census`."""
         return RowCensus(self, self.rows)

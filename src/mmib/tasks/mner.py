@@ -281,6 +281,11 @@ class EntityRecognition(Task):
         """See `Task.census`."""
         return EntityCensus()
 
+    def example_labels(self, example: EntityExample, labels: LabelSet) -> list[str]:
+        """See `Task.example_labels`: the types of its entities."""
+        tags = self.outputs(labels)
+        return sorted({split_tag(tags[tag])[1] for tag in example.tags if tag != OUTSIDE_ID})
+
     def counts(self, examples: Iterable[EntityExample], labels: LabelSet) -> dict[str, int]:
         """Entities in both readings: with stray tags repaired, every one of the default reading opens with a B-."""
         opening = {number for number, tag in enumerate(self.outputs(labels)) if split_tag(tag)[0] == BEGIN}

@@ -80,6 +80,7 @@ def test_a_post_becomes_its_pieces_and_the_id_of_its_label(make_text_encoder: Ca
     cut = TASK.encode(7, post, pieces, Prepared(tokenizer, 5, LABELS))
     assert cut.word_ids == [NO_WORD, 0, NO_WORD], "no part of a word"
     assert cut.words == post.words
+    assert TASK.example_labels(cut, LABELS) == ["unclear"]
 
 
 def test_labels_of_a_post_are_its_label() -> None:

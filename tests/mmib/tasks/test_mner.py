@@ -22,7 +22,7 @@ from mmib.modules import MNERModule
 from mmib.records import Chip, Entity
 from mmib.schema import NO_LABEL, PostBatch, task_named
 from mmib.tagging import bio_tags, repair
-from mmib.tasks.mner import EntityCensus, EntityNetwork, EntityScores, entity_confidence
+from mmib.tasks.mner import EntityCensus, EntityExample, EntityNetwork, EntityScores, entity_confidence
 
 Build = Callable[..., MNERModule]
 MakeBatch = Callable[..., Any]
@@ -296,6 +296,24 @@ def test_posts_without_an_image_share_none() -> None:
 
 def test_the_labels_of_a_post_are_the_types_of_its_entities() -> None:
     assert TASK.labels_of(tagged("", "B-a-b I-a-b O I-LOC B-a-b")) == ["a-b", "LOC", "a-b"]
+
+
+def test_an_example_has_the_types_of_its_entities_each_once() -> None:
+    labels = LabelSet(("a-b", "LOC", "PER"))
+    tags = [bio_tags(labels.names).index(tag) for tag in ("B-LOC", "I-LOC", "O", "B-a-b", "B-LOC")]
+    for ids, types in ((tags, {"a-b", "LOC"}), ([0], set())):
+        example = EntityExample(
+            row=0,
+            words=["w"] * len(ids),
+            input_ids=[],
+            word_ids=[],
+            mentions=[],
+            word_positions=[],
+            gold=ids,
+            tags=ids,
+        )
+        found = TASK.example_labels(example, labels)
+        assert (set(found), len(found)) == (types, len(types))
 
 
 # What is told of a prediction

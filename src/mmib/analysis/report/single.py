@@ -329,7 +329,7 @@ def _settings(run: FinishedRun) -> Html:
     ]
     facts += [(f"images, {split}", str(report)) for split, report in (summary.get("images") or {}).items()]
     for split, data in (summary.get("data") or {}).items():
-        facts.append((f"data, {split}", f"{data['rows']:,} rows, SHA-256 {data['sha256']}" if data else "none"))
+        facts.append((f"data, {split}", f"{_rows(data)}, SHA-256 {data['sha256']}" if data else "none"))
     facts += [(str(name), str(version)) for name, version in (summary.get("versions") or {}).items()]
     rows = [[name, element("code", value)] for name, value in facts if value]
     options = [[name, element("code", value)] for name, value in settings(run.config()).items()]
@@ -343,3 +343,12 @@ def _settings(run: FinishedRun) -> Html:
             ),
         ]
     )
+
+
+def _rows(data: dict[str, Any]) -> str:
+    """How many rows of a split there are, and of how many they are a part."""
+    subset = data.get("subset")
+    if not subset:
+        return f"{data['rows']:,} rows"
+    lost = f", none of {', '.join(subset['without'])}" if subset["without"] else ""
+    return f"{data['rows']:,} of {subset['of']:,} rows (subset seed {subset['seed']}{lost})"
