@@ -23,7 +23,7 @@ SOURCES = {
 COMMANDS = ("check", "convert", "demo", "init")
 # From the ground up. A part is a folder or a module and may import what lies below it, and nothing beside it.
 LEVELS = (
-    ("mmib.records", "mmib.lightning_configs"),
+    ("mmib.records", "mmib.geometry", "mmib.lightning_configs"),
     ("mmib.schema",),
     ("mmib.labels", "mmib.tagging"),
     ("mmib.base",),

@@ -394,11 +394,12 @@ def _read_metrics(folder: Path) -> None:
 
 def _latents(rng: random.Random) -> bytes:
     drawn = np.frombuffer(rng.randbytes(2 * 5 * 4), dtype=np.uint8).reshape(2, 5, 4).astype(np.float16)
-    return save({"text": drawn[0], "image": drawn[1], "rows": np.arange(5)})
+    known = {"rows": np.arange(5), "image_ids": np.arange(5) // 2, "labels": np.eye(5, 2, dtype=bool)}
+    return save({"text": drawn[0], "image": drawn[1], **known})
 
 
 def _read_latents(folder: Path) -> None:
-    space = read_latents(folder / "start.safetensors")
+    space = read_latents(folder / "start.safetensors", ("PER", "LOC"))
     _check(space is None or len(space.text) == len(space.image), f"{space}")
 
 

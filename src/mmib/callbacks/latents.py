@@ -9,23 +9,21 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from safetensors.torch import save
-from torch import Tensor
 
-from mmib.backbone import BackboneOutput
-from mmib.base.distributed import gather_objects
 from mmib.base.files import atomic_file
 from mmib.base.seeding import seeded
+from mmib.callbacks.latent_sample import LatentSample
 from mmib.modules import ExtractionModule
-from mmib.schema import ConfigError, PostBatch, RunError
+from mmib.schema import RunError
 
 
 class LatentSpace(pl.Callback):
     """Keeps the latents of validation posts before training and with the checkpoint that validation selected.
 
     `latents/start.safetensors` and `latents/selected.safetensors` in the run's folder hold, of the same posts in order
-    of row, their `rows` (N,), and `text` and `image` (N, D): the mean over a post's word pieces or regions of the means
-    of their posteriors, in float16. A run that is resumed keeps the first file as it is. Where no post has an image,
-    neither is written.
+    of row, their `rows` and `image_ids` (N,), `text` and `image` (N, D): the mean over a post's word pieces or regions
+    of the means of their posteriors; and `labels` (N, C), which labels of the label set a post has. A run that is
+    resumed keeps the first file as it is. Where no post has an image, neither is written.
 
     Args:
         posts: how many posts at most, spread evenly over those of the split that have an image; 0 keeps none.
@@ -35,12 +33,8 @@ class LatentSpace(pl.Callback):
     """
 
     def __init__(self, posts: int = 400) -> None:
-        if posts < 0:
-            raise ConfigError(f"posts is {posts}: latents are kept of 0 posts or more")
-        self.posts = posts
+        self.sample = LatentSample(posts)
         self._fitted = False
-        self._rows = torch.empty(0, dtype=torch.long)
-        self._kept: list[dict[str, Tensor]] = []
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
@@ -49,23 +43,23 @@ class LatentSpace(pl.Callback):
     @torch.no_grad()
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook; a checkpoint, where there is one, has been restored by now."""
-        if trainer.global_step > 0 or not self.posts:
+        if trainer.global_step > 0 or not self.sample.posts:
             return
         module, training = cast(ExtractionModule, pl_module), pl_module.training
         module.eval()
-        self._choose(trainer)
+        self.sample.start(trainer)
         # The loader samples a seed for its workers.
         with seeded("latents"), trainer.precision_plugin.val_step_context():
-            for batch in cast(Any, trainer).datamodule.val_dataloader(self._rows.tolist()):
+            for batch in cast(Any, trainer).datamodule.val_dataloader(self.sample.rows):
                 moved = batch.to(module.device)
-                self._take(moved, module.backbone(moved))
+                self.sample.add(moved, module.backbone(moved))
         module.train(training)
         self._write(trainer, "start")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
         if self._is_selected(trainer):
-            self._choose(trainer)
+            self.sample.start(trainer)
 
     def on_validation_batch_end(
         self,
@@ -78,7 +72,7 @@ class LatentSpace(pl.Callback):
     ) -> None:
         """Lightning's hook."""
         if self._is_selected(trainer):
-            self._take(batch, outputs["output"])
+            self.sample.add(batch, outputs["output"])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
@@ -87,28 +81,17 @@ class LatentSpace(pl.Callback):
 
     def _is_selected(self, trainer: pl.Trainer) -> bool:
         """Whether latents are wanted of this validation; what is validated after fitting is the selected checkpoint."""
-        return self.posts > 0 and self._fitted and trainer.state.fn == TrainerFn.VALIDATING
-
-    def _choose(self, trainer: pl.Trainer) -> None:
-        self._rows = torch.tensor(cast(Any, trainer).datamodule.val_sample(self.posts), dtype=torch.long)
-        self._kept = []
-
-    def _take(self, batch: PostBatch, output: BackboneOutput) -> None:
-        chosen = torch.isin(batch.rows, self._rows.to(batch.rows.device))
-        means = {"text": output.text_latents.post_mean().half(), "image": output.image_latents.post_mean().half()}
-        self._kept.append({key: tensor[chosen].cpu() for key, tensor in {"rows": batch.rows, **means}.items()})
+        return self.sample.posts > 0 and self._fitted and trainer.state.fn == TrainerFn.VALIDATING
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
         """Write what all ranks have; every rank must call this."""
-        parts = [part for kept in gather_objects(self._kept) for part in kept]
-        self._kept = []
-        if len(self._rows) == 0 or not trainer.is_global_zero:
+        tensors = self.sample.gathered()
+        if not tensors or not trainer.is_global_zero:
             return
-        tensors = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        order = tensors["rows"].argsort()
+        labels = cast(Any, trainer).datamodule.labels_of_rows("val", tensors["rows"].tolist())
         path = Path(trainer.default_root_dir) / "latents" / f"{name}.safetensors"
         try:
             with atomic_file(path) as file:
-                file.write(save({key: tensor[order] for key, tensor in tensors.items()}))
+                file.write(save({**tensors, "labels": torch.from_numpy(labels)}))
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error}; make room, or set the callback's posts to 0") from error

@@ -14,24 +14,38 @@ from torch import Tensor
 
 from mmib.base.distributed import global_sum, widened, world_size
 from mmib.callbacks.information_plane import draw_information_plane
+from mmib.callbacks.latent_sample import LatentSample
+from mmib.datamodules.base import PostDataModule
+from mmib.geometry import PairedLatents
 from mmib.information import MODALITIES, MetricSums, information_plane, scalars
 from mmib.modules import ExtractionModule, ObjectiveLogger
+
+# Of the latent space; the gap and the cosine of pairs are `align/gap` and `align/cosine`, of all posts.
+GEOMETRY = (
+    *("cosine_text", "cosine_image", "effective_rank_text", "effective_rank_image"),
+    *("own_image_rank", "own_image_share"),
+)
 
 
 class IBMonitor(ObjectiveLogger):
     """Logs the bottleneck and the alignment over all ranks, under the names of the documentation.
 
     An epoch's scalars come from sums over the whole epoch, a step's (with `_step` behind the name) from those of its
-    global batch, every `log_every_n_steps` steps of the trainer; validation ones carry the prefix `val/`. At the end
-    of fitting the information plane is written into the run's folder, a point for each validation.
+    global batch, every `log_every_n_steps` steps of the trainer; validation ones carry the prefix `val/`. Validation
+    also logs the geometry of the latent space, as `val/latent/...`. At the end of fitting the information plane is
+    written into the run's folder, a point for each validation.
 
     Args:
         gradients_every: steps between two logs of the gradient norm of each loss term, which costs a backward pass a
             term; 0 never logs it.
         histograms_every: steps between two histograms of the KL by latent dimension in W&B; 0 never logs them.
+        latent_posts: of how many validation posts with an image the geometry is measured, at most; 0 never logs it.
+
+    Raises:
+        ConfigError: a negative number of posts.
     """
 
-    def __init__(self, gradients_every: int = 0, histograms_every: int = 0) -> None:
+    def __init__(self, gradients_every: int = 0, histograms_every: int = 0, latent_posts: int = 1000) -> None:
         self.gradients_every = gradients_every
         self.histograms_every = histograms_every
         self._train: MetricSums | None = None
@@ -40,6 +54,7 @@ class IBMonitor(ObjectiveLogger):
         self._window: MetricSums | None = None  # of the optimiser step that is being accumulated
         self._logged_step = 0
         self._gradients_step = -1
+        self._latents = LatentSample(latent_posts)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Lightning's hook."""
@@ -75,6 +90,11 @@ class IBMonitor(ObjectiveLogger):
         _log_now(trainer, {"epoch": trainer.current_epoch, **named}, step=trainer.global_step - 1)
         self._train = None
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        if isinstance(getattr(trainer, "datamodule", None), PostDataModule):
+            self._latents.start(trainer)
+
     def on_validation_batch_end(
         self,
         trainer: pl.Trainer,
@@ -86,12 +106,15 @@ class IBMonitor(ObjectiveLogger):
     ) -> None:
         """Lightning's hook."""
         self._validation = _added(self._validation, outputs["sums"])
+        if self._latents.rows:
+            self._latents.add(batch, outputs["output"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
         if self._validation is None:
             return
-        _log_epoch(pl_module, {f"val/{name}": value for name, value in scalars(self._validation).items()})
+        named = {**scalars(self._validation), **self._geometry()}
+        _log_epoch(pl_module, {f"val/{name}": value for name, value in named.items()})
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._plane.append({"step": trainer.global_step, **information_plane(self._validation)})
         self._validation = None
@@ -112,6 +135,16 @@ class IBMonitor(ObjectiveLogger):
         self._train = None if train is None else MetricSums.from_dict(train)
         self._plane = state_dict["plane"]
         self._logged_step = state_dict["logged_step"]
+
+    def _geometry(self) -> dict[str, Tensor]:
+        """The scalars of the latent space; every rank must call this, and has the same."""
+        latents = self._latents.gathered()
+        if not latents:
+            return {}
+        text, image, image_ids = (latents[name].numpy() for name in ("text", "image", "image_ids"))
+        found = PairedLatents(text, image, image_ids).geometry()
+        values = {f"latent/{name}": torch.tensor(getattr(found, name)) for name in GEOMETRY}
+        return {name: value for name, value in values.items() if not value.isnan()}
 
     def _log_histograms(self, trainer: pl.Trainer, sums: MetricSums) -> None:
         for logger in trainer.loggers:

@@ -20,6 +20,8 @@ from torch.utils.data import DataLoader
 
 from mmib.backbone import BackboneOutput, Regularizer
 from mmib.callbacks.monitor import IBMonitor, gradient_norms
+from mmib.datamodules.base import PostDataModule
+from mmib.geometry import PairedLatents
 from mmib.information import (
     LatentMoments,
     LossTerm,
@@ -34,7 +36,7 @@ from mmib.modules import ExtractionModule
 from mmib.nn.alignment import Latents
 from mmib.nn.fusion import FusionOutput, LateFusion
 from mmib.optim import OptimizerSettings
-from mmib.schema import PostBatch
+from mmib.schema import PostBatch, task_named
 
 Of = tuple[float, float]  # a mean, and how many it is of
 pytestmark = [
@@ -269,6 +271,66 @@ def test_the_information_plane_has_a_point_for_each_validation_of_a_fit(tmp_path
 def test_without_validation_there_is_no_information_plane(tmp_path: Path) -> None:
     monitored(tmp_path).fit(Scripted(SCRIPT), numbers(3))
     assert not list(tmp_path.glob("information_plane*"))
+
+
+# The latent space
+
+
+class Validated(PostDataModule):
+    """Ready batches of both splits; of validation those rows are sampled that are listed."""
+
+    def __init__(self, module: Any, batches: list[PostBatch], rows: list[int]) -> None:
+        pl.LightningDataModule.__init__(self)
+        self.task, self.labels = task_named(module.task), module.labels
+        self.batches, self.rows = batches, rows
+
+    def setup(self, stage: str) -> None:
+        pass
+
+    def train_dataloader(self) -> Any:
+        return self.val_dataloader()
+
+    def val_dataloader(self, rows: Any = None) -> Any:
+        return DataLoader(self.batches, batch_size=None)  # type: ignore[arg-type]
+
+    def val_sample(self, most: int) -> list[int]:
+        return self.rows[:most]
+
+
+def test_validation_logs_the_geometry_of_the_sampled_posts(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
+) -> None:
+    module = make_module().eval()
+    batches = [make_batch(regions=(3, 1, 2, 2), seed=seed) for seed in range(3)]
+    for number, batch in enumerate(batches):
+        batch.rows, batch.image_ids = 4 * number + torch.arange(4), torch.tensor([number, 7, 8, 9 + number])
+    data = Validated(module, batches, rows=[0, 1, 3, 4, 5, 7, 8, 9, 11])
+    trainer = monitored(tmp_path, IBMonitor(latent_posts=8), logger=Recorder())
+    trainer.validate(module, data, verbose=False)
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items() if "latent/" in name}
+    chosen = torch.tensor([0, 1, 3, 4, 5, 7, 8, 9])
+    outputs = [module.backbone(batch) for batch in batches]
+    text, image = (
+        torch.cat([getattr(output, f"{side}_latents").post_mean() for output in outputs])[chosen].detach().numpy()
+        for side in ("text", "image")
+    )
+    found = PairedLatents(text, image, torch.cat([batch.image_ids for batch in batches])[chosen].numpy()).geometry()
+    names = {"cosine_text", "cosine_image", "effective_rank_text", "effective_rank_image"}
+    names |= {"own_image_rank", "own_image_share"}
+    assert logged == pytest.approx({f"val/latent/{name}": getattr(found, name) for name in names}, rel=1e-4)
+    assert found.candidates == 8, "three posts have the same image"
+
+
+@pytest.mark.parametrize("rows", [[], [0]])
+def test_without_other_posts_there_is_no_geometry(
+    make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path, rows: list[int]
+) -> None:
+    """A cosine and a rank need two posts; the effective rank of one is 1."""
+    module = make_module()
+    trainer = monitored(tmp_path, logger=Recorder())
+    trainer.validate(module, Validated(module, [make_batch()], rows), verbose=False)
+    names = {f"val/latent/effective_rank_{modality}" for modality in ("text", "image")} if rows else set()
+    assert {name for name in trainer.callback_metrics if "latent/" in name} == names
 
 
 # Gradient norms

@@ -28,6 +28,8 @@ CURVES = {
     "val/ib/kl_image": "KL of image, nats a region",
     "val/align/mi_bound": "Bound on I(text; image), nats",
     "val/align/gap": "Modality gap",
+    "val/latent/effective_rank_image": "Effective rank of the image latents",
+    "val/latent/own_image_share": "Rank of the own image, share of the candidates",
 }
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmib.geometry import Geometry, PairedLatents
 from mmib.schema import RunError
 
 Array = NDArray[np.float64]
 
-# Columns of a latents file.
-MODALITIES = ("text", "image")
+# Fewer posts of a label have no geometry.
+FEWEST = 2
 
 
 @dataclass(frozen=True)
@@ -23,38 +25,36 @@ class LatentSpace:
     Attributes:
         text, image: (N, 2) projections onto the first two principal components of both modalities together.
         explained: share of the variance that each of the two components holds.
-        gap: distance of the two modalities' centres on the unit sphere, as `align/gap`.
-        cosine: mean cosine of a post's text and image, as `align/cosine`.
+        geometry: what the space is worth.
+        by_label: the same of the posts that have a label, by its name; empty where the file does not tell.
     """
 
     text: Array
     image: Array
     explained: tuple[float, float]
-    gap: float
-    cosine: float
+    geometry: Geometry
+    by_label: dict[str, Geometry] = field(default_factory=dict)
 
 
-def latent_space(text: Array, image: Array) -> LatentSpace:
-    """Project (N, D) mean latents of the same posts. Gap: Liang et al. 2022, section 2.1."""
-    text, image = (side / np.maximum(np.linalg.norm(side, axis=1, keepdims=True), 1e-12) for side in (text, image))
-    both = np.concatenate([text, image])
+def latent_space(latents: PairedLatents) -> LatentSpace:
+    """Project the latents of at least one post."""
+    both = np.concatenate([latents.text, latents.image])
     centred = both - both.mean(axis=0)
     _, widths, directions = np.linalg.svd(centred, full_matrices=False)
     plane = np.zeros((len(both), 2))
     plane[:, : len(directions)] = centred @ directions[:2].T
     variance = widths**2 / max(float((widths**2).sum()), 1e-12)
     explained = [float(share) for share in variance[:2]] + [0.0, 0.0]
-    return LatentSpace(
-        plane[: len(text)],
-        plane[len(text) :],
-        (explained[0], explained[1]),
-        float(np.linalg.norm(text.mean(axis=0) - image.mean(axis=0))),
-        float((text * image).sum(axis=1).mean()),
-    )
+    posts = len(latents.text)
+    return LatentSpace(plane[:posts], plane[posts:], (explained[0], explained[1]), latents.geometry())
 
 
-def read_latents(path: Path) -> LatentSpace | None:
+def read_latents(path: Path, labels: Sequence[str]) -> LatentSpace | None:
     """The latent space that a file of a run holds; None where the run kept none, or kept that of no post.
+
+    Args:
+        path: of the file. Those of version 0.1 tell neither which posts share an image nor what labels they have.
+        labels: names of the run's label set.
 
     Raises:
         RunError: the file is damaged.
@@ -66,7 +66,13 @@ def read_latents(path: Path) -> LatentSpace | None:
         return None
     try:
         tensors = load_file(path)
-        text, image = (np.asarray(tensors[modality], dtype=np.float64) for modality in MODALITIES)
-        return latent_space(text, image) if len(text) else None
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        latents = PairedLatents(tensors["text"], tensors["image"], tensors.get("image_ids"))
+        if not len(latents.text):
+            return None
+        space = latent_space(latents)
+        if "labels" in tensors:
+            members = zip(labels, tensors["labels"].astype(bool).T, strict=True)
+            space.by_label.update({name: latents.geometry(own) for name, own in members if own.sum() >= FEWEST})
+        return space
+    except (OSError, SafetensorError, KeyError, ValueError, IndexError) as error:
         raise RunError(f"{path} holds no latents of text and image: {error}") from error

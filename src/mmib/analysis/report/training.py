@@ -77,8 +77,15 @@ class TrainingCharts:
             _chart("Cosine of text and image", self._both("align/cosine", "ink")),
             # A variance over the few posts of a single batch says little.
             _chart("Active latent units", self._by_modality("ib/active", of_steps=False), "of the latent width"),
+            _chart("Mean cosine of different posts", self._by_modality("latent/cosine"), "1 is collapse"),
+            _chart("Effective rank", self._by_modality("latent/effective_rank"), "directions in use"),
+            _chart("Rank of a post's own image", self._both("latent/own_image_rank", "ink"), "median over posts"),
+            _chart("... of the candidates", self._own_image_share(), "percent"),
             _chart("Posterior standard deviation", self._by_modality("ib/std")),
             _chart("Weight of the KL, beta", _varying(self._by_modality("ib/beta"))),
+            _chart("... as in Alemi et al. 2017", _varying(self._by_modality("ib/beta_vib"))),
+            _chart("Rate of a post", self._by_modality("ib/rate"), "nats a post"),
+            _chart("Share of beta times KL in the loss", self._by_modality("ib/share")),
             _chart("Gradient norms", self._gradients()),
         ]
 
@@ -113,6 +120,9 @@ class TrainingCharts:
             for key, name, colour in (("t2i", "text to image", "text"), ("i2t", "image to text", "image"))
             for stage, prefix, style in (("training", "", colour), ("validation", "val/", f"{colour} dashed"))
         ]
+
+    def _own_image_share(self) -> list[Series]:
+        return [Series("validation", _percents(self._points("val/latent/own_image_share")), "ink dashed")]
 
     def _gradients(self) -> list[Series]:
         others = sorted(name for name in self.curves.scalars() if name.startswith("grad/") and name not in GRADIENTS)

@@ -136,7 +136,9 @@ def write_run(
     for name, shift in (("start", 3.0), ("selected", 1.0)):
         text = random.normal(size=(40, 8))
         image = text + random.normal(size=(40, 8)) + shift
-        tensors = {"text": text.astype(np.float16), "image": image.astype(np.float16), "rows": np.arange(40)}
+        tensors = {"text": text.astype(np.float32), "image": image.astype(np.float32), "rows": np.arange(40)}
+        tensors["labels"] = np.arange(40)[:, None] % len(labels) == np.arange(len(labels))
+        tensors["image_ids"] = np.arange(40) // 2
         save_file(tensors, folder / "latents" / f"{name}.safetensors")
     return folder
 

@@ -10,28 +10,33 @@ import torch
 from safetensors.numpy import save_file
 from sklearn.decomposition import PCA
 
-from mmib.analysis.report.evidence import latent_space, read_latents
+from mmib.analysis.report.evidence import LatentSpace, latent_space, read_latents
+from mmib.geometry import PairedLatents
 from mmib.information import MetricSums, pair_moments, scalars
 from mmib.nn.alignment import Latents
 from mmib.schema import RunError
 
 
+def space_of(text: np.ndarray, image: np.ndarray) -> LatentSpace:
+    return latent_space(PairedLatents(text, image))
+
+
 def test_gap_and_cosine_are_those_that_training_logs() -> None:
     random = np.random.default_rng(1)
     text, image = random.normal(size=(2, 30, 8)) + 0.3
-    space = latent_space(text, image)
+    space = space_of(text, image)
     seen = torch.ones(30, 1, dtype=torch.bool)
     sides = [Latents(torch.tensor(side)[:, None], seen) for side in (text, image)]
     pairs = pair_moments(*sides, seen[:, 0])
     logged = scalars(MetricSums(posts=torch.tensor(30), terms={}, scalars={}, moments={}, pairs=pairs))
-    assert space.gap == pytest.approx(float(logged["align/gap"]), rel=1e-5)
-    assert space.cosine == pytest.approx(float(logged["align/cosine"]), rel=1e-5)
+    assert space.geometry.gap == pytest.approx(float(logged["align/gap"]), rel=1e-5)
+    assert space.geometry.pair_cosine == pytest.approx(float(logged["align/cosine"]), rel=1e-5)
 
 
 def test_the_plane_is_that_of_principal_components() -> None:
     random = np.random.default_rng(2)
     text, image = random.normal(size=(2, 25, 6)) * [3, 2, 1, 1, 1, 1] + 1
-    space = latent_space(text, image)
+    space = space_of(text, image)
     units = np.concatenate([side / np.linalg.norm(side, axis=1, keepdims=True) for side in (text, image)])
     reference = PCA(2).fit(units)
     np.testing.assert_allclose(
@@ -42,23 +47,43 @@ def test_the_plane_is_that_of_principal_components() -> None:
 
 @pytest.mark.parametrize("posts", [1, 2])
 def test_few_posts_and_posts_without_direction_have_a_plane(posts: int) -> None:
-    space = latent_space(np.zeros((posts, 4)), np.ones((posts, 4)))
+    space = space_of(np.zeros((posts, 4)), np.ones((posts, 4)))
     assert space.text.shape == (posts, 2)
     assert np.isfinite(space.text).all()
-    assert space.gap == pytest.approx(1)
-    assert latent_space(np.ones((posts, 1)), np.ones((posts, 1))).cosine == pytest.approx(1)
+    assert space.geometry.gap == pytest.approx(1)
+    assert space_of(np.ones((posts, 1)), np.ones((posts, 1))).geometry.pair_cosine == pytest.approx(1)
 
 
 def test_latents_are_read_as_they_are_kept(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
-    assert read_latents(path) is None
+    assert read_latents(path, ()) is None
     text = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float16)
     save_file({"text": text, "image": text, "rows": np.arange(5)}, path)
-    space = read_latents(path)
+    space = read_latents(path, ())
     assert space is not None
-    assert space.cosine == pytest.approx(1)
+    assert space.geometry.pair_cosine == pytest.approx(1)
+    assert space.geometry.candidates == 5, "a file of version 0.1 tells nothing of shared images"
+    assert space.by_label == {}
     save_file({"text": text[:0], "image": text[:0], "rows": np.arange(0)}, path)
-    assert read_latents(path) is None
+    assert read_latents(path, ()) is None
+
+
+def test_labels_and_shared_images_are_those_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "selected.safetensors"
+    text, image = np.random.default_rng(3).normal(size=(2, 6, 4)).astype(np.float32)
+    labels = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=bool)
+    ids = np.array([3, 3, 5, 6, 7, 8])
+    tensors = {"text": text, "image": image, "image_ids": ids, "rows": np.arange(6)}
+    save_file({**tensors, "labels": labels}, path)
+    space = read_latents(path, ("often", "once", "once too"))
+    assert space is not None
+    latents = PairedLatents(text, image, ids)
+    assert space.geometry == latents.geometry()
+    assert space.by_label == {"often": latents.geometry(labels[:, 0])}, "a single post has no geometry"
+    for names, wrong in ((("often",), labels), (("a", "b", "c"), labels[:4])):
+        save_file({**tensors, "labels": wrong}, path)
+        with pytest.raises(RunError, match=r"selected\.safetensors holds no latents"):
+            read_latents(path, names)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", None])
@@ -69,4 +94,4 @@ def test_damaged_latents_are_named(tmp_path: Path, content: bytes | None) -> Non
     else:
         path.write_bytes(content)
     with pytest.raises(RunError, match=r"selected\.safetensors holds no latents"):
-        read_latents(path)
+        read_latents(path, ())

@@ -79,6 +79,9 @@ def test_a_page_shows_all_parts_of_a_run(
     assert not read.with_class("missing")
     assert "Expected calibration error" in text
     assert "61.0 ± 2.0" in text
+    assert "What the latent space is worth" in text
+    assert f"Latent space by {'relation' if task == 'mre' else 'type'}, selected checkpoint" in text
+    assert '<th scope="row">released model</th>' in text
     assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
 
 
@@ -154,6 +157,12 @@ def test_a_run_of_version_0_1_has_the_same_page(report: Callable[..., str], make
     del summary["labels"]
     (run / "summary.json").write_text(json.dumps(summary))
     assert report(run) == text
+
+
+def test_a_part_of_the_training_rows_is_told(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    subset = {"of": 12_247, "seed": 3, "without": ["/per/loc/place_of_birth"]}
+    text = report(make_run(tmp_path / "run", data={"train": {"rows": 40, "sha256": "abc", "subset": subset}}))
+    assert "40 of 12,247 rows (subset seed 3, none of /per/loc/place_of_birth), SHA-256 abc" in text
 
 
 def log(run: Path, **scalars: float) -> None:
