@@ -86,6 +86,7 @@ class TrainingCharts:
             _chart("... as in Alemi et al. 2017", _varying(self._by_modality("ib/beta_vib"))),
             _chart("Rate of a post", self._by_modality("ib/rate"), "nats a post"),
             _chart("Share of beta times KL in the loss", self._by_modality("ib/share")),
+            _chart("Gradient of beta times KL to the task's", self._by_modality("ib/gradient_ratio")),
             _chart("Gradient norms", self._gradients()),
         ]
 
