@@ -407,8 +407,10 @@ class ExtractionModule(pl.LightningModule):
                 "the checkpoint was made by version 0.1, whose runs are not resumed by this version: score it with "
                 "mmib test, or start a new run"
             )
-        trained = _group_sizes(checkpoint["optimizer_states"][0]["param_groups"])
-        trainable = _group_sizes(self.parameter_groups())
+        groups = checkpoint["optimizer_states"][0]["param_groups"]
+        if not all("name" in group for group in groups):  # those of another optimiser, which looks itself
+            return
+        trained, trainable = _group_sizes(groups), _group_sizes(self.parameter_groups())
         if trained != trainable:
             raise CheckpointError(
                 f"the checkpoint trained {_described(trained)}, and this configuration trains "

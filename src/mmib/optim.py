@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from mmib.schema import ConfigError
+from mmib.schema import CheckpointError, ConfigError
 
 # What a configuration sets of an optimiser's group.
 GROUP_SETTINGS = ("lr", "initial_lr", "weight_decay")
@@ -105,13 +105,34 @@ class ConfiguredRates(LambdaLR):
             group["lr"] = rate
 
 
-def keep_group_settings(optimizer: torch.optim.Optimizer) -> None:
-    """Have an optimiser take its state from a checkpoint, and rates and decay from the configuration."""
+def keep_group_settings(optimizer: torch.optim.Optimizer, other_schedule: bool = False) -> None:
+    """Have an optimiser take its state from a checkpoint, and rates and decay from the configuration.
+
+    Args:
+        optimizer: of any class.
+        other_schedule: whether its rates follow a schedule that is no `ConfiguredRates`. That one continues from the
+            rates of the checkpoint, so that a checkpoint with other settings raises a `CheckpointError`.
+    """
 
     def configured(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-        pairs = zip(state["param_groups"], optimizer.param_groups, strict=True)
-        groups = [saved | {key: group[key] for key in GROUP_SETTINGS if key in group} for saved, group in pairs]
-        return state | {"param_groups": groups}
+        saved, groups = state["param_groups"], optimizer.param_groups
+        sizes, expected = ([len(group["params"]) for group in side] for side in (saved, groups))
+        if sizes != expected:
+            raise CheckpointError(
+                f"the optimiser of the checkpoint has groups of {sizes} tensors, and that of this configuration of "
+                f"{expected}: resume with the --optimizer that the run began with"
+            )
+        if not other_schedule:
+            settings = [{key: group[key] for key in GROUP_SETTINGS if key in group} for group in groups]
+            return state | {"param_groups": [one | other for one, other in zip(saved, settings, strict=True)]}
+        for key in ("initial_lr", "weight_decay"):
+            restored, now = ([group.get(key) for group in side] for side in (saved, groups))
+            if restored != now:
+                raise CheckpointError(
+                    f"the checkpoint has {key} {restored}, and this configuration {now}: the schedule of "
+                    "--lr_scheduler continues with what it began with; resume it unchanged, or start a new run"
+                )
+        return state
 
     optimizer.register_load_state_dict_pre_hook(configured)
 

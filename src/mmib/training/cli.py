@@ -19,6 +19,8 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
+from torch.optim import Optimizer
 
 from mmib.base.files import write_text
 from mmib.base.seeding import seeded
@@ -35,6 +37,7 @@ from mmib.datamodules.labels import label_set
 from mmib.encoders.pretrained import weightless
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
+from mmib.optim import keep_group_settings
 from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
@@ -272,6 +275,14 @@ class MMIBCommand(LightningCLI):
             config["run"], config["ckpt_path"] = str(folder), "last"
             if os.environ.get("SLURM_PROCID", "0") == "0":
                 print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
+
+    @staticmethod
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """Those of `--optimizer` and `--lr_scheduler`, where these take the place of the model's own."""
+        keep_group_settings(optimizer, other_schedule=lr_scheduler is not None)
+        return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def after_fit(self) -> None:
         """Score the checkpoint that validation selected, on validation and once on test."""

@@ -18,6 +18,7 @@ from mmib.cli import main
 
 pytestmark = pytest.mark.fresh_weights
 Resume = Callable[..., dict[str, Any]]
+NOT_SCORED = "--evaluate=false"
 
 
 @pytest.fixture
@@ -114,3 +115,22 @@ def test_the_summary_keeps_the_history_of_commands(
     assert "training was over before: nothing of" in capsys.readouterr().out
     assert summary(run)["commands"] == commands
     assert config(run) == before
+
+
+def test_a_run_with_another_optimiser_is_resumed_with_changed_rates_or_refused(
+    run: Path, resume: Resume, refused: Callable[..., str], start: Callable[..., Any], workspace: Any
+) -> None:
+    chosen = ("--optimizer=Adam", "--optimizer.lr=1e-4", NOT_SCORED, "--trainer.max_epochs=1")
+    again = ("--ckpt_path", "last", "--trainer.max_epochs=2", NOT_SCORED, "--optimizer.lr=0")
+    plain = start("fit", "--config", str(workspace.experiment), *chosen)
+    before = checkpoint(plain.folder)["state_dict"]
+    assert main(["fit", "--run", str(plain.folder), *again]) == 0
+    after = checkpoint(plain.folder)
+    assert after["global_step"] == 16
+    assert all(torch.equal(before[name], weight) for name, weight in after["state_dict"].items())
+    schedule = ("--lr_scheduler=StepLR", "--lr_scheduler.step_size=1")
+    scheduled = start("fit", "--config", str(workspace.experiment), *chosen, *schedule)
+    message = refused("fit", "--run", str(scheduled.folder), *again)
+    assert "the checkpoint has initial_lr [0.0001], and this configuration [0.0]: the schedule of" in message
+    message = refused("fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs=3", "--optimizer=Adam")
+    assert "resume with the --optimizer that the run began with" in message
