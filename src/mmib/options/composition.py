@@ -197,7 +197,7 @@ def _merged(node: Node, old: Any, new: Any, key: str) -> Any:
     """
     known = list(forms(node))
     value = _parsed(new)
-    if value is None or {} in known:
+    if {} in known or (value is None and any(map(_is_null, known))):
         return value
     if isinstance(old, list) and isinstance(value, dict):  # its last item is meant
         return old
@@ -284,12 +284,16 @@ def _parsed(value: Any) -> Any:
         return value
 
 
+def _is_null(form: Node) -> bool:
+    return form.get("type") == "null" or None in form.get("enum", ())
+
+
 def _is_of_form(form: Node, new: Any, value: Any) -> bool:
     """Whether a value, as written and as YAML, is of a form; of one with parts, whatever the parts are."""
     if "enum" in form:
         return any(type(choice) is type(found) and choice == found for choice in form["enum"] for found in (new, value))
     if form.get("type") == "string":
-        return isinstance(new, str) or not isinstance(new, bool | int | float | list | dict)
+        return isinstance(new, str) or not isinstance(new, bool | int | float | list | dict | None)
     if form.get("type") == "number":
         return type(value) in (int, float) or _is_number(value)
     return form.get("type") not in (*JSON_TYPES, "null") or type(value) is JSON_TYPES.get(form["type"])

@@ -85,6 +85,27 @@ def test_none_is_the_name_of_a_label(composed: Compose) -> None:
     assert setting(composed(*options), "data.labels") == {"names": ["None", "a"], "negative": "None"}
 
 
+@pytest.mark.parametrize(
+    ("option", "content", "expected"),
+    [
+        ("model.optimizer.lr", "model: {init_args: {optimizer: {lr: null}}}", "float"),
+        ("model.beta_text", "model: {init_args: {beta_text: null}}", "float"),
+        ("data.batch_size", "data: {init_args: {batch_size: null}}", "int"),
+        ("trainer.max_steps", "trainer: {max_steps: null}", "int"),
+        ("evaluate", "evaluate: null", "bool"),
+    ],
+)
+def test_null_is_refused_where_it_is_no_value(
+    refused: Refused, workspace: Any, tmp_path: Path, option: str, content: str, expected: str
+) -> None:
+    experiment, file = str(workspace.experiment), tmp_path / "null.yaml"
+    file.write_text(f"include: ['{experiment}']\n{content}\n", encoding="utf-8")
+    for arguments in (["--config", str(file)], ["--config", experiment, f"--{option}=null"]):
+        message = refused("fit", *arguments)
+        assert message.startswith(f"mmib: the configuration is not valid: {option}: expected {expected}")
+        assert message.count("\n") == 1
+
+
 # Settings before the class that they belong to
 
 

@@ -39,7 +39,7 @@ Refused = Callable[..., str]
 def test_what_the_trainer_cannot_do_is_refused_before_there_is_a_run(
     refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
-    monkeypatch.setattr("mmib.encoders.text.AutoModel.from_pretrained", None)
+    monkeypatch.setattr("mmib.encoders.text_model.AutoModel.from_pretrained", None)
     before = workspace.folders()
     error = refused("fit", "--config", str(workspace.experiment), *options)
     assert message in error.splitlines()[-1]
