@@ -124,7 +124,8 @@ class PostDataModule(pl.LightningDataModule):
         max_missing_images: largest share of distinct images that may be missing or unreadable.
         augment: random crops and flips of training images. Needs pixels, so no features are cached.
         cache_dir: folder of what is computed once: features of images, tokenised posts.
-        workers: processes that load batches; worth it only where pixels are decoded.
+        workers: processes that load batches; worth it only where pixels are decoded. How they are started,
+            `multiprocessing.set_start_method` says, or the version of Python.
         train_share: share of the training rows to train on, stratified by label, without replacement.
         train_rows: their number, in place of the share.
         subset_seed: another one chooses other rows; the seed of the run has no say.

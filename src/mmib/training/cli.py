@@ -54,7 +54,10 @@ from mmib.training.summary import (
     write_summary,
 )
 from mmib.training.trainer_checks import REFUSED, check_loggers, refused_by_lightning, rehearsed_trainer
+from mmib.training.untyped import check_untyped
 
+# Of the model, and used by the data module too.
+SHARED = ("text_encoder", "image_encoder")
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
@@ -157,7 +160,7 @@ class MMIBCommand(LightningCLI):
         )
         parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
         # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
-        for encoder in ("text_encoder", "image_encoder"):
+        for encoder in SHARED:
             parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
         # The label set is the data set's, and decides the width of the head.
         parser.link_arguments("data.init_args.labels", "model.init_args.labels", apply_on="parse")
@@ -187,6 +190,8 @@ class MMIBCommand(LightningCLI):
             raise ConfigError(
                 f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
             )
+        for part, given in (("model", ()), ("data", SHARED), ("trainer", ())):
+            check_untyped(config[part].as_dict(), part, given)
         task = _task_of(config["model"]["class_path"])
         if checkpoint is not None:
             source = config["data"]["init_args"].get("labels")  # a custom data module may have its own
