@@ -180,7 +180,9 @@ def batch_order(trainer: pl.Trainer) -> dict[str, Any]:
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, PostDataModule):
         order |= {"data.batch_size": data.batch_size, "data.max_tokens": data.max_tokens}
-        order |= {"a training split with SHA-256": data.fingerprint("train")["sha256"][:12]}
+        found = data.fingerprint("train")
+        order |= {"a training split with SHA-256": found["sha256"][:12], "training rows": found["rows"]}
+        order |= {"data.subset_seed": found.get("subset", {}).get("seed")}
     return order
 
 

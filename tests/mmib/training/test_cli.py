@@ -726,6 +726,7 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
         (("--data.batch_size", "32"), "had 8 batches an epoch and would resume with 4"),
         (("--data.batch_size", "17"), r"had data\.batch_size 16 and would resume with 17"),
         (("--data.max_tokens", "100000"), r"had data\.max_tokens None and would resume with 100000"),
+        (("--data.train_share", "0.99"), "had training rows 128 and would resume with 127"),
         (("--seed_everything", "2"), "had seed_everything 1 and would resume with 2"),
         (("--trainer.accumulate_grad_batches", "2"), "had accumulate_grad_batches 1 and would resume with 2"),
         (
