@@ -64,7 +64,8 @@ class BottleneckRecord(pl.Callback):
         step = trainer.global_step
         if not self._start and trainer.fit_loop.total_batch_idx == 0:
             self._start = _numbers(outputs["sums"])
-        if step % cast(Any, trainer).log_every_n_steps == 0:
+        every = cast(Any, trainer).log_every_n_steps  # 0: no step is logged
+        if every and step % every == 0:
             self._report_collapse(step, outputs["sums"])
 
     def _report_collapse(self, step: int, sums: MetricSums) -> None:

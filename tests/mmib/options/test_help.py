@@ -38,7 +38,7 @@ def test_every_option_is_listed_once_and_no_line_is_longer_than_80_columns(argum
 def test_sections_that_a_person_looks_for_come_first() -> None:
     titles = [title.partition(" (")[0] for title in TITLE.findall(page("--config", "mre-demo"))]
     assert titles[: len(SECTIONS)] == list(SECTIONS.values())
-    assert titles[len(SECTIONS) :] == ["demo", "further options of Lightning's trainer"]
+    assert titles[len(SECTIONS) :] == ["beta_schedule", "demo", "further options of Lightning's trainer"]
 
 
 def test_values_are_those_of_the_configuration() -> None:
