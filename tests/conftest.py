@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import setuptools  # noqa: F401 - torch.compile imports it, which fails after anything has imported distutils
 import timm
 import torch
 from transformers import BertConfig, BertModel, BertTokenizer

@@ -219,10 +219,7 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
         if described["beta"] == 0:
             lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
         if described["inert"]:
-            lines.append(
-                f"{modality}: the bottleneck is inert: its rate did not fall, or its gradient stayed below a "
-                f"thousandth of the task's; raise beta_{modality}"
-            )
+            lines.append(f"{modality}: the bottleneck is inert (docs/information.md); raise beta_{modality}")
         if described["collapsed_at"] is not None:
             lines.append(
                 f"{modality}: the rate fell to nothing at step {described['collapsed_at']}; lower beta_{modality}"
