@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -57,12 +56,15 @@ class Report(Callback):
 """
 
 
-@pytest.fixture(autouse=True)
-def _parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / f"{MODULE}.py").write_text(PARTS, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop(MODULE, None)
+@pytest.fixture(autouse=True, scope="module")
+def _parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The module stays imported: classes of modules that are gone would trip who lists all subclasses."""
+    folder = tmp_path_factory.mktemp("parts")
+    (folder / f"{MODULE}.py").write_text(PARTS, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(folder))
+        importlib.import_module(MODULE)
+        yield
 
 
 @pytest.mark.parametrize(
