@@ -20,13 +20,14 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmib.base.lightning_internals import overfits
 from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
-from mmib.datamodules.limits import overfits, rows_looked_at
+from mmib.datamodules.limits import rows_looked_at
 from mmib.datamodules.loading import PostCollator, PostDataset, PostLoader, region_boxes
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.datamodules.readers import Reader

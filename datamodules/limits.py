@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytorch_lightning as pl
 
+from mmib.base.lightning_internals import overfits
 from mmib.datamodules.batching import GlobalBatchSampler
 
 
@@ -28,11 +29,6 @@ def rows_looked_at(trainer: pl.Trainer, split: str, sampler: GlobalBatchSampler)
         for batch in sampler.global_batches(epoch)[:batches]:
             looked_at[batch] = True
     return looked_at
-
-
-def overfits(trainer: pl.Trainer) -> bool:
-    """Whether a trainer takes the same batches in every epoch."""
-    return bool(vars(trainer)["overfit_batches"])  # which the class does not declare
 
 
 def _batches(trainer: pl.Trainer, split: str, batches: int) -> int:

@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, ExtractionNetwork, MultimodalIB, Regularizer
+from mmib.base.lightning_internals import callbacks_of
 from mmib.base.seeding import run_seed, seed_from
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import LabelSource, label_set
@@ -303,7 +304,7 @@ class ExtractionModule(pl.LightningModule):
             return
         if split == "train":
             self.log("loss", sums.scalars["loss"].value.float(), prog_bar=True, logger=False)
-        if any(isinstance(callback, ObjectiveLogger) for callback in vars(self.trainer)["callbacks"]):
+        if any(isinstance(callback, ObjectiveLogger) for callback in callbacks_of(self.trainer)):
             return
         means = {"loss": sums.scalars["loss"], "task": sums.terms["task"]}
         losses = {f"{split}/{name}": mean.value.float() for name, mean in means.items()}
@@ -333,7 +334,7 @@ class ExtractionModule(pl.LightningModule):
     def _share_of_time(self) -> float:
         """Share of the trainer's `max_time` that has passed, by the clock of the first rank; 0 without such an end."""
         share = 0.0
-        for callback in vars(self.trainer)["callbacks"]:
+        for callback in callbacks_of(self.trainer):
             if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None:
                 share = callback.time_elapsed() / max(callback.time_elapsed() + remaining, 1e-9)
         return min(1.0, self.trainer.strategy.broadcast(share))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +118,11 @@ def _detection(name: str, relevant: Sequence[Record], irrelevant: Sequence[Recor
         )
         areas[signal] = auc(positive, negative) if len(positive) and len(negative) else None
     return Detection(name, len(relevant), len(irrelevant), areas)
+
+
+def area_texts(areas: Mapping[str, float | None]) -> list[str]:
+    """The areas of the signals as a table shows them; empty for a signal that the rows do not have."""
+    return ["" if area is None else f"{area:.3f}" for area in areas.values()]
 
 
 def mean_auc(runs: Sequence[FinishedRun], split: str) -> dict[str, float | None]:

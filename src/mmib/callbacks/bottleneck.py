@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 from torch import Tensor
 
-from mmib.callbacks.monitor import gradient_norms
+from mmib.callbacks.monitor import added, gradient_norms
 from mmib.information import MODALITIES, MetricSums, scalars
 from mmib.modules import ExtractionModule
 
@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 # Steps of a training at which gradients are compared, spread evenly.
 COMPARISONS = 10
+# Of two, in a training without a known end: more steps than any has.
+MOST_POWERS = 48
 # Below this share of the task's gradient a rate is not pressed.
 INERT_RATIO = 1e-3
 # A rate above this share of what it was at the start has not fallen.
@@ -41,12 +43,16 @@ class BottleneckRecord(pl.Callback):
         self._ratios: list[dict[str, float]] = []
         self._collapsed: dict[str, int] = {}
         self._validation: MetricSums | None = None
+        self._compared_steps: frozenset[int] = frozenset()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook."""
+        self._compared_steps = compared_steps(float(trainer.estimated_stepping_batches))
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
         """Lightning's hook."""
         step = trainer.global_step
-        compared = [ratio["step"] for ratio in self._ratios]
-        if step in compared or not _is_compared(step, float(trainer.estimated_stepping_batches)):
+        if step not in self._compared_steps or any(ratio["step"] == step for ratio in self._ratios):
             return
         norms = gradient_norms(cast(ExtractionModule, pl_module))
         task = float(norms["task"])
@@ -91,7 +97,7 @@ class BottleneckRecord(pl.Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Lightning's hook."""
-        self._validation = outputs["sums"] if self._validation is None else self._validation + outputs["sums"]
+        self._validation = added(self._validation, outputs["sums"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
@@ -103,7 +109,7 @@ class BottleneckRecord(pl.Callback):
         return {
             modality: self._of(modality)
             for modality in MODALITIES
-            if {f"ib/kl_{modality}"} <= self._start.keys() & self._end.keys()
+            if f"ib/kl_{modality}" in self._start and f"ib/kl_{modality}" in self._end
         }
 
     def _of(self, modality: str) -> dict[str, Any]:
@@ -134,8 +140,8 @@ def _numbers(sums: MetricSums) -> dict[str, float]:
     return {name: float(value) for name, value in scalars(sums).items()}
 
 
-def _is_compared(step: int, steps: float) -> bool:
-    """Whether gradients are compared at a step: at ten of a training, or at powers of two where it has no known end."""
+def compared_steps(steps: float) -> frozenset[int]:
+    """The steps at which gradients are compared: ten of a training, or powers of two where it has no known end."""
     if not math.isfinite(steps):
-        return step.bit_count() == 1
-    return step in {min(round(part * steps / COMPARISONS), int(steps) - 1) for part in range(1, COMPARISONS + 1)}
+        return frozenset(1 << power for power in range(MOST_POWERS))
+    return frozenset(min(round(part * steps / COMPARISONS), int(steps) - 1) for part in range(1, COMPARISONS + 1))

@@ -11,8 +11,8 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
+from mmib.base.lightning_internals import callbacks_of, is_validated_next
 from mmib.base.seeding import run_seed
-from mmib.callbacks.lightning_internals import callbacks_of, is_validated_next
 from mmib.datamodules.base import PostDataModule
 from mmib.runs.loggers import RunLogger
 from mmib.schema import CheckpointError

@@ -69,8 +69,8 @@ class IBMonitor(ObjectiveLogger):
     ) -> None:
         """Lightning's hook."""
         step = trainer.global_step
-        self._train = _added(self._train, outputs["sums"])
-        window = _added(self._window, outputs["sums"])
+        self._train = added(self._train, outputs["sums"])
+        window = added(self._window, outputs["sums"])
         self._window = window
         if step == self._logged_step:  # gradients are still being accumulated
             return
@@ -105,7 +105,7 @@ class IBMonitor(ObjectiveLogger):
         dataloader_idx: int = 0,
     ) -> None:
         """Lightning's hook."""
-        self._validation = _added(self._validation, outputs["sums"])
+        self._validation = added(self._validation, outputs["sums"])
         if self._latents.rows:
             self._latents.add(batch, outputs["output"])
 
@@ -176,7 +176,8 @@ def _named(sums: MetricSums) -> dict[str, Tensor]:
     return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(sums).items()}
 
 
-def _added(sums: MetricSums | None, more: MetricSums) -> MetricSums:
+def added(sums: MetricSums | None, more: MetricSums) -> MetricSums:
+    """The sums of both; `more` where there are none yet."""
     return more if sums is None else sums + more
 
 

@@ -15,7 +15,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from mmib.base.distributed import on_any_rank
-from mmib.callbacks.lightning_internals import (
+from mmib.base.lightning_internals import (
     accumulates_gradients,
     end_after_batch,
     on_sigterm,

@@ -43,8 +43,8 @@ class StandardPrior(Prior):
     """
 
     def __init__(self, dim: int) -> None:
+        del dim  # it has no parameters
         super().__init__()
-        self.dim = dim
 
     def forward(self, posterior: Posterior, text: Latents) -> Tensor:
         """See `Prior.forward`."""

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mmib import charts
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
-from mmib.analysis.relevance import SIGNALS, mean_auc
+from mmib.analysis.relevance import SIGNALS, area_texts, mean_auc
 from mmib.analysis.report.study import Study, chart
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
@@ -309,6 +309,6 @@ def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"| --- |{' ---: |' * len(SIGNALS)}",
     ]
     for row in known:
-        areas = ["" if area is None else f"{area:.3f}" for area in row["auc"].values()]
+        areas = area_texts(row["auc"])
         lines.append(f"| {Trial(row['point'], ())} | {' | '.join(areas)} |")
     return lines

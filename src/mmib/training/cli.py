@@ -23,11 +23,11 @@ from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
 from mmib.base.files import write_text
+from mmib.base.lightning_internals import callbacks_of, set_callbacks
 from mmib.base.seeding import seeded
 from mmib.callbacks.bottleneck import BottleneckRecord
 from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
 from mmib.callbacks.history import CommandHistory
-from mmib.callbacks.lightning_internals import callbacks_of, set_callbacks
 from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.progress import with_defaults
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
@@ -43,7 +43,8 @@ from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
-from mmib.training.parser_errors import in_one_sentence, init_names
+from mmib.training.constructors import parameters_of
+from mmib.training.parser_errors import in_one_sentence
 from mmib.training.quiet import quiet_libraries
 from mmib.training.summary import (
     Predictions,
@@ -91,7 +92,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
             args=arguments,
         )
     except ArgumentError as error:
-        options = [*TOP_LEVEL, *(f"trainer.{name}" for name in init_names("pytorch_lightning.Trainer"))]
+        options = [*TOP_LEVEL, *(f"trainer.{name}" for name in parameters_of("pytorch_lightning.Trainer"))]
         raise ConfigError(f"the configuration is not valid: {in_one_sentence(str(error), options)}") from error
     except MisconfigurationException as error:
         raise ConfigError(f"{REFUSED}{error}") from error

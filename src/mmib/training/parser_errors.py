@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
 from collections.abc import Collection
 
 from mmib.base.argument_parser import UNKNOWN, did_you_mean
+from mmib.training.constructors import parameters_of
 
 KEY = re.compile(r'Parser key "([^"]+)":')
 CLASS = re.compile(r"given class_path '([\w.]+)'|class_path='([\w.]+)'")
@@ -41,29 +40,13 @@ def in_one_sentence(message: str, options: Collection[str]) -> str:
     key = ".".join(KEY.findall(message))
     classes = [one or other for one, other in CLASS.findall(message)]
     if classes and (refused := OPTION.search(message)):
-        names = init_names(classes[-1])
+        names = parameters_of(classes[-1])
         choice = did_you_mean(refused[1], names) or f": choose from {', '.join(sorted(names))}"
         return f"{key}.{refused[1]} is no option of {classes[-1].rpartition('.')[2]}{choice}"
     reasons = _reasons(message, with_value=not classes)
     if classes and any(text in reasons for text in NO_CLASS):
         return f"{key}: there is no class {classes[-1]} ({reasons})"
     return f"{key}: {reasons}" if key else reasons
-
-
-def init_names(path: str) -> set[str]:
-    """Names of what the class at a dotted path, or one that it hands its arguments on to, is built from."""
-    module, _, name = path.rpartition(".")
-    kind = getattr(sys.modules.get(module), name, object)
-    parameters = (parameter for base in inspect.getmro(kind) for parameter in _parameters(base))
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {parameter.name for parameter in parameters if parameter.kind in named}
-
-
-def _parameters(kind: type) -> Collection[inspect.Parameter]:
-    try:
-        return inspect.signature(kind).parameters.values()
-    except (TypeError, ValueError):  # not every built-in class tells
-        return ()
 
 
 def _advice(wrong: str, options: Collection[str]) -> str:

@@ -11,7 +11,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 
-from mmib.callbacks.lightning_internals import callbacks_of, forks_ranks
+from mmib.base.lightning_internals import callbacks_of, forks_ranks
 from mmib.schema import ConfigError
 
 REFUSED = "the trainer cannot work like this: "

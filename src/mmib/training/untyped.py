@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import collections.abc
-import inspect
-import sys
 import typing
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from mmib.schema import ConfigError
+from mmib.training.constructors import named_class, parameters_of
 
 
 def check_untyped(value: Any, key: str, given: Collection[str] = ()) -> None:
@@ -34,7 +33,7 @@ def check_untyped(value: Any, key: str, given: Collection[str] = ()) -> None:
         for name, item in value.items():
             check_untyped(item, f"{key}.{name}")
         return
-    parameters = _parameters(path)
+    parameters = parameters_of(path)
     for name, item in (value.get("init_args") or {}).items():
         parameter = parameters.get(name)
         if parameter is not None and parameter.annotation is parameter.empty:
@@ -51,33 +50,14 @@ def check_untyped(value: Any, key: str, given: Collection[str] = ()) -> None:
         check_untyped(item, f"{key}.{name}", _given_by(path, name, item))
 
 
-def _class(path: str) -> Any:
-    """What a dotted path names; the parser has imported it."""
-    module, _, name = path.rpartition(".")
-    return getattr(sys.modules.get(module), name, None)
-
-
-def _parameters(path: str) -> dict[str, inspect.Parameter]:
-    """The parameters of a class and, behind its own, of those that it inherits from."""
-    built = _class(path)
-    found: dict[str, inspect.Parameter] = {}
-    for one in inspect.getmro(built) if isinstance(built, type) else [built]:
-        try:
-            own = inspect.signature(one).parameters
-        except (TypeError, ValueError):  # not every built-in class tells
-            continue
-        found |= {name: parameter for name, parameter in own.items() if name not in found}
-    return found
-
-
 def _given_by(path: str, name: str, value: Any) -> Collection[str]:
     """The first parameters of a class named by `value`, where another class calls it with arguments for them."""
     try:
-        hint = typing.get_type_hints(_class(path).__init__).get(name)
+        hint = typing.get_type_hints(named_class(path).__init__).get(name)
     except (AttributeError, NameError, TypeError):
         return ()
     for one in (hint, *typing.get_args(hint)):
         arguments = typing.get_args(one)[0] if typing.get_origin(one) is collections.abc.Callable else None
         if isinstance(arguments, list) and isinstance(value, Mapping):
-            return list(_parameters(value.get("class_path", "")))[: len(arguments)]
+            return list(parameters_of(value.get("class_path", "")))[: len(arguments)]
     return ()

@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-from mmib.training.parser_errors import in_one_sentence, init_names
+from mmib.training.parser_errors import in_one_sentence
 
 OPTIONS = ("seed_everything", "wandb", "trainer.max_epochs", "trainer.devices")
 NESTED = """Parser key "model":
@@ -88,9 +88,3 @@ def test_a_message_becomes_one_sentence(message: str, sentence: str) -> None:
     said = in_one_sentence(message, OPTIONS)
     assert said.startswith(sentence)
     assert "\n" not in said
-
-
-def test_names_are_those_of_the_class_and_of_what_it_hands_them_on_to() -> None:
-    assert init_names("mmib.optim.OptimizerSettings") >= {"lr", "warmup"}
-    assert "self" not in init_names("mmib.encoders.text.TextEncoder")
-    assert init_names("nowhere.Nothing") == set()

@@ -11,7 +11,7 @@ import numpy as np
 
 from mmib import charts
 from mmib.analysis.calibration import calibration
-from mmib.analysis.relevance import SIGNALS, Detection, detections
+from mmib.analysis.relevance import SIGNALS, Detection, area_texts, detections
 from mmib.analysis.report import evidence
 from mmib.analysis.report.evidence import LatentSpace
 from mmib.analysis.report.history import read_plane, settings, shortened, shown_command
@@ -218,10 +218,7 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
 
 
 def _relevance(detected: Sequence[Detection], split: str) -> tuple[str, Html]:
-    rows = [
-        [each.noise, f"{each.irrelevant:,}", *("" if area is None else f"{area:.3f}" for area in each.auc.values())]
-        for each in detected
-    ]
+    rows = [[each.noise, f"{each.irrelevant:,}", *area_texts(each.auc)] for each in detected]
     reading = (
         f"Which {SPLITS[split]} rows show an irrelevant image is known. Area under the ROC curve: the chance that a "
         f"signal is higher for one of the {detected[0].relevant:,} relevant images than for one of the irrelevant; 0.5 "

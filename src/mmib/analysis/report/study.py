@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.analysis.relevance import area_texts
 from mmib.analysis.report.comparison import COLOURS
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
@@ -90,9 +91,7 @@ def _relevance(study: Study) -> list[Section]:
     known = [row for row in study.rows if row.get("auc")]
     if not known:
         return []
-    rows = [
-        [_label(study, row), *("" if area is None else f"{area:.3f}" for area in row["auc"].values())] for row in known
-    ]
+    rows = [[_label(study, row), *area_texts(row["auc"])] for row in known]
     reading = (
         "Area under the ROC curve: the chance that a signal is higher for a relevant image than for an irrelevant one, "
         "mean over the seeds; 0.5 is chance, the best possible that of the true probability given words and image."

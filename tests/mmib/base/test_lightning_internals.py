@@ -16,7 +16,7 @@ from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 
-from mmib.callbacks.lightning_internals import (
+from mmib.base.lightning_internals import (
     accumulates_gradients,
     callbacks_of,
     end_after_batch,

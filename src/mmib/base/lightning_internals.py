@@ -1,4 +1,4 @@
-"""Everything that the callbacks use of Lightning under names that are private or undeclared, and may change."""
+"""Everything that is used of Lightning under names that are private or undeclared, and may change."""
 
 from __future__ import annotations
 
@@ -20,6 +20,11 @@ def callbacks_of(trainer: pl.Trainer) -> list[pl.Callback]:
 def set_callbacks(trainer: pl.Trainer, callbacks: Sequence[pl.Callback]) -> None:
     """Give a trainer other callbacks."""
     vars(trainer)["callbacks"] = list(callbacks)
+
+
+def overfits(trainer: pl.Trainer) -> bool:
+    """Whether a trainer takes the same batches in every epoch."""
+    return bool(vars(trainer)["overfit_batches"])
 
 
 def on_sigterm(trainer: pl.Trainer, handler: Callable[[int, FrameType | None], None]) -> None:
