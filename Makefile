@@ -67,13 +67,18 @@ aggregate: $(STAMP) ## Mean over seeds, intervals and paired tests of runs: RUNS
 ablations: $(STAMP) ## Train eight variants of both tasks over three seeds on the study corpus, and compare them
 	$(BIN)/mmib study experiments/ablations/study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
 
-.PHONY: noise-study
-noise-study: $(STAMP) ## Measure F1 against irrelevant and missing images, with and without bottleneck and alignment
-	$(BIN)/mmib study experiments/noise/noise.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
-	$(BIN)/mmib study experiments/noise/missing.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
+.PHONY: studies
+studies: $(STAMP) ## Measure rate against score, priors, regimes and alignment on the study corpus: a day on two cores; resumes
+	for study in rates released_rates priors alignment regimes; do \
+	  $(BIN)/mmib study experiments/ablations/$$study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) || exit; \
+	done
+
+.PHONY: missing-study
+missing-study: $(STAMP) ## Measure F1 against missing images, with and without bottleneck and alignment
+	$(BIN)/mmib study experiments/ablations/missing.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
 
 .PHONY: results
-results: ablations noise-study known-answers ## Make every table of experiments/results that costs less than a night
+results: ablations missing-study known-answers ## Make every table of experiments/results that costs less than a night
 
 .PHONY: report
 report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/…' compares those, or shows a study

@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from mmib import charts
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
+from mmib.analysis.measures import MEASURES, mean_measures
 from mmib.analysis.relevance import SIGNALS, area_texts, mean_auc
-from mmib.analysis.report.study import Study, chart
+from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.runs.reader import STUDY, FinishedRun
@@ -29,7 +30,7 @@ from mmib.search.study_file import StudyFile, Trial, read_study_file
 from mmib.search.trials import TrialError, end_on_sigterm, finished_run, run_trial, share_cores
 
 SPLIT, METRIC = "test", "f1"
-TABLE, FIGURE = "table.md", "figure.svg"
+TABLE, FIGURE, RATES = "table.md", "figure.svg", "rates.svg"
 # Of the runs of all studies: the folder that version 0.1 made, so that its runs are not made again.
 TRIALS = "points"
 
@@ -57,11 +58,27 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class Choice:
+    """What the search of a trial came to.
+
+    Attributes:
+        trial: with the setting that was chosen; None where the search is not at its end.
+        scores: {setting: score on validation} of those that were tried; empty without a search.
+        setting: the name of the chosen one; None without a search.
+    """
+
+    trial: Trial | None
+    scores: dict[str, float]
+    setting: str | None = None
+
+
+@dataclass(frozen=True)
 class MeasuredTrial:
-    """A trial with its finished runs, one a seed."""
+    """A trial with its finished runs, one a seed, and with the search that its setting was chosen by."""
 
     trial: Trial
     runs: list[FinishedRun]
+    choice: Choice
 
     @property
     def ceilings(self) -> dict[str, float] | None:
@@ -73,6 +90,11 @@ class MeasuredTrial:
     def auc(self) -> dict[str, float | None]:
         """How well each signal tells relevant images, where the corpus knows them; see `mean_auc`."""
         return mean_auc(self.runs, SPLIT)
+
+    @property
+    def measures(self) -> dict[str, float | None]:
+        """Rates, loss, calibration and the like, mean over the seeds."""
+        return mean_measures(self.runs, SPLIT)
 
 
 class Compared(NamedTuple):
@@ -126,21 +148,47 @@ def folder_of(runs: Path, trial: Trial, experiment: str, seed: int) -> Path:
     return runs / TRIALS / trial.key(experiment, seed)
 
 
+Job = tuple[str, Trial, int]
+
+
 def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
-    """Make the runs that are missing, seed by seed, so that a part of a study is a whole one of fewer seeds.
+    """Make the runs that are missing: those of the search, then seed by seed, so that a part is a study of fewer seeds.
 
     Returns:
         {(experiment, trial, seed): reason} of those that failed.
     """
     share_cores(parallel)
-    wanted = [
-        (experiment, trial, seed)
-        for seed in study.seeds
-        for experiment in study.experiments
-        for trial in study.trials()
-    ]
+    reasons: dict[tuple[str, str, int], str] = {}
+    pairs = [(experiment, trial) for experiment in study.experiments for trial in study.trials()]
+    if study.search is not None:
+        seed = study.search.seed
+        tried = [(experiment, each, seed) for experiment, trial in pairs for each in study.candidates(trial).values()]
+        reasons |= _train_all(f"{study.name}, search", tried, runs, parallel)
+    chosen = [(experiment, choose(study, runs, experiment, trial).trial) for experiment, trial in pairs]
+    wanted = [(experiment, trial, seed) for seed in study.seeds for experiment, trial in chosen if trial is not None]
+    return reasons | _train_all(study.name, wanted, runs, parallel)
+
+
+def choose(study: StudyFile, runs: Path, experiment: str, trial: Trial) -> Choice:
+    """The trial with the setting that is best on validation, the first of equals; itself without a search."""
+    if study.search is None:
+        return Choice(trial, {})
+    candidates = study.candidates(trial)
+    scores: dict[str, float] = {}
+    for name, each in candidates.items():
+        run = finished_run(folder_of(runs, each, experiment, study.search.seed))
+        if run is not None and run.summary.get("val"):
+            scores[name] = float(run.summary["val"][METRIC])
+    if len(scores) < len(candidates):
+        return Choice(None, scores)
+    best = max(scores, key=lambda name: scores[name])
+    return Choice(candidates[best], scores, best)
+
+
+def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
+    """Make the runs that are missing, in order; returns the reasons of those that failed."""
     missing = [job for job in wanted if finished_run(folder_of(runs, job[1], job[0], job[2])) is None]
-    print(f"{study.name}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
+    print(f"{title}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
     progress = Progress(len(missing), 0, time.monotonic())
     reasons: dict[tuple[str, str, int], str] = {}
     ending = threading.Event()
@@ -187,12 +235,7 @@ def conclude(
     Returns:
         Whether there are any.
     """
-    found = [
-        MeasuredTrial(
-            trial, [run for seed in study.seeds if (run := finished_run(folder_of(runs, trial, experiment, seed)))]
-        )
-        for trial in study.trials()
-    ]
+    found = [_measured(study, experiment, runs, trial) for trial in study.trials()]
     measured = [trial for trial in found if trial.runs]
     if not measured:
         print(f"{study.name}, {experiment}: nothing was measured")  # noqa: T201
@@ -203,22 +246,35 @@ def conclude(
     write_text(folder / STUDY, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
     write_text(folder / TABLE, text)
-    figure = chart(Study(folder, record))
-    if figure is not None:
-        charts.save([figure], folder / FIGURE)
+    for name, figure in ((FIGURE, chart(Study(folder, record))), (RATES, rate_chart(Study(folder, record)))):
+        if figure is not None:
+            charts.save([figure], folder / name)
     print(text)  # noqa: T201
     print("report: ", end="", flush=True)  # noqa: T201
     report.run([str(folder)])
     return True
 
 
+def _measured(study: StudyFile, experiment: str, runs: Path, trial: Trial) -> MeasuredTrial:
+    choice = choose(study, runs, experiment, trial)
+    if choice.trial is None:
+        return MeasuredTrial(trial, [], choice)
+    folders = (folder_of(runs, choice.trial, experiment, seed) for seed in study.seeds)
+    return MeasuredTrial(choice.trial, [run for folder in folders if (run := finished_run(folder))], choice)
+
+
 def keep_results(folder: Path, results: Path, name: str) -> None:
     """Copies of what is worth keeping when the runs are gone."""
     results.mkdir(parents=True, exist_ok=True)
-    for file in (TABLE, FIGURE, STUDY):
-        target = results / f"{name}{Path(file).suffix}"
-        shutil.copyfile(folder / file, target)
-        print(f"kept: {target}")  # noqa: T201
+    for file, target in (
+        (TABLE, f"{name}.md"),
+        (FIGURE, f"{name}.svg"),
+        (RATES, f"{name}-rates.svg"),
+        (STUDY, f"{name}.json"),
+    ):
+        if (folder / file).is_file():
+            shutil.copyfile(folder / file, results / target)
+            print(f"kept: {results / target}")  # noqa: T201
 
 
 def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterator[Compared]:
@@ -252,9 +308,11 @@ def _record(
     for each in found:
         if each.runs:
             scores = {name: value for name, value in compared[str(each.trial)].items() if name != "name"}
-            rows.append({"point": each.trial.levels, **scores, "ceilings": each.ceilings, "auc": each.auc})
+            known = {"ceilings": each.ceilings, "auc": each.auc, "measures": each.measures}
+            search = {"search": {"scores": each.choice.scores, "setting": each.choice.setting}} if study.search else {}
+            rows.append({"point": each.trial.levels, **scores, **known, **search})
         else:
-            reason = failed.get(str(each.trial), "not trained yet")
+            reason = failed.get(str(each.trial)) or _not_trained(study, each)
             rows.append({"point": each.trial.levels, "mean": None, "reason": reason})
     return {
         "name": f"{study.name}: {experiment}",
@@ -265,12 +323,20 @@ def _record(
         "metric": METRIC,
         "baseline": study.baseline,
         "factors": {name: list(levels) for name, levels in study.factors.items()},
+        "search": vars(study.search) if study.search else None,
         "rows": rows,
         "notes": list(dict.fromkeys(note for compared in tables for note in compared.table.notes)),
         "command": command,
         "machine": f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}",
         "versions": first.summary["versions"],
     }
+
+
+def _not_trained(study: StudyFile, trial: MeasuredTrial) -> str:
+    if study.search is None or trial.choice.trial is not None:
+        return "not trained yet"
+    done = f"{len(trial.choice.scores)} of the {len(study.search.settings)} settings of its search"
+    return f"not compared: only {done} were tried"
 
 
 def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
@@ -293,7 +359,8 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
             lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), ""]
     lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
-    return "\n".join([*lines, *_auc_table(record["rows"])]).rstrip() + "\n"
+    parts = (_auc_table(record["rows"]), _measures_table(record["rows"]), _search_table(record))
+    return "\n".join([*lines, *(line for part in parts for line in part)]).rstrip() + "\n"
 
 
 def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -312,3 +379,42 @@ def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         areas = area_texts(row["auc"])
         lines.append(f"| {Trial(row['point'], ())} | {' | '.join(areas)} |")
     return lines
+
+
+def _measures_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What the bottleneck and the alignment came to, in Markdown, without what no trial has."""
+    measured = [row for row in rows if row.get("measures")]
+    names = [name for name in MEASURES if any(row["measures"][name] is not None for row in measured)]
+    if not names:
+        return []
+    lines = [
+        "",
+        f"Mean over the seeds; rate, loss, gap and rank on validation, calibration error on {SPLIT} (docs/studies.md):",
+        "",
+        f"| configuration | {' | '.join(MEASURES[name] for name in names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for row in measured:
+        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(measure_texts(row['measures'], names))} |")
+    return lines
+
+
+def _search_table(record: dict[str, Any]) -> list[str]:
+    """Every setting that was tried, and which was chosen, in Markdown; empty without a search."""
+    search = record["search"]
+    if search is None:
+        return []
+    names = list(search["settings"])
+    lines = [
+        "",
+        f"{METRIC} on validation (%) of the settings that were tried, at seed {search['seed']}; the chosen one in bold:",
+        "",
+        f"| configuration | {' | '.join(names)} |",
+        f"| --- |{' ---: |' * len(names)}",
+    ]
+    for row in (row for row in record["rows"] if row.get("search")):
+        scores = {name: f"{100 * score:.1f}" for name, score in row["search"]["scores"].items()}
+        scores[row["search"]["setting"]] = f"**{scores[row['search']['setting']]}**"
+        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(scores[name] for name in names)} |")
+    described = [f"- {name}: `{shlex.join(options)}`" for name, options in search["settings"].items()]
+    return [*lines, "", *described]

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ KEYS = {
     "baseline": "a level of one or several factors",
     "factors": "{factor: {level: list of options of mmib fit}}",
 }
+OPTIONAL_KEYS = {"search": "{seed: whole number, settings: {name: list of options of mmib fit}}"}
 
 STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
 
@@ -62,6 +63,19 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Search:
+    """Settings that every combination of levels is tried with, before validation chooses one of them for it.
+
+    Attributes:
+        seed: all of them are trained with it.
+        settings: {name: options}; an option of a level takes the place of the same one here.
+    """
+
+    seed: int
+    settings: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class StudyFile:
     """What a study file holds.
 
@@ -71,6 +85,7 @@ class StudyFile:
         seeds: each trial is trained with each.
         baseline: the levels that the others are compared with, within each level of the factors that it does not name.
         factors: {factor: {level: options}}.
+        search: the same for all levels; None without one.
     """
 
     name: str
@@ -78,12 +93,18 @@ class StudyFile:
     seeds: tuple[int, ...]
     baseline: dict[str, Level]
     factors: dict[str, dict[Level, tuple[str, ...]]]
+    search: Search | None = None
 
     def trials(self) -> Iterator[Trial]:
         """Every combination, the last factor changing fastest."""
         for levels in itertools.product(*(options.items() for options in self.factors.values())):
             named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
             yield Trial(named, tuple(option for _, options in levels for option in options))
+
+    def candidates(self, trial: Trial) -> dict[str, Trial]:
+        """{name of a setting of the search: the trial with it}; empty without a search."""
+        settings = self.search.settings if self.search else {}
+        return {name: replace(trial, options=(*options, *trial.options)) for name, options in settings.items()}
 
 
 def read_study_file(path: Path) -> StudyFile:
@@ -93,7 +114,7 @@ def read_study_file(path: Path) -> StudyFile:
         ConfigError: the file is missing or malformed; the text names the key.
     """
     content = read_mapping(path, "study file", "; ".join(f"{key}: {form}" for key, form in KEYS.items()))
-    check_keys(content, KEYS, str(path))
+    check_keys(content, KEYS | OPTIONAL_KEYS, str(path))
     for key, form in KEYS.items():
         if not content.get(key):
             raise ConfigError(f"{path}: {key!r} is missing: {form}")
@@ -109,22 +130,40 @@ def read_study_file(path: Path) -> StudyFile:
         tuple(_list_of(str, content, "experiments", path)),
         tuple(_list_of(int, content, "seeds", path)),
         content["baseline"],
-        {name: _levels(name, levels, path) for name, levels in factors.items()},
+        {name: _levels(f"level {{!r}} of {name!r}", levels, path) for name, levels in factors.items()},
+        _search(content["search"], path) if "search" in content else None,
     )
     _check_baseline(study, path)
     return study
 
 
-def _levels(factor: str, levels: dict[Any, Any], path: Path) -> dict[Level, tuple[str, ...]]:
+def _levels(title: str, levels: dict[Any, Any], path: Path) -> dict[Any, tuple[str, ...]]:
     for level, options in levels.items():
+        here = f"{path}: the {title.format(level)}"
         if isinstance(level, bool) or not isinstance(level, str | int | float):
-            raise ConfigError(f"{path}: the level {level!r} of {factor!r} is no name and no number: quote it")
+            raise ConfigError(f"{here} is no name and no number: quote it")
+        if isinstance(options, dict) and "search" in options:
+            raise ConfigError(f"{here} has a search: levels compare only where they share it; put it beside 'factors'")
         if not isinstance(options, list):
-            raise ConfigError(f"{path}: the level {level!r} of {factor!r} must be a list of options of mmib fit")
+            raise ConfigError(f"{here} must be a list of options of mmib fit")
         reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
         if reserved:
-            raise ConfigError(f"{path}: the level {level!r} of {factor!r} cannot set {reserved[0]}: the study does")
+            raise ConfigError(f"{here} cannot set {reserved[0]}: the study does")
     return {level: tuple(map(str, options)) for level, options in levels.items()}
+
+
+def _search(content: Any, path: Path) -> Search:
+    form = OPTIONAL_KEYS["search"]
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: 'search' must be {form}")
+    check_keys(content, ("seed", "settings"), f"{path}: 'search'")
+    seed, settings = content.get("seed"), content.get("settings")
+    if type(seed) is not int or not isinstance(settings, dict):
+        raise ConfigError(f"{path}: 'search' must be {form}")
+    if len(settings) < 2:
+        raise ConfigError(f"{path}: 'search' has {len(settings)} settings: there is nothing to choose between")
+    named = {str(name): options for name, options in settings.items()}
+    return Search(seed, _levels("setting {!r} of 'search'", named, path))
 
 
 def _list_of(item_type: type, content: dict[str, Any], key: str, path: Path) -> list[Any]:

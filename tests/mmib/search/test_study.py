@@ -33,6 +33,11 @@ STUDY: dict[str, Any] = {
 }
 
 
+def logits(label: str) -> list[float]:
+    """Of a prediction that is sure."""
+    return [30.0 * (name == label) for name in MNRE.names]
+
+
 class Trainer:
     """Takes the place of `run_trial`: a run without AR is right on fewer rows, and noise changes the test rows."""
 
@@ -41,6 +46,8 @@ class Trainer:
         self.broken: tuple[str, ...] = ()
         self.noisy = "noisy"
         self.known: Callable[[int], dict[str, Any]] = lambda row: {}
+        self.validation: Callable[[Sequence[str]], float] = lambda options: 0.5
+        self.rate: Callable[[Sequence[str]], float] = lambda options: 50.0
 
     def __call__(self, options: Sequence[str], folder: Path, stop: Any = None) -> FinishedRun:
         self.trained.append(list(options))
@@ -55,7 +62,7 @@ class Trainer:
         golds = [MNRE.names[1 + row % 3] for row in range(ROWS)]
         guesses = [gold if row < right else MNRE.names[9] for row, gold in enumerate(golds)]
         records = [
-            {"id": row, "gold": gold, "predicted": guess, **self.known(row)}
+            {"id": row, "gold": gold, "predicted": guess, "scores": logits(guess), **self.known(row)}
             for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
         ]
         (run / "predictions" / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
@@ -66,7 +73,8 @@ class Trainer:
                 "corpus": "demo-study",
                 "experiment": "toy",
                 "seed": seed,
-                "val": None,
+                "val": {"f1": self.validation(options)},
+                "bottleneck": {name: {"rate": {"end": self.rate(options)}} for name in ("text", "image")},
             },
             **{"test": {"f1": right / ROWS}, "data": {"test": {"rows": ROWS, "sha256": data * 4}}},
             **{"ceiling": {"split": "test", "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
@@ -125,6 +133,55 @@ def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, recor
     trainer.known = lambda row: {}
     assert main(["study", "toy.yaml", "--seeds", "2"]) == 0
     assert "AUC" not in (folder / "table.md").read_text()
+
+
+def searched(tmp_path: Path) -> None:
+    settings = {"weak": ["--model.beta_text", "1e-4"], "strong": ["--model.beta_text", "1e-2"]}
+    content = STUDY | {"search": {"seed": 7, "settings": settings}, "seeds": [1, 7]}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def test_each_combination_gets_the_setting_that_is_best_for_it_on_validation(
+    trainer: Trainer, record: Any, tmp_path: Path
+) -> None:
+    searched(tmp_path)
+    # The strong setting is the better one without alignment only.
+    trainer.validation = lambda options: 0.6 if ("1e-2" in options) == ("--model.gamma" in options) else 0.4
+    assert main(["study", "toy.yaml"]) == 0
+    # Eight of the search; of the four chosen ones seed 7 is there already.
+    assert len(trainer.trained) == 8 + 4
+    full, without = (row(record(), variant, 0.2) for variant in ("full", "without AR"))
+    assert full["search"] == {"scores": {"weak": 0.6, "strong": 0.4}, "setting": "weak"}
+    assert without["search"]["setting"] == "strong"
+    assert full["seeds"] == without["seeds"] == [1, 7]
+    assert trainer.trained[-1][2:6] == ["--model.beta_text", "1e-2", "--model.gamma", "0"]
+    table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
+    assert "| without AR, share of noise 0.2 | 40.0 | **60.0** |" in table
+    assert "- strong: `--model.beta_text 1e-2`" in table
+
+
+def test_what_was_not_searched_to_the_end_is_not_compared(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+    searched(tmp_path)
+    trainer.broken = ("--model.gamma", "1e-2")
+    assert main(["study", "toy.yaml"]) == 1
+    left_out = row(record(), "without AR", 0.2)
+    assert left_out["mean"] is None
+    assert left_out["reason"] == "mmib: it does not converge"
+    assert main(["study", "toy.yaml", "--only-tables"]) == 0
+    assert row(record(), "without AR", 0.5)["reason"].startswith("not compared: only 1 of the 2 settings of its search")
+    assert row(record(), "full", 0.5)["mean"] is not None
+
+
+def test_rates_calibration_and_losses_stand_beside_the_scores(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+    trainer.rate = lambda options: 10.0 if "--model.gamma" in options else 200.0
+    assert main(["study", "toy.yaml", "--seeds", "1"]) == 0
+    measured = row(record(), "without AR", 0.2)["measures"]
+    assert measured["rate_text"] == 10.0
+    assert measured["calibration_error"] == pytest.approx(100 * (1 - 21 / ROWS))  # every prediction is sure
+    assert measured["task_loss"] is None
+    folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
+    assert "| without AR, share of noise 0.2 | 10 | 10 | 47.5 |" in (folder / "table.md").read_text()
+    assert "F1 against rate" in (folder / "rates.svg").read_text()
 
 
 def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
     monkeypatch.chdir(path.parents[2])
     study = read_study_file(path)
     assert len(study.seeds) >= 3
+    for trial in study.trials():
+        tried = study.candidates(trial).values()
+        assert all(each.options[len(each.options) - len(trial.options) :] == trial.options for each in tried)
     keys = [trial.key(experiment, 1) for experiment in study.experiments for trial in study.trials()]
     assert len(set(keys)) == len(keys)
 
@@ -100,6 +103,12 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
         ({"factors": {"variant": {True: []}}}, "no name and no number: quote it"),
         ({"factors": {"variant": {"full": ["--seed_everything=2"]}}}, "cannot set --seed_everything: the study does"),
         ({"name": "a/b"}, "the name 'a/b' names a folder"),
+        ({"factors": {"variant": {"full": {"search": {}, "options": []}}}}, "levels compare only where they share it"),
+        ({"search": ["--model.gamma"]}, "'search' must be {seed: whole number"),
+        ({"search": {"seed": "1", "settings": {"a": [], "b": []}}}, "'search' must be {seed: whole number"),
+        ({"search": {"seed": 1, "trials": 6}}, "'search' has the unknown key 'trials'"),
+        ({"search": {"seed": 1, "settings": {"a": []}}}, "there is nothing to choose between"),
+        ({"search": {"seed": 1, "settings": {"a": [], "b": ["--runs", "x"]}}}, "'b' of 'search' cannot set --runs"),
     ],
     ids=str,
 )

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.analysis.measures import MEASURES
 from mmib.analysis.relevance import area_texts
 from mmib.analysis.report.comparison import COLOURS
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
 from mmib.base.files import parse_json
 from mmib.charts import Chart, Mark, Series, dot_plot, line_chart
-from mmib.charts.markup import Html, element
+from mmib.charts.markup import Html, element, join
 from mmib.runs.reader import STUDY
 from mmib.schema import RunError
 
 CEILINGS = {"text": "best with text", "multimodal": "best with text and image"}
+# A figure of rates needs the largest to be so many times the smallest; a rate below the faintest is shown there.
+TELLING = 2.0
+FAINTEST = 0.01
 CEILING_STYLES = {"text": "c7", "multimodal": "ink"}
 
 
@@ -81,9 +86,50 @@ def sections(study: Study) -> list[Section]:
     return [
         *shown,
         Section("table", "Table", "" if shown else reading, _table(study)),
+        *_rates(study),
         *_relevance(study),
         Section("notes", "How this was measured", "", element("ul", *notes)),
     ]
+
+
+def _rates(study: Study) -> list[Section]:
+    """Rates against scores, and what else was measured of the latents, where trials have it."""
+    measured = [row for row in study.rows if row.get("measures")]
+    names = [name for name in MEASURES if any(row["measures"][name] is not None for row in measured)]
+    if not names:
+        return []
+    reading = (
+        "Mean over the seeds. Rates, task loss, gap of the modalities' centres and rank of a post's image among the "
+        "others' are those of validation; latents without noise have no rate."
+    )
+    rows = [[_label(study, row), *measure_texts(row["measures"], names)] for row in measured]
+    shown = table(["configuration", *(MEASURES[name] for name in names)], rows, "Rates and latents")
+    figure = rate_chart(study)
+    return [Section("rates", "Rates and latents", reading, shown if figure is None else join([figure.html, shown]))]
+
+
+def measure_texts(measures: dict[str, float | None], names: Sequence[str]) -> list[str]:
+    """Measures as a table shows them, three digits; empty for one that is not there."""
+    return ["" if (value := measures[name]) is None else f"{value:.3g}" for name in names]
+
+
+def rate_chart(study: Study) -> Chart | None:
+    """Mean and 95 % interval of the score against the rate of each modality; None where the rates hardly differ."""
+    series = []
+    for place, (modality, unit) in enumerate((("text", "nats a word piece"), ("image", "nats a region"))):
+        rated = [
+            (rate, row)
+            for row in study.rows
+            if (rate := (row.get("measures") or {}).get(f"rate_{modality}")) is not None
+        ]
+        rated.sort(key=lambda pair: pair[0])
+        rates = [max(rate, FAINTEST) for rate, _ in rated]
+        if len(rates) >= 3 and rates[-1] >= TELLING * rates[0]:
+            points = [(rate, 100 * row["mean"]) for rate, (_, row) in zip(rates, rated, strict=True)]
+            errors = [(100 * low, 100 * high) for low, high in (_interval(row) for _, row in rated)]
+            series.append(Series(f"{modality}, {unit}", points, f"c{place}", errors))
+    metric = heading(str(study.content["metric"]))
+    return line_chart(f"{study.name}, {metric} against rate", series, "rate", "percent", "Bars: 95 % intervals.")
 
 
 def _relevance(study: Study) -> list[Section]:

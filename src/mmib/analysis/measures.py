@@ -1,0 +1,83 @@
+"""What is measured of a run beside its scores: rates, held-out loss, calibration, and what its latents are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mmib.analysis.calibration import calibration
+from mmib.runs.reader import FinishedRun
+from mmib.schema import RunError
+
+# Names in records, and headings with units; each is a number of a run.
+MEASURES = {
+    "rate_text": "rate, nats a piece",
+    "rate_image": "rate, nats a region",
+    "task_loss": "task loss, nats a post",
+    "calibration_error": "calibration error, %",
+    "gap": "gap",
+    "own_image": "own image's rank, %",
+}
+# What is logged of validation, and by what it is multiplied.
+LOGGED = {
+    "task_loss": ("val/task", 1.0),
+    "gap": ("val/align/gap", 1.0),
+    "own_image": ("val/latent/own_image_share", 100.0),
+}
+
+
+def measures(run: FinishedRun, split: str) -> dict[str, float | None]:
+    """The `MEASURES` of a run; None for what it does not have.
+
+    Rates, loss, gap and rank are those of validation, with the selected checkpoint where validation ran after the fit;
+    latents without noise have no rate. The calibration error is that of the predictions of `split`.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
+    bottleneck = run.summary.get("bottleneck") or {}
+    sampled = _sampled(run)
+    found: dict[str, float | None] = {
+        f"rate_{modality}": float(bottleneck[modality]["rate"]["end"]) if sampled and modality in bottleneck else None
+        for modality in ("text", "image")
+    }
+    last = _last_validation(run)
+    for name, (logged, factor) in LOGGED.items():
+        found[name] = factor * last[logged] if logged in last else None
+    found["calibration_error"] = _calibration_error(run, split)
+    return {name: found[name] for name in MEASURES}
+
+
+def mean_measures(runs: Sequence[FinishedRun], split: str) -> dict[str, float | None]:
+    """The mean of each measure over runs; None where one of them does not have it."""
+    each = [measures(run, split) for run in runs]
+    means: dict[str, float | None] = {}
+    for name in MEASURES:
+        values = [found for one in each if (found := one[name]) is not None]
+        means[name] = float(np.mean(values)) if values and len(values) == len(each) else None
+    return means
+
+
+def _sampled(run: FinishedRun) -> bool:
+    """Whether its latents had noise in training."""
+    backbone = ((run.config().get("model") or {}).get("init_args") or {}).get("backbone") or {}
+    return bool((backbone.get("init_args") or {}).get("sampling", True))
+
+
+def _last_validation(run: FinishedRun) -> dict[str, float]:
+    rows = [row for row in run.metrics() if row.get("val/task")]
+    try:
+        return {name: float(value) for name, value in rows[-1].items() if value} if rows else {}
+    except (TypeError, ValueError) as error:
+        raise RunError(f"{run.folder / 'metrics.csv'} is damaged ({error}): copy the run again") from error
+
+
+def _calibration_error(run: FinishedRun, split: str) -> float | None:
+    path = run.predictions_file(split)
+    records = run.predictions(split)
+    try:
+        found = calibration(run.registered_task().judge(records, run.labels))
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
+    return None if found is None else 100.0 * found.error
