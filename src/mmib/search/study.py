@@ -407,7 +407,7 @@ def _search_table(record: dict[str, Any]) -> list[str]:
     names = list(search["settings"])
     lines = [
         "",
-        f"{METRIC} on validation (%) of the settings that were tried, at seed {search['seed']}; the chosen one in bold:",
+        f"{METRIC} on validation (%) of the settings tried, at seed {search['seed']}; the chosen one in bold:",
         "",
         f"| configuration | {' | '.join(names)} |",
         f"| --- |{' ---: |' * len(names)}",

@@ -31,14 +31,15 @@ def make_run(tmp_path: Path) -> Callable[..., FinishedRun]:
         ]
         lines = "".join(json.dumps(record) + "\n" for record in records)
         (folder / "predictions" / "test.jsonl").write_text(lines)
-        bottleneck = {"text": {"rate": {"end": rate}}, "image": {"rate": {"end": 2 * rate}}}
         summary: dict[str, Any] = {
             "task": "mre",
             "plugins": [],
             "experiment": name,
             "seed": 1,
-            "bottleneck": bottleneck,
+            "val": None,
+            "test": None,
         }
+        summary["bottleneck"] = {"text": {"rate": {"end": rate}}, "image": {"rate": {"end": 2 * rate}}}
         (folder / "summary.json").write_text(json.dumps(summary))
         backbone = f"{{class_path: mmib.backbone.MultimodalIB, init_args: {{sampling: {str(sampling).lower()}}}}}"
         (folder / "config.yaml").write_text(f"name: {name}\nmodel: {{init_args: {{backbone: {backbone}}}}}\n")
