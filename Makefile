@@ -31,7 +31,7 @@ setup: $(STAMP) ## Make .venv and install the pinned versions (every other comma
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,lora,sweeps,extract,serve,onnx,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,data,lora,sweeps,extract,serve,onnx,dev]'
 	@touch $@
 
 .PHONY: train-mre

@@ -97,7 +97,12 @@ def check_relation_ids(path: Path, labels: LabelSet) -> None:
         )
 
 
-def _parse_row(line: str, place: str) -> RelationPost:
+def parse_literal(line: str, place: str) -> dict[Any, Any]:
+    """The dict in a line that is a Python literal.
+
+    Raises:
+        DataError: it is none.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
@@ -106,6 +111,11 @@ def _parse_row(line: str, place: str) -> RelationPost:
         raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected a dict, got {type(row).__name__}")
+    return row
+
+
+def _parse_row(line: str, place: str) -> RelationPost:
+    row = parse_literal(line, place)
     for key in ("token", "h", "t", "img_id", "relation"):
         if key not in row:
             raise DataError(f"{place}: the key {key!r} is missing; the row has {sorted(map(str, row))}")

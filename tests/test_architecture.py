@@ -43,7 +43,7 @@ LEVELS = (
         "mmib.encoders.fetch",
         *(f"mmib.datamodules.{name}.command" for name in COMMANDS),
     ),
-    ("mmib.__main__", "mmib.extract"),
+    ("mmib.__main__", "mmib.extract", "mmib.datamodules.fetch.command"),
     ("mmib.serve",),
     ("mmib.crop_objects", "mmib"),
 )

@@ -1,0 +1,152 @@
+"""Images out of a zip or tar archive that nobody vouches for, into the folders that readers expect."""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from gzip import BadGzipFile
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
+
+from tqdm import tqdm
+
+from mmib.base.files import named
+from mmib.datamodules.image_names import split_ending
+from mmib.schema import DataError
+
+# What an archive of images may hold. They hardly compress, so that one which grows more is no such archive.
+MOST_MEMBERS = 500_000
+MOST_GROWTH = 20
+ALWAYS_ALLOWED = 16 << 20  # bytes: what small files grow by does no harm
+DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, BadGzipFile),
+    # Of a zip that is encrypted, or compressed in a way that Python lacks.
+    *(RuntimeError, NotImplementedError),
+)
+
+
+class _Opened(Protocol):
+    def __call__(self) -> IO[bytes] | None: ...
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A regular file in an archive; `size` in bytes."""
+
+    name: str
+    size: int
+    opened: _Opened
+
+
+def unpack_images(archive: Path, wanted: Iterable[PurePosixPath], folder: Path) -> int:
+    """Write those images of an archive that are wanted; folders in it may be any.
+
+    An image is recognised by its name up to the ending. Where several members have it, that counts whose path has
+    more folders in common with where the image goes.
+
+    Args:
+        archive: zip, or tar in any compression.
+        wanted: paths of the images below `folder`.
+        folder: new, or empty.
+
+    Returns:
+        How many were written.
+
+    Raises:
+        DataError: the archive is damaged, could do harm, or holds none of the images.
+        OSError: an image cannot be written.
+    """
+    try:
+        chosen = _choose(archive, wanted)
+        written = 0
+        with tqdm(total=sum(map(len, chosen.values())), unit="image", desc="unpacking") as bar:
+            for member in _members(archive):
+                for target in chosen.get(member.name, ()):
+                    _write(member, folder / target)
+                    written += 1
+                    bar.update()
+    except DAMAGED as error:
+        raise DataError(f"the archive {archive} is damaged ({error})") from error
+    if not written:
+        raise DataError(f"the archive {archive} holds none of the images that the posts name")
+    return written
+
+
+def _choose(archive: Path, wanted: Iterable[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
+    """What to write of each member that is needed, once all members are known to be harmless."""
+    by_stem: dict[str, list[PurePosixPath]] = {}
+    for target in dict.fromkeys(wanted):
+        by_stem.setdefault(split_ending(target.name)[0], []).append(target)
+    best: dict[PurePosixPath, tuple[int, str]] = {}
+    for member in _members(archive):
+        path = PurePosixPath(member.name)
+        stem, ending = split_ending(path.name)
+        for target in by_stem.get(stem, ()) if ending else ():
+            common = len({*path.parent.parts} & {*target.parent.parts})
+            if target not in best or common > best[target][0]:
+                best[target] = (common, member.name)
+    chosen: dict[str, list[PurePosixPath]] = {}
+    for target, (_, name) in best.items():
+        # In the folder that the reader knows; the ending says what the image is.
+        chosen.setdefault(name, []).append(target.with_name(PurePosixPath(name).name))
+    return chosen
+
+
+def _members(archive: Path) -> Iterator[_Member]:
+    """The regular files of an archive.
+
+    Raises:
+        DataError: it is no archive, or holds what would not be in an archive of images.
+    """
+    most = MOST_GROWTH * archive.stat().st_size + ALWAYS_ALLOWED
+    total = 0
+    for number, member in enumerate(_zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)):
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
+            raise DataError(f"the archive {archive} holds a path that leads out of it, {member.name!r}")
+        total += member.size
+        if total > most or number >= MOST_MEMBERS:
+            raise DataError(
+                f"the archive {archive} holds more than images do: over {most >> 20:,} MB unpacked, or over "
+                f"{MOST_MEMBERS:,} files"
+            )
+        yield member
+
+
+def _zip_members(archive: Path) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as packed:
+        for entry in packed.infolist():
+            mode = entry.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _no_file(archive, entry.filename)
+            if not entry.is_dir():
+                yield _Member(entry.filename, entry.file_size, lambda entry=entry: packed.open(entry))
+
+
+def _tar_members(archive: Path) -> Iterator[_Member]:
+    if not tarfile.is_tarfile(archive):
+        raise DataError(f"{archive} is neither a zip nor a tar archive")
+    with tarfile.open(archive) as packed:
+        for entry in packed:
+            if not (entry.isfile() or entry.isdir()):
+                raise _no_file(archive, entry.name)
+            if entry.isfile():
+                yield _Member(entry.name, entry.size, lambda entry=entry: packed.extractfile(entry))
+
+
+def _no_file(archive: Path, name: str) -> DataError:
+    return DataError(f"the archive {archive} holds a link or a device, {name!r}")
+
+
+def _write(member: _Member, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = member.opened()
+    if content is not None:
+        with content, named(path), path.open("wb") as file:
+            shutil.copyfileobj(content, file, length=1 << 20)
