@@ -149,6 +149,7 @@ def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
         count = unpack_images(archive, targets, unpacked)
     except DataError as error:
         archive.unlink()
+        shutil.rmtree(unpacked)
         raise DataError(
             f"{error}; it is deleted, and nothing of it is kept: run the command again, name another address with "
             "--mirror, or go on without images with --text-only"

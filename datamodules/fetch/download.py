@@ -64,6 +64,8 @@ def download(wanted: Download, folder: Path, mirrors: Iterable[str] = ()) -> Pat
                 pooch.retrieve(address, wanted.sha256, path.name, path.parent, downloader=_transfer)
         except requests.HTTPError as error:
             failures.append(f"{address}: {_refusal(error.response)}")
+        except (requests.ConnectionError, requests.Timeout) as error:
+            failures.append(f"{address}: no connection, or a cut one ({' '.join(str(error).split())})")
         except (requests.RequestException, DownloadError) as error:
             failures.append(f"{address}: {' '.join(str(error).split())}")
         except ValueError:  # of pooch, which has removed the file

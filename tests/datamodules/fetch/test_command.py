@@ -6,6 +6,7 @@ import errno
 import hashlib
 import io
 import json
+import random
 import shutil
 import tarfile
 import threading
@@ -30,6 +31,8 @@ ROW = {
     "t": {"name": "Paris", "pos": [2, 3]},
     "relation": "/per/loc/place_of_residence",
 }
+# Of what is received, whole pieces of half a megabyte are kept.
+MEGABYTE = 1 << 20
 LOGIN = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
 
 
@@ -150,7 +153,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
                 for split in splits
                 for n in (1, 2)
             },
-            "IJCAI2019/readme.txt": b"of no use",
+            "IJCAI2019/other.bin": random.Random(0).randbytes(2 << 20),
         }
     )
     known.files["mnre_images"] = tarred(
@@ -173,8 +176,9 @@ def fetch(root: Path, *options: str, name: str = "twitter2017") -> int:
 
 
 def kept(root: Path) -> list[str]:
-    """Files that are left, without those that begin with a dot."""
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
+    """Files that are left, without those that begin with a dot, and the manifest."""
+    files = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
+    return sorted(str(path) for path in files if path.name != "manifest.json")
 
 
 def test_the_manifest_names_commits_checksums_and_places() -> None:
@@ -243,13 +247,12 @@ def test_nothing_is_asked_of_the_network_before_the_terms_are_accepted(
 def test_a_cut_download_is_resumed_where_it_was(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    half = len(server.files["twitter_images"]) // 2
-    server.cuts["twitter_images"] = half
+    server.cuts["twitter_images"] = MEGABYTE + 1000
     assert fetch(tmp_path) == 2
     assert "Run the command again, which resumes" in capsys.readouterr().err
     assert not (tmp_path / "twitter2017_images").exists()
     assert fetch(tmp_path) == 0
-    assert server.asked("twitter_images")[-1] == f"bytes={half}-"
+    assert server.asked("twitter_images")[-1] == f"bytes={MEGABYTE}-"
     assert len(server.asked("texts/twitter2017/train.txt")) == 1
 
 
@@ -257,9 +260,9 @@ def test_a_short_cut_is_resumed_within_the_call(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "RETRIES", 1)
-    server.cuts["texts/twitter2017/train.txt"] = 10
-    assert fetch(tmp_path, "--text-only") == 0
-    assert server.asked("texts/twitter2017/train.txt") == [None, "bytes=10-"]
+    server.cuts["twitter_images"] = MEGABYTE + 1000
+    assert fetch(tmp_path) == 0
+    assert server.asked("twitter_images") == [None, f"bytes={MEGABYTE}-"]
 
 
 @pytest.mark.parametrize(
@@ -370,7 +373,7 @@ def test_a_full_disk_while_downloading_or_unpacking(
 def test_an_address_that_nobody_serves(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files.clear()
     assert fetch(tmp_path, "--mirror", "http://127.0.0.1:9") == 2
-    assert "Connection refused" in capsys.readouterr().err
+    assert "http://127.0.0.1:9/twitter2017/train.txt: no connection" in capsys.readouterr().err
 
 
 def test_a_text_that_was_changed_is_not_overwritten(
