@@ -60,7 +60,8 @@ class ZeroShotDetector:
     def __init__(self, name: str = DEFAULT_DETECTOR, threshold: float | None = None, device: str | None = None) -> None:
         settle_hub_mode()
         # A local folder must never make a request to the hub, not even where a file is missing in it.
-        local = {"local_files_only": Path(name).is_dir()}
+        # Nor is code run that lies beside the weights: transformers would ask, and wait for an answer.
+        local = {"local_files_only": Path(name).is_dir(), "trust_remote_code": False}
         try:
             family = AutoConfig.from_pretrained(name, **local).model_type
             if family not in (*GROUNDING, *OWL):

@@ -76,7 +76,7 @@ def load_model(
     """
     chosen = {"attn_implementation": None if attention == "auto" else attention, "dtype": torch.float32}
     if not pretrained or is_weightless():
-        model = AutoModel.from_config(config, **chosen)
+        model = AutoModel.from_config(config, trust_remote_code=False, **chosen)
         return LoadedModel(model.config, _text_part(model), set())
     try:
         with _without_report():
@@ -174,7 +174,7 @@ def check_attention(config: PreTrainedConfig, attention: str) -> None:
         raise _cannot_attend(attention, "PyTorch computes its gradients on GPUs only")
     try:
         with torch.device("meta"):
-            AutoModel.from_config(copy.deepcopy(config), attn_implementation=attention)
+            AutoModel.from_config(copy.deepcopy(config), attn_implementation=attention, trust_remote_code=False)
     except ImportError as error:
         raise _cannot_attend(attention, f"{first_sentence(error)}; install it with `pip install flash-attn`") from error
     except ValueError as error:

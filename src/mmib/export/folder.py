@@ -32,6 +32,7 @@ from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
+from mmib.export.foreign import check_finite, check_image_encoder, check_text_encoder
 from mmib.export.model import TrainedModel, build, load_weights
 from mmib.export.onnx_model import require_packages, write_onnx
 from mmib.labels import LabelSet
@@ -208,7 +209,9 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
         labels = _labels_before_0_2(path, config) if config["format"] == 1 else _checked_labels(path, config)
         task_of(name, folder, [config["task_module"]] if "task_module" in config else ())
         network = build(name, labels, _encoders(folder, image), config["parts_of_network"], config["head"])
-        load_weights(network, load_file(folder / WEIGHTS), folder / WEIGHTS)
+        weights = load_file(folder / WEIGHTS)
+        check_finite(weights, folder / WEIGHTS)
+        load_weights(network, weights, folder / WEIGHTS)
         return TrainedModel(
             network=network,
             parts=config["parts_of_network"],
@@ -218,7 +221,7 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
             temperature=Temperature(**config["calibration"]),
             card=config["trained"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ExportError(f"{path} describes no model that can be built ({type(error).__name__}: {error})") from error
     except (SafetensorError, ConfigError, DataError, EncoderError) as error:
         raise ExportError(f"{path} describes no model that can be built: {error}") from error
@@ -256,6 +259,8 @@ def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
 
 def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
     """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
+    check_text_encoder(folder / TEXT_ENCODER)
+    check_image_encoder(image["architecture"], image.get("model_args"))
     text = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False)
     pictures = ImageEncoder(
         image["architecture"],
