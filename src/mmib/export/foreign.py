@@ -12,7 +12,7 @@ from typing import Any
 
 import timm
 import torch
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers import CONFIG_MAPPING
 
 from mmib.base.files import parse_json
 from mmib.labels import shown
@@ -81,7 +81,7 @@ def check_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
 
 
 def _is_known(model_type: Any) -> bool:
-    return isinstance(model_type, str) and model_type in CONFIG_MAPPING_NAMES and model_type not in THROUGH_TIMM
+    return isinstance(model_type, str) and model_type in CONFIG_MAPPING and model_type not in THROUGH_TIMM
 
 
 def _entries(content: Any) -> Iterator[tuple[str, Any]]:
