@@ -116,7 +116,7 @@ check-data: $(STAMP) ## Tell what a data folder holds, what is missing, what a t
 
 .PHONY: test
 test: $(STAMP) lint ## Run the linters and all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 .PHONY: test-resume
 test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it each time, compare bit for bit
