@@ -103,10 +103,10 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._ranks = trainer.world_size
 
     def _same_order(self, order: dict[str, Any]) -> dict[str, Any]:
-        for name in order:
-            if name in self._order and order[name] != self._order[name]:
+        for name, value in order.items():
+            if name in self._order and value != self._order[name]:
                 raise CheckpointError(
-                    f"this run had {name} {self._order[name]} and would resume with {order[name]}: its position in the "
+                    f"this run had {name} {self._order[name]} and would resume with {value}: its position in the "
                     "epoch and its schedules would mean nothing. Resume it with what it had, or start a new run"
                 )
         return order
