@@ -10,8 +10,9 @@ import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 import numpy as np
 import pytorch_lightning as pl
@@ -23,7 +24,7 @@ from torch.utils.data import DataLoader
 from mmib.base.lightning_internals import overfits
 from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
-from mmib.datamodules.cache import ImageFeatureCache
+from mmib.datamodules.cache import FeatureCache, ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
@@ -31,10 +32,12 @@ from mmib.datamodules.limits import rows_looked_at
 from mmib.datamodules.loading import PostCollator, PostDataset, PostLoader, region_boxes
 from mmib.datamodules.located import LocatedImages, LocatedPictures, NamedImages
 from mmib.datamodules.readers import Reader
+from mmib.datamodules.side_texts import SideTexts
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
 from mmib.datamodules.subset import TrainingSubset
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
+from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet, shown
 from mmib.schema import (
@@ -54,6 +57,7 @@ from mmib.schema import (
 )
 
 ImageUse = Literal["own", "none", "shuffled"]
+ImageSource = Literal["pixels", "text"]
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
 NAMES_SHOWN = 5
@@ -127,6 +131,10 @@ class PostDataModule(pl.LightningDataModule):
         cache_dir: folder of what is computed once: features of images, tokenised posts.
         workers: processes that load batches; worth it only where pixels are decoded. How they are started,
             `multiprocessing.set_start_method` says, or the version of Python.
+        image_source: `pixels`, of image files; `text`, of side texts such as captions, which then are the regions of
+            an image. The model's image encoder has to be a `SideTextEncoder`, as `--config model/side_text.yaml` says.
+        side_text: the JSON lines of side texts (docs/data.md); required where they are the image source.
+        side_text_models: whose captions are taken, where the file has those of several models; None takes all.
         train_share: share of the training rows to train on, stratified by label, without replacement.
         train_rows: their number, in place of the share.
         subset_seed: another one chooses other rows; the seed of the run has no say.
@@ -155,6 +163,9 @@ class PostDataModule(pl.LightningDataModule):
         augment: bool = False,
         cache_dir: str = ".cache/features",
         workers: int = 0,
+        image_source: ImageSource = "pixels",
+        side_text: str | None = None,
+        side_text_models: list[str] | None = None,
         train_share: float | None = None,
         train_rows: int | None = None,
         subset_seed: int = 0,
@@ -178,15 +189,21 @@ class PostDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.max_tokens = max_tokens
         self.max_length = _checked_length(max_length, self.tokenizer.max_length)
-        self.max_crops = 0 if image_encoder.regions == "grid" else max_crops
+        reads_whole_images = image_encoder.regions == "grid" or isinstance(image_encoder, SideTextEncoder)
+        self.max_crops = 0 if reads_whole_images else max_crops
         self.images = images
         self.max_missing_images = max_missing_images
         self.augment = augment
         self.workers = workers
         self.subset = TrainingSubset(train_share, train_rows, subset_seed)
         self.cache_dir = Path(cache_dir)
+        self.side_text = _checked_side_text(image_source, side_text, side_text_models, image_encoder, augment)
+        self.side_text_models = side_text_models
         self.cache: ImageFeatureCache | None = None
-        if image_encoder.frozen and not augment:
+        self.text_cache: TextFeatureCache | None = None
+        if isinstance(image_encoder, SideTextEncoder):
+            self.text_cache = TextFeatureCache(self.cache_dir, image_encoder)
+        elif image_encoder.frozen and not augment:
             self.cache = ImageFeatureCache(self.cache_dir, image_encoder)
         self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, Sequence[Any]] = {}
@@ -201,6 +218,24 @@ class PostDataModule(pl.LightningDataModule):
     def has_split(self, split: str) -> bool:
         """Whether the text of a split is there; releases and development copies often lack the test split."""
         return self.reader.has_split(split)
+
+    @cached_property
+    def side_texts(self) -> SideTexts | None:
+        """The side texts of images, where they are the image source; read once.
+
+        Raises:
+            DataError: see `SideTexts`.
+        """
+        if self.side_text is None:
+            return None
+        texts = SideTexts(self.side_text, self.side_text_models)
+        rank_zero_info(f"images: {texts.note()}")
+        return texts
+
+    @property
+    def feature_cache(self) -> FeatureCache[Any] | None:
+        """The cache of what the image source gives; None where the model encodes pixels."""
+        return self.cache if self.text_cache is None else self.text_cache
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
@@ -235,9 +270,10 @@ class PostDataModule(pl.LightningDataModule):
         """Look for the files that a stage needs before anything is done for it.
 
         Raises:
-            DataError: the folder, or the text of a split, is not there or cannot be read.
+            DataError: the folder, the text of a split, or the file of side texts is not there or cannot be read.
         """
         self._check_root()
+        _ = self.side_texts
         for split in SPLITS[stage]:
             self.reader.check(split)
 
@@ -304,6 +340,8 @@ class PostDataModule(pl.LightningDataModule):
         """
         store = self._tokenised(split)
         rank_zero_info(f"{split}: {store.note}")
+        if self.side_texts is not None and self.images != "none":
+            self.side_texts.check_common([name for name in store.images() if name], f"{self.root}, split {split}")
         files = self.reader.pictures(split, store.images(), self.max_crops)
         pictured: Iterable[Pictured] = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
         if split == "train" and not self.subset.is_whole:
@@ -416,16 +454,15 @@ class PostDataModule(pl.LightningDataModule):
         while batch := list(itertools.islice(rest, POSTS_LOCATED)):
             looked_for = [post for post in batch if post is not None]
             left_out += len(batch) - len(looked_for)
-            indices = {} if self.images == "none" else self._cache_indices(looked_for, unreadable)
+            found = {} if self.images == "none" else self._found(split, looked_for, unreadable)
             numbers: dict[Pictured | None, int] = {}
             for post in dict.fromkeys(batch):
                 numbers[post] = len(pictures)
                 if post is None:
                     pictures.append(NOT_LOOKED_FOR, ())
                     continue
-                files = [replace(p, cache_index=indices[p.file]) for p in post.pictures if p.file in indices]
+                content, files = found.get(post, (None, []))
                 # By content: copies of an image under other names are the same image.
-                content = self.digests[files[0].file] if files else None
                 image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
                 pictures.append(image_id, files)
                 if post.image:
@@ -448,6 +485,20 @@ class PostDataModule(pl.LightningDataModule):
         if self.images == "shuffled":
             return LocatedImages(pictures, _donors(images, pictures.counts() > 0, rows)[rows])
         return located
+
+    def _found(
+        self, split: str, posts: Sequence[Pictured], unreadable: dict[str, str]
+    ) -> dict[Pictured, tuple[str, list[Picture]]]:
+        """Content and pictures of the posts whose image source is there; adds others to {name: reason}."""
+        if self.text_cache is not None and self.side_texts is not None:
+            return _found_texts(posts, self.side_texts, self.text_cache, self.reader.image_folder(split))
+        indices = self._cache_indices(posts, unreadable)
+        found = {}
+        for post in posts:
+            files = [replace(p, cache_index=indices[p.file]) for p in post.pictures if p.file in indices]
+            if files:
+                found[post] = (self.digests[files[0].file], files)
+        return found
 
     def _cache_indices(self, posts: Sequence[Pictured], unreadable: dict[str, str]) -> dict[Path, int]:
         """{file: index in the feature cache} of the readable pictures of posts; adds others to {name: reason}."""
@@ -478,7 +529,7 @@ class PostDataModule(pl.LightningDataModule):
     def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"
         transform = None
-        if self.cache is None:
+        if self.feature_cache is None:
             augmented = training and self.augment
             transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
         examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
@@ -523,7 +574,7 @@ class PostDataModule(pl.LightningDataModule):
             pad_id=self.tokenizer.pad_id,
             cells=self.image_encoder.region_boxes(),
             width=self.image_encoder.dim,
-            features=None if self.cache is None else self.cache.mapped,
+            features=None if self.feature_cache is None else self.feature_cache.mapped,
         )
 
     def unreadable(self, files: list[Path]) -> dict[Path, str]:
@@ -540,19 +591,85 @@ class PostDataModule(pl.LightningDataModule):
 
     def _check_missing(self, split: str, report: ImageReport, missing: list[str]) -> None:
         share = len(missing) / report.images if report.images else 0.0
-        if share > self.max_missing_images:
+        if share <= self.max_missing_images:
+            return
+        if self.side_text is not None:
             raise DataError(
-                f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
-                f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
-                f"{self.max_missing_images:.0%}. "
-                "Put the images in place, or go on without them with --data.max_missing_images 1.0"
+                f"{self.side_text} has no text of {len(missing):,} of {report.images:,} images of {self.root}, split "
+                f"{split} ({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
+                f"{self.max_missing_images:.0%}. Add their texts, or go on without them with "
+                "--data.max_missing_images 1.0"
             )
+        raise DataError(
+            f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
+            f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
+            f"{self.max_missing_images:.0%}. "
+            "Put the images in place, or go on without them with --data.max_missing_images 1.0"
+        )
 
 
 def _checked_length(wanted: int, possible: int | None) -> int:
     if possible is not None and wanted > possible:
         raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
     return wanted
+
+
+def _checked_side_text(
+    source: str, file: str | None, models: list[str] | None, encoder: ImageEncoder, augment: bool
+) -> Path | None:
+    """The file of side texts; None where pixels are the image source.
+
+    Raises:
+        ConfigError: settings that contradict each other.
+    """
+    if source not in get_args(ImageSource):
+        raise ConfigError(f"image_source {source!r} is unknown: choose 'pixels' or 'text'")
+    reads_text = isinstance(encoder, SideTextEncoder)
+    if source == "pixels":
+        if reads_text:
+            raise ConfigError(
+                "the model's image encoder is a SideTextEncoder, which reads no pixels: set data.image_source to text"
+            )
+        if file is not None or models is not None:
+            raise ConfigError(
+                "side_text is given and image_source is pixels: add --config model/side_text.yaml to read side texts"
+            )
+        return None
+    if file is None:
+        raise ConfigError(
+            "image_source is text, and no file holds the texts: name it with --data.side_text captions.jsonl"
+        )
+    if not reads_text:
+        raise ConfigError(
+            "image_source is text, and the model's image encoder reads pixels: add --config model/side_text.yaml, or "
+            "make mmib.encoders.side_text.SideTextEncoder the image encoder"
+        )
+    if augment:
+        raise ConfigError("augment changes pixels, and image_source is text: leave one of them out")
+    return Path(file)
+
+
+def _found_texts(
+    posts: Iterable[Pictured], side_texts: SideTexts, cache: TextFeatureCache, folder: Path
+) -> dict[Pictured, tuple[str, list[Picture]]]:
+    """Content and pictures of the posts whose image has a text: each region of these is a picture of the whole image.
+
+    Args:
+        posts: with the name of their image.
+        side_texts: the texts.
+        cache: gets their features.
+        folder: that of the images, which need not be there.
+    """
+    texts = {post: side_texts.of(post.image) for post in posts if post.image}
+    cache.build(itertools.chain.from_iterable(texts.values()))
+    found = {}
+    for post, of_image in texts.items():
+        if of_image:
+            file = next((p.file for p in post.pictures if p.box == WHOLE_IMAGE), folder / post.image)
+            indices = itertools.chain.from_iterable(map(cache.indices, of_image))
+            pictures = [Picture(file, WHOLE_IMAGE, index) for index in indices]
+            found[post] = (text_digest("\n".join(of_image)), pictures)
+    return found
 
 
 def _donors(images: Sequence[str], pictured: np.ndarray, rows: Iterable[int]) -> np.ndarray:

@@ -1,16 +1,18 @@
-"""Features of a frozen image encoder, computed once and memory-mapped."""
+"""Features of a frozen encoder of images or side texts, computed once and memory-mapped."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import torch
@@ -21,13 +23,16 @@ from mmib.datamodules.files import Digests
 from mmib.datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
+from mmib.encoders.side_text import SideTextEncoder
 from mmib.schema import DataError, Example
 
 log = logging.getLogger(__name__)
 
+ItemT = TypeVar("ItemT")
+
 FORMAT = 1
-SHARD_IMAGES = 1024
-BATCH_IMAGES = 32
+SHARD_ITEMS = 1024
+BATCH_ITEMS = 32
 # An index is the number of its shard and, in the lower bits, the row there.
 ROW_BITS = 32
 ROW_MASK = (1 << ROW_BITS) - 1
@@ -67,21 +72,23 @@ class MappedFeatures:
         return torch.from_numpy(np.concatenate([self.at(picture.cache_index) for picture in example.pictures]))
 
 
-class ImageFeatureCache:
-    """Features by image content, for one encoder with its weights, transform and regions.
+class FeatureCache(ABC, Generic[ItemT]):
+    """Features of items by their content, for one encoder with its weights and all else that features depend on.
 
-    The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the content
-    hash of each image and the checksum of the features. A shard counts once it has its JSON file, which is
+    The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the key
+    of each and the checksum of the features. A shard counts once it has its JSON file, which is
     written last; so a build that is killed loses at most one shard, and splits, runs and processes share all shards.
     Builders take turns by a lock.
 
     Args:
         root: folder of all caches; each encoder has a folder in it.
-        encoder: the frozen encoder; runs only for images that no shard holds.
+        encoder: the frozen encoder; runs only for items that no shard holds.
 
     Attributes:
         mapped: what it holds, by cache index.
     """
+
+    items: ClassVar[str]
 
     def __init__(self, root: Path, encoder: ImageEncoder) -> None:
         self.root = root
@@ -89,7 +96,6 @@ class ImageFeatureCache:
         self._shards: set[Path] = set()
         self.mapped = MappedFeatures()
         self._indices = HashedTable()
-        self.digests = Digests()
 
     @cached_property
     def folder(self) -> Path:
@@ -97,95 +103,53 @@ class ImageFeatureCache:
         key = hashlib.sha256(f"{FORMAT} {self.encoder.fingerprint()}".encode()).hexdigest()[:16]
         return self.root / f"{self.encoder.name.replace(':', '-').replace('/', '-')}-{key}"
 
-    def build(self, files: Sequence[Path]) -> dict[Path, str]:
-        """Compute the features of every readable file that no shard holds.
+    def _fill(self, keyed: Callable[[], Iterable[tuple[str, ItemT]]]) -> dict[str, str]:
+        """Compute the features of what no shard holds.
+
+        Args:
+            keyed: gives keys, by content, and items.
 
         Returns:
-            {file: reason} of the files that cannot be decoded.
+            {key: reason} of items that cannot be encoded.
 
         Raises:
             DataError: the cache folder cannot be written.
         """
         self._read_shards()
-        if all(self._indices.get(self.digests[file]) is not None for file in files):
+        if all(self._indices.get(key) is not None for key, _ in keyed()):
             return {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with locked(self.folder / "lock"):
                 self._read_shards()
-                contents = ((self.digests[file], file) for file in files)
-                distinct = {digest: file for digest, file in contents if self._indices.get(digest) is None}
-                unreadable = self._compute(distinct)
+                return self._compute({key: item for key, item in keyed() if self._indices.get(key) is None})
         except OSError as error:
             raise DataError(
                 f"the feature cache {self.folder} cannot be written: {error}; "
                 "choose another folder with --data.cache_dir"
             ) from error
-        return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
-    def index(self, file: Path) -> int:
-        """Index in `mapped` of the features of a file that `build` could read, or of another one with the same content.
-
-        Raises:
-            KeyError: the cache does not hold them.
-        """
-        index = self._indices.get(self.digests[file])
-        if index is None:
-            raise KeyError(file)
-        return index
-
-    def features(self, file: Path) -> np.ndarray:
-        """(G, V) float16 features of a file that `build` could read."""
-        return self.mapped.at(self.index(file))
-
-    def _compute(self, files: dict[str, Path]) -> dict[str, str]:
-        """Encode {hash: file} into new shards; {hash: reason} of unreadable ones."""
-        unreadable: dict[str, str] = {}
-        pending = list(files.items())
-        with tqdm(total=len(pending), desc="image features", unit="image", disable=not pending) as bar:
-            for start in range(0, len(pending), SHARD_IMAGES):
-                hashes, features = [], []
-                for digest, feature in self._encode(pending[start : start + SHARD_IMAGES], unreadable, bar):
-                    hashes.append(digest)
+    def _compute(self, items: dict[str, ItemT]) -> dict[str, str]:
+        """Encode {key: item} into new shards; {key: reason} of those that cannot be."""
+        failures: dict[str, str] = {}
+        pending = list(items.items())
+        what = f"{self.items} features"
+        with tqdm(total=len(pending), desc=what, unit=self.items, disable=not pending) as bar:
+            for start in range(0, len(pending), SHARD_ITEMS):
+                keys, features = [], []
+                for key, feature in self._encode(pending[start : start + SHARD_ITEMS], failures, bar):
+                    keys.append(key)
                     features.append(feature)
-                if hashes:
-                    self._write_shard(hashes, np.stack(features))
+                if keys:
+                    self._write_shard(keys, np.stack(features))
         self._read_shards()
-        return unreadable
+        return failures
 
+    @abstractmethod
     def _encode(
-        self, files: list[tuple[str, Path]], unreadable: dict[str, str], bar: tqdm[Any]
+        self, items: list[tuple[str, ItemT]], failures: dict[str, str], bar: tqdm[Any]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Encode in batches on the encoder's device, while threads decode the next batch."""
-        with ThreadPoolExecutor(max_workers=decoders()) as pool:
-            for batch in self._decode(files, pool):
-                bar.update(len(batch))
-                unreadable |= {digest: decoded for digest, decoded in batch if isinstance(decoded, str)}
-                readable = [(digest, decoded) for digest, decoded in batch if not isinstance(decoded, str)]
-                if readable:
-                    pixels = torch.stack([decoded for _, decoded in readable])
-                    encoded = self.encoder.features(pixels).to(torch.float16).numpy()
-                    yield from zip((digest for digest, _ in readable), encoded, strict=True)
-
-    def _decode(
-        self, files: list[tuple[str, Path]], pool: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[str, torch.Tensor | str]]]:
-        """Batches of hashes with pixels, or the reason why there are none; the next batch is decoded meanwhile."""
-
-        def decode(file: Path) -> torch.Tensor | str:
-            try:
-                return self.encoder.transform(read_image(file))
-            except UnreadableImageError as error:
-                return str(error)
-
-        pending: deque[list[tuple[str, Future[torch.Tensor | str]]]] = deque()
-        for start in range(0, len(files), BATCH_IMAGES):
-            batch = files[start : start + BATCH_IMAGES]
-            pending.append([(digest, pool.submit(decode, file)) for digest, file in batch])
-            if len(pending) > 1:
-                yield [(digest, decoded.result()) for digest, decoded in pending.popleft()]
-        for last_batch in pending:
-            yield [(digest, decoded.result()) for digest, decoded in last_batch]
+        """Keys and (G, V) float16 features of keyed items; what cannot be encoded goes to {key: reason}."""
 
     def _write_shard(self, hashes: list[str], features: np.ndarray) -> None:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
@@ -213,9 +177,125 @@ class ImageFeatureCache:
                 continue
             self._shards.add(path)
             for number, digest in enumerate(hashes):
-                # An image in two shards keeps its index, which may be in use.
+                # An item in two shards keeps its index, which may be in use.
                 self._indices.setdefault(digest, len(self.mapped) << ROW_BITS | number)
             self.mapped.append(array, features)
+
+
+class ImageFeatureCache(FeatureCache[Path]):
+    """Features of images by the content of their files, as `FeatureCache` keeps them."""
+
+    items = "image"
+
+    def __init__(self, root: Path, encoder: ImageEncoder) -> None:
+        super().__init__(root, encoder)
+        self.digests = Digests()
+
+    def build(self, files: Sequence[Path]) -> dict[Path, str]:
+        """Compute the features of every readable file that no shard holds.
+
+        Returns:
+            {file: reason} of the files that cannot be decoded.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        unreadable = self._fill(lambda: ((self.digests[file], file) for file in files))
+        return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
+
+    def index(self, file: Path) -> int:
+        """Index in `mapped` of the features of a file that `build` could read, or of another one with the same content.
+
+        Raises:
+            KeyError: the cache does not hold them.
+        """
+        index = self._indices.get(self.digests[file])
+        if index is None:
+            raise KeyError(file)
+        return index
+
+    def features(self, file: Path) -> np.ndarray:
+        """(G, V) float16 features of a file that `build` could read."""
+        return self.mapped.at(self.index(file))
+
+    def _encode(
+        self, items: list[tuple[str, Path]], failures: dict[str, str], bar: tqdm[Any]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        """Encode in batches on the encoder's device, while threads decode the next batch."""
+        with ThreadPoolExecutor(max_workers=decoders()) as pool:
+            for batch in self._decode(items, pool):
+                bar.update(len(batch))
+                failures |= {digest: decoded for digest, decoded in batch if isinstance(decoded, str)}
+                readable = [(digest, decoded) for digest, decoded in batch if not isinstance(decoded, str)]
+                if readable:
+                    pixels = torch.stack([decoded for _, decoded in readable])
+                    encoded = self.encoder.features(pixels).to(torch.float16).numpy()
+                    yield from zip((digest for digest, _ in readable), encoded, strict=True)
+
+    def _decode(
+        self, files: list[tuple[str, Path]], pool: ThreadPoolExecutor
+    ) -> Iterator[list[tuple[str, torch.Tensor | str]]]:
+        """Batches of hashes with pixels, or the reason why there are none; the next batch is decoded meanwhile."""
+
+        def decode(file: Path) -> torch.Tensor | str:
+            try:
+                return self.encoder.transform(read_image(file))
+            except UnreadableImageError as error:
+                return str(error)
+
+        pending: deque[list[tuple[str, Future[torch.Tensor | str]]]] = deque()
+        for start in range(0, len(files), BATCH_ITEMS):
+            batch = files[start : start + BATCH_ITEMS]
+            pending.append([(digest, pool.submit(decode, file)) for digest, file in batch])
+            if len(pending) > 1:
+                yield [(digest, decoded.result()) for digest, decoded in pending.popleft()]
+        for last_batch in pending:
+            yield [(digest, decoded.result()) for digest, decoded in last_batch]
+
+
+class TextFeatureCache(FeatureCache[str]):
+    """Features of side texts by their content, as `FeatureCache` keeps them; each region has an index of its own."""
+
+    items = "text"
+
+    def __init__(self, root: Path, encoder: SideTextEncoder) -> None:
+        super().__init__(root, encoder)
+        self._text_features = encoder.text_features
+
+    def build(self, texts: Iterable[str]) -> None:
+        """Compute the features of every text that no shard holds.
+
+        Raises:
+            DataError: the cache folder cannot be written.
+        """
+        distinct = sorted(set(texts), key=len)  # little padding
+        self._fill(lambda: ((text_digest(text), text) for text in distinct))
+
+    def indices(self, text: str) -> list[int]:
+        """Index in `mapped` of each region of a text that `build` was given."""
+        key = text_digest(text)
+        regions = (self._indices.get(_region_key(key, number)) for number in itertools.count())
+        return list(itertools.takewhile(lambda index: index is not None, regions))  # type: ignore[arg-type]
+
+    def _encode(
+        self, items: list[tuple[str, str]], failures: dict[str, str], bar: tqdm[Any]
+    ) -> Iterator[tuple[str, np.ndarray]]:
+        for start in range(0, len(items), BATCH_ITEMS):
+            batch = items[start : start + BATCH_ITEMS]
+            for (key, _), regions in zip(batch, self._text_features([text for _, text in batch]), strict=True):
+                for number, region in enumerate(regions.to(torch.float16).numpy()):
+                    yield _region_key(key, number), region[None]
+            bar.update(len(batch))
+
+
+def text_digest(text: str) -> str:
+    """SHA-256 of a text."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+
+
+def _region_key(text: str, number: int) -> str:
+    """Key of a region of a text; that of the first is the text's."""
+    return f"{text}/{number}" if number else text
 
 
 def mapped(path: Path) -> np.ndarray:

@@ -29,7 +29,7 @@ from experiments.benchmarks.measure import (
     to_standard_error,
 )
 from experiments.benchmarks.recipe import ENCODERS
-from mmib.datamodules.cache import BATCH_IMAGES, ImageFeatureCache
+from mmib.datamodules.cache import BATCH_ITEMS, ImageFeatureCache
 from mmib.datamodules.images import decoders, read_image
 from mmib.encoders.image import ImageEncoder
 
@@ -56,7 +56,7 @@ class Bench:
         self.encoder = encoder
         self.folder = folder
         self.device = next(encoder.parameters()).device
-        self.pixels = torch.stack([encoder.transform(read_image(file)) for file in files[:BATCH_IMAGES]])
+        self.pixels = torch.stack([encoder.transform(read_image(file)) for file in files[:BATCH_ITEMS]])
         self.filled = ImageFeatureCache(folder / "filled", encoder)
         self.filled.build(files)
 
@@ -76,9 +76,9 @@ class Bench:
         """From pixels to features."""
         clock = Clock(self.device)
         clock.start()
-        for _ in range(0, len(self.files), BATCH_IMAGES):
+        for _ in range(0, len(self.files), BATCH_ITEMS):
             self.encoder.features(self.pixels)
-        batches = -(-len(self.files) // BATCH_IMAGES)
+        batches = -(-len(self.files) // BATCH_ITEMS)
         return batches * len(self.pixels) / clock.seconds()
 
     def step(self) -> float:
@@ -86,8 +86,8 @@ class Bench:
         clock = Clock(self.device)
         clock.start()
         with torch.inference_mode():
-            for start in range(0, len(self.files), BATCH_IMAGES):
-                images = [read_image(file) for file in self.files[start : start + BATCH_IMAGES]]
+            for start in range(0, len(self.files), BATCH_ITEMS):
+                images = [read_image(file) for file in self.files[start : start + BATCH_ITEMS]]
                 self.encoder(torch.stack([self.encoder.transform(image) for image in images]).to(self.device))
         return len(self.files) / clock.seconds()
 
@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     baseline = spread(found["decode and encode at each step"]).median
     rows = [[label, spread(rates), f"{spread(rates).median / baseline:.3g}"] for label, rates in found.items()]
     print(f"{machine()}\n")
-    print(f"{len(files)} images, {chosen.encoders} encoder, {decoders()} threads decode, batches of {BATCH_IMAGES}; ")
+    print(f"{len(files)} images, {chosen.encoders} encoder, {decoders()} threads decode, batches of {BATCH_ITEMS}; ")
     print(f"{size / len(files):,.0f} bytes an image in the cache, {sources / len(files):,.0f} in its file\n")
     print(table(["", "images a second: median (range)", "to decoding and encoding at each step"], rows))
 

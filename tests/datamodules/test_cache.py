@@ -232,7 +232,7 @@ def test_a_build_that_dies_leaves_no_half_shard(
 def test_a_killed_build_keeps_the_shards_it_had_finished(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_module, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(cache_module, "SHARD_ITEMS", 2)
     write_shard = ImageFeatureCache._write_shard
     written: list[int] = []
 
@@ -281,7 +281,7 @@ def test_the_next_batch_is_decoded_while_one_is_encoded(
     make_image_encoder: Callable[..., ImageEncoder],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "BATCH_IMAGES", 2)
+    monkeypatch.setattr(cache_module, "BATCH_ITEMS", 2)
     encoder = make_image_encoder()
     started = [threading.Event() for _ in files]
     forward, begun, batches = ImageEncoder.forward, itertools.count(), itertools.count(1)
@@ -309,8 +309,8 @@ def test_two_builders_at_once_share_the_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The lock belongs to an open file, so that two threads meet at it as two processes do."""
-    monkeypatch.setattr(cache_module, "BATCH_IMAGES", 1)
-    monkeypatch.setattr(cache_module, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(cache_module, "BATCH_ITEMS", 1)
+    monkeypatch.setattr(cache_module, "SHARD_ITEMS", 2)
     caches = [ImageFeatureCache(tmp_path / "cache", make_image_encoder()) for _ in range(2)]
     together = threading.Barrier(2)
     locked = cache_module.locked
@@ -354,7 +354,7 @@ def test_eight_processes_at_once_make_one_right_cache(
     work: Work,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(cache_module, "SHARD_IMAGES", 2)
+    monkeypatch.setattr(cache_module, "SHARD_ITEMS", 2)
     encoder, context = make_image_encoder(), multiprocessing.get_context("fork")
     together, counts = context.Barrier(8), context.Queue()
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -195,10 +195,15 @@ class ImageEncoder(nn.Module):
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
         if type(self) is not ImageEncoder:
             digest.update(type(self).__qualname__.encode())
-        for key, tensor in self.encoder.state_dict().items():
-            digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest_tensors(digest, self.encoder.state_dict())
         return digest.hexdigest()
+
+
+def digest_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
+    """Update a digest with named tensors."""
+    for key, tensor in tensors.items():
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -17,6 +17,7 @@ from mmib.analysis.calibration import Temperature, fitted_temperature
 from mmib.backbone import ExtractionNetwork, MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.lora import LoraSettings
+from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment
@@ -182,6 +183,11 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
 
 def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, Any]:
     """Settings of an encoder of the project's own class; weights that the checkpoint replaces are not loaded."""
+    if description["class_path"] == f"{SideTextEncoder.__module__}.{SideTextEncoder.__name__}":
+        raise ExportError(
+            "the run reads side texts in place of images (image_source: text), and an exported model reads pixels: "
+            "only runs on pixels, or on text alone (images: none), are exported"
+        )
     if description["class_path"] != f"{base.__module__}.{base.__name__}":
         raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
     kept = {"name", "regions", "model_args"} & description["init_args"].keys()

@@ -35,6 +35,7 @@ from mmib.configs import TOP_LEVEL
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import label_set
 from mmib.encoders.pretrained import weightless
+from mmib.encoders.side_text import SideTextEncoder
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
 from mmib.optim import keep_group_settings
@@ -59,6 +60,7 @@ from mmib.training.untyped import check_untyped
 
 # Of the model, and used by the data module too.
 SHARED = ("text_encoder", "image_encoder")
+SIDE_TEXT = f"{SideTextEncoder.__module__}.{SideTextEncoder.__name__}"
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
@@ -191,6 +193,7 @@ class MMIBCommand(LightningCLI):
             raise ConfigError(
                 f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
             )
+        _name_side_text_encoder(config["model"])
         for part, given in (("model", ()), ("data", SHARED), ("trainer", ())):
             check_untyped(config[part].as_dict(), part, given)
         task = _task_of(config["model"]["class_path"])
@@ -363,6 +366,16 @@ class MMIBCommand(LightningCLI):
 
     def _own_config(self) -> Any:
         return self.config[self.subcommand]
+
+
+def _name_side_text_encoder(model: Any) -> None:
+    """Encode side texts with the model's own text encoder, where a configuration names no other."""
+    backbone = model["init_args"].get("backbone")
+    encoders = [] if backbone is None else [backbone["init_args"].get(name) for name in SHARED]
+    if len(encoders) == 2 and all(encoders) and encoders[1]["class_path"] == SIDE_TEXT:
+        text, image = (encoder["init_args"] for encoder in encoders)
+        if image["text_encoder"] is None:
+            image["text_encoder"] = text.get("name")
 
 
 def last_checkpoint(run: Path) -> Path:

@@ -1,0 +1,146 @@
+"""Side texts of images, such as captions, from JSON lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from reprlib import repr as shortened
+from typing import Any, NamedTuple
+
+from mmib.base.files import parse_json
+from mmib.datamodules.files import read_lines
+from mmib.datamodules.image_names import split_ending
+from mmib.labels import shown
+from mmib.schema import DataError
+
+LAYOUT = (
+    'one image a line: {"image": "1.jpg", "captions": {"blip": "a dog"}} or {"image": "1.jpg", "text": "a dog"} '
+    "(docs/data.md)"
+)
+NAMES_SHOWN = 3
+
+
+class NamedText(NamedTuple):
+    """A text with the model that wrote it; None where the file does not tell."""
+
+    model: str | None
+    text: str
+
+
+class SideTexts:
+    """The side texts of each image of a file.
+
+    Args:
+        file: JSON lines, each `{"image": name, "captions": {model: text}}` or `{"image": name, "text": text}`. An
+            image may have several lines, whose texts are all kept, each once.
+        models: whose captions are taken, in this order; None takes all. A plain `text` is always taken.
+
+    Attributes:
+        empty: number of texts without a word, which are left out.
+        repeated: number of images that stand in several lines with different texts.
+
+    Raises:
+        DataError: the file cannot be read, a line is malformed, the file holds no text, or none of a model.
+    """
+
+    def __init__(self, file: Path, models: Sequence[str] | None = None) -> None:
+        self.file = file
+        self.models = None if models is None else list(models)
+        self.empty = self.repeated = 0
+        self._texts: dict[str, list[str]] = {}
+        known: set[str] = set()
+        repeated: set[str] = set()
+        for number, line in enumerate(read_lines(file, LAYOUT), start=1):
+            if not line.strip():
+                continue
+            image, texts = _parse(line, f"{file}:{number}")
+            known |= {model for model, _ in texts if model is not None}
+            self.empty += sum(not text.strip() for _, text in texts)
+            chosen = list(dict.fromkeys(self._chosen(texts)))
+            before = self._texts.get(image)
+            if before is None:
+                self._texts[image] = chosen
+            elif new := [text for text in chosen if text not in before]:
+                before += new
+                repeated.add(image)
+        self.repeated = len(repeated)
+        absent = [model for model in self.models or () if model not in known]
+        if absent:
+            raise DataError(
+                f"{file} has no captions of {shown(absent)}: choose side_text_models from "
+                f"{shown(sorted(known)) or 'none, since its texts name no model'}"
+            )
+        if not any(self._texts.values()):
+            raise DataError(f"{file} holds no text of any image: expected {LAYOUT}")
+        stems = [split_ending(image)[0] for image in self._texts]
+        # A post may name an image with another ending than the file, or with none.
+        self._by_stem = dict(zip(stems, self._texts, strict=True))
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def of(self, image: str) -> tuple[str, ...]:
+        """The texts of an image, by its name with or without its ending; none where it has none."""
+        name = image if image in self._texts else self._by_stem.get(split_ending(image)[0], "")
+        return tuple(self._texts.get(name, ()))
+
+    def images(self) -> list[str]:
+        """The images that the file names."""
+        return list(self._texts)
+
+    def note(self) -> str:
+        """What there is to say of the file."""
+        texts = sum(map(len, self._texts.values()))
+        parts = [f"{texts:,} side texts of {len(self):,} images in {self.file.name}"]
+        if self.repeated:
+            parts.append(f"{self.repeated:,} images named more than once with different texts, all kept")
+        if self.empty:
+            parts.append(f"{self.empty:,} empty texts left out")
+        return ", ".join(parts)
+
+    def check_common(self, images: Sequence[str], where: str) -> None:
+        """Refuse texts of another data set.
+
+        Args:
+            images: names of the images of posts.
+            where: what these posts are, for the message.
+
+        Raises:
+            DataError: there are images, and none of them has a text.
+        """
+        if images and not any(map(self.of, images)):
+            raise DataError(
+                f"{self.file} has no text of any image of {where}: it names {shown(self.images(), NAMES_SHOWN)}, the "
+                f"posts {shown(list(dict.fromkeys(images)), NAMES_SHOWN)}; give the file of this data set"
+            )
+
+    def _chosen(self, texts: Sequence[NamedText]) -> Iterator[str]:
+        """The texts that are taken of an image, without those that have no word."""
+        named = {model: text for model, text in texts if model is not None}
+        plain = [text for model, text in texts if model is None]
+        taken = [*(named.get(model, "") for model in (named if self.models is None else self.models)), *plain]
+        return (" ".join(text.split()) for text in taken if text.strip())
+
+
+def _parse(line: str, place: str) -> tuple[str, list[NamedText]]:
+    """Name of the image of a line, and its texts.
+
+    Raises:
+        DataError: it is malformed; the text names file and line.
+    """
+    try:
+        row: Any = parse_json(line)
+    except ValueError as error:
+        raise DataError(f"{place}: not JSON ({error}); expected {LAYOUT}") from error
+    image = row.get("image") if isinstance(row, dict) else None
+    if not isinstance(image, str) or not image:
+        raise DataError(f"{place}: {shortened(row)} names no image; expected {LAYOUT}")
+    captions = row.get("captions", {})
+    if ("text" in row) == ("captions" in row) or not isinstance(captions, dict):
+        raise DataError(f"{place}: give an image either 'captions', an object, or 'text'; expected {LAYOUT}")
+    texts = [NamedText(model, text) for model, text in captions.items()]
+    texts += [NamedText(None, row["text"])] if "text" in row else []
+    for model, text in texts:
+        if not isinstance(text, str):
+            raise DataError(f"{place}: the text {f'of {model} ' if model else ''}is {shortened(text)}, no string")
+    return image, texts
