@@ -13,6 +13,7 @@ from mmib.encoders.image import ImageEncoder, digest_tensors
 from mmib.encoders.text import TextEncoder
 from mmib.schema import WHOLE_IMAGE, ConfigError
 
+DEFAULT_TEXT_ENCODER = "pip:minilm-l6"
 RegionsPerText = Literal["pieces", "mean"]
 
 
@@ -23,7 +24,7 @@ class SideTextEncoder(ImageEncoder):
 
     Args:
         text_encoder: name of a `TextEncoder`, frozen at its pretrained weights. On the command line None is the
-            model's text encoder; elsewhere it is `TextEncoder`'s default.
+            model's text encoder; elsewhere it is `pip:minilm-l6`.
         regions_per_text: `pieces`: the state of each word piece is a region; `mean`: their mean is the only one.
         pretrained: load the weights; False initialises them at random.
 
@@ -42,9 +43,9 @@ class SideTextEncoder(ImageEncoder):
         if regions_per_text not in get_args(RegionsPerText):
             raise ConfigError(f"regions_per_text {regions_per_text!r} is unknown: choose 'pieces' or 'mean'")
         nn.Module.__init__(self)  # ImageEncoder's own builds a network for pixels
-        named = {} if text_encoder is None else {"name": text_encoder}
-        self.encoder: TextEncoder = TextEncoder(**named, pretrained=pretrained)
-        self.name = f"text-{text_encoder or 'default'}"
+        name = DEFAULT_TEXT_ENCODER if text_encoder is None else text_encoder
+        self.encoder: TextEncoder = TextEncoder(name, pretrained)
+        self.name = f"text-{name}"
         self.regions = "crops"
         self.regions_per_text = regions_per_text
         self.frozen = True
