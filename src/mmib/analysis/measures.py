@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,12 @@ def mean_measures(runs: Sequence[FinishedRun], split: str) -> dict[str, float | 
         values = [found for one in each if (found := one[name]) is not None]
         means[name] = float(np.mean(values)) if values and len(values) == len(each) else None
     return means
+
+
+def with_measures(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of a study that have `measures`, and the names of those that at least one of them has."""
+    found = [row for row in rows if row.get("measures")]
+    return found, [name for name in MEASURES if any(row["measures"][name] is not None for row in found)]
 
 
 def _sampled(run: FinishedRun) -> bool:

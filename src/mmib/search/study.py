@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from mmib import charts
 from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
-from mmib.analysis.measures import MEASURES, mean_measures
+from mmib.analysis.measures import MEASURES, mean_measures, with_measures
 from mmib.analysis.relevance import SIGNALS, area_texts, mean_auc
 from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
 from mmib.base.argument_parser import CommandParser
@@ -383,8 +383,7 @@ def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _measures_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """What the bottleneck and the alignment came to, in Markdown, without what no trial has."""
-    measured = [row for row in rows if row.get("measures")]
-    names = [name for name in MEASURES if any(row["measures"][name] is not None for row in measured)]
+    found, names = with_measures(rows)
     if not names:
         return []
     lines = [
@@ -394,7 +393,7 @@ def _measures_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         f"| configuration | {' | '.join(MEASURES[name] for name in names)} |",
         f"| --- |{' ---: |' * len(names)}",
     ]
-    for row in measured:
+    for row in found:
         lines.append(f"| {Trial(row['point'], ())} | {' | '.join(measure_texts(row['measures'], names))} |")
     return lines
 

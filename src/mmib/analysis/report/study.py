@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmib.analysis.measures import MEASURES
+from mmib.analysis.measures import MEASURES, with_measures
 from mmib.analysis.relevance import area_texts
 from mmib.analysis.report.comparison import COLOURS
 from mmib.analysis.report.page import Section, table
@@ -94,15 +94,14 @@ def sections(study: Study) -> list[Section]:
 
 def _rates(study: Study) -> list[Section]:
     """Rates against scores, and what else was measured of the latents, where trials have it."""
-    measured = [row for row in study.rows if row.get("measures")]
-    names = [name for name in MEASURES if any(row["measures"][name] is not None for row in measured)]
+    found, names = with_measures(study.rows)
     if not names:
         return []
     reading = (
         "Mean over the seeds. Rates, task loss, gap of the modalities' centres and rank of a post's image among the "
         "others' are those of validation; latents without noise have no rate."
     )
-    rows = [[_label(study, row), *measure_texts(row["measures"], names)] for row in measured]
+    rows = [[_label(study, row), *measure_texts(row["measures"], names)] for row in found]
     shown = table(["configuration", *(MEASURES[name] for name in names)], rows, "Rates and latents")
     figure = rate_chart(study)
     return [Section("rates", "Rates and latents", reading, shown if figure is None else join([figure.html, shown]))]
