@@ -15,7 +15,7 @@ import math
 from collections import defaultdict
 from typing import Literal
 
-from mmib.datamodules.demo.posts import HARD, Clause, Post
+from mmib.datamodules.demo.posts import EASY, HARD, Clause, Post
 from mmib.datamodules.demo.themes import COLOURS, MEANINGS, THEMES, Meaning, theme_prior
 
 # What a reader sees of the image: nothing; everything; or what is in it but not who holds what. The last is the most
@@ -89,6 +89,20 @@ def relevance_posterior(post: Post, noise: float) -> float | None:
     fitting, irrelevant = _image_likelihoods(post, "multimodal", noise)
     relevant = sum(p * fitting[themes] for themes, p in _joint_prior(post).items())
     return relevant / (relevant + irrelevant)
+
+
+def image_likelihood(post: Post, noise: float) -> float:
+    """p(what the image shows | the words), up to a factor that depends on the image alone.
+
+    Args: see `relation_posteriors`.
+    """
+    if post.picture.unrelated or not post.clauses:
+        return 1.0
+    level = HARD if post.picture.people else EASY
+    if level != post.level:
+        return 0.0
+    fitting, irrelevant = _image_likelihoods(post, "multimodal", noise)
+    return irrelevant + sum(p * fitting[themes] for themes, p in _joint_prior(post).items())
 
 
 def _image_likelihoods(post: Post, view: View, noise: float) -> tuple[Belief, float]:
