@@ -92,6 +92,8 @@ class SideTexts:
         """What there is to say of the file."""
         texts = sum(map(len, self._texts.values()))
         parts = [f"{texts:,} side texts of {len(self):,} images in {self.file.name}"]
+        if without := sum(not of_image for of_image in self._texts.values()):
+            parts.append(f"{without:,} images without a text")
         if self.repeated:
             parts.append(f"{self.repeated:,} images named more than once with different texts, all kept")
         if self.empty:

@@ -30,6 +30,7 @@ from mmib.datamodules.check.sets import SetFiles
 from mmib.datamodules.init.options import add_format_options, given
 from mmib.datamodules.labels import label_set
 from mmib.datamodules.released import KNOWN_LABELS
+from mmib.datamodules.side_texts import SideTexts
 from mmib.encoders.text import load_tokenizer
 from mmib.labels import LabelSet
 
@@ -51,10 +52,11 @@ def run(arguments: list[str]) -> int:
     console = Console(stderr=chosen.json == Path("-"), highlight=False)
     labels = None if chosen.labels is None else label_set(chosen.labels)
     pieces = _pieces(chosen.tokenizer, chosen.max_length)
+    texts = None if chosen.side_text is None else SideTexts(chosen.side_text, chosen.side_text_models)
 
     def checked(sets: Sequence[SetFiles]) -> dict[str, Any]:
         """Check and show; what goes into the JSON file."""
-        reports = [check_set(files, pieces, chosen.max_missing_images, labels) for files in sets]
+        reports = [check_set(files, pieces, chosen.max_missing_images, labels, texts) for files in sets]
         for report in reports:
             _show(report, console)
         return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
@@ -92,6 +94,12 @@ def _parser() -> CommandParser:
         "released set, or else the labels that occur)",
     )
     add_format_options(parser)
+    parser.add_argument(
+        "--side-text", type=Path, metavar="FILE", help="side texts of the images, such as captions (docs/data.md)"
+    )
+    parser.add_argument(
+        "--side-text-models", nargs="+", metavar="MODEL", help="whose captions are checked (default: all together)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output")
     parser.add_argument("--fix", type=Path, metavar="FOLDER", help="write a repaired copy into a new folder")
     parser.add_argument(
@@ -115,10 +123,14 @@ def _pieces(name: str, max_length: int) -> Pieces | None:
 def _show(report: SetReport, console: Console) -> None:
     counted = list(dict.fromkeys(name for part in report.splits for name in part.counts))
     table = Table()
-    for name in ("split", *(HEADINGS.get(name, name) for name in counted), "word pieces", "images", "crops"):
+    has_texts = any(part.side_texts for part in report.splits)
+    columns = [*(HEADINGS.get(name, name) for name in counted), "word pieces", "images", "crops"]
+    for name in ("split", *columns, *(["side texts"] if has_texts else [])):
         table.add_column(name, justify="left" if name == "split" else "right")
     for part in report.splits:
-        table.add_row(*(Text(cell) for cell in _cells(part, counted)))
+        texts = part.side_texts
+        last = [f"{texts.with_text:,} of {texts.images:,}" if texts else ""] if has_texts else []
+        table.add_row(*(Text(cell) for cell in [*_cells(part, counted), *last]))
     console.print(Text(f"\n{report.title}: {report.root}", style="bold"), soft_wrap=True)
     console.print(table)
     _show_labels(report, console)

@@ -60,6 +60,37 @@ class FileCounts:
     rows: int
 
 
+@dataclass(frozen=True)
+class SideTextCounts:
+    """What the side texts of a split's images have in common with its posts.
+
+    Texts count once for each post of their image. What is the same "by chance" compares each post with the texts of
+    another image.
+
+    Attributes:
+        images: distinct images that the posts name.
+        with_text: those that have a side text.
+        texts: pairs of a post and a text of its image.
+        shared_words: share of a text's words that occur in the post, averaged over texts.
+        shared_words_by_chance: the same with another image's texts.
+        quoting: share of the texts that have four words in a row in common with the post.
+        quoting_by_chance: the same with another image's texts.
+        naming: share of the texts that contain the name of a gold entity of the post, among posts that have any; None
+            where none has.
+        naming_by_chance: the same with another image's texts.
+    """
+
+    images: int
+    with_text: int
+    texts: int
+    shared_words: float
+    shared_words_by_chance: float
+    quoting: float
+    quoting_by_chance: float
+    naming: float | None
+    naming_by_chance: float | None
+
+
 @dataclass
 class SplitReport:
     """What is known of a split.
@@ -76,6 +107,7 @@ class SplitReport:
         images: its whole images.
         crop_layout: where its object crops are listed, or None.
         crops: its object crops.
+        side_texts: the side texts of its images, where they are checked.
         findings: what concerns this split alone.
     """
 
@@ -90,6 +122,7 @@ class SplitReport:
     images: FileCounts | None = None
     crop_layout: str | None = None
     crops: FileCounts | None = None
+    side_texts: SideTextCounts | None = None
     findings: list[Finding] = field(default_factory=list)
 
 

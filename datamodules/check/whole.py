@@ -10,9 +10,11 @@ from mmib.datamodules.check.findings import Finding, SetReport, Severity, SplitR
 from mmib.datamodules.check.labels import compare_labels
 from mmib.datamodules.check.pictures import Decoded, SplitImages, check_crops, check_folders, check_images
 from mmib.datamodules.check.sets import SPLITS, Labelling, ReadSplit, SetFiles
+from mmib.datamodules.check.side_texts import check_side_texts
 from mmib.datamodules.check.texts import Pieces, check_text, texts_of
 from mmib.datamodules.files import BYTE_ORDER_MARK
 from mmib.datamodules.released import SHARED_TEXTS
+from mmib.datamodules.side_texts import SideTexts
 from mmib.labels import LabelSet
 from mmib.schema import DataError
 
@@ -21,7 +23,13 @@ SHARED_SHARE = 0.01
 HEAD_BYTES = 65_536
 
 
-def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float, labels: LabelSet | None = None) -> SetReport:
+def check_set(
+    files: SetFiles,
+    pieces: Pieces | None,
+    max_missing: float,
+    labels: LabelSet | None = None,
+    side_texts: SideTexts | None = None,
+) -> SetReport:
     """Read all of a data set.
 
     Args:
@@ -29,6 +37,7 @@ def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float, labels
         pieces: how long a post may be, in which tokenizer's pieces; None leaves lengths out.
         max_missing: largest share of images that a training lets be missing.
         labels: what posts may be labelled with; None for the labels that the data set has in all likelihood.
+        side_texts: texts of the images, which are compared with the posts; None leaves them out.
     """
     title = f"demo corpus in the layout of {files.title}" if files.is_demo else files.title
     report = SetReport(files.name, title, files.task, str(files.root), [_open(files, split) for split in SPLITS])
@@ -43,6 +52,8 @@ def check_set(files: SetFiles, pieces: Pieces | None, max_missing: float, labels
             check_text(files, reads[part.split], labelling.labels, pieces, part)
             images[part.split] = check_images(files, reads[part.split], decoded, part, max_missing)
             check_crops(files, reads[part.split], decoded, part)
+    if side_texts is not None:
+        report.findings += check_side_texts(side_texts, reads, report.splits, report.root, max_missing)
     report.findings += [Finding("note", "assumed", remark) for remark in files.remarks]
     report.findings += compare_labels(files, reads, labelling.labels)
     _compare_counts(report)
