@@ -26,10 +26,16 @@ from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
-from mmib.search.study_file import StudyFile, Trial, read_study_file
+from mmib.search.study_file import StudyFile, Trial, check_options, read_study_file
 from mmib.search.trials import TrialError, end_on_sigterm, finished_run, run_trial, share_cores
 
-SPLIT, METRIC = "test", "f1"
+METRIC = "f1"
+REST = "--"
+PROTOCOLS = {
+    "test": "Selected on validation, each run scored on test once.",
+    "val": "Scores are on validation, which the checkpoints were selected on: they flatter. Not all runs have a test "
+    "split.",
+}
 TABLE, FIGURE, RATES = "table.md", "figure.svg", "rates.svg"
 # Of the runs of all studies: the folder that version 0.1 made, so that its runs are not made again.
 TRIALS = "points"
@@ -74,11 +80,19 @@ class Choice:
 
 @dataclass(frozen=True)
 class MeasuredTrial:
-    """A trial with its finished runs, one a seed, and with the search that its setting was chosen by."""
+    """A trial with its finished runs, one a seed.
+
+    Attributes:
+        trial: what was trained.
+        runs: its finished runs.
+        choice: the search that its setting was chosen by.
+        split: what is compared; see `compared_split`.
+    """
 
     trial: Trial
     runs: list[FinishedRun]
     choice: Choice
+    split: str
 
     @property
     def ceilings(self) -> dict[str, float] | None:
@@ -89,12 +103,12 @@ class MeasuredTrial:
     @property
     def auc(self) -> dict[str, float | None]:
         """How well each signal tells relevant images, where the corpus knows them; see `mean_auc`."""
-        return mean_auc(self.runs, SPLIT)
+        return mean_auc(self.runs, self.split)
 
     @property
     def measures(self) -> dict[str, float | None]:
         """Rates, loss, calibration and the like, mean over the seeds."""
-        return mean_measures(self.runs, SPLIT)
+        return mean_measures(self.runs, self.split)
 
 
 class Compared(NamedTuple):
@@ -113,7 +127,8 @@ def run(arguments: list[str]) -> int:
     parser = CommandParser(
         prog="mmib study",
         description="Train every combination of named settings and seeds, and compare them. Finished runs are never "
-        "repeated, and the same command resumes a study that was interrupted.",
+        "repeated, and the same command resumes a study that was interrupted. Behind -- stand options of mmib fit for "
+        "all runs, such as -- --data.root FOLDER; those of the file take their place.",
     )
     parser.add_argument("file", type=Path, help="study file, such as experiments/ablations/study.yaml")
     parser.add_argument("--experiment", nargs="+", help="only these of the file's experiments")
@@ -122,12 +137,14 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--results", type=Path, help="copy tables and figures into this folder, named after the study")
     parser.add_argument("--only-tables", action="store_true", help="train nothing: tables of what is there")
-    chosen = parser.parse_args(arguments)
+    end = arguments.index(REST) if REST in arguments else len(arguments)
+    chosen = parser.parse_args(arguments[:end])
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
     end_on_sigterm()
     study = read_study_file(chosen.file)
-    study = replace(study, seeds=tuple(dict.fromkeys(chosen.seeds or study.seeds)))
+    common = check_options(arguments[end + 1 :], f"what stands behind {REST}")
+    study = replace(study, seeds=tuple(dict.fromkeys(chosen.seeds or study.seeds)), options=common)
     if chosen.experiment:
         unknown = set(chosen.experiment) - set(study.experiments)
         if unknown:
@@ -162,7 +179,11 @@ def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, i
     pairs = [(experiment, trial) for experiment in study.experiments for trial in study.trials()]
     if study.search is not None:
         seed = study.search.seed
-        tried = [(experiment, each, seed) for experiment, trial in pairs for each in study.candidates(trial).values()]
+        tried = [
+            (experiment, study.searched(each), seed)
+            for experiment, trial in pairs
+            for each in study.candidates(trial).values()
+        ]
         reasons |= _train_all(f"{study.name}, search", tried, runs, parallel)
     chosen = [(experiment, choose(study, runs, experiment, trial).trial) for experiment, trial in pairs]
     wanted = [(experiment, trial, seed) for seed in study.seeds for experiment, trial in chosen if trial is not None]
@@ -172,11 +193,11 @@ def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, i
 def choose(study: StudyFile, runs: Path, experiment: str, trial: Trial) -> Choice:
     """The trial with the setting that is best on validation, the first of equals; itself without a search."""
     if study.search is None:
-        return Choice(trial, {})
+        return Choice(study.complete(trial), {})
     candidates = study.candidates(trial)
     scores: dict[str, float] = {}
     for name, each in candidates.items():
-        run = finished_run(folder_of(runs, each, experiment, study.search.seed))
+        run = finished_run(folder_of(runs, study.searched(each), experiment, study.search.seed))
         if run is not None and run.summary.get("val"):
             scores[name] = float(run.summary["val"][METRIC])
     if len(scores) < len(candidates):
@@ -199,8 +220,9 @@ def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> 
                 experiment, trial, seed = jobs[job]
                 name = f"{experiment}, {trial}, seed {seed}"
                 try:
-                    score = job.result().summary[SPLIT][METRIC]
-                    progress.report(f"{name}: {SPLIT} {METRIC} {100 * score:.1f}")
+                    finished = job.result()
+                    split = compared_split([finished])
+                    progress.report(f"{name}: {split} {METRIC} {100 * finished.summary[split][METRIC]:.1f}")
                 except TrialError as error:
                     reasons[experiment, str(trial), seed] = str(error)
                     progress.report(f"{name} failed: {error}")
@@ -215,11 +237,16 @@ def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> 
 def _train_one(runs: Path, experiment: str, trial: Trial, seed: int, ending: threading.Event) -> FinishedRun:
     options = [*trial.command(experiment, seed), "--trainer.enable_progress_bar", "false"]
     run = run_trial(options, folder_of(runs, trial, experiment, seed), lambda _: ending.is_set())
-    if run is None or not run.summary.get(SPLIT):
-        raise TrialError(f"it was not scored on {SPLIT}: a study needs that split, and --evaluate true")
+    if run is None or not run.summary.get("val"):
+        raise TrialError("it was not scored: a study needs a validation split, and `evaluate` in its configuration")
     # Everything that follows comes out of the predictions.
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     return run
+
+
+def compared_split(runs: Sequence[FinishedRun]) -> str:
+    """`test` where all runs were scored on it, else `val`."""
+    return "test" if all(run.summary.get("test") for run in runs) else "val"
 
 
 def conclude(
@@ -235,7 +262,13 @@ def conclude(
     Returns:
         Whether there are any.
     """
-    found = [_measured(study, experiment, runs, trial) for trial in study.trials()]
+    chosen = [(trial, choose(study, runs, experiment, trial)) for trial in study.trials()]
+    finished = [_finished(study, experiment, runs, choice) for _, choice in chosen]
+    split = compared_split([run for found in finished for run in found])
+    found = [
+        MeasuredTrial(choice.trial or trial, done, choice, split)
+        for (trial, choice), done in zip(chosen, finished, strict=True)
+    ]
     measured = [trial for trial in found if trial.runs]
     if not measured:
         print(f"{study.name}, {experiment}: nothing was measured")  # noqa: T201
@@ -255,12 +288,11 @@ def conclude(
     return True
 
 
-def _measured(study: StudyFile, experiment: str, runs: Path, trial: Trial) -> MeasuredTrial:
-    choice = choose(study, runs, experiment, trial)
+def _finished(study: StudyFile, experiment: str, runs: Path, choice: Choice) -> list[FinishedRun]:
     if choice.trial is None:
-        return MeasuredTrial(trial, [], choice)
+        return []
     folders = (folder_of(runs, choice.trial, experiment, seed) for seed in study.seeds)
-    return MeasuredTrial(choice.trial, [run for folder in folders if (run := finished_run(folder))], choice)
+    return [run for folder in folders if (run := finished_run(folder))]
 
 
 def keep_results(folder: Path, results: Path, name: str) -> None:
@@ -285,12 +317,12 @@ def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterato
     comparable: dict[str, list[MeasuredTrial]] = {}
     for each in measured:
         within = {factor: level for factor, level in each.trial.levels.items() if factor not in study.baseline}
-        key = json.dumps([each.runs[0].summary["data"].get(SPLIT), within], sort_keys=True)
+        key = json.dumps([each.runs[0].summary["data"].get(each.split), within], sort_keys=True)
         comparable.setdefault(key, []).append(each)
     for trials in comparable.values():
         baselines = [str(each.trial) for each in trials if study.baseline.items() <= each.trial.levels.items()]
         groups = {str(each.trial): each.runs for each in trials}
-        yield Compared(trials, compare(groups, SPLIT, METRIC, baselines[0] if baselines else None))
+        yield Compared(trials, compare(groups, trials[0].split, METRIC, baselines[0] if baselines else None))
 
 
 def _record(
@@ -319,7 +351,7 @@ def _record(
         "task": first.task,
         "plugins": first.summary.get("plugins", []),
         "corpus": first.summary["corpus"],
-        "split": SPLIT,
+        "split": found[0].split,
         "metric": METRIC,
         "baseline": study.baseline,
         "factors": {name: list(levels) for name, levels in study.factors.items()},
@@ -344,8 +376,8 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
     lines = [
         f"# {record['name']}",
         "",
-        f"Corpus: {record['corpus']}. Command: `{record['command']}`. Machine: {record['machine']}. Selected on "
-        f"validation, each run scored on {SPLIT} once.",
+        f"Corpus: {record['corpus']}. Command: `{record['command']}`. Machine: {record['machine']}. "
+        + PROTOCOLS[record["split"]],
         "",
     ]
     for trials, table in tables:
@@ -359,18 +391,18 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
             lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), ""]
     lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
-    parts = (_auc_table(record["rows"]), _measures_table(record["rows"]), _search_table(record))
+    parts = (_auc_table(record), _measures_table(record), _search_table(record))
     return "\n".join([*lines, *(line for part in parts for line in part)]).rstrip() + "\n"
 
 
-def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _auc_table(record: dict[str, Any]) -> list[str]:
     """How well signals tell relevant from irrelevant images, in Markdown; empty where no trial knows."""
-    known = [row for row in rows if row.get("auc")]
+    known = [row for row in record["rows"] if row.get("auc")]
     if not known:
         return []
     lines = [
         "",
-        f"AUC of signals, relevant against irrelevant images of {SPLIT}, mean over the seeds:",
+        f"AUC of signals, relevant against irrelevant images of {record['split']}, mean over the seeds:",
         "",
         f"| configuration | {' | '.join(SIGNALS)} |",
         f"| --- |{' ---: |' * len(SIGNALS)}",
@@ -381,14 +413,15 @@ def _auc_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _measures_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+def _measures_table(record: dict[str, Any]) -> list[str]:
     """What the bottleneck and the alignment came to, in Markdown, without what no trial has."""
-    found, names = with_measures(rows)
+    found, names = with_measures(record["rows"])
     if not names:
         return []
     lines = [
         "",
-        f"Mean over the seeds; rate, loss, gap and rank on validation, calibration error on {SPLIT} (docs/studies.md):",
+        "Mean over the seeds; rate, loss, gap and rank on validation, calibration error on "
+        f"{record['split']} (docs/studies.md):",
         "",
         f"| configuration | {' | '.join(MEASURES[name] for name in names)} |",
         f"| --- |{' ---: |' * len(names)}",
@@ -416,4 +449,6 @@ def _search_table(record: dict[str, Any]) -> list[str]:
         scores[row["search"]["setting"]] = f"**{scores[row['search']['setting']]}**"
         lines.append(f"| {Trial(row['point'], ())} | {' | '.join(scores[name] for name in names)} |")
     described = [f"- {name}: `{shlex.join(options)}`" for name, options in search["settings"].items()]
+    if search["options"]:
+        described.append(f"- all of them in the search alone: `{shlex.join(search['options'])}`")
     return [*lines, "", *described]

@@ -21,7 +21,11 @@ KEYS = {
     "baseline": "a level of one or several factors",
     "factors": "{factor: {level: list of options of mmib fit}}",
 }
-OPTIONAL_KEYS = {"search": "{seed: whole number, settings: {name: list of options of mmib fit}}"}
+OPTIONAL_KEYS = {
+    "search": "{seed: whole number, settings: {name: list of options of mmib fit}, options: list of such options}"
+}
+# A run of a search that is no run of the study is not scored on test.
+SEARCHED = ("--evaluate", "val")
 
 STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
 
@@ -69,10 +73,13 @@ class Search:
     Attributes:
         seed: all of them are trained with it.
         settings: {name: options}; an option of a level takes the place of the same one here.
+        options: further ones of the search's runs alone, such as fewer epochs. With them these runs are not those of
+            the study, and are not scored on test.
     """
 
     seed: int
     settings: dict[str, tuple[str, ...]]
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,7 @@ class StudyFile:
         baseline: the levels that the others are compared with, within each level of the factors that it does not name.
         factors: {factor: {level: options}}.
         search: the same for all levels; None without one.
+        options: of all runs; settings and levels take their place.
     """
 
     name: str
@@ -94,17 +102,28 @@ class StudyFile:
     baseline: dict[str, Level]
     factors: dict[str, dict[Level, tuple[str, ...]]]
     search: Search | None = None
+    options: tuple[str, ...] = ()
 
     def trials(self) -> Iterator[Trial]:
-        """Every combination, the last factor changing fastest."""
+        """Every combination with the options of its levels, the last factor changing fastest."""
         for levels in itertools.product(*(options.items() for options in self.factors.values())):
             named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
             yield Trial(named, tuple(option for _, options in levels for option in options))
 
+    def complete(self, trial: Trial, setting: tuple[str, ...] = ()) -> Trial:
+        """A trial with the options of all runs and of a setting of the search."""
+        return replace(trial, options=(*self.options, *setting, *trial.options))
+
     def candidates(self, trial: Trial) -> dict[str, Trial]:
         """{name of a setting of the search: the trial with it}; empty without a search."""
         settings = self.search.settings if self.search else {}
-        return {name: replace(trial, options=(*options, *trial.options)) for name, options in settings.items()}
+        return {name: self.complete(trial, options) for name, options in settings.items()}
+
+    def searched(self, candidate: Trial) -> Trial:
+        """What a search trains of a candidate."""
+        if self.search is None or not self.search.options:
+            return candidate
+        return replace(candidate, options=(*candidate.options, *self.search.options, *SEARCHED))
 
 
 def read_study_file(path: Path) -> StudyFile:
@@ -144,26 +163,37 @@ def _levels(title: str, levels: dict[Any, Any], path: Path) -> dict[Any, tuple[s
             raise ConfigError(f"{here} is no name and no number: quote it")
         if isinstance(options, dict) and "search" in options:
             raise ConfigError(f"{here} has a search: levels compare only where they share it; put it beside 'factors'")
-        if not isinstance(options, list):
-            raise ConfigError(f"{here} must be a list of options of mmib fit")
-        reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
-        if reserved:
-            raise ConfigError(f"{here} cannot set {reserved[0]}: the study does")
+        check_options(options, here)
     return {level: tuple(map(str, options)) for level, options in levels.items()}
+
+
+def check_options(options: Any, title: str) -> tuple[str, ...]:
+    """Options of `mmib fit` that a study can give.
+
+    Raises:
+        ConfigError: they are no list, or set what the study does; the text starts with `title`.
+    """
+    if not isinstance(options, list):
+        raise ConfigError(f"{title} must be a list of options of mmib fit")
+    reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
+    if reserved:
+        raise ConfigError(f"{title} cannot set {reserved[0]}: the study does")
+    return tuple(map(str, options))
 
 
 def _search(content: Any, path: Path) -> Search:
     form = OPTIONAL_KEYS["search"]
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: 'search' must be {form}")
-    check_keys(content, ("seed", "settings"), f"{path}: 'search'")
+    check_keys(content, ("seed", "settings", "options"), f"{path}: 'search'")
     seed, settings = content.get("seed"), content.get("settings")
     if type(seed) is not int or not isinstance(settings, dict):
         raise ConfigError(f"{path}: 'search' must be {form}")
     if len(settings) < 2:
         raise ConfigError(f"{path}: 'search' has {len(settings)} settings: there is nothing to choose between")
     named = {str(name): options for name, options in settings.items()}
-    return Search(seed, _levels("setting {!r} of 'search'", named, path))
+    options = check_options(content.get("options", []), f"{path}: the options of 'search'")
+    return Search(seed, _levels("setting {!r} of 'search'", named, path), options)
 
 
 def _list_of(item_type: type, content: dict[str, Any], key: str, path: Path) -> list[Any]:

@@ -11,7 +11,7 @@ import sys
 import threading
 from argparse import ArgumentError
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -60,6 +60,8 @@ from mmib.training.untyped import check_untyped
 
 # Of the model, and used by the data module too.
 SHARED = ("text_encoder", "image_encoder")
+# What is scored after fitting: everything, nothing, or validation alone.
+Evaluated = bool | Literal["val"]
 SIDE_TEXT = f"{SideTextEncoder.__module__}.{SideTextEncoder.__name__}"
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
@@ -161,7 +163,12 @@ class MMIBCommand(LightningCLI):
         parser.add_argument(
             "--plugins", type=list[str], default=[], help="modules to import first, such as one that registers a task"
         )
-        parser.add_argument("--evaluate", type=bool, default=True, help="after fit, score the selected checkpoint")
+        parser.add_argument(
+            "--evaluate",
+            type=Evaluated,
+            default=True,
+            help="after fit, score the selected checkpoint; val: not on test",
+        )
         # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
         for encoder in SHARED:
             parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
@@ -294,11 +301,12 @@ class MMIBCommand(LightningCLI):
         return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def after_fit(self) -> None:
-        """Score the checkpoint that validation selected, on validation and once on test."""
+        """Score the checkpoint that validation selected, on validation and, where that is asked for, once on test."""
         if not self.history.took_over and self.trainer.is_global_zero:
             print(f"training was over before: nothing of {self.run_folder} was trained further")  # noqa: T201
         best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
-        if not self._own_config()["evaluate"]:
+        evaluated = self._own_config()["evaluate"]
+        if not evaluated:
             return
         if best is None or not best.best_model_path:
             if self.trainer.is_global_zero:
@@ -313,7 +321,7 @@ class MMIBCommand(LightningCLI):
         }
         options: Any = {"ckpt_path": best.best_model_path, "verbose": False, "weights_only": True}
         self.trainer.validate(self.model, datamodule=self.datamodule, **options)
-        if self.datamodule.has_split("test"):
+        if evaluated != "val" and self.datamodule.has_split("test"):
             self.trainer.test(self.model, datamodule=self.datamodule, **options)
         self._finish(selected)
 

@@ -95,7 +95,7 @@ REFUSED = {
     ("--model.optimizer={lrr: 1}",): "model.optimizer.lrr is no option of OptimizerSettings: did you mean lr?",
     ("--max_epochs=3",): "--max_epochs=3 is no option of mmib fit: did you mean trainer.max_epochs?",
     ("stray",): "stray is no option of mmib fit; mmib fit --help lists all options",
-    ("--evaluate=1",): "evaluate: expected bool, got '1'",
+    ("--evaluate=1",): "evaluate: expected bool or choose from 'val', got '1'",
     ("--data.batch_size=4.0",): "data.batch_size: expected int, got '4.0'",
     ("--data.batch_size='4'",): "data.batch_size: expected int, got \"'4'\"",
     ("--model.gamma=true",): "model.gamma: expected float, got 'true'",

@@ -45,6 +45,7 @@ class Trainer:
         self.trained: list[list[str]] = []
         self.broken: tuple[str, ...] = ()
         self.noisy = "noisy"
+        self.split = "test"
         self.known: Callable[[int], dict[str, Any]] = lambda row: {}
         self.validation: Callable[[Sequence[str]], float] = lambda options: 0.5
         self.rate: Callable[[Sequence[str]], float] = lambda options: 50.0
@@ -65,7 +66,9 @@ class Trainer:
             {"id": row, "gold": gold, "predicted": guess, "scores": logits(guess), **self.known(row)}
             for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
         ]
-        (run / "predictions" / "test.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+        (run / "predictions" / f"{self.split}.jsonl").write_text(
+            "".join(json.dumps(record) + "\n" for record in records)
+        )
         summary = {
             **{
                 "task": "mre",
@@ -76,8 +79,9 @@ class Trainer:
                 "val": {"f1": self.validation(options)},
                 "bottleneck": {name: {"rate": {"end": self.rate(options)}} for name in ("text", "image")},
             },
-            **{"test": {"f1": right / ROWS}, "data": {"test": {"rows": ROWS, "sha256": data * 4}}},
-            **{"ceiling": {"split": "test", "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
+            **{"test": {"f1": right / ROWS} if self.split == "test" else None},
+            **{"data": {self.split: {"rows": ROWS, "sha256": data * 4}}},
+            **{"ceiling": {"split": self.split, "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
         }
         (run / "summary.json").write_text(json.dumps(summary))
         (run / "config.yaml").write_text("name: toy\n")
@@ -135,9 +139,9 @@ def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, recor
     assert "AUC" not in (folder / "table.md").read_text()
 
 
-def searched(tmp_path: Path) -> None:
+def searched(tmp_path: Path, **further: Any) -> None:
     settings = {"weak": ["--model.beta_text", "1e-4"], "strong": ["--model.beta_text", "1e-2"]}
-    content = STUDY | {"search": {"seed": 7, "settings": settings}, "seeds": [1, 7]}
+    content = STUDY | {"search": {"seed": 7, "settings": settings, **further}, "seeds": [1, 7]}
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
@@ -158,6 +162,44 @@ def test_each_combination_gets_the_setting_that_is_best_for_it_on_validation(
     table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
     assert "| without AR, share of noise 0.2 | 40.0 | **60.0** |" in table
     assert "- strong: `--model.beta_text 1e-2`" in table
+
+
+def test_a_search_with_options_of_its_own_has_runs_of_its_own_that_are_not_scored_on_test(
+    trainer: Trainer, record: Any, tmp_path: Path
+) -> None:
+    searched(tmp_path, options=["--trainer.max_epochs", "1"])
+    trainer.validation = lambda options: 0.6 if "1e-2" in options else 0.4
+    assert main(["study", "toy.yaml"]) == 0
+    alone, compared = trainer.trained[:8], trainer.trained[8:]
+    assert len(compared) == 4 * 2
+    shortened = ["--trainer.max_epochs", "1", "--evaluate", "val"]
+    assert all(options[options.index("--seed_everything") - 4 :][:4] == shortened for options in alone)
+    assert not any({"--trainer.max_epochs", "--evaluate"} & set(options) for options in compared)
+    assert all("1e-2" in options for options in compared)
+    table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
+    assert "- all of them in the search alone: `--trainer.max_epochs 1`" in table
+
+
+def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_levels(
+    trainer: Trainer, tmp_path: Path
+) -> None:
+    searched(tmp_path)
+    assert main(["study", "toy.yaml", "--seeds", "1", "--", "--data.root", "elsewhere"]) == 0
+    assert len(trainer.trained) == 8 + 4
+    assert all(options[2:5] == ["--data.root", "elsewhere", "--model.beta_text"] for options in trainer.trained)
+    assert main(["study", "toy.yaml", "--", "--runs", "elsewhere"]) == 2
+
+
+def test_runs_without_a_test_split_are_compared_on_validation_and_the_table_says_so(
+    trainer: Trainer, record: Any, tmp_path: Path
+) -> None:
+    trainer.split = "val"
+    trainer.validation = lambda options: 0.625
+    assert main(["study", "toy.yaml"]) == 0
+    assert record()["split"] == "val"
+    assert row(record(), "full", 0.2)["mean"] == pytest.approx(31.5 / ROWS)
+    table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
+    assert "Scores are on validation, which the checkpoints were selected on" in table
 
 
 def test_what_was_not_searched_to_the_end_is_not_compared(trainer: Trainer, record: Any, tmp_path: Path) -> None:

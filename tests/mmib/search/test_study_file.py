@@ -109,6 +109,10 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
         ({"search": {"seed": 1, "trials": 6}}, "'search' has the unknown key 'trials'"),
         ({"search": {"seed": 1, "settings": {"a": []}}}, "there is nothing to choose between"),
         ({"search": {"seed": 1, "settings": {"a": [], "b": ["--runs", "x"]}}}, "'b' of 'search' cannot set --runs"),
+        (
+            {"search": {"seed": 1, "settings": {"a": [], "b": []}, "options": ["--evaluate", "true"]}},
+            "the options of 'search' cannot set --evaluate: the study does",
+        ),
     ],
     ids=str,
 )

@@ -480,6 +480,13 @@ def test_evaluation_after_the_fit_can_be_left_out(real_layout: RealLayout, start
     assert (run.folder / "checkpoints" / "best.ckpt").exists()
 
 
+def test_evaluation_can_leave_out_the_test_split(workspace: Any, start: Start) -> None:
+    run = start("fit", "--config", str(workspace.experiment), "--trainer.max_epochs", "1", "--evaluate", "val")
+    assert run.summary["val"]["f1"] >= 0.0
+    assert run.summary["test"] is None
+    assert not (run.folder / "predictions" / "test.jsonl").exists()
+
+
 @both_tasks
 @pytest.mark.parametrize("wrong", ["a bad line", "no data", "too many missing images"])
 def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: str) -> None:
