@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import LabelSource
-from mmib.datamodules.twitter_files import YEARS, TwitterReader
-from mmib.schema import ConfigError
+from mmib.datamodules.twitter_files import TwitterReader
 
 
 class TwitterDataModule(PostDataModule):
@@ -20,15 +19,23 @@ class TwitterDataModule(PostDataModule):
         root: folder of the data set.
         year: 2015 or 2017; names the files.
         labels: its entity types; see `PostDataModule`.
+        test_year: test on the posts of the other set; see `TwitterReader`.
+        test_split: on which of its splits.
         options: see `PostDataModule`.
 
     Raises:
-        ConfigError: another year.
+        ConfigError: another year or split.
     """
 
     task_name = "mner"
 
-    def __init__(self, root: str, year: int = 2017, labels: LabelSource = "twitter", **options: Any) -> None:
-        if year not in YEARS:
-            raise ConfigError(f"there is no Twitter-{year}: the years are {YEARS[0]} and {YEARS[1]}")
-        super().__init__(TwitterReader(Path(root), year), labels=labels, **options)
+    def __init__(
+        self,
+        root: str,
+        year: int = 2017,
+        labels: LabelSource = "twitter",
+        test_year: int | None = None,
+        test_split: Literal["train", "val", "test"] = "test",
+        **options: Any,
+    ) -> None:
+        super().__init__(TwitterReader(Path(root), year, test_year, test_split), labels=labels, **options)

@@ -36,26 +36,47 @@ class TwitterReader(Reader):
     Args:
         root: folder of the data set.
         year: 2015 or 2017; names the files.
+        test_year: of the set whose posts are the test split, for scores across domains; None for the same year.
+        test_split: which of its splits that is.
 
     Raises:
-        ConfigError: another year.
+        ConfigError: another year or split.
     """
 
-    def __init__(self, root: Path, year: int) -> None:
+    def __init__(self, root: Path, year: int, test_year: int | None = None, test_split: str = "test") -> None:
         super().__init__(root)
-        if year not in YEARS:
-            raise ConfigError(f"there is no Twitter-{year}: the years are {YEARS[0]} and {YEARS[1]}")
-        self.corpus = f"twitter{year}"
+        for each in (year, year if test_year is None else test_year):
+            if each not in YEARS:
+                raise ConfigError(f"there is no Twitter-{each}: the years are {YEARS[0]} and {YEARS[1]}")
+        if test_split not in TEXT_FILES:
+            raise ConfigError(f"test_split {test_split!r} is unknown: choose from {', '.join(TEXT_FILES)}")
+        self._trained = f"twitter{year}"
+        self._tested = self._trained if test_year is None else f"twitter{test_year}"
+        self._test_split = test_split
+        if self._tested == self._trained and test_split != "test":
+            raise ConfigError(
+                f"test_split is {test_split}, and the model is trained and selected on {self._trained}: its test split "
+                "alone can test it; give a test_year that is another one"
+            )
+        self.corpus = self._trained
+        if self._tested != self._trained:
+            self.corpus += f"-to-{self._tested}" + ("" if test_split == "test" else f"-{test_split}")
         self.layout = LAYOUT.format(year=year)
+        if self._tested != self._trained:
+            self.layout += f"\nand the {test_split} split of the same for the year {test_year}"
+
+    def _source(self, split: str) -> tuple[str, str]:
+        """The set that a split comes from, and its split there."""
+        return (self._tested, self._test_split) if split == "test" else (self._trained, split)
 
     def text_file(self, split: str) -> Path:
         """See `Reader.text_file`."""
-        return self.root / self.corpus / TEXT_FILES[split]
+        name, source = self._source(split)
+        return self.root / name / TEXT_FILES[source]
 
     def image_folder(self, split: str) -> Path:
-        """See `Reader.image_folder`; all splits share one."""
-        del split
-        return self.root / f"{self.corpus}_images"
+        """See `Reader.image_folder`; all splits of a set share one."""
+        return self.root / f"{self._source(split)[0]}_images"
 
     def scan(self, split: str) -> Iterator[TaggedPost | Malformed]:
         """See `Reader.scan`."""
@@ -85,15 +106,16 @@ class TwitterReader(Reader):
 
     def crop_files(self, split: str) -> CropFiles:
         """Where the crops of a split are expected, with a dictionary."""
-        folder = self.root / f"{self.corpus}_aux_images" / split
-        return CropFiles(self.root / self.corpus / f"{self.corpus}_{split}_dict.pth", folder)
+        name, source = self._source(split)
+        folder = self.root / f"{name}_aux_images" / source
+        return CropFiles(self.root / name / f"{name}_{source}_dict.pth", folder)
 
     def crops(self, split: str) -> Crops | None:
         """See `Reader.crops`; from a dictionary, or else by the names of the files."""
         files = self.crop_files(split)
         if files.dictionary.is_file():
             return Crops.listed(files, image_name)
-        folder = self.root / f"{self.corpus}_crop_images"
+        folder = self.root / f"{self._source(split)[0]}_crop_images"
         return Crops(folder, _typed_crops(folder), folder, folder / "boxes.json") if folder.is_dir() else None
 
 

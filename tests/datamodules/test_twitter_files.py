@@ -159,6 +159,43 @@ def test_there_are_two_years(tmp_path: Path) -> None:
         TwitterReader(tmp_path, 2016)
 
 
+@pytest.mark.parametrize(("test_split", "file"), [("test", "test.txt"), ("val", "valid.txt")])
+def test_across_domains_the_test_split_is_the_other_set_s(tmp_path: Path, test_split: str, file: str) -> None:
+    for folder, words in (("twitter2015", "ada/B-PER"), ("twitter2017", "bo/B-ORG")):
+        (tmp_path / folder).mkdir()
+        for name in ("train.txt", "valid.txt", "test.txt"):
+            text = posts_of((name.removesuffix(".txt"), words))
+            (tmp_path / folder / name).write_text(text, encoding="utf-8")
+        (tmp_path / f"{folder}_images").mkdir()
+        (tmp_path / f"{folder}_images" / f"{file.removesuffix('.txt')}.jpg").touch()
+    reader = TwitterReader(tmp_path, 2015, 2017, test_split)
+    found = {split: [(post.image, post.words) for post in reader.posts(split)] for split in ("train", "val", "test")}
+    other = f"{file.removesuffix('.txt')}.jpg"
+    assert found == {
+        "train": [("train.jpg", ["ada"])],
+        "val": [("valid.jpg", ["ada"])],
+        "test": [(other, ["bo"])],
+    }
+    assert reader.corpus == "twitter2015-to-twitter2017" + ("" if test_split == "test" else "-val")
+    ((picture,),) = reader.pictures("test", [other], 0)
+    assert picture.file == tmp_path / "twitter2017_images" / other
+    assert reader.crop_files("test").folder == tmp_path / "twitter2017_aux_images" / test_split
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((2017, 2016), "no Twitter-2016"),
+        ((2017, 2015, "dev"), "test_split 'dev' is unknown: choose from train, val, test"),
+        ((2017, None, "val"), "give a test_year that is another one"),
+        ((2017, 2017, "train"), "give a test_year that is another one"),
+    ],
+)
+def test_a_test_split_that_cannot_be_is_refused(tmp_path: Path, options: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TwitterReader(tmp_path, *options)
+
+
 # Pictures
 
 
