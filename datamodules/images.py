@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 # Four times a 24-megapixel photograph is a decompression bomb, no image of a post.
@@ -35,6 +36,8 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
         with warnings.catch_warnings():
             # Pillow warns of palettes with transparency and of mid-sized bombs; both are handled here.
             warnings.simplefilter("ignore")
+            if isinstance(file, Path) and file.exists() and not file.is_file():
+                raise UnreadableImageError("it is no regular file")  # a pipe would never end
             with Image.open(file) as image:
                 return upright_rgb(image)
     except UnreadableImageError:
@@ -70,10 +73,24 @@ def check_size(width: int, height: int) -> None:
         raise UnreadableImageError(f"{width} x {height} pixels, which is no usable image")
 
 
+def _scaled(image: Image.Image) -> Image.Image:
+    """Greys of 16 or 32 bits, or real ones, in 8 bits: Pillow would clip them at 255, and make 0..1 black.
+
+    16 bits say which value is white. Of the others it is the first of 1 (of real greys), 255 and 65535 that none
+    exceeds, or else the greatest one.
+    """
+    greys = np.nan_to_num(np.array(image, dtype=np.float32), copy=False, posinf=0, neginf=0)
+    greys.clip(min=0, out=greys)
+    whites = [65535.0] if image.mode.startswith("I;16") else [*([1.0] if image.mode == "F" else []), 255.0, 65535.0]
+    greatest = float(greys.max(initial=0))
+    white = next((value for value in whites if greatest <= value), greatest)
+    greys *= 255 / white
+    return Image.fromarray(greys.round(out=greys).astype(np.uint8))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode == "I":
-        # Pillow clips 16-bit greys at 255 where it should scale them.
-        image = image.point(lambda value: value / 256).convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _scaled(image)
     if "transparency" in image.info or image.mode in ("RGBA", "LA", "PA"):
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")

@@ -75,9 +75,6 @@ def _post(row: Any, place: str, required: Sequence[str]) -> AnnotatedPost:
     types = [_name(entity, f"entities[{number}]") for number, entity in enumerate(listed)]
     entities = [Entity(name, start, end) for name, (start, end) in zip(types, spans, strict=True)]
     relations = _relations(_objects(row, "relations"), listed)
-    for text in (*words, *types, *(relation.type for relation in relations), image or ""):
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"{text!r} holds half of a surrogate pair, which is no character: write the whole one")
     return AnnotatedPost(words=words, image=image or "", place=place, entities=entities, relations=relations)
 
 

@@ -13,6 +13,7 @@ from mmib.datamodules.files import Malformed, inside, open_data, well_formed
 from mmib.datamodules.image_names import ImageNames
 from mmib.schema import WHOLE_IMAGE, Picture, Post
 
+SPLITS = ("train", "val", "test")
 log = logging.getLogger(__name__)
 
 
@@ -55,6 +56,11 @@ class Reader(ABC):
     def label_file(self) -> Path | None:
         """The data set's own list of labels with their ids, where its format has one; it need not be there."""
         return None
+
+    def text_files(self) -> list[Path]:
+        """The files of text and labels that are there."""
+        texts = [self.text_file(split) for split in SPLITS if self.has_split(split)]
+        return texts + ([self.label_file] if self.label_file is not None and self.label_file.is_file() else [])
 
     def crops(self, split: str) -> Crops | None:
         """The object crops of a split, or None where there are none.

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
-from mmib.base.files import write_text
+from mmib.base.files import check_output, write_text
 from mmib.datamodules.check import (
     Pieces,
     SetReport,
@@ -62,6 +62,8 @@ def run(arguments: list[str]) -> int:
         return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}
 
     sets = find_sets(chosen.path, given(chosen), labels)
+    if chosen.json not in (None, Path("-")):
+        check_output(chosen.json, [file for files in sets for file in files.reader.text_files()])
     result = checked(sets)
     if chosen.fix is not None:
         changes = write_repaired(sets, chosen.fix, labels)

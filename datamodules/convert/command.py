@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
-from mmib.base.files import atomic_file
+from mmib.base.files import atomic_file, check_output
 from mmib.datamodules.convert.formats import FORMATS, MMIB, recognise
 from mmib.datamodules.convert.offsets import UNITS
 from mmib.datamodules.convert.options import Options
 from mmib.datamodules.convert.posts import Notes, counts
-from mmib.schema import ConfigError, DataError
+from mmib.schema import DataError
 
 
 def run(arguments: list[str]) -> int:
@@ -22,7 +22,7 @@ def run(arguments: list[str]) -> int:
         DataError: the input cannot be read, or holds no post.
     """
     chosen = _parser().parse_args(arguments)
-    _check_output(chosen.file, chosen.output)
+    check_output(chosen.output, [chosen.file, *([chosen.posts] if chosen.posts else [])])
     options = Options(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Options)})
     notes = Notes()
     source = chosen.source or recognise(chosen.file)
@@ -36,13 +36,6 @@ def run(arguments: list[str]) -> int:
     if notes.places:
         print(notes)  # noqa: T201
     return 0
-
-
-def _check_output(source: Path, output: Path) -> None:
-    if output.exists() and source.exists() and output.samefile(source):
-        raise ConfigError(f"the output {output} is the input: name another file with -o")
-    if output.is_dir():
-        raise ConfigError(f"the output {output} is a folder: name a file with -o")
 
 
 def _parser() -> CommandParser:

@@ -18,7 +18,6 @@ from mmib.datamodules.convert.posts import (
     Link,
     Mention,
     Notes,
-    check_characters,
     checked_id,
     checked_text,
     linked,
@@ -44,7 +43,6 @@ def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
     for number, task in enumerate(_tasks(path), start=1):
         place = f"task {task['id'] if isinstance(task, dict) and 'id' in task else number}"
         try:
-            check_characters(task, place)
             post = _post(place, task, options, notes)
         except DataError as error:
             raise DataError(f"{path}, {error}") from error

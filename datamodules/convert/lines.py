@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmib.base.files import parse_json
-from mmib.datamodules.convert.posts import AnnotatedPost, check_characters
+from mmib.datamodules.convert.posts import AnnotatedPost
 from mmib.datamodules.files import read_lines
 from mmib.schema import DataError
 
@@ -30,7 +30,6 @@ def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError(f"{path}, line {number} is no JSON: {error}") from error
         if not isinstance(found, dict):
             raise DataError(f"{path}, line {number} holds a {type(found).__name__}: expected an object")
-        check_characters(found, f"{path}, line {number}")
         yield f"line {number}", found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -153,19 +152,6 @@ def checked_id(identity: Any, place: str) -> str | int | None:
     if not isinstance(identity, str | int | None):
         raise DataError(f"{place}: the id is {identity!r}: expected a text or a whole number")
     return identity
-
-
-def check_characters(content: Any, place: str) -> None:
-    """Refuse JSON whose texts cannot be written again.
-
-    Raises:
-        DataError: one holds half of a surrogate pair.
-    """
-    try:
-        json.dumps(content, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        half = error.object[error.start : error.end]
-        raise DataError(f"{place}: {half!r} is half of a surrogate pair, which is no character") from error
 
 
 def counts(posts: Iterable[AnnotatedPost]) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
-from mmib.base.files import write_text
+from mmib.base.files import check_output, write_text
 from mmib.datamodules.init.configuration import configuration
 from mmib.datamodules.init.labelling import Labelling, labelling
 from mmib.datamodules.init.options import add_format_options, given
@@ -37,6 +37,8 @@ def run(arguments: list[str]) -> int:
     _check_output(chosen.output, chosen.force)
     found = find_data(chosen.data, given(chosen))
     task, tokenizer, reader = task_named(found.task), _tokenizer(), found.reader(None)
+    if chosen.output is not None:
+        check_output(chosen.output, reader.text_files())
     splits = survey(reader, task, tokenizer)
     labels = labelling(found, reader, splits, chosen.negative)
     if found.makes_negatives and labels.labels.negative is not None:
@@ -53,8 +55,7 @@ def run(arguments: list[str]) -> int:
 def _check_output(output: Path | None, force: bool) -> None:
     if output is None:
         return
-    if output.is_dir():
-        raise ConfigError(f"{output} is a folder: name a file with -o")
+    check_output(output)
     if output.exists() and not force:
         raise ConfigError(f"{output} is there already: name another file with -o, or replace it with --force")
 

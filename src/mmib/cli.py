@@ -65,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(arguments)
     except MMIBError as error:
         return _refuse(str(error))
+    except BrokenPipeError:
+        _ignore_output()
+        return 1
     except OSError as error:
         # Whatever was being written: a disk can be full at any moment.
         if error.errno in MAY_NOT:
@@ -112,9 +115,13 @@ def _show(text: str) -> int:
     try:
         print(text, flush=True)  # noqa: T201
     except BrokenPipeError:
-        # Python flushes once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _ignore_output()
     return 0
+
+
+def _ignore_output() -> None:
+    """The reader of standard output has stopped; Python flushes once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
 import tracemalloc
@@ -70,6 +71,33 @@ def test_a_photograph_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
 def test_16_bit_greys_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 32768, 65535]], dtype=np.uint16)).save(tmp_path / "x.png")
     assert pixels(tmp_path / "x.png")[0, :, 0].tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("greys", "expected"),
+    [
+        (np.array([0, 0.5, 1], np.float32), [0, 128, 255]),
+        (np.array([0, 100, 255], np.float32), [0, 100, 255]),
+        (np.array([-3, np.nan, np.inf, 0.4], np.float32), [0, 0, 0, 102]),
+        (np.array([0, 1000, 2000], np.float32), [0, 4, 8]),
+        (np.array([0, 100_000, 200_000], np.float32), [0, 128, 255]),
+        (np.array([0, 1, 255], np.int32), [0, 1, 255]),
+        (np.array([0, 32768, 65535], np.int32), [0, 128, 255]),
+        (np.array([-5, 0, 2**31 - 1], np.int32), [0, 0, 255]),
+        (np.array([0, 255, 65535], np.uint16), [0, 1, 255]),
+        (np.array([0, 255], np.uint16), [0, 1]),
+        (np.zeros(2, np.float32), [0, 0]),
+    ],
+)
+def test_greys_of_any_range_become_8_bits(tmp_path: Path, greys: np.ndarray, expected: list[int]) -> None:
+    Image.fromarray(greys[None]).save(tmp_path / "x.tiff")
+    assert pixels(tmp_path / "x.tiff")[0, :, 0].tolist() == expected
+
+
+def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.jpg")
+    with pytest.raises(UnreadableImageError, match="no regular file"):
+        read_image(tmp_path / "x.jpg")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "F"])

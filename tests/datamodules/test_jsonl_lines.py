@@ -151,7 +151,7 @@ def test_a_line_that_is_no_post_is_refused_with_its_place(line: str, message: st
         ({"text": "\U0001f469\u200d\U0001f4bb", "entities": [entity(0, 1)]}, "lies inside a character: make it 0 or 3"),
         ({"text": "xe\u0301y", "entities": [entity(2, 4)]}, "the offset 2 .* lies inside a character: make it 1 or 3"),
         ({"text": "\U0001f1eb\U0001f1f7!", "entities": [entity(1, 3)]}, "lies inside a character: make it 0 or 2"),
-        ({"text": "a \ud83d b"}, r"'\\ud83d' holds half of a surrogate pair"),
+        ({"text": "a \ud83d b"}, "holds half of a surrogate pair"),
         ({"text": "a", "image": "\udc00.jpg"}, "holds half of a surrogate pair, which is no character"),
     ],
 )

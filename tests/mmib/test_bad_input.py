@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import pickle
 import subprocess
 from collections.abc import Callable
@@ -535,3 +536,34 @@ def test_a_text_encoder_that_cannot_serve(
     (unpack_bert / "config.json").write_text(json.dumps(config), encoding="utf-8")
     shown = refused("fit", "--config", str(workspace.experiments["mre"]), *options)
     assert_names(shown, message.format(folder=unpack_bert))
+
+
+# Outputs
+
+
+@pytest.mark.parametrize("name", ["link", "hard"])
+@pytest.mark.parametrize("command", ["aggregate", "report", "check-data", "init", "convert"])
+def test_no_command_writes_over_what_it_reads(
+    refused: Refused, make_run: Callable[..., Path], tmp_path: Path, command: str, name: str
+) -> None:
+    if command in ("aggregate", "report"):
+        source = make_run("mre") / "summary.json"
+        arguments = [str(source.parent), "--output"]
+    else:
+        source = write(tmp_path / "data" / "train.jsonl", json.dumps({"text": "ada", "entities": []}) + "\n")
+        options = {"check-data": ["--tokenizer", "none", "--json"], "init": ["--task", "mner", "--force", "-o"]}
+        arguments = [str(source if command == "convert" else source.parent), *options.get(command, ["-o"])]
+    before = source.read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    os.link(source, tmp_path / "hard")
+    assert_names(refused(command, *arguments, str(tmp_path / name)), f"{name} is the input", "name another file")
+    assert source.read_bytes() == before
+
+
+def test_an_export_follows_a_link(make_run: Callable[..., Path], tmp_path: Path) -> None:
+    run = make_run("mre")
+    (tmp_path / "link").symlink_to("exported")
+    for _ in range(2):
+        assert main(["export", str(run), "-o", str(tmp_path / "link")]) == 0
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "exported" / "config.json").is_file()

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmib.base import resampling as statistics
 from mmib.base.argument_parser import CommandParser
-from mmib.base.files import write_text
+from mmib.base.files import check_output, write_text
 from mmib.base.resampling import Array, Bootstrap, PairedTest
 from mmib.labels import difference
 from mmib.metrics import ExtractionScores, label_tensor
@@ -145,7 +145,10 @@ def run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 100:
         parser.error(f"--resamples {chosen.resamples} is too few: at least 100")
-    groups = group(find_runs(chosen.runs), chosen.by)
+    runs = find_runs(chosen.runs)
+    if chosen.output is not None:
+        check_output(chosen.output, [run.folder for run in runs])
+    groups = group(runs, chosen.by)
     table = compare(groups, chosen.split, chosen.metric, chosen.baseline, chosen.test, chosen.resamples)
     command = shlex.join(["mmib", "aggregate", *arguments])
     notes = [*table.notes, *_mixed(groups), *_unfinished(chosen.runs), f"command: {command}"]

@@ -1,21 +1,27 @@
-"""Files: written so that nothing is half-written, YAML and JSON whose failures are two types of errors, checksums."""
+"""Files: written so that nothing is half-written or lost, YAML and JSON whose failures are two types, checksums."""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
+import math
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 import yaml
+
+from mmib.schema import ConfigError
 
 # Values of a YAML file with its aliases expanded. No configuration comes near; a file of ten lines can go far beyond,
 # and everything that prints or compares it would never end.
@@ -33,7 +39,16 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on disk."""
+    """A file that appears under its name only when it is complete and on disk.
+
+    Links are followed: the file that one leads to is replaced. What is there and is no regular file, such as a pipe or
+    /dev/null, is written into.
+    """
+    if is_stream(path):
+        with named(path), path.open("wb") as file:
+            yield file
+        return
+    path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not from tempfile, whose files only their owner may read: a run folder may belong to a group.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -46,6 +61,48 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_stream(path: Path) -> bool:
+    """Whether there is a pipe, a device or a socket of this name, which cannot be replaced or read twice."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def check_output(output: Path, inputs: Iterable[Path | int] = ()) -> None:
+    """Refuse an output that would destroy an input, whatever the two are called, or that cannot be written.
+
+    Args:
+        output: the file that is to be written.
+        inputs: files that are read, by name or descriptor, and folders whose files are.
+
+    Raises:
+        ConfigError: it is one of the inputs, a folder, or cannot be looked at, such as a link that leads to itself.
+    """
+    try:
+        found = output.stat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"the output {output} cannot be written: {error.strerror}; name another file") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise ConfigError(f"the output {output} is a folder: name a file")
+    if not stat.S_ISREG(found.st_mode):
+        return
+    for file in itertools.chain.from_iterable(map(_files_of, inputs)):
+        with contextlib.suppress(OSError):  # an input that is not there is refused by its reader
+            if os.path.samestat(found, os.fstat(file) if isinstance(file, int) else file.stat()):
+                name = "standard input" if isinstance(file, int) else file
+                raise ConfigError(f"the output {output} is the input {name}: name another file")
+
+
+def _files_of(path: Path | int) -> Iterable[Path | int]:
+    if isinstance(path, int) or not path.is_dir():
+        return (path,)
+    return (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
 @contextmanager
@@ -134,13 +191,34 @@ def _values(content: Any, known: dict[int, float]) -> float:
     return known[id(content)]
 
 
-def parse_json(text: str) -> Any:
-    """What a JSON text holds.
+def parse_json(text: str, allow_nan: bool = False) -> Any:
+    """What a JSON text holds; where it can be read, it can be written as JSON in UTF-8 again.
+
+    Args:
+        text: the text.
+        allow_nan: take NaN and infinities, which are no JSON, and which scores of a run may be.
 
     Raises:
-        ValueError: it is no JSON, or nested too deeply.
+        ValueError: it is no JSON, nested too deeply, or holds a number beyond all bounds or half a surrogate pair.
     """
     try:
-        return json.loads(text)
+        content = json.loads(text) if allow_nan else json.loads(text, parse_constant=_constant, parse_float=_finite)
+        if "\\u" in text:
+            json.dumps(content, ensure_ascii=False).encode()
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
+    except UnicodeEncodeError as error:
+        near = error.object[max(error.start - 30, 0) : error.start + 30]
+        raise ValueError(f"it holds half of a surrogate pair, which is no character, in {near!r}") from error
+    return content
+
+
+def _constant(name: str) -> NoReturn:
+    raise ValueError(f"it holds {name}, which is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"it holds {digits[:40]}, a number beyond all bounds")
+    return number

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import uuid
 from collections.abc import Sequence
@@ -64,6 +65,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = Fals
         raise ExportError("an export holds one model of each task: export the runs into separate folders")
     if folder.exists() and not _replaceable(folder):
         raise ExportError(f"{folder} holds something else than an export: choose another folder, or empty it")
+    folder = Path(os.path.realpath(folder))  # a link is followed
     # Beside the folder, so that it can be put in place by renaming.
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
@@ -112,7 +114,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise ExportError(f"{folder} is no exported model: it has no {CONFIG}; make one with mmib export RUN -o FOLDER")
     try:
-        config = parse_json(path.read_text(encoding="utf-8"))
+        config = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read: {error}") from error
     if not isinstance(config, dict) or config.get("model_type") != MODEL_TYPE or type(config.get("format")) is not int:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmib.base.argument_parser import CommandParser, add_model_options
-from mmib.base.files import write_text
+from mmib.base.files import check_output, is_stream, write_text
 from mmib.schema import ConfigError
+
+STANDARD_INPUT = 0
 
 
 def run(arguments: list[str]) -> int:
@@ -24,7 +28,7 @@ def run(arguments: list[str]) -> int:
         PluginError: a plugin cannot be imported.
         DataError: an input that cannot be read.
         InputError: a text on the command line that nothing can be extracted from.
-        RunError: an output that cannot be written, or was begun with other settings.
+        RunError: an output that cannot be written, was begun with other settings, or is being written.
     """
     chosen = _parser().parse_args(arguments)
     if (chosen.text is None) == (chosen.posts is None):
@@ -37,11 +41,27 @@ def run(arguments: list[str]) -> int:
         raise ConfigError(
             "--graph merges what was extracted from a file of posts: name it, and say where the rows go with -o"
         )
-    if chosen.graph is not None:
-        from mmib.extract.graph import check_format  # noqa: PLC0415 - help needs no networkx
-
-        check_format(chosen.graph)
+    _check_outputs(chosen)
     return _one(chosen) if chosen.text is not None else _many(chosen)
+
+
+def _check_outputs(chosen: argparse.Namespace) -> None:
+    """Refuse outputs that would destroy an input or each other, and a graph that cannot be written."""
+    posts = STANDARD_INPUT if chosen.posts == "-" else chosen.posts and Path(chosen.posts)
+    inputs = [*chosen.model, *(source for source in (posts, chosen.image) if source is not None)]
+    if chosen.output is not None:
+        check_output(chosen.output, inputs)
+    if chosen.graph is None:
+        return
+    from mmib.extract.graph import check_format  # noqa: PLC0415 - help needs no networkx
+
+    check_format(chosen.graph)
+    check_output(chosen.graph, inputs)
+    if is_stream(chosen.output) or os.path.realpath(chosen.graph) == os.path.realpath(chosen.output):
+        raise ConfigError(
+            f"--graph reads the rows once more, and writes another file: give -o a file that is neither {chosen.graph} "
+            "nor a pipe or device"
+        )
 
 
 def _parser() -> CommandParser:
@@ -51,7 +71,7 @@ def _parser() -> CommandParser:
         "with text and, where there are any, id, image (a path beside the file), crops and entities.",
     )
     add = parser.add_argument
-    add("posts", nargs="?", metavar="POSTS", help="a file of JSON lines or CSV, - for JSON lines on standard input")
+    add("posts", nargs="?", metavar="POSTS", help="a file of JSON lines or CSV, maybe with .gz, - for standard input")
     add_model_options(parser)
     add(
         "-o",
@@ -85,35 +105,43 @@ def _one(chosen: argparse.Namespace) -> int:
 
 def _many(chosen: argparse.Namespace) -> int:
     from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
-    from mmib.extract.graph import merged, write_graph  # noqa: PLC0415
     from mmib.extract.rows import opened, read_rows  # noqa: PLC0415
-    from mmib.extract.stream import Output, extracted, key_of  # noqa: PLC0415
+    from mmib.extract.stream import Output, extracted, key_of, line_of  # noqa: PLC0415
 
     path = None if chosen.posts == "-" else Path(chosen.posts)
     folder = chosen.images or (Path() if path is None else path.parent)
-    is_csv = chosen.csv or (path is not None and path.suffix.lower() == ".csv")
+    is_csv = chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
     with opened(path, sys.stdin) as file:
         extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
-        output = None
-        if chosen.output is not None:
-            options = {"evidence": chosen.evidence, "samples": chosen.samples, "images": str(folder), "csv": is_csv}
-            output = Output(
-                chosen.output, {} if path is None else key_of(chosen.model, path, options), path is not None
-            )
-        rows = read_rows(file, is_csv, folder)
-        remaining = (row for row in rows if output is None or row.number > output.done)
-        records = extracted(extractor, remaining, chosen.evidence, chosen.samples)
-        if output is None:
-            for record in records:
-                print(json.dumps(record, ensure_ascii=False), flush=True)  # noqa: T201
+        if chosen.output is None or is_stream(chosen.output):
+            records = extracted(extractor, read_rows(file, is_csv, folder), chosen.evidence, chosen.samples)
+            with nullcontext(sys.stdout) if chosen.output is None else chosen.output.open("w", encoding="utf-8") as to:
+                for record in records:
+                    print(line_of(record), end="", file=to, flush=True)
             return 0
-        output.write(records)
+        options = {
+            "evidence": chosen.evidence,
+            "samples": chosen.samples,
+            "images": str(folder.resolve()),
+            "csv": is_csv,
+        }
+        can_resume = path is not None and not is_stream(path)
+        output = Output(chosen.output, key_of(chosen.model, file, options) if can_resume else {}, can_resume)
+        rows = (row for row in read_rows(file, is_csv, folder) if row.number > output.done)
+        output.write(extracted(extractor, rows, chosen.evidence, chosen.samples))
+    return _finish(chosen.output, chosen.graph)
+
+
+def _finish(output: Path, graph: Path | None) -> int:
+    """Say what is in the output, and merge it into a graph."""
+    from mmib.extract.graph import merged, write_graph  # noqa: PLC0415 - help needs no networkx
+
     total = errors = 0
-    for record in _records(chosen.output):
+    for record in _records(output):
         total, errors = total + 1, errors + ("error" in record)
-    if chosen.graph is not None:
-        write_graph(merged(_records(chosen.output)), chosen.graph)
-    print(f"{chosen.output}: {total:,} rows, {errors:,} of them could not be read")  # noqa: T201
+    if graph is not None:
+        write_graph(merged(_records(output)), graph)
+    print(f"{output}: {total:,} rows, {errors:,} of them could not be read")  # noqa: T201
     return 0
 
 

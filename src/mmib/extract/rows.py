@@ -1,13 +1,18 @@
-"""Posts in files: JSON lines, CSV, standard input. One row at a time, and a bad one stops nothing."""
+"""Posts in files: JSON lines or CSV, compressed or not. One row at a time, and a bad one stops nothing."""
 
 from __future__ import annotations
 
+import codecs
 import csv
+import gzip
+import io
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from mmib.base.files import parse_json
 from mmib.extract.extractor import Post
@@ -15,6 +20,7 @@ from mmib.schema import DataError, InputError
 
 # Characters of a row; a post with every word of a dictionary is shorter.
 LONGEST = 4_000_000
+GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -35,43 +41,70 @@ class Row:
 
 
 @contextmanager
-def opened(path: Path | None, standard_input: TextIO) -> Iterator[TextIO]:
+def opened(path: Path | None, standard_input: TextIO) -> Iterator[BufferedReader]:
     """A file, or standard input where there is none.
 
     Raises:
         DataError: it cannot be read.
     """
     if path is None:
-        yield standard_input
+        yield cast(BufferedReader, standard_input.buffer)
         return
     try:
-        # What is no UTF-8 must reach its own row as an error, and stop no other.
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            yield file
+        file = path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error}") from error
+    with file:
+        yield file
 
 
-def read_rows(file: TextIO, is_csv: bool, folder: Path) -> Iterator[Row]:
-    """The rows of a file, in order.
+def read_rows(file: BufferedReader, is_csv: bool, folder: Path) -> Iterator[Row]:
+    """The rows of a file, in order; the last one is an error where the file is damaged behind those before.
 
     Args:
-        file: of JSON objects, one a line, or of CSV with a heading.
+        file: of JSON objects, one a line, or of CSV with a heading; in UTF-8, maybe compressed with gzip.
         is_csv: which of the two.
         folder: below which the images of rows lie.
 
     Raises:
-        DataError: a CSV without a column `text`.
+        DataError: a CSV without a column `text`, a text in UTF-16, or a disk that gives no more.
     """
-    for number, (content, error) in enumerate(_csv(file) if is_csv else _json_lines(file), start=1):
-        yield Row(number, number, error=error) if error else _row(number, content, folder)
+    number = 0
+    try:
+        lines = _lines(_text(file))
+        for number, (content, error) in enumerate(_csv(lines) if is_csv else _json_lines(lines), start=1):
+            yield Row(number, number, error=error) if error else _row(number, content, folder)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        yield Row(number + 1, number + 1, error=f"the rest of the compressed file cannot be read: {error}")
+    except OSError as error:
+        raise DataError(f"the posts behind row {number:,} cannot be read: {error}") from error
 
 
-def _json_lines(file: TextIO) -> Iterator[tuple[Any, str | None]]:
-    for line in iter(lambda: file.readline(LONGEST), ""):
-        if len(line) == LONGEST and not line.endswith("\n"):
-            while len(rest := file.readline(LONGEST)) == LONGEST and not rest.endswith("\n"):
-                pass
+def _text(file: BufferedReader) -> TextIO:
+    """What is in a file, decompressed and without a byte-order mark."""
+    head = file.peek(len(GZIP))
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise DataError("the posts are in UTF-16: save them as UTF-8")
+    source = gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else file
+    # What is no UTF-8 must reach its row as an error, and stop no other.
+    return io.TextIOWrapper(cast(BufferedReader, source), "utf-8-sig", "surrogateescape", newline="")
+
+
+def _lines(text: TextIO) -> Iterator[str]:
+    """The lines of a text; of one that is too long its first `LONGEST` characters."""
+    while line := text.readline(LONGEST):
+        yield line
+        while _is_cut(line):
+            line = text.readline(LONGEST)
+
+
+def _is_cut(line: str) -> bool:
+    return len(line) == LONGEST and not line.endswith(("\n", "\r"))
+
+
+def _json_lines(lines: Iterator[str]) -> Iterator[tuple[Any, str | None]]:
+    for line in lines:
+        if _is_cut(line):
             yield None, f"the line is longer than {LONGEST:,} characters"
         elif line.strip():
             yield _parsed(line)
@@ -86,8 +119,8 @@ def _parsed(line: str) -> tuple[Any, str | None]:
         return None, f"the line is no JSON: {error}"
 
 
-def _csv(file: TextIO) -> Iterator[tuple[Any, str | None]]:
-    reader = csv.DictReader(file, strict=True)
+def _csv(lines: Iterator[str]) -> Iterator[tuple[Any, str | None]]:
+    reader = csv.DictReader(lines, strict=True)
     try:
         columns = reader.fieldnames or []
     except csv.Error as error:

@@ -1,12 +1,17 @@
-"""Extraction over a file of posts: in order, in constant memory, and gone on with where it was stopped."""
+"""Extraction over a file of posts: in order, in constant memory, and resumed where it was stopped."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
 from functools import partial
+from importlib import metadata
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,32 +53,41 @@ def _prepared(extractor: Extractor, row: Row) -> PreparedPost | str:
         return str(error)
 
 
+def line_of(record: dict[str, Any]) -> str:
+    """A record as a line of JSON; where it holds what JSON cannot, an error stands in its place."""
+    try:
+        return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
+    except ValueError:
+        error = "the model gives no finite result for this post"
+        return json.dumps({"row": record["row"], "id": record["id"], "error": error}, ensure_ascii=False) + "\n"
+
+
 class Output:
     """A file of JSON lines that is written beside its name, and gets it when it is complete.
 
     Args:
-        path: the file.
-        key: what decides its content; what was written for another key is not gone on with.
-        resume: go on with what is there; standard input cannot be read again from its start.
+        path: the file; where it is a link, that which it leads to.
+        key: what decides its content; what was written for another key is not resumed.
+        resume: resume what is there; standard input cannot be read again from its start.
+
+    Attributes:
+        done: rows that are there already.
 
     Raises:
-        RunError: what is there was begun with other settings, or cannot be read or written.
+        RunError: what is there was begun with other settings, cannot be read or written, or is being written.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], resume: bool = True) -> None:
-        self.path = path
-        self.part = path.with_name(f".{path.name}.part")
-        self.settings = path.with_name(f".{path.name}.settings")
-        text = json.dumps(key, sort_keys=True)
+        self.path = Path(os.path.realpath(path))
+        self.part = self.path.with_name(f".{self.path.name}.part")
+        self.settings = self.path.with_name(f".{self.path.name}.settings")
         try:
-            begun = resume and self.part.is_file() and self.settings.is_file()
-            if begun and self.settings.read_text(encoding="utf-8") != text:
-                raise RunError(
-                    f"{self.part} was begun with another model, input or options: go on with these, or remove it"
-                )
-            self.done = _keep_whole_lines(self.part) if begun else 0
-            write_text(self.settings, text)
-            self.file: BinaryIO = self.part.open("ab" if self.done else "wb")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self._opened()
+            with contextlib.ExitStack() as closing:
+                closing.callback(self.file.close)
+                self.done = self._begun(json.dumps(key, sort_keys=True), resume)
+                closing.pop_all()
         except OSError as error:
             raise RunError(f"{path} cannot be written: {error}; choose another place with -o") from error
 
@@ -82,39 +96,81 @@ class Output:
         try:
             with self.file, tqdm(desc="posts", unit="post", initial=self.done) as bar:
                 for number, record in enumerate(records, start=1):
-                    self.file.write(json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+                    self.file.write(line_of(record).encode())
                     bar.update()
                     if number % POSTS == 0:
                         self._settle()
                 self._settle()
-            self.part.replace(self.path)
-            self.settings.unlink()
+                # Before the file is closed, so that no other process takes it for one that was left.
+                self.part.replace(self.path)
+                self.settings.unlink()
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}; make room and start the same again") from error
+
+    def _opened(self) -> BinaryIO:
+        """The part, locked against other processes."""
+        while True:
+            file = self.part.open("ab")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                file.close()
+                raise RunError(
+                    f"another process is writing {self.path}: wait for its end, or choose another place with -o"
+                ) from error
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(self.part.stat(), os.fstat(file.fileno())):
+                    return file
+            file.close()  # its process has just completed it
+
+    def _begun(self, key: str, resume: bool) -> int:
+        """The number of rows that are there for the same key; what else is there is cut off."""
+        rows, end = _whole_lines(self.part)
+        known = self.settings.read_text(encoding="utf-8") if self.settings.is_file() else None
+        if rows and known not in (None, key):
+            raise RunError(
+                f"{self.part} was begun with another model, input or options: continue with these, or remove it"
+            )
+        resumed = resume and known == key
+        self.file.truncate(end if resumed else 0)
+        write_text(self.settings, key)
+        return rows if resumed else 0
 
     def _settle(self) -> None:
         self.file.flush()
         os.fsync(self.file.fileno())
 
 
-def _keep_whole_lines(path: Path) -> int:
-    """Cut off a line that was not finished; the number of those that were."""
+def _whole_lines(path: Path) -> tuple[int, int]:
+    """How many lines of a file are complete, and the bytes of these."""
     lines = end = 0
-    with path.open("rb+") as file:
+    with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
                 lines, end = lines + 1, end + len(line)
-        file.truncate(end)
-    return lines
+    return lines, end
 
 
-def key_of(sources: Iterable[Path], posts: Path, options: dict[str, Any]) -> dict[str, Any]:
-    """What decides the output of an extraction: the models, the input and the options."""
-    models = [checksum(path) for source in sources for path in _descriptions(source)]
-    return {"models": models, "posts": str(posts), "bytes": posts.stat().st_size, **options}
+def key_of(sources: Iterable[Path], posts: BufferedReader, options: dict[str, Any]) -> dict[str, Any]:
+    """What decides the output of an extraction: the contents of the models and of the input, and the options.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    models = [checksum(path) for source in sources for path in _files_of(source)]
+    digest = hashlib.file_digest(posts, "sha256").hexdigest()
+    posts.seek(0)
+    return {"mmib": metadata.version("mmib"), "models": models, "posts": digest, **options}
 
 
-def _descriptions(source: Path) -> list[Path]:
-    if source.is_file():
-        return [source]
-    return sorted(path for name in ("config.json", "config.yaml") for path in source.rglob(name))
+def _files_of(source: Path) -> list[Path]:
+    """The files of a model that decide what it finds; an export's config.json holds the checksums of the others."""
+    from mmib.export.model import BEST  # noqa: PLC0415 - help needs no torch
+
+    is_checkpoint = source.is_file()
+    run = source.parent.parent if is_checkpoint else source
+    if not (run / "config.yaml").is_file():
+        return [source] if is_checkpoint else sorted(source.rglob("config.json"))
+    names = ("config.yaml", "summary.json", "predictions/val.jsonl", "predictions/labels.json")
+    files = [source if is_checkpoint else source / BEST, *(run / name for name in names)]
+    return [file for file in files if file.is_file()]

@@ -128,7 +128,7 @@ class FinishedRun:
         records = []
         for number, line in enumerate(lines, 1):
             try:
-                record = parse_json(line)
+                record = parse_json(line, allow_nan=True)
             except ValueError as error:
                 raise RunError(f"{path}, line {number} is no JSON: {error}; {remedy}") from error
             if not isinstance(record, dict) or type(record.get("id")) is not int or "predicted" not in record:
@@ -190,7 +190,7 @@ def read_run(folder: Path) -> FinishedRun:
     path = folder / "summary.json"
     remedy = f"resume with: mmib fit --run {folder} --ckpt_path last"
     try:
-        summary = parse_json(path.read_text(encoding="utf-8"))
+        summary = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
     except FileNotFoundError as error:
         raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
     except (OSError, ValueError) as error:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import errno
+import math
+import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from mmib.base import files
-from mmib.base.files import atomic_file, parse_json, read_yaml, replace_folder, write_text
+from mmib.base.files import atomic_file, check_output, parse_json, read_yaml, replace_folder, write_text
+from mmib.schema import ConfigError
 
 
 def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
@@ -56,6 +60,54 @@ def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> Non
     write_text(tmp_path / "own", "text")
     (tmp_path / "plain").touch()
     assert (tmp_path / "own").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("leads_to", ["a file", "nothing"])
+def test_a_link_is_followed(tmp_path: Path, leads_to: str) -> None:
+    target, link = tmp_path / "folder" / "x.txt", tmp_path / "link"
+    if leads_to == "a file":
+        write_text(target, "old")
+    link.symlink_to("folder/x.txt")
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_pipe_is_written_into(tmp_path: Path) -> None:
+    """As is a device, for which a test would need to be root."""
+    os.mkfifo(tmp_path / "pipe")
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    write_text(tmp_path / "pipe", "text")
+    reader.join()
+    assert received == ["text"]
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+    write_text(Path(os.devnull), "text")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_an_output_is_none_of_the_inputs(tmp_path: Path) -> None:
+    write_text(tmp_path / "folder" / "input", "text")
+    (tmp_path / "link").symlink_to("folder/input")
+    os.link(tmp_path / "folder" / "input", tmp_path / "hard")
+    for name in ("folder/input", "link", "hard", "folder/../hard"):
+        for given in (tmp_path / "folder" / "input", tmp_path / "folder"):
+            with pytest.raises(ConfigError, match=r"is the input .*: name another file"):
+                check_output(tmp_path / name, [given])
+    with (tmp_path / "hard").open() as file, pytest.raises(ConfigError, match="is the input standard input"):
+        check_output(tmp_path / "link", [file.fileno()])
+    write_text(tmp_path / "other", "text")
+    for name in ("other", "new", "new/folder", "folder/other", os.devnull):
+        check_output(tmp_path / name, [tmp_path / "folder", tmp_path / "missing", Path(os.devnull)])
+
+
+def test_a_folder_and_a_link_to_itself_are_no_outputs(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for name, message in (("loop", "cannot be written"), (".", "is a folder")):
+        with pytest.raises(ConfigError, match=message):
+            check_output(tmp_path / name)
 
 
 def folder_with(path: Path, text: str) -> Path:
@@ -120,9 +172,21 @@ def test_hostile_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[" * 100_000, "nested too deeply"), ("9" * 5000, "4300 digits"), ("{", "Expecting")]
+    ("text", "message"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ("9" * 5000, "4300 digits"),
+        ("{", "Expecting"),
+        ('{"id": NaN}', "it holds NaN, which is no number of JSON"),
+        ("[-Infinity]", "it holds -Infinity"),
+        ("[1e400]", "it holds 1e400, a number beyond all bounds"),
+        (r'{"id": "\ud800"}', "half of a surrogate pair"),
+        (r'{"\udc00 x": [1]}', "half of a surrogate pair"),
+    ],
 )
 def test_hostile_json_is_refused(text: str, message: str) -> None:
     assert parse_json('{"a": [1]}') == {"a": [1]}
+    assert parse_json(r'["\ud83d\ude00", 1e300, "\\ud800"]') == ["\U0001f600", 1e300, "\\ud800"]
+    assert math.isnan(parse_json("NaN", allow_nan=True))
     with pytest.raises(ValueError, match=message):
         parse_json(text)

@@ -54,7 +54,7 @@ def test_code_in_an_export_is_not_run(
     (exported / "text_encoder" / "trap.py").write_text(code, encoding="utf-8")
     edit(exported / "text_encoder" / name, **changes)
     forge(exported)
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\ny\n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"y\ny\ny\n")))
     assert "names code to run" in refused("extract", "--model", str(exported), "-")
     assert not ran.exists()
 

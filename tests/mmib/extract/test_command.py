@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import os
+import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -52,6 +56,14 @@ def write_lines(path: Path, rows: list[Any]) -> Path:
     return path
 
 
+def buffered(content: bytes) -> io.BufferedReader:
+    return io.BufferedReader(io.BytesIO(content))  # type: ignore[arg-type] - any raw file
+
+
+def standard_input(content: bytes) -> io.TextIOWrapper:
+    return io.TextIOWrapper(buffered(content))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -69,11 +81,19 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
         b'{"text": "\xff"}',
         {"text": "bob", "entities": [{"start": 0, "end": 3}]},
         {"text": 7},
+        b'{"text": "bob", "id": NaN}',
+        b'{"text": "bob", "id": 1e400}',
+        b'{"text": "bob", "id": "\\ud800"}',
+        b'{"text": "bob", "image": "\\udfff.png"}',
+        {"text": "bob", "image": "pipe.png"},
+        {"text": "bob", "image": "\0.png"},
+        {"text": "bob", "id": "last"},
     ]
+    os.mkfifo(tmp_path / "pipe.png")
     posts = write_lines(tmp_path / "posts.jsonl", rows)
     assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "out.jsonl")]) == 0
     found = read_lines(tmp_path / "out.jsonl")
-    assert [row["row"] for row in found] == list(range(1, 10))
+    assert [row["row"] for row in found] == list(range(1, 17))
     assert found[0]["id"] == "first"
     expected = Extractor.from_pretrained(model).extract(TEXT, tmp_path / "red.png")
     assert [entity["text"] for entity in found[0]["entities"]] == [entity.text for entity in expected.entities]
@@ -86,7 +106,14 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
     assert "not UTF-8" in reasons[7]
     assert reasons[8] == ""
     assert "not int" in reasons[9]
-    assert {path.name for path in tmp_path.iterdir()} == {"red.png", "posts.jsonl", "out.jsonl"}
+    assert "holds NaN" in reasons[10]
+    assert "holds 1e400" in reasons[11]
+    assert "half of a surrogate pair" in reasons[12]
+    assert "half of a surrogate pair" in reasons[13]
+    assert "pipe.png cannot be read: it is no regular file" in reasons[14]
+    assert "null byte" in reasons[15]
+    assert reasons["last"] == ""
+    assert {path.name for path in tmp_path.iterdir()} == {"red.png", "posts.jsonl", "out.jsonl", "pipe.png"}
 
 
 def test_csv_and_json_lines_give_the_same(model: str, tmp_path: Path) -> None:
@@ -97,10 +124,35 @@ def test_csv_and_json_lines_give_the_same(model: str, tmp_path: Path) -> None:
     assert read_lines(tmp_path / "posts.jsonl.out") == read_lines(tmp_path / "posts.csv.out")
 
 
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("is_compressed", [False, True])
+def test_marks_and_compression_change_nothing(tmp_path: Path, mark: bytes, is_compressed: bool) -> None:
+    for content, is_csv in ((b'{"text": "bob"}\r\n{"text": "anna"}', False), (b"text,id\r\nbob,1\r\nanna,2\r\n", True)):
+        data = gzip.compress(mark + content) if is_compressed else mark + content
+        rows = list(read_rows(buffered(data), is_csv, tmp_path))
+        assert [row.post and row.post.text for row in rows] == ["bob", "anna"]
+
+
+@pytest.mark.parametrize("damage", ["short", "changed"])
+def test_a_damaged_compressed_file_keeps_the_rows_before(tmp_path: Path, damage: str) -> None:
+    content = b"".join(b'{"text": "%s"}\n' % os.urandom(20).hex().encode() for _ in range(5000))
+    data = bytearray(gzip.compress(content))
+    data = data[: len(data) // 2] if damage == "short" else data[:-8] + b"\0" * 8
+    *rows, last = read_rows(buffered(bytes(data)), is_csv=False, folder=tmp_path)
+    assert len(rows) > 1000
+    assert sum(row.post is None for row in rows) <= 1, "the last line may be cut"
+    assert "the rest of the compressed file cannot be read" in str(last.error)
+
+
+def test_utf_16_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="in UTF-16: save them as UTF-8"):
+        list(read_rows(buffered("text\nbob\n".encode("utf-16")), is_csv=True, folder=tmp_path))
+
+
 def test_standard_input_and_output(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO('{"text": "bob"}\nbroken\n'))
+    monkeypatch.setattr("sys.stdin", standard_input(b'{"text": "bob"}\nbroken\n'))
     assert main(["extract", "--model", model, "-"]) == 0
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert first["text"] == "bob"
@@ -150,10 +202,115 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
     assert not part.exists()
 
 
+def interrupt(out: Path, key: dict[str, Any]) -> None:
+    """Leave an output of one row."""
+    output = stream.Output(out, key)
+    with output.file as file:
+        file.write(b"{}\n")
+
+
 def test_an_extraction_begun_with_other_options_is_not_mixed(model: str, tmp_path: Path, refused: Refused) -> None:
     posts, out = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}]), tmp_path / "out.jsonl"
-    stream.Output(out, {"another": "key"}).file.write(b"{}\n")
+    interrupt(out, {"another": "key"})
     assert "begun with another model" in refused("extract", "--model", model, str(posts), "-o", str(out))
+
+
+def test_contents_decide_what_is_resumed_and_not_names_and_sizes(
+    model: str, make_run: Callable[..., Path], tmp_path: Path
+) -> None:
+    def key(source: Path, text: bytes) -> str:
+        with buffered(text) as file:
+            return json.dumps(stream.key_of([source], file, {}))
+
+    copy = shutil.copytree(model, tmp_path / "copy")
+    run = make_run("mre")
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    before = [key(copy, b"bob"), key(run, b"bob"), key(checkpoint, b"bob")]
+    assert before[0] == key(Path(model), b"bob") != key(copy, b"ann")
+    content = bytearray(checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    checkpoint.write_bytes(content)
+    config = copy / "mre" / "config.json"
+    config.write_text(config.read_text(encoding="utf-8").replace("digest", "dagest"), encoding="utf-8")
+    after = [key(copy, b"bob"), key(run, b"bob"), key(checkpoint, b"bob")]
+    assert all(one != other for one, other in zip(before, after, strict=True))
+
+
+def test_two_processes_do_not_write_one_output(model: str, tmp_path: Path, refused: Refused) -> None:
+    posts, out = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}]), tmp_path / "out.jsonl"
+    (tmp_path / "link").symlink_to("out.jsonl")
+    first = stream.Output(out, {"the": "key"})
+    for name in ("out.jsonl", "link"):
+        message = refused("extract", "--model", model, str(posts), "-o", str(tmp_path / name))
+        assert "another process is writing" in message
+    first.write([{"row": 1}])
+    assert read_lines(out) == [{"row": 1}]
+    assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "link")]) == 0
+    assert read_lines(out)[0]["text"] == "bob"
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_an_output_that_has_just_been_completed_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process gives its part the final name between this one's look for it and its lock."""
+    lock, out = stream.fcntl.flock, tmp_path / "out.jsonl"
+    (tmp_path / ".out.jsonl.part").write_text("{}\n")
+
+    def late(file: Any, operation: int) -> None:
+        if not out.exists():
+            (tmp_path / ".out.jsonl.part").rename(out)
+        lock(file, operation)
+
+    monkeypatch.setattr(stream.fcntl, "flock", late)
+    with stream.Output(out, {}).file:
+        assert read_lines(out) == [{}]
+
+
+@pytest.mark.parametrize("output", ["posts.jsonl", "link", "hard", "-"])
+def test_an_output_that_is_the_input_is_refused(
+    model: str, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    posts = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}])
+    (tmp_path / "link").symlink_to(posts)
+    os.link(posts, tmp_path / "hard")
+    before = posts.read_bytes()
+    if output == "-":
+        with posts.open() as file:
+            monkeypatch.setattr("mmib.extract.STANDARD_INPUT", file.fileno())
+            message = refused("extract", "--model", model, "-", "-o", str(posts))
+    else:
+        message = refused("extract", "--model", model, str(posts), "-o", str(tmp_path / output))
+    assert "is the input" in message
+    assert posts.read_bytes() == before
+    options = ["-o", str(tmp_path / "out.json"), "--graph", str(tmp_path / "out.json")]
+    assert "--graph" in refused("extract", "--model", model, str(posts), *options)
+
+
+def test_a_pipe_takes_rows_as_they_come(model: str, tmp_path: Path, refused: Refused) -> None:
+    posts = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}, b"broken"])
+    os.mkfifo(tmp_path / "pipe")
+    received: list[str] = []
+    reader = threading.Thread(target=lambda: received.extend((tmp_path / "pipe").read_text().splitlines()))
+    reader.start()
+    assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "pipe")]) == 0
+    reader.join()
+    assert [json.loads(line)["row"] for line in received] == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"posts.jsonl", "pipe"}
+    graph = ["-o", str(tmp_path / "pipe"), "--graph", str(tmp_path / "graph.json")]
+    assert "nor a pipe" in refused("extract", "--model", model, str(posts), *graph)
+
+
+def test_posts_of_a_pipe_are_read_once(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text('{"text": "bob"}\n'))
+    writer.start()
+    assert main(["extract", "--model", model, str(tmp_path / "pipe"), "-o", str(tmp_path / "out.jsonl")]) == 0
+    writer.join()
+    assert [row["text"] for row in read_lines(tmp_path / "out.jsonl")] == ["bob"]
+
+
+def test_a_result_that_is_not_finite_is_an_error_of_its_row() -> None:
+    line = json.loads(stream.line_of({"row": 3, "id": "a", "entities": [{"confidence": float("nan")}]}))
+    assert line == {"row": 3, "id": "a", "error": "the model gives no finite result for this post"}
 
 
 def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path: Path) -> None:
@@ -209,7 +366,7 @@ def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmib.extract.rows.LONGEST", 40)
-    file = io.StringIO('{"text": "' + "x" * 500 + '"}\n{"text": "bob"}\n')
+    file = buffered(b'{"text": "' + b"x" * 500 + b'"}\n{"text": "bob"}\n')
     first, second = read_rows(file, is_csv=False, folder=tmp_path)
     assert "longer than 40" in str(first.error)
     assert second.post
@@ -218,13 +375,13 @@ def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
 
 
 def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
-    file = io.StringIO('text,image\nbob,\nanna,a.png,more\n"carl"x,\nlast,b.png\n', newline="")
+    file = buffered(b'text,image\nbob,\nanna,a.png,more\n"carl"x,\nlast,b.png\n')
     rows = list(read_rows(file, is_csv=True, folder=tmp_path))
     assert [row.error is None for row in rows] == [True, False, False, True]
     assert rows[-1].post
     assert rows[-1].post.image == tmp_path / "b.png"
     with pytest.raises(DataError, match="no column 'text'"):
-        list(read_rows(io.StringIO("words\nbob\n"), is_csv=True, folder=tmp_path))
+        list(read_rows(buffered(b"words\nbob\n"), is_csv=True, folder=tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 from mmib.analysis.report import comparison, single, study
 from mmib.analysis.report.page import page
 from mmib.base.argument_parser import CommandParser
-from mmib.base.files import write_text
+from mmib.base.files import check_output, write_text
 from mmib.plugins import task_of
 from mmib.runs.reader import STUDY, FinishedRun, find_runs, newest_first, trained_runs
 from mmib.schema import RunError
@@ -46,6 +46,8 @@ def run(arguments: list[str]) -> int:
         parser.error("--posts is a number of posts, 0 for none")
     folders = chosen.runs or [newest_run(RUNS)]
     output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
+    # A page may be written again, and no other file of a run.
+    check_output(output, (file for folder in folders for file in folder.rglob("*") if file.suffix != ".html"))
     text = make_page(folders, chosen.data_root, chosen.posts)
     try:
         write_text(output, text)

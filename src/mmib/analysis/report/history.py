@@ -136,7 +136,7 @@ def read_plane(folder: Path) -> list[dict[str, float]]:
     if not path.is_file():
         return []
     try:
-        points = parse_json(path.read_text(encoding="utf-8"))
+        points = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
         names = ["step", "rate_text", "rate_image", "distortion"]
         names += ["information"] if all("information" in point for point in points) else []
         return [{name: float(point[name]) for name in names} for point in points]

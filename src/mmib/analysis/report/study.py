@@ -63,7 +63,7 @@ def read_study(folder: Path) -> Study:
     """
     path = folder / STUDY
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
         study = Study(folder, content)
         for row in study.rows:
             float(row["mean"]), [row["point"][factor] for factor in study.factors]
