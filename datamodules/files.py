@@ -51,7 +51,7 @@ def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
 
 
 def read_lines(path: Path, layout: str) -> Iterator[str]:
-    """The lines of a data file one by one, without their ends and without a byte-order mark.
+    """The lines of a data file one by one, without their ends and without byte-order marks in front.
 
     Only a line feed ends a line, with or without a carriage return before it: words may hold U+0085 or U+2028, at
     which `str.splitlines` would cut.
@@ -71,7 +71,7 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
             except UnicodeDecodeError as error:
                 at = before + error.start
                 raise DataError(f"{path} is not UTF-8: byte {at} cannot be read; convert the file") from error
-            yield (text if before else text.removeprefix(BYTE_ORDER_MARK)).removesuffix("\n").removesuffix("\r")
+            yield (text if before else text.lstrip(BYTE_ORDER_MARK)).removesuffix("\n").removesuffix("\r")
             before += len(line)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmib.datamodules.crops import CropFiles, Crops, row_number
-from mmib.datamodules.files import Malformed, read_lines
+from mmib.datamodules.files import BYTE_ORDER_MARK, Malformed, read_lines
 from mmib.datamodules.labels import label_set
 from mmib.datamodules.posts import RelationPost
 from mmib.datamodules.readers import Reader
@@ -106,7 +106,7 @@ def parse_literal(line: str, place: str) -> dict[Any, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
-            row = ast.literal_eval(line.strip())
+            row = ast.literal_eval(line.lstrip(BYTE_ORDER_MARK).strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error
     if not isinstance(row, dict):

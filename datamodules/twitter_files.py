@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmib.datamodules.crops import CropFiles, Crops, image_name
-from mmib.datamodules.files import Malformed, read_lines
+from mmib.datamodules.files import BYTE_ORDER_MARK, Malformed, read_lines
 from mmib.datamodules.image_names import split_ending
 from mmib.datamodules.posts import TaggedPost
 from mmib.datamodules.readers import Reader
@@ -85,10 +85,12 @@ class TwitterReader(Reader):
         start = 1
         for number, line in enumerate(read_lines(path, self.layout), start=1):
             place = f"{path}:{number}"
-            if line.startswith(IMAGE_LINE) and "\t" not in line:
+            # Files that were put one behind the other have a byte-order mark in the middle.
+            opening = line.lstrip(BYTE_ORDER_MARK)
+            if opening.startswith(IMAGE_LINE) and "\t" not in line:
                 if post is not None:
                     yield _with_words(post, start)
-                post, start = _opened(line, place, number), number
+                post, start = _opened(opening, place, number), number
             elif line and not (line.isspace() and "\t" not in line) and not isinstance(post, Malformed):
                 try:
                     word, tag = _parse_word(line, place)

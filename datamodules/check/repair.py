@@ -120,12 +120,13 @@ class _Copy:
         kept = lines[: starts[0] - 1]
         for number in range(len(starts)):
             reason = read.malformed[number].error if number in read.malformed else read.doubtful.get(number)
+            start = starts[number]
+            block = lines[start - 1 : ends[start] - 1]
             if reason is not None:
-                self.changes.append(f"left out: {reason}")
+                last = start + max(place for place, line in enumerate(block) if line.strip())
+                self.changes.append(f"left out: {reason}{f' (lines {start} to {last})' if last > start else ''}")
                 continue
             post = read.posts[number]
-            start = line_of(post.place)
-            block = lines[start - 1 : ends[start] - 1]
             if isinstance(post, TaggedPost):
                 self._mend_tags(post.tags, block, path, start)
             kept += block

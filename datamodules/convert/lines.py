@@ -21,11 +21,10 @@ def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: the file is missing or not UTF-8, or a line holds no object.
     """
     for number, line in enumerate(read_lines(path, LAYOUT), start=1):
-        content = line.removeprefix("\ufeff") if number == 1 else line
-        if not content.strip():
+        if not line.strip():
             continue
         try:
-            found = parse_json(content)
+            found = parse_json(line)
         except ValueError as error:
             raise DataError(f"{path}, line {number} is no JSON: {error}") from error
         if not isinstance(found, dict):

@@ -68,8 +68,8 @@ def test_windows_line_ends_blank_lines_and_a_byte_order_mark_are_no_rows(mnre: A
     row = mnre.row()
     mnre.text("train").write_bytes(f"\ufeff\r\n{row}\r\n\r\n{row}".encode())
     assert [row.place for row in read(mnre)] == [f"{mnre.text('train')}:2", f"{mnre.text('train')}:4"]
-    mnre.text("train").write_bytes(f"\ufeff{row}\r\n".encode())
-    assert [row.words for row in read(mnre)] == [["ada", "met", "bob"]]
+    mnre.text("train").write_bytes(f"\ufeff{row}\r\n\ufeff{row}\r\n".encode())  # two files, one behind the other
+    assert [row.words for row in read(mnre)] == [["ada", "met", "bob"]] * 2
 
 
 def nothing_but(**changes: Any) -> str:

@@ -201,6 +201,7 @@ def parse_json(text: str, allow_nan: bool = False) -> Any:
     Raises:
         ValueError: it is no JSON, nested too deeply, or holds a number beyond all bounds or half a surrogate pair.
     """
+    text = text.lstrip("\ufeff")  # a byte-order mark, of files that were put one behind the other
     try:
         content = json.loads(text) if allow_nan else json.loads(text, parse_constant=_constant, parse_float=_finite)
         if "\\u" in text:

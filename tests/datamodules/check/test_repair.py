@@ -13,6 +13,7 @@ from mmib.datamodules.check import check_set, every_finding, find_sets, status, 
 from mmib.datamodules.crops import read_crop_dictionary, row_number
 from mmib.datamodules.demo import DemoSettings, write_demo_corpus
 from mmib.datamodules.mnre_files import MNREReader
+from mmib.datamodules.twitter_files import TwitterReader
 from mmib.labels import LabelSet
 from mmib.schema import DataError
 
@@ -119,6 +120,27 @@ def test_a_text_of_windows_is_copied_as_it_is(twitter: Any, tmp_path: Path) -> N
     assert "train.txt:2: the stray tag I-PER became B-PER" in change
     expected = path.read_bytes().replace(b"\tI-", b"\tB-")
     assert (tmp_path / "copy" / "twitter2017" / "train.txt").read_bytes() == expected
+
+
+@pytest.mark.parametrize("marks", ["\ufeff", "\ufeff\ufeff"])
+def test_files_one_behind_the_other_keep_their_first_posts(twitter: Any, tmp_path: Path, marks: str) -> None:
+    path = twitter.write(("1", "a/O"))
+    one = path.read_text()
+    path.write_text("".join(marks + one.replace("IMGID:1", f"IMGID:{number}") for number in range(3)))
+    twitter.write(("9", "b/O"), split="valid")
+    before = path.read_bytes()
+    assert repaired(twitter.root, tmp_path / "copy") == []
+    assert (tmp_path / "copy" / "twitter2017" / "train.txt").read_bytes() == before
+    assert [post.image for post in TwitterReader(tmp_path / "copy", 2017).posts("train")] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_all_lines_that_are_left_out_are_named(twitter: Any, tmp_path: Path) -> None:
+    """What opens a post is damaged, and the post before cannot be read either."""
+    path = twitter.write(("1", "a/O b/O"), ("2", "c/O"), ("3", "d/O"))
+    twitter.write(("9", "b/O"), split="valid")
+    path.write_text(path.read_text().replace("IMGID:2", "IMG ID:2"))
+    (change,) = repaired(twitter.root, tmp_path / "copy")
+    assert "train.txt:5: expected a word, one tab and its tag, got 'IMG ID:2' (lines 1 to 6)" in change
 
 
 def test_stray_tags_open_their_entity_and_nothing_else_changes(twitter: Any, tmp_path: Path) -> None:

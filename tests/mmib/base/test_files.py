@@ -187,6 +187,7 @@ def test_hostile_yaml_is_refused_in_one_line(tmp_path: Path, text: str, message:
 def test_hostile_json_is_refused(text: str, message: str) -> None:
     assert parse_json('{"a": [1]}') == {"a": [1]}
     assert parse_json(r'["\ud83d\ude00", 1e300, "\\ud800"]') == ["\U0001f600", 1e300, "\\ud800"]
+    assert parse_json("\ufeff[1]") == [1]
     assert math.isnan(parse_json("NaN", allow_nan=True))
     with pytest.raises(ValueError, match=message):
         parse_json(text)
