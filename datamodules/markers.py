@@ -49,7 +49,7 @@ def mark_entities(
         DataError: both entities with what lies between them do not fit.
     """
     frame = len(tokenizer.prefix) + len(tokenizer.suffix) + len(MARKERS)
-    first, last = _window([len(ids) for ids in pieces], head, tail, max_length - frame)
+    first, last = _window(pieces, head, tail, max_length - frame)
     before, after = _markers_by_boundary(head, tail)
     ids = list(tokenizer.prefix)
     word_ids = [NO_WORD] * len(ids)
@@ -81,10 +81,10 @@ def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], 
     return opening, closing
 
 
-def _window(lengths: list[int], head: Span, tail: Span, budget: int) -> Span:
+def _window(pieces: list[list[int]], head: Span, tail: Span, budget: int) -> Span:
     """Words [first, last) that hold both entities and as much context as the budget of pieces allows."""
     first, last = min(head[0], tail[0]), max(head[1], tail[1])
-    used = sum(lengths[first:last])
+    used = sum(map(len, pieces[first:last]))
     if used > budget:
         raise DataError(
             f"the two entities and the words between them take {used} word pieces, {max(budget, 0)} fit: "
@@ -92,15 +92,15 @@ def _window(lengths: list[int], head: Span, tail: Span, budget: int) -> Span:
         )
     left_used = right_used = 0
     while True:
-        can_left = first > 0 and used + lengths[first - 1] <= budget
-        can_right = last < len(lengths) and used + lengths[last] <= budget
+        can_left = first > 0 and used + len(pieces[first - 1]) <= budget
+        can_right = last < len(pieces) and used + len(pieces[last]) <= budget
         if not can_left and not can_right:
             return first, last
         if can_left and (left_used <= right_used or not can_right):
             first -= 1
-            left_used += lengths[first]
-            used += lengths[first]
+            left_used += len(pieces[first])
+            used += len(pieces[first])
         else:
-            right_used += lengths[last]
-            used += lengths[last]
+            right_used += len(pieces[last])
+            used += len(pieces[last])
             last += 1

@@ -24,14 +24,16 @@ _PICTURE = (
 _MODIFIER = r"[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
 _KINDS = (
     r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?()\[\]'\u2019\u201d]",
-    r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+    # The lengths that RFC 5321 allows: without a bound, dots and letters are read to their end from each of them.
+    r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]+)+",
     r"@\w+",
     r"#\w+",
     # Flags are pairs of regional letters; other emoji may be joined to each other.
     r"[\U0001f1e6-\U0001f1ff]{2}",
     rf"[0-9#*]\ufe0f?\u20e3|{_PICTURE}{_MODIFIER}*(?:\u200d{_PICTURE}{_MODIFIER}*)*",
     r"(?<!\w)(?:[<>]?[:;=8xX][-o*']?[)\](\[dDpP/\\|}{@3](?!\w)|[)\](\[dDpP/\\|}{@][-o*']?[:;=](?!\w)|<3+|\^_+\^)",
-    r"[+-]?\d+(?:[.,:/]\d+)+%?|[+-]?\d+%",
+    # Digits of scripts without spaces would be read to their end from each of them, too.
+    r"[+-]?\d{1,99}(?:[.,:/]\d+)+%?|[+-]?\d{1,99}%",
     r"(?:[^\W\d_]\.){2,}",
     rf"{_LETTER}+(?:['\u2019_-]{_LETTER}+)*",
     rf"[{_SPACELESS}]",

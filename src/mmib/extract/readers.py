@@ -160,14 +160,17 @@ class ModelReader:
             annotate: from words to a post as a reader of data would yield it, with labels that say nothing.
             what: begins the note, such as `entities were looked for in`.
         """
-        pieces = self.tokenizer.pieces([post.words() for post in posts])
+        # A word has a piece at least: what comes behind so many is never seen, and would cost a step of the CRF each.
+        readable = [post.words()[: self.max_length] for post in posts]
+        pieces = self.tokenizer.pieces(readable)
         examples = []
-        for row, (post, words) in enumerate(zip(posts, pieces, strict=True)):
-            example = self.encode(row, annotate(post.words()), words)
+        for row, (post, words) in enumerate(zip(posts, readable, strict=True)):
+            example = self.encode(row, annotate(words), pieces[row])
             seen = _words_seen(example)
-            if seen < len(words):
+            if seen < len(post.tokens):
                 post.notes.append(
-                    f"{what} the first {seen} of {len(words)} words: the model reads {self.max_length} word pieces"
+                    f"{what} the first {seen} of {len(post.tokens)} words: the model reads {self.max_length} word "
+                    "pieces"
                 )
             examples.append(example)
         return examples
@@ -353,21 +356,22 @@ class RelationReader(ClassReader):
         pairs: list[Pair] = []
         examples: list[Any] = []
         pieces = self.tokenizer.pieces([post.words() for post in posts])
-        for number, (post, spotted, words) in enumerate(zip(posts, found, pieces, strict=True)):
+        for number, (post, spotted) in enumerate(zip(posts, found, strict=True)):
+            words, spans = post.words(), [post.span(entity) for entity in spotted]
             asked, too_far = candidate_pairs(spotted, self.labels), 0
             if len(asked) > MOST_PAIRS:
                 post.notes.append(f"relations were looked for in the first {MOST_PAIRS} of {len(asked)} pairs")
             for head, tail in asked[:MOST_PAIRS]:
                 unrelated = RelationPost(
-                    words=post.words(),
+                    words=words,
                     image="",
                     place="",
-                    head=post.span(spotted[head]),
-                    tail=post.span(spotted[tail]),
+                    head=spans[head],
+                    tail=spans[tail],
                     relation=self.labels.names[0],
                 )
                 try:
-                    examples.append(self.encode(len(examples), unrelated, words))
+                    examples.append(self.encode(len(examples), unrelated, pieces[number]))
                 except DataError:
                     too_far += 1
                     continue

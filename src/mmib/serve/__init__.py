@@ -18,6 +18,8 @@ HELP = {
     "samples": "of the latents that a request may ask for",
     "posts": "in a request, and in one pass through the models",
     "waiting": "posts at a time; further ones are answered with 503",
+    "client": "posts of one client at a time; behind a proxy, all that wait",
+    "connections": "of one client; behind a proxy, of all",
     "seconds": "until a request is given up",
 }
 

@@ -20,6 +20,7 @@ from mmib.schema import InputError
 from mmib.serve.batcher import Question
 from mmib.serve.description import describe, request_body
 from mmib.serve.examples import generate_examples
+from mmib.serve.fairness import client_of
 from mmib.serve.guard import Guard
 from mmib.serve.limits import Limits
 from mmib.serve.messages import (
@@ -110,16 +111,18 @@ def _add_answers(app: FastAPI, service: Service) -> None:
         openapi_extra=request_body({JSON: PostRequest, FORM: PostRequest}),
     )
     async def extract(request: Request) -> Response:
-        media = content_type(request, (JSON, FORM))
-        with service.slots():
+        media, client = content_type(request, (JSON, FORM)), _client(request)
+        async with service.slots.hold(client):
             body = await receive_body(request, limits.body, limits.seconds)
-            reading = read_form(request, body) if media == FORM else asyncio.to_thread(read_json, PostRequest, body)
-            message = await reading
+            if media == FORM:
+                message = await asyncio.to_thread(read_form, request.headers["content-type"], body)
+            else:
+                message = await asyncio.to_thread(read_json, PostRequest, body)
             item = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
-            (result,) = await service.answer([item])
+            (result,) = await service.answer([item], client)
             if isinstance(result, Exception):
                 raise result
-            return JSONResponse(result.to_dict())
+            return await asyncio.to_thread(lambda: JSONResponse(result.to_dict()))
 
     @app.post(
         "/api/extract-batch",
@@ -129,7 +132,8 @@ def _add_answers(app: FastAPI, service: Service) -> None:
     )
     async def extract_batch(request: Request) -> Response:
         content_type(request, (JSON,))
-        with service.slots():
+        client = _client(request)
+        async with service.slots.hold(client):
             body = await receive_body(request, limits.body, limits.seconds)
             message = await asyncio.to_thread(read_json, BatchRequest, body)
             if len(message.posts) > limits.posts:
@@ -137,11 +141,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                     422, f"{len(message.posts):,} posts: at most {limits.posts:,} are accepted at a time"
                 )
             wanted = wanted_of(message, limits)
-            with service.slots(len(message.posts) - 1):
+            async with service.slots.hold(client, len(message.posts) - 1):
                 items = await asyncio.to_thread(_questions, message.posts, wanted, limits)
-                answers = iter(await service.answer([item for item in items if isinstance(item, Question)]))
+                answers = iter(await service.answer([item for item in items if isinstance(item, Question)], client))
                 results = [next(answers) if isinstance(item, Question) else item for item in items]
-            return JSONResponse({"results": [_plain(result) for result in results]})
+            return await asyncio.to_thread(lambda: JSONResponse({"results": [_plain(result) for result in results]}))
 
 
 def _add_facts(app: FastAPI, service: Service) -> None:
@@ -168,6 +172,10 @@ def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
     @app.get(path, include_in_schema=False)
     async def file() -> Response:
         return Response(content, media_type=media)
+
+
+def _client(request: Request) -> str:
+    return client_of(request.client.host if request.client else None)
 
 
 def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Question | InputError]:

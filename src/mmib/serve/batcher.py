@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mmib.extract.extractor import Extractor, Post
 from mmib.extract.readers import Wanted
 from mmib.extract.results import Extraction
+from mmib.serve.fairness import FairQueue
+
+# Expected for one pass through the models: while it lasts, everybody else waits.
+PASS_S = 2.0
 
 
 class Question(NamedTuple):
@@ -28,28 +33,30 @@ class Question(NamedTuple):
     wanted: Wanted
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
-    """A question and its future answer."""
+    """A question of a client and its future answer."""
 
     question: Question
+    client: str
     answer: Future[Extraction] = field(default_factory=Future)
 
 
 class Batcher:
-    """One thread that reads waiting posts in order of arrival, as many at a time as the limits allow.
+    """One thread that reads waiting posts, of all clients alike, as many at a time as the limits allow.
 
     Args:
         extractor: reads posts.
         posts: most posts at a time.
         pixels: most pixels of their images together; one post is always read.
+        seconds: that a pass is expected to take at most; one post is always read.
     """
 
-    def __init__(self, extractor: Extractor, posts: int, pixels: int) -> None:
+    def __init__(self, extractor: Extractor, posts: int, pixels: int, seconds: float = PASS_S) -> None:
         self.extractor = extractor
         self.posts = posts
         self.pixels = pixels
-        self._waiting: deque[Job] = deque()
+        self._waiting: FairQueue[Job] = FairQueue(seconds)
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -73,11 +80,11 @@ class Batcher:
         """Whether questions are being answered."""
         return self._thread is not None and self._thread.is_alive()
 
-    def ask(self, questions: Sequence[Question]) -> list[Future[Extraction]]:
+    def ask(self, questions: Sequence[Question], client: str = "") -> list[Future[Extraction]]:
         """The future answers; a question that is cancelled before its turn is not read."""
-        jobs = [Job(question) for question in questions]
+        jobs = [Job(question, client) for question in questions]
         with self._changed:
-            self._waiting.extend(jobs)
+            self._waiting.add(client, jobs)
             self._changed.notify()
         return [job.answer for job in jobs]
 
@@ -88,38 +95,30 @@ class Batcher:
                 self._read(started)
 
     def _next(self) -> list[Job]:
-        """Jobs for one pass: the one that waits longest, and others that request the same; none at the end."""
+        """Jobs for one pass: the next in turn, and others that request the same; none at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            batch: list[Job] = []
-            others: list[Job] = []
-            pixels = 0
-            while self._waiting and len(batch) < self.posts:
-                job = self._waiting.popleft()
-                pixels += job.question.pixels
-                if batch and job.question.wanted != batch[0].question.wanted:
-                    others.append(job)
-                    pixels -= job.question.pixels
-                elif batch and pixels > self.pixels:
-                    others.append(job)
-                    break
-                else:
-                    batch.append(job)
-            self._waiting.extendleft(reversed(others))
-            return batch
+            return self._waiting.take(self._fits)
+
+    def _fits(self, jobs: Sequence[Job], other: Job) -> bool:
+        pixels = sum(job.question.pixels for job in (*jobs, other))
+        same = other.question.wanted == jobs[0].question.wanted
+        return same and len(jobs) < self.posts and pixels <= self.pixels
 
     def _read(self, jobs: Sequence[Job]) -> None:
         """Answer jobs; where reading them together fails, each is read alone, for an answer or failure by itself."""
         ready, prepared = [], []
         for job in jobs:
             try:
-                prepared.append(self.extractor.prepare(job.question.post))
+                with self._charged([job]):
+                    prepared.append(self.extractor.prepare(job.question.post))
                 ready.append(job)
             except Exception as error:  # whatever it is, it concerns this post alone and is its answer
                 job.answer.set_exception(error)
         try:
-            wanted = jobs[0].question.wanted
-            for job, result in zip(ready, self.extractor.read(prepared, *wanted), strict=True):
+            with self._charged(ready):
+                results = self.extractor.read(prepared, *jobs[0].question.wanted)
+            for job, result in zip(ready, results, strict=True):
                 job.answer.set_result(result)
         except Exception as error:
             if len(ready) == 1:
@@ -127,3 +126,15 @@ class Batcher:
                 return
             for job in ready:
                 self._read([job])
+
+    @contextmanager
+    def _charged(self, jobs: Sequence[Job]) -> Iterator[None]:
+        """Share the time that this takes between the clients of jobs."""
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = time.monotonic() - began
+            with self._changed:
+                for job in jobs:
+                    self._waiting.charge(job.client, seconds / len(jobs))

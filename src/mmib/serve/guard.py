@@ -61,9 +61,17 @@ class Guard:
         if self.hosts is not None and _name(f"//{host}") not in self.hosts:
             app = JSONResponse({"error": "this service does not answer requests by this name"}, 421)
         # Pages of other sites may send forms without permission, and would keep the models busy.
-        elif origin is not None and urlsplit(origin).netloc.lower() != host.lower():
+        elif origin is not None and _place(origin) != host.lower():
             app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)
         await app(scope, receive, answer)
+
+
+def _place(address: str) -> str | None:
+    """Name and port of an address, or None where it is none."""
+    try:
+        return urlsplit(address).netloc.lower()
+    except ValueError:
+        return None
 
 
 def _name(address: str) -> str | None:

@@ -20,6 +20,8 @@ class Limits:
         samples: of the latents, for the spread of confidence.
         posts: in one request, and read in one pass through the models.
         waiting: posts that are received, wait or are read at a time; further ones are refused.
+        client: of these, posts of one client, which is an address; behind a proxy all have the proxy's.
+        connections: of one client.
         seconds: until a request is given up.
     """
 
@@ -30,13 +32,15 @@ class Limits:
     samples: int = 50
     posts: int = 32
     waiting: int = 128
+    client: int = 64
+    connections: int = 64
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
         """Check.
 
         Raises:
-            ConfigError: a limit that no request meets, or fewer waiting posts than a request may hold.
+            ConfigError: a limit that no request meets, or fewer slots, for all or for a client, than a request takes.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -44,5 +48,6 @@ class Limits:
             enough = value >= 0 if field.name in ("entities", "samples") else value > 0
             if not enough or not math.isfinite(value):
                 raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")
-        if self.waiting < self.posts:
-            raise ConfigError(f"--waiting is {self.waiting}: a request of --posts {self.posts} would never be accepted")
+        for name, slots in (("waiting", self.waiting), ("client", self.client)):
+            if slots < self.posts:
+                raise ConfigError(f"--{name} is {slots}: a request of --posts {self.posts} would never be accepted")

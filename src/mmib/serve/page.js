@@ -120,7 +120,6 @@ form.addEventListener("submit", async (event) => {
   event.preventDefault();
   tell();
   if (!text.value.trim()) { tell("The post is empty: paste some text first."); text.focus(); return; }
-  if (service && image && image.size > service.limits.body) { tell(`The image file is too large: ${service.limits.body.toLocaleString("en")} bytes at most.`); return; }
   // No form: one would send line ends in another way than they are counted.
   const body = { text: text.value, evidence: true, samples: by("spread").checked ? Math.min(SPREAD_SAMPLES, service?.limits.samples ?? SPREAD_SAMPLES) : 0 };
   if (given.length) body.entities = given.map(({ start, end, type }) => ({ start, end, type }));
@@ -130,7 +129,13 @@ form.addEventListener("submit", async (event) => {
   by("extract").disabled = true;
   by("status").textContent = "reading the post …";
   try {
+    const rest = bytesOf(body);
     if (sent) body.image = await base64(sent);
+    if (service && sent && bytesOf(body) > service.limits.body) {
+      // Four characters of base64 for three bytes, and `,"image":""` around them.
+      const most = Math.max(0, Math.floor((service.limits.body - rest - 11) / 4) * 3);
+      throw new Error(`The image file is too large: ${most.toLocaleString("en")} bytes at most.`);
+    }
     const found = await ask("/api/extract", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     show(found, sent, (performance.now() - began) / 1000);
   } catch (error) {
@@ -140,6 +145,8 @@ form.addEventListener("submit", async (event) => {
     by("extract").disabled = false;
   }
 });
+
+const bytesOf = (body) => new Blob([JSON.stringify(body)]).size;
 
 const base64 = (file) => new Promise((done, failed) => {
   const reader = new FileReader();

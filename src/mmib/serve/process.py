@@ -14,6 +14,7 @@ import uvicorn
 from mmib.extract.extractor import Extractor
 from mmib.schema import ConfigError
 from mmib.serve.app import create_app
+from mmib.serve.connections import bounded
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
 
@@ -60,6 +61,7 @@ def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse:
     app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
     config = uvicorn.Config(
         app,
+        http=bounded(limits.connections),
         log_level=logging.WARNING,
         access_log=False,
         server_header=False,
@@ -68,6 +70,8 @@ def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse:
         # One limit for a request to arrive, one for its answer.
         timeout_graceful_shutdown=round(2 * limits.seconds) + GRACE,
     )
+    # What is wrong with a form is answered to its client.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     server = uvicorn.Server(config)
 
     # While it runs uvicorn listens to signals itself; afterwards it raises them again, which would end the process with

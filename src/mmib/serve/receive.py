@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from starlette.datastructures import UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from python_multipart import create_form_parser
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import File, parse_options_header
 from starlette.requests import ClientDisconnect, Request
 
 from mmib.base.files import parse_json
@@ -16,6 +16,8 @@ from mmib.serve.messages import Message, PostRequest, reason
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_FIELDS = 10
+# Of a length; Python reads none of thousands.
+DIGITS = 20
 MessageT = TypeVar("MessageT", bound=Message)
 
 
@@ -41,7 +43,7 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
     too_large = RefusedError(413, f"the request is larger than {most:,} bytes: send a smaller image or fewer posts")
     # Clients that announce a length are refused before they send the body.
     length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > most:
+    if length.isdecimal() and (len(length) > DIGITS or int(length) > most):
         raise too_large
     body = bytearray()
     try:
@@ -61,11 +63,14 @@ def content_type(request: Request, known: tuple[str, ...]) -> str:
     """The content type of a request.
 
     Raises:
-        RefusedError: it is not one of those known.
+        RefusedError: it is not one of those known, or of another character set than UTF-8.
     """
-    found = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    media, options = parse_options_header(request.headers.get("content-type"))
+    found, charset = media.decode("latin-1"), options.get(b"charset", b"utf-8").decode("latin-1")
     if found not in known:
         raise RefusedError(415, f"the content type is {found or 'missing'}: send {' or '.join(known)}")
+    if charset.lower() not in ("utf-8", "utf8"):
+        raise RefusedError(415, f"the character set is {charset}: send UTF-8")
     return found
 
 
@@ -82,15 +87,17 @@ def read_json(message: type[MessageT], body: bytes) -> MessageT:
         raise RefusedError(422 if is_json else 400, reason(error)) from error
 
 
-async def read_form(request: Request, body: bytes) -> PostRequest:
+def read_form(media: str, body: bytes) -> PostRequest:
     """The post of a form: text, an image as a file, the other fields as JSON.
+
+    Args:
+        media: its content type, with the boundary of its parts.
+        body: the form.
 
     Raises:
         RefusedError: it is no form, or no such post.
     """
-    form = await _parse_form(request, body)
-    fields = {name: await value.read() if isinstance(value, UploadFile) else value for name, value in form.items()}
-    return await asyncio.to_thread(_post_of, fields)
+    return _post_of(_parse_form(media, body))
 
 
 def _post_of(fields: dict[str, str | bytes]) -> PostRequest:
@@ -106,18 +113,34 @@ def _post_of(fields: dict[str, str | bytes]) -> PostRequest:
         raise RefusedError(422, f"a field of the form is no JSON: {error}") from error
 
 
-async def _parse_form(request: Request, body: bytes) -> dict[str, str | UploadFile]:
-    async def chunks() -> AsyncGenerator[bytes, None]:
-        yield body
+def _parse_form(media: str, body: bytes) -> dict[str, str | bytes]:
+    fields: dict[str, str | bytes] = {}
 
-    parser = MultiPartParser(
-        request.headers, chunks(), max_files=1, max_fields=MOST_FIELDS, max_part_size=max(1, len(body))
-    )
-    parser.spool_max_size = len(body) + 1  # nothing is written to disk
+    def add(name: bytes | None, value: bytes, is_text: bool) -> None:
+        known = (name or b"").decode()
+        if known in fields:
+            raise RefusedError(422, "the form has a field twice")
+        if len(fields) == MOST_FIELDS:
+            raise RefusedError(422, f"the form has more than {MOST_FIELDS} fields")
+        fields[known] = value.decode() if is_text else value
+
+    def add_file(file: File) -> None:
+        file.file_object.seek(0)
+        add(file.field_name, file.file_object.read(), is_text=False)
+        file.close()
+
+    memory = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # nothing is written to disk
     try:
-        form = await parser.parse()
-    except (MultiPartException, ValueError) as error:
+        parser = create_form_parser(
+            {"Content-Type": media.encode("latin-1")},
+            lambda part: add(part.field_name, part.value or b"", is_text=True),
+            add_file,
+            config=memory,
+        )
+        parser.write(body)
+        parser.finalize()
+    except UnicodeDecodeError as error:
+        raise RefusedError(400, f"the form is not UTF-8: {error}") from error
+    except (FormParserError, ValueError) as error:
         raise RefusedError(400, f"the form cannot be read: {error}") from error
-    if len(form) < len(form.multi_items()):
-        raise RefusedError(422, "the form has a field twice")
-    return dict(form.items())
+    return fields

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from importlib import metadata
 
 from mmib.extract.extractor import Extractor
@@ -16,6 +15,7 @@ from mmib.serve.batcher import Batcher, Question
 from mmib.serve.limits import Limits
 from mmib.serve.messages import FORMATS, Description, Health, ModelDescription
 from mmib.serve.receive import RefusedError
+from mmib.serve.slots import Slots
 
 LOG = logging.getLogger("uvicorn.error")
 
@@ -32,30 +32,15 @@ class Service:
         self.extractor = extractor
         self.limits = limits
         self.batcher = Batcher(extractor, limits.posts, limits.pixels)
-        self.occupied = 0
+        self.slots = Slots(limits.waiting, limits.client)
 
-    @contextmanager
-    def slots(self, count: int = 1) -> Iterator[None]:
-        """Slots for posts, from before their request is received until it is answered.
-
-        Raises:
-            RefusedError: not enough are free.
-        """
-        if self.occupied + count > self.limits.waiting:
-            raise RefusedError(503, f"{self.occupied} posts are waiting already: try again in a moment")
-        self.occupied += count
-        try:
-            yield
-        finally:
-            self.occupied -= count
-
-    async def answer(self, questions: Sequence[Question]) -> list[Extraction | InputError | RefusedError]:
+    async def answer(self, questions: Sequence[Question], client: str) -> list[Extraction | InputError | RefusedError]:
         """What is found in each post, or why nothing is.
 
         Raises:
             RefusedError: it takes too long.
         """
-        answers = [asyncio.wrap_future(answer) for answer in self.batcher.ask(questions)]
+        answers = [asyncio.wrap_future(answer) for answer in self.batcher.ask(questions, client)]
         try:
             async with asyncio.timeout(self.limits.seconds):
                 results = await asyncio.gather(*answers, return_exceptions=True)
@@ -71,7 +56,7 @@ class Service:
             version=metadata.version("mmib"),
             tasks=[model.task for model in models],
             models=[f"{model.text_encoder}; {model.image_encoder}" for model in models],
-            waiting=self.occupied,
+            waiting=self.slots.occupied,
         )
 
     def given_types(self) -> frozenset[str] | None:

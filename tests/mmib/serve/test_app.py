@@ -7,6 +7,7 @@ import io
 import json
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -168,7 +169,7 @@ def test_forms_that_are_none(client: TestClient, picture: bytes) -> None:
         assert answer.status_code == 400
         assert "form cannot be read" in answer.json()["error"]
     files = [("image", ("a.png", picture)), ("image", ("b.png", picture))]
-    assert client.post("/api/extract", data={"text": "bob"}, files=files).status_code == 400
+    assert client.post("/api/extract", data={"text": "bob"}, files=files).status_code == 422
     twice = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob\r\n' * 2 + b"--x--\r\n"
     answer = client.post("/api/extract", content=twice, headers=form)
     assert (answer.status_code, answer.json()["error"]) == (422, "the form has a field twice")
@@ -183,6 +184,39 @@ def test_other_content_types_are_refused(client: TestClient) -> None:
         answer = client.post(path, content=b"{}", headers={"Content-Type": "text/plain"})
         assert answer.status_code == 415
         assert "text/plain" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("media", ["multipart/form-data; boundary=x", "application/json"])
+@pytest.mark.parametrize(("charset", "status"), [("punycode", 415), ("latin-1", 415), ("UTF-8", 400)])
+def test_requests_are_utf_8(client: TestClient, media: str, charset: str, status: int) -> None:
+    """Python knows character sets that take quadratic time, and a form in another would be read as something else."""
+    field = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob \xe9\r\n--x--\r\n'
+    content = field if "form" in media else b'{"text": "bob \xe9"}'
+    headers = {"Content-Type": f"{media}; charset={charset}"}
+    answer = client.post("/api/extract", content=content, headers=headers)
+    assert answer.status_code == status
+    assert "UTF-8" in answer.json()["error"] or "unicode" in answer.json()["error"]
+
+
+def test_a_form_of_many_fields_is_refused(client: TestClient) -> None:
+    field = b'--x\r\nContent-Disposition: form-data; name="%d"\r\n\r\n1\r\n'
+    content = b"".join(field % number for number in range(50_000)) + b"--x--\r\n"
+    form = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/api/extract", content=content, headers=form)
+    assert (answer.status_code, answer.json()["error"]) == (422, "the form has more than 10 fields")
+
+
+def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
+    answer = client.post("/api/extract", content=b"{}", headers={**JSON, "Content-Length": "9" * 5000})
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("text", ["_." * 5_000, "\u0e51" * 10_000])
+def test_a_long_text_takes_no_longer_than_what_the_models_read_of_it(client: TestClient, text: str) -> None:
+    assert alive(client)
+    began = time.process_time()
+    assert client.post("/api/extract", json={"text": text, "evidence": True}).status_code == 200
+    assert time.process_time() - began < 10, "it took minutes"
 
 
 def test_a_large_body_is_not_received(make_client: MakeClient) -> None:
@@ -238,6 +272,19 @@ def test_too_many_who_wait_are_sent_away(make_client: MakeClient, slow: threadin
     assert answers == [200]
     assert client.get("/api/health").json()["waiting"] == 0
     assert alive(client)
+
+
+def test_one_client_has_no_more_than_its_share(make_client: MakeClient, slow: threading.Event) -> None:
+    client = make_client(posts=1, client=1)
+    first = threading.Thread(target=client.post, args=("/api/extract",), kwargs={"json": {"text": "bob"}})
+    first.start()
+    while client.get("/api/health").json()["waiting"] < 1:
+        pass
+    refused = client.post("/api/extract", json={"text": "bob"})
+    assert refused.status_code == 503
+    assert "of this client" in refused.json()["error"]
+    slow.set()
+    first.join()
 
 
 def test_a_request_is_given_up_after_its_time(make_client: MakeClient, slow: threading.Event) -> None:
@@ -372,7 +419,8 @@ def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
         headers = {"Origin": origin, "Host": "localhost:8000"}
         return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
 
-    assert [status(origin) for origin in ("http://localhost:8000", "http://evil.example", "null")] == [200, 403, 403]
+    origins = ("http://localhost:8000", "http://evil.example", "null", "http://[", "http://[v1]")
+    assert [status(origin) for origin in origins] == [200, 403, 403, 403, 403]
     answer = client.options("/api/extract", headers={"Origin": "http://evil.example"})
     assert not [name for name in answer.headers if name.startswith("access-control")]
 

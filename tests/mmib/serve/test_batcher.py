@@ -45,7 +45,7 @@ def held(extractor: Extractor) -> Held:
 
 @pytest.fixture
 def batcher(held: Held) -> Iterator[Batcher]:
-    made = Batcher(held, posts=3, pixels=100)  # type: ignore[arg-type]
+    made = Batcher(held, posts=3, pixels=100, seconds=600.0)  # type: ignore[arg-type]
     made.start()
     yield made
     held.go_on.release(100)
@@ -110,7 +110,7 @@ def test_what_nobody_waits_for_any_more_is_not_read(batcher: Batcher, held: Held
 
 
 def test_closing_reads_what_waits(held: Held) -> None:
-    batcher = Batcher(held, posts=3, pixels=100)  # type: ignore[arg-type]
+    batcher = Batcher(held, posts=3, pixels=100, seconds=600.0)  # type: ignore[arg-type]
     batcher.start()
     answers = batcher.ask([asked(f"bob {number}") for number in range(5)])
     held.go_on.release(10)

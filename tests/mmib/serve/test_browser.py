@@ -221,6 +221,27 @@ def test_troubles_are_told_in_plain_words(browser: Browser, serve: Callable[...,
     assert page.run("document.getElementById('problem').hidden")
 
 
+def test_an_image_that_the_service_would_refuse_is_refused_by_the_page(
+    browser: Browser, serve: Callable[..., str], extractor: Extractor
+) -> None:
+    """In base64 it is a third larger than its file."""
+    page = opened(browser, serve(extractor, body=50_000))
+    page.run(
+        "for (const [name, bytes] of [['large', 40000], ['small', 30000]]) window[name] = () => {"
+        "  const files = new DataTransfer(); files.items.add(new File([new Uint8Array(bytes)], 'a.png'));"
+        "  document.querySelector('input[type=file]').files = files.files;"
+        "  document.querySelector('input[type=file]').dispatchEvent(new Event('change', {bubbles: true})); }"
+    )
+    page.click("#text")
+    page.type("bob")
+    page.run("large()")
+    page.click("#extract")
+    page.wait("document.getElementById('problem').textContent.includes('too large: 37,')")
+    page.run("small()")
+    page.click("#extract")
+    page.wait("document.getElementById('problem').textContent.includes('expected a file of')")
+
+
 def test_a_model_of_relations_alone_asks_for_marks(
     browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
 ) -> None:

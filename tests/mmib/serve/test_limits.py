@@ -10,16 +10,19 @@ from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 
 
-@pytest.mark.parametrize("name", ["body", "characters", "pixels", "posts", "waiting", "seconds"])
+@pytest.mark.parametrize(
+    "name", ["body", "characters", "pixels", "posts", "waiting", "client", "connections", "seconds"]
+)
 def test_nothing_but_entities_and_samples_may_be_none(name: str) -> None:
     with pytest.raises(ConfigError, match=f"--{name} is 0"):
         Limits(**{name: 0})
     assert Limits(entities=0, samples=0).samples == 0
 
 
-def test_a_request_of_the_most_posts_can_be_taken() -> None:
+@pytest.mark.parametrize("name", ["waiting", "client"])
+def test_a_request_of_the_most_posts_can_be_taken(name: str) -> None:
     with pytest.raises(ConfigError, match="would never be accepted"):
-        Limits(posts=10, waiting=9)
+        Limits(**{"posts": 10, name: 9})
 
 
 @pytest.mark.parametrize("seconds", ["nan", "inf"])

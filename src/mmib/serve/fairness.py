@@ -1,0 +1,103 @@
+"""Who a client is, and how clients share the time of the models."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+# Clients whose use of the models is remembered.
+MOST_ACCOUNTS = 1_000
+# How much of an expensive post a client's next posts are still expected to cost.
+DECAY = 0.8
+ItemT = TypeVar("ItemT")
+
+
+def client_of(host: str | None) -> str:
+    """Who is behind an address: of IPv6, where a household has a whole network, all addresses of one."""
+    try:
+        address = ipaddress.ip_address(host or "")
+    except ValueError:
+        return host or ""
+    if isinstance(address, ipaddress.IPv6Address) and not address.is_loopback:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+@dataclass
+class _Account(Generic[ItemT]):
+    """What a client has used of the models.
+
+    Attributes:
+        used: seconds, counted from those of the others when it came.
+        cost: seconds that a post of it is expected to take; None before the first.
+        waiting: its posts, in order of arrival.
+    """
+
+    used: float = 0.0
+    cost: float | None = None
+    waiting: deque[ItemT] = field(default_factory=deque)
+
+
+class FairQueue(Generic[ItemT]):
+    """What waits for the models, in an order in which each client gets the same share of their time.
+
+    The next is of the client that has used least (start-time fair queueing, Goyal et al. 1996). What a client's post
+    costs is known when it has been read: posts of a client that are expected to be expensive, as the first of each is,
+    are read with few others, so that these do not wait for them long.
+
+    Args:
+        seconds: expected for one pass at most; a single post may take longer.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._accounts: OrderedDict[str, _Account[ItemT]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return any(account.waiting for account in self._accounts.values())
+
+    def add(self, client: str, items: Iterable[ItemT]) -> None:
+        """Let posts of a client wait."""
+        others = [account.used for account in self._accounts.values() if account.waiting]
+        account = self._accounts.setdefault(client, _Account())
+        if not account.waiting:  # what it left unused is not saved up
+            account.used = max(account.used, min(others, default=account.used))
+        account.waiting.extend(items)
+        self._accounts.move_to_end(client)
+        while len(self._accounts) > MOST_ACCOUNTS:
+            oldest = next(iter(self._accounts))
+            if self._accounts[oldest].waiting:
+                break
+            del self._accounts[oldest]
+
+    def take(self, fits: Callable[[list[ItemT], ItemT], bool]) -> list[ItemT]:
+        """Posts for one pass, one of each client in turn.
+
+        Args:
+            fits: whether a post may be read with those that were taken; the first always is.
+        """
+        accounts = sorted(
+            (account for account in self._accounts.values() if account.waiting), key=lambda account: account.used
+        )
+        taken: list[ItemT] = []
+        expected = 0.0
+        while accounts:
+            for account in list(accounts):
+                cost = self.seconds if account.cost is None else account.cost
+                item = next((item for item in account.waiting if not taken or fits(taken, item)), None)
+                if item is None or (taken and expected + cost > self.seconds):
+                    accounts.remove(account)
+                    continue
+                account.waiting.remove(item)
+                taken.append(item)
+                expected += cost
+        return taken
+
+    def charge(self, client: str, seconds: float) -> None:
+        """Note the time that a post of a client took."""
+        account = self._accounts.setdefault(client, _Account())
+        account.used += seconds
+        account.cost = max(seconds, DECAY * (account.cost or 0.0))

@@ -1,0 +1,145 @@
+"""Clients share slots and the time of the models, whatever one of them sends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from mmib.serve.fairness import MOST_ACCOUNTS, FairQueue, client_of
+from mmib.serve.receive import RefusedError
+from mmib.serve.slots import Slots
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("127.0.0.1", "127.0.0.2", False),
+        ("::1", "::1", True),
+        ("2001:db8::1", "2001:db8::ffff:1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("testclient", "testclient", True),
+        (None, "127.0.0.1", False),
+    ],
+)
+def test_clients_are_addresses_and_networks(first: str | None, second: str, same: bool) -> None:
+    assert (client_of(first) == client_of(second)) is same
+
+
+def everything(taken: list[str], item: str) -> bool:
+    return True
+
+
+def run(queue: FairQueue[str], cost: dict[str, float], passes: int) -> list[list[str]]:
+    """What each pass reads, where a post costs its client so much."""
+    result = []
+    for _ in range(passes):
+        result.append(queue.take(everything))
+        for client in result[-1]:
+            queue.charge(client, cost[client])
+    return result
+
+
+def test_clients_get_the_same_time_however_much_they_ask_for() -> None:
+    """The hostile one sends first, a hundred posts of which each costs as much as fifty others."""
+    queue: FairQueue[str] = FairQueue(seconds=1.0)
+    cost = {"hostile": 5.0, "a": 0.1, "b": 0.1}
+    queue.add("hostile", ["hostile"] * 100)
+    queue.add("a", ["a"] * 1000)
+    queue.add("b", ["b"] * 1000)
+    passes = run(queue, cost, 60)
+    read = Counter(client for taken in passes for client in taken)
+    assert read["a"] * cost["a"] == pytest.approx(read["hostile"] * cost["hostile"], abs=cost["hostile"])
+    assert abs(read["a"] - read["b"]) <= 10
+    assert all(taken == ["hostile"] for taken in passes if "hostile" in taken), "nobody waits for two of them"
+    assert max(len(taken) for taken in passes) == 10, "cheap posts are read together"
+
+
+def test_what_was_left_unused_is_not_saved_up() -> None:
+    queue: FairQueue[str] = FairQueue(seconds=1.0)
+    cost = {"late": 0.5, "a": 0.5}
+    queue.add("late", ["late"])
+    run(queue, cost, 1)
+    queue.add("a", ["a"] * 100)
+    run(queue, cost, 20)
+    queue.add("late", ["late"] * 100)
+    read = Counter(client for taken in run(queue, cost, 10) for client in taken)
+    assert abs(read["late"] - read["a"]) <= 2
+
+
+def test_cheap_posts_do_not_hide_an_expensive_one() -> None:
+    queue: FairQueue[str] = FairQueue(seconds=1.0)
+    queue.charge("sly", 5.0)
+    queue.charge("sly", 0.1)
+    queue.charge("a", 0.1)
+    queue.add("a", ["a"])
+    queue.add("sly", ["sly"])
+    assert queue.take(everything) == ["a"]
+    assert queue.take(everything) == ["sly"]
+    assert not queue
+
+
+def test_clients_that_are_gone_are_forgotten() -> None:
+    queue: FairQueue[str] = FairQueue(seconds=1.0)
+    for number in range(MOST_ACCOUNTS + 10):
+        queue.add(str(number), ["post"])
+        assert queue.take(everything) == ["post"]
+    assert len(queue._accounts) == MOST_ACCOUNTS
+
+
+async def holding(slots: Slots, client: str, ended: asyncio.Event, count: int = 1) -> str:
+    try:
+        async with slots.hold(client, count):
+            await ended.wait()
+    except RefusedError as error:
+        return str(error)
+    return "answered"
+
+
+def with_slots(check: Callable[[Slots, asyncio.Event], Awaitable[None]]) -> None:
+    async def main() -> None:
+        slots = Slots(most=8, of_client=8)
+        await check(slots, asyncio.Event())
+        assert slots.occupied == 0
+
+    asyncio.run(main())
+
+
+def test_one_that_holds_all_makes_room_for_others_until_all_hold_the_same() -> None:
+    async def check(slots: Slots, ended: asyncio.Event) -> None:
+        hostile = [asyncio.create_task(holding(slots, "hostile", ended)) for _ in range(8)]
+        await asyncio.sleep(0)
+        honest = [asyncio.create_task(holding(slots, "honest", ended)) for _ in range(8)]
+        await asyncio.sleep(0.01)
+        assert slots.occupied == 8
+        ended.set()
+        first, second = await asyncio.gather(*hostile), await asyncio.gather(*honest)
+        assert (
+            first == ["answered"] * 4 + ["the service is full, and others hold less of it: try again in a moment"] * 4
+        )
+        assert second[:4] == ["answered"] * 4
+        assert all("are waiting already" in reason for reason in second[4:])
+
+    with_slots(check)
+
+
+def test_a_large_request_does_not_displace_smaller_clients() -> None:
+    async def check(slots: Slots, ended: asyncio.Event) -> None:
+        small = [asyncio.create_task(holding(slots, str(number), ended)) for number in range(4)]
+        await asyncio.sleep(0)
+        assert "are waiting already" in await holding(slots, "large", ended, count=6)
+        ended.set()
+        assert await asyncio.gather(*small) == ["answered"] * 4
+
+    with_slots(check)
+
+
+def test_a_time_out_inside_is_its_own() -> None:
+    async def check(slots: Slots, ended: asyncio.Event) -> None:
+        with pytest.raises(TimeoutError):
+            async with slots.hold("a"):
+                raise TimeoutError
+
+    with_slots(check)
