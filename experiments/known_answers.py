@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from mmib.base.files import write_text
 from mmib.charts import Chart, Point, Series, line_chart, save
-from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
+from mmib.nn.alignment import Candidates, InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
 from mmib.nn.gaussian import Posterior
 
 ROOT = Path(__file__).parents[1]
@@ -159,7 +159,7 @@ def batches(x: Tensor, z: Tensor, size: int) -> Iterable[tuple[Tensor, Tensor]]:
 
 def best_info_nce(x: Tensor, z: Tensor, size: int, rho: float) -> Estimate:
     """The bound on Gaussian pairs with the best critic, in batches of `size`."""
-    candidates = candidate_mask(torch.arange(size))
+    candidates = Candidates(candidate_mask(torch.arange(size)))
     return estimate(
         math.log(size) - info_nce(log_density_ratio(a[:, None], b[None], rho), candidates).mean().item()
         for a, b in batches(x, z, size)
@@ -176,13 +176,13 @@ def shared_info_nce(nats: float, images: int, rows: int, count: int, generator: 
     """The bound with the best critic on two Gaussians, in `count` batches of `images`, each beside `rows` texts."""
     rho = correlation(nats)
     ids = torch.arange(images).repeat_interleave(rows)
-    candidates = candidate_mask(ids)
+    candidates = Candidates(candidate_mask(ids))
     bounds = []
     for _ in range(count):
         z = torch.randn(images, 1, generator=generator, dtype=torch.float64)[ids]
         x = rho * z + math.sqrt(1 - rho**2) * torch.randn(z.shape, generator=generator, dtype=torch.float64)
         losses = info_nce(log_density_ratio(x[:, None], z[None], rho), candidates)
-        bounds.append((candidates.sum(dim=1).log() - losses).mean().item())
+        bounds.append((candidates.mask.sum(dim=1).log() - losses).mean().item())
     return estimate(bounds)
 
 

@@ -222,8 +222,8 @@ def kl_term(modality: str, kl: Tensor, positions: Tensor, valid: Tensor, free_bi
 
 
 def alignment_term(output: AlignmentOutput) -> LossTerm:
-    """The alignment regulariser (paper: AR), a mean over anchors. What all ranks share is divided among them."""
-    anchors = output.anchors / output.ranks
+    """The alignment regulariser (paper: AR), a mean over anchors."""
+    anchors = output.anchors
     scalars = {f"align/{name}": Mean(value * anchors, anchors) for name, value in output.scalars.items()}
     return LossTerm(
         name="align",

@@ -193,9 +193,9 @@ def test_sums_are_added_part_by_part_and_nothing_is_changed_in_place(sample: tup
     assert flatten(added).keys() == before.keys()
 
 
-def aligned(loss: float, anchors: int, bound: float, ranks: int = 1) -> MetricSums:
+def aligned(loss: float, anchors: int, bound: float) -> MetricSums:
     """The sums of a batch that consists of nothing but its alignment."""
-    output = AlignmentOutput(torch.tensor(loss), torch.tensor(anchors), {"bound": torch.tensor(bound)}, ranks)
+    output = AlignmentOutput(torch.tensor(loss), torch.tensor(anchors), {"bound": torch.tensor(bound)})
     term = alignment_term(output)
     mask = torch.zeros(1, 1, dtype=torch.bool)
     nothing = Latents(torch.zeros(1, 1, 2), mask)
@@ -214,15 +214,6 @@ def test_a_mean_over_batches_counts_the_anchors_of_each() -> None:
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {"align/loss": 4.0, "align/bound": 8.0}
     )
-
-
-def test_an_output_that_ranks_share_counts_once() -> None:
-    """Each of the ranks adds its part of it."""
-    found = reduce(add, [aligned(3.0, 8, 5.0, ranks=4)] * 4)
-    assert {name: (float(mean.total), float(mean.count)) for name, mean in found.terms.items()} == {
-        "align": (24.0, 8.0)
-    }
-    assert (float(found.scalars["align/bound"].total), float(found.scalars["align/bound"].count)) == (40.0, 8.0)
 
 
 def test_only_what_is_trained_has_a_graph(sample: tuple[Posterior, Posterior]) -> None:

@@ -1,8 +1,11 @@
 """What the ranks of a job share: sums and rows over all of them, with gradients that suit DDP.
 
-Every rank computes the same loss from the same sums and rows, but its gradient reaches only its own part. DDP then
-averages the ranks' gradients; each is multiplied by their number here, so that the average is the gradient of the loss
-of the global batch. No further collective is needed on the way back.
+Every rank computes the same loss from the same sums, but its gradient reaches only the part of the sum that the rank
+contributed. DDP then averages the ranks' gradients; each is multiplied by their number here, so that the average is the
+gradient of the loss of the global batch.
+
+Rows are another matter: each rank may make something else of those of all ranks, so that on the way back a row's
+gradients are collected from all of them. What they make of them has to enter the loss through a sum.
 """
 
 from __future__ import annotations
@@ -87,4 +90,7 @@ class _GlobalRows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return gradients[0].narrow(0, rank() * ctx.rows, ctx.rows) * world_size()
+        (gradient,) = gradients
+        summed = gradient.new_empty(ctx.rows, *gradient.shape[1:])
+        dist.reduce_scatter_tensor(summed, gradient.contiguous())
+        return summed

@@ -9,8 +9,9 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from mmib.base.distributed import global_rows, world_size
+from mmib.base.distributed import global_rows, rank
 from mmib.nn.attention import start_as_similarity
 from mmib.nn.gaussian import Posterior
 from mmib.nn.precision import at_least_float32, autocast_off
@@ -21,6 +22,8 @@ Negatives = Literal["global", "local"]
 TEMPERATURE_RANGE = (0.01, 1.0)
 # Logits that differ by less, a cosine by 1e-5 or less at any usual temperature, are equal.
 TIE = 1e-4
+# Cosines of single tokens and regions that late interaction holds at a time: 4 MB of float32, and several copies.
+MOST_PAIRS = 2**20
 
 
 class Latents(NamedTuple):
@@ -45,31 +48,42 @@ def latents(posterior: Posterior, sampled: bool) -> Latents:
     return Latents(posterior.rsample() if sampled else posterior.mean, posterior.mask)
 
 
-def gather_latents(text: Latents, image: Latents, image_ids: Tensor) -> tuple[Latents, Latents, Tensor]:
-    """The latents and image ids of all ranks, in order of rank, in two collectives."""
-    lengths = text.z.shape[1], image.z.shape[1]
-    z = global_rows(torch.cat([text.z, image.z], dim=1))
-    known = global_rows(torch.cat([text.mask.long(), image.mask.long(), image_ids[:, None]], dim=1))
-    text_mask, image_mask, ids = known.split([*lengths, 1], dim=1)
-    text_z, image_z = z.split(lengths, dim=1)
-    return Latents(text_z, text_mask.bool()), Latents(image_z, image_mask.bool()), ids.squeeze(1)
+class Candidates(NamedTuple):
+    """The images that this rank's B rows are compared with, among those of the M rows of all ranks.
+
+    Attributes:
+        mask: (B, M) True where image j is a candidate of row i: its own image, which is the positive, and those of rows
+            with another image. Rows without an image are False throughout.
+        first: column of the first row's own image; that of row i is `first + i`.
+    """
+
+    mask: Tensor
+    first: int = 0
+
+    def own(self, matrix: Tensor) -> Tensor:
+        """(B,) the entries of a (B, M) matrix for the rows' own images."""
+        return matrix.diagonal(self.first)
+
+    @property
+    def anchors(self) -> Tensor:
+        """(B,) True for rows with an image: those that are compared."""
+        return self.own(self.mask)
 
 
 class AlignmentOutput(NamedTuple):
-    """The regulariser of one batch.
+    """The regulariser of this rank's rows of one batch.
 
     Attributes:
         loss: scalar, mean over the anchors; 0 with a graph where no row can be an anchor.
-        anchors: scalar, number of rows that were anchors: the weight of `loss` and `scalars` in a mean over batches.
+        anchors: scalar, number of rows that were anchors: the weight of `loss` and `scalars` in a mean over ranks and
+            batches.
         scalars: named values to log, without a graph: `temperature`, `mi_bound`, `accuracy_t2i`, `accuracy_i2t`
             for InfoNCE, `jsd_bound` for JSD.
-        ranks: number of ranks that share this output, as it is about the rows of all of them.
     """
 
     loss: Tensor
     anchors: Tensor
     scalars: dict[str, Tensor]
-    ranks: int = 1
 
 
 class Alignment(nn.Module, ABC):
@@ -90,7 +104,10 @@ class Alignment(nn.Module, ABC):
         self.negatives = negatives
 
     def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
-        """Align.
+        """Align this rank's rows with the images of all ranks.
+
+        Each rank computes its part of the regulariser of the global batch, an N-th on N ranks, and is sent no more than
+        the other ranks' images.
 
         Args:
             text: latents of the word pieces, z (B, L, D).
@@ -98,10 +115,16 @@ class Alignment(nn.Module, ABC):
             image_ids: (B,) id of each row's image, -1 for none. Rows of equal id are not each other's negatives,
                 rows without an image take no part.
         """
-        compared = (*self.represent(text, image), image_ids)
-        if self.negatives == "local":
-            return self.compare(*compared)
-        return self.compare(*gather_latents(*compared))._replace(ranks=world_size())
+        text, image = self.represent(text, image)
+        known = self.of_all_ranks(torch.cat([image.mask.long(), image_ids[:, None]], dim=1))
+        images = Latents(self.of_all_ranks(image.z), known[:, :-1].bool())
+        first = 0 if self.negatives == "local" else rank() * len(image_ids)
+        mask = candidate_mask(known[:, -1])[first : first + len(image_ids)]
+        return self.compare(text, images, Candidates(mask, first))
+
+    def of_all_ranks(self, rows: Tensor) -> Tensor:
+        """Rows (B, ...) of each rank to those of all, in order of rank; as they are where `negatives` are local."""
+        return rows if self.negatives == "local" else global_rows(rows)
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
         """What is compared of each side: the latents themselves, or less, which is cheaper to gather."""
@@ -112,8 +135,14 @@ class Alignment(nn.Module, ABC):
         return torch.full_like(text.z[:, 0, 0], torch.nan)
 
     @abstractmethod
-    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
-        """The regulariser of rows that `represent` has prepared; see `forward`."""
+    def compare(self, text: Latents, image: Latents, candidates: Candidates) -> AlignmentOutput:
+        """The regulariser of what `represent` has prepared.
+
+        Args:
+            text: of this rank's B rows.
+            image: of the M rows of all ranks.
+            candidates: which of the images each row is compared with.
+        """
 
 
 def candidate_mask(image_ids: Tensor) -> Tensor:
@@ -127,21 +156,23 @@ def candidate_mask(image_ids: Tensor) -> Tensor:
     return (other | positive) & has_image[:, None] & has_image[None, :]
 
 
-def info_nce(logits: Tensor, candidates: Tensor) -> Tensor:
+def info_nce(logits: Tensor, candidates: Candidates) -> Tensor:
     """InfoNCE of each anchor (van den Oord et al. 2018, equation 4): minus the log-softmax of the positive.
 
     Args:
-        logits: (B, B) score of anchor i against candidate j, the positive on the diagonal.
-        candidates: (B, B) boolean; a row without a candidate is no anchor.
+        logits: (B, M) score of anchor i against image j.
+        candidates: a row without a candidate is no anchor.
 
     Returns:
         (B,) loss in nats, 0 for rows that are no anchor.
     """
-    anchors = candidates.diagonal()
-    # Non-anchors keep their (discarded) logits: a row of -inf alone would give NaN gradients.
-    masked = logits.masked_fill(~candidates & anchors[:, None], -math.inf)
-    losses = masked.logsumexp(dim=1) - logits.diagonal()
-    return losses.masked_fill(~anchors, 0.0)
+    losses = lowered(logits, candidates).logsumexp(dim=1) - candidates.own(logits)
+    return losses.masked_fill(~candidates.anchors, 0.0)
+
+
+def lowered(logits: Tensor, candidates: Candidates) -> Tensor:
+    """Logits with those of other images so low that they count for nothing, but finite: -inf alone has no softmax."""
+    return logits.masked_fill(~candidates.mask, torch.finfo(logits.dtype).min / 4)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -233,15 +264,23 @@ class InfoNCEAlignment(Alignment):
         with autocast_off(text.z):
             return projected_text.pooled(), projected_image.pooled()
 
-    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+    def compare(self, text: Latents, image: Latents, candidates: Candidates) -> AlignmentOutput:
         """See `Alignment.compare`."""
         with autocast_off(text.z):
             logits = self.similarities(text, image) / self.temperature
-            candidates = candidate_mask(image_ids)
-            anchors = candidates.diagonal()
-            losses = 0.5 * (info_nce(logits, candidates) + info_nce(logits.T, candidates))
-            loss = masked_mean(losses, anchors)
-        return AlignmentOutput(loss, anchors.sum(), self._scalars(logits.detach(), losses.detach(), candidates))
+            losses = 0.5 * (info_nce(logits, candidates) + self._column_losses(logits, candidates))
+            loss = masked_mean(losses, candidates.anchors)
+            scalars = self._scalars(logits.detach(), losses.detach(), candidates)
+        return AlignmentOutput(loss, candidates.anchors.sum(), scalars)
+
+    def _column_losses(self, logits: Tensor, candidates: Candidates) -> Tensor:
+        """(B,) InfoNCE from the images of this rank's rows to the texts of all ranks.
+
+        Each rank has the logits of its own texts; what it makes of each column is put together with the others' part.
+        """
+        parts = self.of_all_ranks(lowered(logits, candidates).logsumexp(dim=0)[None])
+        columns = parts.logsumexp(dim=0).narrow(0, candidates.first, len(logits))
+        return (columns - candidates.own(logits)).masked_fill(~candidates.anchors, 0.0)
 
     @torch.no_grad()
     def similarity(self, text: Latents, image: Latents) -> Tensor:
@@ -251,26 +290,38 @@ class InfoNCEAlignment(Alignment):
             cosines = self.similarities(*represented).diagonal()
         return cosines.masked_fill(~represented[1].mask.any(dim=1), torch.nan)
 
-    def _scalars(self, logits: Tensor, losses: Tensor, candidates: Tensor) -> dict[str, Tensor]:
-        anchors = candidates.diagonal()
-        bounds = candidates.sum(dim=1).clamp(min=1).log() - losses
-        masked = logits.masked_fill(~candidates, -math.inf)
+    def _scalars(self, logits: Tensor, losses: Tensor, candidates: Candidates) -> dict[str, Tensor]:
+        anchors = candidates.anchors
+        bounds = candidates.mask.sum(dim=1).clamp(min=1).log() - losses
+        masked = logits.masked_fill(~candidates.mask, -math.inf)
+        positives = candidates.own(masked)
+        rows = torch.stack(rivals(masked, positives[:, None])).sum(dim=2)
+        columns = torch.stack(rivals(masked, self.of_all_ranks(positives))).sum(dim=1)
+        columns = self.of_all_ranks(columns[None]).sum(dim=0).narrow(1, candidates.first, len(logits))
         return {
             "temperature": self.temperature.detach(),
             "mi_bound": masked_mean(bounds, anchors),
-            "accuracy_t2i": masked_mean(retrieved(masked), anchors),
-            "accuracy_i2t": masked_mean(retrieved(masked.T), anchors),
+            "accuracy_t2i": masked_mean(retrieved(*rows), anchors),
+            "accuracy_i2t": masked_mean(retrieved(*columns), anchors),
         }
 
 
-def retrieved(logits: Tensor) -> Tensor:
-    """(B,) chance that the best of (B, B) candidates is the positive, on the diagonal, where ties are broken at random.
+def rivals(logits: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
+    """Which logits are above a positive, and which are equal to it, the positive itself among them."""
+    ahead = logits - positives
+    return ahead > TIE, ahead.abs() <= TIE
+
+
+def retrieved(better: Tensor, equal: Tensor) -> Tensor:
+    """(B,) chance that the best candidate is the positive, where ties are broken at random.
 
     Two files may hold the same image, so that ties are common; the rounding of two equal scores must not decide.
+
+    Args:
+        better: (B,) number of candidates above the positive; see `rivals`.
+        equal: (B,) number of those equal to it, the positive among them; 0 for a row that is no anchor.
     """
-    behind = logits.diagonal()[:, None] - logits
-    best = (behind >= -TIE).all(dim=1)
-    return best.to(logits.dtype) / (behind.abs() <= TIE).sum(dim=1).clamp(min=1)
+    return ((better == 0) & (equal > 0)) / equal.clamp(min=1)
 
 
 def post_similarity(text: Latents, image: Latents) -> Tensor:
@@ -281,13 +332,22 @@ def post_similarity(text: Latents, image: Latents) -> Tensor:
 
 
 def late_similarity(text: Latents, image: Latents) -> Tensor:
-    """(B, B) late interaction: best region of each token and best token of each region, both means averaged.
+    """(B, M) late interaction: best region of each token and best token of each region, both means averaged.
 
-    0 between two rows of which one has no valid position.
+    0 between two rows of which one has no valid position. Large batches are computed a part of the texts at a time, and
+    again on the way back, so that memory does not grow with the square of the batch.
     """
-    tokens = F.normalize(text.z, dim=-1)
-    regions = F.normalize(image.z, dim=-1)
-    cosines = torch.einsum("ild,jrd->ijlr", tokens, regions)
+    images = Latents(F.normalize(image.z, dim=-1), image.mask)
+    size = max(1, MOST_PAIRS // max(1, text.z.shape[1] * image.z.shape[0] * image.z.shape[1]))
+    if len(text.z) <= size:
+        return _late_cosines(text, images)
+    parts = [Latents(z, mask) for z, mask in zip(text.z.split(size), text.mask.split(size), strict=True)]
+    return torch.cat([checkpoint(_late_cosines, part, images, use_reentrant=False) for part in parts])
+
+
+def _late_cosines(text: Latents, image: Latents) -> Tensor:
+    """`late_similarity` to images whose latents are unit vectors."""
+    cosines = torch.einsum("ild,jrd->ijlr", F.normalize(text.z, dim=-1), image.z)
     lowest = -2.0  # below every cosine, finite so that a fully masked row has finite gradients
     best_region = cosines.masked_fill(~image.mask[None, :, None, :], lowest).amax(dim=3)
     best_token = cosines.masked_fill(~text.mask[:, None, :, None], lowest).amax(dim=2)
@@ -320,11 +380,11 @@ class JSDAlignment(Alignment):
         """Means."""
         return text.pooled(), image.pooled()
 
-    def compare(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
+    def compare(self, text: Latents, image: Latents, candidates: Candidates) -> AlignmentOutput:
         """See `Alignment.compare`."""
-        negatives, anchors = rolled_negatives(image_ids)
+        negatives, anchors = rolled_negatives(candidates)
         text_mean, image_mean = text.post_mean(), image.post_mean()
-        positive = self._score(text_mean, image_mean)
+        positive = self._score(text_mean, image_mean.narrow(0, candidates.first, len(text_mean)))
         negative = self._score(text_mean, image_mean[negatives])
         with autocast_off(positive):
             # softplus(-s) and softplus(s) are the two cross-entropies of a sigmoid, in their stable form.
@@ -344,15 +404,16 @@ class JSDAlignment(Alignment):
         return scores.squeeze(-1)
 
 
-def rolled_negatives(image_ids: Tensor) -> tuple[Tensor, Tensor]:
-    """For each row the next row, cyclically, with another image.
+def rolled_negatives(candidates: Candidates) -> tuple[Tensor, Tensor]:
+    """For each row the next one of all ranks, cyclically, with another image.
 
     Returns:
-        (B,) index of the negative (the row itself where there is none), (B,) True where there is one.
+        (B,) index of the negative's image (a row's own where there is none), (B,) True where there is one.
     """
-    size = len(image_ids)
-    rows = torch.arange(size, device=image_ids.device)
-    valid = candidate_mask(image_ids) & (rows[:, None] != rows[None, :])
-    distance = ((rows[None, :] - rows[:, None]) % size).masked_fill(~valid, size)
+    size, total = candidates.mask.shape
+    rows = candidates.first + torch.arange(size, device=candidates.mask.device)
+    images = torch.arange(total, device=candidates.mask.device)
+    valid = candidates.mask & (rows[:, None] != images[None, :])
+    distance = ((images[None, :] - rows[:, None]) % total).masked_fill(~valid, total)
     found = valid.any(dim=1)
-    return torch.where(found, distance.argmin(dim=1), rows), found
+    return torch.where(found, (rows + distance.amin(dim=1)) % total, rows), found

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmib.nn import alignment as alignment_module
 from mmib.nn.alignment import (
     Alignment,
     AlignmentOutput,
+    Candidates,
     InfoNCEAlignment,
     JSDAlignment,
     Latents,
     candidate_mask,
-    gather_latents,
     info_nce,
     late_similarity,
     masked_mean,
     post_similarity,
     retrieved,
+    rivals,
     rolled_negatives,
 )
 from mmib.schema import ConfigError
@@ -47,6 +51,11 @@ def one_hot(columns: list[int]) -> Latents:
     return Latents(z, torch.ones(len(columns), 1, dtype=torch.bool))
 
 
+def candidates(ids: list[int]) -> Candidates:
+    """Of the only rank."""
+    return Candidates(candidate_mask(torch.tensor(ids)))
+
+
 def identity(temperature: float) -> InfoNCEAlignment:
     """Post-level InfoNCE whose logits are the plain cosines over the temperature."""
     module = InfoNCEAlignment(WIDTH, temperature=temperature)
@@ -69,14 +78,14 @@ def test_candidates_are_the_positive_and_rows_with_another_image() -> None:
 
 def test_info_nce_of_two_by_two_by_hand() -> None:
     logits = torch.tensor([[2.0, 1.0], [0.5, -1.0]])
-    losses = info_nce(logits, torch.ones(2, 2, dtype=torch.bool))
+    losses = info_nce(logits, Candidates(torch.ones(2, 2, dtype=torch.bool)))
     expected = [math.log(math.exp(2) + math.exp(1)) - 2, math.log(math.exp(0.5) + math.exp(-1)) + 1]
     torch.testing.assert_close(losses, torch.tensor(expected))
 
 
 def test_info_nce_of_three_by_three_by_hand_with_two_rows_of_one_image() -> None:
     logits = torch.tensor([[1.0, 9.0, 0.5], [8.0, 2.0, -1.0], [0.0, 0.3, 0.2]])
-    losses = info_nce(logits, candidate_mask(torch.tensor([4, 4, 9])))
+    losses = info_nce(logits, candidates([4, 4, 9]))
     expected = [
         math.log(math.exp(1.0) + math.exp(0.5)) - 1.0,
         math.log(math.exp(2.0) + math.exp(-1.0)) - 2.0,
@@ -87,14 +96,14 @@ def test_info_nce_of_three_by_three_by_hand_with_two_rows_of_one_image() -> None
 
 def test_info_nce_of_three_by_three_by_hand_with_a_row_without_an_image() -> None:
     logits = torch.tensor([[1.0, 9.0, 0.5], [8.0, 2.0, -1.0], [0.0, 7.0, 0.2]])
-    losses = info_nce(logits, candidate_mask(torch.tensor([4, -1, 9])))
+    losses = info_nce(logits, candidates([4, -1, 9]))
     expected = [math.log(math.exp(1.0) + math.exp(0.5)) - 1.0, 0.0, math.log(math.exp(0.0) + math.exp(0.2)) - 0.2]
     torch.testing.assert_close(losses, torch.tensor(expected))
 
 
 def test_info_nce_is_stable_for_extreme_logits() -> None:
     logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], requires_grad=True)
-    losses = info_nce(logits, torch.ones(2, 2, dtype=torch.bool))
+    losses = info_nce(logits, Candidates(torch.ones(2, 2, dtype=torch.bool)))
     losses.sum().backward()
     assert losses.tolist() == [0.0, 2e4]
     assert logits.grad is not None
@@ -337,8 +346,8 @@ def test_logits_are_computed_in_float32_under_autocast(granularity: str) -> None
     assert lowered[0].dtype == torch.bfloat16
     double = [Latents(z.double(), mask) for z, mask in zip(lowered, (text.mask, image.mask), strict=True)]
     similarity = (post_similarity if granularity == "post" else late_similarity)(*double) / 0.01
-    candidates = candidate_mask(ids)
-    expected = 0.5 * (info_nce(similarity, candidates) + info_nce(similarity.T, candidates)).mean()
+    compared = Candidates(candidate_mask(ids))
+    expected = 0.5 * (info_nce(similarity, compared) + info_nce(similarity.T, compared)).mean()
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -366,7 +375,7 @@ def test_negative_is_the_next_row_in_cyclic_order_with_another_image(
     ids: list[int], negatives: list[int], found: list[bool]
 ) -> None:
     """Defect 14: `roll` paired a last batch of one with itself, and rows of one image with each other."""
-    rows, valid = rolled_negatives(torch.tensor(ids))
+    rows, valid = rolled_negatives(candidates(ids))
     assert rows.tolist() == negatives
     assert valid.tolist() == found
 
@@ -426,48 +435,112 @@ def test_masked_mean_divides_by_what_counts() -> None:
     assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
-# Ranks: collectives are replaced here; with real processes they are tested elsewhere.
+# Ranks: threads here, which share one graph; with real processes they are tested elsewhere.
+
+RANKS = 2
 
 
 def share(all_rows: Latents, rank: int) -> Latents:
     """The half of the rows that a rank of two has."""
-    own = slice(0, 3) if rank == 0 else slice(3, 6)
-    return Latents(all_rows.z[own], all_rows.mask[own])
+    part = slice(0, 3) if rank == 0 else slice(3, 6)
+    return Latents(all_rows.z[part], all_rows.mask[part])
 
 
 @pytest.fixture
-def gather_from(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Makes `global_rows` give, for two ranks, the rows that each rank would have sent in its first, second … call."""
+def on_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], AlignmentOutput]], list[AlignmentOutput]]:
+    """Calls a function with each rank at the same time, `global_rows` exchanging what their threads have."""
+    threads = threading.local()
+    barrier = threading.Barrier(RANKS, timeout=20)
+    sent: list[torch.Tensor] = [torch.empty(0)] * RANKS
 
-    def replace(module: Alignment, text: Latents, image: Latents, ids: torch.Tensor) -> None:
-        sent: list[list[torch.Tensor]] = [[], []]
-        monkeypatch.setattr(alignment_module, "world_size", lambda: 2)
-        for rank in (0, 1):
-            monkeypatch.setattr(
-                alignment_module, "global_rows", lambda tensor, own=sent[rank]: own.append(tensor) or tensor
-            )
-            gather_latents(*module.represent(share(text, rank), share(image, rank)), share(Latents(ids, ids), rank).z)
-        gathered = iter([torch.cat(parts) for parts in zip(*sent, strict=True)])
-        monkeypatch.setattr(alignment_module, "global_rows", lambda _: next(gathered))
+    def global_rows(rows: torch.Tensor) -> torch.Tensor:
+        sent[threads.rank] = rows
+        barrier.wait()
+        gathered = torch.cat(sent)
+        barrier.wait()
+        return gathered
 
-    return replace
+    monkeypatch.setattr(alignment_module, "global_rows", global_rows)
+    monkeypatch.setattr(alignment_module, "rank", lambda: threads.rank)
+
+    def call(function: Callable[[int], AlignmentOutput]) -> list[AlignmentOutput]:
+        def begin(rank: int) -> AlignmentOutput:
+            threads.rank = rank
+            return function(rank)
+
+        with ThreadPoolExecutor(RANKS) as pool:
+            return list(pool.map(begin, range(RANKS)))
+
+    return call
 
 
 @every_kind
 def test_global_negatives_compare_the_rows_of_all_ranks_as_one_process_would(
-    gather_from: Callable[..., None], kind: str
+    on_ranks: Callable[..., list[AlignmentOutput]], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     module = KINDS[kind]()
     text, image = latents([3, 4, 1, 2, 4, 1]), latents([2, 0, 1, 3, 1, 2])
     ids = torch.tensor([4, -1, 2, 4, 7, 2])
-    alone = module(text, image, ids)
-    assert alone.ranks == 1
-    gather_from(module, text, image, ids)
-    shared = module(share(text, 0), share(image, 0), ids[:3])
-    assert shared.ranks == 2
-    assert int(shared.anchors) == int(alone.anchors) == 5
-    torch.testing.assert_close(shared.loss, alone.loss)
-    torch.testing.assert_close(shared.scalars, alone.scalars)
+    sides = text.z.requires_grad_(), image.z.requires_grad_()
+    with monkeypatch.context() as alone_here:
+        alone_here.setattr(alignment_module, "global_rows", lambda rows: rows)
+        alone_here.setattr(alignment_module, "rank", lambda: 0)
+        alone = module(text, image, ids)
+    shared = on_ranks(lambda rank: module(share(text, rank), share(image, rank), ids[3 * rank :][:3]))
+    anchors = [int(output.anchors) for output in shared]
+    assert anchors == [2, 3]
+    assert int(alone.anchors) == 5
+
+    def mean(values: Sequence[torch.Tensor]) -> torch.Tensor:
+        return sum(value * weight for value, weight in zip(values, anchors, strict=True)) / sum(anchors)  # type: ignore[return-value]
+
+    loss = mean([output.loss for output in shared])
+    torch.testing.assert_close(loss, alone.loss)
+    for name, value in alone.scalars.items():
+        torch.testing.assert_close(mean([output.scalars[name] for output in shared]).to(value), value)
+    for found, expected in zip(torch.autograd.grad(loss, sides), torch.autograd.grad(alone.loss, sides), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_each_of_eight_ranks_computes_an_eighth_of_the_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is sent the other ranks' images, not their texts."""
+    rows, ranks = 4, 8
+    sent: list[tuple[int, ...]] = []
+
+    def repeated(tensor: torch.Tensor) -> torch.Tensor:
+        sent.append(tuple(tensor.shape))
+        return tensor.repeat(ranks, *[1] * (tensor.ndim - 1))
+
+    monkeypatch.setattr(alignment_module, "rank", lambda: 3)
+    monkeypatch.setattr(alignment_module, "global_rows", repeated)
+    text, image = latents([5] * rows, slots=5), latents([2] * rows, slots=2)
+    module = InfoNCEAlignment(WIDTH, "late")
+    # Without the projections, which each rank has of its own rows.
+    module.project_text = module.project_image = torch.nn.Identity()  # type: ignore[assignment]
+    with FlopCounterMode(display=False) as shared:
+        module(text, image, torch.arange(rows))
+    assert [shape for shape in sent if len(shape) == 3 and shape[-1] == WIDTH] == [(rows, 2, WIDTH)]
+    many = [Latents(side.z.repeat(ranks, 1, 1), side.mask.repeat(ranks, 1)) for side in (text, image)]
+    monkeypatch.setattr(alignment_module, "rank", lambda: 0)
+    monkeypatch.setattr(alignment_module, "global_rows", lambda tensor: tensor)
+    with FlopCounterMode(display=False) as whole:
+        module(*many, torch.arange(rows * ranks))
+    assert shared.get_total_flops() * ranks == whole.get_total_flops() > 0
+
+
+@pytest.mark.parametrize("pairs", [1, 40])
+def test_late_similarity_in_parts_is_the_same_and_so_are_its_gradients(
+    monkeypatch: pytest.MonkeyPatch, pairs: int
+) -> None:
+    text, image = latents([3, 4, 0, 2, 4]), latents([2, 0, 1, 3, 1])
+    sides = text.z.requires_grad_(), image.z.requires_grad_()
+    weights = torch.randn(5, 5)
+    whole = late_similarity(text, image)
+    monkeypatch.setattr(alignment_module, "MOST_PAIRS", pairs)
+    parts = late_similarity(text, image)
+    torch.testing.assert_close(parts, whole)
+    expected, found = (torch.autograd.grad((similarity * weights).sum(), sides) for similarity in (whole, parts))
+    torch.testing.assert_close(found, expected)
 
 
 @every_kind
@@ -475,23 +548,12 @@ def test_local_negatives_are_those_of_the_own_rank(monkeypatch: pytest.MonkeyPat
     module = KINDS[kind]()
     text, image, ids = latents([3, 4, 1]), latents([2, 0, 1]), torch.tensor([4, -1, 2])
     expected = module(text, image, ids)
-    monkeypatch.setattr(alignment_module, "world_size", lambda: 2)
+    monkeypatch.setattr(alignment_module, "rank", lambda: 1)
     monkeypatch.setattr(alignment_module, "global_rows", lambda _: pytest.fail("gathered"))
     module.negatives = "local"
     found = module(text, image, ids)
-    assert found.ranks == 1
     torch.testing.assert_close(found.loss, expected.loss)
     assert int(found.anchors) == 2
-
-
-def test_gathered_latents_keep_masks_ids_and_positions() -> None:
-    text, image, ids = latents([3, 0, 2]), latents([1, 2, 0], slots=4), torch.tensor([5, -1, 2**40])
-    gathered = gather_latents(text, image, ids)
-    assert torch.equal(gathered[2], ids)
-    for found, own in ((gathered[0], text), (gathered[1], image)):
-        assert torch.equal(found.z, own.z)
-        assert torch.equal(found.mask, own.mask)
-        assert found.mask.dtype == torch.bool
 
 
 @pytest.mark.parametrize("kind", [InfoNCEAlignment, JSDAlignment])
@@ -515,11 +577,15 @@ def test_retrieval_gives_each_of_tied_candidates_its_share_whatever_is_rounded_u
     logits = torch.tensor([[3.0, 3.0, 3.0], [2.0, 1.0, none], [1.0, none, 4.0]], dtype=torch.float64)
     for seed in range(5):
         rounding = 1e-9 * torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-        torch.testing.assert_close(retrieved(logits + rounding), torch.tensor([1 / 3, 0.0, 1.0], dtype=torch.float64))
+        torch.testing.assert_close(first_of_rows(logits + rounding), torch.tensor([1 / 3, 0.0, 1.0]))
+
+
+def first_of_rows(logits: torch.Tensor) -> torch.Tensor:
+    return retrieved(*(found.sum(dim=1) for found in rivals(logits, logits.diagonal()[:, None])))
 
 
 def test_a_row_that_is_no_anchor_retrieves_nothing_and_breaks_nothing() -> None:
-    assert retrieved(torch.full((2, 2), -math.inf)).tolist() == [0.0, 0.0]
+    assert first_of_rows(torch.full((2, 2), -math.inf)).tolist() == [0.0, 0.0]
 
 
 def test_two_files_of_one_image_are_retrieved_half_of_the_time() -> None:

@@ -30,7 +30,7 @@ from experiments.known_answers import (
     sphere_information,
     sphere_pairs,
 )
-from mmib.nn.alignment import candidate_mask, info_nce
+from mmib.nn.alignment import Candidates, candidate_mask, info_nce
 from mmib.nn.gaussian import Posterior
 
 ERRORS = 4
@@ -162,7 +162,7 @@ def test_own_module_reaches_the_best_critic_where_that_is_a_cosine() -> None:
     best = own_info_nce(x, z, size, 1 / concentration)
     assert not above(best, truth)
     assert best.mean > 0.97 * truth
-    candidates = candidate_mask(torch.arange(size))
+    candidates = Candidates(candidate_mask(torch.arange(size)))
     by_hand = [
         math.log(size) - info_nce(concentration * a @ b.T, candidates).mean().item()
         for a, b in zip(x.split(size), z.split(size), strict=True)
@@ -196,7 +196,7 @@ def test_rows_of_one_image_as_negatives_would_cost_the_bound(generator: torch.Ge
     text = rho * image + math.sqrt(1 - rho**2) * torch.randn(64, 1, generator=generator, dtype=torch.float64)
     logits = log_density_ratio(text[:, None], image[None], rho)
     bounds = [
-        (mask.sum(dim=1).log() - info_nce(logits, mask)).mean().item()
+        (mask.sum(dim=1).log() - info_nce(logits, Candidates(mask))).mean().item()
         for mask in (candidate_mask(torch.arange(32).repeat_interleave(2)), candidate_mask(torch.arange(64)))
     ]
     assert bounds[1] < bounds[0] - 0.02
