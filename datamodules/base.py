@@ -9,7 +9,7 @@ import os
 import random
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from mmib.base.lightning_internals import overfits
 from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
-from mmib.datamodules.cache import FeatureCache, ImageFeatureCache, TextFeatureCache, text_digest
+from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
@@ -36,7 +36,9 @@ from mmib.datamodules.side_texts import SideTexts
 from mmib.datamodules.store import StoredExamples, TextStore, code_of
 from mmib.datamodules.subset import TrainingSubset
 from mmib.datamodules.tables import HashedTable
-from mmib.encoders.image import ImageEncoder
+from mmib.datamodules.text_regions import CachedTexts, TextCollator, TokenizedTexts
+from mmib.encoders.pixels_and_texts import encoders_of
+from mmib.encoders.regions import ImageSource, RegionEncoder
 from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet, shown
@@ -45,6 +47,7 @@ from mmib.schema import (
     NOT_CACHED,
     NOT_LOOKED_FOR,
     WHOLE_IMAGE,
+    Box,
     Census,
     ConfigError,
     DataError,
@@ -57,9 +60,14 @@ from mmib.schema import (
 )
 
 ImageUse = Literal["own", "none", "shuffled"]
-ImageSource = Literal["pixels", "text"]
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
+# What makes the data and the model read the same of images.
+REMEDIES = {
+    "pixels": "set data.image_source to the latter, or choose an image encoder for pixels",
+    "text": "add --config model/side_text.yaml to read side texts",
+    "both": "add --config model/pixels_and_texts.yaml to read pixels and side texts",
+}
 NAMES_SHOWN = 5
 # So many posts are tokenised at a time: enough for the tokenizer to be fast, few enough to take no memory.
 POSTS_TOKENISED = 1024
@@ -88,6 +96,7 @@ class ImageReport:
         rows_with_image: rows whose image is found.
         rows_left_out: rows beyond the limits of the trainer.
         unreadable: names of the files that are there and cannot be read, with the reason.
+        rows_by_source: rows with pixels and with side texts, where both are looked for.
     """
 
     images: int
@@ -96,9 +105,12 @@ class ImageReport:
     rows_with_image: int
     rows_left_out: int
     unreadable: dict[str, str]
+    rows_by_source: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
         parts = [f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows"]
+        if self.rows_by_source:
+            parts[0] += f" ({', '.join(f'{rows:,} with {source}' for source, rows in self.rows_by_source.items())})"
         if self.unreadable:
             parts.append(f"{len(self.unreadable)} unreadable: {shown(list(self.unreadable), NAMES_SHOWN)}")
         if self.rows_left_out:
@@ -132,7 +144,9 @@ class PostDataModule(pl.LightningDataModule):
         workers: processes that load batches; worth it only where pixels are decoded. How they are started,
             `multiprocessing.set_start_method` says, or the version of Python.
         image_source: `pixels`, of image files; `text`, of side texts such as captions, which then are the regions of
-            an image. The model's image encoder has to be a `SideTextEncoder`, as `--config model/side_text.yaml` says.
+            an image; `both`, side by side, where a post may lack either. The model's image encoder has to be for the
+            same: a `SideTextEncoder`, as `--config model/side_text.yaml` says, or a `PixelsAndTextsEncoder`, as
+            `model/pixels_and_texts.yaml` does.
         side_text: the JSON lines of side texts (docs/data.md); required where they are the image source.
         side_text_models: whose captions are taken, where the file has those of several models; None takes all.
         train_share: share of the training rows to train on, stratified by label, without replacement.
@@ -150,7 +164,7 @@ class PostDataModule(pl.LightningDataModule):
         self,
         reader: Reader,
         text_encoder: TextEncoder,
-        image_encoder: ImageEncoder,
+        image_encoder: RegionEncoder,
         labels: LabelSource,
         task: str = "",
         batch_size: int = 16,
@@ -189,8 +203,9 @@ class PostDataModule(pl.LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.max_tokens = max_tokens
         self.max_length = _checked_length(max_length, self.tokenizer.max_length)
-        reads_whole_images = image_encoder.regions == "grid" or isinstance(image_encoder, SideTextEncoder)
-        self.max_crops = 0 if reads_whole_images else max_crops
+        self.pixel_encoder, self.side_text_encoder = encoders_of(image_encoder)
+        reads_crops = self.pixel_encoder is not None and self.pixel_encoder.regions == "crops"
+        self.max_crops = max_crops if reads_crops else 0
         self.images = images
         self.max_missing_images = max_missing_images
         self.augment = augment
@@ -200,11 +215,11 @@ class PostDataModule(pl.LightningDataModule):
         self.side_text = _checked_side_text(image_source, side_text, side_text_models, image_encoder, augment)
         self.side_text_models = side_text_models
         self.cache: ImageFeatureCache | None = None
-        self.text_cache: TextFeatureCache | None = None
-        if isinstance(image_encoder, SideTextEncoder):
-            self.text_cache = TextFeatureCache(self.cache_dir, image_encoder)
-        elif image_encoder.frozen and not augment:
-            self.cache = ImageFeatureCache(self.cache_dir, image_encoder)
+        if self.pixel_encoder is not None and self.pixel_encoder.frozen and not augment:
+            self.cache = ImageFeatureCache(self.cache_dir, self.pixel_encoder)
+        self.text_regions: TextFeatureCache | TokenizedTexts | None = None
+        if self.side_text_encoder is not None:
+            self.text_regions = _text_regions(self.side_text_encoder, self.cache_dir)
         self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, Sequence[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
@@ -232,11 +247,6 @@ class PostDataModule(pl.LightningDataModule):
         rank_zero_info(f"images: {texts.note()}")
         return texts
 
-    @property
-    def feature_cache(self) -> FeatureCache[Any] | None:
-        """The cache of what the image source gives; None where the model encodes pixels."""
-        return self.cache if self.text_cache is None else self.text_cache
-
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
         examples = self.examples[split]
@@ -263,7 +273,7 @@ class PostDataModule(pl.LightningDataModule):
             "words": example.words,
             **example.spans(),
             "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
-            "boxes": region_boxes(example, self.image_encoder.region_boxes()),
+            "boxes": region_boxes(example, self._cells()),
         }
 
     def check_files(self, stage: str) -> None:
@@ -307,7 +317,7 @@ class PostDataModule(pl.LightningDataModule):
         examples = self.examples.get(split)
         if not isinstance(examples, StoredExamples):
             return examples is not None
-        return bool(examples.looked_for()[self._looked_at(split, examples.sizes())].all())
+        return bool(examples.looked_for()[self._looked_at(split, examples.sizes(1))].all())
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Length-bucketed batches, reshuffled each epoch."""
@@ -478,6 +488,7 @@ class PostDataModule(pl.LightningDataModule):
             rows_with_image=pictured,
             rows_left_out=left_out,
             unreadable=unreadable,
+            rows_by_source=self._rows_by_source(located),
         )
         self.image_reports[split] = report
         if self.images != "none":
@@ -486,12 +497,28 @@ class PostDataModule(pl.LightningDataModule):
             return LocatedImages(pictures, _donors(images, pictures.counts() > 0, rows)[rows])
         return located
 
+    def _rows_by_source(self, located: LocatedImages) -> dict[str, int]:
+        if self.pixel_encoder is None or self.side_text_encoder is None:
+            return {}
+        texts = located.text_counts()
+        return {"pixels": int((located.counts() > texts).sum()), "side texts": int((texts > 0).sum())}
+
     def _found(
         self, split: str, posts: Sequence[Pictured], unreadable: dict[str, str]
     ) -> dict[Pictured, tuple[str, list[Picture]]]:
         """Content and pictures of the posts whose image source is there; adds others to {name: reason}."""
-        if self.text_cache is not None and self.side_texts is not None:
-            return _found_texts(posts, self.side_texts, self.text_cache, self.reader.image_folder(split))
+        found = {} if self.pixel_encoder is None else self._found_images(posts, unreadable)
+        if self.side_texts is not None and self.text_regions is not None:
+            texts = _found_texts(posts, self.side_texts, self.text_regions, self.reader.image_folder(split))
+            for post, (content, pictures) in texts.items():
+                shown_by, images = found.get(post, (content, []))
+                found[post] = shown_by, images + pictures
+        return found
+
+    def _found_images(
+        self, posts: Sequence[Pictured], unreadable: dict[str, str]
+    ) -> dict[Pictured, tuple[str, list[Picture]]]:
+        """Content, images and crops of the posts whose images are there; adds others to {name: reason}."""
         indices = self._cache_indices(posts, unreadable)
         found = {}
         for post in posts:
@@ -511,12 +538,16 @@ class PostDataModule(pl.LightningDataModule):
 
     def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
         """(N, 2) word pieces and regions of each row."""
+        cells = len(self._cells())
         if isinstance(examples, StoredExamples):
-            sizes = examples.sizes()
-        else:
-            known = [(len(example.input_ids), len(example.pictures)) for example in examples]
-            sizes = np.array(known, dtype=np.int32).reshape(-1, 2)
-        return sizes * (1, len(self.image_encoder.region_boxes()))
+            return examples.sizes(cells)
+        regions = [sum(1 if picture.is_text else cells for picture in example.pictures) for example in examples]
+        pieces = [len(example.input_ids) for example in examples]
+        return np.array([pieces, regions], dtype=np.int32).T
+
+    def _cells(self) -> list[Box]:
+        """The box of each region of an image or crop, inside of it."""
+        return [] if self.pixel_encoder is None else self.pixel_encoder.region_boxes()
 
     def _text_digest(self, split: str) -> str:
         with open_data(self.reader.text_file(split), self.reader.layout) as file:
@@ -529,9 +560,9 @@ class PostDataModule(pl.LightningDataModule):
     def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"
         transform = None
-        if self.feature_cache is None:
+        if self.cache is None and self.pixel_encoder is not None:
             augmented = training and self.augment
-            transform = self.image_encoder.training_transform if augmented else self.image_encoder.transform
+            transform = self.pixel_encoder.training_transform if augmented else self.pixel_encoder.transform
         examples = self.examples[split] if rows is None else [self.examples[split][row] for row in rows]
         return PostLoader(
             PostDataset(examples, transform, run_seed()),
@@ -572,10 +603,17 @@ class PostDataModule(pl.LightningDataModule):
             task=self.task,
             labels=self.labels,
             pad_id=self.tokenizer.pad_id,
-            cells=self.image_encoder.region_boxes(),
-            width=self.image_encoder.dim,
-            features=None if self.feature_cache is None else self.feature_cache.mapped,
+            cells=self._cells(),
+            width=0 if self.pixel_encoder is None else self.pixel_encoder.dim,
+            features=None if self.cache is None else self.cache.mapped,
+            texts=self._text_collator(),
         )
+
+    def _text_collator(self) -> TextCollator | None:
+        """What makes the side texts of batches, where they are read."""
+        if isinstance(self.text_regions, TextFeatureCache):
+            return CachedTexts(self.text_regions.mapped, self.text_regions.encoder.dim)
+        return self.text_regions
 
     def unreadable(self, files: list[Path]) -> dict[Path, str]:
         """{file: reason} of the files that cannot be decoded; the others get their features where these are cached."""
@@ -594,8 +632,9 @@ class PostDataModule(pl.LightningDataModule):
         if share <= self.max_missing_images:
             return
         if self.side_text is not None:
+            lack = "has no text" if self.pixel_encoder is None else "has no text, and the data no readable file,"
             raise DataError(
-                f"{self.side_text} has no text of {len(missing):,} of {report.images:,} images of {self.root}, split "
+                f"{self.side_text} {lack} of {len(missing):,} of {report.images:,} images of {self.root}, split "
                 f"{split} ({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
                 f"{self.max_missing_images:.0%}. Add their texts, or go on without them with "
                 "--data.max_missing_images 1.0"
@@ -615,59 +654,57 @@ def _checked_length(wanted: int, possible: int | None) -> int:
 
 
 def _checked_side_text(
-    source: str, file: str | None, models: list[str] | None, encoder: ImageEncoder, augment: bool
+    source: str, file: str | None, models: list[str] | None, encoder: RegionEncoder, augment: bool
 ) -> Path | None:
-    """The file of side texts; None where pixels are the image source.
+    """The file of side texts; None where pixels alone are the image source.
 
     Raises:
         ConfigError: settings that contradict each other.
     """
     if source not in get_args(ImageSource):
-        raise ConfigError(f"image_source {source!r} is unknown: choose 'pixels' or 'text'")
-    reads_text = isinstance(encoder, SideTextEncoder)
+        raise ConfigError(f"image_source {source!r} is unknown: choose {shown(get_args(ImageSource))}")
+    if source != encoder.source:
+        raise ConfigError(
+            f"image_source is {source}, and the model's image encoder, {type(encoder).__name__}, is for "
+            f"{encoder.source}: {REMEDIES[source]}"
+        )
     if source == "pixels":
-        if reads_text:
-            raise ConfigError(
-                "the model's image encoder is a SideTextEncoder, which reads no pixels: set data.image_source to text"
-            )
         if file is not None or models is not None:
-            raise ConfigError(
-                "side_text is given and image_source is pixels: add --config model/side_text.yaml to read side texts"
-            )
+            raise ConfigError(f"side_text is given and image_source is pixels: {REMEDIES['text']}")
         return None
     if file is None:
         raise ConfigError(
-            "image_source is text, and no file holds the texts: name it with --data.side_text captions.jsonl"
+            f"image_source is {source}, and no file holds the texts: name it with --data.side_text captions.jsonl"
         )
-    if not reads_text:
-        raise ConfigError(
-            "image_source is text, and the model's image encoder reads pixels: add --config model/side_text.yaml, or "
-            "make mmib.encoders.side_text.SideTextEncoder the image encoder"
-        )
-    if augment:
+    if augment and source == "text":
         raise ConfigError("augment changes pixels, and image_source is text: leave one of them out")
     return Path(file)
 
 
+def _text_regions(encoder: SideTextEncoder, cache_dir: Path) -> TextFeatureCache | TokenizedTexts:
+    """Features of texts, computed once; or what an encoder that is trained computes them of."""
+    return TextFeatureCache(cache_dir, encoder) if encoder.frozen else TokenizedTexts(encoder)
+
+
 def _found_texts(
-    posts: Iterable[Pictured], side_texts: SideTexts, cache: TextFeatureCache, folder: Path
+    posts: Iterable[Pictured], side_texts: SideTexts, regions: TextFeatureCache | TokenizedTexts, folder: Path
 ) -> dict[Pictured, tuple[str, list[Picture]]]:
     """Content and pictures of the posts whose image has a text: each region of these is a picture of the whole image.
 
     Args:
         posts: with the name of their image.
         side_texts: the texts.
-        cache: gets their features.
+        regions: learns of them.
         folder: that of the images, which need not be there.
     """
     texts = {post: side_texts.of(post.image) for post in posts if post.image}
-    cache.build(itertools.chain.from_iterable(texts.values()))
+    regions.build(itertools.chain.from_iterable(texts.values()))
     found = {}
     for post, of_image in texts.items():
         if of_image:
             file = next((p.file for p in post.pictures if p.box == WHOLE_IMAGE), folder / post.image)
-            indices = itertools.chain.from_iterable(map(cache.indices, of_image))
-            pictures = [Picture(file, WHOLE_IMAGE, index) for index in indices]
+            indices = itertools.chain.from_iterable(map(regions.indices, of_image))
+            pictures = [Picture(file, WHOLE_IMAGE, index, is_text=True) for index in indices]
             found[post] = (text_digest("\n".join(of_image)), pictures)
     return found
 

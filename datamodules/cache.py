@@ -24,11 +24,12 @@ from mmib.datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.side_text import SideTextEncoder
-from mmib.schema import DataError, Example
+from mmib.schema import DataError, Picture
 
 log = logging.getLogger(__name__)
 
 ItemT = TypeVar("ItemT")
+EncoderT = TypeVar("EncoderT", bound=ImageEncoder | SideTextEncoder)
 
 FORMAT = 1
 SHARD_ITEMS = 1024
@@ -65,14 +66,14 @@ class MappedFeatures:
         features: np.ndarray = self._arrays[index >> ROW_BITS][index & ROW_MASK]
         return features
 
-    def of(self, example: Example) -> torch.Tensor | None:
-        """(R, V) features of a row's regions, or None where it has no pictures."""
-        if not example.pictures:
+    def of(self, pictures: Sequence[Picture]) -> torch.Tensor | None:
+        """(R, V) features of the regions of pictures, or None where there are none."""
+        if not pictures:
             return None
-        return torch.from_numpy(np.concatenate([self.at(picture.cache_index) for picture in example.pictures]))
+        return torch.from_numpy(np.concatenate([self.at(picture.cache_index) for picture in pictures]))
 
 
-class FeatureCache(ABC, Generic[ItemT]):
+class FeatureCache(ABC, Generic[ItemT, EncoderT]):
     """Features of items by their content, for one encoder with its weights and all else that features depend on.
 
     The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the key
@@ -90,7 +91,7 @@ class FeatureCache(ABC, Generic[ItemT]):
 
     items: ClassVar[str]
 
-    def __init__(self, root: Path, encoder: ImageEncoder) -> None:
+    def __init__(self, root: Path, encoder: EncoderT) -> None:
         self.root = root
         self.encoder = encoder
         self._shards: set[Path] = set()
@@ -182,7 +183,7 @@ class FeatureCache(ABC, Generic[ItemT]):
             self.mapped.append(array, features)
 
 
-class ImageFeatureCache(FeatureCache[Path]):
+class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
     """Features of images by the content of their files, as `FeatureCache` keeps them."""
 
     items = "image"
@@ -253,14 +254,10 @@ class ImageFeatureCache(FeatureCache[Path]):
             yield [(digest, decoded.result()) for digest, decoded in last_batch]
 
 
-class TextFeatureCache(FeatureCache[str]):
+class TextFeatureCache(FeatureCache[str, SideTextEncoder]):
     """Features of side texts by their content, as `FeatureCache` keeps them; each region has an index of its own."""
 
     items = "text"
-
-    def __init__(self, root: Path, encoder: SideTextEncoder) -> None:
-        super().__init__(root, encoder)
-        self._text_features = encoder.text_features
 
     def build(self, texts: Iterable[str]) -> None:
         """Compute the features of every text that no shard holds.
@@ -282,7 +279,7 @@ class TextFeatureCache(FeatureCache[str]):
     ) -> Iterator[tuple[str, np.ndarray]]:
         for start in range(0, len(items), BATCH_ITEMS):
             batch = items[start : start + BATCH_ITEMS]
-            for (key, _), regions in zip(batch, self._text_features([text for _, text in batch]), strict=True):
+            for (key, _), regions in zip(batch, self.encoder.text_features([text for _, text in batch]), strict=True):
                 for number, region in enumerate(regions.to(torch.float16).numpy()):
                     yield _region_key(key, number), region[None]
             bar.update(len(batch))

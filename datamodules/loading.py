@@ -16,8 +16,20 @@ from mmib.datamodules.batching import GlobalBatchSampler, Share
 from mmib.datamodules.cache import MappedFeatures
 from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.images import read_image
+from mmib.datamodules.text_regions import TextCollator
 from mmib.labels import LabelSet
-from mmib.schema import NO_IMAGE, NO_WORD, NOT_LOOKED_FOR, Box, DataError, Example, PostBatch, Task
+from mmib.schema import (
+    NO_IMAGE,
+    NO_WORD,
+    NOT_LOOKED_FOR,
+    Box,
+    DataError,
+    Example,
+    Picture,
+    PostBatch,
+    SideTextBatch,
+    Task,
+)
 
 
 class SampledShare(NamedTuple):
@@ -57,20 +69,28 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
                 f"row {example.row} is beyond the batches that the trainer was limited to when the data was set up: "
                 "set the data module up again, with the trainer that reads it or with none"
             )
-        if self.transform is None or not example.pictures:
+        images, _ = by_source(example)
+        if self.transform is None or not images:
             return example, None
         with seeded(self.seed, epoch, example.row):
-            return example, torch.stack([self.transform(read_image(picture.file)) for picture in example.pictures])
+            return example, torch.stack([self.transform(read_image(picture.file)) for picture in images])
+
+
+def by_source(example: Example) -> tuple[list[Picture], list[Picture]]:
+    """The images and crops of a row, and the regions of its side texts, which come after them."""
+    images = [picture for picture in example.pictures if not picture.is_text]
+    return images, list(example.pictures[len(images) :])
 
 
 def region_boxes(example: Example, cells: Sequence[Box]) -> list[Box]:
-    """The box of each region of a row.
+    """The box of each region of a row; where in an image the words of a text are to be seen is not known.
 
     Args:
         example: the row.
         cells: the box of each region inside its image or crop.
     """
-    return [nested(picture.box, cell) for picture in example.pictures for cell in cells]
+    images, texts = by_source(example)
+    return [*(nested(picture.box, cell) for picture in images for cell in cells), *(text.box for text in texts)]
 
 
 @dataclass(frozen=True)
@@ -82,8 +102,9 @@ class PostCollator:
         labels: what is predicted.
         pad_id: the word piece of padding.
         cells: the box of each region inside its image or crop.
-        width: feature width V.
+        width: feature width V of images; 0 where none are read.
         features: cached features; None where the model encodes pixels.
+        texts: makes the side texts of a batch; None where none are read.
     """
 
     task: Task
@@ -92,6 +113,7 @@ class PostCollator:
     cells: Sequence[Box]
     width: int
     features: MappedFeatures | None
+    texts: TextCollator | None = None
 
     def __call__(self, sampled: SampledShare) -> PostBatch:
         """The batch of a share, padded to the longest row of all ranks."""
@@ -107,6 +129,7 @@ class PostCollator:
             region_mask=F.pad(batch.region_mask, (0, regions)),
             boxes=F.pad(batch.boxes, (0, 0, 0, regions)),
             features=None if batch.features is None else F.pad(batch.features, (0, 0, 0, regions)),
+            side_texts=None if batch.side_texts is None else _padded(batch.side_texts, regions),
             window=sampled.share.window,
         )
 
@@ -114,14 +137,33 @@ class PostCollator:
         """The batch of examples with the pixels of their pictures, each padded to its longest row."""
         examples = [example for example, _ in items]
         pixels = [stack for _, stack in items if stack is not None]
+        images, texts = zip(*map(by_source, examples), strict=True)
         boxes = [region_boxes(example, self.cells) for example in examples]
-        cached = None if self.features is None else [self.features.of(example) for example in examples]
+        # A batch without any pixels has nothing to encode: its features are the (masked) zeros.
+        cached = None if pixels else [None if self.features is None else self.features.of(found) for found in images]
+        regions = collate_regions(boxes, cached, self.width)
         fields = {
             **collate_text(examples, self.pad_id),
-            **collate_regions(boxes, cached, self.width),
+            **regions,
             "pixels": torch.cat(pixels) if pixels else None,
+            "side_texts": None if self.texts is None else self._side_texts(texts, boxes, self.texts),
         }
         return self.task.collate(examples, fields, self.labels)
+
+    def _side_texts(
+        self, texts: Sequence[Sequence[Picture]], boxes: Sequence[Sequence[Box]], collate: TextCollator
+    ) -> SideTextBatch:
+        """Those of each row's regions, of which texts are the last."""
+        mask = torch.zeros(len(boxes), max(1, *map(len, boxes)), dtype=torch.bool)
+        for row, (regions, of_texts) in enumerate(zip(boxes, texts, strict=True)):
+            mask[row, len(regions) - len(of_texts) : len(regions)] = True
+        return collate([[text.cache_index for text in of_texts] for of_texts in texts], mask)
+
+
+def _padded(texts: SideTextBatch, regions: int) -> SideTextBatch:
+    """Side texts of a batch with more regions a row."""
+    features = None if texts.features is None else F.pad(texts.features, (0, 0, 0, regions))
+    return replace(texts, mask=F.pad(texts.mask, (0, regions)), features=features)
 
 
 class PostLoader(DataLoader[Any]):

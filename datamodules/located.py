@@ -41,7 +41,7 @@ class NamedImages:
 
 
 class LocatedPictures:
-    """Image ids and readable images or crops, in some 60 bytes each beside the file's name."""
+    """Image ids and readable images, crops and regions of side texts, in some 60 bytes each beside the file's name."""
 
     def __init__(self, located: Iterable[Located] = ()) -> None:
         self._image_ids = array("i")
@@ -53,6 +53,7 @@ class LocatedPictures:
         self._name_ends = array("q", [0])
         self._boxes = array("d")
         self._cache_indices = array("q")
+        self._is_text = array("b")
         for image_id, pictures in located:
             self.append(image_id, pictures)
 
@@ -67,6 +68,7 @@ class LocatedPictures:
             self._name_ends.append(len(self._names))
             self._boxes.extend(picture.box)
             self._cache_indices.append(picture.cache_index)
+            self._is_text.append(picture.is_text)
         self._image_ids.append(image_id)
         self._ends.append(len(self._cache_indices))
 
@@ -75,8 +77,13 @@ class LocatedPictures:
         return self._image_ids[number], tuple(map(self._picture, range(start, self._ends[number])))
 
     def counts(self) -> np.ndarray:
-        """(N,) number of images and crops of each."""
+        """(N,) number of pictures of each."""
         return np.diff(np.array(self._ends), prepend=0).astype(np.int32)
+
+    def text_counts(self) -> np.ndarray:
+        """(N,) number of those of each that are regions of side texts."""
+        before = np.concatenate([[0], np.cumsum(np.array(self._is_text, dtype=np.int64))])
+        return np.diff(before[np.array(self._ends, dtype=np.int64)], prepend=0).astype(np.int32)
 
     def looked_for(self) -> np.ndarray:
         """(N,) False where whether there is an image has not been looked for."""
@@ -92,7 +99,8 @@ class LocatedPictures:
     def _picture(self, number: int) -> Picture:
         name = os.fsdecode(bytes(self._names[self._name_ends[number] : self._name_ends[number + 1]]))
         x0, y0, x1, y1 = self._boxes[4 * number : 4 * number + 4]
-        return Picture(self._folders[self._folder_of[number]] / name, (x0, y0, x1, y1), self._cache_indices[number])
+        file = self._folders[self._folder_of[number]] / name
+        return Picture(file, (x0, y0, x1, y1), self._cache_indices[number], bool(self._is_text[number]))
 
 
 class LocatedImages(Sequence[Located]):
@@ -121,8 +129,13 @@ class LocatedImages(Sequence[Located]):
         return self._distinct[int(self._numbers[row])]
 
     def counts(self) -> np.ndarray:
-        """(N,) number of images and crops of each row."""
+        """(N,) number of pictures of each row."""
         counts: np.ndarray = self._distinct.counts()[self._numbers]
+        return counts
+
+    def text_counts(self) -> np.ndarray:
+        """(N,) number of those of each row that are regions of side texts."""
+        counts: np.ndarray = self._distinct.text_counts()[self._numbers]
         return counts
 
     def looked_for(self) -> np.ndarray:

@@ -172,9 +172,10 @@ class StoredExamples(Sequence[ExampleT]):
         rows = range(len(self))[row]
         return self._make(rows) if isinstance(rows, int) else [self._make(number) for number in rows]
 
-    def sizes(self) -> np.ndarray:
-        """(N, 2) word pieces and pictures of each row."""
-        return np.stack([self._store.pieces, self._images.counts()], axis=1)
+    def sizes(self, cells: int) -> np.ndarray:
+        """(N, 2) word pieces and regions of each row, where an image or crop has so many regions."""
+        texts = self._images.text_counts()
+        return np.stack([self._store.pieces, (self._images.counts() - texts) * cells + texts], axis=1)
 
     def looked_for(self) -> np.ndarray:
         """(N,) False on rows whose image has not been looked for."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from mmib.encoders.image import ImageEncoder
+from mmib.encoders.regions import RegionEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.information import LatentMoments, LossTerm, alignment_term, kl_term, latent_moments
 from mmib.labels import LabelSet
@@ -68,7 +68,7 @@ class MultimodalIB(nn.Module):
 
     Args:
         text_encoder: gives states (B, L, D).
-        image_encoder: gives region features of width V; runs here only for batches of pixels.
+        image_encoder: gives region features of width V, of pixels, side texts, or both; each has its own projection.
         gaussian: builds the variational encoder of each modality.
         alignment: builds the alignment regulariser.
         fusion: builds the fusion.
@@ -84,7 +84,7 @@ class MultimodalIB(nn.Module):
     def __init__(
         self,
         text_encoder: TextEncoder,
-        image_encoder: ImageEncoder,
+        image_encoder: RegionEncoder,
         gaussian: Callable[[int], GaussianEncoder] = GaussianEncoder,
         alignment: Callable[[int], Alignment] = InfoNCEAlignment,
         fusion: Callable[[int], Fusion] = CrossModalFusion,
@@ -98,7 +98,10 @@ class MultimodalIB(nn.Module):
         self.sampling = sampling
         self.text_encoder = text_encoder
         self.image_encoder = image_encoder
-        self.image_projection = nn.Sequential(nn.LayerNorm(image_encoder.dim), nn.Linear(image_encoder.dim, dim))
+        self.image_encoder.share(text_encoder)
+        self.image_projection = _projection(image_encoder.dims[0], dim)
+        # Of side texts, where they stand beside pixels.
+        self.side_text_projection = _projection(image_encoder.dims[1], dim) if len(image_encoder.dims) > 1 else None
         self.box_projection = nn.Linear(4, dim)
         self.text_posterior = gaussian(dim)
         self.image_posterior = gaussian(dim)
@@ -142,24 +145,18 @@ class MultimodalIB(nn.Module):
 
     def _regions(self, batch: PostBatch) -> Tensor:
         """Region features and boxes, both projected, to (B, R, D)."""
-        features = batch.features if batch.features is not None else self._encode_pixels(batch)
-        if batch.pixels is None and not self.image_encoder.frozen:
-            # A rank whose rows have no image still touches every parameter that the others train.
-            trained = (p.sum() for p in self.image_encoder.parameters() if p.requires_grad)
-            features = features + 0.0 * sum(trained)
         dtype = self.box_projection.weight.dtype
-        projected: Tensor = self.image_projection(features.to(dtype)) + self.box_projection(batch.boxes.to(dtype))
-        return projected
+        sources = [features.to(dtype) for features in self.image_encoder.encode(batch)]
+        projected: Tensor = self.image_projection(sources[0])
+        if self.side_text_projection is not None:
+            projected = torch.where(batch.pixel_mask[:, :, None], projected, self.side_text_projection(sources[1]))
+        boxes: Tensor = self.box_projection(batch.boxes.to(dtype))
+        return projected + boxes
 
-    def _encode_pixels(self, batch: PostBatch) -> Tensor:
-        """Encode the pictures that are there, (P, 3, H, W), and lay them out as (B, R, V)."""
-        if batch.pixels is None:
-            raise ValueError("a batch holds either features or pixels: this one holds neither")
-        encoded = self.image_encoder(batch.pixels).flatten(0, 1)
-        shape = (*batch.region_mask.shape, encoded.shape[-1])
-        features = torch.zeros(shape, dtype=encoded.dtype, device=encoded.device)
-        features[batch.region_mask] = encoded
-        return features
+
+def _projection(width: int, dim: int) -> nn.Sequential:
+    """Region features of some width to D."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
 
 class ExtractionNetwork(nn.Module, ABC):

@@ -360,7 +360,9 @@ class ExtractionModule(pl.LightningModule):
         settings = self.optimizer
         rates = dict(settings.other_lrs)
         rates[r"^backbone\.text_encoder\."] = settings.text_lr
-        rates[r"^backbone\.image_encoder\."] = settings.image_lr
+        # An encoder of side texts may have no weights but the text encoder's.
+        if any(True for _ in self.backbone.image_encoder.parameters()):
+            rates[r"^backbone\.image_encoder\."] = settings.image_lr
         rates["."] = settings.lr
         return parameter_groups(self.named_parameters(), rates, settings.weight_decay)
 

@@ -13,10 +13,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
 
 if TYPE_CHECKING:
     import torch
+    from _typeshed import DataclassInstance
 
     from mmib.backbone import ExtractionNetwork
     from mmib.encoders.text import WordTokenizer
@@ -89,17 +90,20 @@ class PluginError(MMIBError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A file that becomes regions: the whole image of a post or an object crop of it, with its box.
+    """What becomes regions: the whole image of a post or an object crop of it, or one region of its side texts.
 
     Attributes:
-        file: the file.
+        file: the file; of side texts that of the whole image, which need not be there.
         box: where in the whole image it lies, x0 y0 x1 y1 in 0..1.
-        cache_index: number of its features in the feature cache, once the file has been located there.
+        cache_index: number of its features in the feature cache, once the file has been located there; of side texts
+            also that of the text and the place in it, where nothing is cached.
+        is_text: whether it is a region of a side text.
     """
 
     file: Path
     box: Box
     cache_index: int = field(default=NOT_CACHED, compare=False)
+    is_text: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +166,32 @@ class Window(NamedTuple):
     images: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class SideTextBatch:
+    """The side texts of a batch's images: T texts of S word pieces at most.
+
+    Exactly one of `features` and `input_ids` is set: features of a frozen text encoder come from the cache, word pieces
+    go through the model's text encoder.
+
+    Attributes:
+        mask: (B, R) True on the regions that are of side texts.
+        features: (B, R, V) float features of these, zero elsewhere.
+        input_ids: (T, S) word pieces of each text, special ones included, in the order of the regions.
+        text_mask: (T, S) True on word pieces; set together with `input_ids`.
+    """
+
+    mask: torch.Tensor
+    features: torch.Tensor | None = None
+    input_ids: torch.Tensor | None = None
+    text_mask: torch.Tensor | None = None
+
+
 @dataclass(kw_only=True)
 class PostBatch:
     """Posts padded to the longest of the batch; under DDP, of the batch of all ranks.
 
-    Exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache, pixels go
-    through the model's own encoder.
+    Of images exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache,
+    pixels go through the model's own encoder. Where only side texts of the images are read, neither is.
 
     Attributes:
         rows: (B,) position of each row in its split, unique within it; -1 marks a padding row, which only keeps the
@@ -180,11 +204,12 @@ class PostBatch:
         positions: (B, Q) places in L whose fused states the task's head reads; the others are not fused at all.
         region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
         image_ids: (B,) image id, or -1.
-        features: (B, R, V) float features of the regions, zero where masked.
+        features: (B, R, V) float features of the regions, zero where masked and on regions of side texts.
         pixels: (P, 3, height, width) normalised pixels of the pictures that are there, row by row: P times the
-            regions of a picture is the number of True in `region_mask`, so that nothing is encoded for padding.
+            regions of a picture is the number of True in `pixel_mask`, so that nothing is encoded for padding.
         boxes: (B, R, 4) x0 y0 x1 y1 in 0..1 of each region in its image; zero where unknown or masked. The whole
             image is 0 0 1 1.
+        side_texts: the side texts of the images; None where these are not read.
         window: what the batch weighs where gradients are accumulated.
     """
 
@@ -199,6 +224,7 @@ class PostBatch:
     features: torch.Tensor | None
     pixels: torch.Tensor | None
     boxes: torch.Tensor
+    side_texts: SideTextBatch | None = None
     window: Window = dataclasses.field(default_factory=Window)
 
     def __len__(self) -> int:
@@ -210,24 +236,37 @@ class PostBatch:
         return self.rows >= 0
 
     @property
+    def pixel_mask(self) -> torch.Tensor:
+        """(B, R) True on regions of images, False on those of side texts."""
+        return self.region_mask if self.side_texts is None else self.region_mask & ~self.side_texts.mask
+
+    @property
     def position_mask(self) -> torch.Tensor:
         """(B, Q) False where `positions` has nothing to read; every row has something in each place, unless told."""
         return self.positions >= 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The batch on another device."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """The batch in page-locked memory, as a DataLoader asks for it."""
-        return self._map(lambda tensor: tensor.pin_memory())
+        return _mapped(self, lambda tensor: tensor.pin_memory())
 
-    def _map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Self:
-        changed: dict[str, Any] = {}
-        for part in dataclasses.fields(self):
-            value = getattr(self, part.name)
-            changed[part.name] = value if value is None or isinstance(value, Window) else function(value)
-        return type(self)(**changed)
+
+BatchT = TypeVar("BatchT", bound="DataclassInstance")
+
+
+def _mapped(batch: BatchT, function: Callable[[torch.Tensor], torch.Tensor]) -> BatchT:
+    """A batch with what a function makes of each tensor in it."""
+    changed: dict[str, Any] = {}
+    for part in dataclasses.fields(batch):
+        value = getattr(batch, part.name)
+        if isinstance(value, SideTextBatch):
+            changed[part.name] = _mapped(value, function)
+        elif value is not None and not isinstance(value, Window):
+            changed[part.name] = function(value)
+    return dataclasses.replace(batch, **changed)
 
 
 class Census(Protocol):

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,12 @@ from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models import load_model_config_from_hf
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
+from mmib.encoders.regions import RegionEncoder, digest_tensors, lay_out
 from mmib.labels import shown
-from mmib.schema import ConfigError, EncoderError
+from mmib.schema import ConfigError, EncoderError, PostBatch
 
 Regions = Literal["crops", "grid"]
 # Images that a CPU encodes at a time; see `ImageEncoder.features`.
@@ -34,7 +35,7 @@ NOT_FOUND = re.compile(r"Missing keys \((.*)\)")
 NOT_USED = "Unexpected keys"
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(RegionEncoder):
     """Any timm model as encoder of image regions.
 
     Parameters that the regions do not depend on, such as the pooling of a model whose grid is used, are frozen also
@@ -63,6 +64,8 @@ class ImageEncoder(nn.Module):
         EncoderError: the model is unknown, cannot be built, has no grid, or its weights cannot be loaded.
         ConfigError: unknown regions, or weights for a name that comes with some.
     """
+
+    source = "pixels"
 
     def __init__(
         self,
@@ -102,6 +105,11 @@ class ImageEncoder(nn.Module):
         self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=True)
 
     @property
+    def dims(self) -> tuple[int, ...]:
+        """See `RegionEncoder.dims`."""
+        return (self.dim,)
+
+    @property
     def architecture(self) -> str:
         """timm's name of the network, without that of its weights."""
         return str(self.encoder.pretrained_cfg["architecture"])
@@ -128,10 +136,20 @@ class ImageEncoder(nn.Module):
         parts = pixels.split(CPU_BATCH if device.type == "cpu" else len(pixels))
         return torch.cat([self(part.to(device, memory_format=torch.channels_last)).cpu() for part in parts])
 
-    def train(self, mode: bool = True) -> ImageEncoder:
-        """A frozen encoder ignores training mode."""
-        super().train(mode and not self.frozen)
-        return self
+    def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
+        """See `RegionEncoder.encode`: the batch's cached features, or what `forward` gives of its pixels.
+
+        Raises:
+            ValueError: the batch holds neither.
+        """
+        if batch.pixels is not None:
+            return (lay_out(self(batch.pixels).flatten(0, 1), batch.pixel_mask),)
+        if batch.features is None:
+            raise ValueError("a batch holds either features or pixels of images: this one holds neither")
+        if self.frozen:
+            return (batch.features,)
+        # A rank whose rows have no image still touches every parameter that the others train.
+        return (batch.features + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad),)
 
     def freeze_unused(self) -> None:
         """Freeze the parameters that no region depends on.
@@ -197,13 +215,6 @@ class ImageEncoder(nn.Module):
             digest.update(type(self).__qualname__.encode())
         digest_tensors(digest, self.encoder.state_dict())
         return digest.hexdigest()
-
-
-def digest_tensors(digest: hashlib._Hash, tensors: Mapping[str, Tensor]) -> None:
-    """Update a digest with named tensors."""
-    for key, tensor in tensors.items():
-        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
 
 
 def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -1,102 +1,187 @@
-"""Side text as an image: captions and other texts of an image to region features, by a frozen text encoder."""
+"""Side texts of images, such as captions, to region features by a text encoder."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from mmib.encoders.image import ImageEncoder, digest_tensors
+from mmib.encoders.regions import RegionEncoder, digest_tensors, lay_out
 from mmib.encoders.text import TextEncoder
-from mmib.schema import WHOLE_IMAGE, ConfigError
+from mmib.schema import ConfigError, PostBatch
 
 DEFAULT_TEXT_ENCODER = "pip:minilm-l6"
+# Of texts for encoders that take any length.
+MOST_PIECES = 512
 RegionsPerText = Literal["pieces", "mean"]
 
 
-class SideTextEncoder(ImageEncoder):
-    """A frozen text encoder in the place of an image encoder: regions are word pieces of side texts, or whole texts.
+class SideTextEncoder(RegionEncoder):
+    """A text encoder in the place of an image encoder: regions are word pieces of side texts, or whole texts.
 
-    It reads no pixels; the data module encodes the texts once, with `image_source: text`.
+    A frozen one encodes each text once, for the data module's cache. The model's own text encoder, where it is shared
+    and trained, encodes the texts of each batch, and learns from them as from the posts.
 
     Args:
-        text_encoder: name of a `TextEncoder`, frozen at its pretrained weights. On the command line None is the
-            model's text encoder; elsewhere it is `pip:minilm-l6`.
+        text_encoder: name of a `TextEncoder`, frozen at its pretrained weights. On the command line None is the name of
+            the model's text encoder; elsewhere it is `pip:minilm-l6`.
         regions_per_text: `pieces`: the state of each word piece is a region; `mean`: their mean is the only one.
         pretrained: load the weights; False initialises them at random.
+        shared: encode with the model's own text encoder, whose weights these then are, in place of another one.
 
     Attributes:
-        dim: width V of the text encoder's states.
-        max_pieces: word pieces that are read of a text; those behind them are left out.
+        name: of its weights, for people and folders.
 
     Raises:
-        ConfigError: `regions_per_text` is unknown.
+        ConfigError: `regions_per_text` is unknown, or a text encoder is named beside `shared`.
         EncoderError: the text encoder cannot be loaded.
     """
 
+    source = "text"
+
     def __init__(
-        self, text_encoder: str | None = None, regions_per_text: RegionsPerText = "pieces", pretrained: bool = True
+        self,
+        text_encoder: str | None = None,
+        regions_per_text: RegionsPerText = "pieces",
+        pretrained: bool = True,
+        shared: bool = False,
     ) -> None:
         if regions_per_text not in get_args(RegionsPerText):
             raise ConfigError(f"regions_per_text {regions_per_text!r} is unknown: choose 'pieces' or 'mean'")
-        nn.Module.__init__(self)  # ImageEncoder's own builds a network for pixels
-        name = DEFAULT_TEXT_ENCODER if text_encoder is None else text_encoder
-        self.encoder: TextEncoder = TextEncoder(name, pretrained)
-        self.name = f"text-{name}"
-        self.regions = "crops"
+        if shared and text_encoder is not None:
+            raise ConfigError(
+                f"the encoder of side texts is shared with the model, and text_encoder names {text_encoder!r}: leave "
+                "one of them out"
+            )
+        super().__init__()
         self.regions_per_text = regions_per_text
+        self.shared = shared
         self.frozen = True
-        self.dim = self.encoder.dim
-        self.model_args = {}
-        tokenizer = self.encoder.tokenizer
-        frame = len(tokenizer.prefix) + len(tokenizer.suffix)
-        self.max_pieces = (tokenizer.max_length or 512) - frame
-        self.requires_grad_(False)
-        self.eval()
+        # In a list the model's text encoder is no part of this one: checkpoints hold its weights once.
+        self._model_encoder: list[TextEncoder] = []
+        self.name = "text-shared"
+        if not shared:
+            name = DEFAULT_TEXT_ENCODER if text_encoder is None else text_encoder
+            self.name = f"text-{name}"
+            self.encoder = TextEncoder(name, pretrained)
+            self.requires_grad_(False)
+            self.eval()
+
+    def share(self, text_encoder: TextEncoder) -> None:
+        """See `RegionEncoder.share`."""
+        if self.shared:
+            self._model_encoder = [text_encoder]
+            self.frozen = not any(parameter.requires_grad for parameter in text_encoder.parameters())
 
     @property
-    def architecture(self) -> str:
-        """The text encoder's model type."""
-        return str(self.encoder.config.model_type)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Raise: there is nothing that could read pixels.
+    def text_encoder(self) -> TextEncoder:
+        """What encodes the texts.
 
         Raises:
-            ConfigError: always.
+            ConfigError: it is shared, and no model has it yet.
         """
-        raise ConfigError(
-            "the model reads side texts in place of images, and was given pixels: give it texts of the images, with "
-            "data.image_source: text"
-        )
+        if not self.shared:
+            return self.encoder
+        if not self._model_encoder:
+            raise ConfigError(
+                "the encoder of side texts is shared with a model that is not there: build a MultimodalIB with it first"
+            )
+        return self._model_encoder[0]
+
+    @property
+    def dim(self) -> int:
+        """Width V of the text encoder's states."""
+        return self.text_encoder.dim
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """See `RegionEncoder.dims`."""
+        return (self.dim,)
+
+    def input_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """The word pieces of each text, special ones included; what is behind the encoder's longest is left out."""
+        tokenizer = self.text_encoder.tokenizer
+        most = (tokenizer.max_length or MOST_PIECES) - len(tokenizer.prefix) - len(tokenizer.suffix)
+        words = tokenizer.pieces([text.split() for text in texts])
+        pieces = [[piece for word in text for piece in word] for text in words]
+        return [[*tokenizer.prefix, *text[:most], *tokenizer.suffix] for text in pieces]
+
+    def region_count(self, input_ids: Sequence[int]) -> int:
+        """How many regions a text of these word pieces has."""
+        tokenizer = self.text_encoder.tokenizer
+        special = len(tokenizer.prefix) + len(tokenizer.suffix)
+        return len(input_ids) - special if self.regions_per_text == "pieces" else 1
+
+    def forward(self, input_ids: Tensor, text_mask: Tensor) -> Tensor:
+        """Texts (T, S), special pieces included, to the features (N, V) of their regions, text by text."""
+        tokenizer = self.text_encoder.tokenizer
+        states: Tensor = self.text_encoder(input_ids, text_mask)
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        ends = text_mask.sum(dim=1, keepdim=True) - len(tokenizer.suffix)
+        is_region = (place >= len(tokenizer.prefix)) & (place < ends)
+        if self.regions_per_text == "pieces":
+            return states[is_region]
+        return (states * is_region[:, :, None]).sum(dim=1) / is_region.sum(dim=1, keepdim=True)
+
+    def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
+        """See `RegionEncoder.encode`: the batch's cached features, or what `forward` gives of its texts.
+
+        Raises:
+            ConfigError: the batch holds no side texts.
+        """
+        texts = batch.side_texts
+        if texts is None:
+            raise ConfigError(
+                "the model reads side texts of images, and was given none: set data.image_source and data.side_text"
+            )
+        if texts.features is not None:
+            return (texts.features,)
+        if texts.input_ids is None or texts.text_mask is None:
+            raise ValueError("side texts are either features or word pieces: a batch holds neither")
+        if not len(texts.input_ids):
+            return (torch.zeros(*texts.mask.shape, self.dim, device=texts.mask.device),)
+        return (lay_out(self(texts.input_ids, texts.text_mask), texts.mask),)
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> list[Tensor]:
         """The regions of each text, (G, V) on the CPU: G word pieces, special tokens left out, or 1 for their mean."""
-        tokenizer, device = self.encoder.tokenizer, next(self.parameters()).device
-        words = tokenizer.pieces([text.split() for text in texts])
-        pieces = [[piece for word in post for piece in word][: self.max_pieces] for post in words]
-        rows = [torch.tensor([*tokenizer.prefix, *post, *tokenizer.suffix]) for post in pieces]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)
-        lengths = torch.tensor([len(row) for row in rows])
-        mask = torch.arange(ids.shape[1]) < lengths[:, None]
-        states = self.encoder(ids.to(device), mask.to(device)).float().cpu()
-        first = len(tokenizer.prefix)
-        regions = [row[first : first + len(post)] for row, post in zip(states, pieces, strict=True)]
-        return regions if self.regions_per_text == "pieces" else [row.mean(0, keepdim=True) for row in regions]
-
-    def region_boxes(self) -> list[tuple[float, float, float, float]]:
-        """The whole image: where in it a text's words are to be seen is not known."""
-        return [WHOLE_IMAGE]
+        rows = self.input_ids(texts)
+        ids, mask = padded(rows, self.text_encoder.tokenizer.pad_id)
+        with _evaluated(self.text_encoder):
+            device = self.text_encoder.markers.weight.device
+            features: Tensor = self(ids.to(device), mask.to(device)).float().cpu()
+        return list(features.split([self.region_count(row) for row in rows]))
 
     def fingerprint(self) -> str:
         """SHA-256 over class, weights, tokenizer and regions: equal where features are equal."""
-        described = f"{type(self).__qualname__}\n{self.regions_per_text}\n{self.encoder.tokenizer.fingerprint()}\n"
+        tokenizer = self.text_encoder.tokenizer.fingerprint()
+        described = f"{type(self).__qualname__}\n{self.regions_per_text}\n{tokenizer}\n"
         digest = hashlib.sha256(described.encode())
         # Entity markers are random, and no text has any.
-        state = {key: value for key, value in self.encoder.state_dict().items() if "markers." not in key}
+        state = {key: value for key, value in self.text_encoder.state_dict().items() if "markers." not in key}
         digest_tensors(digest, state)
         return digest.hexdigest()
+
+
+def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Word pieces of T texts as ids and mask, (T, S) each."""
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+    ids = torch.full((len(rows), max(map(len, rows), default=0)), pad_id)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+    return ids, torch.arange(ids.shape[1]) < lengths[:, None]
+
+
+@contextmanager
+def _evaluated(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode."""
+    mode = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(mode)

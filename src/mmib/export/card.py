@@ -94,7 +94,7 @@ def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
         ("negative class", model.labels.negative or "none: every label counts"),
         ("text encoder", backbone.text_encoder.encoder.config.model_type + f", width {backbone.dim}"),
         ("longest input", f"{model.max_length} word pieces"),
-        ("image encoder", f"{backbone.image_encoder.architecture}, regions: {backbone.image_encoder.regions}"),
+        ("image encoder", f"{model.image_encoder.architecture}, regions: {model.image_encoder.regions}"),
         ("object crops", f"up to {model.max_crops} beside the whole image" if model.max_crops else "none"),
         ("trained with images", "yes" if model.reads_images else "no: images are not looked at"),
         ("experiment, seed", f"{model.card.get('experiment')}, {model.card.get('seed')}"),

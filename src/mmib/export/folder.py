@@ -155,7 +155,7 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
     backbone.text_encoder.save_architecture(folder / TEXT_ENCODER)
     onnx_part = {"onnx": write_onnx(model, folder)} if onnx else {}
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    image = backbone.image_encoder
+    image = model.image_encoder
     config = {
         "model_type": MODEL_TYPE,
         "format": FORMAT,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -17,7 +17,6 @@ from mmib.analysis.calibration import Temperature, fitted_temperature
 from mmib.backbone import ExtractionNetwork, MultimodalIB
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.lora import LoraSettings
-from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment
@@ -62,6 +61,11 @@ class TrainedModel:
     def task(self) -> str:
         """Name of its task."""
         return self.network.task
+
+    @property
+    def image_encoder(self) -> ImageEncoder:
+        """What encodes its images: a model of side texts is not exported."""
+        return cast(ImageEncoder, self.network.backbone.image_encoder)
 
     @property
     def labels(self) -> LabelSet:
@@ -156,6 +160,7 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
     labels = run.labels
     try:
         model, data = (run.config()[name]["init_args"] for name in ("model", "data"))
+        _check_image_source(data.get("image_source", "pixels"), folder)
         backbone = model["backbone"]["init_args"]
         text, image = (_encoder(backbone[name], base) for name, base in ENCODERS.items())
         text |= _lora(backbone["text_encoder"]["init_args"])
@@ -167,7 +172,7 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         check_labels(content, labels, str(path))
         load_weights(network, _weights_of(network, content["state_dict"]), path)
         network.backbone.text_encoder.merge_lora()
-        crops = 0 if network.backbone.image_encoder.regions == "grid" else int(data["max_crops"])
+        crops = 0 if image.get("regions") == "grid" else int(data["max_crops"])
         return TrainedModel(
             network=network,
             parts=parts,
@@ -181,13 +186,22 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         raise ExportError(f"{folder / 'config.yaml'} describes no model ({type(error).__name__}: {error})") from error
 
 
+def _check_image_source(source: str, folder: Path) -> None:
+    """Refuse a run on side texts of images.
+
+    Raises:
+        ExportError: it is one.
+    """
+    if source != "pixels":
+        raise ExportError(
+            f"the run {folder} reads side texts of images (image_source: {source}), and an extractor or exported model "
+            f"reads pixels: score it with mmib test --config {folder / 'config.yaml'} --ckpt_path {folder / BEST}, or "
+            "train a model on pixels, or on text alone (--data.images none --data.image_source pixels), to extract with"
+        )
+
+
 def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, Any]:
     """Settings of an encoder of the project's own class; weights that the checkpoint replaces are not loaded."""
-    if description["class_path"] == f"{SideTextEncoder.__module__}.{SideTextEncoder.__name__}":
-        raise ExportError(
-            "the run reads side texts in place of images (image_source: text), and an exported model reads pixels: "
-            "only runs on pixels, or on text alone (images: none), are exported"
-        )
     if description["class_path"] != f"{base.__module__}.{base.__name__}":
         raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
     kept = {"name", "regions", "model_args"} & description["init_args"].keys()

@@ -160,7 +160,7 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
             "space": tokenizer.space,
             "markers": tokenizer.marker_ids,
         },
-        "regions": model.network.backbone.image_encoder.region_boxes(),
+        "regions": model.image_encoder.region_boxes(),
         "largest_deviation": deviation,
     }
 
@@ -194,7 +194,7 @@ def _axes(model: TrainedModel) -> dict[str, Axes]:
         "input_ids": text,
         "text_mask": text,
         "positions": ("posts", _positions(model)),
-        "pixels": ("pictures", *model.network.backbone.image_encoder.input_size),
+        "pixels": ("pictures", *model.image_encoder.input_size),
         "region_mask": ("posts", "regions"),
         "boxes": ("posts", "regions", 4),
     }
@@ -293,7 +293,7 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
 def _sampled(model: TrainedModel, sizes: Sizes) -> Inputs:
     """Posts of random pieces, lengths and pictures; the first is as long as they get, and the last has no image."""
     generator = torch.Generator().manual_seed(0)
-    encoder, tokenizer = model.network.backbone.image_encoder, model.network.backbone.text_encoder.tokenizer
+    encoder, tokenizer = model.image_encoder, model.network.backbone.text_encoder.tokenizer
     posts, pieces = sizes.posts, min(sizes.pieces, model.max_length)
     read = _positions(model)
 

@@ -119,7 +119,7 @@ class ModelReader:
         self.network = model.network.to(device)
         self.device = device
         self.tokenizer = model.network.backbone.text_encoder.tokenizer
-        self.image_encoder = model.network.backbone.image_encoder
+        self.image_encoder = model.image_encoder
         self.max_length = model.max_length
         self.max_crops = model.max_crops
         self.reads_images = model.reads_images

@@ -34,6 +34,7 @@ from mmib.callbacks.shutdown import LostRank, OrderlyEnd
 from mmib.configs import TOP_LEVEL
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import label_set
+from mmib.encoders.pixels_and_texts import PixelsAndTextsEncoder
 from mmib.encoders.pretrained import weightless
 from mmib.encoders.side_text import SideTextEncoder
 from mmib.labels import LabelSet
@@ -62,7 +63,9 @@ from mmib.training.untyped import check_untyped
 SHARED = ("text_encoder", "image_encoder")
 # What is scored after fitting: everything, nothing, or validation alone.
 Evaluated = bool | Literal["val"]
-SIDE_TEXT = f"{SideTextEncoder.__module__}.{SideTextEncoder.__name__}"
+SIDE_TEXT, PIXELS_AND_TEXTS = (
+    f"{encoder.__module__}.{encoder.__name__}" for encoder in (SideTextEncoder, PixelsAndTextsEncoder)
+)
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
@@ -377,13 +380,15 @@ class MMIBCommand(LightningCLI):
 
 
 def _name_side_text_encoder(model: Any) -> None:
-    """Encode side texts with the model's own text encoder, where a configuration names no other."""
+    """Encode side texts with a frozen copy of the model's text encoder, where a configuration names no other."""
     backbone = model["init_args"].get("backbone")
     encoders = [] if backbone is None else [backbone["init_args"].get(name) for name in SHARED]
-    if len(encoders) == 2 and all(encoders) and encoders[1]["class_path"] == SIDE_TEXT:
-        text, image = (encoder["init_args"] for encoder in encoders)
-        if image["text_encoder"] is None:
-            image["text_encoder"] = text.get("name")
+    if len(encoders) < len(SHARED) or not all(encoders):
+        return
+    text, image = encoders
+    texts = image["init_args"]["texts"] if image["class_path"] == PIXELS_AND_TEXTS else image
+    if texts["class_path"] == SIDE_TEXT and not texts["init_args"]["shared"]:
+        texts["init_args"]["text_encoder"] = texts["init_args"]["text_encoder"] or text["init_args"].get("name")
 
 
 def last_checkpoint(run: Path) -> Path:
