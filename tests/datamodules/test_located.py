@@ -15,7 +15,7 @@ ODD = os.fsdecode(b"\xff\xe9.jpg")
 LOCATED = [
     (7, (Picture(Path("data/img/a.jpg"), WHOLE_IMAGE, 5 << 32 | 1), Picture(Path("data/crops/b.jpg"), UNKNOWN_BOX, 0))),
     (NO_IMAGE, ()),
-    (0, (Picture(Path("data/img/sub") / ODD, (0.1, 1 / 3, 0.7, 1.0)),)),
+    (0, (Picture(Path("data/img/sub") / ODD, (0.1, 1 / 3, 0.7, 1.0)), Picture(Path("c.jpg"), WHOLE_IMAGE, 4, True))),
 ]
 
 
@@ -23,15 +23,17 @@ def test_what_is_packed_comes_back() -> None:
     pictures = LocatedPictures(LOCATED)
     assert [pictures[number] for number in range(3)] == LOCATED
     indices = [[picture.cache_index for picture in pictures[number][1]] for number in range(3)]
-    assert indices == [[5 << 32 | 1, 0], [], [-1]]
-    assert pictures.counts().tolist() == [2, 0, 1]
+    assert indices == [[5 << 32 | 1, 0], [], [-1, 4]]
+    assert pictures.counts().tolist() == [2, 0, 2]
+    assert pictures.text_counts().tolist() == [0, 0, 1]
 
 
 def test_rows_share_what_they_have() -> None:
     rows = LocatedImages(LocatedPictures(LOCATED), np.array([2, 0, 0, 1], dtype=np.int32))
     assert list(rows) == [LOCATED[number] for number in (2, 0, 0, 1)]
     assert list(rows[1:3]) == [LOCATED[0]] * 2
-    assert rows.counts().tolist() == [1, 2, 2, 0]
+    assert rows.counts().tolist() == [2, 2, 2, 0]
+    assert rows.text_counts().tolist() == [1, 0, 0, 0]
 
 
 def test_a_picture_takes_about_a_hundred_bytes() -> None:
