@@ -8,7 +8,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.regions import RegionEncoder
 from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import PostBatch
+from mmib.schema import ConfigError, PostBatch
 
 
 class PixelsAndTextsEncoder(RegionEncoder):
@@ -42,9 +42,18 @@ class PixelsAndTextsEncoder(RegionEncoder):
 
 
 def encoders_of(encoder: RegionEncoder) -> tuple[ImageEncoder | None, SideTextEncoder | None]:
-    """What an image encoder consists of: an encoder of pixels, one of side texts, or both."""
+    """What an image encoder consists of: an encoder of pixels, one of side texts, or both.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
     if isinstance(encoder, PixelsAndTextsEncoder):
         return encoder.pixels, encoder.texts
     if isinstance(encoder, SideTextEncoder):
         return None, encoder
-    return (encoder, None) if isinstance(encoder, ImageEncoder) else (None, None)
+    if isinstance(encoder, ImageEncoder):
+        return encoder, None
+    raise ConfigError(
+        f"the model's image encoder is a {type(encoder).__name__}: make its class a subclass of "
+        "mmib.encoders.image.ImageEncoder (docs/extending.md)"
+    )

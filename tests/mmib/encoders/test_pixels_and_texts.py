@@ -13,7 +13,7 @@ from mmib.encoders.image import ImageEncoder
 from mmib.encoders.pixels_and_texts import PixelsAndTextsEncoder, encoders_of
 from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
-from mmib.schema import PostBatch, SideTextBatch
+from mmib.schema import ConfigError, PostBatch, SideTextBatch
 
 
 @pytest.mark.parametrize("task", ["mner"])
@@ -53,3 +53,7 @@ def test_an_encoder_consists_of_one_for_pixels_one_for_texts_or_both(
     assert encoders_of(pixels) == (pixels, None)
     assert encoders_of(texts) == (None, texts)
     assert not both.train().pixels.training
+    with pytest.raises(
+        ConfigError, match=r"a Linear: make its class a subclass of mmib\.encoders\.image\.ImageEncoder"
+    ):
+        encoders_of(torch.nn.Linear(1, 1))  # type: ignore[arg-type]
