@@ -136,6 +136,15 @@ reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seed
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }
 	$(BIN)/python -m experiments.reproduce --data-root '$(DATA_ROOT)' $(ARGS)
 
+.PHONY: real
+real: $(STAMP) ## Measure the method on real posts with captions for images: DATA_ROOT=… CAPTIONS=… (docs/reproduction.md)
+	@test -n "$(DATA_ROOT)" -a -n "$(CAPTIONS)" || { \
+	  echo "Where is the data? make $@ DATA_ROOT=/folder/of/mnre,twitter2017 CAPTIONS=/folder/of/mnre.jsonl,twitter2017.jsonl"; exit 2; }
+	$(BIN)/mmib study experiments/real/mnre.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) -- \
+	  --config model/side_text.yaml --data.root '$(DATA_ROOT)/mnre' --data.side_text '$(CAPTIONS)/mnre.jsonl'
+	$(BIN)/mmib study experiments/real/twitter2017.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) -- \
+	  --config model/side_text.yaml --data.root '$(DATA_ROOT)' --data.side_text '$(CAPTIONS)/twitter2017.jsonl'
+
 .PHONY: joint
 joint: $(STAMP) ## Score entities and relations together, as triples, on the demo corpus's test posts (after make export)
 	$(BIN)/python -m experiments.joint --model '$(or $(OUT),exports)' $(ARGS)

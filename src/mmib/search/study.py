@@ -21,6 +21,7 @@ from mmib.analysis import report
 from mmib.analysis.aggregate import Comparison, compare
 from mmib.analysis.measures import MEASURES, mean_measures, with_measures
 from mmib.analysis.relevance import SIGNALS, area_texts, mean_auc
+from mmib.analysis.report.history import shown_command
 from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
@@ -152,7 +153,7 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"{chosen.file} has no experiment {', '.join(sorted(unknown))}: choose from {choices}")
         study = replace(study, experiments=tuple(chosen.experiment))
     reasons = {} if chosen.only_tables else train(study, chosen.runs, chosen.parallel)
-    command = shlex.join(["mmib", "study", *arguments])
+    command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shown to others
     for experiment in study.experiments:
         folder = chosen.runs / study.name / experiment
         if conclude(study, experiment, chosen.runs, folder, reasons, command) and chosen.results is not None:

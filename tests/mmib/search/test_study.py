@@ -184,9 +184,14 @@ def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_
     trainer: Trainer, tmp_path: Path
 ) -> None:
     searched(tmp_path)
-    assert main(["study", "toy.yaml", "--seeds", "1", "--", "--data.root", "elsewhere"]) == 0
+    assert main(["study", "toy.yaml", "--seeds", "1", "--", "--data.root", "/home/ada/posts"]) == 0
     assert len(trainer.trained) == 8 + 4
-    assert all(options[2:5] == ["--data.root", "elsewhere", "--model.beta_text"] for options in trainer.trained)
+    assert all(options[2:5] == ["--data.root", "/home/ada/posts", "--model.beta_text"] for options in trainer.trained)
+    folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
+    for name in ("study.json", "table.md"):
+        text = (folder / name).read_text()
+        assert "posts" in text
+        assert "/home/ada" not in text
     assert main(["study", "toy.yaml", "--", "--runs", "elsewhere"]) == 2
 
 
