@@ -80,6 +80,10 @@ class CheckpointError(MMIBError):
     """A checkpoint that is unreadable, or was made by another task or version."""
 
 
+class DivergenceError(MMIBError):
+    """A training whose losses, gradients or weights are no longer finite."""
+
+
 class TaskError(MMIBError):
     """A task that nobody has registered, or that two modules register."""
 

@@ -34,7 +34,9 @@ class Calibration:
 
 
 def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Calibration | None:
-    """Expected calibration error over equally wide bins (Guo et al. 2017, equation 3); None without predictions.
+    """Expected calibration error over equally wide bins (Guo et al. 2017, equation 3).
+
+    None without predictions, and where a score is not finite.
 
     Args:
         judgements: the predictions, all among equally many alternatives.
@@ -44,6 +46,8 @@ def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Ca
         return None
     predicted = np.array([judgement.predicted for judgement in judgements])
     confidence = softmax(_logits(judgements) / temperature)[np.arange(len(judgements)), predicted]
+    if not np.isfinite(confidence).all():
+        return None
     right = np.array([judgement.right for judgement in judgements], dtype=np.float64)
     places = np.minimum((confidence.round(DIGITS) * BINS).astype(int), BINS - 1)
     bins = [

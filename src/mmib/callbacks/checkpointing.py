@@ -10,12 +10,14 @@ from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities import rank_zero_warn
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch import Tensor
 
 from mmib.base.lightning_internals import callbacks_of, is_validated_next
 from mmib.base.seeding import run_seed
 from mmib.datamodules.base import PostDataModule
+from mmib.runs.checkpoints import not_finite
 from mmib.runs.loggers import RunLogger
-from mmib.schema import CheckpointError
+from mmib.schema import CheckpointError, DivergenceError
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -138,6 +140,17 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        """Write the checkpoint.
+
+        Raises:
+            DivergenceError: the weights are not finite; the checkpoints before stay.
+        """
+        broken = not_finite(trainer.lightning_module.state_dict())
+        if broken:
+            raise DivergenceError(
+                f"the weights are not finite after step {trainer.global_step}, {broken} and maybe others: they are not "
+                "saved. Lower the learning rates (model.optimizer), then resume from a checkpoint before, or start anew"
+            )
         self._saved_step = trainer.global_step
         for logger in _run_loggers(trainer):
             self._logged_rows = logger.experiment.rows()
@@ -153,9 +166,9 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 class SelectedCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
 
-    Lightning's `ModelCheckpoint` forgets the best score when the folder has another name, so that the first resumed
-    epoch would be selected whatever came before it. And where weights are averaged, it validates the average, but
-    saves, in a checkpoint of weights only, those of the last step.
+    Lightning's `ModelCheckpoint` selects the first score even where it is NaN. It forgets the best one when the folder
+    has another name, so that the first resumed epoch would be selected whatever came before it. And where weights are
+    averaged, it validates the average, but saves, in a checkpoint of weights only, those of the last step.
     """
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
@@ -168,6 +181,10 @@ class SelectedCheckpoint(ModelCheckpoint):
         super()._save_checkpoint(trainer, filepath)
         for callback in averaging:
             callback.on_validation_epoch_end(trainer, trainer.lightning_module)
+
+    def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
+        """Lightning's hook: whether a score is among the best."""
+        return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Lightning's hook."""

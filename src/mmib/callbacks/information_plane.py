@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +17,12 @@ def draw_information_plane(points: Sequence[Mapping[str, float]], folder: Path) 
 
     Args:
         points: `step`, `rate_text`, `rate_image` and `distortion` of each validation, in order; where they hold
-            `information`, a note gives its course.
-        folder: where to write.
+            `information`, a note gives its course. Those that are not finite are left out.
+        folder: where to write; nothing is without a point.
     """
+    points = [point for point in points if all(map(math.isfinite, point.values()))]
+    if not points:
+        return
     write_text(folder / "information_plane.json", json.dumps(points, indent=2) + "\n")
     text, image = charts.information_plane(points)
     if "information" in points[0]:

@@ -37,7 +37,7 @@ def padded_axis(low: float, high: float, start: float, end: float) -> Axis:
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
     """About `count` round values between two values, both ends included where they are round."""
-    if not high > low:
+    if not (high > low and math.isfinite(high - low)):
         return [low]
     raw = (high - low) / count
     power = 10.0 ** math.floor(math.log10(raw))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
         remedy: called where the file is damaged; gives the advice of the message.
 
     Raises:
-        CheckpointError: it is missing, damaged, or of another task.
+        CheckpointError: it is missing, damaged, of another task, or has weights that are not finite.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: those of a run are in RUN/checkpoints")
@@ -61,4 +61,15 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
             f"{path} was made by {made_by}, this configuration is for {task!r}: "
             "use the config.yaml that is in the run folder of the checkpoint"
         )
+    if broken := not_finite(content.get("state_dict", {})):
+        raise CheckpointError(
+            f"{path} holds weights that are not finite, {broken} and maybe others: its training diverged; take one "
+            "that was saved before, or train anew with lower learning rates (model.optimizer)"
+        )
     return dict(content)
+
+
+def not_finite(weights: Mapping[str, Any]) -> str | None:
+    """Name of the first tensor with a value that is infinite or NaN; None where all are finite."""
+    tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
+    return next((name for name, tensor in tensors if not tensor.isfinite().all()), None)

@@ -27,6 +27,7 @@ from mmib.base.lightning_internals import callbacks_of, set_callbacks
 from mmib.base.seeding import seeded
 from mmib.callbacks.bottleneck import BottleneckRecord
 from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
+from mmib.callbacks.finite import FiniteCheck
 from mmib.callbacks.history import CommandHistory
 from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.progress import with_defaults
@@ -280,7 +281,7 @@ class MMIBCommand(LightningCLI):
             logger=loggers,
             **kwargs,
         )
-        added = [self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank()]
+        added = [FiniteCheck(), self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank()]
         callbacks = [*callbacks_of(trainer), *added]
         # What the others know stands in the last checkpoint, so that one comes after them.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))

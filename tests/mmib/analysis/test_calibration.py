@@ -111,3 +111,9 @@ def test_a_temperature_moves_probabilities_towards_a_half_and_keeps_their_order(
     assert hot[2] == pytest.approx(0.5)
     assert (np.abs(hot - 0.5) <= np.abs(probability - 0.5)).all()
     np.testing.assert_array_equal(tempered(probability, 1.0), probability)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_scores_that_are_not_finite_have_no_calibration(value: float) -> None:
+    """The report of such a run failed where it drew the bins."""
+    assert calibration([Judgement((value, 0.0), 0, 1), Judgement((1.0, 0.0), 0, 0)]) is None

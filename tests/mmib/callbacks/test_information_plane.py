@@ -40,6 +40,15 @@ def test_information_is_noted_where_it_is_known(tmp_path: Path) -> None:
     assert "at most I(Z; Y): 1 to 2.75 nats" in texts(drawn(tmp_path))
 
 
+def test_points_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    for value in (float("nan"), float("inf")):
+        broken = {**POINTS[0], "rate_text": value}
+        draw_information_plane([broken], tmp_path / "none")
+        assert not (tmp_path / "none").exists()
+        draw_information_plane([*POINTS, broken], tmp_path / "run")
+        assert json.loads((tmp_path / "run" / "information_plane.json").read_text(encoding="utf-8")) == list(POINTS)
+
+
 def test_drawing_again_replaces_the_picture(tmp_path: Path) -> None:
     for count in (2, len(POINTS)):
         draw_information_plane(POINTS[:count], tmp_path)

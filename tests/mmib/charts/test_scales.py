@@ -40,6 +40,11 @@ def test_a_padded_axis_keeps_its_values_off_its_ends(low: float, width: float) -
     assert 0 < axis(low) <= axis(low + width) < 1000
 
 
+@pytest.mark.parametrize("high", [float("inf"), float("nan")])
+def test_an_axis_without_an_end_has_one_tick(high: float) -> None:
+    assert ticks(1.0, high) == [1.0]
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0, "0"), (-1.5, "\u22121.5"), (12345.6, "12,346"), (0.00012, "1.2e\u221204"), (0.123456, "0.1235")],

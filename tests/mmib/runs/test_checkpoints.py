@@ -36,6 +36,13 @@ def test_a_damaged_checkpoint_is_refused_with_its_remedy(tmp_path: Path, content
         open_checkpoint(tmp_path / "a.ckpt", "mre", lambda: "; buy another")
 
 
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    weights = {"a": torch.zeros(2), "b": torch.tensor([1.0, float("nan")])}
+    torch.save({CHECKPOINT_TASK_KEY: "mre", "state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="not finite, b and maybe others"):
+        open_checkpoint(tmp_path / "a.ckpt", "mre")
+
+
 def test_a_missing_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no checkpoint .*a\.ckpt"):
         open_checkpoint(tmp_path / "a.ckpt", "mre")

@@ -50,7 +50,7 @@ def latent_space(latents: PairedLatents) -> LatentSpace:
 
 
 def read_latents(path: Path, labels: Sequence[str]) -> LatentSpace | None:
-    """The latent space that a file of a run holds; None where the run kept none, or kept that of no post.
+    """The latent space that a file of a run holds; None where it kept none, that of no post, or one that is not finite.
 
     Args:
         path: of the file. Those of version 0.1 tell neither which posts share an image nor what labels they have.
@@ -67,7 +67,7 @@ def read_latents(path: Path, labels: Sequence[str]) -> LatentSpace | None:
     try:
         tensors = load_file(path)
         latents = PairedLatents(tensors["text"], tensors["image"], tensors.get("image_ids"))
-        if not len(latents.text):
+        if not len(latents.text) or not (np.isfinite(latents.text).all() and np.isfinite(latents.image).all()):
             return None
         space = latent_space(latents)
         if "labels" in tensors:

@@ -193,7 +193,7 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
     except (KeyError, IndexError, TypeError, ValueError) as error:
         path = run.predictions_file(split)
         raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
-    beside = [note("Nothing was predicted, so there is no calibration.")]
+    beside = [note("Nothing was predicted, or its scores are not finite, so there is no calibration.")]
     if trust is not None:
         off = charts.share(trust.error, 1)
         caption = f"Expected calibration error {off} over {trust.count:,} predictions."
