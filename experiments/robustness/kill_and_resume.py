@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from mmib.callbacks.checkpointing import LAST, PREVIOUS
+from mmib.runs.resumption import LAST, PREVIOUS
 from mmib.training.cli import last_checkpoint
 
 POLL_S = 0.02

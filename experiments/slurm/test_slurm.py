@@ -27,7 +27,7 @@ import torch
 import yaml
 
 from experiments.robustness.kill_and_resume import differences
-from mmib.callbacks.checkpointing import LAST
+from mmib.runs.resumption import LAST
 from mmib.search.trials import end_process
 
 PACKAGES = ("slurm-wlm", "munge")

@@ -17,9 +17,8 @@ from mmib.base.seeding import run_seed
 from mmib.datamodules.base import PostDataModule
 from mmib.runs.checkpoints import not_finite
 from mmib.runs.loggers import RunLogger
+from mmib.runs.resumption import LAST, PREVIOUS
 from mmib.schema import CheckpointError, DivergenceError
-
-LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 class AveragedWeights(EMAWeightAveraging):

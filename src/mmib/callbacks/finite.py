@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from mmib.callbacks.checkpointing import LAST, PREVIOUS
 from mmib.modules import ExtractionModule
+from mmib.runs.resumption import resumable
 from mmib.schema import DivergenceError, PostBatch
 
 # Rows of a batch that a message names.
@@ -83,10 +83,8 @@ class FiniteCheck(pl.Callback):
     def _error(self, trainer: pl.Trainer, what: str) -> DivergenceError:
         rows = ", ".join(map(str, self._rows[:MOST_ROWS])) + (", …" if len(self._rows) > MOST_ROWS else "")
         folder = Path(trainer.default_root_dir)
-        saved = [name for name in (LAST, PREVIOUS) if (folder / "checkpoints" / name).is_file()]
-        remedy = "start anew"
-        if saved:
-            remedy = f"resume with mmib fit --run {folder} --ckpt_path {folder / 'checkpoints' / saved[-1]}"
+        saved = resumable(folder)
+        remedy = f"resume with mmib fit --run {folder} --ckpt_path {saved[-1]}" if saved else "start anew"
         return DivergenceError(
             f"{what}: step {trainer.global_step}, epoch {trainer.current_epoch}, rows {rows} of the split. No weights "
             f"were saved since. Look at these rows, or lower the learning rates (model.optimizer) and {remedy}"

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmib.base.lightning_internals import (
     starts_ranks,
 )
 from mmib.runs.folder import started_by_first_rank
+from mmib.runs.resumption import resumption
 from mmib.schema import JobError
 
 LOST_RANK_S, WATCH_S = 5.0, 1.0
@@ -116,6 +118,6 @@ class LostRank(pl.Callback):
         if not ended:
             return None
         return (
-            f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why. "
-            f"Resume with: mmib fit --run {trainer.default_root_dir} --ckpt_path last"
+            f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why; then "
+            f"{resumption(Path(trainer.default_root_dir))}"
         )

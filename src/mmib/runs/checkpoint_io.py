@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mmib.base.files import atomic_file
+from mmib.runs.resumption import resumption
 from mmib.schema import CheckpointError
 
 
@@ -32,6 +33,6 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file.write(content.getbuffer())
         except OSError as error:
             raise CheckpointError(
-                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: "
-                f"make room, then resume with mmib fit --run {Path(path).parents[1]} --ckpt_path last"
+                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: make room, "
+                f"then {resumption(Path(path).absolute().parents[1])}"
             ) from error

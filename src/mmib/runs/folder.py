@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
+from pytorch_lightning.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but not re-exported
 
-from mmib.schema import ConfigError
+from mmib.schema import ConfigError, RunError
+
+LOCK = ".lock"
 
 # Where Lightning starts the other ranks itself, they learn the run's folder from their environment.
 FOLDER_VARIABLE = "MMIB_RUN_FOLDER"
@@ -63,6 +69,28 @@ def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
     if os.environ["RANK"] == "0":
         store.set(key, str(new_run_folder(runs, name, seed)))
     return Path(store.get(key).decode())
+
+
+@contextmanager
+def training(folder: Path) -> Iterator[None]:
+    """Lock a run folder for the one job that trains the run; the first rank does it for all.
+
+    Raises:
+        RunError: another job trains it.
+    """
+    if getattr(rank_zero_only, "rank", 0):
+        yield
+        return
+    # Released by the system where the process is killed.
+    with (folder / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(
+                f"the run {folder} is being trained by another process: wait until it ends, or end it, and then resume "
+                f"the run with mmib fit --run {folder} --ckpt_path last"
+            ) from error
+        yield
 
 
 def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:

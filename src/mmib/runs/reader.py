@@ -13,6 +13,7 @@ from mmib.base.files import parse_json, read_yaml
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.labels import LabelSet, difference
 from mmib.plugins import task_of
+from mmib.runs.resumption import resumption
 from mmib.schema import ConfigError, RunError, Task
 
 STUDY = "study.json"
@@ -188,7 +189,7 @@ def read_run(folder: Path) -> FinishedRun:
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}: those of mmib fit are in runs/")
     path = folder / "summary.json"
-    remedy = f"resume with: mmib fit --run {folder} --ckpt_path last"
+    remedy = resumption(folder)
     try:
         summary = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
     except FileNotFoundError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import logging
 import os
@@ -26,7 +27,7 @@ from mmib.base.files import write_text
 from mmib.base.lightning_internals import callbacks_of, set_callbacks
 from mmib.base.seeding import seeded
 from mmib.callbacks.bottleneck import BottleneckRecord
-from mmib.callbacks.checkpointing import LAST, PREVIOUS, LastCheckpoint
+from mmib.callbacks.checkpointing import LastCheckpoint
 from mmib.callbacks.finite import FiniteCheck
 from mmib.callbacks.history import CommandHistory
 from mmib.callbacks.predictions import PredictionCollector
@@ -43,8 +44,9 @@ from mmib.modules import ExtractionModule
 from mmib.optim import keep_group_settings
 from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
-from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank
+from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank, training
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
+from mmib.runs.resumption import LAST, PREVIOUS, resumable
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.constructors import parameters_of
 from mmib.training.parser_errors import in_one_sentence
@@ -87,6 +89,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
+    held = contextlib.ExitStack()
     try:
         return (command or MMIBCommand)(
             ExtractionModule,
@@ -98,6 +101,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
             seed_everything_default=1,
             parser_kwargs={"prog": "mmib", **ours, **dict.fromkeys(LightningCLI.subcommands(), ours)},
             args=arguments,
+            held=held,
         )
     except ArgumentError as error:
         options = [*TOP_LEVEL, *(f"trainer.{name}" for name in parameters_of("pytorch_lightning.Trainer"))]
@@ -113,6 +117,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
         # started itself the first speaks for all, and would be killed if another had a status of its own.
         raise SystemExit(0 if started_by_first_rank() else os.EX_TEMPFAIL) from error
     finally:
+        held.close()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, on_sigterm)
 
@@ -149,11 +154,20 @@ class SaveRunConfig(SaveConfigCallback):
 class MMIBCommand(LightningCLI):
     """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is.
 
+    Args:
+        arguments: see `LightningCLI`.
+        held: what is held until the command has ended, such as the lock of the run folder.
+        options: see `LightningCLI`.
+
     Attributes:
         summary: what the run ended with, on the first rank; None where nothing was scored.
     """
 
     summary: dict[str, Any] | None = None
+
+    def __init__(self, *arguments: Any, held: contextlib.ExitStack, **options: Any) -> None:
+        self._held = held
+        super().__init__(*arguments, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside trainer, model and data."""
@@ -267,6 +281,8 @@ class MMIBCommand(LightningCLI):
         else:
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
+        if self.subcommand == "fit":
+            self._held.enter_context(training(self.run_folder))
         self.collector = PredictionCollector()
         self.bottleneck = BottleneckRecord()
         self.history = CommandHistory(shlex.join(["mmib", *sys.argv[1:]]))
@@ -291,7 +307,7 @@ class MMIBCommand(LightningCLI):
     def _go_on_after_requeue(self, config: Any) -> None:
         """Name this job's own run and checkpoint, where it had saved one before SLURM requeued it."""
         folder = slurm_run_folder(Path(config["runs"]), config["name"])
-        if (folder / "checkpoints" / LAST).is_file() or (folder / "checkpoints" / PREVIOUS).is_file():
+        if resumable(folder):
             config["run"], config["ckpt_path"] = str(folder), "last"
             if os.environ.get("SLURM_PROCID", "0") == "0":
                 print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
@@ -398,9 +414,8 @@ def last_checkpoint(run: Path) -> Path:
     Raises:
         CheckpointError: there is none.
     """
-    for name in (LAST, PREVIOUS):
-        if (run / "checkpoints" / name).is_file():
-            return run / "checkpoints" / name
+    if found := resumable(run):
+        return found[0]
     raise CheckpointError(
         f"the run {run} has no checkpoint to resume from: there is no {run / 'checkpoints' / LAST}; begin anew with "
         f"mmib fit --config {run / 'config.yaml'}"

@@ -20,9 +20,9 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 
 from experiments.robustness import kill_and_resume
-from mmib.callbacks.checkpointing import LAST, PREVIOUS
 from mmib.cli import main
 from mmib.runs.reader import read_run
+from mmib.runs.resumption import LAST, PREVIOUS
 from mmib.schema import CheckpointError
 from mmib.training.cli import check_checkpoint
 

@@ -27,6 +27,18 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
     assert [file.name for file in small_disk.iterdir()] == ["x.ckpt"]
 
 
+@pytest.mark.parametrize("saved", [False, True])
+def test_what_cannot_be_resumed_is_not_to_be_resumed(small_disk: Path, saved: bool) -> None:
+    run = small_disk / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    if saved:
+        (run / "checkpoints" / "previous.ckpt").touch()
+    with pytest.raises(CheckpointError) as error:
+        WholeCheckpoints().save_checkpoint({"a": torch.zeros(100_000)}, run / "checkpoints" / ".last.ckpt.new")
+    assert ("--ckpt_path last" in str(error.value)) is saved
+    assert (f"start anew, as nothing was saved to resume from: mmib fit --config {run}" in str(error.value)) != saved
+
+
 def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     path = tmp_path / "checkpoints" / "x.ckpt"

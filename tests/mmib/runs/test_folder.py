@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from pytorch_lightning.utilities import rank_zero_only
 
 from mmib.runs import folder as runs
-from mmib.runs.folder import new_run_folder
-from mmib.schema import ConfigError
+from mmib.runs.folder import new_run_folder, training
+from mmib.schema import ConfigError, RunError
 
 STAMP = "2026-01-02_03-04-05"
 
@@ -27,6 +28,18 @@ def test_a_folder_is_named_by_experiment_time_and_seed(tmp_path: Path) -> None:
     assert folder.parent == tmp_path / "runs" / "mre-demo"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d-seed3", folder.name)
     assert abs(time.mktime(time.strptime(folder.name[:19], "%Y-%m-%d_%H-%M-%S")) - time.time()) < 60
+
+
+def test_a_run_is_trained_by_one_job_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with training(tmp_path):
+        with pytest.raises(RunError, match=f"the run {tmp_path} is being trained by another process"):
+            training(tmp_path).__enter__()
+        monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+        with training(tmp_path):  # another rank of the job
+            pass
+        monkeypatch.setattr(rank_zero_only, "rank", 0)
+    with training(tmp_path):
+        pass
 
 
 def test_seed_0_is_a_seed_and_none_is_none(tmp_path: Path, same_second: None) -> None:

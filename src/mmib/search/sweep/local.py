@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import Trial, TrialState
 
 from mmib.analysis.report import make_page
@@ -24,6 +22,7 @@ from mmib.base.files import write_text
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.command import command_line
 from mmib.search.sweep.file import SweepFile
+from mmib.search.sweep.journal import open_study, reading
 from mmib.search.sweep.parameters import combinations, nested
 from mmib.search.sweep.records import (
     SUMMARY,
@@ -80,14 +79,10 @@ class LocalSweep:
         with self._decision():
             if not (self.folder / SUMMARY).is_file():
                 self._check_parameters()
-            _mend(self.folder / JOURNAL)
-            self.study = optuna.create_study(
-                study_name=file.name,
-                storage=JournalStorage(JournalFileBackend(str(self.folder / JOURNAL))),
-                direction=file.metric.goal,
-                load_if_exists=True,
-            )
-            self._check_unit()
+            with reading(self.folder / JOURNAL):
+                self.study = open_study(self.folder / JOURNAL, file.name, file.metric.goal)
+                self._check_unit()
+                self.trials()
             if file.method == "grid":
                 for indices in combinations(file.parameters)[len(self.study.trials) : self.total]:
                     self.study.enqueue_trial(indices)
@@ -309,14 +304,6 @@ class LocalSweep:
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
-
-
-def _mend(journal: Path) -> None:
-    """Remove a last line that a process could not finish, so that the next entry starts a new line."""
-    content = journal.read_bytes() if journal.is_file() else b""
-    whole, ending, rest = content.rpartition(b"\n")
-    if rest:
-        write_text(journal, (whole + ending).decode())
 
 
 def report(text: str) -> None:

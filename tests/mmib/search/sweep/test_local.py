@@ -262,6 +262,21 @@ def test_a_line_of_the_journal_that_was_cut_off_is_left_out(write_sweep: Any) ->
     assert [row["state"] for row in table(path)] == ["finished", "finished"]
 
 
+def test_a_damaged_journal_is_refused_in_a_sentence(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_sweep(parameters=GRID)
+    assert sweep(path, "--trials", "1") == 0
+    journal = folder_of(path) / local.JOURNAL
+    whole = journal.read_bytes()
+    for line in (b"5", b"\0\0", b"\xff", b'{"op_code": 99, "worker_id": "x"}'):
+        journal.write_bytes(whole + line + b"\n")
+        capsys.readouterr()
+        assert sweep(path, "--trials", "2") == 2
+        message = capsys.readouterr().err
+        assert str(journal) in message
+        assert "start the sweep anew" in message
+        assert "Traceback" not in message
+
+
 def test_a_sweep_without_an_end_is_refused(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(write_sweep(method="random", parameters=RANDOM)) == 2
     assert "--trials" in capsys.readouterr().err
