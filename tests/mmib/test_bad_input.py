@@ -327,13 +327,17 @@ def cut_off(name: str, kept: int) -> Callable[[Path], None]:
 @pytest.mark.parametrize(
     ("damage", "place", "remedy"),
     [
-        (lambda run: (run / "summary.json").unlink(), "b has not finished", "resume with: mmib fit --run"),
-        (cut_off("summary.json", 20), "summary.json cannot be read", "resume with: mmib fit --run"),
-        (cut_off("summary.json", 0), "summary.json cannot be read", "resume with: mmib fit --run"),
+        (
+            lambda run: (run / "summary.json").unlink(),
+            "b has not finished",
+            "start anew, as nothing was saved to resume from",
+        ),
+        (cut_off("summary.json", 20), "summary.json cannot be read", "start anew, as nothing was saved to resume from"),
+        (cut_off("summary.json", 0), "summary.json cannot be read", "start anew, as nothing was saved to resume from"),
         (
             lambda run: write(run / "summary.json", "[]"),
             "summary.json is no summary of a run",
-            "resume with: mmib fit --run",
+            "start anew, as nothing was saved to resume from",
         ),
         (cut_off("predictions/test.jsonl", 20), "test.jsonl, line 1 is no JSON", "make them with mmib test --config"),
         (

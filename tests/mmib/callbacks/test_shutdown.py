@@ -64,7 +64,9 @@ def test_the_child_whose_end_broke_a_connection_is_named(monkeypatch: pytest.Mon
     ended = [SimpleNamespace(poll=lambda: None), SimpleNamespace(poll=lambda: 9, returncode=9)]
     monkeypatch.setattr(shutdown, "starts_ranks", lambda _: True)
     monkeypatch.setattr(shutdown, "started_ranks", lambda _: ended)
-    with pytest.raises(JobError, match=r"rank 2 \(status 9\) of this job ended.* mmib fit --run runs/x/1 --ckpt_path"):
+    with pytest.raises(
+        JobError, match=r"rank 2 \(status 9\) of this job ended.* mmib fit --config runs/x/1/config.yaml"
+    ):
         LostRank().on_exception(job(), MODULE, RuntimeError("Connection closed by peer"))
 
 

@@ -89,7 +89,7 @@ def test_a_folder_of_studies_leads_to_them(tmp_path: Path) -> None:
 def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: toy\n")
-    with pytest.raises(RunError, match=r"has not finished.*mmib fit --run .*run --ckpt_path last"):
+    with pytest.raises(RunError, match=r"has not finished.*mmib fit --config .*config.yaml"):
         find_runs([tmp_path / "run"])
 
 

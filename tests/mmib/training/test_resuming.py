@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from mmib.cli import main
+from mmib.runs.folder import training
 
 pytestmark = pytest.mark.fresh_weights
 Resume = Callable[..., dict[str, Any]]
@@ -60,6 +61,15 @@ def summary(run: Path) -> dict[str, Any]:
 def logged(run: Path, name: str) -> list[float]:
     with (run / "metrics.csv").open(encoding="utf-8", newline="") as file:
         return [float(row[name]) for row in csv.DictReader(file) if row[name]]
+
+
+def test_a_run_that_is_being_trained_is_not_resumed(run: Path, refused: Callable[..., str]) -> None:
+    """Two processes wrote their rows into one metrics.csv in turn, and both ended with status 0."""
+    log = (run / "metrics.csv").read_bytes()
+    with training(run):
+        message = refused("fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs=3")
+    assert f"the run {run} is being trained by another process" in message
+    assert (run / "metrics.csv").read_bytes() == log
 
 
 def test_learning_rates_of_zero_leave_every_weight_as_it_was(run: Path, resume: Resume) -> None:
