@@ -202,7 +202,7 @@ class PostDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.max_tokens = max_tokens
-        self.max_length = _checked_length(max_length, self.tokenizer.max_length)
+        self.max_length = checked_length(max_length, self.tokenizer.max_length)
         self.pixel_encoder, self.side_text_encoder = encoders_of(image_encoder)
         reads_crops = self.pixel_encoder is not None and self.pixel_encoder.regions == "crops"
         self.max_crops = max_crops if reads_crops else 0
@@ -647,7 +647,12 @@ class PostDataModule(pl.LightningDataModule):
         )
 
 
-def _checked_length(wanted: int, possible: int | None) -> int:
+def checked_length(wanted: int, possible: int | None) -> int:
+    """The most word pieces of a row, where the text encoder takes so many.
+
+    Raises:
+        ConfigError: it does not.
+    """
     if possible is not None and wanted > possible:
         raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
     return wanted

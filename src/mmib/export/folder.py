@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 
 from mmib.analysis.calibration import Temperature
 from mmib.base.files import atomic_file, checksum, parse_json, replace_folder, write_text
+from mmib.datamodules.base import checked_length
 from mmib.datamodules.files import inside
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.encoders.image import ImageEncoder
@@ -36,14 +37,18 @@ from mmib.export.card import model_card
 from mmib.export.foreign import check_finite, check_image_encoder, check_text_encoder
 from mmib.export.model import TrainedModel, build, load_weights
 from mmib.export.onnx_model import require_packages, write_onnx
+from mmib.export.sizes import bounded, check_sizes
+from mmib.export.values import check_values
 from mmib.labels import LabelSet
 from mmib.plugins import task_of
-from mmib.schema import ConfigError, DataError, EncoderError, ExportError, task_named
+from mmib.schema import DataError, ExportError, MMIBError, TaskError, task_named
 
 FORMAT = 2
 MODEL_TYPE = "mmib"
 CONFIG, WEIGHTS, TEXT_ENCODER, CARD = "config.json", "model.safetensors", "text_encoder", "README.md"
 DIGEST = "digest"
+# Names of the encoders' weights in a network.
+ENCODERS = ("backbone.text_encoder", "backbone.image_encoder")
 
 
 def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = False) -> None:
@@ -205,28 +210,37 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
 
 def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
     path = folder / CONFIG
+    check_values(config, path)
     try:
         _check_files(folder, config["files"])
         name, image = config["task"], config["image_encoder"]
         labels = _labels_before_0_2(path, config) if config["format"] == 1 else _checked_labels(path, config)
         task_of(name, folder, [config["task_module"]] if "task_module" in config else ())
-        network = build(name, labels, _encoders(folder, image), config["parts_of_network"], config["head"])
+        check_text_encoder(folder / TEXT_ENCODER)
+        check_image_encoder(image["architecture"], image.get("model_args"))
+        check_sizes(lambda: dict(zip(ENCODERS, _encoders(folder, image), strict=True)), folder / WEIGHTS)
+        with bounded(folder / WEIGHTS):
+            network = build(name, labels, _encoders(folder, image), config["parts_of_network"], config["head"])
         weights = load_file(folder / WEIGHTS)
         check_finite(weights, folder / WEIGHTS)
         load_weights(network, weights, folder / WEIGHTS)
         return TrainedModel(
             network=network,
             parts=config["parts_of_network"],
-            max_length=int(config["max_length"]),
-            max_crops=int(image["max_crops"]),
-            reads_images=bool(image["used"]),
+            max_length=checked_length(config["max_length"], network.backbone.text_encoder.tokenizer.max_length),
+            max_crops=image["max_crops"],
+            reads_images=image["used"],
             temperature=Temperature(**config["calibration"]),
             card=config["trained"],
         )
-    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise ExportError(f"{path} describes no model that can be built ({type(error).__name__}: {error})") from error
-    except (SafetensorError, ConfigError, DataError, EncoderError) as error:
+    except (ExportError, TaskError):
+        raise
+    except (SafetensorError, MMIBError) as error:
         raise ExportError(f"{path} describes no model that can be built: {error}") from error
+    # transformers, timm and tokenizers raise any type of error for values that make no sense.
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ExportError(f"{path} describes no model that can be built ({reason})") from error
 
 
 def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:
@@ -261,8 +275,6 @@ def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
 
 def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
     """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
-    check_text_encoder(folder / TEXT_ENCODER)
-    check_image_encoder(image["architecture"], image.get("model_args"))
     text = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False)
     pictures = ImageEncoder(
         image["architecture"],

@@ -6,22 +6,41 @@ name another place to load from, or reach the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from transformers import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+)
+from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
 from mmib.base.files import parse_json
+from mmib.export.values import entries
 from mmib.labels import shown
 from mmib.schema import ExportError
 
 # Where code beside the weights is named, and kernels of the hub, which are code too.
 CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
-# Models of transformers that hand their configuration to timm, which looks names up on the hub and in folders.
-THROUGH_TIMM = ("timm_wrapper", "timm_backbone")
+# Names of settings and models of transformers that look other names up on the hub and in folders, through timm or, as
+# DETR and its like do with `backbone`, while their configuration is read.
+IMAGES = ("backbone", "timm")
+TEXT_MODELS = frozenset().union(
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
+    TOKENIZER_MAPPING_NAMES,
+)
+# Of what is listed, one by one, while a configuration is read; of other whole numbers; and of names that are no sizes.
+LISTED = ("num_labels", "_num_labels", "extra_ids")
+MOST_LISTED, LARGEST = 100_000, 2**24
+NO_SIZES = ("theta", "model_max_length")
 # Arguments of `timm.create_model` that name files, or decide what is built otherwise than by the architecture.
 ARGUMENTS_OF_FILES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
@@ -30,16 +49,21 @@ def check_text_encoder(folder: Path) -> None:
     """Refuse the text encoder of an export unless transformers builds it without any other code.
 
     Raises:
-        ExportError: a JSON file names code, or config.json a type of model that transformers does not have.
+        ExportError: a JSON file names code, an encoder of images or a size beyond all bounds, or config.json a type of
+            model that transformers does not have.
     """
     for path in sorted(folder.glob("*.json")):
         try:
-            content = parse_json(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
         except (OSError, ValueError) as error:
             raise ExportError(f"{path} cannot be read: {error}; copy the folder again") from error
         if path.name not in ("config.json", "tokenizer_config.json", "processor_config.json"):
             continue
-        for name, value in _entries(content):
+        for name, value in entries(content):
+            for part in value if isinstance(value, list) else [value]:
+                _check_number(name, part, path)
+            if any(part in name for part in IMAGES) and value not in (None, False):
+                raise ExportError(f"{path} names an encoder of images ({name}): that of an export is timm's")
             if name in CODE and value is not None:
                 raise ExportError(
                     f"{path} names code to run ({name}): an export holds none. Do not use this folder unless you trust "
@@ -80,17 +104,15 @@ def check_finite(weights: dict[str, torch.Tensor], path: Path) -> None:
             )
 
 
+def _check_number(name: str, value: Any, path: Path) -> None:
+    most = MOST_LISTED if name in LISTED else LARGEST
+    if type(value) is int and abs(value) > most and not name.endswith(NO_SIZES):
+        raise ExportError(f"{path}: {name} is {value:,}, which is beyond the size of any model: {most:,} at most")
+
+
 def _is_known(model_type: Any) -> bool:
-    return isinstance(model_type, str) and model_type in CONFIG_MAPPING and model_type not in THROUGH_TIMM
-
-
-def _entries(content: Any) -> Iterator[tuple[str, Any]]:
-    """Every name of an object inside a JSON value, with what it stands for."""
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            yield from value.items()
-            waiting.extend(value.values())
-        elif isinstance(value, list):
-            waiting.extend(value)
+    """Whether transformers has an encoder of texts of this type, which builds none of images out of a name."""
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING or model_type not in TEXT_MODELS:
+        return False
+    fields = {name for parent in CONFIG_MAPPING[model_type].__mro__ for name in vars(parent).get("__annotations__", {})}
+    return not any(part in name for name in fields for part in IMAGES)

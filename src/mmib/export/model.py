@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from mmib.analysis.calibration import Temperature, fitted_temperature
@@ -101,7 +102,8 @@ def build(
     named: dict[str, Any] = {
         name: part(parts[name], base, name) for name, base in PARTS.items() if parts.get(name) is not None
     }
-    return task_named(task).build_network(MultimodalIB(*encoders, **named), labels, **settings)
+    head = checked_arguments(task_named(task).network, settings, f"the head of {task}")
+    return task_named(task).build_network(MultimodalIB(*encoders, **named), labels, **head)
 
 
 def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], Any]:
@@ -128,7 +130,29 @@ def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], 
         raise ExportError(f"the model's {name}, {path}, is not there: {error}") from error
     if not isinstance(found, type) or not issubclass(found, base):
         raise ExportError(f"the model's {name}, {path}, is no {base.__name__}")
-    return partial(found, **(description.get("init_args") or {}))
+    return partial(found, **checked_arguments(found, description.get("init_args") or {}, f"the model's {name}"))
+
+
+def checked_arguments(found: type[nn.Module], arguments: Any, what: str) -> dict[str, Any]:
+    """Numbers, texts and switches for the constructor of a class, which says what each may be.
+
+    Args:
+        found: the class; what is built for it, such as a width, is not among the arguments.
+        arguments: by name.
+        what: begins the error.
+
+    Raises:
+        ExportError: one is of another type than the constructor says, or unknown to it.
+    """
+    if not isinstance(arguments, dict) or any(isinstance(value, dict | list) for value in arguments.values()):
+        raise ExportError(f"{what} has the arguments {arguments!r}: expected names with a number, text or switch each")
+    built = [name for name in inspect.signature(found).parameters if name in ("dim", "backbone", "labels")]
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(found, skip=set(built))
+    try:
+        return dict(parser.parse_object(arguments, defaults=False).as_dict())
+    except ArgumentError as error:
+        raise ExportError(f"{what} cannot be built: {' '.join(str(error).split())}") from error
 
 
 def load_weights(network: ExtractionNetwork, weights: dict[str, Any], source: Path) -> None:

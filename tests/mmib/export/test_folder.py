@@ -294,7 +294,7 @@ def test_the_module_that_an_export_names_is_not_imported(
         with pytest.raises(TaskError, match=f"--plugin {name}"):
             read_export(change(tmp_path / "export", task_module=name))
         assert "trap" not in sys.modules
-    with pytest.raises(ExportError, match="describes no model"):
+    with pytest.raises(ExportError, match="parts_of_network is 5, expected an object"):
         read_export(change(tmp_path / "export", task_module=["trap"], parts_of_network=5, task="mner"))
 
 
