@@ -29,7 +29,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from experiments.robustness.fuzz_targets import Target, targets
+from experiments.robustness.fuzz_targets import targets
+from experiments.robustness.target import Target
 from mmib.datamodules.images import UnreadableImageError
 from mmib.schema import MMIBError
 

@@ -1,8 +1,4 @@
-"""What is fuzzed: sound inputs, how they are mutated, and readers whose results are checked.
-
-A reader raises `WrongError` where it returned something that it must never return; everything else that it raises is
-judged by `fuzz.py`.
-"""
+"""What is fuzzed: data sets, images, configurations and runs, and what `extraction_targets` has."""
 
 from __future__ import annotations
 
@@ -13,7 +9,6 @@ import pickle
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +18,9 @@ import yaml
 from PIL import Image
 from safetensors.numpy import save
 
-from experiments.robustness.mutations import bomb, mutate_bytes, mutate_tree
+from experiments.robustness.extraction_targets import extraction_targets
+from experiments.robustness.mutations import bomb
+from experiments.robustness.target import Target, check, plain, structured
 from mmib.analysis.aggregate import compare
 from mmib.analysis.report.evidence import read_latents
 from mmib.configs import expand_configs, shipped_experiments
@@ -48,44 +45,6 @@ ROOT = Path(__file__).parents[2]
 EXECUTED = "executed"
 
 
-class WrongError(Exception):
-    """A reader accepted what it must refuse, or made something else of it."""
-
-
-@dataclass(frozen=True)
-class Target:
-    """A reader with what it reads.
-
-    Attributes:
-        file: where the input stands, below a folder of its own.
-        sound: draws an input that must be accepted.
-        mutated: draws a damaged one.
-        read: reads it, given the folder.
-    """
-
-    file: str
-    sound: Callable[[random.Random], bytes]
-    mutated: Callable[[random.Random], bytes]
-    read: Callable[[Path], object]
-
-
-def structured(file: str, trees: list[Any], write: Callable[[Any], bytes], read: Callable[[Path], object]) -> Target:
-    """A target whose inputs are containers, mutated as such, as bytes, or both."""
-
-    def mutated(rng: random.Random) -> bytes:
-        tree = rng.choice(trees)
-        kind = rng.random()
-        data = write(mutate_tree(rng, tree) if kind < 0.7 else tree)
-        return mutate_bytes(rng, data) if kind > 0.5 else data
-
-    return Target(file, lambda rng: write(rng.choice(trees)), mutated, read)
-
-
-def plain(file: str, inputs: Callable[[random.Random], bytes], read: Callable[[Path], object]) -> Target:
-    """A target whose inputs are bytes."""
-    return Target(file, inputs, lambda rng: mutate_bytes(rng, inputs(rng)), read)
-
-
 # MNRE
 
 
@@ -107,8 +66,8 @@ def _write_rows(rows: list[Any]) -> bytes:
 def _read_rows(folder: Path) -> None:
     for post in _well_formed(MNREReader(folder).scan("train"), RelationPost):
         for start, end in (post.head, post.tail):
-            _check(0 <= start < end <= len(post.words), f"the span {start}, {end} of {post.words}")
-        _check(bool(post.relation.strip()), f"the relation {post.relation!r}")
+            check(0 <= start < end <= len(post.words), f"the span {start}, {end} of {post.words}")
+        check(bool(post.relation.strip()), f"the relation {post.relation!r}")
         "".join((*post.words, post.image, post.relation)).encode()
         _check_inside(folder, post)
 
@@ -117,16 +76,16 @@ def _well_formed(rows: Any, kind: type) -> Any:
     """The rows that can be read; what stands for the others must carry a typed error with its place."""
     for row in rows:
         if isinstance(row, Malformed):
-            _check(re.search(r"\.txt:\d", str(row.error)) is not None, f"no place in {row.error}")
+            check(re.search(r"\.txt:\d", str(row.error)) is not None, f"no place in {row.error}")
         else:
-            _check(isinstance(row, kind), f"a {type(row).__name__}")
+            check(isinstance(row, kind), f"a {type(row).__name__}")
             yield row
 
 
 def _check_inside(folder: Path, post: Post) -> None:
     if post.image:
         file = inside(folder, post.image, post.place)
-        _check(folder in file.resolve().parents, f"{post.image!r} leads out of the folder")
+        check(folder in file.resolve().parents, f"{post.image!r} leads out of the folder")
 
 
 # Twitter
@@ -140,15 +99,15 @@ _TWEETS = (
 
 def _read_posts(folder: Path) -> None:
     for post in _well_formed(TwitterReader(folder, 2017).scan("train"), TaggedPost):
-        _check(len(post.words) == len(post.tags) > 0, f"{len(post.words)} words, {len(post.tags)} tags")
+        check(len(post.words) == len(post.tags) > 0, f"{len(post.words)} words, {len(post.tags)} tags")
         parts = [split_tag(tag) for tag in post.tags]
-        _check(all(prefix == "O" or (prefix in "BI" and name) for prefix, name in parts), f"{post.tags}")
-        _check(all(post.words), f"{post.words}")
+        check(all(prefix == "O" or (prefix in "BI" and name) for prefix, name in parts), f"{post.tags}")
+        check(all(post.words), f"{post.words}")
         mended = repair(post.tags)
         before = ["O", *mended[:-1]]
         stray = any(tag[:2] == "I-" and last[2:] != tag[2:] for last, tag in zip(before, mended, strict=True))
-        _check(not stray, f"{post.tags} are mended to {mended}")
-        _check(max(count_mentions(mended)) == sum(tag.startswith("B-") for tag in mended), f"mentions of {mended}")
+        check(not stray, f"{post.tags} are mended to {mended}")
+        check(max(count_mentions(mended)) == sum(tag.startswith("B-") for tag in mended), f"mentions of {mended}")
         _check_inside(folder, post)
 
 
@@ -189,11 +148,11 @@ def _dictionary_target(keys: tuple[Any, Any], parse_key: Callable[[object], Any]
     def read(folder: Path) -> None:
         files = CropFiles(folder / "crops.pth", folder)
         crops = Crops.listed(files, parse_key)
-        _check(not Path(EXECUTED).exists(), "the pickle was executed")
+        check(not Path(EXECUTED).exists(), "the pickle was executed")
         for key in crops.names:
-            _check(parse_key(key) == key, f"the key {key!r}")
+            check(parse_key(key) == key, f"the key {key!r}")
             for picture in crops.pictures(key, 4):
-                _check(files.crops in picture.file.parents, f"{picture.file} is outside")
+                check(files.crops in picture.file.parents, f"{picture.file} is outside")
 
     def sound(rng: random.Random) -> bytes:
         buffer = io.BytesIO()
@@ -206,7 +165,7 @@ def _dictionary_target(keys: tuple[Any, Any], parse_key: Callable[[object], Any]
 
 def _read_boxes(folder: Path) -> None:
     for name, (x0, y0, x1, y1) in read_boxes(folder / "boxes.json").items():
-        _check(0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1, f"the box of {name!r}")
+        check(0 <= x0 <= x1 <= 1 and 0 <= y0 <= y1 <= 1, f"the box of {name!r}")
 
 
 def _read_relation_ids(folder: Path) -> None:
@@ -226,9 +185,9 @@ def _ids(labels: LabelSet) -> dict[str, int]:
 def _read_labels(folder: Path) -> None:
     (file,) = folder.iterdir()
     labels = label_set(str(file))
-    _check(len(set(labels.names)) == len(labels) > 0, f"{labels}")
-    _check(all(isinstance(name, str) and name.strip() for name in labels.names), f"{labels}")
-    _check(label_set(labels.to_dict()) == labels, f"{labels}")
+    check(len(set(labels.names)) == len(labels) > 0, f"{labels}")
+    check(all(isinstance(name, str) and name.strip() for name in labels.names), f"{labels}")
+    check(label_set(labels.to_dict()) == labels, f"{labels}")
 
 
 _SETTINGS = Settings("a/detector", None, "nouns", 3, "png")
@@ -242,7 +201,7 @@ _RECORD = {
 def _read_record(folder: Path) -> None:
     store = CropStore(CropFiles(folder / "crops.pth", folder), _SETTINGS)
     for result in store.results.values():
-        _check(all(Path(one["crop"]).name == one["crop"] for one in result["objects"]), f"{result}")
+        check(all(Path(one["crop"]).name == one["crop"] for one in result["objects"]), f"{result}")
 
 
 # Images
@@ -271,8 +230,8 @@ def _image(rng: random.Random) -> bytes:
 
 def _read_image(folder: Path) -> None:
     image = read_image(folder / "image.jpg")
-    _check(image.mode == "RGB" and 0 < image.width * image.height <= MAX_PIXELS, f"{image.mode} {image.size}")
-    _check(len(image.tobytes()) == 3 * image.width * image.height, "too few pixels")
+    check(image.mode == "RGB" and 0 < image.width * image.height <= MAX_PIXELS, f"{image.mode} {image.size}")
+    check(len(image.tobytes()) == 3 * image.width * image.height, "too few pixels")
 
 
 # Configurations
@@ -305,16 +264,16 @@ def _yaml_target(file: str, trees: list[Any], read: Callable[[Path], object]) ->
 
 def _read_config(folder: Path) -> None:
     expanded = expand_configs(["fit", "--config", str(folder / "config.yaml")])
-    _check(expanded[0] == "fit" and expanded[-1].endswith("config.yaml"), f"{expanded}")
-    _check(all(Path(path).is_file() for path in expanded[2::2]), f"{expanded}")
+    check(expanded[0] == "fit" and expanded[-1].endswith("config.yaml"), f"{expanded}")
+    check(all(Path(path).is_file() for path in expanded[2::2]), f"{expanded}")
 
 
 def _read_study_file(folder: Path) -> None:
     study = read_study_file(folder / "study.yaml")
     for trial in itertools.islice(study.trials(), 20):
-        _check(trial.levels.keys() == study.factors.keys(), f"{trial}")
+        check(trial.levels.keys() == study.factors.keys(), f"{trial}")
         command = trial.command(study.experiments[0], study.seeds[0])
-        _check(all(isinstance(option, str) for option in command), f"{command}")
+        check(all(isinstance(option, str) for option in command), f"{command}")
 
 
 class Suggestions:
@@ -342,11 +301,11 @@ class Suggestions:
 
 def _read_sweep(folder: Path) -> None:
     sweep = read_sweep(folder / "sweep.yaml")
-    _check(len(sweep.digest) == 16 and bool(sweep.parameters), f"{sweep}")
-    _check(sweep.trials(None) > 0, f"{sweep} has no trials")
+    check(len(sweep.digest) == 16 and bool(sweep.parameters), f"{sweep}")
+    check(sweep.trials(None) > 0, f"{sweep} has no trials")
     for place in (0.0, 0.5, 1.0):
         values = sweep.sample(cast(Any, Suggestions(place)))
-        _check(len(values) == len(sweep.parameters), f"{values}")
+        check(len(values) == len(sweep.parameters), f"{values}")
 
 
 # Runs
@@ -379,9 +338,9 @@ def _json_lines(rows: Any) -> bytes:
 def _read_predictions(folder: Path) -> None:
     run = FinishedRun(folder, _SUMMARY)
     records = run.predictions("val")
-    _check(all({"id", "predicted"} <= record.keys() for record in records), f"{records}")
+    check(all({"id", "predicted"} <= record.keys() for record in records), f"{records}")
     score = compare({"a": [run]}, "val", "f1", resamples=20).rows[0].mean
-    _check(0 <= score <= 1, f"the score {score}")
+    check(0 <= score <= 1, f"the score {score}")
 
 
 _METRICS = (b"epoch,step,train/loss,val/f1\r\n0,1,2.5,\r\n0,2,,0.5\r\n", b'epoch,step\n0,1\n"a\nb",2\n')
@@ -389,7 +348,7 @@ _METRICS = (b"epoch,step,train/loss,val/f1\r\n0,1,2.5,\r\n0,2,,0.5\r\n", b'epoch
 
 def _read_metrics(folder: Path) -> None:
     for row in FinishedRun(folder, _SUMMARY).metrics():
-        _check(all(isinstance(name, str) and isinstance(value, str) and value for name, value in row.items()), f"{row}")
+        check(all(isinstance(name, str) and isinstance(value, str) and value for name, value in row.items()), f"{row}")
 
 
 def _latents(rng: random.Random) -> bytes:
@@ -400,12 +359,12 @@ def _latents(rng: random.Random) -> bytes:
 
 def _read_latents(folder: Path) -> None:
     space = read_latents(folder / "start.safetensors", ("PER", "LOC"))
-    _check(space is None or len(space.text) == len(space.image), f"{space}")
+    check(space is None or len(space.text) == len(space.image), f"{space}")
 
 
 def _read_summary(folder: Path) -> None:
     run = read_run(folder)
-    _check(isinstance(run.name, str) and run.trained in (True, False), f"{run}")
+    check(isinstance(run.name, str) and run.trained in (True, False), f"{run}")
 
 
 def targets() -> dict[str, Target]:
@@ -435,14 +394,10 @@ def targets() -> dict[str, Target]:
         "run metrics": plain("metrics.csv", lambda rng: rng.choice(_METRICS), _read_metrics),
         "run latents": plain("start.safetensors", _latents, _read_latents),
         "run summaries": structured("summary.json", [_SUMMARY], _json, _read_summary),
+        **extraction_targets(),
     }
 
 
 def _items(tree: Any) -> list[Any]:
     """What stands on the lines of a file whose mutation may have replaced the whole list."""
     return tree if isinstance(tree, list) else [tree]
-
-
-def _check(holds: bool, what: str) -> None:
-    if not holds:
-        raise WrongError(what)

@@ -14,8 +14,9 @@ import pytest
 
 from experiments.robustness import fuzz
 from experiments.robustness.fuzz import ACCEPTED, REFUSED, HangError, draw, outcomes, try_input
-from experiments.robustness.fuzz_targets import Target, WrongError, targets
+from experiments.robustness.fuzz_targets import targets
 from experiments.robustness.mutations import bomb, mutate_bytes, mutate_tree
+from experiments.robustness.target import Target, WrongError
 from mmib.schema import DataError
 
 TARGETS = targets()
