@@ -26,6 +26,7 @@ from mmib.export.folder import CONFIG, DIGEST, TEXT_ENCODER, WEIGHTS, digest_of,
 from mmib.extract.extractor import Extractor, Post
 from mmib.extract.rows import Row, read_rows
 from mmib.extract.stream import extracted, line_of
+from mmib.schema import DataError
 
 POSTS = [{"id": "a", "text": "anna met bob in paris"}, {"text": "carl", "image": "gone.jpg", "crops": [[0, 0, 1, 1]]}]
 
@@ -144,6 +145,9 @@ def _read_posts(is_csv: bool, folder: Path) -> None:
     for row, line in zip(rows, lines, strict=True):
         found = parse_json(line.encode().decode())
         check(found["row"] == row.number and ("error" in found or "entities" in found), line)
+    for row in rows:
+        if row.error is not None:  # a row is refused, and the others are read
+            raise DataError(row.error)
 
 
 def _posts_target(write: Callable[[Any], bytes], is_csv: bool) -> Target:
