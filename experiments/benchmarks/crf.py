@@ -1,27 +1,30 @@
-"""The CRF against pytorch-crf and against a plain vectorised loop, in turns: loss with gradients, and decoding.
+"""The CRF against pytorch-crf, torch-struct and a plain vectorised loop, in turns: loss with gradients, and decoding.
 
     python -m experiments.benchmarks.crf --shapes 64x64 256x24
 
 For each number of posts and words, all posts of full length: the median milliseconds with their quartiles (processor
 time of one thread on a CPU, time until the device is done on a GPU), how many times as long each takes as the
-project's, and the largest difference of its loss and gradients in float64, relative to the largest value.
+project's, and the largest difference of its loss and gradients in float64, relative to the largest value. Packages
+that are not installed are left out.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-import torchcrf
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.benchmarks.recipe import PackagedCRF
 from mmib.datamodules.released import TWITTER
 from mmib.nn.crf import LinearChainCRF
 from mmib.tagging import bio_tags
@@ -40,6 +43,16 @@ class Posts(NamedTuple):
     mask: Tensor
 
 
+class Chain(nn.Module):
+    """Start, end and transition scores of K tags, all 0."""
+
+    def __init__(self, tags: int) -> None:
+        super().__init__()
+        self.start = nn.Parameter(torch.zeros(tags))
+        self.end = nn.Parameter(torch.zeros(tags))
+        self.transition = nn.Parameter(torch.zeros(tags, tags))
+
+
 class Implementation(NamedTuple):
     """A module with start, end and transition scores; the loss, summed over posts; and decoding."""
 
@@ -48,14 +61,8 @@ class Implementation(NamedTuple):
     decode: Callable[[Posts], object]
 
 
-class PlainLoop(nn.Module):
+class PlainLoop(Chain):
     """The recursions word by word over all posts at once, gradients by autograd."""
-
-    def __init__(self, tags: int) -> None:
-        super().__init__()
-        self.start = nn.Parameter(torch.zeros(tags))
-        self.end = nn.Parameter(torch.zeros(tags))
-        self.transition = nn.Parameter(torch.zeros(tags, tags))
 
     def loss(self, posts: Posts) -> Tensor:
         """Negative log-likelihood, summed over posts."""
@@ -86,27 +93,65 @@ class PlainLoop(nn.Module):
         return torch.cat(path[::-1], dim=1)
 
 
+class TorchStruct(Chain):
+    """torch-struct: a parallel scan over the scores of all pairs of neighbours, gradients by autograd."""
+
+    def loss(self, posts: Posts) -> Tensor:
+        """Negative log-likelihood, summed over posts."""
+        following, before = (posts.tags[:, place].unsqueeze(-1) for place in (slice(1, None), slice(None, -1)))
+        tags = torch.arange(len(self.start), device=following.device)
+        pairs = (following == tags)[..., :, None] & (before == tags)[..., None, :]
+        gold = (pairs & posts.mask[:, 1:, None, None]).to(posts.emissions.dtype)
+        return -self._distribution(posts).log_prob(gold).sum()
+
+    def decode(self, posts: Posts) -> Tensor:
+        """(B, W) best tags; without meaning where masked."""
+        best = self._distribution(posts).argmax.detach()  # (B, W - 1, next tag, previous tag)
+        first = best[:, :1].sum(dim=-2).argmax(dim=-1)
+        return torch.cat([first, best.sum(dim=-1).argmax(dim=-1)], dim=1)
+
+    def _distribution(self, posts: Posts) -> Any:
+        """Over the tags of posts of at least two words, the longest of which has W."""
+        import torch_struct  # noqa: PLC0415 - optional
+
+        emissions, mask = posts.emissions, posts.mask
+        lengths = mask.sum(dim=1)
+        scores = self.transition.T + emissions[:, 1:, :, None]
+        scores = scores + F.pad((self.start + emissions[:, 0])[:, None, None, :], (0, 0, 0, 0, 0, scores.shape[1] - 1))
+        last = torch.arange(1, mask.shape[1], device=mask.device) == lengths[:, None] - 1
+        scores = (scores + last[:, :, None, None] * self.end[:, None]).contiguous()
+        return torch_struct.LinearChainCRF(scores, lengths=lengths)
+
+
 def implementations(device: torch.device) -> dict[str, Implementation]:
-    """The three, with equal scores."""
-    own, plain, library = LinearChainCRF(TAGS), PlainLoop(TAGS), torchcrf.CRF(TAGS, batch_first=True)
-    with torch.no_grad():
-        for score in own.parameters():
-            nn.init.normal_(score)
-        plain.load_state_dict(own.state_dict())
-        library.start_transitions.copy_(own.start)
-        library.end_transitions.copy_(own.end)
-        library.transitions.copy_(own.transition)
-    for module in (own, plain, library):
-        module.to(device)
-    return {
+    """Those that are installed, with equal scores."""
+    own, plain = LinearChainCRF(TAGS), PlainLoop(TAGS)
+    for score in own.parameters():
+        nn.init.normal_(score)
+    plain.load_state_dict(own.state_dict())
+    ways = {
         OWN: Implementation(
             own, lambda posts: own(*posts).sum(), lambda posts: own.viterbi(posts.emissions, posts.mask)
         ),
-        "pytorch-crf": Implementation(
-            library, lambda posts: -library(*posts), lambda posts: library.decode(posts.emissions, posts.mask)
-        ),
         "plain loop": Implementation(plain, plain.loss, plain.decode),
     }
+    if installed("torchcrf"):
+        library = PackagedCRF(own).package
+        ways["pytorch-crf"] = Implementation(
+            library, lambda posts: -library(*posts), lambda posts: library.decode(posts.emissions, posts.mask)
+        )
+    if installed("torch_struct"):
+        struct = TorchStruct(TAGS)
+        struct.load_state_dict(own.state_dict())
+        ways["torch-struct"] = Implementation(struct, struct.loss, struct.decode)
+    for way in ways.values():
+        way.module.to(device)
+    return ways
+
+
+def installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
 
 
 def gradients(implementation: Implementation, posts: Posts) -> list[Tensor]:
@@ -145,17 +190,26 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds
     return times
 
 
-def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, str]) -> None:
+def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, float]) -> None:
     """One line for each implementation."""
     own = statistics.median(times[OWN])
     for name, taken in times.items():
         low, middle, high = statistics.quantiles(taken, n=4)
         spread = f"{middle:8.2f} ({low:.2f} to {high:.2f})"
-        print(f"  {what:16} {name:12} {spread:28} {middle / own:6.2f}  {differences.get(name, '')}".rstrip())
+        differs = f"{differences[name]:.0e}" if name in differences else ""
+        print(f"  {what:16} {name:12} {spread:28} {middle / own:6.2f}  {differs}".rstrip())
 
 
-def compare(posts: int, words: int, device: torch.device, rounds: int) -> None:
-    """Print the table of one shape."""
+class Comparison(NamedTuple):
+    """Milliseconds of each call by implementation, and the differences of the others from ours in float64."""
+
+    training: dict[str, list[float]]
+    decoding: dict[str, list[float]]
+    differences: dict[str, float]
+
+
+def compare(posts: int, words: int, device: torch.device, rounds: int) -> Comparison:
+    """All implementations on posts of so many words."""
     shape = posts, words
     batch = Posts(
         torch.randn(*shape, TAGS, device=device),
@@ -168,10 +222,8 @@ def compare(posts: int, words: int, device: torch.device, rounds: int) -> None:
     # In float64, so that no rounding of the others is taken for an error.
     batch = batch._replace(emissions=batch.emissions.double())
     values = {name: gradients(way._replace(module=way.module.double()), batch) for name, way in ways.items()}
-    differences = {name: f"{difference(values[OWN], value):.0e}" for name, value in values.items() if name != OWN}
-    print(f"{device}: {posts} posts of {words} words, {TAGS} tags: ms (quartiles), times as long, difference")
-    print_rows("loss + gradients", training, differences)
-    print_rows("decoding", decoding, {})
+    differences = {name: difference(values[OWN], value) for name, value in values.items() if name != OWN}
+    return Comparison(training, decoding, differences)
 
 
 def processor() -> str:
@@ -199,7 +251,9 @@ def main() -> None:
     torch.manual_seed(0)
     # As in a training, the process has held large tensors before: without, the system maps fresh memory at every call.
     torch.zeros(2**22)
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("torch", "pytorch-crf"))
+    packages = {"torch": "torch", "torchcrf": "pytorch-crf", "torch_struct": "torch-struct"}
+    named = [name for package, name in packages.items() if installed(package)]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in named)
     devices = [torch.device("cpu")]
     print(f"{processor()}, one thread; {versions}")
     if torch.cuda.is_available():
@@ -207,7 +261,10 @@ def main() -> None:
         print(torch.cuda.get_device_name())
     for device in devices:
         for posts, words in arguments.shapes:
-            compare(posts, words, device, arguments.rounds)
+            found = compare(posts, words, device, arguments.rounds)
+            print(f"{device}: {posts} posts of {words} words, {TAGS} tags: ms (quartiles), times as long, difference")
+            print_rows("loss + gradients", found.training, found.differences)
+            print_rows("decoding", found.decoding, {})
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from torchcrf import CRF
 from transformers import BertConfig
 
 from experiments.benchmarks.corpus import PostSet
@@ -35,7 +34,7 @@ from mmib.encoders.text import TextEncoder
 from mmib.modules import ExtractionModule, MNERModule, MREModule, Objective
 from mmib.nn.crf import LinearChainCRF
 from mmib.nn.precision import attention_for_training
-from mmib.schema import NO_LABEL, PostBatch, Window
+from mmib.schema import NO_LABEL, ConfigError, PostBatch, Window
 from mmib.tasks.mner import OUTSIDE_ID, MNERBatch
 
 LEARNING_RATE = 3e-5
@@ -91,21 +90,19 @@ class Setup:
 PUBLISHED = Setup()
 
 
-def build_module(task: str, encoders: Encoders, folder: Path, compiled: bool = False) -> ExtractionModule:
+def build_module(
+    task: str, encoders: Encoders, folder: Path, compiled: bool = False, tokenizer: Path | None = None
+) -> ExtractionModule:
     """A model of random weights.
 
     Args:
         task: decides on its head.
         encoders: shapes.
-        folder: an empty one, where the text encoder's configuration is written beside the tokenizer of the encoder
-            that comes as a package.
+        folder: an empty one, where the text encoder's configuration is written beside its tokenizer.
         compiled: its blocks can be compiled; whether they are is a matter of `Setup`.
+        tokenizer: folder of one; None takes that of the encoder that comes as a package.
     """
-    tokenizer = packaged_file("pip:minilm-l6").parent
-    for file in tokenizer.glob("*token*"):
-        shutil.copy(file, folder)
-    for file in tokenizer.glob("vocab*"):
-        shutil.copy(file, folder)
+    copy_tokenizer(tokenizer or packaged_file("pip:minilm-l6").parent, folder)
     encoders.text.save_pretrained(folder)
     text = TextEncoder(str(folder), pretrained=False)
     backbone = MultimodalIB(text, ImageEncoder(encoders.image, pretrained=False))
@@ -113,6 +110,13 @@ def build_module(task: str, encoders: Encoders, folder: Path, compiled: bool = F
         return MREModule(backbone, compile=compiled)
     # Without constraints, which pytorch-crf has not: both then compute the same.
     return MNERModule(backbone, constrained=False, compile=compiled)
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy the files of a tokenizer, and nothing else, from one folder into another."""
+    for pattern in ("*token*", "vocab*"):
+        for file in source.glob(pattern):
+            shutil.copy(file, folder)
 
 
 class PerRowFusion(nn.Module):
@@ -142,11 +146,19 @@ class PerRowFusion(nn.Module):
 
 
 class PackagedCRF(nn.Module):
-    """pytorch-crf with the parameters of our own CRF."""
+    """pytorch-crf with the parameters of our own CRF.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
 
     def __init__(self, crf: LinearChainCRF) -> None:
         super().__init__()
-        self.package = CRF(len(crf.start), batch_first=True)
+        try:
+            import torchcrf  # noqa: PLC0415 - relation extraction goes without
+        except ImportError as error:
+            raise ConfigError("the recipe's CRF is not installed: `pip install pytorch-crf`") from error
+        self.package = torchcrf.CRF(len(crf.start), batch_first=True)
         self.package.start_transitions = crf.start
         self.package.transitions = crf.transition
         self.package.end_transitions = crf.end

@@ -20,7 +20,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -137,16 +137,26 @@ class EpochClock(pl.Callback):
         self.seconds = self.clock.seconds()
 
 
-def fit_epoch(module: ExtractionModule, loader: DataLoader[Any], setup: Setup) -> float:
-    """Seconds of the second epoch of `Trainer.fit`; the first one makes the optimiser's state."""
-    timer = EpochClock(module.device)
+def fit_epoch(
+    module: ExtractionModule, loader: DataLoader[Any], setup: Setup, monitors: Sequence[pl.Callback] | None = None
+) -> float:
+    """Seconds of the second epoch of `Trainer.fit`; the first one makes the optimiser's state.
+
+    Args:
+        module: on its device, where it stays.
+        loader: of its batches.
+        setup: decides on the precision.
+        monitors: callbacks; the monitor that `mmib fit` has by default.
+    """
+    device = module.device
+    timer = EpochClock(device)
     with tempfile.TemporaryDirectory() as folder:
         trainer = pl.Trainer(
-            accelerator="cpu" if module.device.type == "cpu" else "gpu",
+            accelerator="cpu" if device.type == "cpu" else "gpu",
             devices=1,
             precision="bf16-mixed" if setup.bf16 else "32-true",
             max_epochs=2,
-            callbacks=[IBMonitor(), timer],
+            callbacks=[*([IBMonitor()] if monitors is None else monitors), timer],
             default_root_dir=folder,
             logger=False,
             enable_checkpointing=False,
@@ -154,6 +164,7 @@ def fit_epoch(module: ExtractionModule, loader: DataLoader[Any], setup: Setup) -
             enable_model_summary=False,
         )
         trainer.fit(module, loader)
+    module.to(device)  # Lightning leaves it on the CPU
     return timer.seconds
 
 
