@@ -64,7 +64,7 @@ SETS = {
 }
 
 
-def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
+def write_set(folder: Path, name: str, rows: int, data_root: Path, pictured: int | None = None) -> str:
     """A set of so many rows in its own layout, under the name of the training split.
 
     Args:
@@ -72,6 +72,7 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
         name: a key of `SETS`.
         rows: how many.
         data_root: holds the real sets, in folders of these names; the demo corpus's posts stand in where it does not.
+        pictured: rows with images of their own, which later rows show again; None for all.
 
     Returns:
         Where the posts come from, for people.
@@ -81,7 +82,7 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path) -> str:
     random.Random(0).shuffle(found)
     chosen = list(itertools.islice(itertools.cycle(found), rows))
     write = _write_mnre if SETS[name].task == "mre" else _write_twitter
-    write(reader_of(folder, name), chosen, SETS[name].crops)
+    write(reader_of(folder, name), chosen, SETS[name].crops, pictured or rows)
     return source
 
 
@@ -137,25 +138,25 @@ def read_set(data: PostDataModule) -> None:
     data.examples[SPLIT] = data.read_split(SPLIT)
 
 
-def _write_mnre(reader: MNREReader, rows: Sequence[RelationPost], crops: int) -> None:
+def _write_mnre(reader: MNREReader, rows: Sequence[RelationPost], crops: int, pictured: int) -> None:
     lines, names = [], {}
     for number, row in enumerate(rows):
-        image = f"{number}.jpg"
-        names[number] = _crop_names(number, crops)
+        image = f"{number % pictured}.jpg"
+        names[number] = _crop_names(number % pictured, crops)
         _write_images(reader, image, names[number])
         entities = {key: {"name": "", "pos": list(span)} for key, span in (("h", row.head), ("t", row.tail))}
         lines.append(repr({"token": row.words, **entities, "img_id": image, "relation": row.relation}))
     _write_text(reader, "".join(f"{line}\n" for line in lines), names)
 
 
-def _write_twitter(reader: TwitterReader, posts: Sequence[TaggedPost], crops: int) -> None:
+def _write_twitter(reader: TwitterReader, posts: Sequence[TaggedPost], crops: int, pictured: int) -> None:
     blocks, names = [], {}
     for number, post in enumerate(posts):
-        image = f"{number}.jpg"
-        names[image] = _crop_names(number, crops)
+        image = f"{number % pictured}.jpg"
+        names[image] = _crop_names(number % pictured, crops)
         _write_images(reader, image, names[image])
         words = (f"{word}\t{tag}\n" for word, tag in zip(post.words, post.tags, strict=True))
-        blocks.append(f"{IMAGE_LINE}{number}\n{''.join(words)}\n")
+        blocks.append(f"{IMAGE_LINE}{number % pictured}\n{''.join(words)}\n")
     _write_text(reader, "".join(blocks), names)
 
 
@@ -172,6 +173,8 @@ def _write_images(reader: MNREReader | TwitterReader, image: str, crops: Sequenc
     files = [(reader.image_folder(SPLIT) / image, WHOLE_SIZE)]
     files += [(reader.crop_files(SPLIT).crops / crop, CROP_SIZE) for crop in crops]
     for file, (width, height) in files:
+        if file.exists():
+            continue
         noise = np.random.default_rng(list(file.name.encode())).integers(0, 256, (height // GRAIN, width // GRAIN, 3))
         picture = Image.fromarray(noise.astype(np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -85,12 +85,15 @@ class Bench:
         optimizers: by whether it is fused.
         loaders: by setup.
         rows: rows of a pass.
+        from_request: the clock starts when the first batch is asked for: what workers do for it counts too. A pass has
+            to have as many batches as there are workers.
     """
 
     module: ExtractionModule
     optimizers: dict[bool, torch.optim.Optimizer]
     loaders: dict[Setup, DataLoader[Any]]
     rows: int
+    from_request: bool = False
 
     def run(self, setup: Setup) -> float:
         """Rows a second over one pass."""
@@ -101,8 +104,7 @@ class Bench:
         device = self.module.device
         with running_as(self.module, setup) as module:
             module.train()
-            # The clock starts with the first batch at hand: what workers do ahead of it is given to the recipe.
-            for batch in started(loader, clock := Clock(device)):
+            for batch in started(loader, clock := Clock(device), self.from_request):
                 training_step(module, self.optimizers[setup.fused], batch.to(device), setup)
         return self.rows / clock.seconds()
 
@@ -113,11 +115,17 @@ class Bench:
         return counter.get_total_flops() / self.rows
 
 
-def started(loader: DataLoader[Any], clock: Clock) -> Iterator[Any]:
-    """The batches of a loader; the clock starts with the first one at hand."""
+def started(loader: DataLoader[Any], clock: Clock, from_request: bool = False) -> Iterator[Any]:
+    """The batches of a loader; the clock starts with the first one at hand, or when it is asked for.
+
+    With the first one at hand, what workers do ahead of it is given to the recipe.
+    """
+    if from_request:
+        clock.start()
     batches = iter(loader)
     first = next(batches)
-    clock.start()
+    if not from_request:
+        clock.start()
     yield from itertools.chain([first], batches)
 
 
