@@ -172,6 +172,14 @@ bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a tr
 bench-extraction: $(STAMP) ## Measure posts a second of extraction, one by one and in batches (after make export)
 	$(BIN)/python -m experiments.benchmarks.extraction --model '$(or $(OUT),exports)' $(ARGS)
 
+.PHONY: bench-gpu
+bench-gpu: $(STAMP) ## Measure everything that wants a GPU in eight minutes, into runs/bench-gpu (experiments/README.md)
+	$(BIN)/python -m experiments.benchmarks.gpu $(ARGS)
+
+.PHONY: gpu-bundle
+gpu-bundle: $(STAMP) ## Put into .gpu what bench-gpu needs on a machine without a network, and print how to run it there
+	$(BIN)/python -m experiments.benchmarks.bundle .gpu $(ARGS)
+
 .PHONY: test-slurm
 test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)
 	$(BIN)/python -m experiments.slurm.test_slurm $(ARGS)
