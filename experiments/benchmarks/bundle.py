@@ -19,7 +19,7 @@ from pathlib import Path
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, SPLIT, reader_of
 from experiments.benchmarks.recipe import copy_tokenizer
 from mmib.encoders.pretrained import packaged_file
-from mmib.schema import ConfigError
+from mmib.schema import ConfigError, MMIBError
 
 WHEELS, TOKENIZER, TEXT = "wheels", "tokenizer", "text"
 # seqeval is required by mmib; the others are what the CRF is compared with.
@@ -64,7 +64,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("folder", type=Path, help="is emptied first")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else the demo's serve")
     chosen = parser.parse_args(arguments)
-    size = fill(chosen.folder, chosen.data_root)
+    try:
+        size = fill(chosen.folder, chosen.data_root)
+    except (MMIBError, subprocess.CalledProcessError) as error:
+        parser.exit(1, f"{error}\n")
     print(f"{chosen.folder}: {size:.1f} MB. In the repository's root on the GPU machine, with this folder:\n")
     print(COMMAND.format(folder=chosen.folder))
 
