@@ -27,8 +27,10 @@ PACKAGES = ("seqeval==1.2.2", "pytorch-crf==0.7.2", "torch-struct==0.5")
 MB = 1e6
 LIMIT = 60.0  # megabytes that can be carried, the repository's own five left out
 
-COMMAND = """python3 -m pip install --quiet --no-index --no-deps --target /tmp/site {folder}/wheels/*.whl && \\
-PYTHONUNBUFFERED=1 PYTHONPATH=src:.:/tmp/site python3 -m experiments.benchmarks.gpu --bundle {folder} --output $OUT"""
+COMMAND = """python3 -m pip install --quiet --no-index --no-deps --upgrade --target {folder}/site \\
+    {folder}/wheels/*.whl && \\
+PYTHONUNBUFFERED=1 PYTHONPATH=src:.:{folder}/site \\
+    python3 -m experiments.benchmarks.gpu --bundle {folder} --output $OUT"""
 
 
 def fill(folder: Path, data_root: Path) -> float:

@@ -12,8 +12,8 @@ after each section, so that they outlive a process that is killed. Posts are tho
 A machine without this project's packages and without a network is served by a bundle, made beforehand where there is
 one (`make gpu-bundle`): a folder with the missing packages as wheels, a tokenizer and the text of the sets. There:
 
-    python3 -m pip install --quiet --no-index --no-deps --target /tmp/site .gpu/wheels/*.whl
-    PYTHONPATH=src:.:/tmp/site python3 -m experiments.benchmarks.gpu --bundle .gpu --output OUT
+    python3 -m pip install --quiet --no-index --no-deps --target .gpu/site .gpu/wheels/*.whl
+    PYTHONPATH=src:.:.gpu/site python3 -m experiments.benchmarks.gpu --bundle .gpu --output OUT
 
 The exit status is 1 where something could not be measured, or float32 differs from the CPU's float64.
 """
@@ -454,7 +454,7 @@ class Workbench:
                     )
         for name in ("torchcrf", "torch_struct"):
             if not crf.installed(name):
-                yield Figure(name, error="is not installed, and so left out")
+                yield Figure(name, note="not installed: left out")
 
     def varlen(self) -> Iterator[Figure]:
         """Packed posts against padded ones, in random order and of similar length."""

