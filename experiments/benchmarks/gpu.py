@@ -215,7 +215,8 @@ class Workbench:
         return replace(batch, features=None, pixels=pixels)
 
     def parity(self) -> Iterator[Figure]:
-        """Loss and gradients of both tasks in each arithmetic."""
+        """Loss and gradients of both tasks in each arithmetic; compiled ones last, since compiling takes its time."""
+        compiled: list[tuple[str, Callable[[], parity.Step], parity.Step]] = []
         for task in ("mre", "mner"):
             module = self.module(task)
             batch = parity.ragged_batch(module, *self.sizes.parity, regions=4)
@@ -229,15 +230,19 @@ class Workbench:
                     for name, arithmetic in ARITHMETIC.items()
                 },
             }
-            if self.compiled and task == "mre":
-                ways[f"{self.device.type}, float32, compiled"] = lambda task=task, batch=batch: self._step(
-                    self.module(task, compiled=True), batch, replace(OURS, compiled=True), False
-                )
             for name, step in ways.items():
                 yield from _compared(f"{task}, {name}", step, reference, limited="float32" in name)
+            if self.compiled:
+                step = partial(self._compiled_step, task, batch)
+                compiled.append((task, step, reference))
+        for task, step, reference in compiled:
+            yield from _compared(f"{task}, {self.device.type}, float32, compiled", step, reference, limited=True)
 
     def _step(self, module: ExtractionModule, batch: PostBatch, setup: Setup, in_tf32: bool) -> parity.Step:
         return parity.step(module.to(self.device), batch, setup, in_tf32)
+
+    def _compiled_step(self, task: str, batch: PostBatch) -> parity.Step:
+        return self._step(self.module(task, compiled=True), batch, replace(OURS, compiled=True), False)
 
     def ceilings(self) -> Iterator[Figure]:
         """What the machine can do."""
@@ -520,25 +525,29 @@ class Workbench:
         cases = [("mnre", small, "ours, bf16", ours)]
         cases += [("twitter2017", rows, "ours, bf16", ours) for rows in sorted({small, large})]
         cases.append(("twitter2017", small, "recipe, float32", PUBLISHED))
-        if self.compiled:
-            cases.append(("mnre", small, "ours, bf16, compiled", replace(ours, compiled=True)))
-        for name, rows, label, setup in cases:
-            what = f"{name}, batch {rows}, {label}"
-            try:
-                module = self.module(SETS[name].task, setup.compiled)
-                batch = self.batch(name, module, rows, setup)
-                self._run_steps(module, batch, setup, WARM_UP)
-                steps = self.sizes.steps
-                found = trace(partial(self._run_steps, module, batch, setup, steps), steps, self.device)
-                reads: HostReads | None = None
-                if not setup.compiled:
-                    with HostReads() as reads:
-                        self._run_steps(module, batch, setup, 1)
-            except Exception as error:  # the other cases can be measured all the same
-                yield Figure(what, error=first_line(error))
-            else:
-                yield from _traced(what, found, reads)
+        for case in cases:
+            yield from self._profiled(*case)
         yield from self._fitted(ours, large)
+        if self.compiled:
+            yield from self._profiled("mnre", small, "ours, bf16, compiled", replace(ours, compiled=True))
+
+    def _profiled(self, name: str, rows: int, label: str, setup: Setup) -> Iterator[Figure]:
+        """Of steps on random batches that are on the device."""
+        what = f"{name}, batch {rows}, {label}"
+        try:
+            module = self.module(SETS[name].task, setup.compiled)
+            batch = self.batch(name, module, rows, setup)
+            self._run_steps(module, batch, setup, WARM_UP)
+            steps = self.sizes.steps
+            found = trace(partial(self._run_steps, module, batch, setup, steps), steps, self.device)
+            reads: HostReads | None = None
+            if not setup.compiled:
+                with HostReads() as reads:
+                    self._run_steps(module, batch, setup, 1)
+        except Exception as error:  # the other cases can be profiled all the same
+            yield Figure(what, error=first_line(error))
+        else:
+            yield from _traced(what, found, reads)
 
     def _fitted(self, setup: Setup, batch_size: int) -> Iterator[Figure]:
         """The same of `Trainer.fit`: two epochs, with what lies between them."""

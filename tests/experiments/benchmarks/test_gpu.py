@@ -76,6 +76,15 @@ def test_values_that_the_recipe_reads_on_the_host_are_found_in_its_code(report: 
     assert "experiments/benchmarks/recipe.py:" in reads["note"]
 
 
+def test_without_a_compiler_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", "no-compiler")
+    assert main(["--size", "tiny", "--sections", "training", "--output", str(tmp_path)]) == 1
+    found = figures(json.loads((tmp_path / "gpu.json").read_text()), "training")
+    assert "there is no C++ compiler 'no-compiler' here" in found.pop("torch.compile")["error"]
+    assert len(found) == 5
+    assert all(figure["value"] for figure in found.values())
+
+
 @pytest.fixture
 def two_sections(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> Iterator[Figure]:
