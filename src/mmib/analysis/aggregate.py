@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mmib.base.files import check_output, write_text
 from mmib.base.resampling import Array, Bootstrap, PairedTest
 from mmib.labels import difference
 from mmib.metrics import ExtractionScores, label_tensor
+from mmib.records import Record
 from mmib.runs.reader import INCIDENTAL, FinishedRun, dotted, find_runs
 from mmib.schema import RunError
 
@@ -192,6 +193,7 @@ def compare(
     baseline: str | None = None,
     test: str = "bootstrap",
     resamples: int = statistics.RESAMPLES,
+    scored: Mapping[Path, ScoredRun] | None = None,
 ) -> Comparison:
     """Configurations over their seeds, and each against the baseline.
 
@@ -202,6 +204,7 @@ def compare(
         baseline: a name in `groups`; without one nothing is tested.
         test: one of `TESTS`.
         resamples: of rows, for intervals and tests.
+        scored: what is known of the runs by folder, where their predictions have been read before.
 
     Raises:
         RunError: the runs are of different tasks, labels or rows, one has no predictions or no gold, a configuration
@@ -214,7 +217,9 @@ def compare(
     runs = [run for members in ordered.values() for run in members]
     if not runs:
         raise RunError("there are no runs to compare")
-    above, below = _row_parts(runs, split, metric, _shared_scores(runs, metric))
+    counter = _shared_scores(runs, metric)
+    known = {run.folder: read_scored(run, split) for run in runs} if scored is None else scored
+    above, below = _row_parts([known[run.folder] for run in runs], split, metric, counter)
     sample = statistics.bootstrap(above, below, resamples)
     numbers = iter(range(len(runs)))
     places = {name: [next(numbers) for _ in members] for name, members in ordered.items()}
@@ -288,29 +293,56 @@ def _shared_scores(runs: Sequence[FinishedRun], metric: str) -> ExtractionScores
     return scores
 
 
-def _row_parts(runs: Sequence[FinishedRun], split: str, metric: str, scores: ExtractionScores) -> tuple[Array, Array]:
+class ScoredRun(NamedTuple):
+    """A run, and what a comparison has to know of its predictions of a split.
+
+    Attributes:
+        run: the run.
+        gold: label id of each row, or a list of one a word, by the row's id and in order of it.
+        predicted: the same of the prediction.
+    """
+
+    run: FinishedRun
+    gold: dict[int, Any]
+    predicted: dict[int, Any]
+
+
+def scored_run(run: FinishedRun, split: str, records: Sequence[Record]) -> ScoredRun:
+    """A run by the records of its predictions of a split.
+
+    Raises:
+        RunError: there is no row, one is there twice, or has a label that is none of the run's.
+    """
+    gold, predicted = (_labels(run, split, records, field) for field in ("gold", "predicted"))
+    return ScoredRun(run, gold, predicted)
+
+
+def read_scored(run: FinishedRun, split: str) -> ScoredRun:
+    """A run by its prediction file; see `scored_run`."""
+    return scored_run(run, split, run.predictions(split))
+
+
+def _row_parts(scored: Sequence[ScoredRun], split: str, metric: str, scores: ExtractionScores) -> tuple[Array, Array]:
     """(S, N) parts of the score's numerator and denominator, rows in one order for all runs."""
-    first = runs[0]
-    gold = _labels(first, split, "gold")
+    first, gold, _ = scored[0]
     above, below = [], []
-    for run in runs:
-        if _data(run, split) != _data(first, split) or _labels(run, split, "gold") != gold:
+    for run, labels, predicted in scored:
+        if _data(run, split) != _data(first, split) or labels != gold:
             raise RunError(f"{first.folder} and {run.folder} were scored on different {split} rows: compare them apart")
-        predicted = _labels(run, split, "predicted")
         if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
             raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")
-        ids = [label_tensor([labels[row] for row in gold]) for labels in (predicted, gold)]
+        ids = [label_tensor([by_row[row] for row in gold]) for by_row in (predicted, gold)]
         parts = scores.row_parts(ids[0], ids[1], metric)
         above.append(parts[0].numpy())
         below.append(parts[1].numpy())
     return np.stack(above), np.stack(below)
 
 
-def _labels(run: FinishedRun, split: str, field: str) -> dict[Any, Any]:
+def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str) -> dict[int, Any]:
     """Label ids of each row, by its id and in order of it: one, or a list with one a word."""
     numbers = {name: number for number, name in enumerate(run.registered_task().outputs(run.labels))}
-    found: dict[Any, Any] = {}
-    for record in run.predictions(split):
+    found: dict[int, Any] = {}
+    for record in records:
         names: Any = record.get(field)
         try:
             labels = [numbers[name] for name in names] if isinstance(names, list) else numbers[names]

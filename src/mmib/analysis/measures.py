@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mmib.analysis.calibration import calibration
+from mmib.records import Record
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError
 
@@ -28,11 +29,16 @@ LOGGED = {
 }
 
 
-def measures(run: FinishedRun, split: str) -> dict[str, float | None]:
+def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[str, float | None]:
     """The `MEASURES` of a run; None for what it does not have.
 
     Rates, loss, gap and rank are those of validation, with the selected checkpoint where validation ran after the fit;
-    latents without noise have no rate. The calibration error is that of the predictions of `split`.
+    latents without noise have no rate. The calibration error is that of the predictions.
+
+    Args:
+        run: the run.
+        split: what was predicted.
+        records: its predictions of the split.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -46,13 +52,12 @@ def measures(run: FinishedRun, split: str) -> dict[str, float | None]:
     last = _last_validation(run)
     for name, (logged, factor) in LOGGED.items():
         found[name] = factor * last[logged] if logged in last else None
-    found["calibration_error"] = _calibration_error(run, split)
+    found["calibration_error"] = _calibration_error(run, split, records)
     return {name: found[name] for name in MEASURES}
 
 
-def mean_measures(runs: Sequence[FinishedRun], split: str) -> dict[str, float | None]:
-    """The mean of each measure over runs; None where one of them does not have it."""
-    each = [measures(run, split) for run in runs]
+def mean_measures(each: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """The mean over runs of each of their measures; None where one of them does not have it."""
     means: dict[str, float | None] = {}
     for name in MEASURES:
         values = [found for one in each if (found := one[name]) is not None]
@@ -80,11 +85,7 @@ def _last_validation(run: FinishedRun) -> dict[str, float]:
         raise RunError(f"{run.folder / 'metrics.csv'} is damaged ({error}): copy the run again") from error
 
 
-def _calibration_error(run: FinishedRun, split: str) -> float | None:
-    path = run.predictions_file(split)
-    records = run.predictions(split)
-    try:
+def _calibration_error(run: FinishedRun, split: str, records: Sequence[Record]) -> float | None:
+    with run.interpreting(split):
         found = calibration(run.registered_task().judge(records, run.labels))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
     return None if found is None else 100.0 * found.error

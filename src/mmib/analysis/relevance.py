@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from mmib.records import Array, Record
-from mmib.runs.reader import FinishedRun
-from mmib.schema import RunError
 
 ALL = "all"
 BEST = "best possible"
@@ -81,32 +78,28 @@ SIGNALS: dict[str, Callable[[Record], float | None]] = {
 }
 
 
-def detections(records: Sequence[Record], path: Path) -> list[Detection]:
+def detections(records: Sequence[Record]) -> list[Detection]:
     """How well each signal tells relevant from irrelevant images: of all kinds, then of each where there are several.
 
     Empty where the data set does not know, or all images are relevant, or none is.
 
     Args:
         records: predictions, as docs/predictions.md describes them.
-        path: their file, for errors.
 
     Raises:
-        RunError: a prediction is damaged.
+        KeyError, TypeError, ValueError: a prediction is damaged.
     """
-    try:
-        known = [record for record in records if record.get("relevance_posterior") is not None]
-        relevant = [record for record in known if record["noise"] is None]
-        kinds: dict[str, list[Record]] = {}
-        for record in known:
-            if record["noise"] is not None:
-                kinds.setdefault(str(record["noise"]), []).append(record)
-        if not relevant or not kinds:
-            return []
-        everything = [record for kind in kinds.values() for record in kind]
-        groups = {ALL: everything} | (dict(sorted(kinds.items())) if len(kinds) > 1 else {})
-        return [_detection(name, relevant, irrelevant) for name, irrelevant in groups.items()]
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
+    known = [record for record in records if record.get("relevance_posterior") is not None]
+    relevant = [record for record in known if record["noise"] is None]
+    kinds: dict[str, list[Record]] = {}
+    for record in known:
+        if record["noise"] is not None:
+            kinds.setdefault(str(record["noise"]), []).append(record)
+    if not relevant or not kinds:
+        return []
+    everything = [record for kind in kinds.values() for record in kind]
+    groups = {ALL: everything} | (dict(sorted(kinds.items())) if len(kinds) > 1 else {})
+    return [_detection(name, relevant, irrelevant) for name, irrelevant in groups.items()]
 
 
 def _detection(name: str, relevant: Sequence[Record], irrelevant: Sequence[Record]) -> Detection:
@@ -125,13 +118,12 @@ def area_texts(areas: Mapping[str, float | None]) -> list[str]:
     return ["" if area is None else f"{area:.3f}" for area in areas.values()]
 
 
-def mean_auc(runs: Sequence[FinishedRun], split: str) -> dict[str, float | None]:
-    """AUC of each signal over irrelevant images of all kinds, mean over runs; empty where it is not known.
+def mean_auc(found: Sequence[Sequence[Detection]]) -> dict[str, float | None]:
+    """AUC of each signal over irrelevant images of all kinds, mean over runs; empty where one does not know it.
 
-    Raises:
-        RunError: predictions are missing or damaged.
+    Args:
+        found: the `detections` of each run.
     """
-    found = [detections(run.predictions(split), run.predictions_file(split)) for run in runs]
     if not all(found):
         return {}
     means: dict[str, float | None] = {}

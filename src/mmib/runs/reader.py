@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,19 @@ class FinishedRun:
                 )
             records.append(record)
         return records
+
+    @contextmanager
+    def interpreting(self, split: str) -> Iterator[None]:
+        """While records of the predictions of a split are interpreted: what fails in them becomes an error of the file.
+
+        Raises:
+            RunError: a record is damaged.
+        """
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            path = self.predictions_file(split)
+            raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
 
     def _check_labels(self, path: Path, remedy: str) -> None:
         """Refuse prediction files of another label set; those of version 0.1 do not say which they are of."""

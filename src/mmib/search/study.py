@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 from mmib import charts
 from mmib.analysis import report
-from mmib.analysis.aggregate import Comparison, compare
-from mmib.analysis.measures import MEASURES, mean_measures, with_measures
-from mmib.analysis.relevance import SIGNALS, area_texts, mean_auc
+from mmib.analysis.aggregate import Comparison, ScoredRun, compare, scored_run
+from mmib.analysis.measures import MEASURES, mean_measures, measures, with_measures
+from mmib.analysis.relevance import SIGNALS, Detection, area_texts, detections, mean_auc
 from mmib.analysis.report.history import shown_command
 from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
 from mmib.base.argument_parser import CommandParser
@@ -80,6 +80,38 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class MeasuredRun:
+    """What tables take from a finished run, whose predictions are read once.
+
+    Attributes:
+        scored: the run with its labels.
+        detections: how well each signal tells relevant images, where the corpus knows them.
+        measures: rates, loss, calibration and the like.
+    """
+
+    scored: ScoredRun
+    detections: list[Detection]
+    measures: dict[str, float | None]
+
+    @property
+    def run(self) -> FinishedRun:
+        """The run."""
+        return self.scored.run
+
+
+def measure(run: FinishedRun, split: str) -> MeasuredRun:
+    """Read a run's predictions of a split.
+
+    Raises:
+        RunError: they are missing or damaged.
+    """
+    records = run.predictions(split)
+    with run.interpreting(split):
+        detected = detections(records)
+    return MeasuredRun(scored_run(run, split, records), detected, measures(run, split, records))
+
+
+@dataclass(frozen=True)
 class MeasuredTrial:
     """A trial with its finished runs, one a seed.
 
@@ -91,25 +123,25 @@ class MeasuredTrial:
     """
 
     trial: Trial
-    runs: list[FinishedRun]
+    runs: list[MeasuredRun]
     choice: Choice
     split: str
 
     @property
     def ceilings(self) -> dict[str, float] | None:
         """The best possible score by what is read, where the corpus knows it."""
-        ceiling = self.runs[0].summary.get("ceiling")
+        ceiling = self.runs[0].run.summary.get("ceiling")
         return {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
 
     @property
     def auc(self) -> dict[str, float | None]:
         """How well each signal tells relevant images, where the corpus knows them; see `mean_auc`."""
-        return mean_auc(self.runs, self.split)
+        return mean_auc([run.detections for run in self.runs])
 
     @property
     def measures(self) -> dict[str, float | None]:
         """Rates, loss, calibration and the like, mean over the seeds."""
-        return mean_measures(self.runs, self.split)
+        return mean_measures([run.measures for run in self.runs])
 
 
 class Compared(NamedTuple):
@@ -267,7 +299,7 @@ def conclude(
     finished = [_finished(study, experiment, runs, choice) for _, choice in chosen]
     split = compared_split([run for found in finished for run in found])
     found = [
-        MeasuredTrial(choice.trial or trial, done, choice, split)
+        MeasuredTrial(choice.trial or trial, [measure(run, split) for run in done], choice, split)
         for (trial, choice), done in zip(chosen, finished, strict=True)
     ]
     measured = [trial for trial in found if trial.runs]
@@ -318,12 +350,14 @@ def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterato
     comparable: dict[str, list[MeasuredTrial]] = {}
     for each in measured:
         within = {factor: level for factor, level in each.trial.levels.items() if factor not in study.baseline}
-        key = json.dumps([each.runs[0].summary["data"].get(each.split), within], sort_keys=True)
+        key = json.dumps([each.runs[0].run.summary["data"].get(each.split), within], sort_keys=True)
         comparable.setdefault(key, []).append(each)
     for trials in comparable.values():
         baselines = [str(each.trial) for each in trials if study.baseline.items() <= each.trial.levels.items()]
-        groups = {str(each.trial): each.runs for each in trials}
-        yield Compared(trials, compare(groups, trials[0].split, METRIC, baselines[0] if baselines else None))
+        groups = {str(each.trial): [measured.run for measured in each.runs] for each in trials}
+        scored = {measured.run.folder: measured.scored for each in trials for measured in each.runs}
+        baseline = baselines[0] if baselines else None
+        yield Compared(trials, compare(groups, trials[0].split, METRIC, baseline, scored=scored))
 
 
 def _record(
@@ -335,7 +369,7 @@ def _record(
     command: str,
 ) -> dict[str, Any]:
     """What `study.json` holds; scores are fractions, and the levels of a trial are under the key `point`."""
-    first = next(each for each in found if each.runs).runs[0]
+    first = next(each for each in found if each.runs).runs[0].run
     rows: list[dict[str, Any]] = []
     compared = {row.name: vars(row) for compared in tables for row in compared.table.rows}
     for each in found:

@@ -49,8 +49,12 @@ def make_run(tmp_path: Path) -> Callable[..., FinishedRun]:
     return make
 
 
+def scored(run: FinishedRun) -> dict[str, float | None]:
+    return measures(run, "test", run.predictions("test"))
+
+
 def test_measures_are_those_of_the_last_validation_and_of_the_predictions(make_run: Callable[..., FinishedRun]) -> None:
-    found = measures(make_run("a"), "test")
+    found = scored(make_run("a"))
     assert found == {
         "rate_text": 40.0,
         "rate_image": 80.0,
@@ -62,18 +66,18 @@ def test_measures_are_those_of_the_last_validation_and_of_the_predictions(make_r
 
 
 def test_latents_without_noise_have_no_rate(make_run: Callable[..., FinishedRun]) -> None:
-    found = measures(make_run("a", sampling=False), "test")
+    found = scored(make_run("a", sampling=False))
     assert found["rate_text"] is found["rate_image"] is None
     assert found["task_loss"] == 1.2
 
 
 def test_means_are_over_runs_that_all_have_the_measure(make_run: Callable[..., FinishedRun]) -> None:
     runs = [make_run("a", rate=40.0), make_run("b", rate=60.0, log="")]
-    means = mean_measures(runs, "test")
+    means = mean_measures([scored(run) for run in runs])
     assert means["rate_text"] == 50.0
     assert means["task_loss"] is None
 
 
 def test_a_damaged_log_is_named(make_run: Callable[..., FinishedRun]) -> None:
     with pytest.raises(RunError, match=r"metrics\.csv is damaged .*copy the run again"):
-        measures(make_run("a", log="step,val/task\n1,much\n"), "test")
+        scored(make_run("a", log="step,val/task\n1,much\n"))

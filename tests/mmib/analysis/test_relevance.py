@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -61,42 +60,35 @@ RECORDS = [
     {**record(None, 0.0), "relevance_posterior": None},  # chatter
     {"id": 0, "predicted": "", "kl_image": []},  # a post without an image
 ]
-FILE = Path("test.jsonl")
 
 
 def test_each_kind_of_irrelevant_images_is_told_from_the_relevant() -> None:
-    everything, meme, scene = detections(RECORDS, FILE)
+    everything, meme, scene = detections(RECORDS)
     assert [each.noise for each in (everything, meme, scene)] == [ALL, "meme", "scene"]
     assert [(each.relevant, each.irrelevant) for each in (everything, meme, scene)] == [(3, 4), (3, 2), (3, 2)]
     expected = {"KL of the image": 4 / 6, "similarity": 0.5, "attention": None, BEST: 1.0}
     assert scene.auc == pytest.approx(expected)
     assert meme.auc == pytest.approx({"KL of the image": 1.0, "similarity": 1.0, "attention": None, BEST: 1.0})
     assert everything.auc["KL of the image"] == pytest.approx((4 + 6) / 12)
-    assert [each.noise for each in detections([r for r in RECORDS if r.get("noise") != "meme"], FILE)] == [ALL]
+    assert [each.noise for each in detections([r for r in RECORDS if r.get("noise") != "meme"])] == [ALL]
 
 
 @pytest.mark.parametrize("records", [[], RECORDS[:3], RECORDS[3:], RECORDS[7:]], ids=["none", "clean", "noise", "rest"])
 def test_there_is_nothing_to_tell_without_both(records: list[dict[str, Any]]) -> None:
-    assert detections(records, FILE) == []
+    assert detections(records) == []
 
 
 @pytest.mark.parametrize("change", [{"kl_image": None}, {"similarity": "high"}, {"attention": [[0.5, 0.5], [1.0]]}])
 def test_damaged_predictions_are_refused_with_their_file(change: dict[str, Any]) -> None:
-    with pytest.raises(RunError, match=r"test\.jsonl is damaged.*score the run again"):
-        detections([{**RECORDS[0], **change}, *RECORDS[1:]], FILE)
+    run = FinishedRun(Path("run"), {})
+    with pytest.raises(RunError, match=r"test\.jsonl is damaged.*score the run again"), run.interpreting("test"):
+        detections([{**RECORDS[0], **change}, *RECORDS[1:]])
 
 
-def test_runs_of_several_seeds_are_averaged(tmp_path: Path) -> None:
-    runs = []
-    for number, records in enumerate((RECORDS, RECORDS[:1] + RECORDS[3:])):
-        (tmp_path / str(number) / "predictions").mkdir(parents=True)
-        lines = "".join(json.dumps(each) + "\n" for each in records)
-        (tmp_path / str(number) / "predictions" / "test.jsonl").write_text(lines)
-        runs.append(FinishedRun(tmp_path / str(number), {}))
-    found = mean_auc(runs, "test")
+def test_runs_of_several_seeds_are_averaged() -> None:
+    found = mean_auc([detections(records) for records in (RECORDS, RECORDS[:1] + RECORDS[3:])])
     assert found.keys() == SIGNALS.keys()
     assert found["KL of the image"] == pytest.approx((10 / 12 + 3 / 4) / 2)
     assert found["attention"] is None
-    (tmp_path / "0" / "predictions" / "test.jsonl").write_text(json.dumps(RECORDS[0]) + "\n")
-    assert mean_auc(runs, "test") == {}
     assert math.isfinite(found["similarity"] or math.nan)
+    assert mean_auc([detections(RECORDS), detections(RECORDS[:1])]) == {}

@@ -139,6 +139,19 @@ def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, recor
     assert "AUC" not in (folder / "table.md").read_text()
 
 
+def test_the_predictions_of_a_run_are_read_once(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Path] = []
+    predictions = FinishedRun.predictions
+
+    def counted(run: FinishedRun, split: str) -> list[dict[str, Any]]:
+        read.append(run.folder)
+        return predictions(run, split)
+
+    monkeypatch.setattr(FinishedRun, "predictions", counted)
+    assert main(["study", "toy.yaml"]) == 0
+    assert len(read) == len(set(read)) == 8
+
+
 def searched(tmp_path: Path, **further: Any) -> None:
     settings = {"weak": ["--model.beta_text", "1e-4"], "strong": ["--model.beta_text", "1e-2"]}
     content = STUDY | {"search": {"seed": 7, "settings": settings, **further}, "seeds": [1, 7]}

@@ -23,7 +23,7 @@ from mmib.charts.markup import Html, element, join
 from mmib.geometry import Geometry
 from mmib.records import Confusion, Record
 from mmib.runs.reader import FinishedRun
-from mmib.schema import RunError, Wording
+from mmib.schema import Wording
 
 SPLITS = {"test": "test", "val": "validation"}
 # Posts whose latents are joined by a line between text and image.
@@ -54,7 +54,10 @@ def sections(run: FinishedRun, data_root: Path | None, posts: int) -> list[Secti
     """
     split = next((split for split in SPLITS if run.has_predictions(split)), None)
     records = run.predictions(split) if split else []
-    detected = detections(records, run.predictions_file(split)) if split else []
+    detected: list[Detection] = []
+    if split is not None:
+        with run.interpreting(split):
+            detected = detections(records)
     return [
         Section("scores", "Scores", "", _scores(run.summary)),
         Section("training", "Training", *training(run)),
@@ -187,12 +190,9 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         return "", _no_predictions()
     task, labels = run.registered_task(), run.labels
     wording = task.wording
-    try:
+    with run.interpreting(split):
         confusion = task.confusion(records, labels)
         trust = calibration(task.judge(records, labels))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
-        path = run.predictions_file(split)
-        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
     beside = [note("Nothing was predicted, or its scores are not finite, so there is no calibration.")]
     if trust is not None:
         off = charts.share(trust.error, 1)
