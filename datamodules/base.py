@@ -26,6 +26,7 @@ from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, is_there, open_data
+from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
 from mmib.datamodules.limits import rows_looked_at
@@ -42,6 +43,7 @@ from mmib.encoders.regions import ImageSource, RegionEncoder
 from mmib.encoders.side_text import SideTextEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.labels import LabelSet, shown
+from mmib.records import Item
 from mmib.schema import (
     NO_IMAGE,
     NOT_CACHED,
@@ -149,6 +151,8 @@ class PostDataModule(pl.LightningDataModule):
             `model/pixels_and_texts.yaml` does.
         side_text: the JSON lines of side texts (docs/data.md); required where they are the image source.
         side_text_models: whose captions are taken, where the file has those of several models; None takes all.
+        relevance: JSON lines of how well each image fits its post (docs/data.md); predictions keep it, and scores are
+            split by it.
         train_share: share of the training rows to train on, stratified by label, without replacement.
         train_rows: their number, in place of the share.
         subset_seed: another one chooses other rows; the seed of the run has no say.
@@ -180,6 +184,7 @@ class PostDataModule(pl.LightningDataModule):
         image_source: ImageSource = "pixels",
         side_text: str | None = None,
         side_text_models: list[str] | None = None,
+        relevance: str | None = None,
         train_share: float | None = None,
         train_rows: int | None = None,
         subset_seed: int = 0,
@@ -214,6 +219,7 @@ class PostDataModule(pl.LightningDataModule):
         self.cache_dir = Path(cache_dir)
         self.side_text = _checked_side_text(image_source, side_text, side_text_models, image_encoder, augment)
         self.side_text_models = side_text_models
+        self.relevance = None if relevance is None else Path(relevance)
         self.cache: ImageFeatureCache | None = None
         if self.pixel_encoder is not None and self.pixel_encoder.frozen and not augment:
             self.cache = ImageFeatureCache(self.cache_dir, self.pixel_encoder)
@@ -247,6 +253,15 @@ class PostDataModule(pl.LightningDataModule):
         rank_zero_info(f"images: {texts.note()}")
         return texts
 
+    @cached_property
+    def image_relevance(self) -> ImageRelevance | None:
+        """How well images fit their posts, where a file tells; read once.
+
+        Raises:
+            DataError: see `ImageRelevance`.
+        """
+        return None if self.relevance is None else ImageRelevance(self.relevance)
+
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
         examples = self.examples[split]
@@ -265,7 +280,8 @@ class PostDataModule(pl.LightningDataModule):
 
         Returns:
             `words`; its `spans`; `image`, the path of the whole image below the root, or None; `boxes`, x0 y0 x1 y1 in
-            0..1 of each region, zeros where unknown.
+            0..1 of each region, zeros where unknown; and, where a file tells, the `relevance` of the post's own image,
+            or None where that is not in the file.
         """
         example = self.examples[split][row]
         whole = next((picture.file for picture in example.pictures if picture.box == WHOLE_IMAGE), None)
@@ -274,16 +290,22 @@ class PostDataModule(pl.LightningDataModule):
             **example.spans(),
             "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
             "boxes": region_boxes(example, self._cells()),
+            **({} if self.image_relevance is None else {"relevance": self.image_relevance.of(self._image(split, row))}),
         }
+
+    def items(self, split: str) -> Iterator[Item]:
+        """What the rows of a split that has been read are annotated with."""
+        for example in self.examples[split]:
+            yield from self.task.example_items(example, self.labels)
 
     def check_files(self, stage: str) -> None:
         """Look for the files that a stage needs before anything is done for it.
 
         Raises:
-            DataError: the folder, the text of a split, or the file of side texts is not there or cannot be read.
+            DataError: the folder, the text of a split, or a file about images is not there or cannot be read.
         """
         self._check_root()
-        _ = self.side_texts
+        _ = self.side_texts, self.image_relevance
         for split in SPLITS[stage]:
             self.reader.check(split)
 
@@ -352,6 +374,8 @@ class PostDataModule(pl.LightningDataModule):
         rank_zero_info(f"{split}: {store.note}")
         if self.side_texts is not None and self.images != "none":
             self.side_texts.check_common([name for name in store.images() if name], f"{self.root}, split {split}")
+        if self.image_relevance is not None and split != "train":
+            self.image_relevance.check_common(list(filter(None, store.images())), f"{self.root}, split {split}")
         files = self.reader.pictures(split, store.images(), self.max_crops)
         pictured: Iterable[Pictured] = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
         if split == "train" and not self.subset.is_whole:
@@ -548,6 +572,11 @@ class PostDataModule(pl.LightningDataModule):
     def _cells(self) -> list[Box]:
         """The box of each region of an image or crop, inside of it."""
         return [] if self.pixel_encoder is None else self.pixel_encoder.region_boxes()
+
+    def _image(self, split: str, row: int) -> str:
+        """Name of the image that the post of a row has, whichever the model is shown; empty where it has none."""
+        examples = self.examples[split]
+        return examples.image_name(row) if isinstance(examples, StoredExamples) else ""
 
     def _text_digest(self, split: str) -> str:
         with open_data(self.reader.text_file(split), self.reader.layout) as file:

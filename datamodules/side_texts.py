@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from reprlib import repr as shortened
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mmib.base.files import parse_json
-from mmib.datamodules.files import read_lines
-from mmib.datamodules.image_names import split_ending
+from mmib.datamodules.image_lines import ByImage, ImageLine, image_lines
 from mmib.labels import shown
 from mmib.schema import DataError
 
@@ -17,7 +15,6 @@ LAYOUT = (
     'one image a line: {"image": "1.jpg", "captions": {"blip": "a dog"}} or {"image": "1.jpg", "text": "a dog"} '
     "(docs/data.md)"
 )
-NAMES_SHOWN = 3
 
 
 class NamedText(NamedTuple):
@@ -50,10 +47,8 @@ class SideTexts:
         self._texts: dict[str, list[str]] = {}
         known: set[str] = set()
         repeated: set[str] = set()
-        for number, line in enumerate(read_lines(file, LAYOUT), start=1):
-            if not line.strip():
-                continue
-            image, texts = _parse(line, f"{file}:{number}")
+        for line in image_lines(file, LAYOUT):
+            image, texts = line.image, _texts(line)
             known |= {model for model, _ in texts if model is not None}
             self.empty += sum(not text.strip() for _, text in texts)
             chosen = list(dict.fromkeys(self._chosen(texts)))
@@ -72,17 +67,14 @@ class SideTexts:
             )
         if not any(self._texts.values()):
             raise DataError(f"{file} holds no text of any image: expected {LAYOUT}")
-        stems = [split_ending(image)[0] for image in self._texts]
-        # A post may name an image with another ending than the file, or with none.
-        self._by_stem = dict(zip(stems, self._texts, strict=True))
+        self._by_image = ByImage(file, {image: tuple(texts) for image, texts in self._texts.items() if texts})
 
     def __len__(self) -> int:
         return len(self._texts)
 
     def of(self, image: str) -> tuple[str, ...]:
         """The texts of an image, by its name with or without its ending; none where it has none."""
-        name = image if image in self._texts else self._by_stem.get(split_ending(image)[0], "")
-        return tuple(self._texts.get(name, ()))
+        return self._by_image.get(image) or ()
 
     def images(self) -> list[str]:
         """The images that the file names."""
@@ -101,20 +93,8 @@ class SideTexts:
         return ", ".join(parts)
 
     def check_common(self, images: Sequence[str], where: str) -> None:
-        """Refuse texts of another data set.
-
-        Args:
-            images: names of the images of posts.
-            where: what these posts are, for the message.
-
-        Raises:
-            DataError: there are images, and none of them has a text.
-        """
-        if images and not any(map(self.of, images)):
-            raise DataError(
-                f"{self.file} has no text of any image of {where}: it names {shown(self.images(), NAMES_SHOWN)}, the "
-                f"posts {shown(list(dict.fromkeys(images)), NAMES_SHOWN)}; give the file of this data set"
-            )
+        """Refuse texts of another data set; see `ByImage.check_common`."""
+        self._by_image.check_common(images, where, "text")
 
     def _chosen(self, texts: Sequence[NamedText]) -> Iterator[str]:
         """The texts that are taken of an image, without those that have no word."""
@@ -124,19 +104,13 @@ class SideTexts:
         return (" ".join(text.split()) for text in taken if text.strip())
 
 
-def _parse(line: str, place: str) -> tuple[str, list[NamedText]]:
-    """Name of the image of a line, and its texts.
+def _texts(line: ImageLine) -> list[NamedText]:
+    """The texts of a line.
 
     Raises:
-        DataError: it is malformed; the text names file and line.
+        DataError: they are malformed; the text names file and line.
     """
-    try:
-        row: Any = parse_json(line)
-    except ValueError as error:
-        raise DataError(f"{place}: not JSON ({error}); expected {LAYOUT}") from error
-    image = row.get("image") if isinstance(row, dict) else None
-    if not isinstance(image, str) or not image:
-        raise DataError(f"{place}: {shortened(row)} names no image; expected {LAYOUT}")
+    place, _, row = line
     captions = row.get("captions", {})
     if ("text" in row) == ("captions" in row) or not isinstance(captions, dict):
         raise DataError(f"{place}: give an image either 'captions', an object, or 'text'; expected {LAYOUT}")
@@ -145,4 +119,4 @@ def _parse(line: str, place: str) -> tuple[str, list[NamedText]]:
     for model, text in texts:
         if not isinstance(text, str):
             raise DataError(f"{place}: the text {f'of {model} ' if model else ''}is {shortened(text)}, no string")
-    return image, texts
+    return texts

@@ -181,6 +181,11 @@ class StoredExamples(Sequence[ExampleT]):
         """(N,) False on rows whose image has not been looked for."""
         return self._images.looked_for()
 
+    def image_name(self, row: int) -> str:
+        """Name of the image of a row's post, which need not be the one that is shown with it."""
+        name: str = self._store[row][0]
+        return name
+
     def _make(self, row: int) -> ExampleT:
         _, *values = self._store[row]
         image_id, pictures = self._images[row]

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from mmib.analysis.aggregate import compare
+from mmib.analysis.comparison import compare
 from mmib.base.files import checksum, write_text
 from mmib.datamodules.check.texts import count_posts
 from mmib.datamodules.mnre_files import MNREReader

@@ -23,7 +23,7 @@ SOURCES = {
 COMMANDS = ("check", "convert", "demo", "init")
 # From the ground up. A part is a folder or a module and may import what lies below it, and nothing beside it.
 LEVELS = (
-    ("mmib.records", "mmib.geometry", "mmib.lightning_configs"),
+    ("mmib.records", "mmib.scores", "mmib.geometry", "mmib.lightning_configs"),
     ("mmib.schema",),
     ("mmib.labels", "mmib.tagging"),
     ("mmib.base",),
@@ -31,8 +31,8 @@ LEVELS = (
     ("mmib.information", "mmib.base.argument_parser"),
     ("mmib.backbone", "mmib.options"),
     ("mmib.datamodules",),
-    ("mmib.runs",),
-    ("mmib.tasks", "mmib.released"),
+    ("mmib.runs", "mmib.analysis.calibration"),
+    ("mmib.tasks", "mmib.released", "mmib.analysis.slices"),
     ("mmib.modules",),
     ("mmib.callbacks",),
     ("mmib.training", "mmib.analysis"),

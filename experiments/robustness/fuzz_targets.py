@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from experiments.robustness.extraction_targets import extraction_targets
 from experiments.robustness.mutations import bomb
 from experiments.robustness.target import Target, check, plain, structured
-from mmib.analysis.aggregate import compare
+from mmib.analysis.comparison import compare
 from mmib.analysis.report.evidence import read_latents
 from mmib.configs import expand_configs, shipped_experiments
 from mmib.crop_objects.store import CropStore, Settings

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,39 +15,7 @@ from torchmetrics import Metric
 
 from mmib.labels import LabelSet
 from mmib.schema import NO_LABEL
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Precision, recall and F1 as fractions; 0 where undefined."""
-
-    precision: float
-    recall: float
-    f1: float
-
-    @classmethod
-    def from_counts(cls, correct: float, predicted: float, gold: float) -> Scores:
-        """From the number of correct, predicted and gold items."""
-        precision = correct / predicted if predicted else 0.0
-        recall = correct / gold if gold else 0.0
-        both = predicted + gold
-        return cls(precision, recall, 2 * correct / both if both else 0.0)
-
-
-class Counts(NamedTuple):
-    """How many items are correct, predicted and gold; tensors of one shape."""
-
-    correct: Tensor
-    predicted: Tensor
-    gold: Tensor
-
-
-# Numerator and denominator of each score; `Scores.from_counts` divides their sums.
-RATIOS: dict[str, Callable[[Counts], tuple[Tensor, Tensor]]] = {
-    "precision": lambda counts: (counts.correct, counts.predicted),
-    "recall": lambda counts: (counts.correct, counts.gold),
-    "f1": lambda counts: (2 * counts.correct, counts.predicted + counts.gold),
-}
+from mmib.scores import RATIOS, Counts, Scores
 
 
 class ExtractionScores(Metric, ABC):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -32,6 +33,65 @@ class Entity:
     def overlaps(self, other: Entity) -> bool:
         """Whether the two share a word."""
         return self.start < other.end and other.start < self.end
+
+
+class Item(NamedTuple):
+    """One of what a task extracts from a post: an entity, a relation, or the class of the post.
+
+    Attributes:
+        label: its name.
+        form: its surface form (`surface_form`); empty for the class of a whole post, and where it is not known.
+        span: words [start, end) of an entity; empty for what is of the whole row.
+    """
+
+    label: str
+    form: str
+    span: tuple[int, ...] = ()
+
+    def overlaps(self, other: Item) -> bool:
+        """Whether the two are of a common word, or of the whole row."""
+        return not self.span or (self.span[0] < other.span[1] and other.span[0] < self.span[1])
+
+
+def surface_form(words: Sequence[str], spans: Iterable[Sequence[int]]) -> str:
+    """The words of spans, case-folded, with a tab between the spans; empty without words or spans."""
+    return "\t".join(" ".join(words[start:end]).casefold() for start, end in spans) if words else ""
+
+
+@dataclass(frozen=True)
+class TrainingItems:
+    """What the rows that a model was trained on are annotated with.
+
+    Attributes:
+        labels: how often each label occurs.
+        forms: the surface forms.
+    """
+
+    labels: dict[str, int]
+    forms: frozenset[str]
+
+    @classmethod
+    def of(cls, items: Iterable[Item]) -> TrainingItems:
+        """Counts items."""
+        labels, forms = Counter[str](), set[str]()
+        for item in items:
+            labels[item.label] += 1
+            forms.add(item.form)
+        return cls(dict(labels), frozenset(forms - {""}))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {"labels": self.labels, "forms": sorted(self.forms)}
+
+    @classmethod
+    def from_dict(cls, content: Any) -> TrainingItems:
+        """What `to_dict` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is something else.
+        """
+        labels = {str(name): int(count) for name, count in content["labels"].items()}
+        return cls(labels, frozenset(map(str, content["forms"])))
 
 
 class Judgement(NamedTuple):

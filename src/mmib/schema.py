@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
     from mmib.labels import LabelSet
     from mmib.metrics import ExtractionScores
-    from mmib.records import Answer, Confusion, Judgement, Record
+    from mmib.records import Answer, Confusion, Item, Judgement, Record
 
 Span = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -385,6 +385,14 @@ class Task(ABC):
         del example, labels
         return ()
 
+    def example_items(self, example: Any, labels: LabelSet) -> list[Item]:
+        """What an example is annotated with, the negative label included; nothing where the task does not tell.
+
+        Surface forms and labels of the training rows are taken from it, for slices of the scores.
+        """
+        del example, labels
+        return []
+
     def counts(self, examples: Iterable[Any], labels: LabelSet) -> dict[str, int]:
         """What to note of a split beside its number of rows."""
         del examples, labels
@@ -407,6 +415,14 @@ class Task(ABC):
         """Of how many positions a prediction of a post of so many words keeps the attention."""
         del words
         return 1
+
+    @abstractmethod
+    def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
+        """What is gold and what is predicted in a record, the negative label included; what is right is in both.
+
+        Raises:
+            ValueError, KeyError, TypeError, IndexError: the record is damaged.
+        """
 
     @abstractmethod
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:

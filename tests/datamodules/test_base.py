@@ -592,6 +592,27 @@ def test_a_row_with_the_image_of_another_is_described_with_that_one(five: Any, l
         assert described == f"img_org/train/{whole.file.name}" != f"img_org/train/{colour}.png"
 
 
+@pytest.mark.parametrize("images", ["own", "none", "shuffled"])
+def test_a_row_has_the_relevance_of_its_own_image_whatever_is_shown(
+    five: Any, load: Load, tmp_path: Path, images: str
+) -> None:
+    file = tmp_path / "relevance.jsonl"
+    names = [*(f"{colour}.png" for colour in COLOURS[:-1]), "a.jpg"]  # the last is that of the validation row
+    file.write_text("".join(f'{{"image": "{name}", "relevance": {n}}}\n' for n, name in enumerate(names)))
+    module = load(images=images, relevance=str(file))
+    module.setup("fit")
+    rows = [module.describe("train", row)["relevance"] for row in range(len(COLOURS))]
+    assert rows == [*range(len(COLOURS) - 1), None]
+
+
+def test_relevance_of_other_images_is_refused_before_training(five: Any, load: Load, tmp_path: Path) -> None:
+    (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
+    with pytest.raises(DataError, match=r"no relevance of any image of .*split val: it names other\.jpg, the posts"):
+        load(relevance=str(tmp_path / "relevance.jsonl")).setup("fit")
+    with pytest.raises(DataError, match="nothing"):
+        load(relevance=str(tmp_path / "nothing.jsonl")).check_files("fit")
+
+
 def test_a_grid_is_described_cell_by_cell(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder]
 ) -> None:

@@ -10,7 +10,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from mmib.datamodules.labels import label_set
 from mmib.labels import LabelSet
-from mmib.metrics import ClassScores, Scores, label_tensor
+from mmib.metrics import ClassScores, label_tensor
 
 MNRE = label_set("mnre")
 # The negative class at the start, in the middle, and none at all.
@@ -113,12 +113,6 @@ def test_parts_of_rows_add_up_to_the_micro_scores(labels: LabelSet, pairs: list[
         above, below = metric.row_parts(predicted, gold, score)
         assert above.shape == below.shape == (len(pairs),)
         assert float(above.sum() / max(1, below.sum())) == pytest.approx(metric.compute()[score])
-
-
-def test_scores_from_counts_are_zero_where_undefined() -> None:
-    assert Scores.from_counts(0, 0, 5) == Scores(0.0, 0.0, 0.0)
-    assert Scores.from_counts(0, 5, 0) == Scores(0.0, 0.0, 0.0)
-    assert Scores.from_counts(2, 4, 8) == Scores(0.5, 0.25, pytest.approx(1 / 3))
 
 
 def test_labels_of_rows_are_padded_where_a_row_has_many() -> None:

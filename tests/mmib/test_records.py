@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from scipy.special import softmax as scipy_softmax
 
-from mmib.records import Entity, Judgement, log_odds, softmax
+from mmib.records import Entity, Item, Judgement, TrainingItems, log_odds, softmax, surface_form
 
 spans = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -20,6 +20,22 @@ def test_entities_overlap_where_they_share_a_word(one: tuple[int, int], other: t
     first, second = Entity("PER", *one), Entity("LOC", *other)
     assert first.overlaps(second) == second.overlaps(first) == bool(shared)
     assert first.span == one
+    items = Item("PER", "", one), Item("LOC", "", other)
+    assert items[0].overlaps(items[1]) == items[1].overlaps(items[0]) == bool(shared)
+
+
+def test_a_surface_form_ignores_case_and_keeps_the_spans_apart() -> None:
+    words = ["ANNA", "met", "Straße", "7"]
+    assert surface_form(words, [(0, 1)]) == "anna"
+    assert surface_form(words, [(0, 2), (2, 4)]) == "anna met\tstrasse 7"
+    assert surface_form(words, []) == surface_form([], [(0, 1)]) == ""
+
+
+def test_items_of_the_training_are_counted_and_read_back() -> None:
+    items = [Item("PER", "anna", (0, 1)), Item("PER", "bob", (2, 3)), Item("None", "")]
+    found = TrainingItems.of(items)
+    assert found == TrainingItems({"PER": 2, "None": 1}, frozenset({"anna", "bob"}))
+    assert TrainingItems.from_dict(found.to_dict()) == found
 
 
 @pytest.mark.parametrize(("predicted", "gold", "right"), [(1, 1, True), (0, 1, False)])

@@ -1,4 +1,4 @@
-"""How far the confidence of predictions can be trusted: expected calibration error and temperature."""
+"""How far the confidence of predictions can be trusted: calibration error, risk against coverage, temperature."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from mmib.records import Array, Judgement, log_odds, softmax
 BINS = 10
 # Digits of a confidence that decide its bin: what is computed from logits may miss the edge of a bin by less.
 DIGITS = 9
+# Coverages at which the risk is kept, evenly spaced up to 1.
+COVERAGES = 20
 # Within which a temperature is looked for, and how many predictions it takes to fit one.
 COLDEST, HOTTEST = 0.05, 20.0
 FEWEST = 20
@@ -44,11 +46,9 @@ def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Ca
     """
     if not judgements:
         return None
-    predicted = np.array([judgement.predicted for judgement in judgements])
-    confidence = softmax(_logits(judgements) / temperature)[np.arange(len(judgements)), predicted]
+    confidence, right = _confidence(judgements, temperature)
     if not np.isfinite(confidence).all():
         return None
-    right = np.array([judgement.right for judgement in judgements], dtype=np.float64)
     places = np.minimum((confidence.round(DIGITS) * BINS).astype(int), BINS - 1)
     bins = [
         (float(confidence[places == place].mean()), float(right[places == place].mean()), int((places == place).sum()))
@@ -57,6 +57,42 @@ def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Ca
     ]
     error = sum(count * abs(share - mean) for mean, share, count in bins) / len(judgements)
     return Calibration(bins, error, len(judgements))
+
+
+@dataclass(frozen=True)
+class RiskCoverage:
+    """What share of the predictions is wrong, where only the surest ones count (Geifman & El-Yaniv 2017).
+
+    Attributes:
+        curve: (coverage, risk) at up to `COVERAGES` evenly spaced coverages, the last of them 1.
+        area: mean risk over the coverages of the surest one, two, ... predictions; lower is better.
+    """
+
+    curve: list[tuple[float, float]]
+    area: float
+
+
+def risk_coverage(judgements: Sequence[Judgement]) -> RiskCoverage | None:
+    """Risk against coverage; None without predictions, and where a score is not finite.
+
+    Of predictions with equal confidence each counts as wrong as they are on average, so that their order is of no
+    matter.
+
+    Args:
+        judgements: the predictions, all among equally many alternatives.
+    """
+    if not judgements:
+        return None
+    confidence, right = _confidence(judgements)
+    if not np.isfinite(confidence).all():
+        return None
+    _, places, counts = np.unique(-confidence.round(DIGITS), return_inverse=True, return_counts=True)
+    wrong = np.repeat(np.bincount(places, 1 - right) / counts, counts)  # the surest first
+    covered = np.arange(1, len(wrong) + 1)
+    risk = np.cumsum(wrong) / covered
+    kept = np.unique(np.ceil(np.linspace(0, len(wrong), COVERAGES + 1)[1:]).astype(int))
+    curve = [(float(number / len(wrong)), float(risk[number - 1])) for number in kept]
+    return RiskCoverage(curve, float(risk.mean()))
 
 
 @dataclass(frozen=True)
@@ -117,6 +153,13 @@ def tempered(probability: Array, temperature: float) -> Array:
         return probability
     result: Array = 1 / (1 + np.exp(-log_odds(probability) / temperature))
     return result
+
+
+def _confidence(judgements: Sequence[Judgement], temperature: float = 1.0) -> tuple[Array, Array]:
+    """(N,) probability of what was predicted, and 1 where it is right."""
+    predicted = np.array([judgement.predicted for judgement in judgements])
+    confidence = softmax(_logits(judgements) / temperature)[np.arange(len(judgements)), predicted]
+    return confidence, np.array([judgement.right for judgement in judgements], dtype=np.float64)
 
 
 def _logits(judgements: Sequence[Judgement]) -> Array:

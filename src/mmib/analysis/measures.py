@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmib.analysis.calibration import calibration
+from mmib.analysis.calibration import calibration, risk_coverage
 from mmib.records import Record
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError
@@ -18,6 +18,7 @@ MEASURES = {
     "rate_image": "rate, nats a region",
     "task_loss": "task loss, nats a post",
     "calibration_error": "calibration error, %",
+    "risk_area": "area of risk and coverage, %",
     "gap": "gap",
     "own_image": "own image's rank, %",
 }
@@ -33,7 +34,7 @@ def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[st
     """The `MEASURES` of a run; None for what it does not have.
 
     Rates, loss, gap and rank are those of validation, with the selected checkpoint where validation ran after the fit;
-    latents without noise have no rate. The calibration error is that of the predictions.
+    latents without noise have no rate. Calibration error and area are those of the predictions.
 
     Args:
         run: the run.
@@ -52,7 +53,11 @@ def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[st
     last = _last_validation(run)
     for name, (logged, factor) in LOGGED.items():
         found[name] = factor * last[logged] if logged in last else None
-    found["calibration_error"] = _calibration_error(run, split, records)
+    with run.interpreting(split):
+        judged = run.registered_task().judge(records, run.labels)
+        trust, risk = calibration(judged), risk_coverage(judged)
+    found["calibration_error"] = None if trust is None else 100.0 * trust.error
+    found["risk_area"] = None if risk is None else 100.0 * risk.area
     return {name: found[name] for name in MEASURES}
 
 
@@ -83,9 +88,3 @@ def _last_validation(run: FinishedRun) -> dict[str, float]:
         return {name: float(value) for name, value in rows[-1].items() if value} if rows else {}
     except (TypeError, ValueError) as error:
         raise RunError(f"{run.folder / 'metrics.csv'} is damaged ({error}): copy the run again") from error
-
-
-def _calibration_error(run: FinishedRun, split: str, records: Sequence[Record]) -> float | None:
-    with run.interpreting(split):
-        found = calibration(run.registered_task().judge(records, run.labels))
-    return None if found is None else 100.0 * found.error

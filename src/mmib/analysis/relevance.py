@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmib.base.ranking import mean_ranks
 from mmib.records import Array, Record
 
 ALL = "all"
@@ -41,8 +42,7 @@ def auc(positive: Array, negative: Array) -> float:
         positive: (P,) scores, P > 0.
         negative: (N,) scores, N > 0.
     """
-    _, places, counts = np.unique(np.concatenate([positive, negative]), return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[places][: len(positive)]
+    ranks = mean_ranks(np.concatenate([positive, negative]))[: len(positive)]
     pairs_won = ranks.sum() - len(positive) * (len(positive) + 1) / 2
     return float(pairs_won / (len(positive) * len(negative)))
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from mmib.base.resampling import standard_error
-from mmib.metrics import Scores
+from mmib.scores import Scores
 
 # Whatever tells which entity of a post is meant: its span, or its span and type. Two are the same where they are equal.
 Mention: TypeAlias = tuple[Any, ...]

@@ -14,11 +14,13 @@ from mmib.base.files import parse_json, read_yaml
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.labels import LabelSet, difference
 from mmib.plugins import task_of
+from mmib.records import TrainingItems
 from mmib.runs.resumption import resumption
 from mmib.schema import ConfigError, RunError, Task
 
 STUDY = "study.json"
 LABELS = "labels.json"
+TRAINING = "training.json"
 # Settings, without `init_args`, that may differ between the runs of one configuration.
 INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
 
@@ -103,6 +105,21 @@ class FinishedRun:
             raise RunError(f"{path} is no configuration: copy the run again")
         current: dict[str, Any] = current_class_paths(config, path)
         return current
+
+    @property
+    def own_images(self) -> bool:
+        """Whether its posts were shown with their own images, and not with those of others."""
+        data = self.config().get("data")
+        options = data.get("init_args", data) if isinstance(data, dict) else {}
+        return not isinstance(options, dict) or options.get("images", "own") == "own"
+
+    def training(self) -> TrainingItems | None:
+        """What its model was trained on; None where that was not recorded, as by older versions.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return read_training(self.folder)
 
     def has_predictions(self, split: str) -> bool:
         """Whether the run was scored on a split."""
@@ -192,6 +209,21 @@ def _label_set(content: Any, path: Path) -> LabelSet:
         return LabelSet.from_dict(content)
     except ConfigError as error:
         raise RunError(f"{path} holds no label set ({error}): copy the run again") from error
+
+
+def read_training(folder: Path) -> TrainingItems | None:
+    """What the model of a run folder was trained on; None where that was not recorded.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = folder / TRAINING
+    if not path.is_file():
+        return None
+    try:
+        return TrainingItems.from_dict(parse_json(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): copy the run again") from error
 
 
 def read_run(folder: Path) -> FinishedRun:

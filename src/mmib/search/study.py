@@ -14,17 +14,21 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from mmib import charts
 from mmib.analysis import report
-from mmib.analysis.aggregate import Comparison, ScoredRun, compare, scored_run
+from mmib.analysis.comparison import Comparison, ScoredRun, compare, scored_run
 from mmib.analysis.measures import MEASURES, mean_measures, measures, with_measures
 from mmib.analysis.relevance import SIGNALS, Detection, area_texts, detections, mean_auc
 from mmib.analysis.report.history import shown_command
 from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
+from mmib.analysis.slice_comparison import compare_slices
+from mmib.analysis.slices import ERRORS, error_texts, errors
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
+from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
 from mmib.search.study_file import StudyFile, Trial, check_options, read_study_file
@@ -85,11 +89,13 @@ class MeasuredRun:
 
     Attributes:
         scored: the run with its labels.
+        errors: how many items were found, and in which ways others were not.
         detections: how well each signal tells relevant images, where the corpus knows them.
         measures: rates, loss, calibration and the like.
     """
 
     scored: ScoredRun
+    errors: dict[str, int]
     detections: list[Detection]
     measures: dict[str, float | None]
 
@@ -99,16 +105,23 @@ class MeasuredRun:
         return self.scored.run
 
 
-def measure(run: FinishedRun, split: str) -> MeasuredRun:
+def measure(run: FinishedRun, split: str, relevance: ImageRelevance | None = None) -> MeasuredRun:
     """Read a run's predictions of a split.
+
+    Args:
+        run: the run.
+        split: the split.
+        relevance: of the posts' images, by which scores are split.
 
     Raises:
         RunError: they are missing or damaged.
+        DataError: the relevance is that of other images.
     """
     records = run.predictions(split)
     with run.interpreting(split):
         detected = detections(records)
-    return MeasuredRun(scored_run(run, split, records), detected, measures(run, split, records))
+    scored = scored_run(run, split, records, relevance)
+    return MeasuredRun(scored, errors(scored.posts, run.labels), detected, measures(run, split, records))
 
 
 @dataclass(frozen=True)
@@ -139,16 +152,22 @@ class MeasuredTrial:
         return mean_auc([run.detections for run in self.runs])
 
     @property
+    def errors(self) -> dict[str, float]:
+        """How many items were found, and in which ways others were not, mean over the seeds."""
+        return {name: fmean(run.errors[name] for run in self.runs) for name in self.runs[0].errors}
+
+    @property
     def measures(self) -> dict[str, float | None]:
         """Rates, loss, calibration and the like, mean over the seeds."""
         return mean_measures([run.measures for run in self.runs])
 
 
 class Compared(NamedTuple):
-    """Trials on the same test rows, and their table."""
+    """Trials on the same test rows, their table, and that of their slices."""
 
     trials: list[MeasuredTrial]
     table: Comparison
+    slices: Comparison
 
 
 def run(arguments: list[str]) -> int:
@@ -169,12 +188,19 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of all studies (%(default)s)")
     parser.add_argument("--parallel", type=int, default=1, help="runs at a time, each with its share of the cores")
     parser.add_argument("--results", type=Path, help="copy tables and figures into this folder, named after the study")
+    parser.add_argument(
+        "--relevance",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines of how well images fit their posts, by which scores are split (default: the alignment score)",
+    )
     parser.add_argument("--only-tables", action="store_true", help="train nothing: tables of what is there")
     end = arguments.index(REST) if REST in arguments else len(arguments)
     chosen = parser.parse_args(arguments[:end])
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
     end_on_sigterm()
+    relevance = None if chosen.relevance is None else ImageRelevance(chosen.relevance)
     study = read_study_file(chosen.file)
     common = check_options(arguments[end + 1 :], f"what stands behind {REST}")
     study = replace(study, seeds=tuple(dict.fromkeys(chosen.seeds or study.seeds)), options=common)
@@ -188,7 +214,7 @@ def run(arguments: list[str]) -> int:
     command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shown to others
     for experiment in study.experiments:
         folder = chosen.runs / study.name / experiment
-        if conclude(study, experiment, chosen.runs, folder, reasons, command) and chosen.results is not None:
+        if conclude(study, experiment, chosen.runs, folder, reasons, command, relevance) and chosen.results is not None:
             keep_results(folder, chosen.results, f"{study.name}-{experiment}")
     return int(bool(reasons))
 
@@ -289,6 +315,7 @@ def conclude(
     folder: Path,
     reasons: dict[tuple[str, str, int], str],
     command: str,
+    relevance: ImageRelevance | None = None,
 ) -> bool:
     """Write record, table, figure and page of one experiment's runs, and print the table.
 
@@ -299,7 +326,7 @@ def conclude(
     finished = [_finished(study, experiment, runs, choice) for _, choice in chosen]
     split = compared_split([run for found in finished for run in found])
     found = [
-        MeasuredTrial(choice.trial or trial, [measure(run, split) for run in done], choice, split)
+        MeasuredTrial(choice.trial or trial, [measure(run, split, relevance) for run in done], choice, split)
         for (trial, choice), done in zip(chosen, finished, strict=True)
     ]
     measured = [trial for trial in found if trial.runs]
@@ -357,7 +384,9 @@ def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterato
         groups = {str(each.trial): [measured.run for measured in each.runs] for each in trials}
         scored = {measured.run.folder: measured.scored for each in trials for measured in each.runs}
         baseline = baselines[0] if baselines else None
-        yield Compared(trials, compare(groups, trials[0].split, METRIC, baseline, scored=scored))
+        options = groups, trials[0].split, METRIC, baseline
+        table, sliced = compare(*options, scored=scored), compare_slices(*options, scored=scored)
+        yield Compared(trials, table, replace(sliced, notes=[note for note in sliced.notes if note not in table.notes]))
 
 
 def _record(
@@ -371,13 +400,15 @@ def _record(
     """What `study.json` holds; scores are fractions, and the levels of a trial are under the key `point`."""
     first = next(each for each in found if each.runs).runs[0].run
     rows: list[dict[str, Any]] = []
-    compared = {row.name: vars(row) for compared in tables for row in compared.table.rows}
+    compared = {row.name: row for each in tables for row in each.table.rows}
+    parts = [row for each in tables for row in each.slices.rows]
     for each in found:
         if each.runs:
-            scores = {name: value for name, value in compared[str(each.trial)].items() if name != "name"}
-            known = {"ceilings": each.ceilings, "auc": each.auc, "measures": each.measures}
+            name = str(each.trial)
+            known = {"ceilings": each.ceilings, "auc": each.auc, "measures": each.measures, "errors": each.errors}
+            sliced = {"slices": [row.to_dict() for row in parts if row.name == name]}
             search = {"search": {"scores": each.choice.scores, "setting": each.choice.setting}} if study.search else {}
-            rows.append({"point": each.trial.levels, **scores, **known, **search})
+            rows.append({"point": each.trial.levels, **compared[name].to_dict(), **known, **sliced, **search})
         else:
             reason = failed.get(str(each.trial)) or _not_trained(study, each)
             rows.append({"point": each.trial.levels, "mean": None, "reason": reason})
@@ -415,7 +446,7 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
         + PROTOCOLS[record["split"]],
         "",
     ]
-    for trials, table in tables:
+    for trials, table, sliced in tables:
         levels = [each.trial.levels for each in trials]
         shared = {factor: level for factor, level in levels[0].items() if all(row[factor] == level for row in levels)}
         if len(tables) > 1:
@@ -424,10 +455,24 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
         if ceilings:
             best = f"with text {100 * ceilings['text']:.1f}, with text and image {100 * ceilings['multimodal']:.1f}"
             lines += [f"Best possible F1 in percent: {best}.", ""]
-        lines += [table.markdown(), ""]
+        lines += [table.markdown(), "", *(["By slice:", "", sliced.markdown(), ""] if sliced.rows else [])]
     lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
-    parts = (_auc_table(record), _measures_table(record), _search_table(record))
+    parts = (_errors_table(record), _auc_table(record), _measures_table(record), _search_table(record))
     return "\n".join([*lines, *(line for part in parts for line in part)]).rstrip() + "\n"
+
+
+def _errors_table(record: dict[str, Any]) -> list[str]:
+    """How many items were found, and in which ways others were not, in Markdown."""
+    lines = [
+        "",
+        f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/report.md):",
+        "",
+        f"| configuration | {' | '.join(ERRORS.values())} |",
+        f"| --- |{' ---: |' * len(ERRORS)}",
+    ]
+    for row in (row for row in record["rows"] if row.get("errors")):
+        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(error_texts(row['errors']))} |")
+    return lines
 
 
 def _auc_table(record: dict[str, Any]) -> list[str]:

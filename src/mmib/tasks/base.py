@@ -18,7 +18,7 @@ from mmib.datamodules.examples import fit_words
 from mmib.labels import LabelSet
 from mmib.metrics import ClassScores
 from mmib.nn.precision import autocast_off
-from mmib.records import Answer, Chip, Confusion, Judgement, Record, softmax
+from mmib.records import Answer, Chip, Confusion, Item, Judgement, Record, softmax, surface_form
 from mmib.schema import Example, PostBatch, Prepared, Task, Wording
 
 
@@ -114,11 +114,22 @@ class RowCensus:
 
 
 class Classification(Task, ABC):
-    """A task that chooses one class for each row: how its predictions are scored, judged and shown."""
+    """A task that chooses one class for each row: how its predictions are scored, judged and shown.
+
+    Attributes:
+        marked: names of the spans that are marked in its posts.
+    """
+
+    marked: ClassVar[tuple[str, ...]] = ()
 
     def example_labels(self, example: ClassExample, labels: LabelSet) -> list[str]:
         """See `Task.example_labels`: the class."""
         return [labels.names[example.label]]
+
+    def example_items(self, example: ClassExample, labels: LabelSet) -> list[Item]:
+        """See `Task.example_items`: the class, of what is marked."""
+        spans = example.spans()
+        return [Item(labels.names[example.label], surface_form(example.words, [spans[name] for name in self.marked]))]
 
     def census(self) -> RowCensus:
         """See `Task.census`."""
@@ -127,6 +138,13 @@ class Classification(Task, ABC):
     def metric(self, labels: LabelSet, **options: Any) -> ClassScores:
         """See `Task.metric`."""
         return ClassScores(labels, **options)
+
+    def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
+        """See `Task.items`: the class, of what is marked."""
+        gold, predicted = (labels.names[_known_id(labels, record[name])] for name in ("gold", "predicted"))
+        words = record.get("words", ())
+        form = surface_form(words, [record[name] for name in self.marked] if words else ())
+        return [Item(gold, form)], [Item(predicted, form)]
 
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
         """See `Task.judge`: of each row, by the logits of all classes."""

@@ -18,10 +18,11 @@ from mmib.backbone import ExtractionNetwork, MultimodalIB
 from mmib.datamodules.examples import fit_words
 from mmib.datamodules.posts import TaggedPost
 from mmib.labels import LabelSet
-from mmib.metrics import Counts, ExtractionScores
+from mmib.metrics import ExtractionScores
 from mmib.nn.crf import LinearChainCRF, bio_constraints
-from mmib.records import Answer, Chip, Confusion, Entity, Judgement, Record, log_odds
+from mmib.records import Answer, Chip, Confusion, Entity, Item, Judgement, Record, log_odds, surface_form
 from mmib.schema import NO_LABEL, NO_WORD, Example, PostBatch, Prepared, Task, Wording, register_task
+from mmib.scores import Counts
 from mmib.tagging import BEGIN, bio_tags, count_mentions, entities, repair, split_tag
 
 OUTSIDE_ID = 0
@@ -286,6 +287,11 @@ class EntityRecognition(Task):
         tags = self.outputs(labels)
         return sorted({split_tag(tags[tag])[1] for tag in example.tags if tag != OUTSIDE_ID})
 
+    def example_items(self, example: EntityExample, labels: LabelSet) -> list[Item]:
+        """See `Task.example_items`: its entities."""
+        tags = self.outputs(labels)
+        return _items(example.words, entities([tags[tag] for tag in example.tags]))
+
     def counts(self, examples: Iterable[EntityExample], labels: LabelSet) -> dict[str, int]:
         """Entities in both readings: with stray tags repaired, every one of the default reading opens with a B-."""
         opening = {number for number, tag in enumerate(self.outputs(labels)) if split_tag(tag)[0] == BEGIN}
@@ -302,6 +308,11 @@ class EntityRecognition(Task):
     def attention_rows(self, words: int) -> int:
         """See `Task.attention_rows`: every word."""
         return words
+
+    def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
+        """See `Task.items`: entities, in seqeval's default reading."""
+        gold, predicted = (_items(record.get("words", ()), found) for found in self._both(record, labels))
+        return gold, predicted
 
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
         """See `Task.judge`: of each predicted entity, by the log-odds that it is right."""
@@ -368,6 +379,10 @@ class EntityRecognition(Task):
         if unknown:
             raise ValueError(f"{min(unknown)!r} is none of the tags of {labels}")
         return entities(record["gold"]), entities(record["predicted"])
+
+
+def _items(words: Sequence[str], found: Iterable[Entity]) -> list[Item]:
+    return [Item(entity.type, surface_form(words, [entity.span]), entity.span) for entity in found]
 
 
 def _text(record: Record, entity: Entity) -> str:

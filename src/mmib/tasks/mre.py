@@ -98,6 +98,7 @@ class RelationExtraction(Classification):
     example = RelationExample
     network: ClassVar[type[Any]] = RelationNetwork
     finds = "relations"
+    marked = HEAD_AND_TAIL
     wording: ClassVar[Wording] = Wording(
         unit="row",
         label="relation",

@@ -42,10 +42,12 @@ from mmib.encoders.side_text import SideTextEncoder
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
 from mmib.optim import keep_group_settings
+from mmib.records import Record, TrainingItems
 from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank, training
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
+from mmib.runs.reader import read_training
 from mmib.runs.resumption import LAST, PREVIOUS, resumable
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.constructors import parameters_of
@@ -54,10 +56,13 @@ from mmib.training.quiet import quiet_libraries
 from mmib.training.summary import (
     Predictions,
     describe_results,
+    describe_slices,
     print_summary,
+    readable_predictions,
     versions,
     write_predictions,
     write_summary,
+    write_training,
 )
 from mmib.training.trainer_checks import REFUSED, check_loggers, refused_by_lightning, rehearsed_trainer
 from mmib.training.untyped import check_untyped
@@ -324,6 +329,8 @@ class MMIBCommand(LightningCLI):
         """Score the checkpoint that validation selected, on validation and, where that is asked for, once on test."""
         if not self.history.took_over and self.trainer.is_global_zero:
             print(f"training was over before: nothing of {self.run_folder} was trained further")  # noqa: T201
+        if self.trainer.is_global_zero:
+            write_training(self.run_folder, TrainingItems.of(self.datamodule.items("train")))
         best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
         evaluated = self._own_config()["evaluate"]
         if not evaluated:
@@ -357,7 +364,7 @@ class MMIBCommand(LightningCLI):
         """Write what was predicted."""
         self.collector.gather()
         if self.trainer.is_global_zero:
-            write_predictions(*self._predicted())
+            write_predictions(self.run_folder, self.model.labels, self._records())
             print(f"predictions: {self.run_folder / 'predictions'}")  # noqa: T201
 
     def _finish(self, selected: dict[str, Any] | None) -> None:
@@ -365,6 +372,12 @@ class MMIBCommand(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         config = self._own_config()
+        checkpoint = config.get("ckpt_path") if selected is None else selected["checkpoint"]
+        source = self.run_folder if selected is not None else Path(checkpoint).resolve().parent.parent
+        trained_on = read_training(source)
+        if trained_on is not None and selected is None:
+            write_training(self.run_folder, trained_on)
+        records = self._records()
         summary = {
             "task": self.model.task,
             "labels": self.model.labels.to_dict(),
@@ -378,19 +391,23 @@ class MMIBCommand(LightningCLI):
             "commands": self.history.commands,
             "versions": versions(),
             "selected": selected,
-            "checkpoint": config.get("ckpt_path") if selected is None else selected["checkpoint"],
-            **describe_results(*self._predicted()[1:]),
+            "checkpoint": checkpoint,
+            **describe_results(*self._predicted()),
+            "slices": describe_slices(*self._predicted()[:2], records, trained_on, self.datamodule.images == "own"),
             "bottleneck": self.bottleneck.summary(),
         }
-        write_predictions(*self._predicted())
+        write_predictions(self.run_folder, self.model.labels, records)
         write_summary(self.run_folder, summary)
         self.summary = summary
         print_summary(summary, self.run_folder)
 
-    def _predicted(self) -> tuple[Path, Task, LabelSet, PostDataModule, dict[str, Predictions]]:
-        """What prediction files and the summary are made of, and where they go."""
-        task = task_named(self.model.task)
-        return self.run_folder, task, self.model.labels, self.datamodule, self.collector.predictions
+    def _predicted(self) -> tuple[Task, LabelSet, PostDataModule, dict[str, Predictions]]:
+        """What prediction files and the summary are made of."""
+        return task_named(self.model.task), self.model.labels, self.datamodule, self.collector.predictions
+
+    def _records(self) -> dict[str, list[Record]]:
+        """What prediction files hold."""
+        return readable_predictions(*self._predicted())
 
     def _own_config(self) -> Any:
         return self.config[self.subcommand]

@@ -15,13 +15,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mmib.analysis.slices import breakdown
 from mmib.base.files import write_text
 from mmib.base.resampling import standard_error
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import read_ceilings, read_levels
 from mmib.labels import LabelSet
 from mmib.metrics import label_tensor
-from mmib.runs.reader import LABELS
+from mmib.records import Record, TrainingItems
+from mmib.runs.reader import LABELS, TRAINING
 from mmib.schema import Task, task_named
 
 SPLITS = ("val", "test")
@@ -85,24 +87,53 @@ def describe_results(
     return result
 
 
-def write_predictions(
-    folder: Path, task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
-) -> None:
-    """`predictions/<split>.jsonl`, a line a row in the order of the file, as docs/predictions.md describes it.
+def describe_slices(
+    task: Task,
+    labels: LabelSet,
+    records: dict[str, list[Record]],
+    training: TrainingItems | None,
+    own_images: bool,
+) -> dict[str, Any]:
+    """The `breakdown` of each split that was evaluated.
 
-    The label set that they are of stands beside them, in `predictions/labels.json`.
+    Args:
+        task: the task.
+        labels: the label set.
+        records: of each split, as prediction files hold them.
+        training: what the model was trained on, where that is known.
+        own_images: whether the model saw the posts' own images.
     """
-    write_text(folder / "predictions" / LABELS, json.dumps(labels.to_dict(), indent=2) + "\n")
+    return {
+        split: breakdown(task, labels, records[split], training, own_images) if records.get(split) else None
+        for split in SPLITS
+    }
+
+
+def readable_predictions(
+    task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
+) -> dict[str, list[Record]]:
+    """Records of each split as docs/predictions.md describes them, in the order of the file."""
     names = task.outputs(labels)
-    for split, rows in predictions.items():
-        records = (
-            _readable(task, names, record, datamodule.describe(split, row)) for row, record in sorted(rows.items())
-        )
-        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+    return {
+        split: [_readable(task, names, record, datamodule.describe(split, row)) for row, record in sorted(rows.items())]
+        for split, rows in predictions.items()
+    }
+
+
+def write_predictions(folder: Path, labels: LabelSet, records: dict[str, list[Record]]) -> None:
+    """`predictions/<split>.jsonl`, a line a row, and the label set that they are of, `predictions/labels.json`."""
+    write_text(folder / "predictions" / LABELS, json.dumps(labels.to_dict(), indent=2) + "\n")
+    for split, rows in records.items():
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in rows]
         write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
 
 
-def _readable(task: Task, names: Sequence[str], record: dict[str, Any], post: dict[str, Any]) -> dict[str, Any]:
+def write_training(folder: Path, training: TrainingItems) -> None:
+    """`training.json` in the run's folder: what slices have to know of the rows that a model was trained on."""
+    write_text(folder / TRAINING, json.dumps(training.to_dict()) + "\n")
+
+
+def _readable(task: Task, names: Sequence[str], record: Record, post: dict[str, Any]) -> Record:
     """A record with names for labels, with its post, and with evidence of the post's own words and regions alone."""
     words, regions = len(post["words"]), len(post["boxes"])
     kl = record["kl"] + [math.nan] * (words - len(record["kl"]))
@@ -140,6 +171,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     console.print(_table(summary))
     if summary["test"] or summary["val"]:
         console.print(_class_table(summary))
+    if summary.get("slices"):
+        console.print(_slice_table(summary))
     if summary.get("bottleneck"):
         console.print(_bottleneck_table(summary["bottleneck"]))
         for line in bottleneck_lines(summary["bottleneck"]):
@@ -230,10 +263,21 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
 def _class_table(summary: dict[str, Any]) -> Table:
     """Classes of the test split or, where that was not scored, of validation."""
     split = "test" if summary["test"] else "val"
-    table = Table(title=f"by class, {split} (percent)", pad_edge=False)
-    table.add_column("class", no_wrap=True)
+    return _scores_by("class", split, summary[split]["classes"])
+
+
+def _slice_table(summary: dict[str, Any]) -> Table:
+    """Slices of the same split."""
+    split = "test" if summary["test"] else "val"
+    groups = summary["slices"][split]["groups"]
+    return _scores_by("slice", split, {f"{scores['slice']}: {scores['group']}": scores for scores in groups})
+
+
+def _scores_by(what: str, split: str, parts: dict[str, dict[str, Any]]) -> Table:
+    table = Table(title=f"by {what}, {split} (percent)", pad_edge=False)
+    table.add_column(what, no_wrap=True)
     for heading in ("precision", "recall", "F1", "gold"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for name, scores in summary[split]["classes"].items():
+    for name, scores in parts.items():
         table.add_row(name, *(f"{100 * scores[key]:.1f}" for key in CLASS_COLUMNS), f"{scores['gold']:,}")
     return table

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mmib.labels import LabelSet
+from mmib.runs.reader import FinishedRun
 from mmib.schema import Task, register_task
 from mmib.tasks.base import PostClassification
+
+from .toy_runs import make_group
 
 RELEVANCE = LabelSet(("related", "unclear", "unrelated"), "unrelated")
 
@@ -30,3 +35,9 @@ def relevance(monkeypatch: pytest.MonkeyPatch) -> Task:
 def relevance_labels() -> LabelSet:
     """Three classes, the negative one last."""
     return RELEVANCE
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> dict[str, list[FinishedRun]]:
+    skills = {"full": 0.8, "no_AR": 0.75, "text only": 0.3}
+    return {name: make_group(tmp_path, name, (1, 2, 3), skill) for name, skill in skills.items()}

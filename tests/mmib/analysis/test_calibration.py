@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from mmib.analysis.calibration import Temperature, calibration, fitted_temperature, likeliest_temperature, tempered
+from mmib.analysis.calibration import (
+    COVERAGES,
+    Temperature,
+    calibration,
+    fitted_temperature,
+    likeliest_temperature,
+    risk_coverage,
+    tempered,
+)
 from mmib.records import Judgement, log_odds, softmax
 
 CLASSES = 23
@@ -50,6 +58,33 @@ def test_confidence_is_the_softmax_of_what_was_predicted() -> None:
     found = calibration([Judgement(logits.tolist(), CLASSES - 1, 0)], temperature=400.0)
     assert found is not None
     assert found.bins == [(pytest.approx(softmax(logits / 400.0)[-1]), 0.0, 1)]
+
+
+def test_risk_against_coverage_by_hand() -> None:
+    found = risk_coverage(judgements((0.6, False), (0.9, True), (0.8, False), (0.7, True)))
+    assert found is not None
+    risks = [0, 1 / 2, 1 / 3, 2 / 4]
+    assert [coverage for coverage, _ in found.curve] == [0.25, 0.5, 0.75, 1]
+    assert [risk for _, risk in found.curve] == pytest.approx(risks)
+    assert found.area == pytest.approx(np.mean(risks))
+    assert risk_coverage([]) is None
+
+
+def test_the_order_of_equally_sure_predictions_does_not_matter() -> None:
+    tied = [(0.9, True), *[(0.7, True)] * 3, (0.7, False)]
+    found, other = (risk_coverage(judgements(*order)) for order in (tied, tied[::-1]))
+    assert found == other
+    assert found is not None
+    assert [risk for _, risk in found.curve] == pytest.approx([0, 1 / 8, 2 / 12, 3 / 16, 4 / 20])
+
+
+def test_a_curve_has_few_points_and_ends_at_the_share_that_is_wrong() -> None:
+    random = np.random.default_rng(0)
+    right = random.random(1000) < 0.8
+    found = risk_coverage(judgements(*zip(random.uniform(0.5, 1, 1000).tolist(), right.tolist(), strict=True)))
+    assert found is not None
+    assert len(found.curve) == COVERAGES
+    assert found.curve[-1] == (1.0, pytest.approx(1 - right.mean()))
 
 
 def sure_of_classes(temperature: float, rows: int = 4000) -> list[Judgement]:

@@ -60,6 +60,7 @@ def test_measures_are_those_of_the_last_validation_and_of_the_predictions(make_r
         "rate_image": 80.0,
         "task_loss": 1.2,
         "calibration_error": pytest.approx(0.0, abs=1e-6),
+        "risk_area": 50.0,  # equally sure of both, so that each counts as half wrong
         "gap": 0.5,
         "own_image": 25.0,
     }

@@ -16,7 +16,7 @@ from mmib.analysis.triples import (
     count_mentions,
     count_triples,
 )
-from mmib.metrics import Scores
+from mmib.scores import Scores
 
 ANNA, BOB, ACME, PARIS = (0, 4), (9, 12), (20, 24), (30, 35)
 PEER, MEMBER, CONTAIN = "/per/per/peer", "/per/org/member_of", "/loc/loc/contain"

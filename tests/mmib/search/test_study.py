@@ -139,6 +139,47 @@ def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, recor
     assert "AUC" not in (folder / "table.md").read_text()
 
 
+def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+    """What is right is decided by the row: all in the first rows, whose posts are short."""
+    trainer.known = lambda row: {
+        "words": ["Anna", "met", "Bob", *["very"] * (20 * (row >= 20))],
+        **{"head": [0, 1], "tail": [2, 3], "image": f"{row}.jpg"},
+    }
+    (tmp_path / "relevance.jsonl").write_text(
+        "".join(f'{{"image": "{row}.jpg", "relevance": {row}}}\n' for row in range(ROWS))
+    )
+    assert main(["study", "toy.yaml", "--relevance", "relevance.jsonl"]) == 0
+    full, without = (row(record(), variant, 0.2) for variant in ("full", "without AR"))
+    parts = {part["part"]: part for part in without["slices"]}
+    names = ["image: matches", "image: mismatches", "length: up to 12 words", "length: over 18 words"]
+    assert list(parts) == names == [part["part"] for part in full["slices"]]
+    assert parts["length: up to 12 words"]["mean"] == 1.0
+    assert parts["length: up to 12 words"]["difference"] == 0.0
+    later = parts["length: over 18 words"]
+    assert (later["values"], later["gold"]) == ([pytest.approx(1 / 20), pytest.approx(2 / 20)], 20)
+    assert later["difference"] == pytest.approx(-10 / 20)
+    assert later["p"] < 0.01
+    assert parts["image: matches"]["values"] == later["values"]
+    assert without["errors"] == {"exact": 21.5, "wrong_label": 18.5, "other_span": 0, "missed": 0, "spurious": 0}
+    folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
+    table = (folder / "table.md").read_text()
+    assert "| length: over 18 words | 20 | without AR, share of noise 0.2 | 1 2 | 7.5 | 3.5 |" in table
+    assert "- not set apart by surface form: the run has no training.json" in table
+    assert "- image: upper and lower half of the rows by the relevance file" in table
+    assert "| without AR, share of noise 0.2 | 21.5 | 18.5 | 0 | 0 | 0 |" in table
+    page = (folder / "report.html").read_text()
+    assert page.count('<th scope="row">length: over 18 words</th>') == 4
+    assert "Kinds of errors" in page
+
+
+def test_a_relevance_file_of_other_images_is_refused(
+    trainer: Trainer, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    trainer.known = lambda row: {"image": f"{row}.jpg"}
+    (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
+    assert "no relevance of any image of the run" in refused("study", "toy.yaml", "--relevance", "relevance.jsonl")
+
+
 def test_the_predictions_of_a_run_are_read_once(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[Path] = []
     predictions = FinishedRun.predictions

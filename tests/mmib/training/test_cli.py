@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,7 @@ def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace
         "latents/start.safetensors",
         "latents/selected.safetensors",
         "summary.json",
+        "training.json",
     }
     assert finished.folder.parent == workspace.root / "runs" / f"tiny-{task}"
     assert finished.folder.name.endswith("-seed1")
@@ -165,10 +167,33 @@ def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> Non
 
 
 @both_tasks
+def test_the_summary_has_scores_by_slice_of_each_split(finished: Any, workspace: Any, task: str) -> None:
+    training = json.loads((finished.folder / "training.json").read_text())
+    gold = gold_labels(task, workspace.root / "demo", "train")
+    names = gold if task == "mre" else [tag[2:] for tags in gold for tag in repair(tags) if tag.startswith("B-")]
+    assert training["labels"] == Counter(names)
+    assert training["forms"] == sorted(set(training["forms"]))
+    for split in ("val", "test"):
+        found = finished.summary["slices"][split]
+        assert found["image_by"] == "the alignment score"
+        groups = {f"{group['slice']}: {group['group']}": group for group in found["groups"]}
+        for group in groups.values():
+            assert 0 <= group["correct"] <= min(group["predicted"], group["gold"])
+        whole = [groups[f"image: {half}"]["rows"] for half in ("matches", "mismatches")]
+        records = finished.predictions(split)
+        assert sum(whole) == sum(record["similarity"] is not None for record in records)
+        gold = sum(found["errors"][kind] for kind in ("exact", "wrong_label", "other_span", "missed"))
+        classes = finished.summary[split]["classes"].items()
+        assert gold == sum(scores["gold"] for name, scores in classes if name != LABELS[task].negative)
+        assert found["risk_coverage"]["curve"][-1][0] == 1.0
+    for name, group in groups.items():  # of the test split
+        shown = [f"{100 * group[score]:.1f}" for score in ("precision", "recall", "f1")]
+        assert cells(finished.output, name) == [*shown, str(group["gold"])]
+
+
+@both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_gold_labels_of_the_predictions_are_those_of_the_file(
-    finished: Any, workspace: Any, split: str, task: str
-) -> None:
+def test_gold_labels_of_the_predictions(finished: Any, workspace: Any, split: str, task: str) -> None:
     """Defect 18: the predictions for validation stood beside the text and the images of the test split."""
     gold = [record["gold"] for record in finished.predictions(split)]
     assert gold == gold_labels(task, workspace.root / "demo", split)
@@ -331,6 +356,9 @@ def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, star
     validated = start("validate", "--config", config, "--ckpt_path", finished.checkpoint("best"))
     assert validated.summary["val"] == finished.summary["val"]
     assert validated.summary["test"] is None
+    # What was seen in training is known of the checkpoint's run, whatever is scored.
+    assert again.summary["slices"] == {**finished.summary["slices"], "val": None}
+    assert validated.summary["slices"] == {**finished.summary["slices"], "test": None}
     assert validated.output.splitlines()[-1] == f"summary: {validated.folder / 'summary.json'}"
 
 

@@ -17,7 +17,15 @@ from mmib.datamodules.released import MNRE, TWITTER
 from mmib.labels import LabelSet
 from mmib.schema import Task, task_named
 from mmib.training import summary as summary_module
-from mmib.training.summary import describe_results, print_summary, score, versions, write_predictions, write_summary
+from mmib.training.summary import (
+    describe_results,
+    print_summary,
+    readable_predictions,
+    score,
+    versions,
+    write_predictions,
+    write_summary,
+)
 
 MRE, MNER = task_named("mre"), task_named("mner")
 LABELS = {MRE: MNRE, MNER: TWITTER}
@@ -57,7 +65,7 @@ def written(
     """The records of a file of predictions; evidence of nothing is added where there is none."""
     module: Any = SimpleNamespace(describe=lambda split, row: posts[row])
     complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
-    write_predictions(folder, task, LABELS[task], module, {"test": complete})
+    write_predictions(folder, LABELS[task], readable_predictions(task, LABELS[task], module, {"test": complete}))
     lines = (folder / "predictions" / "test.jsonl").read_text().splitlines()
     return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
 
@@ -76,7 +84,7 @@ def test_the_label_set_stands_beside_the_predictions(tmp_path: Path) -> None:
     labels = LabelSet(("likes", "no_relation", "owns"), "no_relation", {"owns": ("PER", "PRODUCT")})
     module: Any = SimpleNamespace(describe=lambda split, row: described("ada", 0))
     record = {"id": 0, "gold": 2, "predicted": 1, "scores": [0.0, 1.0, 0.5], "kl": [], "kl_image": []}
-    write_predictions(tmp_path, MRE, labels, module, {"val": {0: record}})
+    write_predictions(tmp_path, labels, readable_predictions(MRE, labels, module, {"val": {0: record}}))
     (line,) = (tmp_path / "predictions" / "val.jsonl").read_text().splitlines()
     assert (json.loads(line)["gold"], json.loads(line)["predicted"]) == ("owns", "no_relation")
     assert LabelSet.from_dict(json.loads((tmp_path / "predictions" / "labels.json").read_text())) == labels

@@ -8,6 +8,7 @@ from mmib.analysis.report import comparison, single, study
 from mmib.analysis.report.page import page
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.plugins import task_of
 from mmib.runs.reader import STUDY, FinishedRun, find_runs, newest_first, trained_runs
 from mmib.schema import RunError
@@ -21,6 +22,7 @@ def run(arguments: list[str]) -> int:
     """Write the page and print its path.
 
     Raises:
+        DataError: the file of relevance cannot be read, or is that of other images.
         RunError: there is no run, one has not finished or is damaged, or they cannot be compared.
         TaskError: the task of a run is not registered.
         PluginError: a module to import is not there, or fails.
@@ -41,14 +43,22 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="where the images lie, if they were moved"
     )
+    parser.add_argument(
+        "--relevance",
+        type=Path,
+        metavar="FILE",
+        help="JSON lines of how well images fit their posts, by which scores are split (default: the alignment score)",
+    )
     chosen = parser.parse_args(arguments)
     if chosen.posts < 0:
         parser.error("--posts is a number of posts, 0 for none")
     folders = chosen.runs or [newest_run(RUNS)]
     output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
     # A page may be written again, and no other file of a run.
-    check_output(output, (file for folder in folders for file in folder.rglob("*") if file.suffix != ".html"))
-    text = make_page(folders, chosen.data_root, chosen.posts)
+    inputs = (file for folder in folders for file in folder.rglob("*") if file.suffix != ".html")
+    check_output(output, [*inputs, *filter(None, [chosen.relevance])])
+    relevance = None if chosen.relevance is None else ImageRelevance(chosen.relevance)
+    text = make_page(folders, chosen.data_root, chosen.posts, relevance)
     try:
         write_text(output, text)
     except OSError as error:
@@ -69,32 +79,39 @@ def newest_run(folder: Path) -> Path:
     return runs[0].folder
 
 
-def make_page(folders: list[Path], data_root: Path | None = None, posts: int = POSTS) -> str:
+def make_page(
+    folders: list[Path],
+    data_root: Path | None = None,
+    posts: int = POSTS,
+    relevance: ImageRelevance | None = None,
+) -> str:
     """The page about what folders hold.
 
     Args:
         folders: of runs, or of one study.
         data_root: where the images of a single run lie, where not at the place that its configuration names.
         posts: how many posts of a single run to show.
+        relevance: of the posts' images, by which scores of runs are split.
 
     Raises:
-        RunError, TaskError: see `run`.
+        RunError, TaskError, DataError: see `run`.
     """
     studies = [study.read_study(folder) for folder in folders if (folder / STUDY).is_file()]
     if studies:
         if len(folders) > 1:
             raise RunError("a study has a page of its own: name one study, or runs")
+        if relevance is not None:
+            raise RunError("the slices of a study are those of its tables: mmib study takes --relevance")
         (only,) = studies
         task = task_of(str(only.content["task"]), only.folder, only.content.get("plugins") or ())
         return page(only.name, f"study, {task.title}", study.sections(only))
     runs = find_runs(folders)
     if len(runs) == 1:
-        return page(
-            f"{runs[0].name}, seed {runs[0].seed}", _subtitle(runs[0]), single.sections(runs[0], data_root, posts)
-        )
+        parts = single.sections(runs[0], data_root, posts, relevance)
+        return page(f"{runs[0].name}, seed {runs[0].seed}", _subtitle(runs[0]), parts)
     names = list(dict.fromkeys(run.name for run in runs))
     title = " · ".join(names) if len(names) <= 3 else f"{len(names)} experiments"
-    return page(title, f"{len(runs)} runs, {_subtitle(runs[0])}", comparison.sections(runs))
+    return page(title, f"{len(runs)} runs, {_subtitle(runs[0])}", comparison.sections(runs, relevance))
 
 
 def _subtitle(run: FinishedRun) -> str:

@@ -11,8 +11,10 @@ from mmib.analysis.report.page import Section, grid, note, table
 from mmib.analysis.report.posts import Post, read_post, verdict
 from mmib.analysis.report.single import SPLITS, heading, headings, percent
 from mmib.analysis.report.training import TrainingCharts
+from mmib.analysis.slice_comparison import compare_slices
 from mmib.charts import Mark, Series, dot_plot, key, line_chart
 from mmib.charts.markup import Html, element, join
+from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.labels import difference
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError
@@ -55,10 +57,15 @@ class Group:
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def sections(runs: Sequence[FinishedRun]) -> list[Section]:
+def sections(runs: Sequence[FinishedRun], relevance: ImageRelevance | None = None) -> list[Section]:
     """All parts of the page about several runs.
 
+    Args:
+        runs: the runs.
+        relevance: of the posts' images, by which scores are split.
+
     Raises:
+        DataError: the relevance is that of other images.
         RunError: they are of different tasks or labels, or were scored on different data.
         TaskError: their task is not registered.
     """
@@ -68,6 +75,7 @@ def sections(runs: Sequence[FinishedRun]) -> list[Section]:
     disagreements = _disagreements(runs, split)
     return [
         Section("scores", "Scores", "", _scores(groups, split)),
+        Section("slices", "Slices", *_slices(groups, split, relevance)),
         Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
         Section("differences", "Settings that differ", "", _differences(groups)),
         *([] if disagreements is None else [Section("posts", "Posts on which they disagree", *disagreements)]),
@@ -160,6 +168,24 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
 
 def _mean(mean: float, deviation: float | None) -> str:
     return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
+
+
+def _slices(groups: Sequence[Group], split: str, relevance: ImageRelevance | None) -> tuple[str, Html]:
+    """Scores by slice; with several experiments each is tested against the first."""
+    baseline = groups[0].name if len(groups) > 1 else None
+    try:
+        by_name = {group.name: group.runs for group in groups}
+        compared = compare_slices(by_name, split, baseline=baseline, relevance=relevance)
+    except RunError as error:
+        return "", note(f"Slices cannot be compared: {error}.")
+    headings, *rows = compared.cells()
+    shown = table(headings, rows, "Scores by slice") if rows else Html()
+    notes = element("ul", [element("li", line) for line in compared.notes])
+    reading = (
+        f"F1 on the parts of the {SPLITS[split]} split that are set apart by what was seen in training and by the posts"
+        + (f"; each experiment is tested against {baseline} within each part." if baseline is not None else ".")
+    )
+    return reading, join([shown, notes])
 
 
 def _curves(groups: Sequence[Group]) -> Html:

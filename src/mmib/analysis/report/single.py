@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmib import charts
-from mmib.analysis.calibration import calibration
+from mmib.analysis.calibration import RiskCoverage, calibration, risk_coverage
 from mmib.analysis.relevance import SIGNALS, Detection, area_texts, detections
 from mmib.analysis.report import evidence
 from mmib.analysis.report.evidence import LatentSpace
@@ -18,8 +18,10 @@ from mmib.analysis.report.history import read_plane, settings, shortened, shown_
 from mmib.analysis.report.page import Section, grid, note, scrolling, table
 from mmib.analysis.report.posts import PostWriter, darkest_word, read_post, sample
 from mmib.analysis.report.training import training
+from mmib.analysis.slices import ERRORS, breakdown, error_texts, rated
 from mmib.charts import Chart, Mark, Series
 from mmib.charts.markup import Html, element, join
+from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.geometry import Geometry
 from mmib.records import Confusion, Record
 from mmib.runs.reader import FinishedRun
@@ -41,28 +43,36 @@ RELEASED = (
 )
 
 
-def sections(run: FinishedRun, data_root: Path | None, posts: int) -> list[Section]:
+def sections(
+    run: FinishedRun, data_root: Path | None, posts: int, relevance: ImageRelevance | None = None
+) -> list[Section]:
     """All parts of the page about a run.
 
     Args:
         run: the run.
         data_root: where its images lie, where not at the place that its configuration names.
         posts: how many posts to show.
+        relevance: of the posts' images, by which scores are split.
 
     Raises:
         RunError: a file of the run is damaged.
+        DataError: the relevance is that of other images.
     """
     split = next((split for split in SPLITS if run.has_predictions(split)), None)
     records = run.predictions(split) if split else []
     detected: list[Detection] = []
+    sliced: list[Section] = []
     if split is not None:
         with run.interpreting(split):
             detected = detections(records)
+    if split is not None and records:
+        sliced.append(Section("slices", "Slices", *_slices(run, split, rated(run, records, relevance))))
     return [
         Section("scores", "Scores", "", _scores(run.summary)),
         Section("training", "Training", *training(run)),
         Section("information", "Information", *_information(run)),
         Section("errors", "Errors", *_errors(run, split, records)),
+        *sliced,
         *([Section("relevance", "Irrelevant images", *_relevance(detected, str(split)))] if detected else []),
         Section("posts", "Posts", *_posts(run, split, records, data_root, posts)),
         Section("settings", "Settings", "", _settings(run)),
@@ -192,12 +202,13 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
     wording = task.wording
     with run.interpreting(split):
         confusion = task.confusion(records, labels)
-        trust = calibration(task.judge(records, labels))
+        judged = task.judge(records, labels)
+        trust, risk = calibration(judged), risk_coverage(judged)
     beside = [note("Nothing was predicted, or its scores are not finite, so there is no calibration.")]
     if trust is not None:
         off = charts.share(trust.error, 1)
         caption = f"Expected calibration error {off} over {trust.count:,} predictions."
-        beside = [charts.reliability("Calibration", trust.bins, caption).html]
+        beside = [charts.reliability("Calibration", trust.bins, caption).html, _risk(risk)]
     classes = (run.summary.get(split) or {}).get("classes") or {}
     if classes:
         rows = [
@@ -212,9 +223,47 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         f"of the gold row. Calibration compares the confidence of each {wording.unit} with how often it is right: on "
         f"the diagonal, 80 % sure is right in 80 of 100 cases. Confidence is {wording.confidence}; ten equally wide "
         "bins; the expected calibration error is the mean distance from the diagonal, weighted by the number in each "
-        "bin."
+        "bin. Risk: the share that is wrong where only the surest are kept."
     )
     return reading, join(parts)
+
+
+def _risk(risk: RiskCoverage | None) -> Html:
+    if risk is None:
+        return Html()
+    points = [(100 * coverage, 100 * wrong) for coverage, wrong in risk.curve]
+    caption = f"Area {charts.share(risk.area, 1)}, the mean risk over all coverages."
+    chart = charts.line_chart("Risk against coverage", [Series("risk", points, "ink")], "coverage", "percent", caption)
+    return Html() if chart is None else chart.html
+
+
+def _slices(run: FinishedRun, split: str, records: Sequence[Record]) -> tuple[str, Html]:
+    task = run.registered_task()
+    training = run.training()
+    with run.interpreting(split):
+        found = breakdown(task, run.labels, records, training, run.own_images)
+    rows = [
+        [
+            f"{group['slice']}: {group['group']}",
+            *(f"{group[name]:,}" for name in ("rows", "gold", "predicted")),
+            *(percent(group[name]) for name in ("precision", "recall")),
+            _cell(group, "f1"),
+        ]
+        for group in found["groups"]
+    ]
+    counts = [["items", *error_texts(found["errors"])]]
+    headings = ["slice", task.rows, "gold", "predicted", "precision", "recall", "F1"]
+    parts = [table(headings, rows, "Scores by slice, percent")] if rows else []
+    parts.append(table(["", *ERRORS.values()], counts, "Kinds of errors"))
+    lines = [f"Not set apart by {name}: {reason}." for name, reason in found["unavailable"].items()]
+    parts += [element("p", line, class_="note") for line in lines]
+    by = f"The image matches in the upper half of the {task.rows} by {found['image_by']}. " if found["image_by"] else ""
+    return (
+        f"{SPLITS[split].capitalize()} split, parts of it by what was seen in training and by the posts. What is "
+        "predicted belongs to a slice by its own surface form and label, as what is gold does. "
+        f"{by}F1 ± one bootstrap standard error.",
+        join(parts),
+    )
 
 
 def _relevance(detected: Sequence[Detection], split: str) -> tuple[str, Html]:

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.analysis.comparison import Comparison, Row
 from mmib.analysis.measures import MEASURES, with_measures
 from mmib.analysis.relevance import area_texts
 from mmib.analysis.report.comparison import COLOURS
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
+from mmib.analysis.slices import ERRORS, error_texts
 from mmib.base.files import parse_json
 from mmib.charts import Chart, Mark, Series, dot_plot, line_chart
 from mmib.charts.markup import Html, element, join
@@ -54,6 +56,13 @@ class Study:
         """The trials that were measured; a trial's levels stand under the key `point`."""
         return [row for row in self.content["rows"] if row.get("mean") is not None]
 
+    @property
+    def slices(self) -> list[Row]:
+        """Scores of the trials by slice, part by part; empty in a study of an older version."""
+        rows = [Row(_label(self, row), **part) for row in self.rows for part in row.get("slices") or ()]
+        parts = list(dict.fromkeys(row.part for row in rows))
+        return sorted(rows, key=lambda row: parts.index(row.part))
+
 
 def read_study(folder: Path) -> Study:
     """The study of a folder.
@@ -67,7 +76,7 @@ def read_study(folder: Path) -> Study:
         study = Study(folder, content)
         for row in study.rows:
             float(row["mean"]), [row["point"][factor] for factor in study.factors]
-        study.name, content["metric"], content["task"]
+        study.name, study.slices, content["metric"], content["task"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RunError(f"{path} is no study ({type(error).__name__}: {error}): run the study again") from error
     return study
@@ -86,10 +95,29 @@ def sections(study: Study) -> list[Section]:
     return [
         *shown,
         Section("table", "Table", "" if shown else reading, _table(study)),
+        *_slices(study),
         *_rates(study),
         *_relevance(study),
         Section("notes", "How this was measured", "", element("ul", *notes)),
     ]
+
+
+def _slices(study: Study) -> list[Section]:
+    """Scores by slice and kinds of errors, where the study has them."""
+    sliced = study.slices
+    failed = [[_label(study, row), *error_texts(row["errors"])] for row in study.rows if row.get("errors")]
+    shown = []
+    if sliced:
+        compared = any(row.difference is not None for row in sliced)
+        cells = Comparison(str(study.content["metric"]), _baseline(study) if compared else None, sliced, []).cells()
+        shown.append(table(cells[0], cells[1:], "Scores by slice"))
+    if failed:
+        shown.append(table(["configuration", *ERRORS.values()], failed, "Kinds of errors, mean over the seeds"))
+    reading = (
+        "Parts of the rows, by what was seen in training and by the posts, the same for all configurations; each is "
+        "tested against the baseline within each part."
+    )
+    return [Section("slices", "Slices", reading, join(shown))] if shown else []
 
 
 def _rates(study: Study) -> list[Section]:

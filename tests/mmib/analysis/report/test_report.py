@@ -73,7 +73,7 @@ def test_a_page_shows_all_parts_of_a_run(
     text = report(make_run(tmp_path / "run", task, rows=30))
     read = Reader(text)
     sections = [attributes["id"] for tag, attributes in read.tags if tag == "section"]
-    assert sections == ["scores", "training", "information", "errors", "posts", "settings"]
+    assert sections == ["scores", "training", "information", "errors", "slices", "posts", "settings"]
     assert len(read.with_class("post")) == 30
     assert len(read.with_class("frame")) == 30
     assert not read.with_class("missing")
@@ -96,10 +96,8 @@ def test_a_run_with_known_irrelevant_images_shows_how_they_are_told(
     run = make_run(tmp_path / "run", rows=30)
     edit_records(run, know)
     text = report(run)
-    assert [attributes["id"] for tag, attributes in Reader(text).tags if tag == "section"][3:5] == [
-        "errors",
-        "relevance",
-    ]
+    sections = [attributes["id"] for tag, attributes in Reader(text).tags if tag == "section"]
+    assert sections[3:6] == ["errors", "slices", "relevance"]
     rows = re.findall(r'<th scope="row">(all|meme|scene)</th>((?:<td>[\d.]*</td>)+)', text)
     cells = {name: re.findall(r"<td>([\d.]*)</td>", row) for name, row in rows}
     assert {name: (row[0], row[1], row[2], row[4]) for name, row in cells.items()} == {
@@ -108,6 +106,33 @@ def test_a_run_with_known_irrelevant_images_shows_how_they_are_told(
         "scene": ("10", "1.000", "0.500", "0.500"),
     }
     assert 0.0 < float(cells["all"][3]) < 1.0
+
+
+def test_slices_and_kinds_of_errors_of_a_run(
+    report: Callable[..., str], make_run: MakeRun, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    """Every third of 30 posts misses Anna, every fifth mistakes the type of Paris."""
+    run = make_run(tmp_path / "run", "mner", rows=30)
+    (run / "training.json").write_text('{"labels": {"PER": 90, "LOC": 7}, "forms": ["anna", "paris"]}')
+    (tmp_path / "relevance.jsonl").write_text("".join(f'{{"image": "{n}.jpg", "relevance": {n}}}\n' for n in range(3)))
+    text = report(run, "--relevance", tmp_path / "relevance.jsonl")
+    rows = dict(re.findall(r'<th scope="row">([^<]+: [^<]+)</th>((?:<td>[^<]*</td>)+)', text))
+    cells = {name: re.findall(r"<td>([^<]*)</td>", row) for name, row in rows.items()}
+    # 50 of 60 are found: 20 of 30 of Anna, and 24 of 30 of Paris, for which 6 organisations are predicted.
+    assert cells["surface form: seen in training"][:5] == ["30", "60", "50", "88.0", "73.3"]
+    assert cells["surface form: never seen"][:5] == ["30", "30", "30", "100.0", "100.0"]
+    # Of the three images the last fits best; the second is that of half of the rows.
+    assert (cells["image: matches"][0], cells["image: mismatches"][0]) == ("10", "20")
+    assert re.search(r'<th scope="row">items</th><td>74</td><td>6</td><td>0</td><td>10</td><td>0</td>', text)
+    assert "Not set apart by length: all belong to one part, &#x27;up to 12 words&#x27;." in text
+    assert "The image matches in the upper half of the posts by the relevance file." in text
+    assert "Risk against coverage" in text
+    (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
+    assert "no relevance of any image of the run" in refused(
+        "report", str(run), "--relevance", str(tmp_path / "relevance.jsonl")
+    )
+    (run / "training.json").write_text('{"labels": [], "forms": []}')
+    assert "training.json is damaged" in refused("report", str(run))
 
 
 @pytest.mark.usefixtures("relevance")
@@ -369,6 +394,27 @@ def test_posts_on_which_two_runs_disagree(
     assert re.findall(r'<th scope="row">(\d+)</th>', section) == ["3"]
     assert "Bob Smith PER, Paris LOC</span>" in section  # a misses Anna
     assert '<span class="label right">Anna PER, Bob Smith PER, Paris LOC</span>' in section
+
+
+def test_experiments_are_tested_against_the_first_within_slices(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    runs = []
+    for name in ("full", "worse"):
+        for seed in (1, 2):
+            run = make_run(tmp_path / f"{name}-{seed}", "mner", rows=30, seed=seed, experiment=name)
+            (run / "training.json").write_text('{"labels": {}, "forms": ["anna"]}')
+            runs.append(run)
+    for run in runs[2:]:
+        edit_records(run, lambda record: record.update(predicted=["O", *record["predicted"][1:]]))
+    text = report(*runs, "--output", tmp_path / "report.html")
+    cells = r"<td>(\d+)</td><td>worse</td>(?:<td>[^<]*</td>)*<td>([^<]*)</td>"
+    pattern = r'<th scope="row">surface form: ([a-z ]+)</th>' + cells
+    found = {name: (gold, p) for name, gold, p in re.findall(pattern, text)}
+    assert found["seen in training"][0] == "30"
+    assert found["seen in training"][1] == "&lt; 0.001" or float(found["seen in training"][1]) < 0.05
+    assert found["never seen"] == ("60", "1.000")
+    assert "each experiment is tested against full within each part" in text
 
 
 @pytest.mark.usefixtures("relevance")

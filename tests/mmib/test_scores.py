@@ -1,0 +1,19 @@
+"""Scores are ratios of counts, and zero where these are undefined."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmib.scores import RATIOS, Counts, Scores
+
+
+def test_scores_from_counts_are_zero_where_undefined() -> None:
+    assert Scores.from_counts(0, 0, 5) == Scores(0.0, 0.0, 0.0)
+    assert Scores.from_counts(0, 5, 0) == Scores(0.0, 0.0, 0.0)
+    assert Scores.from_counts(2, 4, 8) == Scores(0.5, 0.25, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("name", RATIOS)
+def test_a_ratio_is_the_score_of_the_same_counts(name: str) -> None:
+    above, below = RATIOS[name](Counts(2, 4, 8))
+    assert above / below == getattr(Scores.from_counts(2, 4, 8), name)
