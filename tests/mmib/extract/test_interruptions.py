@@ -36,7 +36,7 @@ from mmib.extract.extractor import Extractor
 from mmib.extract.rows import read_rows
 from mmib.extract.stream import Output, extracted, key_of, line_of
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "20"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "80"))
 STEPS = 15
 # Posts that are read and made durable at a time.
 CHUNK = 2
@@ -87,7 +87,7 @@ class Extraction(RuleBasedStateMachine):
     Attributes:
         complete: the job whose output is there; None before the first.
         begun: the job that was not finished, where a row of it is there.
-        held: the output of another process that is writing, with its job.
+        written: rows that the command wrote.
     """
 
     def __init__(self) -> None:
@@ -97,23 +97,28 @@ class Extraction(RuleBasedStateMachine):
         self.part = self.folder / ".out.jsonl.part"
         self.complete: Job | None = None
         self.begun: Job | None = None
-        self.held: tuple[Output, Job] | None = None
         self.written = 0
 
     def teardown(self) -> None:
-        if self.held is not None:
-            self.held[0].file.close()
         shutil.rmtree(self.folder)
 
     @initialize()
     def first(self) -> None:
-        self.choose(0, 0, False)
+        self.job = Job(posts=0, model=0, evidence=False)
+        self.replace_input(0)
 
-    @rule(posts=st.integers(0, 2), model=st.integers(0, 1), evidence=st.booleans())
-    def choose(self, posts: int, model: int, evidence: bool) -> None:
-        """Put an input in the place of the one before, and take a model and an option."""
-        self.job = Job(posts, model, evidence)
+    @rule(posts=st.integers(0, 2))
+    def replace_input(self, posts: int) -> None:
+        self.job = self.job._replace(posts=posts)
         self.posts.write_text(INPUTS[posts], encoding="utf-8")
+
+    @rule()
+    def replace_model(self) -> None:
+        self.job = self.job._replace(model=1 - self.job.model)
+
+    @rule()
+    def change_option(self) -> None:
+        self.job = self.job._replace(evidence=not self.job.evidence)
 
     @rule()
     def run(self) -> None:
@@ -156,29 +161,22 @@ class Extraction(RuleBasedStateMachine):
 
         self.start(mock.patch.object(Output, "_settle", full), left, "No space left on device")
 
-    @precondition(lambda self: self.held is None and self.begun in (None, self.job))
-    @rule()
-    def begin_another(self) -> None:
-        """Another process begins to write the output."""
+    @precondition(lambda self: self.begun in (None, self.job))
+    @rule(completes=st.booleans())
+    def start_while_another_writes(self, completes: bool) -> None:
+        """Another process writes the output, and completes it after this one was refused, or dies."""
         with self.posts.open("rb") as file:
             key = key_of([models()[self.job.model]], file, self.options())
-        self.held = Output(self.out, key), self.job
-        assert self.held[0].done == self.rows()
-
-    @precondition(lambda self: self.held is not None)
-    @rule(completes=st.booleans())
-    def end_another(self, completes: bool) -> None:
-        """The other process ends, complete or not."""
-        assert self.held
-        (output, job), self.held = self.held, None
+        done, other = self.rows(), Output(self.out, key)
+        assert other.done == done
+        self.refused("another process is writing")
         if completes:
-            records = map(json.loads, expected(job).splitlines())
-            output.write(list(records)[output.done :])
-            self.complete, self.begun = job, None
+            records = map(json.loads, expected(self.job).splitlines())
+            other.write(list(records)[done:])
+            self.complete, self.begun = self.job, None
         else:
-            output.file.close()
+            other.file.close()
 
-    @precondition(lambda self: self.held is None)
     @rule()
     def remove(self) -> None:
         """What the refusal tells to."""
@@ -216,16 +214,13 @@ class Extraction(RuleBasedStateMachine):
 
         Where it does not end well, it says the reason, and the share `left` of what it wrote is on the disk.
         """
-        before = {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        if self.begun not in (None, self.job):
+            self.refused("begun with another model, input or options")
+            return
         done, lines = self.rows(), expected(self.job).count(b"\n")
         with self.fast(), fault or contextlib.nullcontext():
             status, errors = self.command()
-        if self.held is not None or self.begun not in (None, self.job):
-            refusal = "another process is writing" if self.held else "begun with another model, input or options"
-            assert status == 2
-            assert refusal in errors
-            assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == before
-        elif status == 0 or not self.part.exists():
+        if status == 0 or not self.part.exists():
             assert status in (0, None)
             assert self.written == lines - done
             self.complete, self.begun = self.job, None
@@ -234,6 +229,15 @@ class Extraction(RuleBasedStateMachine):
             with self.part.open("rb+") as file:
                 file.truncate(int(left * self.part.stat().st_size))
             self.begun = self.job if self.rows() else None
+
+    def refused(self, reason: str) -> None:
+        """The command must say why it does nothing."""
+        before = {path.name: path.read_bytes() for path in self.folder.iterdir()}
+        with self.fast():
+            status, errors = self.command()
+        assert status == 2
+        assert reason in errors
+        assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == before
 
     def command(self) -> tuple[int | None, str]:
         """Exit status, None where the process was killed, and what stood on standard error."""
