@@ -36,7 +36,7 @@ from mmib.extract.extractor import Extractor
 from mmib.extract.rows import read_rows
 from mmib.extract.stream import Output, extracted, key_of, line_of
 
-EXAMPLES = int(os.environ.get("EXAMPLES", "80"))
+EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 STEPS = 15
 # Posts that are read and made durable at a time.
 CHUNK = 2
