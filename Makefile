@@ -34,6 +34,14 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,data,lora,sweeps,extract,serve,onnx,dev]'
 	@touch $@
 
+LOCK := requirements-py311-linux-x86_64.lock
+
+.PHONY: lock
+lock: ## Write the lock file with the hashes of all pinned packages, after constraints.txt changed (pip install uv)
+	uv pip compile setup.cfg --constraints constraints.txt --no-annotate --generate-hashes --python-version 3.11.7 \
+		--python-platform x86_64-manylinux_2_28 $(addprefix --extra ,encoders data lora sweeps extract serve onnx dev) \
+		--custom-compile-command 'make lock' --output-file $(LOCK) --quiet
+
 .PHONY: train-mre
 train-mre: $(STAMP) ## Train relation extraction: on the demo corpus, or with DATA_ROOT=… on real MNRE
 	$(BIN)/mmib fit --config $(if $(DATA_ROOT),mre-mnre-offline --data.root '$(DATA_ROOT)',mre-demo) --seed_everything $(SEED) $(ARGS)
