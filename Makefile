@@ -140,6 +140,10 @@ fuzz: $(STAMP) ## Feed 20,000 damaged and hostile files to all readers, and inte
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.fuzz --inputs 20000 --seed 0 $(ARGS)
 	OMP_NUM_THREADS=1 EXAMPLES=300 $(BIN)/python -m pytest tests/mmib/extract/test_interruptions.py --hypothesis-seed 0
 
+.PHONY: soak
+soak: $(STAMP) ## Let honest and hostile clients ask the service at a time: nothing lost, half of the speed kept (after make export)
+	$(BIN)/python -m experiments.robustness.soak --model '$(or $(MODEL),exports)' $(ARGS)
+
 .PHONY: reproduce
 reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seeds: DATA_ROOT=… (docs/reproduction.md)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }

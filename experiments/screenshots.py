@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if CHROMIUM is None:
         raise SystemExit(MISSING)
     run = drawn_run(chosen.run, chosen.runs)
-    with tempfile.TemporaryDirectory() as profile, service(chosen.model) as place:
+    with tempfile.TemporaryDirectory() as profile, service(chosen.model) as (place, _):
         browser = Browser(Path(profile))
         try:
             browser.colours(chosen.colours)

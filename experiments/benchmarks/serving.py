@@ -49,9 +49,16 @@ class Load(NamedTuple):
     tail: float
 
 
+class Running(NamedTuple):
+    """A service: its host and port, and its process."""
+
+    place: str
+    process_id: int
+
+
 @contextmanager
-def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[str]:
-    """A running service; gives its host and port, and ends it.
+def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[Running]:
+    """A running service, which is ended afterwards.
 
     Raises:
         RuntimeError: it did not start, or did not end as it should.
@@ -67,7 +74,7 @@ def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[str
             if not line:
                 raise RuntimeError(f"the service did not start: {output}")
             output += line
-        yield found[1]
+        yield Running(found[1], process.pid)
     finally:
         process.terminate()
         _, rest = process.communicate(timeout=TIMEOUT)
@@ -156,7 +163,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="of each; the median is told")
     chosen = parser.parse_args(arguments)
     print(f"{machine()}\n")
-    with service(chosen.model) as place:
+    with service(chosen.model) as (place, _):
         connection = http.client.HTTPConnection(place, timeout=TIMEOUT)
         connection.request("GET", "/api/model")
         models = json.loads(connection.getresponse().read())["models"]
