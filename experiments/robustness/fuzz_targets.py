@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import itertools
 import json
 import pickle
 import random
 import re
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import optuna
 import torch
 import yaml
+from optuna.trial import TrialState
 from PIL import Image
 from safetensors.numpy import save
 
@@ -33,14 +37,20 @@ from mmib.datamodules.mnre_files import MNREReader, check_relation_ids
 from mmib.datamodules.posts import RelationPost, TaggedPost
 from mmib.datamodules.released import MNRE
 from mmib.datamodules.twitter_files import TwitterReader
+from mmib.datamodules.words import tokenize
 from mmib.labels import LabelSet
 from mmib.runs.reader import FinishedRun, read_run
-from mmib.schema import Post
+from mmib.schema import InputError, Post
 from mmib.search.study_file import read_study_file
 from mmib.search.sweep.file import read_sweep
+from mmib.search.sweep.journal import open_study, reading
+from mmib.serve.limits import Limits
+from mmib.serve.messages import PostRequest, question, wanted_of
+from mmib.serve.receive import RefusedError, read_form, read_json
 from mmib.tagging import count_mentions, repair, split_tag
 
 ROOT = Path(__file__).parents[2]
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 # What a pickle that is executed leaves behind.
 EXECUTED = "executed"
 
@@ -367,6 +377,88 @@ def _read_summary(folder: Path) -> None:
     check(isinstance(run.name, str) and run.trained in (True, False), f"{run}")
 
 
+def _journal() -> list[Any]:
+    """What Optuna wrote of a sweep with a finished trial, a failed one, and one that is running."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "journal.log"
+        study = open_study(journal, "sweep", "maximize")
+        for value in (0.5, None):
+            trial = study.ask()
+            trial.suggest_float("beta", 0, 1)
+            trial.set_user_attr("record", {"values": {"beta": 0.5}})
+            study.tell(trial, value, state=None if value else TrialState.FAIL)
+        study.ask()
+        return [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+
+
+def _journal_lines(rows: Any) -> bytes:
+    return _json_lines(rows) + b"\n"
+
+
+def _read_journal(folder: Path) -> None:
+    journal = folder / "journal.log"
+    with reading(journal):
+        study = open_study(journal, "sweep", "maximize")
+        states = [trial.state for trial in study.trials]
+    check(all(isinstance(state, TrialState) for state in states), f"{states}")
+
+
+# Bodies of HTTP requests
+
+
+_LIMITS = Limits()
+_MEDIA = "multipart/form-data; boundary=x"
+_FIELD = b'--x\r\nContent-Disposition: form-data; name="%s"%s\r\n\r\n%s\r\n'
+_POST = {"text": "Ada met Bob", "entities": [{"start": 0, "end": 3, "type": "PER"}], "samples": 2, "evidence": True}
+
+
+def _picture() -> bytes:
+    """A PNG file."""
+    buffer = io.BytesIO()
+    Image.linear_gradient("L").resize((9, 7)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _form(rng: random.Random) -> bytes:
+    fields = [_FIELD % (name.encode(), b"", json.dumps(value).encode()) for name, value in _POST.items()]
+    image = _FIELD % (b"image", b'; filename="a.png"', _picture())
+    rng.shuffle(fields)
+    return b"".join([*fields, image]) + b"--x--\r\n"
+
+
+def _refused_or(read: Callable[[], object]) -> None:
+    """What the service answers with a status and a reason is a typed error."""
+    try:
+        read()
+    except RefusedError as error:
+        check(400 <= error.status < 500, f"status {error.status}")
+        raise InputError(str(error)) from error
+
+
+def _read_body(folder: Path) -> None:
+    body = (folder / "body").read_bytes()
+
+    def read() -> None:
+        message = read_json(PostRequest, body)
+        asked = question(message, wanted_of(message, _LIMITS), _LIMITS)
+        check(len(asked.post.text) <= _LIMITS.characters and asked.pixels <= _LIMITS.pixels, f"{asked}")
+        tokens = tokenize(asked.post.text)
+        check(all(asked.post.text[token.start : token.end] == token.text for token in tokens), f"{tokens}")
+
+    _refused_or(read)
+
+
+def _read_form(folder: Path) -> None:
+    body = (folder / "body").read_bytes()
+
+    def read() -> None:
+        message = read_form(_MEDIA, body)
+        asked = question(message, wanted_of(message, _LIMITS), _LIMITS)
+        check(len(asked.post.text) <= _LIMITS.characters and asked.pixels <= _LIMITS.pixels, f"{asked}")
+
+    _refused_or(read)
+
+
 def targets() -> dict[str, Target]:
     """All targets by name."""
     experiments = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in shipped_experiments()]
@@ -390,6 +482,11 @@ def targets() -> dict[str, Target]:
         "configurations": _yaml_target("config.yaml", experiments, _read_config),
         "study files": _yaml_target("study.yaml", studies, _read_study_file),
         "sweep files": _yaml_target("sweep.yaml", sweeps, _read_sweep),
+        "sweep journals": structured("journal.log", [_journal()], _journal_lines, _read_journal),
+        "JSON bodies": structured(
+            "body", [_POST, {**_POST, "image": base64.b64encode(_picture()).decode()}], _json, _read_body
+        ),
+        "form bodies": plain("body", _form, _read_form),
         "predictions": structured("predictions/val.jsonl", [_PREDICTIONS], _json_lines, _read_predictions),
         "run metrics": plain("metrics.csv", lambda rng: rng.choice(_METRICS), _read_metrics),
         "run latents": plain("start.safetensors", _latents, _read_latents),
