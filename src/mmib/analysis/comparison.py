@@ -347,8 +347,10 @@ def scored_run(
     if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
         raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")
     rated_records = rated(run, records, relevance)
+    # Whose images the run saw matters to its similarities alone; without any the configuration need not be there.
+    own_images = all(record.get("similarity") is None for record in records) or run.own_images
     with run.interpreting(split):
-        posts = sliced_posts(run.registered_task(), run.labels, rated_records, run.own_images)
+        posts = sliced_posts(run.registered_task(), run.labels, rated_records, own_images)
     return ScoredRun(run, gold, predicted, posts)
 
 
