@@ -19,6 +19,7 @@ import torch
 from tqdm import tqdm
 
 from mmib.base.files import atomic_file, checksum, locked, parse_json, write_text
+from mmib.base.timing import clock
 from mmib.datamodules.files import Digests
 from mmib.datamodules.images import UnreadableImageError, decoders, read_image
 from mmib.datamodules.tables import HashedTable
@@ -135,7 +136,10 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
         failures: dict[str, str] = {}
         pending = list(items.items())
         what = f"{self.items} features"
-        with tqdm(total=len(pending), desc=what, unit=self.items, disable=not pending) as bar:
+        with (
+            clock.phase(what),
+            tqdm(total=len(pending), desc=what, unit=self.items, disable=not pending) as bar,
+        ):
             for start in range(0, len(pending), SHARD_ITEMS):
                 keys, features = [], []
                 for key, feature in self._encode(pending[start : start + SHARD_ITEMS], failures, bar):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mmib.base.timing import clock
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo.corpus import is_built, write_demo_corpus
 from mmib.datamodules.demo.reading import read_truth
@@ -60,7 +61,8 @@ class DemoDataModule(PostDataModule):
 
     def prepare_data(self) -> None:
         """Write the corpus; Lightning calls this on one process a node."""
-        write_demo_corpus(self.root, self.demo)
+        with clock.phase("demo corpus"):
+            write_demo_corpus(self.root, self.demo)
 
 
 class DemoMREDataModule(DemoDataModule, MNREDataModule):

@@ -331,9 +331,10 @@ _SUMMARY = {
     "data": {"val": {"rows": 2}},
     "versions": {"torch": "2"},
 }
+_PAIR = {"words": ["Ada", "met", "Bo"], "head": [0, 1], "tail": [2, 3]}
 _PREDICTIONS = [
-    {"id": 0, "gold": MNRE.names[5], "predicted": MNRE.names[5], "scores": [0.5] * len(MNRE), "words": ["a"]},
-    {"id": 1, "gold": MNRE.names[0], "predicted": MNRE.names[2], "scores": [0.0] * len(MNRE), "words": ["b"]},
+    {"id": 0, "gold": MNRE.names[5], "predicted": MNRE.names[5], "scores": [0.5] * len(MNRE), **_PAIR},
+    {"id": 1, "gold": MNRE.names[0], "predicted": MNRE.names[2], "scores": [0.0] * len(MNRE), **_PAIR},
 ]
 
 

@@ -71,6 +71,9 @@ def check_text_encoder(folder: Path) -> None:
                 )
             if name == "model_type" and value not in ("", None) and not _is_known(value):
                 raise ExportError(f"{path} is of the type {value!r}, which is no encoder of the library transformers")
+        whole = content.get("model_type") if isinstance(content, dict) else None
+        if whole not in ("", None) and whole not in TEXT_MODELS:
+            raise ExportError(f"{path} is of the type {whole!r}, no encoder of the library transformers for texts")
 
 
 def check_image_encoder(architecture: Any, model_args: Any) -> None:
@@ -111,8 +114,8 @@ def _check_number(name: str, value: Any, path: Path) -> None:
 
 
 def _is_known(model_type: Any) -> bool:
-    """Whether transformers has an encoder of texts of this type, which builds none of images out of a name."""
-    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING or model_type not in TEXT_MODELS:
+    """Whether transformers has an encoder of this type, or a part of one, which builds none of images out of a name."""
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         return False
     fields = {name for parent in CONFIG_MAPPING[model_type].__mro__ for name in vars(parent).get("__annotations__", {})}
     return not any(part in name for name in fields for part in IMAGES)

@@ -26,10 +26,12 @@ from torch.optim import Optimizer
 from mmib.base.files import write_text
 from mmib.base.lightning_internals import callbacks_of, set_callbacks
 from mmib.base.seeding import seeded
+from mmib.base.timing import clock
 from mmib.callbacks.bottleneck import BottleneckRecord
 from mmib.callbacks.checkpointing import LastCheckpoint
 from mmib.callbacks.finite import FiniteCheck
 from mmib.callbacks.history import CommandHistory
+from mmib.callbacks.phases import PhaseTimes
 from mmib.callbacks.predictions import PredictionCollector
 from mmib.callbacks.progress import with_defaults
 from mmib.callbacks.shutdown import LostRank, OrderlyEnd
@@ -91,6 +93,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
         SystemExit: SIGTERM ended it.
     """
     quiet_libraries()
+    clock.restart()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
@@ -302,7 +305,7 @@ class MMIBCommand(LightningCLI):
             logger=loggers,
             **kwargs,
         )
-        added = [FiniteCheck(), self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank()]
+        added = [FiniteCheck(), self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank(), PhaseTimes()]
         callbacks = [*callbacks_of(trainer), *added]
         # What the others know stands in the last checkpoint, so that one comes after them.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
@@ -395,6 +398,7 @@ class MMIBCommand(LightningCLI):
             **describe_results(*self._predicted()),
             "slices": describe_slices(*self._predicted()[:2], records, trained_on, self.datamodule.images == "own"),
             "bottleneck": self.bottleneck.summary(),
+            "seconds": {name: rounded for name, spent in clock.seconds().items() if (rounded := round(spent, 1))},
         }
         write_predictions(self.run_folder, self.model.labels, records)
         write_summary(self.run_folder, summary)

@@ -18,6 +18,7 @@ from rich.table import Table
 from mmib.analysis.slices import breakdown
 from mmib.base.files import write_text
 from mmib.base.resampling import standard_error
+from mmib.base.timing import duration
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import read_ceilings, read_levels
 from mmib.labels import LabelSet
@@ -185,6 +186,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     if selected is not None:
         console.print(f"selected epoch {selected['epoch']} on {selected['split']} ({selected['metric']})")
         console.print(f"checkpoint: {selected['checkpoint']}")
+    if summary.get("seconds"):
+        times = (f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
+        console.print(f"time: {', '.join(times)}")
     if (folder / "metrics.csv").is_file():
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")

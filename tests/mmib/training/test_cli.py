@@ -124,6 +124,11 @@ def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, t
     assert summary["images"]["test"].endswith("rows")
     assert LabelSet.from_dict(summary["labels"]) == LABELS[task]
     assert summary["plugins"] == []
+    # Corpus and features may be there already, from the other task's run.
+    phases = {"set-up", "training", "evaluation"}
+    assert phases <= summary["seconds"].keys() <= phases | {"demo corpus", "image features"}
+    assert all(seconds > 0.0 for seconds in summary["seconds"].values())
+    assert "time: set-up " in finished.output
 
 
 @both_tasks

@@ -46,7 +46,7 @@ def opened(browser: Browser, reports: Callable[[Task], Path], task: Task) -> Cal
 @pytest.mark.parametrize("width", [PHONE, DESK])
 def test_the_page_opens_without_an_error_or_a_request_and_fits(opened: Callable[[int], Browser], width: int) -> None:
     page = opened(width)
-    assert page.run("document.querySelectorAll('section').length") == 6
+    assert page.run("document.querySelectorAll('section').length") == 7
     assert page.run("document.documentElement.scrollWidth") <= width
     page.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert page.run("document.documentElement.scrollWidth") <= width
