@@ -6,7 +6,6 @@ alone shows. So many images go with a post's words, and a model that ranks its i
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmib.datamodules.demo.posteriors import image_likelihood
-from mmib.datamodules.demo.posts import Clause, Picture, Post
+from mmib.datamodules.demo.posts import Post
 
 Array = NDArray[np.float64]
 
@@ -37,13 +36,13 @@ def best_image_ranks(posts: Sequence[Post], noise: float) -> tuple[list[Post], A
         The posts with an image, and the rank of each (N,), from 1; N are the candidates.
     """
     shown = [post for post in posts if not post.missing]
+    pictures = [post.picture for post in shown]
 
-    @functools.cache
-    def likelihood(level: str, clauses: tuple[Clause, ...], picture: Picture) -> float:
-        words = next(post for post in shown if (post.level, post.clauses) == (level, clauses))
-        return image_likelihood(replace(words, picture=picture), noise)
+    def likelihoods(post: Post) -> list[float]:
+        known = {picture: image_likelihood(replace(post, picture=picture), noise) for picture in set(pictures)}
+        return [known[picture] for picture in pictures]
 
-    table = np.array([[likelihood(post.level, post.clauses, other.picture) for other in shown] for post in shown])
+    table = np.array([likelihoods(post) for post in shown])
     ratios = table / np.maximum(table.mean(axis=0, keepdims=True), np.finfo(float).tiny)
     distance = ratios - np.diagonal(ratios)[:, None]
     tied = np.abs(distance) <= TIE * np.maximum(ratios, 1.0)
