@@ -136,8 +136,8 @@ test-kills: $(STAMP) ## Kill cache building, training and exporting at 50 random
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_anywhere --kills $(or $(KILLS),50) -- --wandb off $(ARGS)
 
 .PHONY: fuzz
-fuzz: $(STAMP) ## Feed 20,000 damaged and hostile files to all readers, and interrupt 300 extractions in any order
-	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.fuzz --inputs 20000 --seed 0 $(ARGS)
+fuzz: $(STAMP) ## Feed 50,000 damaged and hostile files to all readers, and interrupt 300 extractions in any order
+	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.fuzz --inputs 50000 --seed 0 $(ARGS)
 	OMP_NUM_THREADS=1 EXAMPLES=300 $(BIN)/python -m pytest tests/mmib/extract/test_interruptions.py --hypothesis-seed 0
 
 .PHONY: soak

@@ -1,11 +1,12 @@
 """Feed damaged and hostile files to everything that reads files: each ends in a typed error or a right result.
 
-    python -m experiments.robustness.fuzz --inputs 20000 --seed 0
-    python -m experiments.robustness.fuzz --seed 0 --input 1234      # one of them again, with its traceback
+    python -m experiments.robustness.fuzz --inputs 50000 --seed 0
+    python -m experiments.robustness.fuzz --seed 0 --target images --input 1234    # one again, with its traceback
 
-An input follows from the seed and its own number alone. The readers run in a process with a bound to its memory, and
-each input has a bound to its time; a process that dies or hangs is a failure like any other, and the next one goes on
-behind it. Exit status 1 if there was any failure.
+An input follows from the seed, its target and its number alone. The targets share the inputs equally, and each goes on
+until 2,000 inputs in a row have reached no line of this project that an earlier one had not. The readers run in a
+process with a bound to its memory, and each input has a bound to its time; a process that dies or hangs is a failure
+like any other, and the next one goes on behind it. Exit status 1 if there was any failure.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from coverage import Coverage
 
 from experiments.robustness.fuzz_targets import targets
 from experiments.robustness.target import Target
@@ -44,6 +48,8 @@ SILENT_S = 120.0
 # Imports take their time on a busy machine.
 START_S = 1200.0
 MEMORY_MB = 2048
+# Inputs between two looks at the lines that they reached: a look costs as much as several inputs.
+LOOK = 25
 
 
 class HangError(BaseException):
@@ -77,22 +83,31 @@ def try_input(target: Target, data: bytes, folder: Path) -> str:
     return ACCEPTED
 
 
-def work(seed: int, start: int, end: int) -> None:
-    """Try the inputs [start, end), and print a line of JSON before and after each."""
+def work(seed: int, name: str, start: int, end: int) -> None:
+    """Try the inputs [start, end) of a target, and print a line of JSON before and after each."""
     signal.signal(signal.SIGPROF, hang)
     warnings.simplefilter("ignore")
-    known = list(targets().items())
+    target = targets()[name]
     _bound_memory(MEMORY_MB)
-    with tempfile.TemporaryDirectory() as place:
+    coverage = Coverage(data_file=None, source_pkgs=["mmib"], config_file=False)
+    known: set[str] = set()
+    with tempfile.TemporaryDirectory() as place, coverage.collect():
         os.chdir(place)
         for number in range(start, end):
-            name, target = known[number % len(known)]
-            print(json.dumps({"number": number, "target": name}), flush=True)
+            print(json.dumps({"number": number}), flush=True)
             try:
-                outcome, text = try_input(target, draw(name, target, seed, number), Path(place, name)), ""
+                outcome, text = try_input(target, draw(name, target, seed, number), Path(place, "input")), ""
             except (Exception, HangError) as error:
                 outcome, text = _named(error), traceback.format_exc()
-            print(json.dumps({"outcome": outcome, "traceback": text}), flush=True)
+            lines = _lines_reached(coverage) - known if number % LOOK == 0 or number == end - 1 else set()
+            known |= lines
+            print(json.dumps({"outcome": outcome, "traceback": text, "lines": sorted(lines)}), flush=True)
+
+
+def _lines_reached(coverage: Coverage) -> set[str]:
+    """The lines of this project that were executed so far, as `file:line`."""
+    data = coverage.get_data()
+    return {f"{file}:{line}" for file in data.measured_files() for line in data.lines(file) or ()}
 
 
 def hang(*_: Any) -> None:
@@ -115,34 +130,61 @@ def _named(error: BaseException) -> str:
     return f"{type(error).__name__}{place}"
 
 
-def worker_command(seed: int, start: int, end: int) -> list[str]:
-    """What starts a process that tries the inputs [start, end)."""
-    return [sys.executable, "-m", "experiments.robustness.fuzz", "--work", str(seed), str(start), str(end)]
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an input.
+
+    Attributes:
+        number: the input's.
+        outcome: `accepted`, `refused`, or the error's name.
+        traceback: of an error, else empty.
+        lines: lines of this project that no earlier input of this process had reached, known after every 25th.
+    """
+
+    number: int
+    outcome: str
+    traceback: str = ""
+    lines: frozenset[str] = frozenset()
+
+    @property
+    def failed(self) -> bool:
+        """True if it was neither accepted nor refused."""
+        return self.outcome not in (ACCEPTED, REFUSED)
 
 
-def outcomes(seed: int, start: int, end: int) -> Iterator[tuple[int, str, str, str]]:
-    """(number, target, outcome, traceback) of each input; processes that end early are replaced."""
+def worker_command(seed: int, name: str, start: int, end: int) -> list[str]:
+    """What starts a process that tries the inputs [start, end) of a target."""
+    return [sys.executable, "-m", "experiments.robustness.fuzz", "--work", str(seed), name, str(start), str(end)]
+
+
+def outcomes(seed: int, name: str, start: int, end: int) -> Iterator[Outcome]:
+    """The outcome of each input; processes that end early are replaced."""
     while start < end:
-        begun: dict[str, Any] = {"number": start, "target": "start"}
+        begun = None
         # A file, because a pipe that nobody reads is full after a while: image libraries complain at length.
         with tempfile.TemporaryFile("w+") as complaints:
-            command = worker_command(seed, start, end)
-            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=complaints, text=True) as process:
-                for line in _lines(process):
-                    message = json.loads(line)
-                    if "number" in message:
-                        begun = message
-                    else:
-                        start = begun["number"] + 1
-                        yield begun["number"], begun["target"], message["outcome"], message["traceback"]
-                process.kill()
+            command = worker_command(seed, name, start, end)
+            with subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=complaints, text=True, cwd=Path(__file__).parents[2]
+            ) as process:
+                try:
+                    for line in _lines(process):
+                        message = json.loads(line)
+                        if "number" in message:
+                            begun = message["number"]
+                        else:
+                            start = begun + 1
+                            lines = frozenset(message["lines"])
+                            yield Outcome(begun, message["outcome"], message["traceback"], lines)
+                finally:
+                    process.kill()
             complaints.seek(0)
-            said = complaints.read()[-2000:]
+            complaint = complaints.read()[-2000:]
         if start < end:
-            if begun["target"] == "start":
-                raise RuntimeError(f"the readers cannot be started: {said}")
-            start = begun["number"] + 1
-            yield begun["number"], begun["target"], f"died with status {process.returncode}", said
+            if begun is None:
+                raise RuntimeError(f"the readers of {name} cannot be started: {complaint}")
+            start = begun + 1
+            yield Outcome(begun, f"died with status {process.returncode}", complaint)
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
@@ -167,43 +209,93 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
         patience = SILENT_S
 
 
+@dataclass
+class Tally:
+    """What became of a target's inputs, and how many lines of this project they reached."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    lines: set[str] = field(default_factory=set)
+    last_new: int = 0  # the number of inputs after which a line was last reached for the first time
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        self.counts["failed" if outcome.failed else outcome.outcome] += 1
+        if outcome.failed:
+            self.failures[outcome.outcome] += 1
+        if not outcome.lines <= self.lines:
+            self.lines |= outcome.lines
+            self.last_new = self.counts.total()
+
+    def enough(self, least: int, quiet: int) -> bool:
+        """True once there were `least` inputs, and the last `quiet` of them reached nothing new."""
+        total = self.counts.total()
+        return total >= least and total - self.last_new >= quiet
+
+
+def fuzz(name: str, seed: int, least: int, quiet: int) -> Tally:
+    """Feed a target until there is enough, and print each new kind of failure with what repeats it."""
+    tally = Tally()
+    for outcome in outcomes(seed, name, 0, sys.maxsize):
+        tally.add(outcome)
+        if outcome.failed and tally.failures[outcome.outcome] == 1:
+            again = f"python -m experiments.robustness.fuzz --seed {seed} --target '{name}' --input {outcome.number}"
+            print(f"{name}: {outcome.outcome}; again with: {again}\n{outcome.traceback}", flush=True)
+        if tally.enough(least, quiet):
+            break
+    return tally
+
+
 def main() -> int:
     """Print a tally by target, and each failure with what repeats it."""
+    known = list(targets())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--inputs", type=int, default=20_000, help="how many (default: %(default)s)")
+    parser.add_argument("--inputs", type=int, default=50_000, help="the least number (default: %(default)s)")
+    parser.add_argument(
+        "--quiet",
+        type=int,
+        default=2_000,
+        help="inputs of a target without a new line that end it (default: %(default)s)",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--input", type=int, help="only this one")
-    parser.add_argument("--work", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--target", choices=known, metavar="NAME", help=f"only this one of: {', '.join(known)}")
+    parser.add_argument("--input", type=int, help="only this one of the target's inputs")
+    parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.work:
-        work(*arguments.work)
+        seed, name, start, end = arguments.work
+        work(int(seed), name, int(start), int(end))
         return 0
-    first, last = (0, arguments.inputs) if arguments.input is None else (arguments.input, arguments.input + 1)
-    tally: dict[str, Counter[str]] = {name: Counter() for name in targets()}
-    failures: Counter[str] = Counter()
+    if arguments.input is not None:
+        if arguments.target is None:
+            parser.error("--input needs --target, the reader whose input it is")
+        (outcome,) = outcomes(arguments.seed, arguments.target, arguments.input, arguments.input + 1)
+        print(f"{arguments.target}: {outcome.outcome}\n{outcome.traceback}".strip())
+        return int(outcome.failed)
+    chosen = [arguments.target] if arguments.target else known
+    least = -(-arguments.inputs // len(chosen))
     began = time.monotonic()
-    for number, name, outcome, text in outcomes(arguments.seed, first, last):
-        tally[name][outcome if outcome in (ACCEPTED, REFUSED) else "failed"] += 1
-        if outcome not in (ACCEPTED, REFUSED):
-            failures[f"{name}: {outcome}"] += 1
-            if failures[f"{name}: {outcome}"] == 1:
-                again = f"python -m experiments.robustness.fuzz --seed {arguments.seed} --input {number}"
-                print(f"{name}: {outcome}; again with: {again}\n{text}", flush=True)
-        elif arguments.input is not None:
-            print(f"{name}: {outcome}")
-    _print_tally(tally, failures, arguments.seed, time.monotonic() - began)
-    return int(bool(failures))
-
-
-def _print_tally(tally: dict[str, Counter[str]], failures: Counter[str], seed: int, seconds: float) -> None:
-    columns = (ACCEPTED, REFUSED, "failed")
-    print("".join(["target".ljust(20), *(column.rjust(10) for column in columns)]))
-    for name, counts in tally.items():
-        print("".join([name.ljust(20), *(f"{counts[column]:10,}" for column in columns)]))
-    total = sum(counts.total() for counts in tally.values())
-    print(f"{total:,} inputs of seed {seed} in {seconds:.0f} s: {failures.total():,} failures of {len(failures)} kinds")
-    for kind, count in failures.most_common():
-        print(f"  {count:6,} {kind}")
+    print(
+        "target".ljust(24) + "".join(column.rjust(10) for column in (ACCEPTED, REFUSED, "failed", "lines", "last new"))
+    )
+    tallies = []
+    for name in chosen:
+        tally = fuzz(name, arguments.seed, least, arguments.quiet)
+        tallies.append(tally)
+        figures = [
+            *(tally.counts[column] for column in (ACCEPTED, REFUSED, "failed")),
+            len(tally.lines),
+            tally.last_new,
+        ]
+        print(name.ljust(24) + "".join(f"{figure:10,}" for figure in figures), flush=True)
+    total = sum(tally.counts.total() for tally in tallies)
+    failed = sum(tally.failures.total() for tally in tallies)
+    lines = set().union(*(tally.lines for tally in tallies))
+    seconds = time.monotonic() - began
+    print(
+        f"{total:,} inputs of seed {arguments.seed} in {seconds:.0f} s reached {len(lines):,} lines, {failed:,} failed"
+    )
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -120,36 +120,49 @@ def test_results_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 # Processes
 
 
-def test_a_process_that_dies_is_a_failure_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def worker(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    """Put a script in the place of the readers' process: `number` is the input's, `say` prints what became of it."""
     script = textwrap.dedent("""
         import json, os, sys
+        def say(outcome, lines=()):
+            print(json.dumps({"outcome": outcome, "traceback": "", "lines": list(lines)}), flush=True)
         for number in range(int(sys.argv[1]), int(sys.argv[2])):
-            print(json.dumps({"number": number, "target": "t"}), flush=True)
-            if number == 2:
-                sys.stderr.write("segmentation fault")
-                sys.stderr.flush()
-                os._exit(3)
-            print(json.dumps({"outcome": "accepted", "traceback": ""}), flush=True)
-    """)
+            print(json.dumps({"number": number}), flush=True)
+    """) + textwrap.indent(textwrap.dedent(body), "    ")
     monkeypatch.setattr(
-        fuzz, "worker_command", lambda seed, start, end: [sys.executable, "-c", script, str(start), str(end)]
+        fuzz, "worker_command", lambda seed, name, start, end: [sys.executable, "-c", script, str(start), str(end)]
     )
-    found = list(outcomes(0, 0, 5))
-    assert [(number, outcome) for number, _, outcome, _ in found] == [
+
+
+def test_a_process_that_dies_is_a_failure_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker(
+        monkeypatch,
+        """
+        if number == 2:
+            sys.stderr.write("segmentation fault")
+            sys.stderr.flush()
+            os._exit(3)
+        say("accepted")
+        """,
+    )
+    found = list(outcomes(0, "t", 0, 5))
+    assert [(outcome.number, outcome.outcome) for outcome in found] == [
         *((0, ACCEPTED), (1, ACCEPTED), (2, "died with status 3"), (3, ACCEPTED), (4, ACCEPTED))
     ]
-    assert found[2][3] == "segmentation fault"
+    assert found[2].traceback == "segmentation fault"
 
 
-def test_readers_that_cannot_be_started_are_no_endless_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzz, "worker_command", lambda *_: [sys.executable, "-c", "raise SystemExit('no torch')"])
-    with pytest.raises(RuntimeError, match="cannot be started: no torch"):
-        list(outcomes(0, 0, 5))
+def test_a_target_goes_on_until_its_inputs_reach_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines 0 to 4 are first reached by the inputs 0, 10, 20, 30 and 40."""
+    worker(monkeypatch, 'say("KeyError" if number == 7 else "refused", [f"a.py:{min(number // 10, 4)}"])')
+    tally = fuzz.fuzz("t", seed=0, least=20, quiet=15)
+    assert (tally.last_new, tally.counts.total(), len(tally.lines)) == (41, 56, 5)
+    assert tally.failures == {"KeyError": 1}
+    assert fuzz.fuzz("t", seed=0, least=100, quiet=15).counts.total() == 100
 
 
-def test_a_silent_process_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = 'import time; print(\'{"number": 0, "target": "t"}\', flush=True); time.sleep(60)'
-    monkeypatch.setattr(fuzz, "worker_command", lambda *_: [sys.executable, "-c", script])
-    monkeypatch.setattr(fuzz, "SILENT_S", 1.0)
-    ((number, _, outcome, _),) = outcomes(0, 0, 1)
-    assert (number, outcome) == (0, "died with status -9")
+@pytest.mark.slow
+def test_the_lines_that_inputs_reach_are_those_of_the_reader() -> None:
+    reached = set().union(*(outcome.lines for outcome in outcomes(0, "crop boxes", 0, 30)))
+    assert {line.rpartition(":")[0].rpartition("/")[2] for line in reached} >= {"files.py", "crops.py"}
+    assert len(reached) > 10
