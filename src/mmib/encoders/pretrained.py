@@ -137,7 +137,7 @@ def file_sha256(path: Path) -> str:
     try:
         return checksum(path)
     except FileNotFoundError as error:
-        raise EncoderError(f"the weight file {path} does not exist") from error
+        raise EncoderError(f"the weight file {path} does not exist: was it moved or deleted?") from error
 
 
 def settle_hub_mode() -> None:

@@ -205,7 +205,7 @@ def _check_files(folder: Path, files: dict[str, Any]) -> None:
         if _described(path) != expected:
             raise ExportError(f"{path} is damaged: it is not the file that was exported; copy it again")
     if WEIGHTS not in files:
-        raise ExportError(f"{folder / CONFIG} names no {WEIGHTS}")
+        raise ExportError(f"{folder / CONFIG} names no {WEIGHTS}: it is no complete export; copy or export it again")
 
 
 def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
@@ -240,7 +240,7 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
     # transformers, timm and tokenizers raise any type of error for values that make no sense.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ExportError(f"{path} describes no model that can be built ({reason})") from error
+        raise ExportError(f"{path} describes no model that can be built: {reason}") from error
 
 
 def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:

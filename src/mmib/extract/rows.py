@@ -151,7 +151,7 @@ def _row(number: int, content: Any, folder: Path) -> Row:
     name_of_row = content.get("id", number)
     try:
         if "text" not in content:
-            raise InputError("the row has no 'text'")
+            raise InputError("the row has no 'text': each needs the text of a post")
         for name in ("crops", "entities"):
             if isinstance(content.get(name), str):  # of a CSV
                 content[name] = _list(name, content[name])

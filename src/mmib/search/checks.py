@@ -25,7 +25,7 @@ def read_mapping(path: Path, title: str, form: str) -> dict[str, Any]:
     try:
         content = read_yaml(path)
     except FileNotFoundError as error:
-        raise ConfigError(f"there is no {title} {path}") from error
+        raise ConfigError(f"there is no {title} {path}: check its name and the folder you are in") from error
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

@@ -174,7 +174,7 @@ def check_options(options: Any, title: str) -> tuple[str, ...]:
         ConfigError: they are no list, or set what the study does; the text starts with `title`.
     """
     if not isinstance(options, list):
-        raise ConfigError(f"{title} must be a list of options of mmib fit")
+        raise ConfigError(f'{title} must be a list of options of mmib fit, such as [--model.gamma, "0.3"]')
     reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
     if reserved:
         raise ConfigError(f"{title} cannot set {reserved[0]}: the study does")

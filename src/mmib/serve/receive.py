@@ -53,9 +53,11 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
                 if len(body) > most:
                     raise too_large
     except TimeoutError as error:
-        raise RefusedError(408, f"the request did not arrive within {seconds:g} seconds") from error
+        raise RefusedError(
+            408, f"the request did not arrive within {seconds:g} seconds: send it again, or less of it"
+        ) from error
     except ClientDisconnect as error:
-        raise RefusedError(400, "the request broke off") from error
+        raise RefusedError(400, "the request broke off: send it again") from error
     return bytes(body)
 
 
@@ -119,9 +121,9 @@ def _parse_form(media: str, body: bytes) -> dict[str, str | bytes]:
     def add(name: bytes | None, value: bytes, is_text: bool) -> None:
         known = (name or b"").decode()
         if known in fields:
-            raise RefusedError(422, "the form has a field twice")
+            raise RefusedError(422, "the form has a field twice: send one post in a form")
         if len(fields) == MOST_FIELDS:
-            raise RefusedError(422, f"the form has more than {MOST_FIELDS} fields")
+            raise RefusedError(422, f"the form has more than {MOST_FIELDS} fields: send one post in a form")
         fields[known] = value.decode() if is_text else value
 
     def add_file(file: File) -> None:

@@ -45,7 +45,10 @@ class Service:
             async with asyncio.timeout(self.limits.seconds):
                 results = await asyncio.gather(*answers, return_exceptions=True)
         except TimeoutError as error:
-            raise RefusedError(504, f"there was no result within {self.limits.seconds:g} seconds") from error
+            raise RefusedError(
+                504,
+                f"there was no result within {self.limits.seconds:g} seconds: send fewer posts, or try again later",
+            ) from error
         return [_public(result) for result in results]
 
     def health(self) -> Health:

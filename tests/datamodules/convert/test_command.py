@@ -113,7 +113,7 @@ def test_images_come_from_the_posts_that_were_extracted_from(convert: Convert, t
     found = [
         {"row": 1, "id": 1, "text": "a", "entities": [], "relations": [], "notes": []},
         {"row": 2, "id": 2, "text": "b", "entities": [], "relations": [], "notes": []},
-        {"row": 3, "id": 3, "error": "the row has no 'text'"},
+        {"row": 3, "id": 3, "error": "the row has no 'text': each needs the text of a post"},
     ]
     options = ["--posts", str(posts), "--image-prefix", "/data/local-files/?d=pictures/"]
     done = convert(found, "--to", "label-studio", *options)

@@ -318,7 +318,7 @@ def test_a_web_page_in_place_of_a_file(
         (tarred({}, link="/etc/passwd"), "holds a link or a device, 'train_1.jpg'"),
         (tarred({"train_1.jpg": bytes(18 << 20)}), "holds more than images do"),
         (zipped({"train_1.jpg": b"x"})[:-30] + bytes(30), "neither a zip nor a tar archive"),
-        (zipped({"train_1.jpg": b"01234567"}).replace(b"01234567", b"01234568"), "is damaged (Bad CRC-32"),
+        (zipped({"train_1.jpg": b"01234567"}).replace(b"01234567", b"01234568"), "is damaged: Bad CRC-32"),
         (zipped({"elsewhere.jpg": b"x"}), "holds none of the images that the posts name"),
         (b"Rar!", "neither a zip nor a tar archive"),
     ],

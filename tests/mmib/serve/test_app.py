@@ -172,7 +172,7 @@ def test_forms_that_are_none(client: TestClient, picture: bytes) -> None:
     assert client.post("/api/extract", data={"text": "bob"}, files=files).status_code == 422
     twice = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob\r\n' * 2 + b"--x--\r\n"
     answer = client.post("/api/extract", content=twice, headers=form)
-    assert (answer.status_code, answer.json()["error"]) == (422, "the form has a field twice")
+    assert (answer.status_code, answer.json()["error"]) == (422, "the form has a field twice: send one post in a form")
     answer = client.post("/api/extract", data={"text": "bob", "samples": "many"}, files=files[:1])
     assert answer.status_code == 422
     assert "no JSON" in answer.json()["error"]
@@ -203,7 +203,10 @@ def test_a_form_of_many_fields_is_refused(client: TestClient) -> None:
     content = b"".join(field % number for number in range(50_000)) + b"--x--\r\n"
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     answer = client.post("/api/extract", content=content, headers=form)
-    assert (answer.status_code, answer.json()["error"]) == (422, "the form has more than 10 fields")
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "the form has more than 10 fields: send one post in a form",
+    )
 
 
 def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
@@ -290,7 +293,10 @@ def test_one_client_has_no_more_than_its_share(make_client: MakeClient, slow: th
 def test_a_request_is_given_up_after_its_time(make_client: MakeClient, slow: threading.Event) -> None:
     client = make_client(seconds=0.2)
     answer = client.post("/api/extract", json={"text": "bob"})
-    assert (answer.status_code, answer.json()["error"]) == (504, "there was no result within 0.2 seconds")
+    assert (answer.status_code, answer.json()["error"]) == (
+        504,
+        "there was no result within 0.2 seconds: send fewer posts, or try again later",
+    )
     slow.set()
     assert client.get("/api/health").json()["waiting"] == 0
 

@@ -67,7 +67,7 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
     if not 1 < eta <= FAR:
         raise ConfigError(f"{here}: 'eta' must be above 1 and at most {FAR:,}, not {eta}")
     if ("min_iter" in content) == ("max_iter" in content):
-        raise ConfigError(f"{here} needs one of 'min_iter' and 'max_iter'")
+        raise ConfigError(f"{here}: set one of 'min_iter' and 'max_iter', and only one")
     if "min_iter" in content:
         if "s" in content:
             raise ConfigError(f"{here}: 's' belongs to 'max_iter', and says nothing beside 'min_iter'")

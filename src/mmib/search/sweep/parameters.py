@@ -134,7 +134,7 @@ def _distribution(spec: dict[str, Any], here: str) -> Distribution:
     check_keys(spec, ["distribution", *required, *optional], here)
     for key in required:
         if key not in spec:
-            raise ConfigError(f"{here} needs {key!r} for the distribution {name}")
+            raise ConfigError(f"{here}: the distribution {name} needs {key!r}")
     return build(spec, here)
 
 
@@ -268,7 +268,7 @@ def _values(spec: dict[str, Any], here: str) -> list[Any]:
     texts = [str(value) for value in values]
     for text in texts:
         if texts.count(text) > 1:
-            raise ConfigError(f"{here} has the value {text} twice")
+            raise ConfigError(f"{here}: the value {text} stands there twice; leave one out")
     return values
 
 

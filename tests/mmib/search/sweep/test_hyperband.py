@@ -64,8 +64,8 @@ def test_brackets(content: dict[str, Any], brackets: tuple[int, ...]) -> None:
     [
         ("hyperband", "'type: hyperband'"),
         ({"type": "envelope"}, "'type: hyperband'"),
-        ({"type": "hyperband"}, "needs one of 'min_iter' and 'max_iter'"),
-        ({"type": "hyperband", "min_iter": 1, "max_iter": 2}, "needs one of"),
+        ({"type": "hyperband"}, "set one of 'min_iter' and 'max_iter', and only one"),
+        ({"type": "hyperband", "min_iter": 1, "max_iter": 2}, "set one of"),
         ({"type": "hyperband", "min_iter": 1, "s": 2}, "'s' belongs to 'max_iter'"),
         ({"type": "hyperband", "max_iter": 9}, "'s' must be a number"),
         ({"type": "hyperband", "max_iter": 2, "s": 2}, "leaves no bracket"),
