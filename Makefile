@@ -97,7 +97,7 @@ export: $(STAMP) ## Put the best run of each task, on the newest one's data, int
 	$(BIN)/mmib export $(RUNS) -o '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: serve
-serve: $(STAMP) ## Open a page to try exported models, with a JSON API: MODEL=exports ARGS='--port 8001' (docs/serve.md)
+serve: $(STAMP) ## Open a page to try exported models, with a JSON API: MODEL=exports ARGS='--port 8001' (docs/how-to/serve.md)
 	$(BIN)/mmib serve $(addprefix --model ,$(or $(MODEL),exports)) --open $(ARGS)
 
 .PHONY: demo
@@ -113,7 +113,7 @@ demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by
 	$(BIN)/mmib demo-data $(ARGS)
 
 .PHONY: crop-objects
-crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… TASK=mnre or twitter (docs/crops.md)
+crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… TASK=mnre or twitter (docs/how-to/crops.md)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ TASK=mnre DATA_ROOT=/path/to/mnre"; exit 2; }
 	$(BIN)/mmib crop-objects '$(DATA_ROOT)' --task $(or $(TASK),mnre) $(ARGS)
 
@@ -145,12 +145,12 @@ soak: $(STAMP) ## Let honest and hostile clients ask the service at a time: noth
 	$(BIN)/python -m experiments.robustness.soak --model '$(or $(MODEL),exports)' $(ARGS)
 
 .PHONY: reproduce
-reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seeds: DATA_ROOT=… (docs/reproduction.md)
+reproduce: $(STAMP) ## Train the published settings on the real sets over 3 seeds: DATA_ROOT=… (docs/how-to/reproduction.md)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ DATA_ROOT=/path/to/the/folder/of/mnre,twitter2015,twitter2017"; exit 2; }
 	$(BIN)/python -m experiments.reproduce --data-root '$(DATA_ROOT)' $(ARGS)
 
 .PHONY: real
-real: $(STAMP) ## Measure the method on real posts with captions for images: DATA_ROOT=… CAPTIONS=… (docs/reproduction.md)
+real: $(STAMP) ## Measure the method on real posts with captions for images: DATA_ROOT=… CAPTIONS=… (docs/how-to/reproduction.md)
 	@test -n "$(DATA_ROOT)" -a -n "$(CAPTIONS)" || { \
 	  echo "Where is the data? make $@ DATA_ROOT=/folder/of/mnre,twitter2017 CAPTIONS=/folder/of/mnre.jsonl,twitter2017.jsonl"; exit 2; }
 	$(BIN)/mmib study experiments/real/mnre.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) -- \
@@ -171,7 +171,7 @@ BENCHMARKS := startup cost padding crf attention cache training inference memory
 BENCHMARKS := $(filter $(basename $(notdir $(wildcard experiments/benchmarks/*.py))), $(BENCHMARKS))
 
 .PHONY: bench
-bench: $(BENCHMARKS:%=bench-%) ## Run all benchmarks (docs/performance.md); one: make bench-training ARGS='--sets mnre'
+bench: $(BENCHMARKS:%=bench-%) ## Run all benchmarks (docs/explanation/performance.md); one: make bench-training ARGS='--sets mnre'
 
 bench-%: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.$* $(ARGS)

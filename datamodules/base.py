@@ -149,10 +149,10 @@ class PostDataModule(pl.LightningDataModule):
             an image; `both`, side by side, where a post may lack either. The model's image encoder has to be for the
             same: a `SideTextEncoder`, as `--config model/side_text.yaml` says, or a `PixelsAndTextsEncoder`, as
             `model/pixels_and_texts.yaml` does.
-        side_text: the JSON lines of side texts (docs/data.md); required where they are the image source.
+        side_text: the JSON lines of side texts (docs/how-to/data.md); required where they are the image source.
         side_text_models: whose captions are taken, where the file has those of several models; None takes all.
-        relevance: JSON lines of how well each image fits its post (docs/data.md); predictions keep it, and scores are
-            split by it.
+        relevance: JSON lines of how well each image fits its post (docs/how-to/data.md); predictions keep it, and
+            scores are split by it.
         train_share: share of the training rows to train on, stratified by label, without replacement.
         train_rows: their number, in place of the share.
         subset_seed: another one chooses other rows; the seed of the run has no say.

@@ -13,7 +13,7 @@ from mmib.datamodules.split_files import HoldOut
 
 
 class ColumnsDataModule(PostDataModule):
-    """Posts in columns, a word with its tag in each line; docs/formats.md shows them.
+    """Posts in columns, a word with its tag in each line; docs/reference/formats.md shows them.
 
     Args:
         root: folder of the data, or the only file.

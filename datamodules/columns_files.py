@@ -141,7 +141,7 @@ class _Draft:
 
 
 class ColumnsReader(SplitReader[ColumnPost]):
-    """Reads posts in columns; docs/formats.md shows them.
+    """Reads posts in columns; docs/reference/formats.md shows them.
 
     Args:
         root: folder of the data, or the only file.

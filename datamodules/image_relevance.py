@@ -10,7 +10,7 @@ from reprlib import repr as shortened
 from mmib.datamodules.image_lines import ByImage, image_lines
 from mmib.schema import DataError
 
-LAYOUT = 'one image a line: {"image": "1.jpg", "relevance": 0.25} (docs/data.md)'
+LAYOUT = 'one image a line: {"image": "1.jpg", "relevance": 0.25} (docs/how-to/data.md)'
 
 
 class ImageRelevance:

@@ -12,7 +12,7 @@ from mmib.datamodules.split_files import HoldOut
 
 
 class JSONLinesDataModule(PostDataModule):
-    """Posts as JSON lines, one a line; docs/formats.md shows them.
+    """Posts as JSON lines, one a line; docs/reference/formats.md shows them.
 
     Args:
         root: folder of the data, or the only file.

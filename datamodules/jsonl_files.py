@@ -22,7 +22,7 @@ REQUIRED = {"mner": ("entities",), "mre": ("entities", "relations")}
 
 
 class JSONLinesReader(SplitReader[AnnotatedPost]):
-    """Reads posts of JSON lines; docs/formats.md shows them.
+    """Reads posts of JSON lines; docs/reference/formats.md shows them.
 
     For `mner` each post has the tags of its entities. For `mre` there is a row for each annotated relation, and one of
     the negative class for each other pair of entities, head first, between which the label set's argument types allow

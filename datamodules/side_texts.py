@@ -13,7 +13,7 @@ from mmib.schema import DataError
 
 LAYOUT = (
     'one image a line: {"image": "1.jpg", "captions": {"blip": "a dog"}} or {"image": "1.jpg", "text": "a dog"} '
-    "(docs/data.md)"
+    "(docs/how-to/data.md)"
 )
 
 

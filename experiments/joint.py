@@ -3,7 +3,7 @@
     python -m experiments.joint --model exports --root data/demo
 
 Posts are given as raw text with their images. A triple is right where the spans of head and tail, the relation and the
-direction are; docs/extract.md says what the columns mean.
+direction are; docs/how-to/extract.md says what the columns mean.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedM
 {table(["task", "experiment", "corpus", "seed", "F1 of its own test split"], model_rows(models))}
 
 {len(posts):,} posts with {entities:,} entities and {len(pairs):,} annotated pairs, {gold:,} of them related; percent.
-[docs/extract.md](../../docs/extract.md) explains the columns.
+[docs/how-to/extract.md](../../docs/how-to/extract.md) explains the columns.
 
 {table(["image", "entities", "level", *scored, *READINGS], score_rows(posts, results))}
 

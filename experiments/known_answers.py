@@ -3,7 +3,7 @@
     python -m experiments.known_answers
 
 Draws pairs with a known mutual information, runs the estimates that training logs on them, and sets these beside the
-truth. docs/information.md says what each of them bounds; tests/mmib/nn/test_information.py holds them to it.
+truth. docs/explanation/information.md says what each of them bounds; tests/mmib/nn/test_information.py checks it.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def describe(measured: dict[str, list[list[Any]]], seed: int) -> str:
 `make known-answers`, that is `python -m experiments.known_answers --seed {seed}`, on CPU; versions:
 {", ".join(f"{name} {version}" for name, version in used.items())}. All in nats, with the standard error of the
 mean over batches, from {ROWS:,} pairs a figure ({4 * ROWS:,} in the last two tables).
-[docs/information.md](../../docs/information.md) explains them.
+[docs/explanation/information.md](../../docs/explanation/information.md) explains them.
 
 ## KL rate of Gaussian latents in {DIMS} dimensions
 

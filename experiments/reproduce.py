@@ -3,8 +3,8 @@
     python -m experiments.reproduce --data-root /path/to/data --seeds 1 2 3 -- --trainer.accelerator gpu
 
 What stands behind `--` are further options of `mmib fit`, for every run. Finished runs are not repeated, interrupted
-ones are gone on with: the same command continues where it was stopped. docs/reproduction.md says where the data goes
-and what the table shows.
+ones are resumed: the same command continues where it was stopped. docs/how-to/reproduction.md says where the data
+goes and what the table shows.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmib.search.trials import TrialError, finished_run, run_trial
 SPLITS = ("train", "val", "test")
 METRICS = {"precision": "P", "recall": "R", "f1": "F1", "strict_f1": "strict F1", "accuracy": "accuracy"}
 ROOT_HINT = (
-    "--data-root names the folder that holds mnre/, twitter2015/ and twitter2017/: see docs/reproduction.md; "
+    "--data-root names the folder that holds mnre/, twitter2015/ and twitter2017/: see docs/how-to/reproduction.md; "
     "--sets leaves sets out"
 )
 ENCODER_HINT = (
@@ -83,7 +83,7 @@ class DataSet:
 
     @property
     def released(self) -> dict[str, dict[str, int]]:
-        """The counts of each split as released (docs/reproduction.md)."""
+        """The counts of each split as released (docs/how-to/reproduction.md)."""
         return RELEASED[self.name]
 
     def reader(self, data_root: Path) -> Reader:
@@ -158,7 +158,7 @@ NOTES = (
 )
 SETTINGS_NOTES = {
     "published": "Settings are those of MMIB's released code as far as they are known: its published commands do not "
-    "run as written. What is done otherwise, and why: docs/method.md.",
+    "run as written. What is done otherwise, and why: docs/explanation/method.md.",
     "offline": "These are **not** the published settings: encoders are those that come as packages (MiniLM of "
     "6 layers, a fifth of the size of BERT-base, and EfficientNet-Lite0).",
 }

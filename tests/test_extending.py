@@ -1,4 +1,4 @@
-"""The code of docs/extending.md runs as it stands there."""
+"""The code of docs/tutorials/extending.md runs as it stands there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from PIL import Image
 from mmib.cli import main
 from mmib.schema import DataError
 
-PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+PAGE = Path(__file__).parents[1] / "docs" / "tutorials" / "extending.md"
 FILES = {
     *("hinge_alignment.py", "max_pooled_encoder.py", "gated_fusion.py", "small_means.py"),
     *("tsv_data.py", "mine.yaml", "relevance.py", "relevance.yaml"),

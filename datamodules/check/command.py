@@ -97,7 +97,10 @@ def _parser() -> CommandParser:
     )
     add_format_options(parser)
     parser.add_argument(
-        "--side-text", type=Path, metavar="FILE", help="side texts of the images, such as captions (docs/data.md)"
+        "--side-text",
+        type=Path,
+        metavar="FILE",
+        help="side texts of the images, such as captions (docs/how-to/data.md)",
     )
     parser.add_argument(
         "--side-text-models", nargs="+", metavar="MODEL", help="whose captions are checked (default: all together)"

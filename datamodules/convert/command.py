@@ -43,7 +43,7 @@ def _parser() -> CommandParser:
         prog="mmib convert",
         description="Convert annotated posts: exports of Label Studio (JSON) and doccano (JSONL) into the JSON lines "
         "that mmib trains on, and what mmib extract found into pre-annotations for these tools.",
-        epilog="docs/annotation.md shows the formats",
+        epilog="docs/how-to/annotation.md shows the formats",
     )
     add = parser.add_argument
     add("file", type=Path, metavar="FILE", help="the file to convert")

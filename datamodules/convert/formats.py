@@ -46,7 +46,7 @@ def recognise(path: Path) -> str:
             return MMIB
     raise DataError(
         f"{path} could be of several formats, since nothing is annotated in it: name one of {', '.join(FORMATS)} with "
-        "--from (docs/annotation.md shows them)"
+        "--from (docs/how-to/annotation.md shows them)"
     )
 
 

@@ -20,7 +20,7 @@ def read_levels(root: Path, split: str, task: str) -> list[str] | None:
 
 
 def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
-    """What is known about each post of a split, as docs/demo-corpus.md lists it, in the order of the Twitter file.
+    """What is known about each post of a split (docs/explanation/demo-corpus.md), in the order of the Twitter file.
 
     Raises:
         DataError: `root` is no demo corpus.

@@ -59,7 +59,7 @@ def _parser() -> CommandParser:
         description="Download a data set from where its authors put it, verify its texts, unpack its images safely, "
         "and check all of it. A cut download is resumed by the same command; what is complete is not downloaded again.",
         epilog="exit status: that of check-data; 2 where something cannot be downloaded. Needs `pip install "
-        "'mmib[data]'`. docs/data.md has the addresses' sources and what to do where one no longer works.",
+        "'mmib[data]'`. docs/how-to/data.md has the addresses' sources and what to do where one no longer works.",
     )
     parser.add_argument("name", choices=READERS, help="the data set: %(choices)s")
     parser.add_argument(
@@ -73,8 +73,8 @@ def _parser() -> CommandParser:
         "--mirror",
         action="append",
         metavar="ADDRESS",
-        help="where the same files are under the names in docs/data.md, tried before the authors' address; repeated, "
-        f"several (default: those in the environment variable {MIRROR_VARIABLE}, separated by spaces)",
+        help="where the same files are under the names in docs/how-to/data.md, tried before the authors' address; "
+        f"repeated, several (default: those in the environment variable {MIRROR_VARIABLE}, separated by spaces)",
     )
     parser.add_argument(
         "--accept-terms", action="store_true", help="accept the terms of the data set, for scripts: ask no question"

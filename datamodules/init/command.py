@@ -115,7 +115,7 @@ def _parser() -> CommandParser:
         prog="mmib init",
         description="Look at the data in a folder or file, say what it holds, and write a commented configuration "
         "with which mmib fit trains on it.",
-        epilog="docs/formats.md shows the formats",
+        epilog="docs/reference/formats.md shows the formats",
     )
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="a folder or a file of posts")

@@ -43,12 +43,12 @@ COMMENTS = {
 }
 ARGUMENTS = [
     "      # arguments: {RELATION: [HEAD, TAIL]}",
-    "      #   types of its entities: other pairs are not asked about (docs/formats.md)",
+    "      #   types of its entities: other pairs are not asked about (docs/reference/formats.md)",
 ]
 MODEL = {
     "mner": """\
   init_args:
-    beta_text: 1.0e-3            # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_text: 1.0e-3            # weight of the text bottleneck; 0 switches it off (docs/explanation/information.md)
     beta_image: 1.0e-3           # weight of the image bottleneck
     gamma: 0.1                   # weight of the alignment of text and image
     mention_dropout: 0.0         # 0.5 where the names in the text are not to be learnt by heart
@@ -60,7 +60,7 @@ MODEL = {
 """,
     "mre": """\
   init_args:
-    beta_text: 3.0e-4            # weight of the text bottleneck; 0 switches it off (docs/information.md)
+    beta_text: 3.0e-4            # weight of the text bottleneck; 0 switches it off (docs/explanation/information.md)
     beta_image: 3.0e-4           # weight of the image bottleneck
     gamma: 0.1                   # weight of the alignment of text and image
     head_dropout: 0.2

@@ -32,7 +32,7 @@ LAYOUT = "name a folder or a file of data"
 TEXT_ENDINGS = (".json", ".jsonl", ".txt")
 KNOWN = (
     "MNRE's layout, that of the Twitter files, JSON lines (.jsonl) and columns (.txt, .conll, .tsv, .bio), which "
-    "docs/formats.md shows; and mmib convert makes JSON lines of what Label Studio and doccano export"
+    "docs/reference/formats.md shows; and mmib convert makes JSON lines of what Label Studio and doccano export"
 )
 
 

@@ -5,7 +5,7 @@
 
 Prints operations a row, bytes a step, what a million posts cost and what more ranks bring; then this machine's ceilings
 (matrix products, memory), and the time that a step needs at these ceilings beside the time that it takes. Formulas:
-docs/performance.md. With `--paper` nothing is measured.
+docs/explanation/performance.md. With `--paper` nothing is measured.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def block(queries: float, keys: float, width: int) -> Part:
 
 
 def row_cost(shapes: Shapes) -> dict[str, Part]:
-    """Operations of a row by part of the network, without the image encoder; see docs/performance.md."""
+    """Operations of a row by part of the network, without the image encoder; see docs/explanation/performance.md."""
     width, length, regions = shapes.width, shapes.length, shapes.regions
     layer = [
         linear(4 * length, width, width),

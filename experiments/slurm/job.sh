@@ -1,5 +1,5 @@
 #!/bin/bash
-# One training on a SLURM cluster, one task a GPU; submit it from the root of the repository (docs/cluster.md):
+# One training on a SLURM cluster, one task a GPU; submit it from the root of the repository (docs/tutorials/cluster.md):
 #
 #   sbatch --nodes 2 --ntasks-per-node 4 --gres gpu:4 experiments/slurm/job.sh --config mre-demo --config trainer/slurm.yaml
 #   sbatch --ntasks-per-node 4 experiments/slurm/job.sh --config mre-demo --config trainer/ddp_cpu.yaml

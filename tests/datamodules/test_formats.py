@@ -1,4 +1,4 @@
-"""docs/formats.md: its examples are read as it says, and models train on data in its formats."""
+"""docs/reference/formats.md: its examples are read as it says, and models train on data in its formats."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmib.datamodules.split_files import HoldOut
 from mmib.labels import LabelSet
 from mmib.tagging import entities
 
-PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "formats.md").read_text(encoding="utf-8")
 QUICK = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false", "--wandb=off"]
 
 

@@ -31,5 +31,5 @@ def test_command_writes_figure_and_tables_the_same_each_time(tmp_path: Path, mon
 
 def test_committed_figure_is_small_and_the_page_shows_it() -> None:
     assert (ROOT / "docs/figures/known_answers.svg").stat().st_size < 100_000
-    assert "(figures/known_answers.svg)" in (ROOT / "docs/information.md").read_text()
+    assert "(../figures/known_answers.svg)" in (ROOT / "docs/explanation/information.md").read_text()
     assert "--seed 0" in (ROOT / "experiments/results/known_answers.md").read_text()

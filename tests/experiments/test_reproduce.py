@@ -224,7 +224,7 @@ def test_an_interrupted_reproduction_keeps_the_table_so_far(
 
 
 def test_documented_figures_are_those_of_the_table() -> None:
-    page = (ROOT / "docs/reproduction.md").read_text()
+    page = (ROOT / "docs/how-to/reproduction.md").read_text()
     for figure in reproduce.PUBLISHED:
         assert f"| {' | '.join(figure)} |" in page
     assert page.count("DeepKE, example/re") == sum(

@@ -1,4 +1,4 @@
-"""The code of docs/library.md runs as it stands there, with tiny encoders."""
+"""The code of docs/how-to/library.md runs as it stands there, with tiny encoders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from mmib.training.train import Scores
 
-PAGE = Path(__file__).parents[2] / "docs" / "library.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "library.md"
 
 
 @pytest.mark.filterwarnings("ignore")

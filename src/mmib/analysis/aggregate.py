@@ -43,8 +43,12 @@ def run(arguments: list[str]) -> int:
     parser.add_argument(
         "--metric", default="f1", help="f1, precision, recall, accuracy, or another score of the task (default: f1)"
     )
-    parser.add_argument("--test", choices=TESTS, default="bootstrap", help="default: %(default)s; docs/statistics.md")
-    parser.add_argument("--slices", action="store_true", help="a score for each slice of the rows; docs/statistics.md")
+    parser.add_argument(
+        "--test", choices=TESTS, default="bootstrap", help="default: %(default)s; docs/explanation/statistics.md"
+    )
+    parser.add_argument(
+        "--slices", action="store_true", help="a score for each slice of the rows; docs/explanation/statistics.md"
+    )
     parser.add_argument(
         "--relevance",
         type=Path,

@@ -84,7 +84,7 @@ def detections(records: Sequence[Record]) -> list[Detection]:
     Empty where the data set does not know, or all images are relevant, or none is.
 
     Args:
-        records: predictions, as docs/predictions.md describes them.
+        records: predictions, as docs/reference/predictions.md describes them.
 
     Raises:
         KeyError, TypeError, ValueError: a prediction is damaged.

@@ -130,7 +130,7 @@ class ImageEncoder(RegionEncoder):
         """What `forward` gives, (N, G, V) on the CPU, of pixels on any device, for use without gradients.
 
         A CPU encodes `CPU_BATCH` images at a time: the activations of more do not fit its caches, and each takes longer
-        (docs/performance.md).
+        (docs/explanation/performance.md).
         """
         device = next(self.encoder.parameters()).device
         parts = pixels.split(CPU_BATCH if device.type == "cpu" else len(pixels))

@@ -55,5 +55,5 @@ def encoders_of(encoder: RegionEncoder) -> tuple[ImageEncoder | None, SideTextEn
         return encoder, None
     raise ConfigError(
         f"the model's image encoder is a {type(encoder).__name__}: make its class a subclass of "
-        "mmib.encoders.image.ImageEncoder (docs/extending.md)"
+        "mmib.encoders.image.ImageEncoder (docs/tutorials/extending.md)"
     )

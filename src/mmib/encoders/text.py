@@ -34,7 +34,7 @@ class TextEncoder(nn.Module):
     """Any Hugging Face encoder, with embeddings for the four entity markers.
 
     Of models with an encoder and a decoder (T5, BART) or with two towers (CLIP), the text's encoder is used. Decoders
-    (GPT-2) serve too, though each word sees the words to its left only. docs/encoders.md lists what was tried.
+    (GPT-2) serve too, though each word sees the words to its left only. docs/how-to/encoders.md lists what was tried.
 
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.

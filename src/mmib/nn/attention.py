@@ -36,10 +36,10 @@ class AttentionBlock(nn.Module):
 
     Both residual branches start small: the block starts near the identity, up to its norms, so that pretrained states
     reach the head unharmed. Not at zero: the parameters of attention would get no gradient in the first step and little
-    in those that follow, and a short training may not begin to use the image (docs/method.md). Attention starts as a
-    similarity: with identities for query and key projections, a query attends to the states that resemble it, head by
-    head. Words and regions whose latents the alignment has brought together therefore attend to each other from the
-    first step on. (The value projection starts at random as usual.)
+    in those that follow, and a short training may not begin to use the image (docs/explanation/method.md). Attention
+    starts as a similarity: with identities for query and key projections, a query attends to the states that resemble
+    it, head by head. Words and regions whose latents the alignment has brought together therefore attend to each other
+    from the first step on. (The value projection starts at random as usual.)
 
     Args:
         dim: width D of queries, context and output.

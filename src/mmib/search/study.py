@@ -465,7 +465,7 @@ def _errors_table(record: dict[str, Any]) -> list[str]:
     """How many items were found, and in which ways others were not, in Markdown."""
     lines = [
         "",
-        f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/report.md):",
+        f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/how-to/report.md):",
         "",
         f"| configuration | {' | '.join(ERRORS.values())} |",
         f"| --- |{' ---: |' * len(ERRORS)}",
@@ -501,7 +501,7 @@ def _measures_table(record: dict[str, Any]) -> list[str]:
     lines = [
         "",
         "Mean over the seeds; rate, loss, gap and rank on validation, calibration error on "
-        f"{record['split']} (docs/studies.md):",
+        f"{record['split']} (docs/how-to/studies.md):",
         "",
         f"| configuration | {' | '.join(MEASURES[name] for name in names)} |",
         f"| --- |{' ---: |' * len(names)}",

@@ -113,7 +113,7 @@ def describe_slices(
 def readable_predictions(
     task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
 ) -> dict[str, list[Record]]:
-    """Records of each split as docs/predictions.md describes them, in the order of the file."""
+    """Records of each split as docs/reference/predictions.md describes them, in the order of the file."""
     names = task.outputs(labels)
     return {
         split: [_readable(task, names, record, datamodule.describe(split, row)) for row, record in sorted(rows.items())]
@@ -256,7 +256,9 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
         if described["beta"] == 0:
             lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
         if described["inert"]:
-            lines.append(f"{modality}: the bottleneck is inert (docs/information.md); raise beta_{modality}")
+            lines.append(
+                f"{modality}: the bottleneck is inert (docs/explanation/information.md); raise beta_{modality}"
+            )
         if described["collapsed_at"] is not None:
             lines.append(
                 f"{modality}: the rate fell to nothing at step {described['collapsed_at']}; lower beta_{modality}"

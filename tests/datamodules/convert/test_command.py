@@ -17,7 +17,7 @@ from mmib.datamodules.split_files import HoldOut
 from mmib.schema import DataError
 
 Convert = Callable[..., Any]
-DOCS = Path(__file__).parents[3] / "docs" / "annotation.md"
+DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "annotation.md"
 
 
 @pytest.mark.parametrize(

@@ -136,10 +136,10 @@ TASKS = [{"id": 1, "data": {"text": "a"}, "annotations": []}]
         ("export.jsonl", '{"id": 1, "text": "a", "label": []}\n', "an export of doccano: mmib convert"),
         ("rows.txt", "{'token': ['a'], 'img_id': 'a.jpg'}\n", "holds rows of MNRE: mmib check-data"),
         ("data.bin", "\0\1", "holds no data that mmib can train on. It reads MNRE's layout"),
-        ("a.jsonl", '{"title": "a"}\n', "docs/formats.md"),
-        ("a.jsonl", "[1, 2]\n", "docs/formats.md"),
-        ("a.jsonl", "", "docs/formats.md"),
-        ("a.txt", "", "docs/formats.md"),
+        ("a.jsonl", '{"title": "a"}\n', "docs/reference/formats.md"),
+        ("a.jsonl", "[1, 2]\n", "docs/reference/formats.md"),
+        ("a.jsonl", "", "docs/reference/formats.md"),
+        ("a.txt", "", "docs/reference/formats.md"),
     ],
 )
 @pytest.mark.parametrize("as_folder", [True, False])

@@ -31,7 +31,7 @@ from mmib.tagging import bio_tags, split_tag
 # An export takes ten seconds, and is shared by the tests of its kind.
 pytestmark = pytest.mark.slow
 
-PAGE = Path(__file__).parents[3] / "docs" / "extract.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "extract.md"
 
 
 class Kind(NamedTuple):

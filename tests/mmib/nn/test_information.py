@@ -203,7 +203,7 @@ def test_rows_of_one_image_as_negatives_would_cost_the_bound(generator: torch.Ge
 
 
 def test_bound_does_not_hold_where_many_rows_of_a_batch_share_an_image(generator: torch.Generator) -> None:
-    """A limit that docs/information.md names: eight copies of one negative are not eight negatives."""
+    """A limit that docs/explanation/information.md names: eight copies of one negative are not eight negatives."""
     assert above(shared_info_nce(0.5, images=2, rows=8, count=1000, generator=generator), 0.5)
 
 

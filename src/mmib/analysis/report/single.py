@@ -36,7 +36,7 @@ GEOMETRY = (
     *("effective rank, text", "effective rank, image"),
     *("rank of the own image", "of", "share"),
 )
-# Measured on the latents that the authors published; docs/information.md says how.
+# Measured on the latents that the authors published; docs/explanation/information.md says how.
 RELEASED = (
     *("released model", "453 to 458", "", "0.960 to 0.999", "", "1.13 to 1.27"),
     *("", "", "216 to 257", "453 to 458", "47 to 57 %"),
