@@ -28,7 +28,6 @@ from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.results import Extraction
 from mmib.schema import Box, ConfigError, MMIBError
-from mmib.training.summary import versions
 
 OBJECTS = "image and its objects"
 IMAGES = (OBJECTS, "image alone", "no image")
@@ -203,7 +202,6 @@ def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
 
 def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedModel], command: str) -> str:
     """The page of tables, in Markdown."""
-    used = versions()
     pairs = [relation for known in posts for _, _, relation in known.pairs]
     entities = sum(len(known.entities) for known in posts)
     gold = len(pairs) - pairs.count(NO_RELATION)
@@ -212,7 +210,7 @@ def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedM
 
 `{command}`
 
-{machine()}, mmib {used["mmib"]}, code {used["code"]}
+{machine()}
 
 {table(["task", "experiment", "corpus", "seed", "F1 of its own test split"], model_rows(models))}
 

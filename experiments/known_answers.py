@@ -22,6 +22,7 @@ from scipy import integrate, special, stats
 from torch import Tensor, nn
 
 from mmib.base.files import write_text
+from mmib.base.revision import revision
 from mmib.charts import Chart, Point, Series, line_chart, save
 from mmib.nn.alignment import Candidates, InfoNCEAlignment, JSDAlignment, Latents, candidate_mask, info_nce
 from mmib.nn.gaussian import Posterior
@@ -41,7 +42,7 @@ SHARED_SIZE = 16
 SHARED_NATS = 0.5
 JSD_BATCH = 256
 JSD_HEAD = ("correlation", "I(X; Z)", "2 JSD by quadrature", "best discriminator", f"scores times {SCALED}")
-VERSIONS = ("mmib", "torch", "scipy")
+VERSIONS = ("torch", "scipy")
 
 
 class Estimate(NamedTuple):
@@ -291,7 +292,8 @@ def _jsd_lines(rows: list[list[Any]]) -> list[Series]:
 
 def describe(measured: dict[str, list[list[Any]]], seed: int) -> str:
     """The page of tables, in Markdown."""
-    used = {"python": platform.python_version(), **{name: metadata.version(name) for name in VERSIONS}}
+    packages = {name: metadata.version(name) for name in VERSIONS}
+    used = {"python": platform.python_version(), "mmib": revision(), **packages}
     sizes = [f"N = {size}" for size in SIZES]
     above = ", ".join(f"{DIMS * excess(*at):.3f} for {name}" for name, at in CHANNELS.items())
     return f"""# Known answers: what was measured

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from experiments.benchmarks.recipe import PackagedCRF
+from mmib.base.revision import revision
 from mmib.datamodules.released import TWITTER
 from mmib.nn.crf import LinearChainCRF
 from mmib.tagging import bio_tags
@@ -255,7 +256,7 @@ def main() -> None:
     named = [name for package, name in packages.items() if installed(package)]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in named)
     devices = [torch.device("cpu")]
-    print(f"{processor()}, one thread; {versions}")
+    print(f"{processor()}, one thread; {versions}, mmib {revision()}")
     if torch.cuda.is_available():
         devices.append(torch.device("cuda"))
         print(torch.cuda.get_device_name())

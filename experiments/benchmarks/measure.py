@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import torch
 
+from mmib.base.revision import revision
+
 PACKAGES = ("torch", "pytorch-lightning", "transformers", "timm")
 
 
@@ -113,7 +115,7 @@ def machine(device: torch.device | None = None) -> str:
     if device.type == "cuda":
         parts.append(torch.cuda.get_device_name(device))
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    return f"{', '.join(parts)}; Python {platform.python_version()}, {versions}"
+    return f"{', '.join(parts)}; Python {platform.python_version()}, {versions}, mmib {revision()}"
 
 
 def _processor() -> str:

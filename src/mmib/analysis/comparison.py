@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib import metadata
@@ -420,11 +419,14 @@ def provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]:
     data = _data(runs[0], split) or {}
     fingerprint = f", sha256 {data['sha256'][:12]}" if "sha256" in data else ""
     corpora = sorted({str(run.summary.get("corpus", "unknown corpus")) for run in runs})
-    versions = {json.dumps(run.summary.get("versions", {}), sort_keys=True) for run in runs}
-    used = [", ".join(f"{name} {version}" for name, version in json.loads(text).items()) for text in sorted(versions)]
+    versions: dict[str, set[str]] = {}
+    for run in runs:
+        for name, version in run.summary.get("versions", {}).items():
+            versions.setdefault(name, set()).add(str(version))
+    used = ", ".join(f"{name} {' / '.join(sorted(found))}" for name, found in versions.items())
     return [
         f"{runs[0].task} on {', '.join(corpora)}: {rows:,} rows of {split}{fingerprint}",
-        f"versions: {' / '.join(used) or 'unknown'}; intervals by numpy {metadata.version('numpy')}",
+        f"versions: {used or 'unknown'}; intervals by numpy {metadata.version('numpy')}",
     ]
 
 

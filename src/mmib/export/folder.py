@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save
 
 from mmib.analysis.calibration import Temperature
 from mmib.base.files import atomic_file, checksum, parse_json, replace_folder, write_text
+from mmib.base.revision import revision
 from mmib.datamodules.base import checked_length
 from mmib.datamodules.files import inside
 from mmib.datamodules.released import LABELS_BEFORE_0_2
@@ -79,7 +80,7 @@ def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = Fals
         else:
             for model in models:
                 _write_model(model, new / model.task, onnx)
-            _write_json(new / CONFIG, {"model_type": MODEL_TYPE, "format": FORMAT, "parts": sorted(tasks)})
+            _write_json(new / CONFIG, {"model_type": MODEL_TYPE, "format": FORMAT, **_code(), "parts": sorted(tasks)})
             write_text(new / CARD, model_card(models))
         read_export(new)
         replace_folder(folder, new)
@@ -138,6 +139,11 @@ def digest_of(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def _code() -> dict[str, Any]:
+    """Which code wrote an export; that of the training is among the facts of the run."""
+    return {"mmib": revision().version, "git": revision().git}
+
+
 def _replaceable(folder: Path) -> bool:
     """Whether a folder is empty or an export, maybe one that cannot be read any more."""
     if not folder.is_dir():
@@ -164,7 +170,7 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
     config = {
         "model_type": MODEL_TYPE,
         "format": FORMAT,
-        "mmib": metadata.version("mmib"),
+        **_code(),
         "task": model.task,
         "task_module": type(task_named(model.task)).__module__,
         "labels": model.labels.to_dict(),

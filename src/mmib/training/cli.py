@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 
 from mmib.base.files import write_text
 from mmib.base.lightning_internals import callbacks_of, set_callbacks
+from mmib.base.revision import revision
 from mmib.base.seeding import seeded
 from mmib.base.timing import clock
 from mmib.callbacks.bottleneck import BottleneckRecord
@@ -94,6 +95,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
     """
     quiet_libraries()
     clock.restart()
+    revision()  # of the code that was imported: files may change while this runs
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}

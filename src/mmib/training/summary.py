@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Sequence
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from rich.table import Table
 from mmib.analysis.slices import breakdown
 from mmib.base.files import write_text
 from mmib.base.resampling import standard_error
+from mmib.base.revision import revision
 from mmib.base.timing import duration
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import read_ceilings, read_levels
@@ -35,19 +34,11 @@ Predictions = dict[int, dict[str, Any]]
 
 
 def versions() -> dict[str, str]:
-    """Of Python and the packages that decide results; `code` stands for this project's own modules as they are."""
+    """Of Python, the packages that decide results, and the code: `git` its commit, `code` a digest of its modules."""
     packages = {name: metadata.version(name) for name in VERSIONS}
-    return {"python": platform.python_version(), **packages, "code": _code_digest()}
-
-
-def _code_digest() -> str:
-    """Start of a SHA-256 over the source of everything that a run can use."""
-    digest, root = hashlib.sha256(), Path(str(resources.files("mmib")))
-    # In the repository some folders of the package are symbolic links; in an installed one they are folders.
-    folders = os.walk(root, followlinks=True)
-    for path in sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
-    return digest.hexdigest()[:12]
+    state = revision()
+    git = {"git": state.git} if state.git else {}
+    return {"python": platform.python_version(), **packages, **git, "code": state.digest}
 
 
 def score(task: Task, labels: LabelSet, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -122,10 +113,13 @@ def readable_predictions(
 
 
 def write_predictions(folder: Path, labels: LabelSet, records: dict[str, list[Record]]) -> None:
-    """`predictions/<split>.jsonl`, a line a row, and the label set that they are of, `predictions/labels.json`."""
+    """`predictions/<split>.jsonl`, a line a row, and the label set that they are of, `predictions/labels.json`.
+
+    Each row names the code that made it, as files of predictions are copied away from their runs.
+    """
     write_text(folder / "predictions" / LABELS, json.dumps(labels.to_dict(), indent=2) + "\n")
     for split, rows in records.items():
-        lines = [json.dumps(record, allow_nan=False) + "\n" for record in rows]
+        lines = [json.dumps({**record, "code": str(revision())}, allow_nan=False) + "\n" for record in rows]
         write_text(folder / "predictions" / f"{split}.jsonl", "".join(lines))
 
 

@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import precision_recall_fscore_support
 
+from mmib.base.revision import revision
 from mmib.datamodules.released import MNRE, TWITTER
 from mmib.labels import LabelSet
 from mmib.schema import Task, task_named
@@ -67,7 +68,9 @@ def written(
     complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
     write_predictions(folder, LABELS[task], readable_predictions(task, LABELS[task], module, {"test": complete}))
     lines = (folder / "predictions" / "test.jsonl").read_text().splitlines()
-    return [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+    parsed = [json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON")) for line in lines]
+    assert {line.pop("code") for line in parsed} == {str(revision())}
+    return parsed
 
 
 def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
@@ -325,4 +328,6 @@ def test_the_summary_file_is_json_and_whole(tmp_path: Path) -> None:
 
 
 def test_versions_are_those_that_decide_results() -> None:
+    assert versions().get("git") == revision().git
+    assert versions()["code"] == revision().digest
     assert set(versions()) >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}
