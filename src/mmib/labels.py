@@ -46,7 +46,7 @@ class LabelSet:
                 f"the negative class {self.negative!r} is none of the labels {shown(self.names)}: name one of them, "
                 "or leave 'negative' out where all labels count"
             )
-        unknown = sorted(set(self.arguments) - set(self.names))
+        unknown = sorted(set(self.arguments) - set(self.names), key=str)
         if unknown:
             raise ConfigError(f"'arguments' names {unknown[0]!r}, which is none of the labels {shown(self.names)}")
 
@@ -100,7 +100,7 @@ class LabelSet:
             value = {NAMES: value}
         if not isinstance(value, dict) or not isinstance(value.get(NAMES), list | tuple):
             raise ConfigError(f"{value!r} is no label set: give a list of labels, or a mapping with '{NAMES}'")
-        more = sorted(value.keys() - {NAMES, NEGATIVE, ARGUMENTS})
+        more = sorted(value.keys() - {NAMES, NEGATIVE, ARGUMENTS}, key=str)
         if more:
             raise ConfigError(
                 f"the label set has the key {more[0]!r}: choose from '{NAMES}', '{NEGATIVE}' and '{ARGUMENTS}'"

@@ -53,6 +53,7 @@ def label_sets(draw: st.DrawFn) -> LabelSet:
         ({"names": ["a"], "arguments": {"a": ["X", 2]}}, "'arguments' of the label set is"),
         ({"names": ["a"], "arguments": ["a"]}, "'arguments' of the label set is"),
         ({"names": ["a"], "positive": "a"}, "the label set has the key 'positive': choose from 'names', 'negative'"),
+        ({"names": ["a"], b"x": 1, "y": 2, 3: 3}, "the label set has the key 3: choose from 'names', 'negative'"),
         ({"names": "abc"}, "is no label set: give a list of labels, or a mapping with 'names'"),
         ({}, "is no label set"),
         ("PER", "'PER' is no label set"),

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 
 from mmib.base.files import checksum
 from mmib.encoders.pretrained import locate, unreachable
-from mmib.schema import MARKERS, EncoderError
+from mmib.schema import MARKERS, EncoderError, InputError
 
 
 class WordTokenizer:
@@ -82,7 +82,11 @@ class WordTokenizer:
             shutil.copyfile(path, folder / self._tokenizer.vocab_files_names[name])
 
     def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none."""
+        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none.
+
+        Raises:
+            InputError: a pattern of the tokenizer gives up on a text.
+        """
         return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
 
     def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
@@ -103,7 +107,13 @@ class WordTokenizer:
         options = {"add_special_tokens": False, "split_special_tokens": True}
         if not self._tokenizer.is_fast:  # in Python: it does not tell which word a piece is of
             return [[self._tokenizer(word, **options)["input_ids"] for word in words] for words in spaced]
-        encoded = self._tokenizer(spaced, is_split_into_words=True, **options)
+        try:
+            encoded = self._tokenizer(spaced, is_split_into_words=True, **options)
+        except BaseException as error:
+            # Not even an Exception: what tokenizers raises where a pattern of its own backtracks for too long.
+            if type(error).__name__ != "PanicException":
+                raise
+            raise InputError(f"the tokenizer cannot split the text into word pieces: {error}") from error
         result = []
         for number, words in enumerate(posts):
             pieces: list[list[int]] = [[] for _ in words]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Regex, pre_tokenizers
 
 from mmib.encoders.tokenizer import WordTokenizer, load_tokenizer
-from mmib.schema import MARKERS, EncoderError
+from mmib.schema import MARKERS, EncoderError, InputError
 
 PAD, UNKNOWN, CLS, SEP, MASK = range(5)
 SPECIAL_TEXTS = ["[SEP]", "[CLS]", "[PAD]", "[MASK]", "[UNK]", *MARKERS]
@@ -98,3 +99,12 @@ def test_a_fingerprint_in_python_changes_with_vocabulary_merges_and_switches(
         assert before in content
         (folder / file).write_text(content.replace(before, after, 1), encoding="utf-8")
         assert load_tokenizer(str(folder)).fingerprint() != expected
+
+
+def test_a_pattern_that_backtracks_without_end_is_an_error_of_its_text(bert_folder: str) -> None:
+    """A stranger's tokenizer.json holds any pattern; the library gives up by a panic, which is no Exception."""
+    tokenizer = WordTokenizer(bert_folder, max_length=64, local_files_only=True)
+    tokenizer._tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
+    with pytest.raises(InputError, match=r"the tokenizer cannot split the text into word pieces: .*retry-limit"):
+        tokenizer.pieces([["a" * 40 + "!"]])
+    assert tokenizer.pieces([["b"]])
