@@ -27,6 +27,7 @@ from mmib.datamodules.check import (
 )
 from mmib.datamodules.check.findings import Finding
 from mmib.datamodules.check.sets import SetFiles
+from mmib.datamodules.check.side_texts import excuse_other_sets
 from mmib.datamodules.init.options import add_format_options, given
 from mmib.datamodules.labels import label_set
 from mmib.datamodules.released import KNOWN_LABELS
@@ -57,6 +58,7 @@ def run(arguments: list[str]) -> int:
     def checked(sets: Sequence[SetFiles]) -> dict[str, Any]:
         """Check and show; what goes into the JSON file."""
         reports = [check_set(files, pieces, chosen.max_missing_images, labels, texts) for files in sets]
+        excuse_other_sets(reports)
         for report in reports:
             _show(report, console)
         return {"status": status(reports), "sets": [dataclasses.asdict(report) for report in reports]}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from mmib.datamodules.check.findings import Finding, SideTextCounts, SplitReport
+from mmib.datamodules.check.findings import Finding, SetReport, SideTextCounts, SplitReport
 from mmib.datamodules.check.sets import ReadSplit
 from mmib.datamodules.posts import RelationPost, TaggedPost
 from mmib.datamodules.side_texts import SideTexts
@@ -18,6 +18,7 @@ WORD = re.compile(r"\w+")
 QUOTATION = 4
 # Where so many more texts name an entity of their post than of another, they were written with the post at hand.
 LEAK = 0.5
+OTHER_SIDE_TEXTS = "other_side_texts"
 
 Words = tuple[str, ...]
 
@@ -46,11 +47,21 @@ def check_side_texts(
     try:
         texts.check_common([image for split in images.values() for image in split], root)
     except DataError as error:
-        return [Finding("unreadable", "other_side_texts", str(error))]
+        return [Finding("unreadable", OTHER_SIDE_TEXTS, str(error))]
     for report in reports:
         if report.split in images:
             _check_split(texts, images[report.split], report, max_missing)
     return [Finding("note", "side_texts", texts.note())]
+
+
+def excuse_other_sets(reports: Sequence[SetReport]) -> None:
+    """Make it a note that side texts name no image of a set, where they are those of another set of the folder."""
+    if any(part.side_texts for report in reports for part in report.splits):
+        for report in reports:
+            report.findings = [
+                replace(finding, severity="note") if finding.code == OTHER_SIDE_TEXTS else finding
+                for finding in report.findings
+            ]
 
 
 def _check_split(texts: SideTexts, images: Mapping[str, list[Post]], report: SplitReport, max_missing: float) -> None:

@@ -50,7 +50,8 @@ def run(arguments: list[str]) -> int:
             _fetch_images(wanted, root, mirrors)
         shutil.rmtree(downloads)
     images = ["--max-missing-images", "1"] if chosen.text_only else []
-    return check_data.run([str(root), "--tokenizer", check_data.NO_TOKENIZER, *images])
+    side_texts = ["--side-text", str(_captions_of(wanted, root))] if chosen.captions else []
+    return check_data.run([str(root), "--tokenizer", check_data.NO_TOKENIZER, *images, *side_texts])
 
 
 def _parser() -> CommandParser:
@@ -67,7 +68,9 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("--text-only", action="store_true", help="without the images")
     parser.add_argument(
-        "--captions", action="store_true", help="machine captions of the images too, as DIR/captions/NAME.jsonl"
+        "--captions",
+        action="store_true",
+        help="machine captions of the images too, as DIR/captions/NAME.jsonl, checked with the posts",
     )
     parser.add_argument(
         "--mirror",
@@ -124,8 +127,12 @@ def _umask() -> int:
     return mask
 
 
+def _captions_of(wanted: DataSet, root: Path) -> Path:
+    return root / "captions" / f"{wanted.name}.jsonl"
+
+
 def _fetch_captions(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
-    path = root / "captions" / f"{wanted.name}.jsonl"
+    path = _captions_of(wanted, root)
     if path.is_file():
         _report(f"{path} is there already")
         return

@@ -10,6 +10,7 @@ import pytest
 
 from mmib.cli import main
 from mmib.datamodules.check import Finding, SetReport, check_set, every_finding, find_sets, status
+from mmib.datamodules.check.side_texts import excuse_other_sets
 from mmib.datamodules.side_texts import SideTexts
 
 POSTS = (("1", "Ada/B-PER Byron/I-PER met/O a/O dog/O"), ("2", "Acme/B-ORG sells/O a/O cat/O"), ("3", "hello/O"))
@@ -67,6 +68,16 @@ def test_texts_of_another_set_cannot_be_compared(check: Any) -> None:
     assert status([report]) == 2
     assert "it names other.jpg, the posts 1.jpg" in found["", "other_side_texts"].text
     assert report.splits[0].side_texts is None
+    excuse_other_sets([report])
+    assert status([report]) == 2
+
+
+def test_texts_of_one_set_of_a_folder_are_no_fault_of_the_others(check: Any) -> None:
+    text = {"image": "1.jpg", "text": "a dog"}
+    whole, _ = check(text)
+    other, _ = check({"image": "other.jpg", "text": "a dog"})
+    excuse_other_sets([whole, other])
+    assert status([whole, other]) == 0
 
 
 def test_the_command_compares_them_and_names_the_place_of_a_bad_line(

@@ -226,8 +226,11 @@ def test_mnre_out_of_a_tar_archive_with_captions(server: Server, tmp_path: Path)
     assert rows == [{"image": "train.jpg", "captions": {model: model for model in models}}]
 
 
-def test_text_and_captions_alone(server: Server, tmp_path: Path) -> None:
+def test_text_and_captions_alone(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The captions are checked with the posts; a second set beside the first is no fault."""
+    assert fetch(tmp_path, "--text-only", name="twitter2015") in (0, 1)
     assert fetch(tmp_path, "--text-only", "--captions") == 0
+    assert "side texts" in capsys.readouterr().out
     assert not server.asked("twitter_images")
     assert json.loads((tmp_path / "captions" / "twitter2017.jsonl").read_text()) == {
         "image": "train_1.jpg",
