@@ -38,7 +38,7 @@ LOCK := requirements-py311-linux-x86_64.lock
 
 .PHONY: lock
 lock: ## Write the lock file with the hashes of all pinned packages, after constraints.txt changed (pip install uv)
-	uv pip compile setup.cfg --constraints constraints.txt --no-annotate --generate-hashes --python-version 3.11.7 \
+	uv pip compile setup.cfg --constraints constraints.txt --no-annotate --generate-hashes --no-strip-extras --python-version 3.11.7 \
 		--python-platform x86_64-manylinux_2_28 $(addprefix --extra ,encoders data lora sweeps extract serve onnx dev) \
 		--custom-compile-command 'make lock' --output-file $(LOCK) --quiet
 
