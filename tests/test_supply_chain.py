@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 (LOCK,) = ROOT.glob("requirements-*.lock")
@@ -15,7 +17,7 @@ PLATFORM = {"setuptools", "tzdata"}
 
 def versions(path: Path) -> dict[str, str]:
     """The version of each package that a file pins."""
-    pinned = re.findall(r"^([\w.-]+)==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    pinned = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {name.lower().replace("_", "-"): version for name, version in pinned if name.lower() not in PLATFORM}
 
 
@@ -24,9 +26,30 @@ def test_lock_and_constraints_pin_the_same_versions() -> None:
 
 
 def test_every_package_has_a_hash() -> None:
-    entries = re.split(r"^(?=[\w.-]+==)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    entries = re.split(r"^(?=[\w.-]+(?:\[.*\])?==)", LOCK.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     assert len(entries) > 100
     assert all("--hash=sha256:" in entry for entry in entries)
+
+
+def test_extras_that_a_package_asks_for_are_in_the_lock_file() -> None:
+    """Where hashes are checked, pip takes `coverage[toml]` for another requirement than `coverage`."""
+    pinned = dict(re.findall(r"^([\w.-]+)\[(.*)\]==", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
+    lacking = [
+        f"{name} asks for {needed}"
+        for name in versions(LOCK)
+        for text in _requirements_of(name)
+        if (needed := Requirement(text)).extras and (needed.marker is None or needed.marker.evaluate({"extra": ""}))
+        if not needed.extras <= set(re.split(", ?", pinned.get(needed.name, "")))
+    ]
+    assert not lacking
+
+
+def _requirements_of(name: str) -> list[str]:
+    """What an installed package asks for."""
+    try:
+        return metadata.requires(name) or []
+    except metadata.PackageNotFoundError:  # of another platform
+        return []
 
 
 @pytest.mark.parametrize("path", [LOCK, ROOT / "constraints.txt"], ids=lambda path: path.name)
