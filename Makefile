@@ -98,7 +98,7 @@ export: $(STAMP) ## Put the best run of each task, on the newest one's data, int
 
 .PHONY: serve
 serve: $(STAMP) ## Open a page to try exported models, with a JSON API: MODEL=exports ARGS='--port 8001' (docs/how-to/serve.md)
-	$(BIN)/mmib serve $(addprefix --model ,$(or $(MODEL),exports)) --open $(ARGS)
+	$(BIN)/mmib serve $(addprefix --model ,$(or $(MODEL),exports)) --runtime onnx --open $(ARGS)
 
 .PHONY: demo
 demo: $(STAMP) ## Train both demo models unless there are runs of them, export them, and open the page

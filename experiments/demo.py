@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
         folders.append(str(run.folder))
     mmib("export", *folders, "-o", str(chosen.output))
     if not chosen.no_page:
-        mmib("serve", "--model", str(chosen.output), "--open", *options)
+        mmib("serve", "--model", str(chosen.output), "--runtime", "onnx", "--open", *options)
 
 
 if __name__ == "__main__":

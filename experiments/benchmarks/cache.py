@@ -1,9 +1,10 @@
 """The feature cache: building it, opening it, and reading from it, beside decoding and encoding at each step.
 
-    python -m experiments.benchmarks.cache --rows 64 --encoders base
+    python -m experiments.benchmarks.cache --rows 64 --image pip:efficientnet-lite0
 
-Generated JPEG files of ordinary size, four images a row as in MNRE, random weights. The build is in truth as fast as
-the slower of decoding and encoding where these overlap fully, and as both one after the other where they do not.
+Generated JPEG files of ordinary size, four images a row as in MNRE. The build is in truth as fast as the slower of
+decoding and encoding where these overlap fully, and as both one after the other where they do not. On a processor it
+is measured in PyTorch and in onnxruntime, whose features must agree.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +33,7 @@ from experiments.benchmarks.measure import (
 from experiments.benchmarks.recipe import ENCODERS
 from mmib.datamodules.cache import BATCH_ITEMS, ImageFeatureCache
 from mmib.datamodules.images import decoders, read_image
-from mmib.encoders.image import ImageEncoder
+from mmib.encoders.image import ImageEncoder, Runtime
 
 SET = "mnre"
 READS = 20  # passes over all images: a single one takes too little time
@@ -46,10 +48,7 @@ class Bench:
         folder: for caches.
     """
 
-    WAYS = (
-        *("decode, one thread", "encode", "decode and encode at each step"),
-        *("build the cache", "open a filled cache", "read features"),
-    )
+    ENCODE, BUILD, BASELINE = "encode", "build the cache", "decode and encode at each step"
 
     def __init__(self, files: list[Path], encoder: ImageEncoder, folder: Path) -> None:
         self.files = files
@@ -60,10 +59,30 @@ class Bench:
         self.filled = ImageFeatureCache(folder / "filled", encoder)
         self.filled.build(files)
 
+    @property
+    def runtimes(self) -> tuple[Runtime, ...]:
+        """What may compute features on this device."""
+        return ("torch", "onnx") if self.device.type == "cpu" else ("torch",)
+
     def measures(self) -> dict[str, Callable[[], float]]:
         """Images a second of each."""
-        ways = (self.decode, self.encode, self.step, self.build, self.open, self.read)
-        return dict(zip(self.WAYS, ways, strict=True))
+        ways = {"decode, one thread": self.decode, self.BASELINE: self.step}
+        for name, way in ((self.ENCODE, self.encode), (self.BUILD, self.build)):
+            ways |= {f"{name}, {runtime}": partial(self.run_by, runtime, way) for runtime in self.runtimes}
+        return ways | {"open a filled cache": self.open, "read features": self.read}
+
+    def run_by(self, runtime: Runtime, way: Callable[[], float]) -> float:
+        """What a way gives with a runtime."""
+        self.encoder.run_by(runtime)
+        return way()
+
+    def deviation(self) -> float:
+        """How far the features of onnxruntime lie from PyTorch's, in shares of their norm."""
+        features = []
+        for runtime in self.runtimes:
+            self.encoder.run_by(runtime)
+            features.append(self.encoder.features(self.pixels))
+        return float((features[-1] - features[0]).norm() / features[0].norm())
 
     def decode(self) -> float:
         """From files to pixels."""
@@ -119,23 +138,27 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes")
+    parser.add_argument("--encoders", choices=list(ENCODERS), default="base", help="their shapes, of random weights")
+    parser.add_argument("--image", help="another image encoder, with its weights")
     chosen = parser.parse_args(arguments)
     torch.manual_seed(0)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         write_set(folder / "set", SET, chosen.rows, DATA_ROOT)
         files = sorted((folder / "set").rglob("*.jpg"))
-        encoder = ImageEncoder(ENCODERS[chosen.encoders].image, pretrained=False).to(best_device())
+        name = chosen.image or ENCODERS[chosen.encoders].image
+        encoder = ImageEncoder(name, pretrained=chosen.image is not None).to(best_device())
         bench = Bench(files, encoder, folder)
+        apart = bench.deviation()
         found = in_turns(bench.measures(), chosen.repeats, to_standard_error)
         size = sum(file.stat().st_size for file in bench.filled.folder.iterdir())
         sources = sum(file.stat().st_size for file in files)
-    baseline = spread(found["decode and encode at each step"]).median
+    baseline = spread(found[Bench.BASELINE]).median
     rows = [[label, spread(rates), f"{spread(rates).median / baseline:.3g}"] for label, rates in found.items()]
     print(f"{machine()}\n")
-    print(f"{len(files)} images, {chosen.encoders} encoder, {decoders()} threads decode, batches of {BATCH_ITEMS}; ")
-    print(f"{size / len(files):,.0f} bytes an image in the cache, {sources / len(files):,.0f} in its file\n")
+    print(f"{len(files)} images, {name}, {decoders()} threads decode, batches of {BATCH_ITEMS}; ")
+    print(f"{size / len(files):,.0f} bytes an image in the cache, {sources / len(files):,.0f} in its file; ")
+    print(f"features of the runtimes differ by {apart:.1e} of their norm\n")
     print(table(["", "images a second: median (range)", "to decoding and encoding at each step"], rows))
 
 

@@ -10,6 +10,7 @@ data root holds them, with generated images of 600 x 450 pixels. Images come wit
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from experiments.benchmarks.corpus import DATA_ROOT, SPLIT, reader_of, write_set
 from experiments.benchmarks.measure import Clock, in_turns, machine, spread, table, to_standard_error
 from mmib.datamodules.demo import read_truth
 from mmib.datamodules.demo.layouts import twitter_folders
+from mmib.encoders.image import Runtime
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import POSTS, Extractor, Post, trained_models
 from mmib.extract.pictures import in_threads
@@ -34,6 +36,7 @@ from mmib.schema import ConfigError, MMIBError, task_named
 TOLERANCE = 1e-3
 DEMO = "demo"
 NAMES = (DEMO, "twitter2015", "twitter2017")
+RUNTIMES: tuple[Runtime, ...] = ("torch", "onnx")
 STAGES = ("read text, decode image", "scale and encode image", "find entities", "find relations")
 
 
@@ -128,18 +131,19 @@ def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: 
             to_standard_error(f"{models}, {shown}")
             rates = in_turns(ways, arguments.repeats, to_standard_error)
             alone, together = spread(rates["one by one"]), spread(rates["batch"])
-            rows.append([models, shown, alone, together, f"{together.median / alone.median:.2f}"])
+            latency = f"{1000 / alone.median:.0f}"
+            rows.append([models, shown, latency, alone, together, f"{together.median / alone.median:.2f}"])
             for size in (1, POSTS):
                 spent, pairs = stages(extractor, subset, size, device)
                 asked = f"{pairs:.1f}" if extractor.relations else ""
                 parts.append([models, shown, size, *(f"{milliseconds:.1f}" for milliseconds in spent), asked])
-    rated = table(["models", "of posts", "one by one", "in batches", "times"], rows)
+    rated = table(["models", "of posts", "ms a single post", "one by one", "in batches", "times"], rows)
     spent_head = ["models", "of posts", "at a time", *STAGES, "pairs a post"]
     return f"Posts a second: median (range).\n\n{rated}\n\nMilliseconds a post.\n\n{table(spent_head, parts)}\n"
 
 
 def extractors_of(models: Sequence[TrainedModel], device: str) -> dict[str, Extractor]:
-    """By name: of entities alone, and with relations where there is a model of them.
+    """By name: of entities alone, and with relations where there is a model of them; images as their encoders say.
 
     Raises:
         ConfigError: there is no model of entities.
@@ -161,10 +165,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, default=Path("data/demo"), help="the demo corpus")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else drawn posts serve")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, help="of image encoders")
     chosen = parser.parse_args(arguments)
     try:
         models = [model for source in chosen.model for model in trained_models(source)]
-        extractors = extractors_of(models, chosen.device)
+        extractors = {}
+        for runtime in chosen.runtimes:
+            copies = copy.deepcopy(models)
+            for model in copies:
+                model.image_encoder.run_by(runtime)
+            named = extractors_of(copies, chosen.device).items()
+            extractors |= {f"{name}, images in {runtime}": extractor for name, extractor in named}
         print(f"{machine(torch.device(chosen.device))}\n")
         for name in chosen.sets:
             with tempfile.TemporaryDirectory() as folder:

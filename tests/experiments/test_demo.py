@@ -48,7 +48,7 @@ def test_what_is_there_is_taken_and_what_is_missing_trained(tmp_path: Path, comm
     assert commands == [
         ["fit", "--config", "mner-demo", "--runs", str(tmp_path)],
         ["export", str(newest), trained, "-o", "out"],
-        ["serve", "--model", "out", "--open", "--port", "0"],
+        ["serve", "--model", "out", "--runtime", "onnx", "--open", "--port", "0"],
     ]
     commands.clear()
     demo.main(["--runs", str(tmp_path), "--no-page"])

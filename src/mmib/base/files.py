@@ -105,6 +105,11 @@ def _files_of(path: Path | int) -> Iterable[Path | int]:
     return (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
+def user_cache() -> Path:
+    """The folder of what mmib computes or downloads once for a person."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmib"
+
+
 @contextmanager
 def named(path: Path) -> Iterator[None]:
     """Adds the file's name to an error of the system, which leaves it out where the disk is full."""

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmib.base.files import user_cache
+
 # Where fetched encoders are, instead of the user's cache.
 STORE_VARIABLE = "MMIB_ENCODERS"
 
@@ -72,5 +74,4 @@ ARCHIVES: dict[str, ArchivedWeights] = {
 
 def store() -> Path:
     """The folder of fetched encoders."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(os.environ.get(STORE_VARIABLE) or cache / "mmib" / "encoders")
+    return Path(os.environ.get(STORE_VARIABLE) or user_cache() / "encoders")

@@ -9,6 +9,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +21,14 @@ from timm.data.transforms_factory import create_transform
 from timm.models import load_model_config_from_hf
 from torch import Tensor
 
+from mmib.encoders import onnx_image
 from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
 from mmib.encoders.regions import RegionEncoder, digest_tensors, lay_out
 from mmib.labels import shown
 from mmib.schema import ConfigError, EncoderError, PostBatch
 
 Regions = Literal["crops", "grid"]
+Runtime = Literal["torch", "onnx"]
 # Images that a CPU encodes at a time; see `ImageEncoder.features`.
 CPU_BATCH = 4
 # Prefixes of names whose configuration and weights are timm's files in a repository of the hub, or in a folder.
@@ -52,6 +55,8 @@ class ImageEncoder(RegionEncoder):
             the whole image's last feature map a region.
         model_args: further arguments of `timm.create_model`, such as `img_size` (a number, or height and width) for
             transformers, whose input size is fixed when they are built.
+        runtime: what computes the features of a frozen encoder on a processor, where they are cached or extracted
+            from: `torch`, or `onnx` for onnxruntime, which is faster and agrees to a thousandth or is refused.
 
     Attributes:
         dim: feature width V.
@@ -61,8 +66,10 @@ class ImageEncoder(RegionEncoder):
         training_transform: the same with timm's random crops and flips.
 
     Raises:
-        EncoderError: the model is unknown, cannot be built, has no grid, or its weights cannot be loaded.
-        ConfigError: unknown regions, or weights for a name that comes with some.
+        EncoderError: the model is unknown, cannot be built, has no grid, its weights cannot be loaded, or the packages
+            of the runtime are not installed.
+        ConfigError: unknown regions or runtime, weights for a name that comes with some, or onnxruntime for an encoder
+            that is trained.
     """
 
     source = "pixels"
@@ -75,13 +82,17 @@ class ImageEncoder(RegionEncoder):
         frozen: bool = True,
         regions: Regions = "crops",
         model_args: dict[str, Any] | None = None,
+        runtime: Runtime = "torch",
     ) -> None:
         super().__init__()
         if regions not in ("crops", "grid"):
             raise ConfigError(f"image regions {regions!r} are unknown: choose 'crops' or 'grid'")
+        if runtime == "onnx" and not frozen:
+            raise ConfigError("runtime: onnx runs frozen image encoders alone: freeze it, or choose runtime: torch")
         self.name = name
         self.regions = regions
         self.frozen = frozen
+        self.run_by(runtime)
         self.encoder, self.model_args = _create(name, weights, pretrained, model_args or {})
         # Some networks widen their features once more between pooling and classifier.
         self.dim: int = self.encoder.num_features if regions == "grid" else self.encoder.head_hidden_size
@@ -103,6 +114,28 @@ class ImageEncoder(RegionEncoder):
         self._cells = (1, 1) if self.regions == "crops" else self._grid()
         self.transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=False)
         self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=True)
+
+    def run_by(self, runtime: Runtime) -> None:
+        """Choose what computes `features` on a processor.
+
+        Raises:
+            ConfigError: an unknown runtime.
+            EncoderError: its packages are not installed.
+        """
+        if runtime not in ("torch", "onnx"):
+            raise ConfigError(f"the runtime {runtime!r} is unknown: choose 'torch' or 'onnx'")
+        if runtime == "onnx":
+            onnx_image.require_onnx()
+        self.runtime = runtime
+
+    def load_runtime(self) -> None:
+        """Do what the first call of `features` on a processor would: onnxruntime needs the network as a file.
+
+        Raises:
+            EncoderError: `runtime` cannot run this encoder.
+        """
+        if self.runtime == "onnx":
+            onnx_image.load(self._onnx_file)
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -131,10 +164,19 @@ class ImageEncoder(RegionEncoder):
 
         A CPU encodes `CPU_BATCH` images at a time: the activations of more do not fit its caches, and each takes longer
         (docs/explanation/performance.md).
+
+        Raises:
+            EncoderError: `runtime` cannot run this encoder.
         """
         device = next(self.encoder.parameters()).device
         parts = pixels.split(CPU_BATCH if device.type == "cpu" else len(pixels))
+        if self.runtime == "onnx" and device.type == "cpu":
+            return torch.cat([onnx_image.run(self._onnx_file, part) for part in parts])
         return torch.cat([self(part.to(device, memory_format=torch.channels_last)).cpu() for part in parts])
+
+    @cached_property
+    def _onnx_file(self) -> Path:
+        return onnx_image.network_file(self, self.name, self.fingerprint(), self.input_size)
 
     def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
         """See `RegionEncoder.encode`: the batch's cached features, or what `forward` gives of its pixels.
@@ -209,7 +251,7 @@ class ImageEncoder(RegionEncoder):
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
-        """SHA-256 over class, weights, transform and regions: equal where features are equal."""
+        """SHA-256 over class, weights, transform and regions: equal where features are equal, in either runtime."""
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
         if type(self) is not ImageEncoder:
             digest.update(type(self).__qualname__.encode())

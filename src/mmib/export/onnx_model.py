@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from mmib.backbone import ExtractionNetwork
 from mmib.base.files import atomic_file, write_text
+from mmib.base.onnx_files import INSTALL, OPSET, exported, missing_packages, open_session
 from mmib.datamodules.examples import collate_regions, collate_text
 from mmib.datamodules.posts import LabelledPost, RelationPost
 from mmib.export import numpy_crf
@@ -23,8 +22,6 @@ from mmib.nn.crf import LinearChainCRF
 from mmib.schema import ExportError, PostBatch, Prepared, task_named
 
 MODEL, CRF_SCORES, CRF_CODE = "model.onnx", "crf.json", "numpy_crf.py"
-PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSET = 20
 MOST_BYTES = 2**31 - 2**24  # of a protobuf message, less what describes the network
 # Between scores of PyTorch and of onnxruntime; the second is relative, for networks of large scores.
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-5
@@ -116,9 +113,8 @@ def require_packages() -> None:
     Raises:
         ExportError: a package is missing.
     """
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise ExportError(f"mmib export --onnx needs {', '.join(missing)}: pip install 'mmib[onnx]'")
+    if missing := missing_packages():
+        raise ExportError(f"mmib export --onnx needs {', '.join(missing)}: {INSTALL}")
 
 
 def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
@@ -133,7 +129,7 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
         OSError: a file cannot be written.
     """
     network = ScoringNetwork(model.network).eval()
-    content = _exported(network, model)
+    content = _content(network, model)
     deviation = _largest_deviation(content, network, model)
     with atomic_file(folder / MODEL) as file:
         file.write(content)
@@ -209,14 +205,12 @@ def _output_axes(model: TrainedModel) -> Axes:
     return ("posts", "words", scores) if _tags_words(model) else ("posts", scores)
 
 
-def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
+def _content(network: ScoringNetwork, model: TrainedModel) -> bytes:
     """The ONNX file's content.
 
     Raises:
         ExportError: an operation that ONNX has no words for, or more weights than one file holds.
     """
-    import onnx  # noqa: PLC0415 - an extra
-
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > MOST_BYTES:
         raise ExportError(f"the weights have {size:,} bytes: an ONNX file holds {MOST_BYTES:,} at most")
@@ -224,39 +218,7 @@ def _exported(network: ScoringNetwork, model: TrainedModel) -> bytes:
         name: {axis: size for axis, size in enumerate(axes) if isinstance(size, str)}
         for name, axes in _axes(model).items()
     }
-    try:
-        with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # about the exporter's own insides
-            program: Any = torch.onnx.export(
-                network,
-                tuple(_sampled(model, EXAMPLE)),
-                input_names=list(Inputs._fields),
-                output_names=[_output(model)],
-                dynamic_shapes=free,
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    # Which error it is depends on the step of the exporter that a custom network does not pass.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(f"the network cannot be exported to ONNX ({type(error).__name__}: {reason[:300]})") from error
-    proto = program.model_proto
-    _forget_sources(proto.graph)
-    onnx.checker.check_model(proto)
-    content: bytes = proto.SerializeToString()
-    return content
-
-
-def _forget_sources(graph: Any) -> None:
-    """Take out where in which source file each operation was, which names places on this machine."""
-    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
-        part.ClearField("metadata_props")
-        part.ClearField("doc_string")
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                _forget_sources(attribute.g)
+    return exported(network, _sampled(model, EXAMPLE), Inputs._fields, _output(model), free)
 
 
 def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedModel) -> float:
@@ -265,13 +227,9 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
     Raises:
         ExportError: further than they may, or onnxruntime cannot compute them.
     """
-    import onnxruntime  # noqa: PLC0415 - an extra
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
     largest = 0.0
     try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = open_session(content)
         for sizes in TRIALS:
             inputs = _sampled(model, sizes)
             with torch.no_grad():

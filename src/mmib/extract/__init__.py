@@ -24,6 +24,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: options that do not go together.
         ExportError: a model that cannot be read.
+        EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         TaskError: a model of a task that is not registered.
         PluginError: a plugin cannot be imported.
         DataError: an input that cannot be read.
@@ -93,7 +94,7 @@ def _parser() -> CommandParser:
 def _one(chosen: argparse.Namespace) -> int:
     from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
 
-    extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
+    extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
     found = extractor.extract(chosen.text, chosen.image, evidence=chosen.evidence, samples=chosen.samples)
     text = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
     if chosen.output is None:
@@ -112,7 +113,7 @@ def _many(chosen: argparse.Namespace) -> int:
     folder = chosen.images or (Path() if path is None else path.parent)
     is_csv = chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
     with opened(path, sys.stdin) as file:
-        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
+        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
         if chosen.output is None or is_stream(chosen.output):
             records = extracted(extractor, read_rows(file, is_csv, folder), chosen.evidence, chosen.samples)
             with nullcontext(sys.stdout) if chosen.output is None else chosen.output.open("w", encoding="utf-8") as to:
@@ -122,6 +123,7 @@ def _many(chosen: argparse.Namespace) -> int:
         options = {
             "evidence": chosen.evidence,
             "samples": chosen.samples,
+            "runtime": chosen.runtime,
             "images": str(folder.resolve()),
             "csv": is_csv,
         }

@@ -27,6 +27,7 @@ from mmib.extract.results import Entity, Evidence, Extraction, PostLabel, Relati
 from mmib.schema import ExportError, InputError, task_named
 
 if TYPE_CHECKING:
+    from mmib.encoders.image import Runtime
     from mmib.export.model import TrainedModel
 
 MOST_CHARACTERS = 100_000
@@ -66,6 +67,7 @@ class Extractor:
         ExportError: no model, two of one task, two that find entities or relations, or relations of entity types that
             the model of entities does not have.
         ConfigError: the device is not there.
+        EncoderError: the runtime of an image encoder cannot run it.
     """
 
     def __init__(self, models: Sequence[TrainedModel], device: str = "cpu") -> None:
@@ -104,18 +106,27 @@ class Extractor:
         return [name for name in _argument_types(self.relations) if name not in types]
 
     @classmethod
-    def from_pretrained(cls, *sources: str | Path, device: str = "cpu") -> Self:
+    def from_pretrained(cls, *sources: str | Path, device: str = "cpu", runtime: Runtime = "torch") -> Self:
         """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
 
         Exported folders need neither a network nor the run that they were made from. Nothing that they name is
         imported: modules with custom tasks or parts must have been before.
 
+        Args:
+            sources: the models.
+            device: where to compute.
+            runtime: what encodes images on a processor, see `ImageEncoder`.
+
         Raises:
             ExportError: a source is none of these, is damaged, was edited, or was made by a newer version.
             TaskError: nobody has registered its task; the text names the module that does.
-            ConfigError: the device is not there.
+            ConfigError: the device is not there, or the runtime is unknown.
+            EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         """
-        return cls([model for source in sources for model in trained_models(Path(source))], device)
+        models = [model for source in sources for model in trained_models(Path(source))]
+        for model in models:
+            model.image_encoder.run_by(runtime)
+        return cls(models, device)
 
     def extract(
         self,

@@ -110,6 +110,9 @@ class ModelReader:
     Args:
         model: the network and how it reads.
         device: where it computes.
+
+    Raises:
+        EncoderError: the runtime of its image encoder cannot run it.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device) -> None:
@@ -124,6 +127,8 @@ class ModelReader:
         self.max_crops = model.max_crops
         self.reads_images = model.reads_images
         self.temperature: Temperature = model.temperature
+        if self.reads_images and device.type == "cpu":
+            self.image_encoder.load_runtime()
 
     @cached_property
     def view_key(self) -> ViewKey:

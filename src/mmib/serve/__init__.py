@@ -30,6 +30,7 @@ def run(arguments: list[str]) -> int:
     Raises:
         ConfigError: a limit that cannot work, a missing package, or an address that cannot be listened at.
         ExportError: a model that cannot be read.
+        EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         TaskError: a model of a task that is not registered.
         PluginError: a plugin cannot be imported.
     """
@@ -45,7 +46,7 @@ def run(arguments: list[str]) -> int:
     with listen(chosen.host, chosen.port) as listener:
         from mmib.extract.extractor import Extractor  # noqa: PLC0415
 
-        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device)
+        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
         serve(extractor, limits, listener, chosen.open)
     return 0
 

@@ -45,16 +45,28 @@ def test_it_prints_a_line_for_each_way(
     data_root: Path, tmp_path: Path, make_trained: Callable[..., TrainedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_export([make_trained("mner"), make_trained("mre")], tmp_path / "both")
-    options = ["--sets", "twitter2017", "--posts", "3", "--repeats", "1", "--data-root", str(data_root)]
+    options = [
+        "--runtimes",
+        "torch",
+        "--sets",
+        "twitter2017",
+        "--posts",
+        "3",
+        "--repeats",
+        "1",
+        "--data-root",
+        str(data_root),
+    ]
     assert extraction.main(["--model", str(tmp_path / "both"), *options]) == 0
     output = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if "|" in line]
-    rates = [line for line in lines if len(line) == 5 and line[0] in ("entities", "both")]
-    assert [line[:2] for line in rates] == [[m, s] for m in ("entities", "both") for s in ("text", "text and image")]
-    assert all(float(line[2].split()[0]) > 0 and float(line[3].split()[0]) > 0 for line in rates)
-    spent = [line for line in lines if len(line) == 8 and line[0] in ("entities", "both")]
+    names = [f"{models}, images in torch" for models in ("entities", "both")]
+    rates = [line for line in lines if len(line) == 6 and line[0] in names]
+    assert [line[:2] for line in rates] == [[name, shown] for name in names for shown in ("text", "text and image")]
+    assert all(float(cell.split()[0]) > 0 for line in rates for cell in line[2:])
+    spent = [line for line in lines if len(line) == 8 and line[0] in names]
     assert len(spent) == 2 * len(rates)
-    assert {line[-1] == "" for line in spent if line[0] == "entities"} == {True}
+    assert {line[-1] == "" for line in spent if line[0] == names[0]} == {True}
 
 
 def test_without_a_model_of_entities_there_is_a_sentence(

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+from mmib.base import onnx_files
 from mmib.export import onnx_model
 from mmib.export.folder import read_export, write_export
 from mmib.export.model import TrainedModel
@@ -222,7 +223,7 @@ def test_what_is_not_installed_is_named(
     make_run: Callable[..., Path], tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("mre")
-    monkeypatch.setattr(onnx_model, "find_spec", lambda name: None if name == "onnxruntime" else "there")
+    monkeypatch.setattr(onnx_files, "find_spec", lambda name: None if name == "onnxruntime" else "there")
     message = refused("export", str(run), "-o", str(tmp_path / "export"), "--onnx")
     assert "needs onnxruntime: pip install 'mmib[onnx]'" in message
     assert not (tmp_path / "export").exists()
