@@ -31,6 +31,10 @@ setup: $(STAMP) ## Make .venv and install the pinned versions (every other comma
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@# A source archive holds folders where the repository has links.
+	@for name in datamodules lightning_configs; do \
+	  test -e $$name || { mv src/mmib/$$name $$name && ln -s ../../$$name src/mmib/$$name; }; \
+	done
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,data,lora,sweeps,extract,serve,onnx,dev]'
 	@touch $@
 
@@ -125,6 +129,22 @@ check-data: $(STAMP) ## Tell what a data folder holds, what is missing, what a t
 .PHONY: test
 test: $(STAMP) lint ## Run the linters and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
+
+.PHONY: test-smoke
+test-smoke: $(STAMP) ## Run the smoke tests: what an installation must do
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke $(ARGS)
+
+.PHONY: test-floor
+test-floor: ## Run the smoke tests with the oldest versions that setup.cfg allows, in a fresh environment
+	$(PYTHON) -m experiments.installation . --floor $(ARGS)
+
+.PHONY: test-python
+test-python: ## Run the smoke tests with another Python, in a fresh environment: VERSION=3.13
+	$(PYTHON) -m experiments.installation . --python '$(or $(VERSION),3.13)' $(ARGS)
+
+.PHONY: release
+release: $(STAMP) ## Build what a release consists of and try it in fresh environments; ARGS=--rehearse where it is not ready
+	$(BIN)/python -m experiments.release $(ARGS)
 
 .PHONY: test-resume
 test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it each time, compare bit for bit

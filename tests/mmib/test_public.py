@@ -17,6 +17,7 @@ import mmib
 from mmib.schema import ConfigError
 
 
+@pytest.mark.smoke
 def test_every_public_name_is_there() -> None:
     assert all(inspect.isclass(getattr(mmib, name)) or callable(getattr(mmib, name)) for name in mmib.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", mmib.__version__)

@@ -194,6 +194,7 @@ def test_the_manifest_names_commits_checksums_and_places() -> None:
             assert len(bytes.fromhex(file.address.split("/")[5])) == 20, "not of a commit"
 
 
+@pytest.mark.smoke
 def test_a_set_is_fetched_into_the_layout_and_checked(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -123,6 +123,7 @@ def test_exports_score_the_labels(trained: Trained, task: str) -> None:
     assert scores.shape[-1] == len(OUTPUTS[task])
 
 
+@pytest.mark.smoke
 def test_extraction_finds_these_labels(trained: Trained) -> None:
     extractor = Extractor.from_pretrained(trained.exported)
     found = extractor.extract(TEXT, entities=[(13, 17, "TEAM"), (28, 34, "PRODUCT")])

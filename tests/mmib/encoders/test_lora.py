@@ -68,6 +68,7 @@ def awaken(encoder: nn.Module) -> None:
 # The encoder
 
 
+@pytest.mark.smoke
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_only_the_matrices_learn_and_merged_they_give_the_same_states(family: str) -> None:

@@ -149,6 +149,7 @@ def test_the_file_describes_itself_and_names_no_place(exported: Exported, kind: 
     assert read_export(exported.folder)[0].task == exported.model.task
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("kind", [ENTITIES])
 def test_emissions_are_decoded_by_what_lies_beside(exported: Exported, make_batch: MakeBatch, kind: Kind) -> None:
     spec = importlib.util.spec_from_file_location("copied", exported.folder / "numpy_crf.py")

@@ -68,6 +68,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+@pytest.mark.smoke
 def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_path: Path) -> None:
     Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
     rows = [
@@ -353,6 +354,7 @@ def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path
     assert posts == {"urn:mmib:post:p1", "urn:mmib:post:p3"}
 
 
+@pytest.mark.smoke
 def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
     posts = write_lines(tmp_path / "posts.jsonl", [{"text": TEXT}, b"broken"])
     options = ["-o", str(tmp_path / "out.jsonl"), "--graph", str(tmp_path / "graph.json")]

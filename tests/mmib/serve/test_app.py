@@ -37,6 +37,7 @@ def alive(client: TestClient) -> bool:
     return client.post("/api/extract", json={"text": "bob"}).status_code == 200
 
 
+@pytest.mark.smoke
 def test_one_post_as_json_and_as_a_form(client: TestClient, extractor: Extractor, picture: bytes) -> None:
     crops = [[0.0, 0.0, 0.5, 0.5]]
     expected = extractor.extract(TEXT, picture, crops, evidence=True).to_dict()
@@ -326,6 +327,7 @@ def test_many_at_a_time_get_their_own_answers(client: TestClient) -> None:
     assert found == {number: f"bob {number}" for number in range(20)}
 
 
+@pytest.mark.smoke
 def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
     health = client.get("/api/health").json()
     assert (health["ready"], health["tasks"], len(health["models"])) == (True, ["mner", "mre"], 2)

@@ -40,6 +40,7 @@ def connect(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
     return http.client.HTTPConnection("127.0.0.1", int(place[1]), timeout=120)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_that_has_begun_is_answered_before_the_end(
     process: subprocess.Popen[str], number: signal.Signals

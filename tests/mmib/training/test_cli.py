@@ -86,6 +86,7 @@ def gold_labels(task: str, demo: Path, split: str) -> list[Any]:
 # What a run leaves behind
 
 
+@pytest.mark.smoke
 @both_tasks
 def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: str) -> None:
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
@@ -345,6 +346,7 @@ def test_the_saved_configuration_is_complete(finished: Any) -> None:
     assert "include" not in saved
 
 
+@pytest.mark.smoke
 @both_tasks
 def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, start: Start, workspace: Any) -> None:
     config = str(finished.folder / "config.yaml")

@@ -66,6 +66,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return make
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("task", ["mre", "mner"])
 def test_a_page_shows_all_parts_of_a_run(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path, task: str

@@ -64,6 +64,7 @@ def wait_for(condition: Callable[[], Any]) -> Any:
     return found
 
 
+@pytest.mark.smoke
 def test_a_grid_runs_each_trial_once_and_reports_the_best(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep()
     assert sweep(path) == 0

@@ -1,0 +1,133 @@
+"""A fresh virtual environment with mmib in it, in which the smoke tests run.
+
+    python -m experiments.installation .                        # this checkout
+    python -m experiments.installation dist/mmib-0.2.0.tar.gz --python 3.13
+    python -m experiments.installation . --floor                # the oldest versions that setup.cfg allows
+
+uv makes the environments: it links files out of one cache, so that a second environment of several gigabytes takes
+neither as long nor as much room. It goes into a virtual environment of its own, so that the project does not depend on
+it. The smoke tests are those of the checkout, which a wheel does not hold; mmib is imported from the environment alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TOOLS = {"uv": "0.13.9", "twine": "7.0.0"}
+EXTRAS = ("encoders", "data", "lora", "sweeps", "extract", "serve", "onnx", "dev")
+# Of these any version does: they are not needed to use mmib.
+FREE = "dev"
+
+
+class StepError(Exception):
+    """A command of a check has failed; the text says which, what it printed stands above."""
+
+
+def run(*command: str | Path, folder: Path = ROOT, variables: dict[str, str] | None = None) -> None:
+    """Run a command, whose output is shown.
+
+    Raises:
+        StepError: it fails.
+    """
+    words = [str(word) for word in command]
+    print(f"$ {' '.join(words)}", flush=True)
+    # Nothing of this checkout is imported by accident.
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    done = subprocess.run(words, cwd=folder, env={**environment, **(variables or {})}, check=False)
+    if done.returncode:
+        raise StepError(f"{Path(words[0]).name} {words[1] if len(words) > 1 else ''} failed, status {done.returncode}")
+
+
+def tool(name: str) -> Path:
+    """The program of a pinned tool, installed on first use."""
+    folder = ROOT / ".cache" / "tools"
+    installed = folder / f"{name}-{TOOLS[name]}"
+    if not installed.is_file():
+        venv.create(folder, with_pip=True)
+        run(folder / "bin" / "python", "-m", "pip", "install", "--quiet", f"{name}=={TOOLS[name]}")
+        installed.touch()
+    return folder / "bin" / name
+
+
+def floors(setup: Path) -> Iterator[str]:
+    """A constraint for each package that setup.cfg bounds from below: that version."""
+    config = configparser.ConfigParser()
+    config.read(setup, encoding="utf-8")
+    extras = config["options.extras_require"]
+    lists = [config["options"]["install_requires"], *(extras[name] for name in extras if name != FREE)]
+    for requirement in "\n".join(lists).split("\n"):
+        if found := re.fullmatch(r"([\w.-]+)(?:\[[\w,]+\])?\s*>=\s*([\w.]+)(?:\s*,.*)?", requirement.strip()):
+            yield f"{found[1]}=={found[2]}"
+
+
+def check(what: Path, python: str, oldest: bool = False) -> None:
+    """Install a checkout, wheel or source archive with all extras, and run the smoke tests; nothing of it is left.
+
+    Args:
+        what: to install.
+        python: the interpreter, or its version.
+        oldest: install the oldest versions that setup.cfg allows.
+
+    Raises:
+        StepError: it cannot be installed, or a test fails.
+    """
+    uv = tool("uv")
+    with tempfile.TemporaryDirectory(prefix="mmib-", dir=os.environ.get("TMPDIR")) as name:
+        folder = Path(name)
+        run(uv, "venv", "--quiet", "--python", python, folder / "venv")
+        interpreter = folder / "venv" / "bin" / "python"
+        options: list[str | Path] = []
+        if oldest:
+            (folder / "floors.txt").write_text("\n".join(floors(ROOT / "setup.cfg")) + "\n", encoding="utf-8")
+            options = ["--constraints", folder / "floors.txt"]
+        requirement = f"mmib[{','.join(EXTRAS)}] @ {what.resolve().as_uri()}"
+        run(uv, "pip", "install", "--quiet", "--python", interpreter, *options, requirement, folder=folder)
+        # Away from src/, and from the links that lead there.
+        for part in ("tests", "experiments", "docs"):
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "setup.cfg", folder)
+        smoke_test(interpreter, folder)
+
+
+def smoke_test(interpreter: Path, folder: Path) -> None:
+    """Run the smoke tests of a folder with an installed mmib.
+
+    Raises:
+        StepError: a test fails, or mmib is imported from elsewhere.
+    """
+    where = "import mmib, pathlib, sys; sys.exit(not pathlib.Path(mmib.__file__).is_relative_to(sys.prefix))"
+    run(interpreter, "-c", where, folder=folder)
+    run(interpreter.with_name("mmib"), "--version", folder=folder)
+    variables = {"OMP_NUM_THREADS": "1"}
+    run(interpreter, "-m", "pytest", "-m", "smoke", "-q", "-p", "no:cacheprovider", folder=folder, variables=variables)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check one installation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", type=Path, help="a checkout, a wheel or a source archive")
+    parser.add_argument("--python", default=sys.executable, help="an interpreter or its version (default: this one)")
+    parser.add_argument("--floor", action="store_true", help="install the oldest versions that setup.cfg allows")
+    chosen = parser.parse_args(arguments)
+    try:
+        check(chosen.what, chosen.python, chosen.floor)
+    except StepError as error:
+        print(f"installation: {error}", file=sys.stderr)
+        return 1
+    print(f"installation: {chosen.what} works")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""`make release`: what a release consists of, built and tried; nothing is published.
+
+1. The tree is clean, and its version is the one that CHANGELOG.md and CITATION.cff name.
+2. Source archive and wheel are built, and twine reads their metadata as a package index would.
+3. Each is installed into a fresh virtual environment with all extras, where the smoke tests run.
+4. The demo models are exported and packed, where runs of them are there.
+5. The name of the tag is printed.
+
+Of the network the package index alone is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+from experiments.demo import EXPERIMENTS, newest_run
+from experiments.installation import ROOT, StepError, check, run, tool
+from mmib.schema import MMIBError
+
+
+def version() -> str:
+    """Of setup.cfg."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    return config["metadata"]["version"]
+
+
+def unready(root: Path, version: str) -> list[str]:
+    """Why a checkout cannot be released as a version; empty where it can."""
+    reasons = []
+    status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
+    if status.returncode:
+        reasons.append("this is no git checkout: a release is made from a commit")
+    elif status.stdout:
+        reasons.append(f"files differ from the commit, {status.stdout.split()[1]} among them: commit them first")
+    if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version):
+        reasons.append(f"{version} in setup.cfg is no version to release: write one such as 0.2.0")
+    for name, line in (("CHANGELOG.md", rf"^## \[?{re.escape(version)}\b"), ("CITATION.cff", f"^version: {version}$")):
+        path = root / name
+        if not path.is_file() or not re.search(line, path.read_text(encoding="utf-8"), re.MULTILINE):
+            reasons.append(f"{name} does not name the version {version}")
+    return reasons
+
+
+def build(folder: Path) -> list[Path]:
+    """The wheel and the source archive, in an empty folder, with metadata that a package index takes.
+
+    Raises:
+        StepError: they cannot be built, or the metadata is not valid.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    run(tool("uv"), "build", "--quiet", "--out-dir", folder)
+    files = sorted(path for path in folder.iterdir() if path.suffix in (".whl", ".gz"))
+    run(tool("twine"), "check", "--strict", *files)
+    return files
+
+
+def pack_models(runs: Path, folder: Path, version: str) -> str:
+    """Export both demo models into an archive; a sentence about it, or about how to make what is missing."""
+    found = {experiment: newest_run(runs, experiment) for experiment in EXPERIMENTS}
+    missing = [experiment for experiment, trained in found.items() if trained is None]
+    if missing:
+        return (
+            f"no demo models are packed: there is no run of {' or '.join(missing)} in {runs}; make them with make demo"
+        )
+    name = f"mmib-demo-models-{version}"
+    with tempfile.TemporaryDirectory() as temporary:
+        export = Path(temporary) / name
+        run(sys.executable, "-m", "mmib", "export", *(one.folder for one in found.values() if one), "-o", export)
+        with tarfile.open(folder / f"{name}.tar.gz", "w:gz") as archive:
+            archive.add(export, name)
+    return f"demo models: {folder / name}.tar.gz"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make a release that could be published."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "dist", help="the artefacts (default: dist)")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where runs of the demo are (default: runs)")
+    parser.add_argument("--python", default=sys.executable, help="of the fresh environments (default: this one)")
+    parser.add_argument("--rehearse", action="store_true", help="go on where the tree is not ready for a release")
+    chosen = parser.parse_args(arguments)
+    named = version()
+    reasons = unready(ROOT, named)
+    for reason in reasons:
+        print(f"release: {reason}", file=sys.stderr)
+    if reasons and not chosen.rehearse:
+        return 1
+    try:
+        files = build(chosen.output)
+        for file in files:
+            check(file, chosen.python)
+        print(pack_models(chosen.runs, chosen.output, named))
+    except (StepError, MMIBError) as error:
+        print(f"release: {error}", file=sys.stderr)
+        return 1
+    for file in files:
+        print(f"built and tested: {file}")
+    print(f"tag: v{named}" + " (a rehearsal: see above what is not ready)" * bool(reasons))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
