@@ -63,7 +63,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="DIR",
-        help="an exported folder, or a run; repeated, a model of each task",
+        help="an exported folder, a run, or the name of a model on the hub, USER/NAME; repeated, a model of each task",
     )
     parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
     parser.add_argument(

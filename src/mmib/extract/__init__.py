@@ -105,7 +105,8 @@ def _one(chosen: argparse.Namespace) -> int:
 
 
 def _many(chosen: argparse.Namespace) -> int:
-    from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
+    from mmib.export.hub import located  # noqa: PLC0415 - help needs no torch
+    from mmib.extract.extractor import Extractor  # noqa: PLC0415
     from mmib.extract.rows import opened, read_rows  # noqa: PLC0415
     from mmib.extract.stream import Output, extracted, key_of, line_of  # noqa: PLC0415
 
@@ -113,7 +114,8 @@ def _many(chosen: argparse.Namespace) -> int:
     folder = chosen.images or (Path() if path is None else path.parent)
     is_csv = chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
     with opened(path, sys.stdin) as file:
-        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
+        sources = [located(source) for source in chosen.model]
+        extractor = Extractor.from_pretrained(*sources, device=chosen.device, runtime=chosen.runtime)
         if chosen.output is None or is_stream(chosen.output):
             records = extracted(extractor, read_rows(file, is_csv, folder), chosen.evidence, chosen.samples)
             with nullcontext(sys.stdout) if chosen.output is None else chosen.output.open("w", encoding="utf-8") as to:
@@ -128,7 +130,7 @@ def _many(chosen: argparse.Namespace) -> int:
             "csv": is_csv,
         }
         can_resume = path is not None and not is_stream(path)
-        output = Output(chosen.output, key_of(chosen.model, file, options) if can_resume else {}, can_resume)
+        output = Output(chosen.output, key_of(sources, file, options) if can_resume else {}, can_resume)
         rows = (row for row in read_rows(file, is_csv, folder) if row.number > output.done)
         output.write(extracted(extractor, rows, chosen.evidence, chosen.samples))
     return _finish(chosen.output, chosen.graph)

@@ -109,7 +109,8 @@ class Extractor:
     def from_pretrained(cls, *sources: str | Path, device: str = "cpu", runtime: Runtime = "torch") -> Self:
         """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
 
-        Exported folders need neither a network nor the run that they were made from. Nothing that they name is
+        A source `USER/NAME` or `USER/NAME@REVISION` that is nothing on this machine is the name of an export on the
+        Hugging Face hub. Exported folders need neither a network nor the run that they were made from. Nothing that they name is
         imported: modules with custom tasks or parts must have been before.
 
         Args:
@@ -118,7 +119,8 @@ class Extractor:
             runtime: what encodes images on a processor, see `ImageEncoder`.
 
         Raises:
-            ExportError: a source is none of these, is damaged, was edited, or was made by a newer version.
+            ExportError: a source is none of these, is damaged, was edited, or was made by a newer version; or
+                the hub refuses it.
             TaskError: nobody has registered its task; the text names the module that does.
             ConfigError: the device is not there, or the runtime is unknown.
             EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
@@ -282,20 +284,25 @@ def _argument_types(relations: RelationReader | None) -> list[str]:
 
 
 def trained_models(source: Path) -> list[TrainedModel]:
-    """The models of an export, of a run, or of a checkpoint of one.
+    """The models of an export, here or on the hub, of a run, or of a checkpoint of one.
 
     Raises: see `Extractor.from_pretrained`.
     """
     # The encoders' packages take seconds to import, and some import what no model needs, such as timm does with wandb.
     from mmib.export.folder import read_export
+    from mmib.export.hub import located
     from mmib.export.model import model_of_run
 
+    source = located(source)
     if source.is_file() and source.suffix == ".ckpt":
         return [model_of_run(source.parent.parent, source)]
     if (source / "config.yaml").is_file():
         return [model_of_run(source)]
     if not source.is_dir():
-        raise ExportError(f"there is no model {source}: give an exported folder, a run folder or a checkpoint")
+        raise ExportError(
+            f"there is no model {source}: give an exported folder, a run folder, a checkpoint, or the name of a model on "
+            "the hub, USER/NAME"
+        )
     return read_export(source)
 
 

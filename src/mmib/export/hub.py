@@ -1,0 +1,133 @@
+"""Exports on a model hub: pushed in one commit, and pulled into the cache of the hub's library.
+
+What is pulled is a stranger's: nothing but the files of an export is downloaded, so that no pickle and no
+configuration of a run comes along, and they are read with the checks of `mmib.export.foreign`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+from mmib.export.folder import CARD, read_export
+from mmib.schema import ExportError
+
+FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*numpy_crf.py", f"*{CARD}")
+NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
+# What a hub answers, and what can be done about it.
+ANSWERS = {
+    401: "it does not know who asks (401), or there is no such model: see the name, or log in with hf auth login",
+    403: "you may not (403): ask its owner for access, and see that your token allows it",
+    404: "there is no such model or revision (404), or it is private: see the name, or log in with hf auth login",
+    429: "it has been asked too often (429): wait some minutes, then try again",
+}
+
+
+def is_hub_name(source: Path | str) -> bool:
+    """Whether a source is `USER/NAME` or `USER/NAME@REVISION`, and nothing on this machine.
+
+    Where USER is a folder here, a path was meant and mistyped: nobody shall be asked for it.
+    """
+    text = str(source)
+    return bool(NAME.fullmatch(text)) and not Path(text).exists() and not Path(text).parent.is_dir()
+
+
+def located(source: Path | str) -> Path:
+    """The folder of a source: itself, or that of the model of the hub which it names.
+
+    Raises: see `pull`.
+    """
+    return pull(str(source)) if is_hub_name(source) else Path(source)
+
+
+def pull(source: str) -> Path:
+    """The folder of a model of the hub, downloaded unless it is in the cache already.
+
+    Args:
+        source: `USER/NAME`, or `USER/NAME@REVISION` for a branch, a tag or a commit.
+
+    Raises:
+        ExportError: it cannot be had; or it is no export.
+    """
+    found = NAME.fullmatch(source)
+    if found is None:
+        raise ExportError(f"{source!r} is no name of a model on the hub: write USER/NAME or USER/NAME@REVISION")
+    with _answers(f"the model {source} cannot be pulled"):
+        folder = Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=list(FILES)))
+    # In the cache other programs may have put it: a run is read by the classes that its configuration names.
+    if (folder / "config.yaml").exists():
+        raise ExportError(f"the model {source} of the hub is a run and no export: ask its author for mmib export")
+    return folder
+
+
+def push(folder: Path, name: str, public: bool = False) -> str:
+    """Put an export on the hub, in one commit, so that nobody pulls a half of it; its address.
+
+    Args:
+        folder: the export, which is read first as a stranger's is.
+        name: `USER/NAME`; it is made where it is not there yet.
+        public: where it is made, for everybody to see.
+
+    Raises:
+        ExportError: it is no export, or the hub does not take it.
+        TaskError: nobody has registered its task.
+    """
+    if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
+        raise ExportError(f"{name!r} is no name for a model on the hub: write USER/NAME")
+    read_export(folder)
+    paths = sorted({path for pattern in FILES for path in folder.rglob(pattern) if path.is_file()})
+    added = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    hub = HfApi(library_name="mmib")
+    with _answers(f"{folder} cannot be pushed to {name}"):
+        address = hub.create_repo(name, private=not public, exist_ok=True)
+        hub.create_commit(name, added, commit_message="mmib push")
+    return str(address)
+
+
+@contextmanager
+def _answers(what: str) -> Iterator[None]:
+    """While the hub is asked: its refusals and a missing network become one sentence each.
+
+    Raises:
+        ExportError: it refuses, or cannot be reached.
+    """
+    try:
+        yield
+    except HFValidationError as error:
+        raise ExportError(f"{what}: the name is not one that the hub has, {_line(error)}") from error
+    # Its library hides the first error behind others, and the errors of its transport have changed between versions.
+    except Exception as error:
+        refusal = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
+        if refusal is not None:
+            status = refusal.response.status_code
+            raise ExportError(f"{what}: {ANSWERS.get(status, f'the hub answers {status}: try again later')}") from error
+        if any(isinstance(cause, OfflineModeIsEnabled) for cause in _causes(error)):
+            raise ExportError(
+                f"{what}: HF_HUB_OFFLINE is set, and it is not in the cache: unset it, or name a folder"
+            ) from error
+        if isinstance(error, OSError) or any(_is_of_transport(cause) for cause in _causes(error)):
+            raise ExportError(
+                f"{what}: the hub cannot be reached, and it is not in the cache ({_line(error)}): see the network, or "
+                "name a folder"
+            ) from error
+        raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_of_transport(error: BaseException) -> bool:
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "requests")
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
