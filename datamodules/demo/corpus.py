@@ -19,6 +19,7 @@ from typing import Any
 from tqdm import tqdm
 
 from mmib.base.files import parse_json
+from mmib.datamodules.demo.card import CARD, dataset_card
 from mmib.datamodules.demo.layouts import Boxes, link, twitter_folders, write_json, write_mnre, write_twitter
 from mmib.datamodules.demo.pictures import draw_picture
 from mmib.datamodules.demo.posts import Post, draw_posts
@@ -137,7 +138,9 @@ def _build(root: Path, settings: DemoSettings) -> None:
     write_json(root / "ours_rel2id.json", {name: number for number, name in enumerate(MNRE.names)})
     tasks = ("mre", "mner")
     splits = {split: {task: summarise(posts[split], task, noise[split]) for task in tasks} for split in SPLITS}
-    write_json(root / MANIFEST, {**describe(settings), "splits": splits})
+    manifest = {**describe(settings), "splits": splits}
+    write_json(root / MANIFEST, manifest)
+    (root / CARD).write_text(dataset_card(manifest), encoding="utf-8")
 
 
 def _draw_all(root: Path, posts: dict[str, list[Post]], seed: int) -> Boxes:

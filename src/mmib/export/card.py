@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from mmib.export.model import TrainedModel
 from mmib.runs.reader import dotted
 from mmib.schema import SHIPPED_TASKS, Task, task_named
 
 SCORES = ("precision", "recall", "f1", "accuracy")
+SPLITS = {"test": "Test", "val": "Validation"}
+# Tasks of the Hub, by what a task finds. It has none for relations, which are classes of a text with marked spans.
+PIPELINES = {"entities": "token-classification", "relations": "text-classification", "labels": "text-classification"}
 USE = """## Use
 
 ```python
@@ -46,20 +51,44 @@ def model_card(models: Sequence[TrainedModel]) -> str:
         f"{task.title} on {model.card.get('corpus', 'unnamed data')}" for task, model in zip(tasks, models, strict=True)
     )
     sections = [section for task, model in zip(tasks, models, strict=True) for section in _sections(task, model)]
-    return _front(tasks) + "\n" + "\n".join([f"# mmib: {names}\n", *sections, USE + _plugins(tasks), LIMITS])
+    return _front(tasks, models) + "\n" + "\n".join([f"# mmib: {names}\n", *sections, USE + _plugins(tasks), LIMITS])
 
 
-def _front(tasks: Sequence[Task]) -> str:
+def _front(tasks: Sequence[Task], models: Sequence[TrainedModel]) -> str:
     """What a model hub reads of a card."""
-    tags_words = any(task.finds == "entities" for task in tasks)
-    front = {
-        "library_name": "mmib",
-        "license": "other",
-        "license_name": "terms-of-data-and-encoders",
-        "pipeline_tag": "token-classification" if tags_words else "text-classification",
-        "tags": ["information-extraction", "multimodal", *(task.title.replace(" ", "-") for task in tasks)],
-    }
-    return f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n"
+    results = [result for task, model in zip(tasks, models, strict=True) for result in _results(task, model)]
+    # Where there are several, that of entities: the others read what it finds.
+    found = [task.finds for task in tasks]
+    data = ModelCardData(
+        library_name="mmib",
+        license="other",
+        license_name="terms-of-data-and-encoders",
+        pipeline_tag=PIPELINES[min(found, key=list(PIPELINES).index)],
+        tags=["information-extraction", "multimodal", *(task.title.replace(" ", "-") for task in tasks)],
+        model_name=f"mmib: {' and '.join(task.title for task in tasks)}" if results else None,
+        eval_results=results or None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
+
+
+def _results(task: Task, model: TrainedModel) -> Iterator[EvalResult]:
+    """The finite scores of a model on each split, as a hub lists them. A model is of one training, thus of one seed."""
+    corpus = str(model.card.get("corpus", "unnamed data"))
+    for split, title in SPLITS.items():
+        scores = model.card.get(split) or {}
+        for metric in SCORES:
+            if math.isfinite(scores.get(metric, math.nan)):
+                yield EvalResult(
+                    task_type=PIPELINES[task.finds],
+                    task_name=task.title,
+                    dataset_type=re.sub(r"[^a-z0-9]+", "-", corpus.lower()).strip("-") or "unnamed",
+                    dataset_name=corpus,
+                    dataset_split={"val": "validation"}.get(split, split),
+                    metric_type=metric,
+                    metric_name=f"{title} {metric}",
+                    metric_value=round(scores[metric], 4),
+                    metric_args={"seeds": 1, "seed": model.card.get("seed")},
+                )
 
 
 def _plugins(tasks: Sequence[Task]) -> str:

@@ -110,8 +110,8 @@ class Extractor:
         """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
 
         A source `USER/NAME` or `USER/NAME@REVISION` that is nothing on this machine is the name of an export on the
-        Hugging Face hub. Exported folders need neither a network nor the run that they were made from. Nothing that they name is
-        imported: modules with custom tasks or parts must have been before.
+        Hugging Face hub. Exported folders need neither a network nor the run that they were made from. Nothing that
+        they name is imported: modules with custom tasks or parts must have been before.
 
         Args:
             sources: the models.
@@ -300,8 +300,7 @@ def trained_models(source: Path) -> list[TrainedModel]:
         return [model_of_run(source)]
     if not source.is_dir():
         raise ExportError(
-            f"there is no model {source}: give an exported folder, a run folder, a checkpoint, or the name of a model on "
-            "the hub, USER/NAME"
+            f"there is no model {source}: give an exported folder, a run folder, a checkpoint, or USER/NAME on the hub"
         )
     return read_export(source)
 

@@ -59,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.of_model(path, body, may_write)
 
-    do_GET = do_POST = do_HEAD = handle_request
+    do_GET = do_POST = do_HEAD = handle_request  # noqa: N815 - names of the base class
 
     def create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from mmib import schema
 from mmib.cli import main
@@ -403,6 +404,17 @@ def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., 
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     front, _, body = card.removeprefix("---\n").partition("---\n")
     assert yaml.safe_load(front)["library_name"] == "mmib"
+    read = ModelCard.load(tmp_path / "exported" / "README.md").data  # as the Hub reads it
+    assert read.pipeline_tag == "text-classification"
+    assert [(found.metric_type, found.metric_value) for found in read.eval_results] == [
+        ("precision", 0.5),
+        ("recall", 0.25),
+        ("f1", 0.3333),
+    ]
+    one = read.eval_results[0]
+    assert (one.task_type, one.task_name) == ("text-classification", "relation extraction")
+    assert (one.dataset_type, one.dataset_name, one.dataset_split) == ("drawn", "drawn", "validation")
+    assert one.metric_args == {"seeds": 1, "seed": 7}
     for line in (
         "| val | 0.5000 | 0.2500 | 0.3333 |  |",
         "| train | 3 | 0123456789abcdef |",
