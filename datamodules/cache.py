@@ -7,9 +7,8 @@ import itertools
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -21,7 +20,7 @@ from tqdm import tqdm
 from mmib.base.files import atomic_file, checksum, locked, parse_json, write_text
 from mmib.base.timing import clock
 from mmib.datamodules.files import Digests
-from mmib.datamodules.images import UnreadableImageError, decoders, read_image
+from mmib.datamodules.images import UnreadableImageError, batches_ahead, decoders, read_image
 from mmib.datamodules.tables import HashedTable
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.side_text import SideTextEncoder
@@ -228,7 +227,7 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
     ) -> Iterator[tuple[str, np.ndarray]]:
         """Encode in batches on the encoder's device, while threads decode the next batch."""
         with ThreadPoolExecutor(max_workers=decoders()) as pool:
-            for batch in self._decode(items, pool):
+            for batch in batches_ahead(pool, self._decoded, items, BATCH_ITEMS):
                 bar.update(len(batch))
                 failures |= {digest: decoded for digest, decoded in batch if isinstance(decoded, str)}
                 readable = [(digest, decoded) for digest, decoded in batch if not isinstance(decoded, str)]
@@ -237,25 +236,13 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
                     encoded = self.encoder.features(pixels).to(torch.float16).numpy()
                     yield from zip((digest for digest, _ in readable), encoded, strict=True)
 
-    def _decode(
-        self, files: list[tuple[str, Path]], pool: ThreadPoolExecutor
-    ) -> Iterator[list[tuple[str, torch.Tensor | str]]]:
-        """Batches of hashes with pixels, or the reason why there are none; the next batch is decoded meanwhile."""
-
-        def decode(file: Path) -> torch.Tensor | str:
-            try:
-                return self.encoder.transform(read_image(file))
-            except UnreadableImageError as error:
-                return str(error)
-
-        pending: deque[list[tuple[str, Future[torch.Tensor | str]]]] = deque()
-        for start in range(0, len(files), BATCH_ITEMS):
-            batch = files[start : start + BATCH_ITEMS]
-            pending.append([(digest, pool.submit(decode, file)) for digest, file in batch])
-            if len(pending) > 1:
-                yield [(digest, decoded.result()) for digest, decoded in pending.popleft()]
-        for last_batch in pending:
-            yield [(digest, decoded.result()) for digest, decoded in last_batch]
+    def _decoded(self, item: tuple[str, Path]) -> tuple[str, torch.Tensor | str]:
+        """Hash and pixels of a keyed file, or the reason why there are none."""
+        digest, file = item
+        try:
+            return digest, self.encoder.transform(read_image(file))
+        except UnreadableImageError as error:
+            return digest, str(error)
 
 
 class TextFeatureCache(FeatureCache[str, SideTextEncoder]):

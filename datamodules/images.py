@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+ItemT = TypeVar("ItemT")
+ResultT = TypeVar("ResultT")
 # Four times a 24-megapixel photograph is a decompression bomb, no image of a post.
 MAX_PIXELS = 100_000_000
 # Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
@@ -20,6 +25,19 @@ MOST_DECODERS = 16
 def decoders() -> int:
     """Number of threads that decode images: one a core, up to `MOST_DECODERS`."""
     return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def batches_ahead(
+    pool: ThreadPoolExecutor, work: Callable[[ItemT], ResultT], items: Sequence[ItemT], size: int
+) -> Iterator[list[ResultT]]:
+    """What the threads of a pool make of items, in order, so many at a time; the next are made while these are used."""
+    waiting: deque[list[Future[ResultT]]] = deque()
+    for start in range(0, len(items), size):
+        waiting.append([pool.submit(work, item) for item in items[start : start + size]])
+        if len(waiting) > 1:
+            yield [result.result() for result in waiting.popleft()]
+    for last in waiting:
+        yield [result.result() for result in last]
 
 
 class UnreadableImageError(Exception):

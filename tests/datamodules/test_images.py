@@ -8,6 +8,7 @@ import random
 import struct
 import tracemalloc
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from mmib.datamodules import images
-from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.images import UnreadableImageError, batches_ahead, read_image
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -196,3 +197,18 @@ def test_a_damaged_file_raises_no_other_error(tmp_path: Path) -> None:
         except UnreadableImageError:
             unreadable += 1
     assert unreadable > 100
+
+
+def test_batches_keep_their_order_and_no_more_than_one_is_made_ahead() -> None:
+    made: list[int] = []
+
+    def work(item: int) -> int:
+        made.append(item)
+        return -item
+
+    with ThreadPoolExecutor(3) as pool:
+        batches = batches_ahead(pool, work, range(10), 3)
+        assert next(batches) == [0, -1, -2]
+        assert len(made) <= 6
+        assert list(batches) == [[-3, -4, -5], [-6, -7, -8], [-9]]
+        assert list(batches_ahead(pool, work, [], 3)) == []

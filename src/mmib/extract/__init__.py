@@ -9,11 +9,16 @@ import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.base.files import check_output, is_stream, write_text
+from mmib.extract.shards import Shard, is_complete, note_shard
+from mmib.extract.workers import by_workers
 from mmib.schema import ConfigError
+
+if TYPE_CHECKING:
+    from mmib.extract.extractor import Extractor
 
 STANDARD_INPUT = 0
 
@@ -31,7 +36,7 @@ def run(arguments: list[str]) -> int:
         InputError: a text on the command line that nothing can be extracted from.
         RunError: an output that cannot be written, was begun with other settings, or is being written.
     """
-    chosen = _parser().parse_args(arguments)
+    chosen = _parsed(arguments)
     if (chosen.text is None) == (chosen.posts is None):
         raise ConfigError("name a file of posts (- for standard input), or give one post with --text")
     if chosen.image is not None and chosen.text is None:
@@ -43,7 +48,22 @@ def run(arguments: list[str]) -> int:
             "--graph merges what was extracted from a file of posts: name it, and say where the rows go with -o"
         )
     _check_outputs(chosen)
-    return _one(chosen) if chosen.text is not None else _many(chosen)
+    _check_shards(chosen)
+    if chosen.text is not None:
+        return _one(chosen)
+    if chosen.output is None or is_stream(chosen.output):
+        return _to_stream(chosen)
+    if chosen.workers > 1:
+        by_workers(_shard, arguments, chosen.workers, chosen.output)
+    else:
+        _to_file(chosen)
+    return _finish(chosen.output, chosen.graph)
+
+
+def _parsed(arguments: list[str]) -> argparse.Namespace:
+    chosen: argparse.Namespace = _parser().parse_args(arguments)
+    chosen.shard = None if chosen.shard is None else Shard.parse(chosen.shard)
+    return chosen
 
 
 def _check_outputs(chosen: argparse.Namespace) -> None:
@@ -63,6 +83,20 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
             f"--graph reads the rows once more, and writes another file: give -o a file that is neither {chosen.graph} "
             "nor a pipe or device"
         )
+
+
+def _check_shards(chosen: argparse.Namespace) -> None:
+    """Refuse shards and workers of what cannot be read several times, or has no file to go to."""
+    if chosen.workers < 1:
+        raise ConfigError(f"--workers is {chosen.workers}: one process or more extract")
+    if chosen.shard is None and chosen.workers == 1:
+        return
+    if chosen.shard is not None and chosen.workers > 1:
+        raise ConfigError("--shard is the part of one process: leave out --workers, or let each worker be a shard")
+    if chosen.posts in (None, "-") or is_stream(Path(chosen.posts)) or not chosen.output or is_stream(chosen.output):
+        raise ConfigError("--shard and --workers read a file of posts, and write another: name it with -o")
+    if chosen.shard is not None and chosen.graph is not None:
+        raise ConfigError("--graph merges all rows, and a shard holds a part of them: merge the shards first")
 
 
 def _parser() -> CommandParser:
@@ -87,15 +121,14 @@ def _parser() -> CommandParser:
     add("--csv", action="store_true", help="the posts are CSV, whatever the file is called")
     add("--evidence", action="store_true", help="report what results rest on: attention, KL, similarity")
     add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
+    add("--shard", metavar="I/N", help="a part of the rows alone, for job arrays: 3/64 (see mmib merge-shards)")
+    add("--workers", type=int, default=1, help="processes that share the cores and the rows (default: %(default)s)")
     add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
     return parser
 
 
 def _one(chosen: argparse.Namespace) -> int:
-    from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
-
-    extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
-    found = extractor.extract(chosen.text, chosen.image, evidence=chosen.evidence, samples=chosen.samples)
+    found = _extractor(chosen).extract(chosen.text, chosen.image, evidence=chosen.evidence, samples=chosen.samples)
     text = json.dumps(found.to_dict(), ensure_ascii=False, indent=2)
     if chosen.output is None:
         print(text)  # noqa: T201
@@ -104,24 +137,29 @@ def _one(chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _many(chosen: argparse.Namespace) -> int:
-    from mmib.export.hub import located  # noqa: PLC0415 - help needs no torch
-    from mmib.extract.extractor import Extractor  # noqa: PLC0415
-    from mmib.extract.rows import opened, read_rows  # noqa: PLC0415
-    from mmib.extract.stream import Output, extracted, key_of, line_of  # noqa: PLC0415
+def _to_stream(chosen: argparse.Namespace) -> int:
+    from mmib.extract.rows import opened, read_rows  # noqa: PLC0415 - help needs no torch
+    from mmib.extract.stream import extracted, line_of  # noqa: PLC0415
 
-    path = None if chosen.posts == "-" else Path(chosen.posts)
-    folder = chosen.images or (Path() if path is None else path.parent)
-    is_csv = chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
+    path, folder, is_csv = _source(chosen)
+    with opened(path, sys.stdin) as file:
+        records = extracted(_extractor(chosen), read_rows(file, is_csv, folder), chosen.evidence, chosen.samples)
+        with nullcontext(sys.stdout) if chosen.output is None else chosen.output.open("w", encoding="utf-8") as to:
+            for record in records:
+                print(line_of(record), end="", file=to, flush=True)
+    return 0
+
+
+def _to_file(chosen: argparse.Namespace) -> None:
+    from mmib.export.hub import located  # noqa: PLC0415 - help needs no torch
+    from mmib.extract.extractor import POSTS  # noqa: PLC0415
+    from mmib.extract.rows import opened, read_rows  # noqa: PLC0415
+    from mmib.extract.stream import Output, extracted, key_of  # noqa: PLC0415
+
+    path, folder, is_csv = _source(chosen)
     with opened(path, sys.stdin) as file:
         sources = [located(source) for source in chosen.model]
-        extractor = Extractor.from_pretrained(*sources, device=chosen.device, runtime=chosen.runtime)
-        if chosen.output is None or is_stream(chosen.output):
-            records = extracted(extractor, read_rows(file, is_csv, folder), chosen.evidence, chosen.samples)
-            with nullcontext(sys.stdout) if chosen.output is None else chosen.output.open("w", encoding="utf-8") as to:
-                for record in records:
-                    print(line_of(record), end="", file=to, flush=True)
-            return 0
+        extractor = _extractor(chosen)
         options = {
             "evidence": chosen.evidence,
             "samples": chosen.samples,
@@ -130,10 +168,38 @@ def _many(chosen: argparse.Namespace) -> int:
             "csv": is_csv,
         }
         can_resume = path is not None and not is_stream(path)
-        output = Output(chosen.output, key_of(sources, file, options) if can_resume else {}, can_resume)
-        rows = (row for row in read_rows(file, is_csv, folder) if row.number > output.done)
+        key = key_of(sources, file, options) if can_resume else {}
+        wanted = range(1, sys.maxsize)
+        if chosen.shard is not None:
+            if is_complete(chosen.output, chosen.shard, key):
+                return
+            with opened(path, sys.stdin) as again:
+                wanted = chosen.shard.rows(sum(1 for _ in read_rows(again, is_csv, folder)), POSTS)
+        output = Output(chosen.output, {**key, "shard": str(chosen.shard)} if chosen.shard else key, can_resume)
+        rows = (row for row in read_rows(file, is_csv, folder) if row.number in wanted[output.done :])
         output.write(extracted(extractor, rows, chosen.evidence, chosen.samples))
-    return _finish(chosen.output, chosen.graph)
+    if chosen.shard is not None:
+        note_shard(chosen.output, chosen.shard, key)
+
+
+def _shard(arguments: list[str], shard: Shard, output: Path) -> None:
+    """What a worker does."""
+    chosen = _parsed(arguments)
+    chosen.shard, chosen.output = shard, output
+    _to_file(chosen)
+
+
+def _source(chosen: argparse.Namespace) -> tuple[Path | None, Path, bool]:
+    """The file of posts, None for standard input; where images lie; and whether it is CSV."""
+    path = None if chosen.posts == "-" else Path(chosen.posts)
+    folder = chosen.images or (Path() if path is None else path.parent)
+    return path, folder, chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
+
+
+def _extractor(chosen: argparse.Namespace) -> Extractor:
+    from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
+
+    return Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
 
 
 def _finish(output: Path, graph: Path | None) -> int:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
 
+import torch
 from PIL import Image
+from torch import Tensor
 
-from mmib.datamodules.images import UnreadableImageError, check_size, decoders, read_image, upright_rgb
+from mmib.datamodules.images import UnreadableImageError, batches_ahead, check_size, decoders, read_image, upright_rgb
 from mmib.schema import UNKNOWN_BOX, WHOLE_IMAGE, Box, InputError
 
 ImageSource = str | Path | bytes | Image.Image
@@ -40,6 +42,13 @@ def in_threads(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
     if len(items) < 2 or decoders() < 2:
         return [work(item) for item in items]
     return list(_threads().map(work, items))
+
+
+def pixels_of(
+    pictures: Sequence[Image.Image], transform: Callable[[Image.Image], Tensor], size: int
+) -> Iterator[Tensor]:
+    """Pixels (N, 3, height, width), at most `size` pictures at a time; threads scale the next while these are used."""
+    return map(torch.stack, batches_ahead(_threads(), transform, pictures, size))
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from mmib.base.seeding import seeded
 from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.posts import LabelledPost, RelationPost, TaggedPost
 from mmib.datamodules.words import Token
-from mmib.extract.pictures import View, in_threads
+from mmib.extract.pictures import View, pixels_of
 from mmib.extract.results import Entity, Evidence, PostLabel, Relation
 from mmib.information import evidence
 from mmib.labels import LabelSet
@@ -140,8 +140,7 @@ class ModelReader:
         seen = [post.views.get(self.max_crops, []) if self.reads_images else [] for post in posts]
         pictures = [view.picture for views in seen for view in views]
         encoded: list[Tensor] = []
-        for start in range(0, len(pictures), ROWS):
-            pixels = torch.stack(in_threads(self.image_encoder.transform, pictures[start : start + ROWS]))
+        for pixels in pixels_of(pictures, self.image_encoder.transform, ROWS):
             encoded += self.image_encoder.features(pixels).unbind()
         features, cells = iter(encoded), self.image_encoder.region_boxes()
         found = []

@@ -396,6 +396,12 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--graph", "g.json"], "say where the rows go with -o"),
         (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
         (["missing.jsonl"], "missing.jsonl cannot be read"),
+        (["posts.jsonl", "-o", "o.jsonl", "--shard", "65/64"], "--shard is '65/64'"),
+        (["posts.jsonl", "--shard", "1/2"], "name it with -o"),
+        (["-", "-o", "o.jsonl", "--workers", "2"], "--shard and --workers read a file of posts"),
+        (["posts.jsonl", "-o", "o.jsonl", "--workers", "0"], "--workers is 0"),
+        (["posts.jsonl", "-o", "o.jsonl", "--workers", "2", "--shard", "1/2"], "leave out --workers"),
+        (["posts.jsonl", "-o", "o.jsonl", "--shard", "1/2", "--graph", "g.json"], "merge the shards first"),
     ],
 )
 def test_options_that_cannot_work_are_refused(refused: Refused, arguments: list[str], message: str) -> None:

@@ -1,0 +1,138 @@
+"""An extraction in shards, on many machines or processes, and the command `mmib merge-shards`, which joins them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import atomic_file, check_output, checksum, parse_json, write_text
+from mmib.schema import ConfigError, RunError
+
+SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
+AGAIN = "extract that shard again"
+
+
+class Shard(NamedTuple):
+    """A part of the rows of a file.
+
+    Attributes:
+        number: which part, from 1.
+        of: how many there are.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """`3/64`, the third of 64.
+
+        Raises:
+            ConfigError: there is no such shard.
+        """
+        found = SHARD.fullmatch(text)
+        shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
+        if not 1 <= shard.number <= shard.of:
+            raise ConfigError(f"--shard is {text!r}: write the number of the shard, from 1, and how many: 3/64")
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.of}"
+
+    def rows(self, total: int, together: int) -> range:
+        """Numbers, from 1, of its rows of a file of `total`.
+
+        Rows that are read `together` stay together: a confidence may depend, in its last digits, on the rows that are
+        in the same batch.
+        """
+        batches = -(-total // together)
+        first, end = (number * batches // self.of * together for number in (self.number - 1, self.number))
+        return range(first + 1, min(end, total) + 1)
+
+
+def note_shard(output: Path, shard: Shard, key: dict[str, Any]) -> None:
+    """Write beside a complete output which shard it is, and of what."""
+    note = {"shard": list(shard), "of": key, "sha256": checksum(output)}
+    write_text(note_file(output), json.dumps(note, sort_keys=True) + "\n")
+
+
+def is_complete(output: Path, shard: Shard, key: dict[str, Any]) -> bool:
+    """Whether an output is this shard, complete and undamaged."""
+    try:
+        return read_note(output) == (shard, json.loads(json.dumps(key)))
+    except RunError:
+        return False
+
+
+def read_note(output: Path) -> tuple[Shard, dict[str, Any]]:
+    """Which shard an output is, and what decided its content.
+
+    Raises:
+        RunError: it is none, not complete, or damaged.
+    """
+    try:
+        note = parse_json(note_file(output).read_text(encoding="utf-8"))
+        shard, key, expected = Shard(*note["shard"]), dict(note["of"]), note["sha256"]
+        found = checksum(output)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{output} is no complete shard of mmib extract --shard ({error}): {AGAIN}") from error
+    if found != expected:
+        raise RunError(f"{output} was changed since it was extracted: {AGAIN}")
+    return shard, key
+
+
+def note_file(output: Path) -> Path:
+    """What says which shard an output is."""
+    return output.with_name(f".{output.name}.shard")
+
+
+def merge(outputs: Sequence[Path], to: Path) -> None:
+    """Put the outputs of all shards of one extraction into a file, in the order of their rows.
+
+    Raises:
+        RunError: they are not the shards of one extraction, all of them and each once.
+        OSError: the file cannot be written.
+    """
+    notes = [(*read_note(output), output) for output in outputs]
+    first, first_key, first_output = notes[0]
+    for shard, key, output in notes:
+        if (shard.of, key) != (first.of, first_key):
+            raise RunError(
+                f"{output} and {first_output} are shards of different extractions, by posts, models, options or number "
+                "of shards: merge those of one"
+            )
+    found = sorted(shard.number for shard, _, _ in notes)
+    for number in range(1, first.of + 1):
+        if found.count(number) != 1:
+            problem = "is missing" if number not in found else "was given more than once"
+            raise RunError(f"shard {number} of {first.of} {problem}: name each shard once")
+    with atomic_file(to) as file:
+        for _, _, output in sorted(notes, key=lambda note: note[0]):
+            with output.open("rb") as part:
+                shutil.copyfileobj(part, file)
+
+
+def run(arguments: list[str]) -> int:
+    """Merge.
+
+    Raises:
+        ConfigError: an output that is one of the shards.
+        RunError: files that are not all shards of one extraction.
+    """
+    parser = CommandParser(
+        prog="mmib merge-shards",
+        description="Join the outputs of mmib extract --shard into one file, which is that of an extraction without "
+        "shards. Outputs of different posts, models or options are refused, and so is a shard that is missing.",
+    )
+    parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="the outputs of all shards, in any order")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
+    chosen = parser.parse_args(arguments)
+    check_output(chosen.output, chosen.shards)
+    merge(chosen.shards, chosen.output)
+    print(f"{chosen.output}: {len(chosen.shards):,} shards")  # noqa: T201
+    return 0

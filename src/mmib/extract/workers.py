@@ -1,0 +1,57 @@
+"""An extraction by several processes of one machine, a shard each."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+from mmib.extract.shards import Shard, merge, note_file
+from mmib.schema import RunError
+
+Extract = Callable[[list[str], Shard, Path], None]
+
+
+def by_workers(extract: Extract, arguments: list[str], workers: int, output: Path) -> None:
+    """Extract into a file by so many processes, each with its share of the cores.
+
+    Their shards lie beside the output until all are complete; started again, the same resumes each.
+
+    Args:
+        extract: of a module, gets the arguments, a shard and the file that it is written to.
+        arguments: of the command.
+        workers: how many.
+        output: the file.
+
+    Raises:
+        MMIBError: what a process ended with.
+        RunError: a process was killed.
+    """
+    shards = [Shard(number, workers) for number in range(1, workers + 1)]
+    parts = [output.with_name(f".{output.name}.{shard.number}-of-{shard.of}") for shard in shards]
+    # Not forked: threads of PyTorch and of onnxruntime do not live on in a copy of their process.
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        futures = [
+            pool.submit(_extract, extract, arguments, shard, part) for shard, part in zip(shards, parts, strict=True)
+        ]
+        try:
+            for future in futures:
+                future.result()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "a process of the extraction was killed, perhaps for want of memory: start the same again, which "
+                "resumes, or with fewer --workers"
+            ) from error
+    merge(parts, output)
+    for part in parts:
+        note_file(part).unlink()
+        part.unlink()
+
+
+def _extract(extract: Extract, arguments: list[str], shard: Shard, part: Path) -> None:
+    import torch  # noqa: PLC0415 - help needs no torch
+
+    torch.set_num_threads(max(1, torch.get_num_threads() // shard.of))
+    extract(arguments, shard, part)

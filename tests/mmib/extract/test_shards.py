@@ -1,0 +1,81 @@
+"""Shards: what they are together is what one extraction writes, and nothing else is merged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mmib.cli import main
+from mmib.export.folder import write_export
+from mmib.export.model import TrainedModel
+from mmib.extract.shards import Shard
+from mmib.schema import ConfigError
+
+Refused = Callable[..., str]
+ROWS = 40  # more than a batch
+
+
+@pytest.mark.parametrize(("total", "of"), [(0, 1), (1, 3), (64, 2), (65, 2), (1000, 7), (31, 64)])
+def test_shards_have_each_row_once_in_order_and_cut_no_batch(total: int, of: int) -> None:
+    parts = [Shard(number, of).rows(total, 32) for number in range(1, of + 1)]
+    assert [row for part in parts for row in part] == list(range(1, total + 1))
+    assert all((part.start - 1) % 32 == 0 for part in parts if part)
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "-1/2", "1/2/3", ""])
+def test_a_shard_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="write the number of the shard, from 1, and how many: 3/64"):
+        Shard.parse(text)
+
+
+@pytest.fixture
+def extract(make_trained: Callable[..., TrainedModel], tmp_path: Path) -> Callable[..., int]:
+    write_export([make_trained("mner"), make_trained("mre")], tmp_path / "model")
+
+    def run(*arguments: str) -> int:
+        return main(["extract", "--model", str(tmp_path / "model"), *arguments])
+
+    return run
+
+
+def write_posts(path: Path, text: str) -> str:
+    path.write_text("".join(json.dumps({"text": f"{text} {'the ' * (row % 9)}"}) + "\n" for row in range(ROWS)))
+    return str(path)
+
+
+def test_shards_and_workers_give_the_bytes_of_one_extraction(
+    extract: Callable[..., int], tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    posts, other = write_posts(tmp_path / "posts.jsonl", "anna meets bob"), write_posts(tmp_path / "other.jsonl", "bob")
+    whole = tmp_path / "whole.jsonl"
+    assert extract(posts, "-o", str(whole)) == 0
+    shards = [tmp_path / f"{number}.jsonl" for number in (1, 2)]
+    for number, shard in enumerate(shards, start=1):
+        assert extract(posts, "-o", str(shard), "--shard", f"{number}/2") == 0
+    assert b"".join(shard.read_bytes() for shard in shards) == whole.read_bytes()
+    merged = tmp_path / "merged.jsonl"
+    assert main(["merge-shards", *map(str, reversed(shards)), "-o", str(merged)]) == 0
+    assert merged.read_bytes() == whole.read_bytes()
+
+    before = shards[0].stat().st_mtime_ns
+    assert extract(posts, "-o", str(shards[0]), "--shard", "1/2") == 0  # is there already
+    assert shards[0].stat().st_mtime_ns == before
+
+    assert extract(posts, "-o", str(tmp_path / "workers.jsonl"), "--workers", "2") == 0
+    assert (tmp_path / "workers.jsonl").read_bytes() == whole.read_bytes()
+    assert not list(tmp_path.glob(".*"))[2:]  # but for the notes of the two shards
+
+    foreign = tmp_path / "foreign.jsonl"
+    assert extract(other, "-o", str(foreign), "--shard", "2/2") == 0
+    capsys.readouterr()
+    again = ("-o", str(tmp_path / "again.jsonl"))
+    assert "are shards of different extractions" in refused("merge-shards", str(shards[0]), str(foreign), *again)
+    assert "shard 2 of 2 is missing" in refused("merge-shards", str(shards[0]), *again)
+    assert "shard 1 of 2 was given more than once" in refused("merge-shards", *[str(shards[0])] * 2, *again)
+    assert "is no complete shard" in refused("merge-shards", str(whole), str(shards[1]), *again)
+    shards[1].write_text("")
+    assert "was changed since it was extracted" in refused("merge-shards", *map(str, shards), *again)
+    assert not (tmp_path / "again.jsonl").exists()
