@@ -1,11 +1,11 @@
 """Exported models: one folder that holds all that is needed to use a model, checked when it is read.
 
-    model.safetensors   weights of the whole network
-    config.json         task, labels, network, image preprocessing, calibration, and the checksums of the other files
-    text_encoder/       the text encoder's configuration and its tokenizer
-    README.md           the model card
-    model.onnx          where it was asked for: the whole network for other runtimes, with crf.json and numpy_crf.py,
-                        which decode emissions, where it tags words
+- `model.safetensors`: weights of the whole network
+- `config.json`: task, labels, network, image preprocessing, calibration, and the checksums of the other files
+- `text_encoder/`: the text encoder's configuration and its tokenizer
+- `README.md`: the model card
+- `model.onnx`: where it was asked for, the whole network for other runtimes; where it tags words, with `crf.json` and
+  `numpy_crf.py`, which decode emissions
 
 A folder for several tasks holds one of these for each, named after its task, and a config.json that says so.
 """

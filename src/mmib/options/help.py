@@ -78,7 +78,7 @@ def help_page(command: str, purpose: str, arguments: Sequence[str]) -> str:
             section.add_argument("--config", metavar="NAME|FILE", help="an experiment, or a file; later ones win")
             section.add_argument("--plugin", metavar="MODULE", help="a module to import first")
         for option in listed:
-            described, choices, value = _description(option), _choices(option.node), _bracketed(option.value)
+            described, choices, value = _description(option), value_types(option.node), _bracketed(option.value)
             metavar = choices if len(f"  --{option.name} {choices}") <= WIDTH else "CHOICE"
             if not described:
                 metavar, value = f"{metavar} {value}".strip(), ""
@@ -120,13 +120,13 @@ def _description(option: Option) -> str:
     text = str(option.node.get("description", "")).removesuffix(".")
     known = classes(option.node)
     titles = [taken["title"] for taken in without_bases(known)]
-    if len(titles) < 2 or "LIST" in _choices(option.node):
+    if len(titles) < 2 or "LIST" in value_types(option.node):
         return text
     paths = {taken["title"]: path for path, taken in reversed(known.items())}
     return "; ".join(filter(None, (text, f"one of {', '.join(paths[title] for title in titles)}")))
 
 
-def _choices(node: Node) -> str:
+def value_types(node: Node) -> str:
     """What stands for a value: the words that it may be, and the names of types."""
     known = list(forms(node))
     names = [METAVARS[form["type"]] for form in known if form.get("type") in METAVARS and not is_class(form)]
