@@ -35,7 +35,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@for name in datamodules lightning_configs; do \
 	  test -e $$name || { mv src/mmib/$$name $$name && ln -s ../../$$name src/mmib/$$name; }; \
 	done
-	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,data,lora,sweeps,extract,serve,onnx,dev]'
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[encoders,data,lora,sweeps,extract,serve,onnx,docs,dev]'
 	@touch $@
 
 LOCK := requirements-py311-linux-x86_64.lock
@@ -43,7 +43,7 @@ LOCK := requirements-py311-linux-x86_64.lock
 .PHONY: lock
 lock: ## Write the lock file with the hashes of all pinned packages, after constraints.txt changed (pip install uv)
 	uv pip compile setup.cfg --constraints constraints.txt --no-annotate --generate-hashes --no-strip-extras --python-version 3.11.7 \
-		--python-platform x86_64-manylinux_2_28 $(addprefix --extra ,encoders data lora sweeps extract serve onnx dev) \
+		--python-platform x86_64-manylinux_2_28 $(addprefix --extra ,encoders data lora sweeps extract serve onnx docs dev) \
 		--custom-compile-command 'make lock' --output-file $(LOCK) --quiet
 
 .PHONY: train-mre
@@ -225,6 +225,11 @@ lint: $(STAMP) ## Check style (ruff) and types (mypy)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+.PHONY: docs
+docs: $(STAMP) ## Build the documentation into build/docs; warnings are errors
+	$(BIN)/sphinx-build --fail-on-warning --keep-going --quiet -j auto -c docs -d build/doctrees . build/docs
+	@echo 'build/docs/index.html'
 
 .PHONY: schema
 schema: $(STAMP) ## Write the options of all classes into the schema that early answers are given from

@@ -21,7 +21,18 @@ release = metadata.version("mmib")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
 root_doc = "docs/index"
 include_patterns = ["docs/**.md", "experiments/**.md", "*.md"]
-exclude_patterns = [".*", "build", "data", "datamodules", "dist", "exports", "lightning_configs", "runs", "src", "tests"]
+exclude_patterns = [
+    ".*",
+    "build",
+    "data",
+    "datamodules",
+    "dist",
+    "exports",
+    "lightning_configs",
+    "runs",
+    "src",
+    "tests",
+]
 exclude_patterns += ["README.md", "**/__pycache__"]
 
 myst_heading_anchors = 4

@@ -90,10 +90,10 @@ def configuration() -> str:
     schema = read_schema()
     sections = [
         "# Configuration",
-        "Every option of `mmib fit`, `validate`, `test` and `predict`, as a key in YAML or as `--section.option` on the "
-        "command line. `mmib fit --config NAME --help` lists those of one configuration with their values, and "
-        "`--print_config` prints it whole. A class is chosen by `class_path`, its options are set under `init_args`; on "
-        "the command line `init_args` is left out (`--model.beta_text 1e-3`).",
+        "Every option of `mmib fit`, `validate`, `test` and `predict`, as a key in YAML or as `--section.option` on "
+        "the command line. `mmib fit --config NAME --help` lists those of one configuration with their values, and "
+        "`--print_config` prints it whole. A class is chosen by `class_path`, its options are set under `init_args`; "
+        "on the command line `init_args` is left out (`--model.beta_text 1e-3`).",
         "## Run",
         _table({name: node for name, node in schema["properties"].items() if name not in ("trainer", "include")}),
         "## trainer",
