@@ -665,14 +665,14 @@ class PostDataModule(pl.LightningDataModule):
             raise DataError(
                 f"{self.side_text} {lack} of {len(missing):,} of {report.images:,} images of {self.root}, split "
                 f"{split} ({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
-                f"{self.max_missing_images:.0%}. Add their texts, or go on without them with "
+                f"{self.max_missing_images:.0%}. Add their texts, or continue without them with "
                 "--data.max_missing_images 1.0"
             )
         raise DataError(
             f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
             f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
             f"{self.max_missing_images:.0%}. "
-            "Put the images in place, or go on without them with --data.max_missing_images 1.0"
+            "Put the images in place, or continue without them with --data.max_missing_images 1.0"
         )
 
 

@@ -18,7 +18,7 @@ class ColumnsDataModule(PostDataModule):
     Args:
         root: folder of the data, or the only file.
         labels: entity types; see `PostDataModule`.
-        separator: stands between columns; None for a tab where the file has them, or else any number of blanks.
+        separator: of columns; None for a tab where the file has them, or else any number of blanks.
         word_column: column of the words, counted from 0; where it is negative, from the last one of most lines, -1.
         tag_column: column of the tags, counted alike.
         scheme: what the tags are; None to recognise it in each file.

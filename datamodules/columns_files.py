@@ -18,7 +18,7 @@ from mmib.schema import ConfigError, DataError
 from mmib.tagging import OUTSIDE, split_tag
 
 ENDINGS = (".txt", ".conll", ".tsv", ".bio")
-# So many lines tell what stands between columns, and how many there are.
+# So many lines tell the separator of columns, and how many there are.
 LINES_SURVEYED = 1_000
 BLANKS = " \t"
 DOCUMENT, COMMENT = "-DOCSTART-", "# "
@@ -31,7 +31,7 @@ class Columns:
     """How the lines of a file are read.
 
     Attributes:
-        separator: stands between columns; None for any number of blanks.
+        separator: of columns; None for any number of blanks.
         count: columns of most lines.
         word: position of the word.
         tag: position of the tag.
@@ -145,7 +145,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
 
     Args:
         root: folder of the data, or the only file.
-        separator: stands between columns; None for a tab where the file has them, or else any number of blanks.
+        separator: of columns; None for a tab where the file has them, or else any number of blanks.
         word_column: column of the words, counted from 0; where it is negative, from the last one of most lines, -1.
         tag_column: column of the tags, counted alike.
         scheme: what the tags are; None to recognise it in each file.
@@ -168,7 +168,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
     ) -> None:
         super().__init__(SplitFiles(root, ENDINGS, hold_out or HoldOut()), images)
         if separator == "":
-            raise ConfigError("separator is empty: give what stands between columns, or leave it out")
+            raise ConfigError("separator is empty: give the separator of columns, or leave it out")
         if word_column == tag_column:
             raise ConfigError(f"word_column and tag_column are both {tag_column}: give each its own")
         self.separator = separator

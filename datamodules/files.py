@@ -129,7 +129,7 @@ def inside(folder: Path, name: str, place: str) -> Path:
     # By name alone: links that a user has put into the folder may lead wherever they like.
     path = Path(os.path.normpath(folder / name))
     if "\0" in name or Path(name).is_absolute() or Path(os.path.normpath(folder)) not in path.parents:
-        raise DataError(f"{place}: the file name {name!r} does not lie inside {folder}: name a file in there")
+        raise DataError(f"{place}: the file name {name!r} is not inside {folder}: name a file in there")
     if any(len(part.encode(errors="surrogatepass")) > LONGEST_NAME for part in path.parts):
         raise DataError(
             f"{place}: the file name {name[:40]!r}… is longer than {LONGEST_NAME} bytes, and no file can have it"

@@ -78,7 +78,7 @@ def _of_lines(path: Path) -> LabelSet:
     for number, line in enumerate(read_lines(path, LAYOUT), start=1):
         label = line.strip()
         if label in lines:
-            raise DataError(f"{path}:{number}: the label {label!r} stands in line {lines[label]} already: remove one")
+            raise DataError(f"{path}:{number}: the label {label!r} is in line {lines[label]} already: remove one")
         if label:
             lines[label] = number
     if not lines:

@@ -167,7 +167,7 @@ def _padded(texts: SideTextBatch, regions: int) -> SideTextBatch:
 
 
 class PostLoader(DataLoader[Any]):
-    """A loader with which a run goes on in the middle of an epoch, at the batch after the last one consumed.
+    """A loader that resumes a run in the middle of an epoch, at the batch after the last one consumed.
 
     Args:
         consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its

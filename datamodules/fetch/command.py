@@ -159,7 +159,7 @@ def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
         shutil.rmtree(unpacked)
         raise DataError(
             f"{error}; it is deleted, and nothing of it is kept: run the command again, name another address with "
-            "--mirror, or go on without images with --text-only"
+            "--mirror, or continue without images with --text-only"
         ) from error
     replace_folder(root / folder, unpacked / folder)
     _report(f"{root / folder}: {count:,} of {len(targets):,} images")

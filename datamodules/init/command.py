@@ -121,6 +121,6 @@ def _parser() -> CommandParser:
     add("data", type=Path, metavar="DATA", help="a folder or a file of posts")
     add("-o", "--output", type=Path, metavar="FILE", help="the configuration to write (default: only look)")
     add("--force", action="store_true", help="replace a file that is there already")
-    add("--negative", metavar="LABEL", help="the relation that stands for none (default: one with a usual name)")
+    add("--negative", metavar="LABEL", help="the negative relation (default: one with a usual name)")
     add_format_options(parser)
     return parser

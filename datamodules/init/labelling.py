@@ -39,7 +39,7 @@ def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: 
         found: the data.
         reader: reads it.
         splits: what they hold.
-        negative: the relation that stands for none; None for one with a usual name, where there is one.
+        negative: the negative relation; None for one with a usual name, where there is one.
 
     Raises:
         ConfigError: there is no such relation, several have usual names, or the data has no relations.
@@ -70,12 +70,12 @@ def _listed(reader: Reader, names: Sequence[str]) -> tuple[str, ...] | None:
     listed = label_set(str(file)).names
     lacking = [name for name in names if name not in listed]
     if lacking:
-        raise DataError(f"{file} lacks {shown(lacking)}, which stands in the posts: add it there, or remove the file")
+        raise DataError(f"{file} lacks {shown(lacking)}, which is in the posts: add it there, or remove the file")
     return listed
 
 
 def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[str | None, list[str]]:
-    """The relation that stands for none, and what to say of it."""
+    """The negative relation, and what to say of it."""
     if found.task != MRE:
         return None, []
     if given is not None:
@@ -86,7 +86,7 @@ def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[st
     if len(usual) > 1:
         raise ConfigError(f"{shown(usual)} could all stand for no relation: choose with --negative")
     if usual:
-        return usual[0], [f"{usual[0]!r} stands for no relation, and scores leave it out: --negative names another"]
+        return usual[0], [f"{usual[0]!r} means no relation, and scores leave it out: --negative names another"]
     more = ", or gives pairs of entities without a relation one" if found.makes_negatives else ""
     return None, [f"no relation is named {', '.join(USUAL_NEGATIVES)}, so all count: --negative names one{more}"]
 

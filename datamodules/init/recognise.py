@@ -43,7 +43,7 @@ class Given:
     Attributes:
         task: `mner` or `mre`.
         image_folder: folder of the images.
-        separator: what stands between columns.
+        separator: of columns.
         word_column, tag_column: which columns hold words and tags.
         scheme: what the tags are.
     """

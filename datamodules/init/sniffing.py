@@ -1,4 +1,4 @@
-"""Which column of a file holds the words, which one the tags, and what stands between columns."""
+"""Which column of a file holds the words, which one the tags, and the separator of columns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Columns(NamedTuple):
     """How a file in columns is read.
 
     Attributes:
-        separator: stands between columns; None for a tab where most lines have one, and else for blanks.
+        separator: of columns; None for a tab where most lines have one, and else for blanks.
         word: column of the words, counted from 0.
         tag: column of the tags, counted from 0; -1 for the last one.
         width: how many columns most lines have.

@@ -65,7 +65,7 @@ def in_turns(
     Args:
         measures: by name.
         repeats: rounds.
-        progress: is told what was measured.
+        progress: receives what was measured.
     """
     found: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(1, repeats + 1):

@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="at a time")
     parser.add_argument("--requests", type=int, default=320, help="for each number of clients")
-    parser.add_argument("--repeats", type=int, default=3, help="of each; the median is told")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of each measurement (default: %(default)s)")
     chosen = parser.parse_args(arguments)
     print(f"{machine()}\n")
     with service(chosen.model) as (place, _):

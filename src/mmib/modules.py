@@ -401,7 +401,7 @@ class ExtractionModule(pl.LightningModule):
             raise CheckpointError(
                 f"the checkpoint holds another network than this configuration: {len(differing)} tensors differ, "
                 f"for example {differing[0]} ({theirs.get(differing[0])} there, {ours.get(differing[0])} here): "
-                "give the config.yaml that lies in the run folder of the checkpoint"
+                "give the config.yaml in the run folder of the checkpoint"
             )
         if self._trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return

@@ -710,7 +710,7 @@ def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callab
     with pytest.raises(DataError, match=r"train\.txt:2: no words"):
         module.read_split("train")
     path.write_text("yes ../a.png the\n")
-    with pytest.raises(DataError, match=r"train\.txt:1: the file name '\.\./a\.png' does not lie inside"):
+    with pytest.raises(DataError, match=r"train\.txt:1: the file name '\.\./a\.png' is not inside"):
         module.read_split("train")
 
 

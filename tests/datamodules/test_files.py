@@ -14,7 +14,7 @@ from mmib.schema import DataError
     "name", ["", ".", "..", "../b.jpg", "x/../../b.jpg", "/etc/passwd", "sub/../..", "../images-two/a.jpg", "a\0.jpg"]
 )
 def test_a_name_that_climbs_out_is_refused_with_its_place(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"ours_train\.txt:3: the file name .* does not lie inside"):
+    with pytest.raises(DataError, match=r"ours_train\.txt:3: the file name .* is not inside"):
         inside(tmp_path / "images", name, "ours_train.txt:3")
 
 

@@ -273,7 +273,7 @@ def test_images_are_found_below_their_folder(tmp_path: Path, folder: str) -> Non
 
 def test_an_image_outside_its_folder_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "posts.jsonl", {**ADA, "image": "../1.jpg"})
-    with pytest.raises(DataError, match=rf"{path}:1: the file name '\.\./1\.jpg' does not lie inside"):
+    with pytest.raises(DataError, match=rf"{path}:1: the file name '\.\./1\.jpg' is not inside"):
         list(reader(path).posts("train"))
 
 

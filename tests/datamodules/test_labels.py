@@ -107,7 +107,7 @@ BAD_FILES = {
     "a label that is none": ("l.yaml", "[yes, a]", "l.yaml: the label True is no text: quote it"),
     "a table's label that is none": ("l.yaml", "{1: 0}", "l.yaml: the label 1 is no text"),
     "a list's twin": ("l.json", ["a", "a"], "l.json: the label set names a more than once"),
-    "a line's twin": ("l.txt", "a\n\nb\na \n", "l.txt:4: the label 'a' stands in line 1 already: remove one"),
+    "a line's twin": ("l.txt", "a\n\nb\na \n", "l.txt:4: the label 'a' is in line 1 already: remove one"),
     "a negative of its own": ("l.json", {**WHOLE, "negative": "x"}, "l.json: the negative class 'x' is none of"),
     "another key": ("l.yaml", {**WHOLE, "color": 1}, "l.yaml: the label set has the key 'color'"),
 }

@@ -173,7 +173,7 @@ def test_a_missing_or_misnamed_file_tells_the_layout(mnre: Any, wrong: str) -> N
 def test_an_image_name_that_leads_out_of_its_folder_is_refused(mnre: Any, name: str) -> None:
     mnre.row()
     mnre.row(img_id=name)
-    with pytest.raises(DataError, match=r"ours_train\.txt:2: the file name .* does not lie inside .*img_org/train"):
+    with pytest.raises(DataError, match=r"ours_train\.txt:2: the file name .* is not inside .*img_org/train"):
         read(mnre)
 
 

@@ -196,7 +196,7 @@ def plain_pickle(root: Path) -> None:
             "txt/ours_val.txt does not exist",
             LAYOUT,
         ),
-        (climb, "ours_train.txt:1: the file name '../../../secret.jpg' does not lie inside", "name a file in there"),
+        (climb, "ours_train.txt:1: the file name '../../../secret.jpg' is not inside", "name a file in there"),
         (
             list_ids,
             "ours_rel2id.json names other labels than data.labels: 2 labels, None, /per/per/enemy against 23 labels",
@@ -227,7 +227,7 @@ def test_an_unreadable_image_is_counted_as_missing_with_its_name(refused: Refuse
     write(data.root / "twitter2017_images" / "train.jpg", b"<html>404</html>")
     said = refused(*data.fit("mner-twitter2017-offline", "--data.max_missing_images", "0"))
     assert_names(said, f"{data.root}, split train: 1 of 1 images are missing or unreadable", "train.jpg")
-    assert_names(said, "go on without them with --data.max_missing_images 1.0")
+    assert_names(said, "continue without them with --data.max_missing_images 1.0")
 
 
 @pytest.mark.parametrize("place", ["nowhere", "img_org"])
@@ -409,7 +409,7 @@ def test_a_checkpoint_that_runs_code_is_refused(
             {"model_type": "mmib", "format": 99, "mmib": "9.9"},
             "was exported in format 99 by mmib 9.9, and this version",
         ),
-        ({"model_type": "mmib", "format": 1, "files": {"../../x": {}}}, "does not lie inside"),
+        ({"model_type": "mmib", "format": 1, "files": {"../../x": {}}}, "is not inside"),
         ({"model_type": "mmib", "format": 1, "files": {"model.safetensors": {}}}, "is not complete: model.safetensors"),
     ],
 )

@@ -17,7 +17,7 @@ BEST = "best possible"
 
 @dataclass(frozen=True)
 class Detection:
-    """How well relevant images are told from irrelevant ones.
+    """How well relevant images are distinguished from irrelevant ones.
 
     Attributes:
         noise: what the irrelevant images are: one of the kinds, or `all` of them.

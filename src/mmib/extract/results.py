@@ -152,7 +152,7 @@ def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> 
     else:
         raise InputError(f"{entity!r} is no entity: give start and end, in characters, and its type where known")
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
-        raise InputError(f"the entity [{start!r}, {end!r}) does not lie in the text of {len(text)} characters")
+        raise InputError(f"the entity [{start!r}, {end!r}) is outside the text of {len(text)} characters")
     if not text[start:end].strip():
         raise InputError(f"the entity [{start}, {end}) is nothing but space")
     if name is not None and not (isinstance(name, str) and name.strip()):

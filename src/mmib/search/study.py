@@ -202,7 +202,7 @@ def run(arguments: list[str]) -> int:
     end_on_sigterm()
     relevance = None if chosen.relevance is None else ImageRelevance(chosen.relevance)
     study = read_study_file(chosen.file)
-    common = check_options(arguments[end + 1 :], f"what stands behind {REST}")
+    common = check_options(arguments[end + 1 :], f"what follows {REST}")
     study = replace(study, seeds=tuple(dict.fromkeys(chosen.seeds or study.seeds)), options=common)
     if chosen.experiment:
         unknown = set(chosen.experiment) - set(study.experiments)

@@ -210,7 +210,7 @@ def test_the_order_of_a_list_of_relations_stays(look: Look, write: Write, invent
     assert found == LabelSet(("sells", "None", "makes", "breaks"), "None")
     assert "no training post has breaks: it cannot be learnt" in said.output
     write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1}))
-    assert "lacks makes, which stands in the posts" in look(tmp_path / "data").errors
+    assert "lacks makes, which is in the posts" in look(tmp_path / "data").errors
 
 
 # What it refuses

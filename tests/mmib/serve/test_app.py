@@ -106,7 +106,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("crop that is no box", {"text": "bob", "crops": [[0, 0, 2, 1]]}, 422, "crops.0.2: "),
     ("crop of a path", {"text": "bob", "crops": ["/etc/hostname"]}, 422, "crops.0: "),
     ("crops without an image", {"text": "bob", "crops": [[0, 0, 1, 1]]}, 422, "crops without the image"),
-    ("entity outside the text", {"text": "bob", "entities": [{"start": 1, "end": 9}]}, 422, "does not lie in the text"),
+    ("entity outside the text", {"text": "bob", "entities": [{"start": 1, "end": 9}]}, 422, "is outside the text"),
     (
         "entity of another type",
         {"text": "bob", "entities": [{"start": 0, "end": 3, "type": "X"}]},

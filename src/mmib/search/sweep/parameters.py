@@ -268,7 +268,7 @@ def _values(spec: dict[str, Any], here: str) -> list[Any]:
     texts = [str(value) for value in values]
     for text in texts:
         if texts.count(text) > 1:
-            raise ConfigError(f"{here}: the value {text} stands there twice; leave one out")
+            raise ConfigError(f"{here}: the value {text} is there twice; leave one out")
     return values
 
 

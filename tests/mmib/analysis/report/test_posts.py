@@ -143,7 +143,7 @@ def test_posts_without_a_picture_say_so(tmp_path: Path, image: str | None, says:
 def test_a_prediction_file_cannot_reach_files_outside_the_data(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "private.png")
     (tmp_path / "data").mkdir()
-    with pytest.raises(DataError, match="does not lie inside"):
+    with pytest.raises(DataError, match="is not inside"):
         written(MRE, relation(image="../private.png"), tmp_path / "data")
 
 

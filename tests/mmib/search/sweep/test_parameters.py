@@ -145,7 +145,7 @@ def test_nested_parameters_are_handed_on_as_dictionaries() -> None:
         ("x: {distribution: log_uniform, min: 0.0}", "the distribution log_uniform needs 'max'"),
         ("x: {values: []}", "a list of at least one"),
         ("x: {values: 3}", "a list of at least one"),
-        ("x: {values: [0.1, 0.2, 0.1]}", "the value 0.1 stands there twice; leave one out"),
+        ("x: {values: [0.1, 0.2, 0.1]}", "the value 0.1 is there twice; leave one out"),
         ("x: {values: [1, 2], probabilities: [1.0]}", "as many 'probabilities' as 'values', which are 2"),
         ("x: {values: [1, 2], probabilities: [0.5, 0.6]}", "sum to 1 instead of 1.1"),
         ("x: {values: [1, 2], probabilities: [-0.5, 1.5]}", "must not be negative"),
