@@ -7,11 +7,15 @@ from importlib import metadata
 from pathlib import Path
 
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 
 DOCS = Path(__file__).parent
 sys.path.insert(0, str(DOCS))
 
 import generate  # noqa: E402 - beside this file
+
+logger = logging.getLogger(__name__)
 
 project = "mmib"
 author = "The mmib developers"
@@ -40,6 +44,7 @@ myst_enable_extensions = ["dollarmath"]
 
 # Docstrings are plain text with `code` in single backticks.
 default_role = "code"
+smartquotes = False  # options begin with two hyphens
 add_module_names = False
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -54,8 +59,6 @@ suppress_warnings = ["ref.python"]
 
 html_theme = "furo"
 html_title = "mmib"
-html_static_path = ["_static"]
-html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 templates_path = ["_templates"]
@@ -63,6 +66,21 @@ html_additional_pages = {"index": "to_home.html"}
 copybutton_prompt_text = "$ "
 
 
+def skip_tuple_fields(
+    _app: Sphinx, _what: str, _name: str, member: object, skip: bool, _options: object
+) -> bool | None:
+    """Fields of named tuples: their class says what they hold."""
+    return True if type(member).__name__ == "_tuplegetter" else None
+
+
+def check_completeness(_app: Sphinx, environment: BuildEnvironment) -> None:
+    """Warn of public names without documentation; `make docs` takes warnings for errors."""
+    for name in sorted(generate.undocumented(environment.get_domain("py").objects)):
+        logger.warning("%s is public and not in the documentation", name)
+
+
 def setup(app: Sphinx) -> None:
     """Write the pages that are made from the code before Sphinx looks for pages."""
     app.connect("builder-inited", lambda _: generate.write_pages(DOCS / "reference" / "generated"))
+    app.connect("autodoc-skip-member", skip_tuple_fields)
+    app.connect("env-check-consistency", check_completeness)

@@ -18,6 +18,8 @@ from mmib.cli import OTHER_COMMANDS, TRAINER_COMMANDS, main
 from mmib.options.help import value_types
 from mmib.options.schema import forms, is_class, is_record, read_schema
 
+# Of Lightning.
+FOREIGN = ("RichProgressBarTheme",)
 # Importing it runs the command.
 UNIMPORTED = ("mmib.__main__",)
 # Packages that users import from, in the order of the reference; the others follow.
@@ -121,7 +123,7 @@ def _configurable(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
                     if title not in found or len(path) < len(found[title][0]):
                         described = {"description": form.get("description", ""), **arguments}
                         found[title] = (path, title, described)
-            elif is_record(form) and form.get("title"):
+            elif is_record(form) and form.get("title") and form["title"] not in FOREIGN:
                 found.setdefault(form["title"], ("", form["title"], form))
     return iter(found.values())
 

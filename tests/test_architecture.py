@@ -6,6 +6,7 @@ import ast
 import configparser
 import graphlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,13 @@ def violation(importer: str, imported: str) -> str | None:
 def test_module_imports_lower_levels_only(module: str, path: Path) -> None:
     found = {name: reason for name in imports(path) if (reason := violation(module, name))}
     assert not found
+
+
+def test_the_page_on_architecture_lists_these_levels() -> None:
+    page = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\d+\. ((?:.+\n)(?: +.+\n)*)", page, re.M)
+    names = [set(re.findall(r"`([\w.]+)`", line)) for line in listed]
+    assert names == [{part.removeprefix("mmib.") for part in level} for level in LEVELS]
 
 
 def test_every_part_of_mmib_has_a_level() -> None:

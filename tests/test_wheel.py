@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import configparser
+import email
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from mmib.export.model import TrainedModel
 ROOT = Path(__file__).parent.parent
 LINKED = ("datamodules", "lightning_configs")
 COPIED = ("src/mmib", *LINKED)
+ADDRESS = "https://example.org/mmib"
 TEXT = "anna and bob meets carl in the paris head"
 # Whatever code asks a network for something, and however it handles errors, ends the process.
 NO_NETWORK = """
@@ -45,10 +49,16 @@ print(found.to_dict())
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what is built, links as links: setuptools leaves things beside it."""
     folder = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
     for name in COPIED:
         shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    settings = configparser.ConfigParser()
+    settings.read(folder / "setup.cfg", encoding="utf-8")
+    addresses = settings.get("metadata", "project_urls", fallback="")
+    settings["metadata"]["project_urls"] = f"{addresses}\nSource = {ADDRESS}"
+    with (folder / "setup.cfg").open("w", encoding="utf-8") as file:
+        settings.write(file)
     return folder
 
 
@@ -106,6 +116,21 @@ def run(*command: str, folder: Path | None = None, status: int = 0) -> str:
     )
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout + done.stderr if status else done.stdout
+
+
+def test_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
+    """Where the project has an address, the description leads to the version's tag, pictures to their bytes."""
+    with zipfile.ZipFile(wheel) as file:
+        (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = email.message_from_bytes(file.read(name))
+    description, tag = str(metadata.get_payload()), f"v{metadata['Version']}"
+    targets = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", description)
+    assert len(targets) > 20
+    assert [target for _, target in targets if not target.startswith("https://")] == []
+    assert f"{ADDRESS}/blob/{tag}/docs/index.md" in description
+    assert [target for picture, target in targets if picture and f"{ADDRESS}/raw/{tag}/" not in target] == []
+    linked = {target.partition(f"/{tag}/")[2] for _, target in targets if f"/{tag}/" in target}
+    assert [path for path in linked if not (ROOT / path).is_file()] == []
 
 
 def test_everything_that_is_no_python_is_shipped_too(wheel: Path) -> None:
