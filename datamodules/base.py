@@ -203,6 +203,7 @@ class PostDataModule(pl.LightningDataModule):
         self.task = task_named(task or self.task_name)
         self.labels: LabelSet = label_set(labels)
         self.tokenizer = text_encoder.tokenizer
+        self.levitated = text_encoder.levitated
         self.image_encoder = image_encoder
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -428,6 +429,7 @@ class PostDataModule(pl.LightningDataModule):
             self.labels.to_dict(),
             self.tokenizer.fingerprint(),
             self.max_length,
+            self.levitated,
         ]
         name = hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
         census = self.task.census()
@@ -440,7 +442,7 @@ class PostDataModule(pl.LightningDataModule):
 
     def _rows(self, split: str, census: Census) -> Iterator[tuple[str, Example]]:
         """Image and example of each post, counted; few are held at a time."""
-        prepared = Prepared(self.tokenizer, self.max_length, self.labels)
+        prepared = Prepared(self.tokenizer, self.max_length, self.labels, self.levitated)
         posts = self.reader.posts(split)
         failures: list[str] = []
         number = 0

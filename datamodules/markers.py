@@ -1,10 +1,14 @@
-"""Entity markers and the window that keeps both entities."""
+"""Entity markers, in a text or levitating over it, and the window that keeps both entities."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
+import torch
+from torch import Tensor
+
+from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, OPENING, TAIL_END, TAIL_START, DataError
 
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
@@ -21,6 +25,8 @@ class MarkedPost(NamedTuple):
         tail_index: position of the tail's opening marker.
         word_ids: for each of `input_ids` the word that it belongs to; -1 for special tokens and markers.
         mentions: for each of `input_ids` 1 inside the head, 2 inside the tail (or both), 0 elsewhere.
+        places: of the pieces over which the markers levitate, in the order of `MARKERS`; empty where they stand in the
+            text.
     """
 
     input_ids: list[int]
@@ -28,6 +34,7 @@ class MarkedPost(NamedTuple):
     tail_index: int
     word_ids: list[int]
     mentions: list[int]
+    places: list[int]
 
 
 def mark_entities(
@@ -65,8 +72,48 @@ def mark_entities(
             word_ids.extend([word] * len(pieces[word]))
     ids.extend(tokenizer.suffix)
     word_ids.extend([NO_WORD] * len(tokenizer.suffix))
-    mentions = [2 if tail[0] <= word < tail[1] else int(head[0] <= word < head[1]) for word in word_ids]
-    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START], word_ids, mentions)
+    mentions = _mentions(word_ids, head, tail)
+    return MarkedPost(ids, positions[HEAD_START], positions[TAIL_START], word_ids, mentions, [])
+
+
+def levitate_markers(
+    pieces: list[list[int]], head: Span, tail: Span, tokenizer: WordTokenizer, max_length: int
+) -> MarkedPost:
+    """The places of markers that levitate over two entities: opening ones over the first piece, closing ones the last.
+
+    The text has no markers in it, and so the same pieces for all pairs of entities, unless it is too long: the window
+    of words is that of `mark_entities`, with more room.
+
+    Raises:
+        DataError: both entities with what lies between them do not fit.
+    """
+    frame = len(tokenizer.prefix) + len(tokenizer.suffix)
+    window = range(*_window(pieces, head, tail, max_length - frame))
+    ids = [*tokenizer.prefix, *(piece for word in window for piece in pieces[word]), *tokenizer.suffix]
+    inside = [word for word in window for _ in pieces[word]]
+    word_ids = [NO_WORD] * len(tokenizer.prefix) + inside + [NO_WORD] * len(tokenizer.suffix)
+    starts = {word: word_ids.index(word) for word in window}
+    places = [
+        place for start, end in (head, tail) for place in (starts[start], starts[end - 1] + len(pieces[end - 1]) - 1)
+    ]
+    return MarkedPost(ids, places[0], places[2], word_ids, _mentions(word_ids, head, tail), places)
+
+
+def marker_places(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
+    """(B, P, 4) the `places` of each row's pairs, with -1 behind the last of a row."""
+    padded = torch.full((len(rows), max(map(len, rows)), len(MARKERS)), -1)
+    for row, pairs in enumerate(rows):
+        padded[row, : len(pairs)] = torch.tensor(pairs)
+    return padded
+
+
+def opening(places: Tensor) -> Tensor:
+    """(B, 2P) the places of the opening markers, head first, of (B, P, 4)."""
+    return places[:, :, OPENING].flatten(1)
+
+
+def _mentions(word_ids: list[int], head: Span, tail: Span) -> list[int]:
+    return [2 if tail[0] <= word < tail[1] else int(head[0] <= word < head[1]) for word in word_ids]
 
 
 def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], dict[int, list[str]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,26 @@ from mmib.nn.fusion import CrossModalFusion, Fusion, FusionOutput
 from mmib.nn.gaussian import GaussianEncoder, Posterior
 from mmib.nn.precision import at_least_float32
 from mmib.nn.priors import Prior, StandardPrior
-from mmib.schema import ConfigError, PostBatch
+from mmib.schema import OPENING, ConfigError, PostBatch
+
+
+class Posteriors(NamedTuple):
+    """What the encoders and the bottlenecks make of a batch.
+
+    Attributes:
+        text: of the word pieces, (B, L, D).
+        image: of the regions, (B, R, D).
+        markers: of the opening markers of each pair of entities, (B, 2P, D), where they levitate over the text.
+    """
+
+    text: Posterior
+    image: Posterior
+    markers: Posterior | None = None
+
+    def latents(self, sampled: bool) -> tuple[Latents, Latents, Latents | None]:
+        """What is sampled from each, or their means."""
+        text, image = latents(self.text, sampled), latents(self.image, sampled)
+        return text, image, None if self.markers is None else latents(self.markers, sampled)
 
 
 @dataclass
@@ -33,9 +52,10 @@ class BackboneOutput:
         image: posterior of the regions, (B, R, D).
         text_latents: what was sampled from it, or its mean.
         image_latents: the same of the image.
-        kl: KL of both posteriors to their priors by modality, (B, T, D) nats; see `Prior`.
+        kl: KL of both posteriors to their priors by modality, (B, T, D) nats; see `MultimodalIB.kl`.
         alignment: the regulariser on the latents.
         fusion_scalars: what the fusion wants logged; see `FusionOutput.scalars`.
+        markers: posterior of opening markers that levitate over the text, (B, 2P, D); see `Posteriors`.
     """
 
     states: Tensor
@@ -47,6 +67,7 @@ class BackboneOutput:
     kl: dict[str, Tensor]
     alignment: AlignmentOutput
     fusion_scalars: Mapping[str, Tensor]
+    markers: Posterior | None = None
 
     def loss_terms(self, valid: Tensor, free_bits: float) -> list[LossTerm]:
         """Rates and alignment, unweighted; see `kl_term` for the arguments."""
@@ -116,31 +137,58 @@ class MultimodalIB(nn.Module):
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""
-        text, image = self.posteriors(batch)
-        sampled = self.training and self.sampling
-        text_latents, image_latents = latents(text, sampled), latents(image, sampled)
-        kl = self.kl(text, image, text_latents)
-        aligned = self.alignment(text_latents, image_latents, batch.image_ids)
-        fused = self.fuse(batch, text_latents, image_latents, need_weights=not self.training)
+        found = self.posteriors(batch)
+        text, image, markers = found.latents(self.training and self.sampling)
+        kl = self.kl(batch, found, text)
+        aligned = self.alignment(text, image, batch.image_ids)
+        fused = self.fuse(batch, text, image, markers, need_weights=not self.training)
         return BackboneOutput(
-            fused.states, fused.weights, text, image, text_latents, image_latents, kl, aligned, fused.scalars
+            fused.states, fused.weights, found.text, found.image, text, image, kl, aligned, fused.scalars, found.markers
         )
 
-    def posteriors(self, batch: PostBatch) -> tuple[Posterior, Posterior]:
-        """What the encoders and the bottlenecks make of text and image."""
-        states = self.text_encoder(batch.input_ids, batch.text_mask)
-        text = self.text_posterior(states, batch.text_mask)
-        return text, self.image_posterior(self._regions(batch), batch.region_mask)
+    def posteriors(self, batch: PostBatch) -> Posteriors:
+        """What the encoders and the bottlenecks make of text and image.
 
-    def kl(self, text: Posterior, image: Posterior, text_latents: Latents) -> dict[str, Tensor]:
-        """KL of both posteriors to their priors by modality, (B, T, D) nats."""
-        return {"text": self.text_prior(text, text_latents), "image": self.image_prior(image, text_latents)}
+        Levitated markers attend to the text in the variational encoder, and the text does not attend to them.
+        """
+        pieces, mask, markers = batch.input_ids, batch.text_mask, None
+        if batch.markers is None:
+            states = self.text_encoder(pieces, mask)
+        else:
+            states, of_markers = self.text_encoder.with_markers(pieces, mask, batch.markers)
+            opening = of_markers[:, :, OPENING].flatten(1, 2)
+            markers = self.text_posterior(opening, batch.position_mask, context=(states, mask))
+        text = self.text_posterior(states, mask)
+        return Posteriors(text, self.image_posterior(self._regions(batch), batch.region_mask), markers)
 
-    def fuse(self, batch: PostBatch, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
-        """The fused states of a batch's `positions`, (B, Q, D)."""
-        # Not len(batch), a plain number: an exported network would keep that of its example.
-        rows = torch.arange(batch.positions.shape[0], device=batch.positions.device)[:, None]
-        fused: FusionOutput = self.fusion(text.z[rows, batch.positions], text, image, need_weights=need_weights)
+    def kl(self, batch: PostBatch, found: Posteriors, text: Latents) -> dict[str, Tensor]:
+        """KL of the posteriors to their priors by modality, (B, T, D) nats.
+
+        What levitated markers hold has come from the text, past its latents: it is paid for as the text's, and stands
+        at the pieces over which they levitate. Otherwise all of a text could pass the bottleneck by them, untaxed.
+
+        Args:
+            batch: the batch.
+            found: its posteriors.
+            text: latents of the text, which priors may depend on.
+        """
+        of_text, of_image = self.text_prior(found.text, text), self.image_prior(found.image, text)
+        if found.markers is not None:
+            where = _rows(batch.positions), batch.positions.clamp(min=0)
+            of_text = of_text.index_put(where, self.text_prior(found.markers, text), accumulate=True)
+        return {"text": of_text, "image": of_image}
+
+    def fuse(
+        self,
+        batch: PostBatch,
+        text: Latents,
+        image: Latents,
+        markers: Latents | None = None,
+        need_weights: bool = False,
+    ) -> FusionOutput:
+        """The fused states of a batch's `positions`, or of the markers that levitate over them, (B, Q, D)."""
+        queries = text.z[_rows(batch.positions), batch.positions] if markers is None else markers.z
+        fused: FusionOutput = self.fusion(queries, text, image, need_weights=need_weights)
         return fused
 
     def _regions(self, batch: PostBatch) -> Tensor:
@@ -152,6 +200,11 @@ class MultimodalIB(nn.Module):
             projected = torch.where(batch.pixel_mask[:, :, None], projected, self.side_text_projection(sources[1]))
         boxes: Tensor = self.box_projection(batch.boxes.to(dtype))
         return projected + boxes
+
+
+def _rows(positions: Tensor) -> Tensor:
+    """(B, 1) the number of each row; an exported network would keep len(batch), a plain number, of its example."""
+    return torch.arange(positions.shape[0], device=positions.device)[:, None]
 
 
 def _projection(width: int, dim: int) -> nn.Sequential:

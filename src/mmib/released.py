@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from mmib.backbone import BackboneOutput, Regularizer
@@ -57,6 +58,8 @@ class MeanKL(Regularizer):
     def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
         """See `Regularizer.forward`."""
         posterior: Posterior = getattr(output, self.modality)
+        if self.modality == "text" and output.markers is not None:  # which were in the text
+            posterior = Posterior(*(torch.cat(both, dim=1) for both in zip(posterior, output.markers, strict=True)))
         with autocast_off(posterior.mean):
             kl: Tensor = posterior._replace(mask=batch.valid[:, None].expand_as(posterior.mask)).kl()
         return LossTerm(

@@ -36,6 +36,8 @@ NO_LABEL = -1
 
 # Added to the tokenizer as pieces of their own; the same characters in a post's text are never read as these.
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
+# Which of them open an entity, head first.
+OPENING = [MARKERS.index(HEAD_START), MARKERS.index(TAIL_START)]
 
 NO_IMAGE = -1
 # Beyond the limits of the trainer: whether there is an image has not been looked for.
@@ -214,6 +216,9 @@ class PostBatch:
         boxes: (B, R, 4) x0 y0 x1 y1 in 0..1 of each region in its image; zero where unknown or masked. The whole
             image is 0 0 1 1.
         side_texts: the side texts of the images; None where these are not read.
+        markers: (B, P, 4) places in L of the pieces over which the markers of each row's P pairs of entities levitate,
+            in the order of `MARKERS`; -1 where a row has fewer pairs. None where markers stand in the text, or there
+            are none. `positions` then are the places of the opening ones.
         window: what the batch weighs where gradients are accumulated.
     """
 
@@ -229,6 +234,7 @@ class PostBatch:
     pixels: torch.Tensor | None
     boxes: torch.Tensor
     side_texts: SideTextBatch | None = None
+    markers: torch.Tensor | None = None
     window: Window = dataclasses.field(default_factory=Window)
 
     def __len__(self) -> int:
@@ -290,11 +296,13 @@ class Prepared(NamedTuple):
         tokenizer: the text encoder's.
         max_length: most word pieces of a row, special tokens and markers included.
         labels: what the configuration says that posts may be labelled with.
+        levitated: whether markers of entities levitate over the text instead of standing in it.
     """
 
     tokenizer: WordTokenizer
     max_length: int
     labels: LabelSet
+    levitated: bool = False
 
 
 class Wording(NamedTuple):

@@ -185,7 +185,7 @@ def test_posteriors_and_fusion_in_two_steps_are_the_forward_pass(make_backbone: 
     backbone, batch = make_backbone().eval(), make_batch()
     whole = backbone(batch)
     fused = backbone.fuse(batch, whole.text_latents, whole.image_latents, need_weights=True)
-    text, image = backbone.posteriors(batch)
+    text, image, _ = backbone.posteriors(batch)
     assert torch.equal(text.mean, whole.text.mean)
     assert torch.equal(image.log_var, whole.image.log_var)
     assert torch.equal(fused.states, whole.states)

@@ -767,7 +767,7 @@ def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: 
 def test_the_similarity_is_the_alignments_of_the_mean_latents(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     backbone = module.backbone
-    text, image = backbone.posteriors(batch)
+    text, image, _ = backbone.posteriors(batch)
     expected = backbone.alignment.similarity(Latents(text.mean, text.mask), Latents(image.mean, image.mask))
     for found in (module.predict_step(batch, 0), module.test_step(batch, 0)):
         torch.testing.assert_close(found["similarity"], expected, equal_nan=True)

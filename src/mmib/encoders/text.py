@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mmib.encoders.levitated import check_levitation, probe_levitation, with_markers
 from mmib.encoders.lora import LoraSettings, add_lora, merge_lora
 from mmib.encoders.pretrained import is_weightless, locate
 from mmib.encoders.text_model import (
     Attention,
     check_attention,
+    first_position,
     first_sentence,
     load_model,
     max_length,
@@ -27,7 +29,9 @@ from mmib.encoders.text_model import (
 from mmib.encoders.tokenizer import WordTokenizer, load_tokenizer
 from mmib.schema import MARKERS, ConfigError, EncoderError
 
-__all__ = ["Attention", "TextEncoder", "WordTokenizer", "load_tokenizer"]
+__all__ = ["Attention", "Markers", "TextEncoder", "WordTokenizer", "load_tokenizer"]
+
+Markers = Literal["inserted", "levitated"]
 
 
 class TextEncoder(nn.Module):
@@ -50,18 +54,23 @@ class TextEncoder(nn.Module):
             for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
         lora: trains low-rank matrices beside the linear layers that would be trained without it, instead of the
             encoder's own weights; markers are trained as without it.
+        markers: where the markers of two entities are, for tasks that mark them: `inserted` into the text, which then
+            is encoded once for each pair of entities; or `levitated` behind it, over the first and the last piece of
+            each entity, unseen by the text, which is encoded once for all pairs (docs/method.md). Levitated ones need
+            an encoder with absolute positions that attends to both sides, such as BERT, RoBERTa or ELECTRA.
 
     Parameters that its states do not depend on, such as a pooler's, are frozen: under DDP they would be unused.
 
     Attributes:
         dim: width d_t of the states.
         tokenizer: its `WordTokenizer`.
+        placement: where markers are.
 
     Raises:
         EncoderError: the weights cannot be loaded, they do not belong to this tokenizer, or the model cannot encode
-            words.
-        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here;
-            peft is not installed, or a LoRA target matches no layer.
+            words, or not with levitated markers.
+        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here, or
+            with levitated markers; `markers` is unknown; peft is not installed, or a LoRA target matches no layer.
     """
 
     def __init__(
@@ -72,8 +81,11 @@ class TextEncoder(nn.Module):
         dropout: float | None = None,
         attention: Attention = "auto",
         lora: LoraSettings | None = None,
+        markers: Markers = "inserted",
     ) -> None:
         super().__init__()
+        if markers not in get_args(Markers):
+            raise ConfigError(f"markers {markers!r} are unknown: choose from {', '.join(get_args(Markers))}")
         folder, options = locate(name)
         config = read_configuration(folder, dropout, options)
         check_attention(config, attention)
@@ -93,16 +105,44 @@ class TextEncoder(nn.Module):
             self.markers.weight.mul_(spread).add_(words.weight.mean(dim=0))
         if not takes(self.encoder, "inputs_embeds"):
             self.encoder.set_input_embeddings(MarkedEmbedding(words, self.markers, self.tokenizer.vocabulary_size))
+        self._first_position = first_position(self.encoder)
         self._freeze(trainable_layers, missing)
+        self.placement: Markers = markers
+        if self.levitated:
+            check_levitation(self.encoder)
+            if not is_weightless():
+                probe_levitation(self.encoder, self.tokenizer, self, self.with_markers)
         self.lora = lora
         if lora is not None:
             trained = self.markers.weight.requires_grad
             add_lora(self.encoder, lora)
             self.markers.requires_grad_(trained)  # a part of encoders that take nothing but ids
 
+    @property
+    def levitated(self) -> bool:
+        """Whether markers levitate over the text."""
+        return self.placement == "levitated"
+
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
         """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
         return self._states(input_ids, mask.long())
+
+    def with_markers(self, input_ids: Tensor, mask: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+        """A text and the markers of its pairs of entities, which levitate over it.
+
+        Args:
+            input_ids: (B, L) word pieces, no markers among them.
+            mask: (B, L) boolean, True on pieces.
+            places: (B, P, 4) of the pieces that the markers of each pair levitate over, in the order of `MARKERS`;
+                below 0 where a row has fewer pairs, whose states mean nothing.
+
+        Returns:
+            The states of the text, (B, L, D), as `forward` gives them, and those of the markers, (B, P, 4, D).
+        """
+        whole = with_markers(input_ids, mask, places, self.tokenizer.vocabulary_size, self.markers.weight.dtype)
+        states = self._states(whole.input_ids, whole.mask, self._first_position + whole.positions)
+        text, markers = states.split([input_ids.shape[1], states.shape[1] - input_ids.shape[1]], dim=1)
+        return text, markers.unflatten(1, places.shape[1:])
 
     def layers(self) -> list[nn.Module]:
         """Its layers, from the lowest up, whatever the architecture calls them.
@@ -144,12 +184,14 @@ class TextEncoder(nn.Module):
                 layer.train(mode)
         return self
 
-    def _states(self, input_ids: Tensor, mask: Tensor | None) -> Tensor:
+    def _states(self, input_ids: Tensor, mask: Tensor | None, position_ids: Tensor | None = None) -> Tensor:
         words = self.encoder.get_input_embeddings()
         if isinstance(words, MarkedEmbedding):
             inputs = {"input_ids": input_ids}
         else:
             inputs = {"inputs_embeds": embed(input_ids, words, self.markers, self.tokenizer.vocabulary_size)}
+        if position_ids is not None:
+            inputs["position_ids"] = position_ids
         states: Tensor = self.encoder(**inputs, attention_mask=mask).last_hidden_state
         return states
 

@@ -192,10 +192,15 @@ def first_sentence(error: Exception) -> str:
 
 
 def max_length(encoder: PreTrainedModel) -> int | None:
-    """Longest sequence that has positions; RoBERTa and its relatives count theirs from after the padding id."""
+    """Longest sequence that has positions."""
     positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
     if positions is None or positions <= 0:  # XLNet says -1 for: no limit
         return None
+    return positions - first_position(encoder)
+
+
+def first_position(encoder: PreTrainedModel) -> int:
+    """The position id of the first piece; RoBERTa and its relatives count theirs from after the padding id."""
     table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
-    first = getattr(table, "padding_idx", None)
-    return positions if first is None else positions - first - 1
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else padding + 1

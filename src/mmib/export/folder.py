@@ -177,6 +177,7 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
         "head": model.network.settings(),
         "parts_of_network": model.parts,
         "max_length": model.max_length,
+        "text_encoder": {"markers": backbone.text_encoder.placement},
         "image_encoder": {
             "architecture": image.architecture,
             "model_args": image.model_args,
@@ -224,9 +225,10 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
         task_of(name, folder, [config["task_module"]] if "task_module" in config else ())
         check_text_encoder(folder / TEXT_ENCODER)
         check_image_encoder(image["architecture"], image.get("model_args"))
-        check_sizes(lambda: dict(zip(ENCODERS, _encoders(folder, image), strict=True)), folder / WEIGHTS)
+        text = config.get("text_encoder", {})  # an export without one is older than levitated markers
+        check_sizes(lambda: dict(zip(ENCODERS, _encoders(folder, text, image), strict=True)), folder / WEIGHTS)
         with bounded(folder / WEIGHTS):
-            network = build(name, labels, _encoders(folder, image), config["parts_of_network"], config["head"])
+            network = build(name, labels, _encoders(folder, text, image), config["parts_of_network"], config["head"])
         weights = load_file(folder / WEIGHTS)
         check_finite(weights, folder / WEIGHTS)
         load_weights(network, weights, folder / WEIGHTS)
@@ -279,9 +281,9 @@ def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
     return labels
 
 
-def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
+def _encoders(folder: Path, text: dict[str, Any], image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
     """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
-    text = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False)
+    words = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False, markers=text.get("markers", "inserted"))
     pictures = ImageEncoder(
         image["architecture"],
         pretrained=False,
@@ -290,4 +292,4 @@ def _encoders(folder: Path, image: dict[str, Any]) -> tuple[TextEncoder, ImageEn
     )
     settings = image["preprocessing"].items()
     pictures.preprocess_as({name: tuple(value) if isinstance(value, list) else value for name, value in settings})
-    return text, pictures
+    return words, pictures

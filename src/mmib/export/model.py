@@ -228,7 +228,7 @@ def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, An
     """Settings of an encoder of the project's own class; weights that the checkpoint replaces are not loaded."""
     if description["class_path"] != f"{base.__module__}.{base.__name__}":
         raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
-    kept = {"name", "regions", "model_args"} & description["init_args"].keys()
+    kept = {"name", "markers", "regions", "model_args"} & description["init_args"].keys()
     return {name: description["init_args"][name] for name in sorted(kept)} | {"pretrained": False}
 
 

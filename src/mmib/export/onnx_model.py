@@ -17,7 +17,6 @@ from mmib.datamodules.examples import collate_regions, collate_text
 from mmib.datamodules.posts import LabelledPost, RelationPost
 from mmib.export import numpy_crf
 from mmib.export.model import TrainedModel
-from mmib.nn.alignment import latents
 from mmib.nn.crf import LinearChainCRF
 from mmib.schema import ExportError, PostBatch, Prepared, task_named
 
@@ -95,8 +94,7 @@ class ScoringNetwork(nn.Module):
             pixels=None,
             boxes=boxes,
         )
-        text, image = backbone.posteriors(batch)
-        fused = backbone.fuse(batch, latents(text, sampled=False), latents(image, sampled=False))
+        fused = backbone.fuse(batch, *backbone.posteriors(batch).latents(sampled=False))
         return self.network.scores(fused.states)
 
     def _features(self, pixels: Tensor, region_mask: Tensor) -> Tensor:
@@ -128,6 +126,11 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
         ExportError: the network does not export, or then computes something else than PyTorch does.
         OSError: a file cannot be written.
     """
+    if task_named(model.task).finds == "relations" and model.network.backbone.text_encoder.levitated:
+        raise ExportError(
+            f"the model of {model.task} has levitated markers, which model.onnx has no input for: leave --onnx out, or "
+            "train one with inserted markers"
+        )
     network = ScoringNetwork(model.network).eval()
     content = _content(network, model)
     deviation = _largest_deviation(content, network, model)

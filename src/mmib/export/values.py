@@ -61,6 +61,8 @@ RANGES: dict[str, Range] = {
     "calibration": OBJECT,
     # Far wider than what `mmib.analysis.calibration` looks for a temperature in.
     "calibration.value": _number(1e-3, 1e3),
+    "text_encoder": OBJECT,
+    "text_encoder.markers": Range(lambda value: value in ("inserted", "levitated"), "inserted or levitated"),
     "image_encoder": OBJECT,
     "image_encoder.max_crops": _whole(0, MOST_CROPS),
     "image_encoder.used": _of(bool, "true or false"),

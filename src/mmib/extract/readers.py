@@ -6,7 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,16 +15,18 @@ import torch
 from torch import Tensor
 
 from mmib.analysis.calibration import Temperature, tempered
+from mmib.backbone import Posteriors
 from mmib.base.seeding import seeded
 from mmib.datamodules.examples import collate_regions, collate_text, nested
+from mmib.datamodules.markers import marker_places, opening
 from mmib.datamodules.posts import LabelledPost, RelationPost, TaggedPost
 from mmib.datamodules.words import Token
 from mmib.extract.pictures import View, pixels_of
 from mmib.extract.results import Entity, Evidence, PostLabel, Relation
 from mmib.information import evidence
 from mmib.labels import LabelSet
-from mmib.nn.alignment import latents
 from mmib.nn.crf import LinearChainCRF
+from mmib.nn.gaussian import Posterior
 from mmib.schema import Box, DataError, Example, PostBatch, Prepared, Span, task_named
 from mmib.schema import Post as AnnotatedPost
 from mmib.tagging import OUTSIDE, entities
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from mmib.export.model import TrainedModel
 
 ROWS = 32  # of a batch
+PAIRS = 256  # of a batch of posts with all pairs of entities in one row, those that fill up rows included
 MOST_PAIRS = 200  # of one post
 DIGITS = 6
 
@@ -152,7 +155,8 @@ class ModelReader:
 
     def encode(self, row: int, post: AnnotatedPost, pieces: list[list[int]]) -> Any:
         """The example of a post, see `Task.encode`."""
-        return self.task.encode(row, post, pieces, Prepared(self.tokenizer, self.max_length, self.labels))
+        levitated = self.network.backbone.text_encoder.levitated
+        return self.task.encode(row, post, pieces, Prepared(self.tokenizer, self.max_length, self.labels, levitated))
 
     def unannotated(
         self, posts: Sequence[PreparedPost], annotate: Callable[[list[str]], AnnotatedPost], what: str
@@ -186,31 +190,71 @@ class ModelReader:
         order = sorted(range(len(examples)), key=lambda number: len(examples[number].input_ids))
         for start in range(0, len(order), ROWS):
             numbers = order[start : start + ROWS]
-            rows, seen = [examples[number] for number in numbers], [regions[number] for number in numbers]
-            images = collate_regions(
-                [image.boxes for image in seen], [image.features for image in seen], self.image_encoder.dim
-            )
-            fields = {**collate_text(rows, self.tokenizer.pad_id), **images, "pixels": None}
-            batch = self.task.collate(rows, fields, self.labels).to(self.device)
-            yield numbers, batch, self._score(batch, wanted)
+            batch = self.collate([examples[number] for number in numbers], [regions[number] for number in numbers])
+            yield numbers, batch, self.score(batch, wanted)
 
-    def _score(self, batch: PostBatch, wanted: Wanted) -> Scored:
+    def collate(self, examples: Sequence[Example], regions: Sequence[Regions]) -> PostBatch:
+        """The batch of examples and their regions, where the network computes."""
+        images = collate_regions(
+            [image.boxes for image in regions], [image.features for image in regions], self.image_encoder.dim
+        )
+        fields = {**collate_text(examples, self.tokenizer.pad_id), **images, "pixels": None}
+        return self.task.collate(examples, fields, self.labels).to(self.device)
+
+    def score(self, batch: PostBatch, wanted: Wanted) -> Scored:
+        """What the network says of a batch; of each pair of entities, where a row has several."""
         backbone = self.network.backbone
-        text, image = backbone.posteriors(batch)
-        means = latents(text, sampled=False), latents(image, sampled=False)
+        found = backbone.posteriors(batch)
+        means = found.latents(sampled=False)
         fused = backbone.fuse(batch, *means, need_weights=wanted.evidence)
-        scores = self.network.scores(fused.states)
+        scores = self.network.scores(by_pair(batch, fused.states))
         sampled = []
         if wanted.samples:  # seeding takes as long as a small batch
             with seeded("extract"):
                 for _ in range(wanted.samples):
-                    sample = latents(text, sampled=True), latents(image, sampled=True)
-                    sampled.append(self.network.scores(backbone.fuse(batch, *sample).states))
-        found: dict[str, Tensor] = {}
+                    states = backbone.fuse(batch, *found.latents(sampled=True)).states
+                    sampled.append(self.network.scores(by_pair(batch, states)))
+        reasons: dict[str, Tensor] = {}
         if wanted.evidence:
-            kl = backbone.kl(text, image, means[0])
-            found = evidence(fused.weights, kl, backbone.alignment.similarity(*means), batch)
-        return Scored(self.network.decode(scores, batch), scores, sampled, found)
+            similarity = backbone.alignment.similarity(*means[:2])
+            reasons = self._evidence(batch, found, fused.weights, similarity)
+        return Scored(self.network.decode(scores, batch), scores, sampled, reasons)
+
+    def _evidence(
+        self, batch: PostBatch, found: Posteriors, weights: Tensor | None, similarity: Tensor
+    ) -> dict[str, Tensor]:
+        """What the scores of a batch rest on; see `mmib.information.evidence`."""
+        if batch.markers is not None:  # a row for each pair
+            row, _ = _pairs(batch.markers)
+            weights = None if weights is None else by_pair(batch, weights)
+            similarity, markers = similarity[row], found.markers
+            found = Posteriors(*(Posterior(*(part[row] for part in side)) for side in (found.text, found.image)))
+            if markers is not None:
+                found = found._replace(markers=Posterior(*(by_pair(batch, part) for part in markers)))
+            batch = replace(
+                batch,
+                rows=batch.rows[row],
+                word_ids=batch.word_ids[row],
+                region_mask=batch.region_mask[row],
+                positions=by_pair(batch, batch.positions),
+                markers=None,
+            )
+        text = found.latents(sampled=False)[0]
+        return evidence(weights, self.network.backbone.kl(batch, found, text), similarity, batch)
+
+
+def _pairs(markers: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and number in it of each pair of entities that there is, of (B, P, 4) places."""
+    row, number = (markers >= 0).all(dim=2).nonzero(as_tuple=True)
+    return row, number
+
+
+def by_pair(batch: PostBatch, values: Tensor) -> Tensor:
+    """(B, 2P, ...) values of opening markers to (N, 2, ...), one row a pair that there is; others stay as they are."""
+    if batch.markers is None:
+        return values
+    pairs: Tensor = values.unflatten(1, (batch.markers.shape[1], -1))
+    return pairs[_pairs(batch.markers)]
 
 
 class EntityReader(ModelReader):
@@ -328,7 +372,24 @@ class Pair(NamedTuple):
 
 
 class RelationReader(ClassReader):
-    """Finds relations between entities."""
+    """Finds relations between entities.
+
+    All pairs of a post are asked about in one row, where markers levitate over its text; else each in a row.
+    """
+
+    def batches(
+        self, examples: Sequence[Any], regions: Sequence[Regions], wanted: Wanted
+    ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
+        """See `ModelReader.batches`; one pair an example."""
+        if not self.network.backbone.text_encoder.levitated:
+            yield from super().batches(examples, regions, wanted)
+            return
+        for rows in _in_batches(_same_texts(examples), examples):
+            first = [numbers[0] for numbers in rows]
+            batch = self.collate([examples[number] for number in first], [regions[number] for number in first])
+            markers = marker_places([[examples[number].places for number in numbers] for numbers in rows])
+            batch = replace(batch, markers=markers, positions=opening(markers)).to(self.device)
+            yield list(itertools.chain.from_iterable(rows)), batch, self.score(batch, wanted)
 
     def read(
         self, posts: Sequence[PreparedPost], found: Sequence[list[Entity]], regions: Sequence[Regions], wanted: Wanted
@@ -375,7 +436,7 @@ class RelationReader(ClassReader):
                     relation=self.labels.names[0],
                 )
                 try:
-                    examples.append(self.encode(len(examples), unrelated, pieces[number]))
+                    examples.append(self.encode(number, unrelated, pieces[number]))
                 except DataError:
                     too_far += 1
                     continue
@@ -385,6 +446,26 @@ class RelationReader(ClassReader):
                     f"{too_far} pairs stand too far apart: the model reads {self.max_length} word pieces at a time"
                 )
         return pairs, examples
+
+
+def _same_texts(examples: Sequence[Any]) -> list[list[int]]:
+    """Which examples see the same words of one post; of a post that is too long pairs far apart see others."""
+    texts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
+    for number, example in enumerate(examples):
+        texts.setdefault((example.row, tuple(example.word_ids)), []).append(number)
+    return list(texts.values())
+
+
+def _in_batches(rows: Sequence[list[int]], examples: Sequence[Any]) -> Iterator[list[list[int]]]:
+    """Rows of several pairs in batches of little padding: up to `ROWS`, with up to `PAIRS` pairs, but one at least."""
+    batch: list[list[int]] = []
+    for row in sorted(rows, key=lambda numbers: (len(numbers), len(examples[numbers[0]].input_ids))):
+        if batch and (len(batch) == ROWS or (len(batch) + 1) * len(row) > PAIRS):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
 
 
 class LabelReader(ClassReader):

@@ -73,8 +73,15 @@ class GaussianEncoder(nn.Module):
         self.mean: nn.Module = mean
         self.log_var: nn.Module = log_var
 
-    def forward(self, states: Tensor, mask: Tensor) -> Posterior:
-        """(B, T, D) states and their (B, T) mask to the posterior of each position."""
-        hidden = self.block(states, states, mask)
+    def forward(self, states: Tensor, mask: Tensor, context: tuple[Tensor, Tensor] | None = None) -> Posterior:
+        """(B, T, D) states and their (B, T) mask to the posterior of each position.
+
+        Args:
+            states: of the positions.
+            mask: True on those that there are.
+            context: other states (B, S, D) to attend to, which see none of these, and their (B, S) mask; without it
+                the positions attend to each other.
+        """
+        hidden = self.block(states, *(context or (states, mask)))
         log_var = at_least_float32(self.log_var(hidden)).clamp(*LOG_VAR_RANGE)
         return Posterior(at_least_float32(self.mean(hidden)), log_var, mask)

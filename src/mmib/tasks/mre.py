@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from mmib.backbone import MultimodalIB
-from mmib.datamodules.markers import mark_entities
+from mmib.datamodules.markers import levitate_markers, mark_entities, marker_places
 from mmib.datamodules.posts import RelationPost
 from mmib.labels import LabelSet
 from mmib.nn.relation import RelationHead, likeliest_relation
@@ -23,7 +23,11 @@ HEAD_AND_TAIL = ("head", "tail")
 
 @dataclass(kw_only=True)
 class MREBatch(ClassBatch):
-    """Posts with two marked entities; `positions` are their opening markers, head first."""
+    """Posts with two marked entities; `positions` are their opening markers, head first.
+
+    With levitated markers a row may have several pairs of entities, as extraction asks about them; those of a data set
+    have one each.
+    """
 
 
 @dataclass(kw_only=True)
@@ -35,12 +39,14 @@ class RelationExample(ClassExample):
         tail: words [start, end) of the tail entity.
         head_index: position of the head's opening marker.
         tail_index: position of the tail's opening marker.
+        places: those of all four markers, where they levitate over the text; see `MarkedPost`.
     """
 
     head: Span
     tail: Span
     head_index: int
     tail_index: int
+    places: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Spans are tuples, also where they come from JSON."""
@@ -112,7 +118,8 @@ class RelationExtraction(Classification):
 
     def encode(self, row: int, post: RelationPost, pieces: list[list[int]], prepared: Prepared) -> RelationExample:
         """See `Task.encode`: with markers set, in the window of words around both entities."""
-        marked = mark_entities(pieces, post.head, post.tail, prepared.tokenizer, prepared.max_length)
+        mark = levitate_markers if prepared.levitated else mark_entities
+        marked = mark(pieces, post.head, post.tail, prepared.tokenizer, prepared.max_length)
         return RelationExample(
             row=row,
             words=post.words,
@@ -123,15 +130,18 @@ class RelationExtraction(Classification):
             tail=post.tail,
             head_index=marked.head_index,
             tail_index=marked.tail_index,
+            places=marked.places,
             label=prepared.labels.id_of(post.relation),
         )
 
     def collate(self, examples: Sequence[RelationExample], fields: dict[str, Any], labels: LabelSet) -> MREBatch:
         """See `Task.collate`."""
         del labels
+        levitated = all(example.places for example in examples)
         return MREBatch(
             **fields,
             positions=torch.tensor([[example.head_index, example.tail_index] for example in examples]),
+            markers=marker_places([[example.places] for example in examples]) if levitated else None,
             label_ids=torch.tensor([example.label for example in examples]),
         )
 

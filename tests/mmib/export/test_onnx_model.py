@@ -104,7 +104,7 @@ def with_pixels(batch: PostBatch, kind: Kind) -> PostBatch:
 def torch_scores(model: TrainedModel, batch: PostBatch) -> np.ndarray:
     """By the way that training and extraction take."""
     backbone = model.network.backbone
-    text, image = backbone.posteriors(batch)
+    text, image, _ = backbone.posteriors(batch)
     fused = backbone.fuse(batch, latents(text, sampled=False), latents(image, sampled=False))
     return model.network.scores(fused.states).numpy()
 
