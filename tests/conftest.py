@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from mmib.backbone import MultimodalIB
 from mmib.datamodules.labels import label_set
 from mmib.encoders.image import ImageEncoder
-from mmib.encoders.text import TextEncoder
+from mmib.encoders.text import Markers, TextEncoder
 from mmib.export.model import TrainedModel, build
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule, MNERModule, MREModule
@@ -343,7 +343,7 @@ def tiny_parts() -> dict[str, Any]:
 @pytest.fixture
 def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., TrainedModel]:
     """A model of random weights that believes in many things; `image` are options of its image encoder, `text` is the
-    folder of its text encoder."""
+    folder of its text encoder, and `markers` how it marks entities."""
 
     def make(
         task: str,
@@ -351,11 +351,12 @@ def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., 
         image: dict[str, Any] | None = None,
         parts: dict[str, Any] | None = None,
         text: str = bert_folder,
+        markers: Markers = "inserted",
         **options: Any,
     ) -> TrainedModel:
         pictures = ImageEncoder(**{"name": IMAGE_MODEL, "pretrained": False} | (image or {}))
         named = tiny_parts | (parts or {})
-        network = build(task, labels or LABELS[task], (TextEncoder(text), pictures), named, {})
+        network = build(task, labels or LABELS[task], (TextEncoder(text, markers=markers), pictures), named, {})
         with torch.no_grad():
             for parameter in network.head.parameters():
                 parameter.mul_(8.0)

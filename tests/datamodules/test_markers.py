@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mmib.datamodules.markers import MarkedPost, Span, mark_entities
+from mmib.datamodules.markers import MarkedPost, Span, levitate_markers, mark_entities, marker_places, opening
 from mmib.encoders.text import WordTokenizer
 from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, TAIL_END, TAIL_START, DataError
 
@@ -196,14 +196,57 @@ def test_without_its_markers_the_result_is_a_window_of_the_post(
     first, last = pieces.index(kept[0]), pieces.index(kept[-1])
     neighbours = pieces[max(0, first - 1) : first] + pieces[last + 1 : last + 2]
     assert all(len(window) + len(word) > budget for word in neighbours)
-    for span, opening, closing, index in (
+    for span, opens, closes, index in (
         (head, HEAD_START, HEAD_END, marked.head_index),
         (tail, TAIL_START, TAIL_END, marked.tail_index),
     ):
-        assert [ids.count(tokenizer.marker_ids[marker]) for marker in (opening, closing)] == [1, 1]
-        assert ids[index] == tokenizer.marker_ids[opening]
-        inner = ids[index : ids.index(tokenizer.marker_ids[closing])]
+        assert [ids.count(tokenizer.marker_ids[marker]) for marker in (opens, closes)] == [1, 1]
+        assert ids[index] == tokenizer.marker_ids[opens]
+        inner = ids[index : ids.index(tokenizer.marker_ids[closes])]
         entity = [piece for word in pieces[slice(*span)] for piece in word]
         assert [piece for piece in inner if piece not in markers] == entity
         # Between an opening marker and its entity, and between the entity and its closing one, only markers stand.
         assert set(ids[index : ids.index(entity[0])]) <= markers
+
+
+@pytest.mark.parametrize(
+    ("head", "tail", "places"),
+    [
+        ((0, 1), (3, 5), [1, 2, 5, 7]),
+        ((3, 5), (0, 1), [5, 7, 1, 2]),
+        ((0, 5), (2, 3), [1, 7, 4, 4]),
+        ((0, 3), (1, 5), [1, 4, 3, 7]),
+        ((1, 3), (1, 3), [3, 4, 3, 4]),
+        ((4, 5), (3, 4), [6, 7, 5, 5]),
+    ],
+    ids=["apart", "tail first", "nested", "overlapping", "the same", "adjacent, at the end"],
+)
+def test_levitated_markers_are_over_the_first_and_the_last_piece(
+    head: Span, tail: Span, places: list[int], tokenizer: WordTokenizer
+) -> None:
+    pieces = tokenizer.pieces([["ab", "c", "d", "e", "fg"]])[0]
+    marked = levitate_markers(pieces, head, tail, tokenizer, 200)
+    assert marked.places == places
+    assert (marked.head_index, marked.tail_index) == (places[0], places[2])
+    assert marked.input_ids == [*tokenizer.prefix, *(piece for word in pieces for piece in word), *tokenizer.suffix]
+    assert marked.word_ids == [NO_WORD, 0, 0, 1, 2, 3, 4, 4, NO_WORD]
+    assert [number > 0 for number in marked.mentions] == [
+        any(start <= word < end for start, end in (head, tail)) for word in marked.word_ids
+    ]
+
+
+def test_levitated_markers_take_no_room_and_move_with_the_window(tokenizer: WordTokenizer) -> None:
+    pieces = tokenizer.pieces([list("abcdefghij")])[0]
+    whole = levitate_markers(pieces, (4, 5), (6, 8), tokenizer, 12)
+    assert whole.input_ids[1:-1] == [piece for word in pieces for piece in word]
+    cut = levitate_markers(pieces, (4, 5), (6, 8), tokenizer, 8)
+    assert cut.word_ids == [NO_WORD, 3, 4, 5, 6, 7, 8, NO_WORD]
+    assert cut.places == [2, 2, 4, 5]
+    with pytest.raises(DataError, match="take 4 word pieces, 3 fit: raise max_length or leave the row out"):
+        levitate_markers(pieces, (4, 5), (6, 8), tokenizer, 5)
+
+
+def test_places_of_several_pairs_are_padded() -> None:
+    places = marker_places([[[1, 2, 4, 4], [3, 3, 1, 1]], [[5, 6, 2, 2]]])
+    assert places.tolist() == [[[1, 2, 4, 4], [3, 3, 1, 1]], [[5, 6, 2, 2], [-1] * 4]]
+    assert opening(places).tolist() == [[1, 4, 3, 1], [5, 2, -1, -1]]

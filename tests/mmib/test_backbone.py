@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from mmib.backbone import BackboneOutput, MultimodalIB
+from mmib.datamodules.markers import opening
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents
 from mmib.nn.fusion import FusionOutput, LateFusion
 from mmib.nn.gaussian import Posterior
 from mmib.tasks.mre import MREBatch
+from tests.conftest import VOCABULARY
 
 Build = Callable[..., MultimodalIB]
 MakeBatch = Callable[..., MREBatch]
@@ -263,3 +265,51 @@ def test_every_tensor_is_made_on_the_device_of_its_input(
         loss = output.states.sum() + output.alignment.loss + rate(output.text).sum() + rate(output.image).sum()
     loss.backward()
     assert {value.device.type for value in (output.states, loss, *output.alignment.scalars.values())} == {"cpu"}
+
+
+def levitated(batch: MREBatch, places: list[list[int]]) -> MREBatch:
+    """The batch without markers in its texts, and with pairs of entities at the same places of each."""
+    ids = batch.input_ids.masked_fill(batch.input_ids >= len(VOCABULARY), 5)
+    markers = torch.tensor([places]).expand(len(batch), -1, -1)
+    return dataclasses.replace(batch, input_ids=ids, markers=markers, positions=opening(markers))
+
+
+@pytest.mark.parametrize("variant", ["late", "jsd"])
+def test_levitated_markers_reach_nothing_but_the_states_of_their_pair(
+    make_backbone: Build, make_batch: MakeBatch, variant: str
+) -> None:
+    """Nested entities, one over the last piece of the shortest text, and the same pair in both orders."""
+    backbone = make_backbone(text={"markers": "levitated"}, **VARIANTS[variant]).eval()
+    pairs = [[1, 2, 4, 4], [4, 4, 1, 2], [1, 5, 3, 3], [7, 7, 2, 3]]
+    batch = levitated(make_batch(), pairs)
+    together = backbone(batch)
+    plain = backbone(dataclasses.replace(batch, markers=None))
+    for found, expected in zip(tensors(together, batch).values(), tensors(plain, batch).values(), strict=True):
+        if found is not together.states:
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for number, pair in enumerate(pairs):
+        alone = backbone(levitated(batch, [pair]))
+        torch.testing.assert_close(alone.states, together.states[:, 2 * number : 2 * number + 2], rtol=1e-4, atol=1e-5)
+    assert (together.states[:, :2] - together.states[:, [3, 2]]).abs().max() > 1e-3, "a head is no tail"
+
+
+def test_what_levitated_markers_hold_is_paid_for_at_their_pieces(make_backbone: Build, make_batch: MakeBatch) -> None:
+    backbone = make_backbone(text={"markers": "levitated"}).train()
+    batch = levitated(make_batch(), [[4, 5, 4, 4], [2, 2, 6, 6]])
+    last = batch.markers.clone()
+    last[1:, 1] = -1
+    batch = dataclasses.replace(batch, markers=last, positions=opening(last))
+    output = backbone(batch)
+    assert output.markers is not None
+    added = (output.kl["text"] - output.text.kl()).sum(dim=2)
+    nats = output.markers.kl().sum(dim=2)
+    assert (nats[1:, 2:] == 0).all(), "a pair that is not there holds nothing"
+    expected = torch.zeros_like(added)
+    expected[:, 4] = nats[:, 0] + nats[:, 1]
+    expected[0, [2, 6]] = nats[0, 2:]
+    torch.testing.assert_close(added, expected, rtol=1e-4, atol=1e-4)
+    rate, _, _ = output.loss_terms(batch.valid, 0.0)
+    assert rate.count == batch.text_mask.sum(), "markers are no positions"
+    rate.sum.sum().backward()
+    assert (backbone.text_encoder.markers.weight.grad.abs().sum(dim=1) > 0).all()
+    assert not torch.equal(output.states, backbone(batch).states), "their latents are sampled"
