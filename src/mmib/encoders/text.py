@@ -56,8 +56,8 @@ class TextEncoder(nn.Module):
             encoder's own weights; markers are trained as without it.
         markers: where the markers of two entities are, for tasks that mark them: `inserted` into the text, which then
             is encoded once for each pair of entities; or `levitated` behind it, over the first and the last piece of
-            each entity, unseen by the text, which is encoded once for all pairs (docs/method.md). Levitated ones need
-            an encoder with absolute positions that attends to both sides, such as BERT, RoBERTa or ELECTRA.
+            each entity, unseen by the text, which is encoded once for all pairs (docs/explanation/method.md). These
+            need an encoder with absolute positions that attends to both sides, such as BERT, RoBERTa or ELECTRA.
 
     Parameters that its states do not depend on, such as a pooler's, are frozen: under DDP they would be unused.
 
