@@ -76,7 +76,9 @@ def test_every_piece_belongs_to_an_experiment() -> None:
     experiments = set(shipped_experiments())
     used = set().union(*(includes(path) for path in experiments))
     for_the_command_line = {CONFIGS / "trainer" / f"{name}.yaml" for name in ("debug", "ddp", "ddp_cpu", "slurm")}
-    for_the_command_line |= {CONFIGS / "model" / f"{name}.yaml" for name in ("side_text", "pixels_and_texts")}
+    for_the_command_line |= {
+        CONFIGS / "model" / f"{name}.yaml" for name in ("levitated", "side_text", "pixels_and_texts")
+    }
     for_custom_data = {CONFIGS / "data" / f"{name}.yaml" for name in ("jsonl", "columns")}
     assert set(CONFIGS.rglob("*.yaml")) == experiments | used | for_the_command_line | for_custom_data
 
