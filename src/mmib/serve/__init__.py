@@ -9,7 +9,7 @@ from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 
-PACKAGES = ("fastapi", "uvicorn", "python_multipart")
+PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 HELP = {
     "body": "bytes of a request, its image included",
     "characters": "of a post's text",
@@ -47,7 +47,7 @@ def run(arguments: list[str]) -> int:
         from mmib.extract.extractor import Extractor  # noqa: PLC0415
 
         extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
-        serve(extractor, limits, listener, chosen.open)
+        serve(extractor, limits, listener, chosen.open, chosen.log == "json")
     return 0
 
 
@@ -62,6 +62,12 @@ def _parser() -> CommandParser:
     add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
     add("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
     add("--open", action="store_true", help="open the page in a browser")
+    add(
+        "--log",
+        choices=("text", "json"),
+        default="text",
+        help="what fails as text, or that and every request as lines of JSON, without contents (default: %(default)s)",
+    )
     group = parser.add_argument_group("at most")
     for field in fields(Limits):
         group.add_argument(

@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from mmib.extract.extractor import Extractor
 from mmib.extract.readers import Wanted
@@ -29,6 +30,7 @@ from mmib.serve.messages import (
     Description,
     Example,
     Health,
+    Liveness,
     PostMessage,
     PostRequest,
     Problem,
@@ -36,6 +38,7 @@ from mmib.serve.messages import (
     reason,
     wanted_of,
 )
+from mmib.serve.observation import MEDIA_TYPE, Observer
 from mmib.serve.receive import FORM, JSON, RefusedError, content_type, read_form, read_json, receive_body
 from mmib.serve.service import Service
 
@@ -98,6 +101,9 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
     _add_answers(app, service)
     _add_facts(app, service)
     describe(app, [PostMessage, PostRequest, BatchRequest])
+    # Added last, it is outermost: it sees what the guard refuses too.
+    paths = {route.path for route in app.routes if isinstance(route, Route)}
+    app.add_middleware(Observer, metrics=service.metrics, paths=paths)
     return app
 
 
@@ -150,14 +156,28 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 
 def _add_facts(app: FastAPI, service: Service) -> None:
     @app.get(
+        "/api/live",
+        summary="Liveness: whether the service works at all; where it does not, restart it",
+        response_model=Liveness,
+        responses={503: {"model": Liveness, "description": "It does not"}},
+    )
+    async def live() -> Response:
+        alive = service.alive
+        return JSONResponse({"alive": alive}, 200 if alive else 503)
+
+    @app.get(
         "/api/health",
-        summary="Whether requests are answered",
+        summary="Readiness: whether posts are taken now; where they are not, ask another",
         response_model=Health,
         responses={503: {"model": Health, "description": "They are not"}},
     )
     async def health() -> Response:
         state = service.health()
         return JSONResponse(state.model_dump(), 200 if state.ready else 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=MEDIA_TYPE)
 
     @app.get("/api/model", summary="Labels, encoders and limits")
     async def model() -> Description:

@@ -113,10 +113,16 @@ class BatchAnswer(BaseModel):
     results: list[Extraction | Problem]
 
 
-class Health(BaseModel):
-    """Whether requests are being answered."""
+class Liveness(BaseModel):
+    """Whether the service works."""
 
-    ready: bool
+    alive: bool = Field(description="whether the thread that reads posts runs")
+
+
+class Health(BaseModel):
+    """Whether posts are taken."""
+
+    ready: bool = Field(description="whether it works, and has room for a post")
     version: str
     tasks: list[str]
     models: list[str] = Field(description="the encoders of each task's model")

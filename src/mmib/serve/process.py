@@ -17,6 +17,7 @@ from mmib.serve.app import create_app
 from mmib.serve.connections import bounded
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
+from mmib.serve.observation import REQUESTS, log_as_json
 
 # Seconds beyond the time limits of the requests that run when the service is asked to end.
 GRACE = 5
@@ -48,7 +49,9 @@ def address_of(listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse: bool = False) -> None:
+def serve(
+    extractor: Extractor, limits: Limits, listener: socket.socket, browse: bool = False, json_log: bool = False
+) -> None:
     """Answer requests until the process is asked to end; running requests are finished.
 
     Args:
@@ -56,11 +59,15 @@ def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse:
         limits: of the service.
         listener: the socket that listens.
         browse: open the page in a browser.
+        json_log: log requests, and all that is logged, as lines of JSON.
     """
     address = address_of(listener)
     app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
+    if json_log:
+        log_as_json()
     config = uvicorn.Config(
         app,
+        log_config=None if json_log else uvicorn.config.LOGGING_CONFIG,
         http=bounded(limits.connections),
         log_level=logging.WARNING,
         access_log=False,
@@ -81,7 +88,10 @@ def serve(extractor: Extractor, limits: Limits, listener: socket.socket, browse:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
-    print(f"mmib serves at {address} (Ctrl+C ends it)", file=sys.stderr, flush=True)  # noqa: T201
+    if json_log:
+        REQUESTS.info("mmib serves", extra={"facts": {"address": address}})
+    else:
+        print(f"mmib serves at {address} (Ctrl+C ends it)", file=sys.stderr, flush=True)  # noqa: T201
     if browse and not webbrowser.open(address):
         print("there is no browser here: open the address yourself", file=sys.stderr, flush=True)  # noqa: T201
     server.run(sockets=[listener])

@@ -14,6 +14,7 @@ from mmib.schema import InputError
 from mmib.serve.batcher import Batcher, Question
 from mmib.serve.limits import Limits
 from mmib.serve.messages import FORMATS, Description, Health, ModelDescription
+from mmib.serve.observation import Metrics
 from mmib.serve.receive import RefusedError
 from mmib.serve.slots import Slots
 
@@ -33,6 +34,7 @@ class Service:
         self.limits = limits
         self.batcher = Batcher(extractor, limits.posts, limits.pixels)
         self.slots = Slots(limits.waiting, limits.client)
+        self.metrics = Metrics(lambda: self.slots.occupied, lambda: self.ready)
 
     async def answer(self, questions: Sequence[Question], client: str) -> list[Extraction | InputError | RefusedError]:
         """What is found in each post, or why nothing is.
@@ -45,17 +47,31 @@ class Service:
             async with asyncio.timeout(self.limits.seconds):
                 results = await asyncio.gather(*answers, return_exceptions=True)
         except TimeoutError as error:
+            self.metrics.posts.labels("late").inc(len(answers))
             raise RefusedError(
                 504,
                 f"there was no result within {self.limits.seconds:g} seconds: send fewer posts, or try again later",
             ) from error
-        return [_public(result) for result in results]
+        found = [_public(result) for result in results]
+        for result in found:
+            self.metrics.posts.labels(_outcome(result)).inc()
+        return found
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread that reads posts runs."""
+        return self.batcher.running
+
+    @property
+    def ready(self) -> bool:
+        """Whether a post would be taken now."""
+        return self.alive and self.slots.occupied < self.slots.most
 
     def health(self) -> Health:
-        """Whether questions are answered."""
+        """Whether posts are taken."""
         models = self.description().models
         return Health(
-            ready=self.batcher.running,
+            ready=self.ready,
             version=metadata.version("mmib"),
             tasks=[model.task for model in models],
             models=[f"{model.text_encoder}; {model.image_encoder}" for model in models],
@@ -80,6 +96,12 @@ def _public(result: Extraction | BaseException) -> Extraction | InputError | Ref
         return result
     LOG.error("a post could not be read", exc_info=result)
     return RefusedError(500, "reading this post failed inside the service; its log has the error")
+
+
+def _outcome(result: Extraction | InputError | RefusedError) -> str:
+    if isinstance(result, Extraction):
+        return "answered"
+    return "refused" if isinstance(result, InputError) else "failed"
 
 
 def _describe(reader: ModelReader) -> ModelDescription:

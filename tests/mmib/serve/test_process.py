@@ -23,8 +23,8 @@ BODY = json.dumps({"posts": [{"text": f"bob {number} meets anna"} for number in 
 
 
 @pytest.fixture
-def process(exported: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "mmib", "serve", "--model", str(exported), "--port", "0"]
+def process(exported: Path, log: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "mmib", "serve", "--model", str(exported), "--port", "0", "--log", log]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     started = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     yield started
@@ -41,9 +41,9 @@ def connect(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "text"), (signal.SIGINT, "json")])
 def test_a_request_that_has_begun_is_answered_before_the_end(
-    process: subprocess.Popen[str], number: signal.Signals
+    process: subprocess.Popen[str], number: signal.Signals, log: str
 ) -> None:
     begun, other = connect(process), None
     port = begun.port
@@ -69,7 +69,13 @@ def test_a_request_that_has_begun_is_answered_before_the_end(
     assert [result["text"] for result in results] == [f"bob {place} meets anna" for place in range(20)]
     assert process.wait(120) == 0
     assert process.stderr is not None
-    assert process.stderr.read() == ""
+    lines = process.stderr.read().splitlines()
+    if log == "text":
+        assert lines == []
+        return
+    requests = [json.loads(line) for line in lines]
+    assert (requests[-1]["path"], requests[-1]["status"]) == ("/api/extract-batch", 200)
+    assert {"request"} == {request["message"] for request in requests}
 
 
 def test_a_port_that_is_taken_is_refused_before_models_are_read(refused: Refused) -> None:
