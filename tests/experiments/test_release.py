@@ -99,6 +99,11 @@ def test_the_source_archive_holds_what_make_test_needs(tmp_path: Path, monkeypat
     assert moved - held == set()
 
 
+def test_every_extra_is_documented() -> None:
+    page = (ROOT / "docs" / "how-to" / "install.md").read_text(encoding="utf-8")
+    assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted(EXTRAS)
+
+
 def test_public_ci_runs_targets_that_are_there() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
