@@ -1,7 +1,7 @@
 """Run the batch scripts on a SLURM of one node, which is started for that and stopped again: `make test-slurm`.
 
 A run of two tasks is requeued in mid-epoch, by `scontrol requeue`, by the signal before the time limit and by that of
-pre-emption, and must end as one that was left alone, bit for bit. Then a job that loses a rank, an array of sweep
+pre-emption, and must end as an uninterrupted run, bit for bit. Then a job that loses a rank, an array of sweep
 trials and one of seeds.
 """
 

@@ -74,7 +74,7 @@ def task_of(name: str, source: Path, plugins: Iterable[str]) -> Task:
         plugins: what it says that the task was registered by, for the message.
 
     Raises:
-        TaskError: nobody has registered the task.
+        TaskError: no module registered the task.
     """
     if name in task_names():
         return task_named(name)

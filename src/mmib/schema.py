@@ -87,7 +87,7 @@ class DivergenceError(MMIBError):
 
 
 class TaskError(MMIBError):
-    """A task that nobody has registered, or that two modules register."""
+    """A task that no module registered, or that two modules register."""
 
 
 class PluginError(MMIBError):

@@ -61,11 +61,11 @@ def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Ca
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """What share of the predictions is wrong, where only the surest ones count (Geifman & El-Yaniv 2017).
+    """What share of the predictions is wrong, where only the most confident ones count (Geifman & El-Yaniv 2017).
 
     Attributes:
         curve: (coverage, risk) at up to `COVERAGES` evenly spaced coverages, the last of them 1.
-        area: mean risk over the coverages of the surest one, two, ... predictions; lower is better.
+        area: mean risk over the coverages of the most confident one, two, ... predictions; lower is better.
     """
 
     curve: list[tuple[float, float]]

@@ -1,4 +1,4 @@
-"""Configurations of version 0.1: their class paths by the names of today, and their betas in today's unit."""
+"""Configurations of version 0.1 with current class paths, and betas in the current unit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def current_class_paths(content: Any, source: Path | str) -> Any:
-    """What a configuration file or a command line holds, with the class paths of today.
+    """What a configuration file or a command line holds, with current class paths.
 
     Where it has others, one line on standard error lists them: once a process for each source, on the first rank.
 
@@ -52,7 +52,7 @@ def current_class_paths(content: Any, source: Path | str) -> Any:
 
 
 def in_current_class_paths(text: str) -> str:
-    """A text, such as that of a configuration file, in which class paths are those of today."""
+    """A text, such as that of a configuration file, in which class paths are current."""
     return CLASS_PATH.sub(lambda found: RENAMED.get(found[0], found[0]), text)
 
 

@@ -95,7 +95,7 @@ def read_export(folder: Path) -> list[TrainedModel]:
 
     Raises:
         ExportError: it is no export, of a newer format, damaged, or was edited.
-        TaskError: nobody has registered its task.
+        TaskError: no module registered its task.
     """
     config = read_config(folder)
     parts = config.get("parts")

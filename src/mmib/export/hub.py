@@ -75,7 +75,7 @@ def push(folder: Path, name: str, public: bool = False) -> str:
 
     Raises:
         ExportError: it is no export, or the hub does not take it.
-        TaskError: nobody has registered its task.
+        TaskError: no module registered its task.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         raise ExportError(f"{name!r} is no name for a model on the hub: write USER/NAME")

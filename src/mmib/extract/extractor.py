@@ -121,7 +121,7 @@ class Extractor:
         Raises:
             ExportError: a source is none of these, is damaged, was edited, or was made by a newer version; or
                 the hub refuses it.
-            TaskError: nobody has registered its task; the text names the module that does.
+            TaskError: no module registered its task; the text names the module that does.
             ConfigError: the device is not there, or the runtime is unknown.
             EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         """

@@ -186,7 +186,7 @@ class ModelReader:
     def batches(
         self, examples: Sequence[Example], regions: Sequence[Regions], wanted: Wanted
     ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
-        """Examples of like length together: which they are, their batch, and what the network says."""
+        """Examples of similar length together: which they are, their batch, and what the network says."""
         order = sorted(range(len(examples)), key=lambda number: len(examples[number].input_ids))
         for start in range(0, len(order), ROWS):
             numbers = order[start : start + ROWS]

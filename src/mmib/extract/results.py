@@ -104,7 +104,7 @@ class Extraction:
     Attributes:
         text: the post.
         entities: in order of the text.
-        relations: type-compatible ones first, surest first.
+        relations: type-compatible ones first, the most confident first.
         notes: what the reader of the result should know: what was not looked at, and why.
         evidence: of the entities, where it was asked for.
         labels: of the whole post, by the name of the task that gives it.

@@ -91,7 +91,7 @@ class FinishedRun:
         return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
 
     def config(self) -> dict[str, Any]:
-        """The complete configuration, with the class paths of today.
+        """The complete configuration, with current class paths.
 
         Raises:
             RunError: `config.yaml` is missing or damaged.

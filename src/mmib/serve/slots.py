@@ -22,7 +22,7 @@ class Slots:
     """Slots for posts, from before their request is received until it is answered; used from the event loop alone.
 
     Where all are taken, a client that holds fewer than another displaces the newest request of the one that holds most
-    (longest queue drop, Suter et al. 1998): nobody can keep others out by taking all.
+    (longest queue drop, Suter et al. 1998): no client can keep others out by taking all.
 
     Args:
         most: slots.

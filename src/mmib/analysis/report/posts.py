@@ -85,7 +85,7 @@ def _check_spans(answer: Answer, words: int) -> None:
 
 
 def sample(posts: Sequence[Post], size: int) -> list[Post]:
-    """At most `size` posts: the surest of the wrong, then right ones from the surest to the least sure."""
+    """At most `size` posts: the most confident of the wrong, then right ones from most to least confident."""
     order = sorted(posts, key=lambda post: -post.answer.confidence)
     wrong, right = ([post for post in order if post.answer.right == expected] for expected in (False, True))
     wrong = wrong[: max(size - len(right), (size + 1) // 2)]
