@@ -40,7 +40,7 @@ class DemoSettings:
         missing: share of the posts whose image file does not exist.
         hard_share: share of hard posts in the training and the validation split.
         posts_per_image: how many training posts show the same image and ask different things of it, so that an image
-            is no key to the labels of a post. Validation and test posts have an image each.
+            does not give away the labels of a post. Validation and test posts have an image each.
     """
 
     seed: int = 0
