@@ -47,6 +47,11 @@ def test_a_version_that_is_not_named_is_not_ready(checkout: Path, named: str, re
     assert all(part in reason for part, reason in zip(reasons, found, strict=True))
 
 
+def test_a_changelog_that_calls_it_unreleased_is_not_ready(checkout: Path) -> None:
+    (checkout / "CHANGELOG.md").write_text("## 1.2.0 (unreleased)\n", encoding="utf-8")
+    assert "CHANGELOG.md does not name the version 1.2.0 as released" in unready(checkout, "1.2.0")
+
+
 def test_a_tree_that_differs_from_its_commit_is_not_ready(checkout: Path) -> None:
     (checkout / "new.py").write_text("", encoding="utf-8")
     (reason,) = unready(checkout, "1.2.0")
