@@ -43,7 +43,8 @@ def unready(root: Path, version: str) -> list[str]:
         reasons.append(f"files differ from the commit, {status.stdout.split()[1]} among them: commit them first")
     if not re.fullmatch(r"\d+\.\d+\.\d+(rc\d+)?", version):
         reasons.append(f"{version} in setup.cfg is no version to release: write one such as 0.2.0")
-    for name, line in (("CHANGELOG.md", rf"^## {re.escape(version)}\b(?!.*unreleased)"), ("CITATION.cff", f"^version: {version}$")):
+    named = {"CHANGELOG.md": rf"^## {re.escape(version)}\b(?!.*unreleased)", "CITATION.cff": rf"^version: {version}$"}
+    for name, line in named.items():
         path = root / name
         if not path.is_file() or not re.search(line, path.read_text(encoding="utf-8"), re.MULTILINE):
             reasons.append(f"{name} does not name the version {version} as released")
