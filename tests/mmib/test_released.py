@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,6 +38,19 @@ def test_its_kl_is_the_mean_over_padding_and_dimensions(make_module: Build, make
         expected = 0.5 * (q.mean.square() + q.log_var.exp() - 1 - q.log_var).mean()
         assert objective.terms[f"mean_kl_{name}"].item() == pytest.approx(weight * expected.item(), rel=1e-5)
         assert objective.terms[f"kl_{name}"].item() == 0.0
+
+
+def test_levitated_markers_are_positions_of_the_mean_as_those_in_the_text(
+    make_backbone: Build, make_batch: Build
+) -> None:
+    backbone, batch = make_backbone(text={"markers": "levitated"}).eval(), make_batch()
+    batch = replace(batch, markers=torch.tensor([[[1, 1, 4, 4]]]).expand(len(batch), -1, -1))
+    output = backbone(batch)
+    term = MeanKL("text")(output, batch)
+    whole = torch.ones_like(batch.text_mask)
+    nats = torch.cat([output.text._replace(mask=whole).kl(), output.markers.kl()], dim=1)
+    torch.testing.assert_close(term.sum, nats.mean(dim=(1, 2)).sum())
+    assert MeanKL("image")(output, batch).count == len(batch)
 
 
 def test_bad_settings_are_refused() -> None:
