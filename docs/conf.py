@@ -44,7 +44,7 @@ myst_enable_extensions = ["dollarmath"]
 
 # Docstrings are plain text with `code` in single backticks.
 default_role = "code"
-smartquotes = False  # options begin with two hyphens
+smartquotes_action = "qe"  # no dashes: options begin with two hyphens
 add_module_names = False
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
