@@ -56,7 +56,8 @@ class CommandParser(argparse.ArgumentParser):
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of all commands that use trained models: `--model` for each task, `--device` and `--runtime`."""
+    """Add the options of all commands that use trained models: `--model` for each task, `--device`, `--runtime` and
+    `--precision`."""
     parser.add_argument(
         "--model",
         type=Path,
@@ -72,6 +73,12 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="torch",
         help="what encodes images on a processor: onnx (pip install 'mmib[onnx]') takes about half the time (default: "
         "%(default)s)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of the products of matrices; bf16 is faster where the processor or GPU has it (default: %(default)s)",
     )
 
 

@@ -6,6 +6,9 @@ import torch
 
 from mmib.schema import ConfigError
 
+# What processors call the products of bf16 matrices that they compute by themselves.
+BF16 = ("avx512_bf16", "amx_bf16", "bf16")
+
 
 def usable_device(name: str) -> torch.device:
     """The device of a name, `cpu`, `cuda`, `cuda:1`, …, once a tensor has been put on it.
@@ -20,3 +23,15 @@ def usable_device(name: str) -> torch.device:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError(f"--device {name} cannot be used: {first}") from error
     return device
+
+
+def check_bf16(device: torch.device) -> None:
+    """Refuse bf16 on a processor that would have to imitate it, which is slower than float32.
+
+    Raises:
+        ConfigError: the processor has no bf16, or PyTorch is too old to say.
+    """
+    if device.type == "cpu":
+        capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+        if not any(capabilities.get(name) for name in BF16):
+            raise ConfigError("--precision bf16: this processor does not compute in bf16; choose float32")

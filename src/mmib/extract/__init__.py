@@ -164,6 +164,7 @@ def _to_file(chosen: argparse.Namespace) -> None:
             "evidence": chosen.evidence,
             "samples": chosen.samples,
             "runtime": chosen.runtime,
+            "precision": chosen.precision,
             "images": str(folder.resolve()),
             "csv": is_csv,
         }
@@ -199,7 +200,8 @@ def _source(chosen: argparse.Namespace) -> tuple[Path | None, Path, bool]:
 def _extractor(chosen: argparse.Namespace) -> Extractor:
     from mmib.extract.extractor import Extractor  # noqa: PLC0415 - help needs no torch
 
-    return Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
+    options = {"device": chosen.device, "runtime": chosen.runtime, "precision": chosen.precision}
+    return Extractor.from_pretrained(*chosen.model, **options)
 
 
 def _finish(output: Path, graph: Path | None) -> int:

@@ -6,11 +6,11 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import torch
 
-from mmib.base.devices import usable_device
+from mmib.base.devices import check_bf16, usable_device
 from mmib.datamodules.words import tokenize
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
 from mmib.extract.readers import (
@@ -24,12 +24,13 @@ from mmib.extract.readers import (
     Wanted,
 )
 from mmib.extract.results import Entity, Evidence, Extraction, PostLabel, Relation, given_entity
-from mmib.schema import ExportError, InputError, task_named
+from mmib.schema import ConfigError, ExportError, InputError, task_named
 
 if TYPE_CHECKING:
     from mmib.encoders.image import Runtime
     from mmib.export.model import TrainedModel
 
+Precision = Literal["float32", "bf16"]
 MOST_CHARACTERS = 100_000
 # Posts whose pictures are in memory at a time.
 POSTS = 32
@@ -56,6 +57,7 @@ class Extractor:
     Args:
         models: one, or one of each task; their encoders may differ.
         device: where to compute.
+        precision: `float32`, or `bf16` to multiply the matrices of text encoder, bottlenecks and heads in it.
 
     Attributes:
         entities: finds entities; None without such a model.
@@ -66,16 +68,20 @@ class Extractor:
     Raises:
         ExportError: no model, two of one task, two that find entities or relations, or relations of entity types that
             the model of entities does not have.
-        ConfigError: the device is not there.
+        ConfigError: the device is not there or has no bf16, or the precision is unknown.
         EncoderError: the runtime of an image encoder cannot run it.
     """
 
-    def __init__(self, models: Sequence[TrainedModel], device: str = "cpu") -> None:
+    def __init__(self, models: Sequence[TrainedModel], device: str = "cpu", precision: Precision = "float32") -> None:
         tasks = [model.task for model in models]
         if not tasks or len(set(tasks)) < len(tasks):
             raise ExportError(f"the models given are {tasks}: give one, or one of each task")
         place = usable_device(device)
-        self.readers = [_reader_class(model)(model, place) for model in models]
+        if precision not in ("float32", "bf16"):
+            raise ConfigError(f"the precision {precision!r} is unknown: choose 'float32' or 'bf16'")
+        if precision == "bf16":
+            check_bf16(place)
+        self.readers = [_reader_class(model)(model, place, precision == "bf16") for model in models]
         self.entities = _only([reader for reader in self.readers if isinstance(reader, EntityReader)], "entities")
         self.relations = _only([reader for reader in self.readers if isinstance(reader, RelationReader)], "relations")
         self.labels = [reader for reader in self.readers if isinstance(reader, LabelReader)]
@@ -106,7 +112,13 @@ class Extractor:
         return [name for name in _argument_types(self.relations) if name not in types]
 
     @classmethod
-    def from_pretrained(cls, *sources: str | Path, device: str = "cpu", runtime: Runtime = "torch") -> Self:
+    def from_pretrained(
+        cls,
+        *sources: str | Path,
+        device: str = "cpu",
+        runtime: Runtime = "torch",
+        precision: Precision = "float32",
+    ) -> Self:
         """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
 
         A source `USER/NAME` or `USER/NAME@REVISION` that is nothing on this machine is the name of an export on the
@@ -117,18 +129,19 @@ class Extractor:
             sources: the models.
             device: where to compute.
             runtime: what encodes images on a processor, see `ImageEncoder`.
+            precision: see the class.
 
         Raises:
             ExportError: a source is none of these, is damaged, was edited, or was made by a newer version; or
                 the hub refuses it.
             TaskError: no module registered its task; the text names the module that does.
-            ConfigError: the device is not there, or the runtime is unknown.
+            ConfigError: the device is not there or has no bf16, or the runtime or precision is unknown.
             EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         """
         models = [model for source in sources for model in trained_models(Path(source))]
         for model in models:
             model.image_encoder.run_by(runtime)
-        return cls(models, device)
+        return cls(models, device, precision)
 
     def extract(
         self,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmib.analysis.calibration import Temperature, tempered
 from mmib.backbone import Posteriors
@@ -113,17 +113,24 @@ class ModelReader:
     Args:
         model: the network and how it reads.
         device: where it computes.
+        bf16: whether matrices are multiplied in bf16; the weights of the text encoder's are put into it for good.
 
     Raises:
         EncoderError: the runtime of its image encoder cannot run it.
     """
 
-    def __init__(self, model: TrainedModel, device: torch.device) -> None:
+    def __init__(self, model: TrainedModel, device: torch.device, bf16: bool = False) -> None:
         self.model = model
         self.task = task_named(model.task)
         self.labels: LabelSet = model.labels
         self.network = model.network.to(device)
         self.device = device
+        self.bf16 = bf16
+        if bf16:
+            # Under autocast they would be converted for every batch.
+            for module in model.network.backbone.text_encoder.modules():
+                if isinstance(module, nn.Linear):
+                    module.to(torch.bfloat16)
         self.tokenizer = model.network.backbone.text_encoder.tokenizer
         self.image_encoder = model.image_encoder
         self.max_length = model.max_length
@@ -203,6 +210,10 @@ class ModelReader:
 
     def score(self, batch: PostBatch, wanted: Wanted) -> Scored:
         """What the network says of a batch; of each pair of entities, where a row has several."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self._scored(batch, wanted)
+
+    def _scored(self, batch: PostBatch, wanted: Wanted) -> Scored:
         backbone = self.network.backbone
         found = backbone.posteriors(batch)
         means = found.latents(sampled=False)

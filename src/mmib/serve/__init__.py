@@ -46,7 +46,8 @@ def run(arguments: list[str]) -> int:
     with listen(chosen.host, chosen.port) as listener:
         from mmib.extract.extractor import Extractor  # noqa: PLC0415
 
-        extractor = Extractor.from_pretrained(*chosen.model, device=chosen.device, runtime=chosen.runtime)
+        options = {"device": chosen.device, "runtime": chosen.runtime, "precision": chosen.precision}
+        extractor = Extractor.from_pretrained(*chosen.model, **options)
         serve(extractor, limits, listener, chosen.open, chosen.log == "json")
     return 0
 

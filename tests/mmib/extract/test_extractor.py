@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import subprocess
@@ -30,7 +31,7 @@ from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
 from mmib.nn.fusion import LateFusion
 from mmib.plugins import import_plugins
-from mmib.schema import ExportError, InputError, task_named
+from mmib.schema import ConfigError, ExportError, InputError, task_named
 
 TEXT = "anna and bob meets @carl in the paris head, sep!"
 LONG = " ".join(["anna meets bob"] * 40)
@@ -245,6 +246,31 @@ def test_pairs_that_stand_too_far_apart_are_noted(relations_alone: Extractor) ->
     found = relations_alone.extract(LONG, entities=[(0, 4), (len(LONG) - 3, len(LONG))])
     assert found.relations == []
     assert "stand too far apart" in found.notes[0]
+
+
+def test_bf16_finds_nearly_the_same_and_is_refused_where_it_would_be_imitated(
+    make_trained: MakeTrained, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entities = [(0, 4), (9, 12)]
+    model = make_trained("mre")
+    half = copy.deepcopy(model)
+    expected = Extractor([model]).extract(TEXT, picture, entities=entities).relations
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    extractor = Extractor([half], precision="bf16")
+    seen: list[torch.dtype] = []
+    linear = next(m for m in half.network.backbone.text_encoder.modules() if isinstance(m, torch.nn.Linear))
+    linear.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    found = extractor.extract(TEXT, picture, entities=entities).relations
+    assert set(seen) == {torch.bfloat16}
+    assert expected
+    assert [relation.label for relation in found] == [relation.label for relation in expected]
+    confidences = [relation.confidence for relation in expected]
+    assert [relation.confidence for relation in found] == pytest.approx(confidences, abs=0.05)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    with pytest.raises(ConfigError, match="--precision bf16: this processor does not compute in bf16; choose float32"):
+        Extractor([model], precision="bf16")
+    with pytest.raises(ConfigError, match="the precision 'int4' is unknown"):
+        Extractor([model], precision="int4")
 
 
 def test_models_that_see_the_same_encode_an_image_once(
