@@ -119,6 +119,7 @@ class EncoderFiles:
             "text_encoder.name": self.text,
             "text_encoder.trainable_layers": str(LAYERS),
             "image_encoder.name": IMAGE_MODEL,
+            "image_encoder.runtime": "torch",
             "image_encoder.weights": self.image,
         }
         return [f"--model.backbone.{name}={value}" for name, value in settings.items()]
