@@ -30,7 +30,12 @@ class Axis:
 
 
 def padded_axis(low: float, high: float, start: float, end: float) -> Axis:
-    """An axis that reaches a little beyond the values on both sides."""
+    """An axis that reaches a little beyond the values on both sides.
+
+    Where all are 0 there is no scale, and zeros are at its start: such as rates and betas, they are never negative.
+    """
+    if low == high == 0:
+        return Axis(-0.06, 1.0, start, end)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
     return Axis(low - margin, high + margin, start, end)
 

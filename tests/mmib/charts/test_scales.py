@@ -40,6 +40,12 @@ def test_a_padded_axis_keeps_its_values_off_its_ends(low: float, width: float) -
     assert 0 < axis(low) <= axis(low + width) < 1000
 
 
+def test_zeros_are_near_the_start_of_their_axis() -> None:
+    axis = padded_axis(0, 0, 0, 1000)
+    assert ticks(axis.low, axis.high)[0] == 0
+    assert 0 < axis(0) < 100
+
+
 @pytest.mark.parametrize("high", [float("inf"), float("nan")])
 def test_an_axis_without_an_end_has_one_tick(high: float) -> None:
     assert ticks(1.0, high) == [1.0]
