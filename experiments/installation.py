@@ -26,8 +26,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TOOLS = {"uv": "0.13.9", "twine": "7.0.0"}
 EXTRAS = ("encoders", "data", "lora", "sweeps", "extract", "serve", "onnx", "dev")
-# Of these any version does: they are not needed to use mmib.
-FREE = ("dev", "docs")
+# Of these no oldest version is tried: they are not needed to use mmib or, as Ray, have no smoke test.
+FREE = ("dev", "docs", "ray")
 MARK = "@pytest.mark.smoke"
 
 
