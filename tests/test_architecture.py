@@ -46,7 +46,7 @@ LEVELS = (
     ),
     ("mmib.__main__", "mmib.extract", "mmib.datamodules.fetch.command"),
     ("mmib.serve",),
-    ("mmib.crop_objects", "mmib"),
+    ("mmib.crop_objects", "mmib.review", "mmib"),
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOR_DATAMODULES = tuple(f"mmib.{name}" for name in ("records", "schema", "labels", "tagging", "base", "nn", "encoders"))
@@ -55,7 +55,7 @@ TORCH_FREE = ("mmib", "mmib.cli", "mmib.configs", "mmib.runs.reader", "mmib.anal
 TORCH_FREE += ("mmib.encoders.fetch", "mmib.options.help")
 # Of these the tests are of folders and commands, not of each module.
 TESTED_BY_FOLDER = ("mmib.datamodules", "mmib.analysis.report", "mmib.search", "mmib.export", "mmib.extract")
-TESTED_BY_FOLDER += ("mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")
+TESTED_BY_FOLDER += ("mmib.review", "mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")
 
 
 def part_of(module: str) -> str:

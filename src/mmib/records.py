@@ -170,6 +170,34 @@ class Answer:
     word_positions: dict[int, Sequence[int]] = field(default_factory=dict)
 
 
+class Finding(NamedTuple):
+    """An entity or a relation that a model predicts, as a person reviews it.
+
+    Attributes:
+        label: its type or relation; empty for an entity whose type the task does not know.
+        spans: words [start, end): of an entity its own, of a relation those of head and tail.
+        confidence: 0 to 1; None for what was given.
+        positions: places in the record's `attention` whose weights it stands for.
+    """
+
+    label: str
+    spans: tuple[tuple[int, int], ...]
+    confidence: float | None = None
+    positions: Sequence[int] = ()
+
+
+class Proposal(NamedTuple):
+    """What a model proposes to a person who reviews a prediction.
+
+    Attributes:
+        certainty: 0 to 1, of the decision that the model is least certain of; None where it decides nothing.
+        findings: entities, and relations between them; the negative relation included.
+    """
+
+    certainty: float | None
+    findings: list[Finding]
+
+
 def softmax(logits: Array) -> Array:
     """(..., C) probabilities."""
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))

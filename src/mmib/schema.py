@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
     from mmib.labels import LabelSet
     from mmib.metrics import ExtractionScores
-    from mmib.records import Answer, Confusion, Item, Judgement, Record
+    from mmib.records import Answer, Confusion, Item, Judgement, Proposal, Record
 
 Span = tuple[int, int]
 Box = tuple[float, float, float, float]
@@ -455,6 +455,19 @@ class Task(ABC):
         Raises:
             ValueError, KeyError, TypeError, IndexError: the record is damaged.
         """
+
+    def proposal(self, record: Record, labels: LabelSet) -> Proposal:
+        """What a person reviews of a prediction, and corrects; gold is not read.
+
+        Raises:
+            TaskError: the task finds neither entities nor relations.
+            ValueError, KeyError, TypeError, IndexError: the record is damaged.
+        """
+        del record, labels
+        raise TaskError(
+            f"predictions of the task {self.name!r} cannot be reviewed: it finds {self.finds}, and corrections are "
+            "saved as JSON lines, which hold entities and relations only"
+        )
 
 
 # Where the project's own tasks are; each registers itself when its module is imported.

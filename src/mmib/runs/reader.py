@@ -106,12 +106,25 @@ class FinishedRun:
         current: dict[str, Any] = current_class_paths(config, path)
         return current
 
+    def _data_options(self) -> dict[str, Any]:
+        data = self.config().get("data")
+        options = data.get("init_args", data) if isinstance(data, dict) else {}
+        return options if isinstance(options, dict) else {}
+
     @property
     def own_images(self) -> bool:
         """Whether its posts were shown with their own images, and not with those of others."""
-        data = self.config().get("data")
-        options = data.get("init_args", data) if isinstance(data, dict) else {}
-        return not isinstance(options, dict) or options.get("images", "own") == "own"
+        return bool(self._data_options().get("images", "own") == "own")
+
+    @property
+    def data_root(self) -> Path | None:
+        """The folder of its data, which paths of images start from; None where its configuration names none.
+
+        Raises:
+            RunError: see `config`.
+        """
+        root = self._data_options().get("root")
+        return Path(root) if isinstance(root, str) else None
 
     def training(self) -> TrainingItems | None:
         """What its model was trained on; None where that was not recorded, as by older versions.

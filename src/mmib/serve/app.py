@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib import metadata, resources
+from importlib import metadata
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from mmib.extract.extractor import Extractor
@@ -22,7 +21,6 @@ from mmib.serve.batcher import Question
 from mmib.serve.description import describe, request_body
 from mmib.serve.examples import generate_examples
 from mmib.serve.fairness import client_of
-from mmib.serve.guard import Guard
 from mmib.serve.limits import Limits
 from mmib.serve.messages import (
     BatchAnswer,
@@ -39,19 +37,14 @@ from mmib.serve.messages import (
     wanted_of,
 )
 from mmib.serve.observation import MEDIA_TYPE, Observer
+from mmib.serve.pages import File, equip
 from mmib.serve.receive import FORM, JSON, RefusedError, content_type, read_form, read_json, receive_body
 from mmib.serve.service import Service
 
-# By path: package, file and media type.
-FILES = {
+# Of the page alone.
+PAGE: dict[str, File] = {
     "/": ("mmib.serve", "page.html", "text/html"),
-    "/page.css": ("mmib.serve", "page.css", "text/css"),
     "/page.js": ("mmib.serve", "page.js", "text/javascript"),
-    "/arcs.js": ("mmib.serve", "arcs.js", "text/javascript"),
-    "/text.js": ("mmib.serve", "text.js", "text/javascript"),
-    "/palette.css": ("mmib.charts", "palette.css", "text/css"),
-    "/base.css": ("mmib.analysis.report", "base.css", "text/css"),
-    "/theme.js": ("mmib.analysis.report", "theme.js", "text/javascript"),
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "No JSON, or no form"},
@@ -93,11 +86,7 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    app.add_middleware(Guard, hosts=hosts)
-    for error in (RefusedError, InputError, HTTPException):
-        app.add_exception_handler(error, _refused)
-    for path, (package, name, media) in FILES.items():
-        _add_file(app, path, resources.files(package).joinpath(name).read_bytes(), media)
+    equip(app, PAGE, hosts)
     _add_answers(app, service)
     _add_facts(app, service)
     describe(app, [PostMessage, PostRequest, BatchRequest])
@@ -188,12 +177,6 @@ def _add_facts(app: FastAPI, service: Service) -> None:
         return generate_examples(service.given_types())
 
 
-def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
-    @app.get(path, include_in_schema=False)
-    async def file() -> Response:
-        return Response(content, media_type=media)
-
-
 def _client(request: Request) -> str:
     return client_of(request.client.host if request.client else None)
 
@@ -213,10 +196,3 @@ def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Que
 
 def _plain(result: Extraction | Exception) -> dict[str, Any]:
     return {"error": str(result)} if isinstance(result, Exception) else result.to_dict()
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):  # no such page, or not by this method
-        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
-    status = error.status if isinstance(error, RefusedError) else 422
-    return JSONResponse({"error": str(error)}, status, {"Retry-After": "1"} if status == 503 else None)

@@ -1,13 +1,13 @@
 import { drawArcs } from "./arcs.js";
+import { drawRegions, lookingAt, mean, shadeWords } from "./evidence.js";
 import { charactersBefore, element, moved, write } from "./text.js";
 
 const by = (id) => document.getElementById(id);
-const percent = (share) => `${Math.round(share * 100)} %`;
 const nameOf = (label) => label.split("/").pop().replaceAll("_", " ");
 const SPREAD_SAMPLES = 20;
 const COLOURS = 6; // of entity types
 
-const form = by("form"), text = by("text"), words = by("words"), regions = by("regions");
+const form = by("form"), text = by("text"), words = by("words");
 let service = null; // the service's description of itself
 let given = []; // entities that the person has marked
 let before = ""; // the text that they were marked in
@@ -258,11 +258,6 @@ const watch = (part, what) => {
   if (part.localName === "mark") part.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); part.click(); } });
 };
 
-const mean = (rows) => {
-  const there = rows.filter(Boolean);
-  return there.length ? there[0].map((_, place) => there.reduce((sum, row) => sum + row[place], 0) / there.length) : null;
-};
-
 /** Attention of an entity's words or, where entities were given, of the relations that it takes part in. */
 const ofEntity = (found, number) => {
   const entity = found.entities[number], from = found.evidence;
@@ -280,15 +275,6 @@ const basis = () => {
   const known = found.relations.some((relation) => relation.evidence) ? found.relations.map((_, number) => ofRelation(found, number)) : found.entities.map((_, number) => ofEntity(found, number));
   const from = known[0]?.from ?? evidence;
   return { from, weights: mean(known.map((part) => part.weights)) ?? mean(evidence?.attention ?? []) };
-};
-
-const isWhole = (box) => box[0] === 0 && box[1] === 0 && box[2] === 1 && box[3] === 1;
-const placeOf = (box) => {
-  if (isWhole(box)) return "the whole image";
-  if (box[2] <= box[0]) return "another picture";
-  const at = (share, names) => names[Math.min(2, Math.floor(share * 3))];
-  const name = [at((box[1] + box[3]) / 2, ["top", "", "bottom"]), at((box[0] + box[2]) / 2, ["left", "", "right"])].filter(Boolean).join(" ");
-  return name ? `the ${name}` : "the middle";
 };
 
 const look = (what) => {
@@ -312,40 +298,19 @@ const look = (what) => {
 
 const shadeRegions = () => {
   const { from, weights } = basis();
-  const boxes = weights ? from.regions : [];
-  const most = Math.max(...(weights ?? [0]), 1e-9);
-  regions.replaceChildren(...boxes.map((box, place) => {
-    const rect = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-    const [x, y, right, bottom] = box;
-    for (const [name, value] of Object.entries({ x, y, width: right - x, height: bottom - y })) rect.setAttribute(name, value);
-    rect.setAttribute("class", isWhole(box) ? "whole" : right <= x ? "unknown" : "part");
-    rect.style.setProperty("--a", (weights[place] / most).toFixed(2));
-    return rect;
-  }));
+  drawRegions(by("regions"), from, weights);
   const { found } = shown;
   const quoted = (entity) => `“${found.entities[entity].text}”`;
   const pair = (number) => `${quoted(found.relations[number].head)} → ${quoted(found.relations[number].tail)}`;
   const subjects = { entities: quoted, relations: pair, labels: (number) => `“${shown.labels[number].label}”` };
-  const subject = chosen ? subjects[chosen.kind](chosen.number) : "All of it";
-  if (!weights) { by("looks").textContent = "It is not known which parts of the image matter."; return; }
-  const order = weights.map((_, place) => place).sort((a, b) => weights[b] - weights[a]).filter((place) => weights[place] >= 0.01).slice(0, 3);
-  const similarity = from.similarity == null ? "" : ` Similarity of text and image: ${from.similarity.toFixed(2)}.`;
-  by("looks").textContent = `${subject} looks at ${order.map((place) => `${placeOf(boxes[place])} ${percent(weights[place])}`).join(", ")}.${similarity}`;
+  by("looks").textContent = lookingAt(chosen ? subjects[chosen.kind](chosen.number) : "All of it", from, weights);
 };
 
 const shade = () => {
   const on = by("shade").checked && shown?.evidence;
   words.classList.toggle("shaded", Boolean(on));
   by("shade-note").hidden = !on;
-  if (!on) return;
-  const kl = shown.evidence.kl, read = kl.filter((value) => value !== null);
-  const least = Math.min(...read), most = Math.max(...read);
-  for (const word of words.querySelectorAll(".w")) {
-    const value = kl[word.dataset.word];
-    word.style.setProperty("--k", value === null ? 0 : (value - least) / (most - least || 1));
-    word.title = value === null ? "not read" : `${value.toFixed(1)} nats`;
-  }
-  by("shade-note").textContent = `What the latents of a word hold, from ${least.toFixed(1)} nats (not shaded) to ${most.toFixed(1)} nats (darkest).`;
+  if (on) by("shade-note").textContent = shadeWords(words, shown.evidence.kl);
 };
 by("shade").addEventListener("change", shade);
 

@@ -10,6 +10,7 @@ import webbrowser
 from types import FrameType
 
 import uvicorn
+from fastapi import FastAPI
 
 from mmib.extract.extractor import Extractor
 from mmib.schema import ConfigError
@@ -61,10 +62,33 @@ def serve(
         browse: open the page in a browser.
         json_log: log requests, and all that is logged, as lines of JSON.
     """
-    address = address_of(listener)
     app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
     if json_log:
         log_as_json()
+    # What is wrong with a form is answered to its client.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
+    run(app, limits, listener, "mmib serves", browse, json_log)
+
+
+def run(
+    app: FastAPI,
+    limits: Limits,
+    listener: socket.socket,
+    announcement: str,
+    browse: bool = False,
+    json_log: bool = False,
+) -> None:
+    """Run an application until the process is asked to end; running requests are finished.
+
+    Args:
+        app: the application.
+        limits: its connections, and how long a request may take.
+        listener: the socket that listens.
+        announcement: what is reported with the address.
+        browse: open the page in a browser.
+        json_log: report the address as a line of JSON, and leave the format of the log as it is.
+    """
+    address = address_of(listener)
     config = uvicorn.Config(
         app,
         log_config=None if json_log else uvicorn.config.LOGGING_CONFIG,
@@ -77,8 +101,6 @@ def serve(
         # One limit for a request to arrive, one for its answer.
         timeout_graceful_shutdown=round(2 * limits.seconds) + GRACE,
     )
-    # What is wrong with a form is answered to its client.
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     server = uvicorn.Server(config)
 
     # While it runs uvicorn listens to signals itself; afterwards it raises them again, which would end the process with
@@ -89,9 +111,9 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, end)
     if json_log:
-        REQUESTS.info("mmib serves", extra={"facts": {"address": address}})
+        REQUESTS.info(announcement, extra={"facts": {"address": address}})
     else:
-        print(f"mmib serves at {address} (Ctrl+C ends it)", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"{announcement} at {address} (Ctrl+C ends it)", file=sys.stderr, flush=True)  # noqa: T201
     if browse and not webbrowser.open(address):
         print("there is no browser here: open the address yourself", file=sys.stderr, flush=True)  # noqa: T201
     server.run(sockets=[listener])

@@ -20,7 +20,19 @@ from mmib.datamodules.posts import TaggedPost
 from mmib.labels import LabelSet
 from mmib.metrics import ExtractionScores
 from mmib.nn.crf import LinearChainCRF, bio_constraints
-from mmib.records import Answer, Chip, Confusion, Entity, Item, Judgement, Record, log_odds, surface_form
+from mmib.records import (
+    Answer,
+    Chip,
+    Confusion,
+    Entity,
+    Finding,
+    Item,
+    Judgement,
+    Proposal,
+    Record,
+    log_odds,
+    surface_form,
+)
 from mmib.schema import NO_LABEL, NO_WORD, Example, PostBatch, Prepared, Task, Wording, register_task
 from mmib.scores import Counts
 from mmib.tagging import BEGIN, bio_tags, count_mentions, entities, repair, split_tag
@@ -369,16 +381,34 @@ class EntityRecognition(Task):
             word_positions={word: [word] for word in range(len(record["words"]))},
         )
 
+    def proposal(self, record: Record, labels: LabelSet) -> Proposal:
+        """See `Task.proposal`: the predicted entities; a word outside of them may be one that was missed."""
+        confidence = record["confidence"]
+        findings = [
+            Finding(entity.type, (entity.span,), entity_confidence(entity, confidence), range(*entity.span))
+            for entity in self._entities(record["predicted"], labels)
+        ]
+        # 0 stands for a word that the encoder does not see.
+        return Proposal(min(filter(None, confidence), default=None), findings)
+
     def _both(self, record: Record, labels: LabelSet) -> tuple[list[Entity], list[Entity]]:
         """Gold and predicted entities of a record.
 
         Raises:
             ValueError: a tag is none of the label set's.
         """
-        unknown = ({*record["gold"], *record["predicted"]}) - set(self.outputs(labels))
+        return self._entities(record["gold"], labels), self._entities(record["predicted"], labels)
+
+    def _entities(self, tags: Sequence[str], labels: LabelSet) -> list[Entity]:
+        """The entities of tags.
+
+        Raises:
+            ValueError: a tag is none of the label set's.
+        """
+        unknown = set(tags) - set(self.outputs(labels))
         if unknown:
             raise ValueError(f"{min(unknown)!r} is none of the tags of {labels}")
-        return entities(record["gold"]), entities(record["predicted"])
+        return entities(tags)
 
 
 def _items(words: Sequence[str], found: Iterable[Entity]) -> list[Item]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from mmib.datamodules.markers import levitate_markers, mark_entities, marker_pla
 from mmib.datamodules.posts import RelationPost
 from mmib.labels import LabelSet
 from mmib.nn.relation import RelationHead, likeliest_relation
-from mmib.records import Answer, Chip, Record
+from mmib.records import Answer, Chip, Finding, Proposal, Record, softmax
 from mmib.schema import ConfigError, Prepared, Span, Wording, register_task
 from mmib.tasks.base import ClassBatch, ClassExample, Classification, ClassificationNetwork
 
@@ -152,7 +153,7 @@ class RelationExtraction(Classification):
 
     def answer(self, record: Record, labels: LabelSet) -> Answer:
         """See `Task.answer`: beside the relations, head and tail as they are marked in the post."""
-        spans = [(int(record[name][0]), int(record[name][1])) for name in HEAD_AND_TAIL]
+        spans = _marked_spans(record)
         chips = [
             (name, [Chip(" ".join(map(str, record["words"][slice(*span)])), name, span, positions=[place])])
             for place, (name, span) in enumerate(zip(HEAD_AND_TAIL, spans, strict=True))
@@ -170,6 +171,19 @@ class RelationExtraction(Classification):
                 for word, places in inside.items()
             },
         )
+
+    def proposal(self, record: Record, labels: LabelSet) -> Proposal:
+        """See `Task.proposal`: head and tail, which were given, and the relation between them."""
+        head, tail = _marked_spans(record)
+        shares = softmax(np.asarray(record["scores"], dtype=np.float64))
+        confidence = float(shares[labels.id_of(record["predicted"])])
+        relation = Finding(record["predicted"], (head, tail), confidence, range(len(HEAD_AND_TAIL)))
+        return Proposal(confidence, [Finding("", (head,)), Finding("", (tail,)), relation])
+
+
+def _marked_spans(record: Record) -> list[Span]:
+    """Words [start, end) of head and tail."""
+    return [(int(record[name][0]), int(record[name][1])) for name in HEAD_AND_TAIL]
 
 
 register_task(RelationExtraction())

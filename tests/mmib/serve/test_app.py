@@ -19,9 +19,10 @@ from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
 from mmib.labels import LabelSet
 from mmib.plugins import import_plugins
-from mmib.serve.app import FILES
+from mmib.serve.app import PAGE
 from mmib.serve.guard import HEADERS, allowed_hosts
 from mmib.serve.limits import Limits
+from mmib.serve.pages import FILES
 from mmib.serve.service import LOG
 
 MakeClient = Callable[..., TestClient]
@@ -402,7 +403,7 @@ def test_a_model_of_relations_alone_says_that_it_needs_entities(
 
 
 def test_the_page_and_its_files_are_there_and_no_others(client: TestClient) -> None:
-    for path in FILES:
+    for path in {**PAGE, **FILES}:
         answer = client.get(path)
         assert answer.status_code == 200
         assert answer.headers.items() >= {name.lower(): value for name, value in HEADERS.items()}.items()

@@ -341,7 +341,7 @@ def _posts(
     chosen = sample([read_post(task, labels, record) for record in records], size)
     classes = sorted({name for post in chosen for name in post.answer.classes})
     darkest = darkest_word(chosen)
-    root = data_root or _data_root(run)
+    root = data_root or run.data_root
     writer = PostWriter(classes, darkest, root if root and root.is_dir() else None)
     written = list(writer.within(chosen))
     reading = [
@@ -356,13 +356,6 @@ def _posts(
         reading.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
     posts = element("ol", written, class_="posts", id="posts-list")
     return " ".join(reading), join([_filters(classes, task.wording.label), _legend(task.wording, darkest), posts])
-
-
-def _data_root(run: FinishedRun) -> Path | None:
-    data = run.config().get("data") or {}
-    options = data.get("init_args", data) if isinstance(data, dict) else {}
-    root = options.get("root") if isinstance(options, dict) else None
-    return Path(root) if isinstance(root, str) else None
 
 
 def _filters(classes: Sequence[str], what: str) -> Html:

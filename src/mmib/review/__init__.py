@@ -1,0 +1,80 @@
+"""The command `mmib review`: a page on which a person corrects predictions, and the file of the corrections."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from mmib.base.argument_parser import CommandParser
+from mmib.schema import ConfigError
+
+# The page is always for this machine alone: whoever reaches it may change the file.
+HOST = "127.0.0.1"
+
+
+def run(arguments: list[str]) -> int:
+    """Serve the page until it is interrupted.
+
+    Raises:
+        ConfigError: a missing package, an address that cannot be listened at, a file of corrections that is open in
+            another process, or options that the predictions have no use for.
+        DataError, RunError: predictions or corrections that cannot be read, or that are of different data sets.
+        TaskError: predictions of a task that is not registered, or finds neither entities nor relations.
+        PluginError: a plugin cannot be imported.
+    """
+    chosen = _parser().parse_args(arguments)
+    missing = [name for name in ("fastapi", "uvicorn", "python_multipart") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"mmib review needs {', '.join(missing)}: pip install 'mmib[serve]'")
+    from mmib.review.app import create_app  # noqa: PLC0415 - help needs no torch
+    from mmib.review.corrections import Corrections  # noqa: PLC0415
+    from mmib.review.predictions import read_predictions  # noqa: PLC0415
+    from mmib.serve import process  # noqa: PLC0415
+    from mmib.serve.guard import allowed_hosts  # noqa: PLC0415
+    from mmib.serve.limits import Limits  # noqa: PLC0415
+
+    predictions = read_predictions(
+        chosen.predictions, chosen.task, chosen.posts, _names(chosen.types), _names(chosen.relations)
+    )
+    output = chosen.output or chosen.predictions.with_suffix(".corrected.jsonl")
+    inputs = [chosen.predictions, *([chosen.posts] if chosen.posts else [])]
+    with process.listen(HOST, chosen.port) as listener, Corrections.opened(output, predictions, inputs) as corrections:
+        app = create_app(corrections, chosen.images or predictions.root, allowed_hosts(HOST))
+        process.run(app, Limits(), listener, f"mmib review shows {len(predictions.posts):,} posts", chosen.open)
+        print(f"{output}: {len(corrections):,} of {len(predictions.posts):,} posts are reviewed")  # noqa: T201
+    return 0
+
+
+def _names(listed: str) -> list[str]:
+    return [name.strip() for name in listed.split(",") if name.strip()]
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="mmib review",
+        description="A page of predictions, the least certain first, on which a person corrects them by keyboard. Each "
+        "correction is saved at once, as JSON lines that mmib fit trains on. Only this machine can reach the page.",
+        epilog="docs/how-to/review.md shows the way from a model to better data",
+    )
+    add = parser.add_argument
+    add("predictions", type=Path, metavar="PREDICTIONS", help="RUN/predictions/SPLIT.jsonl, or a file of mmib extract")
+    add(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the corrections, which are resumed where there are some (default: beside PREDICTIONS, .corrected.jsonl)",
+    )
+    add(
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="where images lie (default: the data of the run, or beside --posts)",
+    )
+    add("--posts", type=Path, metavar="FILE", help="the posts given to mmib extract, to take the images from")
+    add("--task", metavar="NAME", help="task of predictions of mmib predict, such as mner (default: the run's)")
+    add("--types", default="", metavar="A,B", help="entity types to choose from beside those that mmib extract found")
+    add("--relations", default="", metavar="A,B", help="relations to choose from beside those that mmib extract found")
+    add("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    add("--open", action="store_true", help="open the page in a browser")
+    return parser
