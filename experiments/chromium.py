@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import fcntl
+import importlib.resources
 import json
 import os
 import shlex
@@ -19,7 +20,9 @@ SWITCHES = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"),
 )
 KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+KEY_CODES |= {"Delete": 46}
 TEXTS = {"Enter": "\r"}
+SHIFT = 8
 HEIGHT = 800
 
 
@@ -128,12 +131,15 @@ class Browser:
         self.send("Input.insertText", text=text)
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after the other."""
-        for key in keys:
-            text = {"text": TEXTS[key]} if key in TEXTS else {}
+        """Press keys, one after the other: names of `KEY_CODES`, maybe with `Shift+` before them, or characters."""
+        for combination in keys:
+            key = combination.removeprefix("Shift+")
+            text = {"text": TEXTS.get(key, key)} if key in TEXTS or len(key) == 1 else {}
+            code = KEY_CODES[key] if len(key) > 1 else ord(key.upper())
+            pressed: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": code}
+            pressed["modifiers"] = SHIFT if key != combination else 0
             for kind, own in (("keyDown", text), ("keyUp", {})):
-                code = KEY_CODES[key]
-                self.send("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **own)
+                self.send("Input.dispatchKeyEvent", type=kind, **pressed, **own)
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Choose a file in a file input."""
@@ -163,3 +169,19 @@ class Browser:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
+
+
+def accessibility_problems(page: Browser) -> list[str]:
+    """What axe-core finds wrong with a page that it calls serious or critical, each with the elements concerned.
+
+    Raises:
+        ModuleNotFoundError: axe-core is not installed.
+    """
+    script = importlib.resources.files("axe_core_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+    page.run(f"{script}; 0")
+    found = page.run("axe.run().then((result) => result.violations)")
+    return [
+        f"{rule['id']}: {'; '.join(str(node['target']) for node in rule['nodes'])}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+    ]

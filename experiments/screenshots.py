@@ -51,10 +51,9 @@ def page(browser: Browser, address: str, example: int) -> bytes:
     """The page with the result of an example, its first relation chosen."""
     browser.open(address, WIDTH)
     browser.wait("document.getElementById('models').textContent.includes('This model finds')")
-    for _ in range(example):
-        before = browser.run("document.getElementById('text').value")
-        browser.click("#example")
-        browser.wait(f"document.getElementById('text').value !== {before!r}")
+    chosen = f"#examples li:nth-child({example}) button"
+    browser.wait(f"document.querySelector({chosen!r})")
+    browser.click(chosen)
     browser.click("#extract")
     browser.wait("document.getElementById('status').textContent.startsWith('Found')", seconds=120)
     browser.run("(document.querySelector('#relations .chip') ?? document.querySelector('#entities .chip'))?.focus()")

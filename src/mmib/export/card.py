@@ -106,19 +106,20 @@ def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
     yield (
         f"## {task.title.capitalize()}\n\n"
         "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
-        "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), _facts(model))
+        "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), facts(model))
     )
     yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n")
     if card.get("data"):
-        rows = [(split, facts.get("rows"), str(facts.get("sha256"))[:16]) for split, facts in card["data"].items()]
+        rows = [(split, part.get("rows"), str(part.get("sha256"))[:16]) for split, part in card["data"].items()]
         yield "### Data\n\n" + _table(("split", "rows", "SHA-256 begins"), rows)
     if card.get("settings"):
         yield "### Settings\n\n" + _table(("setting", "value"), dotted(card["settings"]))
 
 
-def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
+def facts(model: TrainedModel) -> list[tuple[str, Any]]:
+    """What a model is and what made it, as names and values for people."""
     backbone, temperature = model.network.backbone, model.temperature
-    facts: list[tuple[str, Any]] = [
+    known: list[tuple[str, Any]] = [
         ("labels", ", ".join(model.labels.scored)),
         ("negative class", model.labels.negative or "none: every label counts"),
         ("text encoder", backbone.text_encoder.encoder.config.model_type + f", width {backbone.dim}"),
@@ -131,9 +132,9 @@ def _facts(model: TrainedModel) -> list[tuple[str, Any]]:
     if temperature.count and temperature.error_before is not None and temperature.error_after is not None:
         errors = f"{temperature.error_before:.3f} before, {temperature.error_after:.3f} after"
         fitted = f"{temperature.value:.3f}, fitted on {temperature.count:,} validation predictions"
-        facts.append(("temperature of confidence", f"{fitted}; expected calibration error {errors}"))
-    facts += [(name, version) for name, version in (model.card.get("versions") or {}).items()]
-    return facts
+        known.append(("temperature of confidence", f"{fitted}; expected calibration error {errors}"))
+    known += [(name, model.card[name]) for name in ("ended",) if model.card.get(name)]
+    return [*known, *(model.card.get("versions") or {}).items()]
 
 
 def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:

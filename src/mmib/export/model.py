@@ -7,6 +7,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -275,5 +276,6 @@ def _card(run: FinishedRun, model: dict[str, Any], data: dict[str, Any]) -> dict
         card["selected"] = {name: value for name, value in card["selected"].items() if name != "checkpoint"}
     plain = {name: value for name, value in model.items() if isinstance(value, int | float | None)}
     reading = {name: data[name] for name in ("batch_size", "max_length", "max_crops", "images") if name in data}
+    card["ended"] = datetime.fromtimestamp(run.ended, UTC).date().isoformat()
     card["settings"] = {**plain, **reading, "optimizer": model.get("optimizer")}
     return card

@@ -64,9 +64,7 @@ def create_app(corrections: Corrections, images: Path | None, hosts: frozenset[s
         images: the folder that images lie in, if it is known.
         hosts: see `mmib.serve.guard.allowed_hosts`.
     """
-    app = FastAPI(
-        title="mmib review", version=metadata.version("mmib"), docs_url=None, redoc_url=None, openapi_url=None
-    )
+    app = FastAPI(title="mmib review", docs_url=None, redoc_url=None, openapi_url=None)
     equip(app, PAGE, hosts)
     limits, predictions = Limits(), corrections.predictions
 

@@ -177,7 +177,7 @@ def _line(post: Post, annotation: Annotation, predictions: Predictions) -> dict[
     try:
         parse_post(json.dumps(line), "this post", BOTH)
     except DataError as error:
-        raise InputError(f"{error}") from error
+        raise InputError(f"it could not be trained on: {error}") from error
     return line
 
 

@@ -301,6 +301,7 @@ try {
   by("marking").hidden = !review.types.length;
   review.types.forEach((type, number) => {
     const button = element("button", { type: "button" }, number < 9 ? `${number + 1} ${type}` : type);
+    button.addEventListener("mousedown", (event) => event.preventDefault()); // which would end the selection
     button.addEventListener("click", () => { give(type); editor.focus(); });
     by("marking").append(button);
   });

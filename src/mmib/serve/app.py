@@ -45,6 +45,7 @@ from mmib.serve.service import Service
 PAGE: dict[str, File] = {
     "/": ("mmib.serve", "page.html", "text/html"),
     "/page.js": ("mmib.serve", "page.js", "text/javascript"),
+    "/program.js": ("mmib.serve", "program.js", "text/javascript"),
 }
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "No JSON, or no form"},

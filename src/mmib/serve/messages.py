@@ -144,6 +144,8 @@ class ModelDescription(BaseModel):
     max_length: int = Field(description="most word pieces that it reads of a post")
     reads_images: bool
     temperature: float = Field(description="of its confidence")
+    summary: str = Field(description="what it was trained on, and its score there")
+    facts: list[tuple[str, str]] = Field(description="what made it: data, scores, date, versions, settings")
 
 
 class Description(BaseModel):

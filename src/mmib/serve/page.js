@@ -1,5 +1,6 @@
 import { drawArcs } from "./arcs.js";
 import { drawRegions, lookingAt, mean, shadeWords } from "./evidence.js";
+import { curlLine, pythonLines } from "./program.js";
 import { charactersBefore, element, moved, write } from "./text.js";
 
 const by = (id) => document.getElementById(id);
@@ -21,6 +22,7 @@ let chosen = null; // what the image is looked at for: { kind: "entities", "rela
 
 const tell = (problem) => { by("problem").textContent = problem ?? ""; by("problem").hidden = !problem; };
 const finds = (kind) => service?.models.some((model) => model.finds === kind);
+const relatesOnly = () => finds("relations") && !finds("entities");
 const findsEntities = () => finds("entities") || finds("relations");
 const styleOf = (type) => (type && service?.entity_types.includes(type) ? `type${service.entity_types.indexOf(type) % COLOURS}` : "untyped");
 
@@ -82,15 +84,23 @@ const chooseImage = (file, boxes = null) => {
 
 by("image").addEventListener("change", () => { if (by("image").files.length) chooseImage(by("image").files[0]); });
 by("remove").addEventListener("click", () => { chooseImage(null); by("image").focus(); });
-const drop = by("drop");
-drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-drop.addEventListener("drop", (event) => {
+/** Takes the image among files that were dropped or pasted; whether there is one. */
+const takeFile = (files) => {
+  const file = [...files].find((each) => each.type.startsWith("image/"));
+  if (file) { chooseImage(file); tell(); }
+  return Boolean(file);
+};
+// Anywhere on the page: beside the field, a browser would leave the page for the file.
+const dragged = (on) => by("drop").classList.toggle("over", on);
+document.addEventListener("dragover", (event) => { if (event.dataTransfer.types.includes("Files")) { event.preventDefault(); dragged(true); } });
+document.addEventListener("dragleave", (event) => { if (!event.relatedTarget) dragged(false); });
+document.addEventListener("drop", (event) => {
+  dragged(false);
+  if (!event.dataTransfer.types.includes("Files")) return;
   event.preventDefault();
-  drop.classList.remove("over");
-  const file = [...event.dataTransfer.files].find((dropped) => dropped.type.startsWith("image/"));
-  if (file) chooseImage(file); else tell("What was dropped is no image file.");
+  if (!takeFile(event.dataTransfer.files)) tell("What was dropped is no image file.");
 });
+document.addEventListener("paste", (event) => { if (takeFile(event.clipboardData.files)) event.preventDefault(); });
 text.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(); });
 
 const ask = async (path, options) => {
@@ -101,25 +111,33 @@ const ask = async (path, options) => {
   return content;
 };
 
-let examples = null, nextExample = 0;
-by("example").addEventListener("click", async () => {
-  try { examples ??= await ask("/api/examples"); } catch (error) { tell(error.message); return; }
-  const example = examples[nextExample];
-  nextExample = (nextExample + 1) % examples.length;
+/** Puts an example into the form; its entities where the model has to be given them. */
+const take = (example) => {
   text.value = before = example.text;
   const bytes = Uint8Array.from(atob(example.image), (character) => character.charCodeAt(0));
   chooseImage(new File([bytes], "example.jpg", { type: "image/jpeg" }), example.crops);
   const characters = Array.from(example.text);
-  given = finds("entities") || !finds("relations") ? [] : example.entities.map((entity) => ({ ...entity, text: characters.slice(entity.start, entity.end).join("") }));
+  given = relatesOnly() ? example.entities.map((entity) => ({ ...entity, text: characters.slice(entity.start, entity.end).join("") })) : [];
   countCharacters();
   showGiven();
   tell();
-});
+  by("extract").focus();
+};
+
+const showGallery = (examples) => {
+  by("examples").replaceChildren(...examples.map((example) => {
+    const button = element("button", { type: "button" }, element("img", { src: `data:image/jpeg;base64,${example.image}`, alt: "" }), element("span", {}, example.text));
+    button.addEventListener("click", () => take(example));
+    return element("li", {}, button);
+  }));
+  by("gallery").hidden = !examples.length;
+};
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   tell();
   if (!text.value.trim()) { tell("The post is empty: paste some text first."); text.focus(); return; }
+  if (relatesOnly() && given.length < 2) { tell("This model relates entities that you mark: select the words of at least two in the post, and choose their types."); text.focus(); return; }
   // No form: one would send line ends in another way than they are counted.
   const body = { text: text.value, evidence: true, samples: by("spread").checked ? Math.min(SPREAD_SAMPLES, service?.limits.samples ?? SPREAD_SAMPLES) : 0 };
   if (given.length) body.entities = given.map(({ start, end, type }) => ({ start, end, type }));
@@ -136,8 +154,10 @@ form.addEventListener("submit", async (event) => {
       const most = Math.max(0, Math.floor((service.limits.body - rest - 11) / 4) * 3);
       throw new Error(`The image file is too large: ${most.toLocaleString("en")} bytes at most.`);
     }
+    const asked = { ...body, image: undefined };
     const found = await ask("/api/extract", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
     show(found, sent, (performance.now() - began) / 1000);
+    showProgram(asked, sent);
   } catch (error) {
     by("status").textContent = "";
     tell(error.message);
@@ -183,6 +203,25 @@ const show = (found, file, seconds) => {
   ];
   by("status").textContent = `Found ${new Intl.ListFormat("en").format(parts)} in ${seconds.toFixed(1)} s.`;
 };
+
+/** The lines that ask the same of the service, or of the model in Python. */
+const showProgram = (asked, file) => {
+  by("curl").textContent = curlLine(location.origin, asked, file?.name);
+  by("python").textContent = pythonLines(asked, file?.name);
+  by("program-note").hidden = !file;
+  by("copied").textContent = "";
+  if (file) Object.assign(by("image-file"), { href: shown.url, download: file.name, textContent: file.name });
+};
+for (const button of document.querySelectorAll("[data-copy]")) button.addEventListener("click", async () => {
+  const lines = by(button.dataset.copy);
+  try {
+    await navigator.clipboard.writeText(lines.textContent);
+    by("copied").textContent = "Copied.";
+  } catch { // such as over HTTP from another machine
+    getSelection().selectAllChildren(lines);
+    by("copied").textContent = "Selected: copy it with Ctrl+C.";
+  }
+});
 
 const confidence = (result) => {
   const cell = element("td", { className: "sure" });
@@ -324,6 +363,14 @@ new ResizeObserver(() => { if (words.clientWidth !== width) { width = words.clie
 
 // What the service has
 
+by("gallery").hidden = false; // from the start, at its full height: nothing moves when the examples arrive
+
+const showFacts = (models) => {
+  by("models-facts").replaceChildren(...models.map((model) => element("details", {}, element("summary", {}, `${model.title}: ${model.summary}`),
+    element("dl", {}, ...model.facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value)))))));
+  by("facts").hidden = !models.length;
+};
+
 try {
   service = await ask("/api/model");
   const found = service.models.map((model) => (model.finds === "labels" ? `the label of posts for ${model.title}` : model.finds));
@@ -332,5 +379,8 @@ try {
   by("marking").hidden = by("marking-note").hidden = by("given").hidden = by("entities-part").hidden = !findsEntities();
   offerTypes(service.entity_types);
   by("spread").closest("label").hidden = service.limits.samples === 0;
+  by("explain").hidden = !relatesOnly();
+  showFacts(service.models);
+  showGallery(await ask("/api/examples"));
 } catch (error) { tell(error.message); }
 countCharacters();

@@ -6,10 +6,13 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
+from mmib.export.card import facts
 from mmib.extract.extractor import Extractor
 from mmib.extract.readers import ModelReader
 from mmib.extract.results import Extraction
+from mmib.runs.reader import dotted
 from mmib.schema import InputError
 from mmib.serve.batcher import Batcher, Question
 from mmib.serve.limits import Limits
@@ -18,6 +21,7 @@ from mmib.serve.observation import Metrics
 from mmib.serve.receive import RefusedError
 from mmib.serve.slots import Slots
 
+SPLITS = {"val": "validation", "test": "test"}
 LOG = logging.getLogger("uvicorn.error")
 
 
@@ -119,4 +123,29 @@ def _describe(reader: ModelReader) -> ModelDescription:
         max_length=reader.max_length,
         reads_images=reader.reads_images,
         temperature=reader.temperature.value,
+        summary=_summary(reader),
+        facts=_facts(reader),
     )
+
+
+def _summary(reader: ModelReader) -> str:
+    card = reader.model.card
+    scores = [
+        f"F1 {100 * card[split]['f1']:.1f} % on {name}"
+        for split, name in SPLITS.items()
+        if "f1" in (card.get(split) or {})
+    ]
+    return "; ".join([str(card.get("corpus", "unnamed data")), *scores])
+
+
+def _facts(reader: ModelReader) -> list[tuple[str, str]]:
+    """What the model card says, without what no person would read on a page."""
+    card = reader.model.card
+    known: list[tuple[str, Any]] = [("data", card.get("corpus")), *facts(reader.model)]
+    for split, part in (card.get("data") or {}).items():
+        known.append((f"data, {split}", f"{part.get('rows'):,} rows, SHA-256 {part.get('sha256')}" if part else None))
+    for split, name in SPLITS.items():
+        scores = {score: value for score, value in (card.get(split) or {}).items() if isinstance(value, float)}
+        known.append((f"scores, {name}", ", ".join(f"{score} {value:.4f}" for score, value in scores.items())))
+    known += dotted(card.get("settings") or {})
+    return [(name, str(value)) for name, value in known if value not in (None, "")]

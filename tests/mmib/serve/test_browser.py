@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
+import dataclasses
+import io
 import json
-import threading
-import time
-from collections.abc import Callable, Iterator
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from experiments.chromium import CHROMIUM, MISSING, Browser
+from experiments.chromium import CHROMIUM, MISSING, Browser, accessibility_problems
 from mmib.export.model import TrainedModel
 from mmib.extract.extractor import Extractor
 from mmib.labels import LabelSet
@@ -20,7 +24,6 @@ from mmib.plugins import import_plugins
 from mmib.serve.app import create_app
 from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
-from mmib.serve.process import address_of, listen
 
 PHONE, DESK = 360, 1280
 TEXT = "🙂 anna and bob meets carl in the paris head"
@@ -29,26 +32,9 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., str]]:
+def serve(start_app: Callable[[Any], str]) -> Callable[..., str]:
     """Serves an extractor in a thread; the address."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(extractor: Extractor, **limits: Any) -> str:
-        listener = listen("127.0.0.1", 0)
-        app = create_app(extractor, Limits(**limits), allowed_hosts("127.0.0.1"))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        address = address_of(listener)
-        thread.start()
-        running.append((server, thread))
-        while not server.started:
-            time.sleep(0.01)
-        return address
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join()
+    return lambda extractor, **limits: start_app(create_app(extractor, Limits(**limits), allowed_hosts("127.0.0.1")))
 
 
 @pytest.fixture
@@ -82,7 +68,8 @@ def test_the_page_asks_nobody_else_reports_no_error_and_fits(
 ) -> None:
     address = serve(extractor)
     page = opened(browser, address, width)
-    page.click("#example")
+    page.wait("document.querySelector('#examples button')")
+    page.click("#examples button")
     page.wait("document.getElementById('text').value !== ''")
     page.click("#extract")
     page.wait("document.getElementById('status').textContent.startsWith('Found')")
@@ -242,12 +229,18 @@ def test_an_image_that_the_service_would_refuse_is_refused_by_the_page(
     page.wait("document.getElementById('problem').textContent.includes('expected a file of')")
 
 
-def test_a_model_of_relations_alone_asks_for_marks(
+def test_a_model_of_relations_alone_explains_itself(
     browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
 ) -> None:
     page = opened(browser, serve(Extractor([make_trained("mre")])))
     assert "entities that you mark" in value(page, "#marking-note")
-    page.click("#example")
+    assert "finds no entities itself" in value(page, "#explain", "innerText")
+    page.click("#text")
+    page.type("anna meets bob")
+    page.click("#extract")
+    page.wait("document.getElementById('problem').textContent.includes('at least two')")
+    page.wait("document.querySelector('#examples button')")
+    page.click("#examples button")
     page.wait("document.querySelectorAll('#given li').length > 1")
     page.click("#extract")
     page.wait("document.getElementById('status').textContent.startsWith('Found')")
@@ -323,3 +316,78 @@ def test_labels_of_the_post_are_shown_with_what_they_look_at(
 def test_text_of_a_post_is_text(page: Browser) -> None:
     extract(page, "<img src=x onerror=alert(1)> anna <script>bob</script>")
     assert page.run("document.querySelectorAll('#result script, #words img').length") == 0
+
+
+def test_images_are_pasted_and_dropped(page: Browser, picture: bytes) -> None:
+    page.run(
+        f"window.content = Uint8Array.from({list(picture)}); window.filesOf = (type) => {{"
+        " const files = new DataTransfer(); files.items.add(new File([content], 'a.png', { type })); return files; }"
+    )
+    page.run("document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: filesOf('image/png') }))")
+    page.wait("document.getElementById('preview').naturalWidth === 48")
+    page.click("#remove")
+    drop = "new DragEvent('{event}', {{ dataTransfer: filesOf('{type}'), bubbles: true, cancelable: true }})"
+    page.run(f"document.body.dispatchEvent({drop.format(event='dragover', type='image/png')})")
+    assert value(page, "#drop", "className") == "over"
+    page.run(f"document.body.dispatchEvent({drop.format(event='drop', type='image/png')})")
+    page.wait("!document.getElementById('preview').hidden")
+    page.run(f"document.body.dispatchEvent({drop.format(event='drop', type='text/plain')})")
+    assert "no image file" in value(page, "#problem")
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_lines_for_programs_ask_the_same(
+    page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "it's.png").write_bytes(picture)
+    page.choose_file("#image", tmp_path / "it's.png")
+    extract(page, '@anna\'s "bob" $PATH 🙂 meets paris')
+    expected = json.loads(value(page, "#json"))
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(["sh", "-c", value(page, "#curl") + " -s"], capture_output=True, check=True, text=True)
+    assert json.loads(done.stdout) == expected
+    monkeypatch.setattr("mmib.Extractor.from_pretrained", lambda model: extractor)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(value(page, "#python"))
+    assert json.loads(json.dumps(ast.literal_eval(printed.getvalue()))) == expected
+    assert value(page, "#image-file") == "it's.png"
+
+
+def test_facts_of_the_models_are_those_of_their_cards(
+    browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
+) -> None:
+    trained = {"corpus": "posts", "seed": 3, "ended": "2026-01-02", "test": {"f1": 0.5}, "settings": {"gamma": 2.0}}
+    model = dataclasses.replace(make_trained("mner"), card=trained)
+    page = opened(browser, serve(Extractor([model])))
+    page.wait("!document.getElementById('facts').hidden")
+    assert value(page, "#facts summary") == "named entity recognition: posts; F1 50.0 % on test"
+    page.run("document.querySelector('#facts details').open = true")
+    for part in ("2026-01-02", "gamma", "f1 0.5000"):
+        assert part in value(page, "#facts", "innerText")
+
+
+@pytest.mark.skipif(find_spec("axe_core_python") is None, reason="axe-core is missing: pip install axe-core-python")
+@pytest.mark.parametrize("colours", ["light", "dark"])
+def test_the_page_is_accessible(page: Browser, colours: str) -> None:
+    page.colours(colours)
+    try:
+        page.wait("document.querySelector('#examples button')")
+        page.click("#examples button")
+        page.click("#extract")
+        page.wait("document.getElementById('status').textContent.startsWith('Found')")
+        page.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
+        assert accessibility_problems(page) == []
+    finally:
+        page.colours("")
+
+
+def test_without_javascript_the_page_says_so(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> None:
+    browser.send("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        browser.open(serve(extractor), DESK)
+        root = browser.send("DOM.getDocument", depth=-1)["root"]["nodeId"]
+        node = browser.send("DOM.querySelector", nodeId=root, selector="noscript .missing")["nodeId"]
+        assert "needs JavaScript" in browser.send("DOM.getOuterHTML", nodeId=node)["outerHTML"]
+    finally:
+        browser.send("Emulation.setScriptExecutionDisabled", value=False)
