@@ -126,7 +126,7 @@ const progress = () => {
 // What is on the page
 
 const choice = (kind, number, type) => {
-  const select = element("select", {}, ...labelsOf(kind).map((label) => element("option", { value: label, selected: label === type }, nameOf(label))));
+  const select = element("select", {}, ...labelsOf(kind).map((label, place) => element("option", { value: label, selected: label === type }, place < 9 ? `${place + 1} ${nameOf(label)}` : nameOf(label))));
   const subject = kind === "entities" ? textOf(draft.entities[number]) : `${textOf(draft.entities[draft.relations[number].head])} to ${textOf(draft.entities[draft.relations[number].tail])}`;
   select.setAttribute("aria-label", `${kind === "entities" ? "type" : "relation"} of ${subject}`);
   select.addEventListener("change", () => { change(renamed(draft, { kind, number }, select.value), { kind, number }); rows[items().findIndex((item) => is(item, { kind, number }))].querySelector("select").focus(); });
@@ -152,7 +152,7 @@ const rowOf = (kind, number) => {
 
 const table = (kind, headings, none) => {
   const body = draft[kind].map((_, number) => rowOf(kind, number));
-  const head = headings.map((name) => Object.assign(element(name ? "th" : "td", {}, name), name ? { scope: "col" } : {}));
+  const head = headings.map((name) => (name ? element("th", { scope: "col", className: name === "confidence" ? "sure" : "" }, name) : element("td")));
   by(kind).replaceChildren(body.length ? element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...body)) : element("p", { className: "missing" }, none));
 };
 
@@ -164,6 +164,7 @@ const render = () => {
     mark.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === " ") { event.preventDefault(); mark.click(); } });
   });
   table("entities", ["name", "type", "confidence", ""], "No name is marked in this post.");
+  by("entities-part").hidden = !review.types.length;
   by("relations-part").hidden = !review.relations.length;
   table("relations", ["from → to", "relation", "confidence", ""], "No relation is marked in this post.");
   by("adding").hidden = draft.entities.length < 2;
