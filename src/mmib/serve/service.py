@@ -130,22 +130,26 @@ def _describe(reader: ModelReader) -> ModelDescription:
 
 def _summary(reader: ModelReader) -> str:
     card = reader.model.card
-    scores = [
-        f"F1 {100 * card[split]['f1']:.1f} % on {name}"
-        for split, name in SPLITS.items()
-        if "f1" in (card.get(split) or {})
-    ]
+    known = [(name, _mapping(card, split).get("f1")) for split, name in SPLITS.items()]
+    scores = [f"F1 {100 * score:.1f} % on {name}" for name, score in known if isinstance(score, float)]
     return "; ".join([str(card.get("corpus", "unnamed data")), *scores])
 
 
 def _facts(reader: ModelReader) -> list[tuple[str, str]]:
-    """What the model card says, without what no person would read on a page."""
+    """What the model card says."""
     card = reader.model.card
     known: list[tuple[str, Any]] = [("data", card.get("corpus")), *facts(reader.model)]
-    for split, part in (card.get("data") or {}).items():
-        known.append((f"data, {split}", f"{part.get('rows'):,} rows, SHA-256 {part.get('sha256')}" if part else None))
+    for split in _mapping(card, "data"):
+        part = _mapping(card["data"], split)
+        known.append((f"data, {split}", part and f"{part.get('rows')} rows, SHA-256 {part.get('sha256')}"))
     for split, name in SPLITS.items():
-        scores = {score: value for score, value in (card.get(split) or {}).items() if isinstance(value, float)}
-        known.append((f"scores, {name}", ", ".join(f"{score} {value:.4f}" for score, value in scores.items())))
-    known += dotted(card.get("settings") or {})
-    return [(name, str(value)) for name, value in known if value not in (None, "")]
+        scores = [f"{n} {value:.4f}" for n, value in _mapping(card, split).items() if isinstance(value, float)]
+        known.append((f"scores, {name}", ", ".join(scores)))
+    known += dotted(_mapping(card, "settings"))
+    return [(name, str(value)) for name, value in known if value not in (None, "", {})]
+
+
+def _mapping(card: dict[str, Any], name: str) -> dict[str, Any]:
+    """A part of a card; empty where there is none, since an export may come from anywhere."""
+    found = card.get(name)
+    return found if isinstance(found, dict) else {}

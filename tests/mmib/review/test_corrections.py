@@ -6,9 +6,12 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 from starlette.testclient import TestClient
@@ -173,3 +176,23 @@ def test_only_this_machine_and_this_page_may_ask(make_predictions: MakePredictio
     assert client.get("/api/posts/0/image").headers["content-type"] == "image/webp"
     (tmp_path / "data" / "0.png").unlink()
     assert client.get("/api/posts/0/image").status_code == 404
+
+
+def test_the_command_serves_until_it_is_interrupted_and_says_what_is_done(
+    make_predictions: MakePredictions, tmp_path: Path
+) -> None:
+    path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"
+    command = [sys.executable, "-m", "mmib", "review", str(path), "-o", str(output), "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        line = process.stderr.readline()
+        address = line.split(" at ")[1].split()[0]
+        assert line.startswith("mmib review shows 3 posts at http://127.0.0.1:")
+        content = json.dumps({"version": 0, "entities": []}).encode()
+        request = Request(f"{address}/api/posts/1", content, {"Content-Type": "application/json"}, method="PUT")
+        with urlopen(request, timeout=60) as answer:
+            assert json.load(answer) == {"version": 1}
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert printed.strip() == f"{output}: 1 of 3 posts are reviewed"
