@@ -36,6 +36,7 @@ TITLES = {
     "mmib.analysis": "Analysis",
     "mmib.search": "Sweeps and studies",
     "mmib.serve": "Service",
+    "mmib.review": "Review of predictions",
     "mmib.runs": "Run folders",
     "mmib.options": "Options",
     "mmib.charts": "Charts",
