@@ -34,7 +34,7 @@ OTHER_COMMANDS = {
     "extract": "find entities and relations in posts: a file, standard input, or a text",
     "merge-shards": "join the outputs of an extraction that many machines did a part of",
     "serve": "a page to try a model on posts, and a JSON API for programs",
-    "review": "a page to correct predictions, the least certain first, into data that mmib fit trains on",
+    "review": "a page to correct predictions, the least certain first, and train on them",
     "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
     "study": "train every combination of named settings and seeds, and compare them",
     "aggregate": "mean, spread and paired tests over runs, as a table",
