@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from seqeval.metrics import f1_score
+
 from experiments.benchmarks.measure import machine, table, to_standard_error
 from mmib import train
 from mmib.base.files import write_text
@@ -29,16 +31,17 @@ from mmib.datamodules.posts import TaggedPost
 from mmib.datamodules.released import TWITTER
 from mmib.datamodules.twitter_files import TwitterReader
 from mmib.review.predictions import read_predictions
+from mmib.runs.reader import read_run
 from mmib.schema import MMIBError
 from mmib.tagging import entities, repair
 
 YEAR = 2017
-START, ADDED = "the posts to start with", "added"
+START = "start"
 CERTAINTY, RANDOM = "least certain", "random"
 CONFIG: dict[str, Any] = {
     "include": ["base.yaml", "model/mner.yaml", "model/offline.yaml", "model/demo.yaml", "data/jsonl.yaml"],
     "name": "review-loop",
-    "trainer": {"max_epochs": 40, "check_val_every_n_epoch": 5, "log_every_n_steps": 100},
+    "trainer": {"max_epochs": 20, "check_val_every_n_epoch": 5, "log_every_n_steps": 100},
     "model": {"init_args": {"optimizer": {"lr": 4e-4, "other_lrs": {r"^(crf|head)\.": 1e-3}}}},
     "data": {"init_args": {"task": "mner", "labels": list(TWITTER.names), "batch_size": 8, "max_missing_images": 1.0}},
 }
@@ -87,24 +90,27 @@ def measure(
 ) -> dict[str, float]:
     """F1 on the test posts of what is trained on the first posts, and with each choice of further ones."""
 
-    def trained(name: str, training: Iterable[TaggedPost], test: Iterable[TaggedPost]) -> tuple[float, Path]:
-        folder = work / f"{seed}-{name}"
+    def trained(name: str, training: Iterable[TaggedPost], test: Iterable[TaggedPost]) -> Path:
+        folder = work / f"{seed}-{name.replace(' ', '-')}"
         write_posts(folder, {"train": training, "val": posts.val, "test": test})
         run = {"data.root": str(folder), "data.image_folder": str(images), "data.cache_dir": str(work / "cache")}
-        scores = train(CONFIG, {"seed_everything": seed, "runs": str(work / "runs"), **run, **overrides})
-        to_standard_error(f"seed {seed}, {name}: F1 {scores['test/f1']:.4f}")
-        return scores["test/f1"], scores.folder
+        return train(CONFIG, {"seed_everything": seed, "runs": str(work / "runs"), **run, **overrides}).folder
 
-    _, proposing = trained("pool", posts.start, posts.pool)
-    shown = read_predictions(proposing / "predictions" / "test.jsonl").posts
+    def f1(name: str, run: Path) -> float:
+        records = read_run(run).predictions("test")[-len(posts.test) :]
+        score = float(f1_score(*([record[key] for record in records] for key in ("gold", "predicted"))))
+        to_standard_error(f"seed {seed}, {name}: F1 {score:.4f}")
+        return score
+
+    # One training gives the predictions of the pool and, behind them, those of the test posts.
+    first = trained(START, posts.start, [*posts.pool, *posts.test])
+    shown = [post.row for post in read_predictions(first / "predictions" / "test.jsonl").posts]
     choices = {
-        CERTAINTY: [posts.pool[post.row] for post in shown[:added]],
+        CERTAINTY: [posts.pool[row] for row in shown if row < len(posts.pool)][:added],
         RANDOM: random.Random(seed).sample(posts.pool, added),
     }
-    found = {START: trained("start", posts.start, posts.test)[0]}
-    for name, chosen in choices.items():
-        found[name] = trained(name.replace(" ", "-"), [*posts.start, *chosen], posts.test)[0]
-    return found
+    runs = {name: trained(name, [*posts.start, *chosen], posts.test) for name, chosen in choices.items()}
+    return {name: f1(name, run) for name, run in {START: first, **runs}.items()}
 
 
 def report(found: dict[int, dict[str, float]], sizes: Sequence[int], added: int, command: str) -> str:
