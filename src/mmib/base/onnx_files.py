@@ -44,6 +44,9 @@ def exported(
     """
     import onnx  # noqa: PLC0415 - an extra
 
+    # Autograd starts a thread for each device at its first backward pass, and a process with such threads cannot be
+    # forked. The exporter registers a device that is not there: let them start, as none, before it does.
+    torch.zeros(1, requires_grad=True).backward()
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # about the exporter's own insides

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from mmib.analysis.calibration import Temperature, tempered
-from mmib.backbone import Posteriors
 from mmib.base.seeding import seeded
 from mmib.datamodules.examples import collate_regions, collate_text, nested
 from mmib.datamodules.markers import marker_places, opening
@@ -32,6 +31,7 @@ from mmib.schema import Post as AnnotatedPost
 from mmib.tagging import OUTSIDE, entities
 
 if TYPE_CHECKING:
+    from mmib.backbone import Posteriors
     from mmib.export.model import TrainedModel
 
 ROWS = 32  # of a batch
@@ -239,7 +239,8 @@ class ModelReader:
             row, _ = _pairs(batch.markers)
             weights = None if weights is None else by_pair(batch, weights)
             similarity, markers = similarity[row], found.markers
-            found = Posteriors(*(Posterior(*(part[row] for part in side)) for side in (found.text, found.image)))
+            text, image = (Posterior(*(part[row] for part in side)) for side in (found.text, found.image))
+            found = found._replace(text=text, image=image)
             if markers is not None:
                 found = found._replace(markers=Posterior(*(by_pair(batch, part) for part in markers)))
             batch = replace(
@@ -250,8 +251,8 @@ class ModelReader:
                 positions=by_pair(batch, batch.positions),
                 markers=None,
             )
-        text = found.latents(sampled=False)[0]
-        return evidence(weights, self.network.backbone.kl(batch, found, text), similarity, batch)
+        latents, *_ = found.latents(sampled=False)
+        return evidence(weights, self.network.backbone.kl(batch, found, latents), similarity, batch)
 
 
 def _pairs(markers: Tensor) -> tuple[Tensor, Tensor]:

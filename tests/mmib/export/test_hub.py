@@ -29,6 +29,8 @@ TEXT = "anna and bob meets carl in the paris head"
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with serving() as started:
         monkeypatch.setattr(constants, "ENDPOINT", started.address)
+        # Set for good in a process that found no network for an encoder.
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         template = started.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

@@ -202,7 +202,8 @@ class Extraction(RuleBasedStateMachine):
         }
 
     def options(self) -> dict[str, Any]:
-        return {"evidence": self.job.evidence, "samples": 0, "images": str(self.folder.resolve()), "csv": False}
+        fixed = {"samples": 0, "runtime": "torch", "precision": "float32", "csv": False}
+        return {"evidence": self.job.evidence, "images": str(self.folder.resolve()), **fixed}
 
     def rows(self) -> int:
         return self.part.read_bytes().count(b"\n") if self.part.exists() else 0
