@@ -275,7 +275,8 @@ def _yaml_target(file: str, trees: list[Any], read: Callable[[Path], object]) ->
 def _read_config(folder: Path) -> None:
     expanded = expand_configs(["fit", "--config", str(folder / "config.yaml")])
     check(expanded[0] == "fit" and expanded[-1].endswith("config.yaml"), f"{expanded}")
-    check(all(Path(path).is_file() for path in expanded[2::2]), f"{expanded}")
+    named = [path for option, path in itertools.pairwise(expanded) if option == "--config"]
+    check(all(Path(path).is_file() for path in named), f"{expanded}")
 
 
 def _read_study_file(folder: Path) -> None:
