@@ -159,7 +159,6 @@ def _to_file(chosen: argparse.Namespace) -> None:
     path, folder, is_csv = _source(chosen)
     with opened(path, sys.stdin) as file:
         sources = [located(source) for source in chosen.model]
-        extractor = _extractor(chosen)
         options = {
             "evidence": chosen.evidence,
             "samples": chosen.samples,
@@ -176,6 +175,7 @@ def _to_file(chosen: argparse.Namespace) -> None:
                 return
             with opened(path, sys.stdin) as again:
                 wanted = chosen.shard.rows(sum(1 for _ in read_rows(again, is_csv, folder)), POSTS)
+        extractor = _extractor(chosen)
         output = Output(chosen.output, {**key, "shard": str(chosen.shard)} if chosen.shard else key, can_resume)
         rows = (row for row in read_rows(file, is_csv, folder) if row.number in wanted[output.done :])
         output.write(extracted(extractor, rows, chosen.evidence, chosen.samples))
