@@ -169,7 +169,7 @@ def real(
     """The real training and validation rows, at the published maximum length."""
     if not (REAL / "txt").is_dir():
         pytest.skip(f"the real MNRE is not at {REAL}")
-    encoder: Any = SimpleNamespace(tokenizer=real_tokenizer)
+    encoder: Any = SimpleNamespace(tokenizer=real_tokenizer, levitated=False)
     module = MNREDataModule(
         str(REAL),
         text_encoder=encoder,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import warnings
 
@@ -19,6 +20,7 @@ WARNINGS = (
     ".*recommended to use .self.log.*sync_dist=True.*",  # what is logged is the same on every rank already
     ".*smaller than the logging interval Trainer.log_every_n_steps.*",  # epochs are logged whatever their length
 )
+SRUN_UNUSED = ".*srun. command is available on your system but is not used.*"
 MESSAGES = (
     r".*Tip: For seamless cloud",
     r"TPU available: False",
@@ -49,5 +51,7 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for message in WARNINGS:
         warnings.filterwarnings("ignore", message=message)
+    if "SLURM_JOB_ID" not in os.environ:  # on a machine where jobs are submitted; within a job, it is a mistake
+        warnings.filterwarnings("ignore", message=SRUN_UNUSED)
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(UNASKED)
     transformers_logging.disable_progress_bar()

@@ -374,6 +374,7 @@ def test_the_page_is_accessible(page: Browser, colours: str) -> None:
     try:
         page.wait("document.querySelector('#examples button')")
         page.click("#examples button")
+        page.wait("document.getElementById('text').value !== ''")
         page.click("#extract")
         page.wait("document.getElementById('status').textContent.startsWith('Found')")
         page.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")

@@ -32,7 +32,10 @@ def test_every_line_of_a_fit_is_for_its_reader(workspace: Any, tmp_path: Path) -
         *("--wandb", "offline", "--data.cache_dir", str(tmp_path / "cache")),
         *("--trainer.enable_progress_bar", "true", "--trainer.enable_model_summary", "true"),
     ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    srun = tmp_path / "bin" / "srun"  # a machine where jobs are submitted
+    srun.parent.mkdir()
+    srun.touch(mode=0o755)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{srun.parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
