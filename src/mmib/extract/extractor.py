@@ -239,7 +239,7 @@ class Extractor:
         if not posts:
             return []
         wanted = Wanted(evidence, samples)
-        regions = self._regions(posts)
+        regions = self.look(posts)
         entities, reasons = self._entities(posts, regions, wanted)
         relations: list[list[Relation]] = [[] for _ in posts]
         if self.relations is not None:
@@ -253,8 +253,8 @@ class Extractor:
             Extraction(post.text, found, links, post.notes, reason, given) for post, found, links, reason, given in rows
         ]
 
-    def _regions(self, posts: Sequence[PreparedPost]) -> dict[ViewKey, list[Regions]]:
-        """The regions that each reader sees; readers with the same eyes share them."""
+    def look(self, posts: Sequence[PreparedPost]) -> dict[ViewKey, list[Regions]]:
+        """The regions of posts, by the view of their readers: readers with the same image encoder share one pass."""
         regions: dict[ViewKey, list[Regions]] = {}
         for reader in self.readers:
             if reader.view_key not in regions:

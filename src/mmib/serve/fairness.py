@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Generic, TypeVar
 
 # Clients whose use of the models is remembered.
 MOST_ACCOUNTS = 1_000
+# Seconds in which half of what a client has used is forgotten.
+HALF_LIFE_S = 60.0
 # How much of an expensive post a client's next posts are still expected to cost.
 DECAY = 0.8
 ItemT = TypeVar("ItemT")
@@ -31,29 +34,39 @@ class _Account(Generic[ItemT]):
     """What a client has used of the models.
 
     Attributes:
-        used: seconds, counted from those of the others when it came.
+        used: seconds, as far as they were not forgotten when it was last charged.
+        charged: when that was.
         cost: seconds that a post of it is expected to take; None before the first.
         waiting: its posts, in order of arrival.
     """
 
     used: float = 0.0
+    charged: float = 0.0
     cost: float | None = None
     waiting: deque[ItemT] = field(default_factory=deque)
+
+    def used_by(self, now: float) -> float:
+        """Seconds that it has used, of which half are forgotten in each half-life."""
+        return float(self.used * 0.5 ** ((now - self.charged) / HALF_LIFE_S))
 
 
 class FairQueue(Generic[ItemT]):
     """What waits for the models, in an order in which each client gets the same share of their time.
 
-    The next is of the client that has used least (start-time fair queueing, Goyal et al. 1996). What a client's post
-    costs is known when it has been read: posts of a client that are expected to be expensive, as the first of each is,
-    are read with few others, so that these do not wait for them long.
+    The next is of the client that has used least in the last minutes (decay usage scheduling, Hellerstein 1993). Of
+    time left unused no more can be claimed later than those minutes hold, and clients with cheap posts who ask again
+    when they are answered stay ahead of expensive ones: in a queue without memory they would lose their place with
+    each answer. What a client's post costs is known when it has been read: posts of a client that are expected to be
+    expensive, as the first of each is, are read with few others, so that these do not wait for them long.
 
     Args:
         seconds: expected for one pass at most; a single post may take longer.
+        clock: tells the time in seconds.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.seconds = seconds
+        self._clock = clock
         self._accounts: OrderedDict[str, _Account[ItemT]] = OrderedDict()
 
     def __bool__(self) -> bool:
@@ -61,10 +74,7 @@ class FairQueue(Generic[ItemT]):
 
     def add(self, client: str, items: Iterable[ItemT]) -> None:
         """Let posts of a client wait."""
-        others = [account.used for account in self._accounts.values() if account.waiting]
         account = self._accounts.setdefault(client, _Account())
-        if not account.waiting:  # what it left unused is not saved up
-            account.used = max(account.used, min(others, default=account.used))
         account.waiting.extend(items)
         self._accounts.move_to_end(client)
         while len(self._accounts) > MOST_ACCOUNTS:
@@ -79,9 +89,9 @@ class FairQueue(Generic[ItemT]):
         Args:
             fits: whether a post may be read with those that were taken; the first always is.
         """
-        accounts = sorted(
-            (account for account in self._accounts.values() if account.waiting), key=lambda account: account.used
-        )
+        now = self._clock()
+        waiting = (account for account in self._accounts.values() if account.waiting)
+        accounts = sorted(waiting, key=lambda account: account.used_by(now))
         taken: list[ItemT] = []
         expected = 0.0
         while accounts:
@@ -99,5 +109,6 @@ class FairQueue(Generic[ItemT]):
     def charge(self, client: str, seconds: float) -> None:
         """Note the time that a post of a client took."""
         account = self._accounts.setdefault(client, _Account())
-        account.used += seconds
+        now = self._clock()
+        account.used, account.charged = account.used_by(now) + seconds, now
         account.cost = max(seconds, DECAY * (account.cost or 0.0))

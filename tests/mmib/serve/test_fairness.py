@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from mmib.serve.fairness import MOST_ACCOUNTS, FairQueue, client_of
+from mmib.serve.fairness import HALF_LIFE_S, MOST_ACCOUNTS, FairQueue, client_of
 from mmib.serve.receive import RefusedError
 from mmib.serve.slots import Slots
 
@@ -32,8 +33,28 @@ def everything(taken: list[str], item: str) -> bool:
     return True
 
 
+class Time:
+    """A clock that tests move."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Time:
+    return Time()
+
+
+@pytest.fixture
+def queue(clock: Time) -> FairQueue[str]:
+    return FairQueue(seconds=1.0, clock=clock)
+
+
 def run(queue: FairQueue[str], cost: dict[str, float], passes: int) -> list[list[str]]:
-    """What each pass reads, where a post costs its client so much."""
+    """What each pass reads, where a post costs its client so much; no time passes."""
     result = []
     for _ in range(passes):
         result.append(queue.take(everything))
@@ -42,9 +63,8 @@ def run(queue: FairQueue[str], cost: dict[str, float], passes: int) -> list[list
     return result
 
 
-def test_clients_get_the_same_time_however_much_they_ask_for() -> None:
+def test_clients_get_the_same_time_however_much_they_ask_for(queue: FairQueue[str]) -> None:
     """The hostile one sends first, a hundred posts of which each costs as much as fifty others."""
-    queue: FairQueue[str] = FairQueue(seconds=1.0)
     cost = {"hostile": 5.0, "a": 0.1, "b": 0.1}
     queue.add("hostile", ["hostile"] * 100)
     queue.add("a", ["a"] * 1000)
@@ -57,20 +77,43 @@ def test_clients_get_the_same_time_however_much_they_ask_for() -> None:
     assert max(len(taken) for taken in passes) == 10, "cheap posts are read together"
 
 
-def test_what_was_left_unused_is_not_saved_up() -> None:
-    queue: FairQueue[str] = FairQueue(seconds=1.0)
+def test_clients_that_ask_again_when_they_are_answered_keep_most_of_the_time(
+    queue: FairQueue[str], clock: Time
+) -> None:
+    """26 of them, each with one post at a time, beside six whose posts cost forty times as much and never end."""
+    cost = {f"honest {number}": 0.13 for number in range(26)} | {f"hostile {number}": 5.0 for number in range(6)}
+    for client in cost:
+        queue.add(client, [client] * (1 if client.startswith("honest") else 1000))
+    spent = {"honest": 0.0, "hostile": 0.0}
+    while sum(spent.values()) < 600:
+        taken = queue.take(everything)
+        clock.now += sum(cost[client] for client in taken)
+        for client in taken:
+            spent[client.split()[0]] += cost[client]
+            queue.charge(client, cost[client])
+            if client.startswith("honest"):
+                queue.add(client, [client])
+    # Of equal shares they would have 26 of 32; some of it they leave, as they wait for passes to end.
+    assert 0.6 < spent["honest"] / sum(spent.values()) < 0.9
+
+
+def test_what_was_used_is_forgotten_and_what_was_not_is_not_saved_up(clock: Time) -> None:
+    queue: FairQueue[str] = FairQueue(seconds=0.5, clock=clock)  # one post a pass
     cost = {"late": 0.5, "a": 0.5}
-    queue.add("late", ["late"])
-    run(queue, cost, 1)
-    queue.add("a", ["a"] * 100)
-    run(queue, cost, 20)
-    queue.add("late", ["late"] * 100)
-    read = Counter(client for taken in run(queue, cost, 10) for client in taken)
+    for _ in range(2000):
+        queue.charge("a", 0.5)
+        clock.now += 0.5
+    queue.add("a", ["a"] * 1000)
+    queue.add("late", ["late"] * 1000)
+    read = Counter(client for taken in run(queue, cost, 500) for client in taken)
+    ahead = read["late"] - read["a"]
+    assert ahead * cost["late"] == pytest.approx(HALF_LIFE_S / math.log(2), rel=0.05), "of 1,000 s, a minute and a half"
+    clock.now += 10 * HALF_LIFE_S
+    read = Counter(client for taken in run(queue, cost, 20) for client in taken)
     assert abs(read["late"] - read["a"]) <= 2
 
 
-def test_cheap_posts_do_not_hide_an_expensive_one() -> None:
-    queue: FairQueue[str] = FairQueue(seconds=1.0)
+def test_cheap_posts_do_not_hide_an_expensive_one(queue: FairQueue[str]) -> None:
     queue.charge("sly", 5.0)
     queue.charge("sly", 0.1)
     queue.charge("a", 0.1)
@@ -81,8 +124,7 @@ def test_cheap_posts_do_not_hide_an_expensive_one() -> None:
     assert not queue
 
 
-def test_clients_that_are_gone_are_forgotten() -> None:
-    queue: FairQueue[str] = FairQueue(seconds=1.0)
+def test_clients_that_are_gone_are_forgotten(queue: FairQueue[str]) -> None:
     for number in range(MOST_ACCOUNTS + 10):
         queue.add(str(number), ["post"])
         assert queue.take(everything) == ["post"]

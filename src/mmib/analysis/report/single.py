@@ -19,6 +19,7 @@ from mmib.analysis.report.page import Section, grid, note, scrolling, table
 from mmib.analysis.report.posts import PostWriter, darkest_word, read_post, sample
 from mmib.analysis.report.training import training
 from mmib.analysis.slices import ERRORS, breakdown, error_texts, rated
+from mmib.base.timing import duration
 from mmib.charts import Chart, Mark, Series
 from mmib.charts.markup import Html, element, join
 from mmib.datamodules.image_relevance import ImageRelevance
@@ -401,6 +402,9 @@ def _settings(run: FinishedRun) -> Html:
     facts += [(f"images, {split}", str(report)) for split, report in (summary.get("images") or {}).items()]
     for split, data in (summary.get("data") or {}).items():
         facts.append((f"data, {split}", f"{_rows(data)}, SHA-256 {data['sha256']}" if data else "none"))
+    spent: dict[str, float] = summary.get("seconds") or {}
+    parts = [f"{name} {duration(seconds)}" for name, seconds in spent.items()]
+    facts.append(("time", f"{duration(sum(spent.values()))}: {', '.join(parts)}" if parts else ""))
     facts += [(str(name), str(version)) for name, version in (summary.get("versions") or {}).items()]
     rows = [[name, element("code", value)] for name, value in facts if value]
     options = [[name, element("code", value)] for name, value in settings(run.config()).items()]

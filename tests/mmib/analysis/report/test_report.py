@@ -191,6 +191,11 @@ def test_a_part_of_the_training_rows_is_told(report: Callable[..., str], make_ru
     assert "40 of 12,247 rows (subset seed 3, none of /per/loc/place_of_birth), SHA-256 abc" in text
 
 
+def test_the_time_of_a_run_is_told(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+    text = report(make_run(tmp_path / "run", seconds={"features": 30.4, "training": 160.0}))
+    assert "3 min 10 s: features 30 s, training 2 min 40 s" in text
+
+
 def log(run: Path, **scalars: float) -> None:
     """Add scalars of the last training step to a run's log."""
     with (run / "metrics.csv").open(newline="", encoding="utf-8") as file:
