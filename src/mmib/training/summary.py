@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import textwrap
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,8 @@ from mmib.runs.reader import LABELS, TRAINING
 from mmib.schema import Task, task_named
 
 SPLITS = ("val", "test")
+# Of what a run ends with; paths are longer where they have to be.
+COLUMNS = 80
 CLASS_COLUMNS = ("precision", "recall", "f1")
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
@@ -171,7 +174,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     if summary.get("bottleneck"):
         console.print(_bottleneck_table(summary["bottleneck"]))
         for line in bottleneck_lines(summary["bottleneck"]):
-            console.print(line)
+            console.print(textwrap.fill(line, COLUMNS, break_on_hyphens=False))
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")
     if summary["test"] is None:
@@ -182,7 +185,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(f"checkpoint: {selected['checkpoint']}")
     if summary.get("seconds"):
         times = (f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
-        console.print(f"time: {', '.join(times)}")
+        console.print(textwrap.fill(f"time: {', '.join(times)}", COLUMNS, subsequent_indent="      "))
     if (folder / "metrics.csv").is_file():
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")
