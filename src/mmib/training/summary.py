@@ -184,8 +184,10 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(f"selected epoch {selected['epoch']} on {selected['split']} ({selected['metric']})")
         console.print(f"checkpoint: {selected['checkpoint']}")
     if summary.get("seconds"):
-        times = (f"{name} {duration(seconds)}" for name, seconds in summary["seconds"].items())
-        console.print(textwrap.fill(f"time: {', '.join(times)}", COLUMNS, subsequent_indent="      "))
+        # No line breaks within a time: at a no-break space there is none.
+        times = (f"{name} {duration(seconds)}".replace(" ", "\xa0") for name, seconds in summary["seconds"].items())
+        lines = textwrap.fill(f"time: {', '.join(times)}", COLUMNS, subsequent_indent="      ")
+        console.print(lines.replace("\xa0", " "))
     if (folder / "metrics.csv").is_file():
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")

@@ -318,7 +318,7 @@ def test_what_is_said_beside_the_tables_fits_into_80_columns() -> None:
     lines = printed(bottleneck(inert=True) | {"seconds": seconds}).splitlines()
     assert max(map(len, lines)) <= 80
     (start,) = (number for number, line in enumerate(lines) if line.startswith("time: set-up 16 s, demo corpus 16 s"))
-    assert lines[start + 1].endswith(" 6 min 55 s, evaluation 30 s")
+    assert lines[start + 1] == "      training 6 min 55 s, evaluation 30 s"
 
 
 def test_a_long_path_is_one_line(tmp_path: Path) -> None:
