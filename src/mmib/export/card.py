@@ -109,6 +109,8 @@ def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
         "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), facts(model))
     )
     yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n")
+    if card.get("int8"):
+        yield "### 8-bit integers\n\n" + _int8(card["int8"])
     if card.get("data"):
         rows = [(split, part.get("rows"), str(part.get("sha256"))[:16]) for split, part in card["data"].items()]
         yield "### Data\n\n" + _table(("split", "rows", "SHA-256 begins"), rows)
@@ -143,6 +145,14 @@ def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:
         for split in ("val", "test")
         if (scores := card.get(split))
     ]
+
+
+def _int8(measured: dict[str, Any]) -> str:
+    """What products of 8-bit integers cost."""
+    files = (("model.onnx", "float32"), ("model.int8.onnx", "int8"))
+    rows = [(name, f"{measured[key]['bytes']:,}", f"{measured[key]['f1']:.4f}") for name, key in files]
+    split = SPLITS[measured["split"]].lower()
+    return f"F1 by onnxruntime on {measured['rows']:,} {split} rows:\n\n" + _table(("file", "bytes", "F1"), rows)
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

@@ -5,7 +5,7 @@
 - `text_encoder/`: the text encoder's configuration and its tokenizer
 - `README.md`: the model card
 - `model.onnx`: where it was asked for, the whole network for other runtimes; where it tags words, with `crf.json` and
-  `numpy_crf.py`, which decode emissions
+  `numpy_crf.py`, which decode emissions; `model.int8.onnx`, the same with products of 8-bit integers
 
 A folder for several tasks holds one of these for each, named after its task, and a config.json that says so.
 """
@@ -17,8 +17,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,13 +29,14 @@ from safetensors.torch import load_file, save
 from mmib.analysis.calibration import Temperature
 from mmib.base.files import atomic_file, checksum, parse_json, replace_folder, write_text
 from mmib.base.revision import revision
-from mmib.datamodules.base import checked_length
+from mmib.datamodules.base import PostDataModule, checked_length
 from mmib.datamodules.files import inside
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.encoders.image import ImageEncoder
 from mmib.encoders.text import TextEncoder
 from mmib.export.card import model_card
 from mmib.export.foreign import check_finite, check_image_encoder, check_text_encoder
+from mmib.export.int8 import write_int8
 from mmib.export.model import TrainedModel, build, load_weights
 from mmib.export.onnx_model import require_packages, write_onnx
 from mmib.export.sizes import bounded, check_sizes
@@ -52,19 +53,26 @@ DIGEST = "digest"
 ENCODERS = ("backbone.text_encoder", "backbone.image_encoder")
 
 
-def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = False) -> None:
+def write_export(
+    models: Sequence[TrainedModel],
+    folder: Path,
+    onnx: bool = False,
+    int8: Mapping[str, PostDataModule] | None = None,
+) -> None:
     """Write a folder with one model, or with one of each task; it appears when it is complete and could be read.
 
     Args:
         models: what to write.
         folder: where; an export that is there already is replaced.
         onnx: write each network as `model.onnx` too, compared with PyTorch first.
+        int8: by task, the rows to score `model.int8.onnx` on, which is written beside `model.onnx` where these are.
 
     Raises:
-        ExportError: two models of one task, the folder holds something else, or it cannot be written; with `onnx`, a
-            package is missing, or a network does not export.
+        ExportError: two models of one task, the folder holds something else, or it cannot be written; with `onnx` and
+            `int8`, a package is missing, or a network does not export.
     """
-    if onnx:
+    int8 = int8 or {}
+    if onnx or int8:
         require_packages()
     tasks = [model.task for model in models]
     if len(set(tasks)) < len(tasks):
@@ -76,10 +84,9 @@ def write_export(models: Sequence[TrainedModel], folder: Path, onnx: bool = Fals
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         if len(models) == 1:
-            _write_model(models[0], new, onnx)
+            _write_model(models[0], new, onnx, int8.get(models[0].task))
         else:
-            for model in models:
-                _write_model(model, new / model.task, onnx)
+            models = [_write_model(model, new / model.task, onnx, int8.get(model.task)) for model in models]
             _write_json(new / CONFIG, {"model_type": MODEL_TYPE, "format": FORMAT, **_code(), "parts": sorted(tasks)})
             write_text(new / CARD, model_card(models))
         read_export(new)
@@ -157,14 +164,17 @@ def _replaceable(folder: Path) -> bool:
     return True
 
 
-def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
+def _write_model(model: TrainedModel, folder: Path, onnx: bool, rows: PostDataModule | None) -> TrainedModel:
+    """Write a model; it is returned with what was measured of it."""
     backbone = model.network.backbone
     folder.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
     with atomic_file(folder / WEIGHTS) as file:
         file.write(save(weights, metadata={"format": "pt"}))
     backbone.text_encoder.save_architecture(folder / TEXT_ENCODER)
-    onnx_part = {"onnx": write_onnx(model, folder)} if onnx else {}
+    onnx_part = {"onnx": write_onnx(model, folder)} if onnx or rows is not None else {}
+    if rows is not None:
+        model = replace(model, card={**model.card, "int8": write_int8(model, rows, folder)})
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     image = model.image_encoder
     config = {
@@ -194,6 +204,7 @@ def _write_model(model: TrainedModel, folder: Path, onnx: bool) -> None:
     plain = json.loads(json.dumps(config))
     _write_json(folder / CONFIG, {**plain, DIGEST: digest_of(plain)})
     write_text(folder / CARD, model_card([model]))
+    return model
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -1,0 +1,141 @@
+"""An ONNX file whose matrix products are of 8-bit integers, and the F1 that they cost on a run's validation rows."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+
+from mmib.base.files import atomic_file
+from mmib.base.onnx_files import open_session
+from mmib.datamodules.base import PostDataModule
+from mmib.export.model import TrainedModel
+from mmib.export.onnx_model import MODEL, Inputs
+from mmib.runs.reader import FinishedRun
+from mmib.schema import ExportError, MMIBError, PostBatch, task_named
+
+INT8_MODEL = "model.int8.onnx"
+# Not convolutions: onnxruntime has no ConvInteger on processors.
+PRODUCTS = ("MatMul", "Gemm")
+SPLIT = "val"
+
+
+def validation_data(run: FinishedRun, model: TrainedModel) -> PostDataModule:
+    """The validation rows of a run, as pixels: the ONNX network begins with these.
+
+    Raises:
+        ExportError: the rows are not where the run had them, or are others by now.
+        RunError: the run's configuration is damaged.
+    """
+    described = run.config().get("data") or {}
+    try:
+        module, _, name = described["class_path"].rpartition(".")
+        found = getattr(importlib.import_module(module), name)
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_class_arguments(found, skip={"text_encoder", "image_encoder"}, sub_configs=False)
+        # Pixels that training changes at random are not cached; those of validation are left as they are.
+        settings = parser.parse_object({**described["init_args"], "augment": model.reads_images, "workers": 0})
+        data: PostDataModule = found(
+            **vars(parser.instantiate_classes(settings)),
+            text_encoder=model.network.backbone.text_encoder,
+            image_encoder=model.image_encoder,
+        )
+        data.prepare_data()
+        data.setup("validate")
+    except (ArgumentError, AttributeError, ImportError, KeyError, TypeError, ValueError, MMIBError) as error:
+        raise ExportError(
+            f"int8 is scored on the validation rows of {run.folder}, which cannot be read: {error}; put them back, or "
+            "leave --int8 out"
+        ) from error
+    if run.fingerprint(SPLIT) not in (None, data.fingerprint(SPLIT)["sha256"]):
+        raise ExportError(
+            f"the validation rows of {run.folder} have changed since it was trained: put them back, or leave --int8 out"
+        )
+    return data
+
+
+def write_int8(model: TrainedModel, data: PostDataModule, folder: Path) -> dict[str, Any]:
+    """Write `model.int8.onnx` beside `model.onnx`, and score both.
+
+    Args:
+        model: what `model.onnx` was written from.
+        data: the rows to score them on, as pixels.
+        folder: where they are.
+
+    Returns:
+        For the model card: rows, bytes and F1 (a fraction) of both files.
+
+    Raises:
+        ExportError: the network has no matrix product with fixed weights.
+        OSError: a file cannot be written.
+    """
+    content = quantized(folder / MODEL)
+    with atomic_file(folder / INT8_MODEL) as file:
+        file.write(content)
+    return {
+        "split": SPLIT,
+        "rows": len(data.examples[SPLIT]),
+        "float32": {"bytes": (folder / MODEL).stat().st_size, "f1": f1(folder / MODEL, model, data)},
+        "int8": {"bytes": len(content), "f1": f1(folder / INT8_MODEL, model, data)},
+    }
+
+
+def quantized(file: Path) -> bytes:
+    """An ONNX network with products of 8-bit integers: weights scaled by channel, activations as they come.
+
+    Raises:
+        ExportError: it has no matrix product with fixed weights.
+    """
+    import onnx  # noqa: PLC0415 - an extra
+    from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
+
+    # It recommends a preparation that would fold some shapes, by a warning of the root logger.
+    with tempfile.TemporaryDirectory() as folder, _without_warnings():
+        made = Path(folder) / INT8_MODEL
+        quantize_dynamic(file, made, op_types_to_quantize=list(PRODUCTS), weight_type=QuantType.QInt8, per_channel=True)
+        content = made.read_bytes()
+    operators = {node.op_type for node in onnx.load_from_string(content).graph.node}
+    if "MatMulInteger" not in operators:
+        raise ExportError(
+            f"the network has no {' or '.join(PRODUCTS)} with fixed weights that could be quantised: leave --int8 out"
+        )
+    return content
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+@torch.no_grad()
+def f1(file: Path, model: TrainedModel, data: PostDataModule) -> float:
+    """F1, a fraction, of an ONNX network on validation rows."""
+    session = open_session(file)
+    metric = task_named(model.task).metric(model.labels, sync_on_compute=False)
+    nothing = torch.zeros(0, *model.image_encoder.input_size)
+    for batch in data.val_dataloader():
+        (scores,) = session.run(None, {name: _array(batch, name, nothing) for name in Inputs._fields})
+        decoded = model.network.decode(torch.from_numpy(scores), batch)
+        metric.update(decoded["predicted"][batch.valid], model.network.gold(batch)[batch.valid])
+    return float(metric.compute()["f1"])
+
+
+def _array(batch: PostBatch, name: str, nothing: torch.Tensor) -> np.ndarray:
+    """An input of the network; no pixels, where no post of a batch has an image."""
+    value = getattr(batch, name)
+    found: np.ndarray = (nothing if value is None else value).numpy()
+    return found
