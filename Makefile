@@ -109,7 +109,7 @@ demo: $(STAMP) ## Train both demo models unless there are runs of them, export t
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 .PHONY: screenshots
-screenshots: $(STAMP) ## Take the README's pictures of the page and of a report again: MODEL=exports RUNS=run of the report
+screenshots: $(STAMP) ## Take the pictures of page, report and review page again: MODEL=exports RUNS=run of the report
 	$(BIN)/python -m experiments.screenshots --model $(or $(MODEL),exports) $(if $(RUNS),--run '$(RUNS)') $(ARGS)
 
 .PHONY: demo-data

@@ -1,35 +1,56 @@
-"""Pictures of the page and of a report for the README, made by a headless Chromium.
+"""Pictures of the page, a report and the review page for the documentation, made by a headless Chromium.
 
     python -m experiments.screenshots --model exports --run runs/mre-demo/...
 
-The post and the image on the page are the service's first example, drawn as the demo corpus is. Nothing of a real data
-set may get into a picture: runs on other data than the demo corpus are refused.
+Each is taken on a desk, on a phone, and with dark colours. The post and the image on the page are one of the service's
+examples, generated as the demo corpus is. Nothing of a real data set may get into a picture: runs on other data than
+the demo corpus are refused.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image
 
-from experiments.benchmarks.serving import service
+from experiments.benchmarks.serving import service, started
 from experiments.chromium import CHROMIUM, MISSING, Browser
 from experiments.demo import EXPERIMENTS, newest_run
 from mmib.base.files import atomic_file
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import MMIBError, RunError
 
-WIDTH, REPORT_HEIGHT = 1100, 900
+HEIGHT = 900  # of a report and of the review page
 MARGIN = 24
 MOST_BYTES = 200_000
 COLOURS = 256
 DRAWN = "demo-"  # how corpora begin that are drawn
+
+
+class View(NamedTuple):
+    """How a page is looked at.
+
+    Attributes:
+        suffix: of the picture's name.
+        width: of the window, in pixels.
+        colours: `light` or `dark`.
+    """
+
+    suffix: str
+    width: int
+    colours: str
+
+
+VIEWS = (View("", 1100, "light"), View("-phone", 390, "light"), View("-dark", 1100, "dark"))
 
 
 def shrink(png: bytes) -> bytes:
@@ -47,9 +68,9 @@ def shrink(png: bytes) -> bytes:
     raise SystemExit(f"the picture has {len(file.getvalue()):,} bytes: {MOST_BYTES:,} at most are kept")
 
 
-def page(browser: Browser, address: str, example: int) -> bytes:
+def page(browser: Browser, address: str, width: int, example: int) -> bytes:
     """The page with the result of an example, its first relation chosen."""
-    browser.open(address, WIDTH)
+    browser.open(address, width)
     browser.wait("document.getElementById('models').textContent.includes('This model finds')")
     chosen = f"#examples li:nth-child({example}) button"
     browser.wait(f"document.querySelector({chosen!r})")
@@ -60,17 +81,55 @@ def page(browser: Browser, address: str, example: int) -> bytes:
     browser.wait("[...document.images].every((image) => image.hidden || image.complete)")
     # From the title to the end of the tables.
     bottom = browser.run("document.querySelector('.found').getBoundingClientRect().bottom + scrollY")
-    return browser.screenshot((0, 0, WIDTH, bottom + MARGIN))
+    return browser.screenshot((0, 0, width, bottom + MARGIN))
 
 
-def report(browser: Browser, run: FinishedRun) -> bytes:
-    """The top of a run's report."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "report.html"
-        command = [sys.executable, "-m", "mmib", "report", str(run.folder), "--output", str(path)]
-        subprocess.run(command, check=True)
-        browser.open(path.as_uri(), WIDTH)
-        return browser.screenshot((0, 0, WIDTH, REPORT_HEIGHT))
+def review(browser: Browser, address: str, width: int) -> bytes:
+    """The review page with the least certain post that has an image."""
+    browser.open(address, width)
+    browser.wait("document.getElementById('place').textContent.startsWith('Post')")
+    for number in itertools.count(2):
+        if not browser.run("document.getElementById('picture').hidden"):
+            break
+        browser.press("n")
+        browser.wait(f"document.getElementById('place').textContent.startsWith('Post {number} of')")
+    browser.wait("[...document.images].every((image) => image.hidden || image.complete)")
+    return browser.screenshot((0, 0, width, HEIGHT))
+
+
+def report(browser: Browser, address: str, width: int) -> bytes:
+    """The top of a report."""
+    browser.open(address, width)
+    return browser.screenshot((0, 0, width, HEIGHT))
+
+
+def write_report(run: FinishedRun, path: Path) -> str:
+    """The address of a run's report."""
+    subprocess.run([sys.executable, "-m", "mmib", "report", str(run.folder), "--output", str(path)], check=True)
+    return path.as_uri()
+
+
+def pictures(run: FinishedRun, models: Sequence[Path], example: int) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of all pictures."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        (folder / "profile").mkdir()
+        asked = stack.enter_context(service(models)).place
+        predictions = str(run.predictions_file("test").resolve())
+        images = ["--images", str(Path(run.data_root or ".").resolve())]
+        reviewed = stack.enter_context(started(["review", predictions, *images, "-o", "corrected.jsonl"], folder)).place
+        address = write_report(run, folder / "report.html")
+        taken: dict[str, Callable[[int], bytes]] = {
+            "page": lambda width: page(browser, f"http://{asked}/", width, example),
+            "review": lambda width: review(browser, f"http://{reviewed}/", width),
+            "report": lambda width: report(browser, address, width),
+        }
+        browser = Browser(folder / "profile")
+        stack.callback(browser.close)
+        for view in VIEWS:
+            browser.colours(view.colours)
+            for name, take in taken.items():
+                yield f"{name}{view.suffix}.png", shrink(take(view.width))
 
 
 def drawn_run(folder: Path | None, runs: Path) -> FinishedRun:
@@ -91,32 +150,20 @@ def drawn_run(folder: Path | None, runs: Path) -> FinishedRun:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write both pictures."""
+    """Write all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
     parser.add_argument("--run", type=Path, help="for the report (default: the newest demo run)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs lie (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("docs/figures"), help="folder (default: %(default)s)")
     parser.add_argument("--example", type=int, default=2, help="which of the page's examples (default: %(default)s)")
-    parser.add_argument("--colours", choices=["light", "dark"], default="light")
     chosen = parser.parse_args(arguments)
     if CHROMIUM is None:
         raise SystemExit(MISSING)
-    run = drawn_run(chosen.run, chosen.runs)
-    with tempfile.TemporaryDirectory() as profile, service(chosen.model) as (place, _):
-        browser = Browser(Path(profile))
-        try:
-            browser.colours(chosen.colours)
-            pictures = {
-                "page.png": page(browser, f"http://{place}/", chosen.example),
-                "report.png": report(browser, run),
-            }
-        finally:
-            browser.close()
-    for name, png in pictures.items():
+    for name, png in pictures(drawn_run(chosen.run, chosen.runs), chosen.model, chosen.example):
         with atomic_file(chosen.output / name) as file:
-            file.write(shrink(png))
-        print(f"{chosen.output / name}: {(chosen.output / name).stat().st_size:,} bytes")
+            file.write(png)
+        print(f"{chosen.output / name}: {len(png):,} bytes", flush=True)
 
 
 if __name__ == "__main__":

@@ -64,8 +64,19 @@ def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[Run
         RuntimeError: it did not start, or did not end as it should.
     """
     named = [part for model in models for part in ("--model", str(model))]
-    command = [sys.executable, "-m", "mmib", "serve", *named, "--port", "0", *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    with started(["serve", *named, *options]) as running:
+        yield running
+
+
+@contextmanager
+def started(arguments: Sequence[str], folder: Path | None = None) -> Iterator[Running]:
+    """A command of mmib that serves a page, on any free port and in a folder; it is ended afterwards.
+
+    Raises:
+        RuntimeError: it did not start, or did not end as it should.
+    """
+    command = [sys.executable, "-m", "mmib", *arguments, "--port", "0"]
+    process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     try:
         output = ""
