@@ -89,11 +89,11 @@ def review(browser: Browser, address: str, width: int) -> bytes:
     browser.open(address, width)
     browser.wait("document.getElementById('place').textContent.startsWith('Post')")
     for number in itertools.count(2):
-        if not browser.run("document.getElementById('picture').hidden"):
+        if browser.run("document.getElementById('seen').hasAttribute('src')"):
             break
         browser.press("n")
         browser.wait(f"document.getElementById('place').textContent.startsWith('Post {number} of')")
-    browser.wait("[...document.images].every((image) => image.hidden || image.complete)")
+    browser.wait("!document.getElementById('picture').hidden")
     return browser.screenshot((0, 0, width, HEIGHT))
 
 
