@@ -6,6 +6,7 @@ name another place to load from, or reach the network.
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -117,5 +118,4 @@ def _is_known(model_type: Any) -> bool:
     """Whether transformers has an encoder of this type, or a part of one, which builds none of images out of a name."""
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         return False
-    fields = {name for parent in CONFIG_MAPPING[model_type].__mro__ for name in vars(parent).get("__annotations__", {})}
-    return not any(part in name for name in fields for part in IMAGES)
+    return not any(part in field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type]) for part in IMAGES)

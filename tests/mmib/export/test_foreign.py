@@ -131,6 +131,7 @@ def test_weights_that_are_not_finite_are_refused(exported: Path, value: float, r
         ({"hidden_act": "print"}, "describes no model that can be built"),
         ({"backbone": "somebody/model"}, "names an encoder of images (backbone)"),
         ({"use_timm_backbone": True}, "names an encoder of images (use_timm_backbone)"),
+        ({"vision_config": {"model_type": "detr"}}, "is of the type 'detr', which is no encoder"),
         (
             {"vision_config": {"backbone_config": {"model_type": "bert"}}},
             "names an encoder of images (backbone_config)",
