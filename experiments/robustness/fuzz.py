@@ -92,16 +92,18 @@ def work(seed: int, name: str, start: int, end: int) -> None:
     coverage = Coverage(data_file=None, source_pkgs=["mmib"], config_file=False)
     known: set[str] = set()
     with tempfile.TemporaryDirectory() as place, coverage.collect():
+        answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries in other languages print there, too
         os.chdir(place)
         for number in range(start, end):
-            print(json.dumps({"number": number}), flush=True)
+            print(json.dumps({"number": number}), file=answers, flush=True)
             try:
                 outcome, text = try_input(target, draw(name, target, seed, number), Path(place, "input")), ""
             except (Exception, HangError) as error:
                 outcome, text = _named(error), traceback.format_exc()
             lines = _lines_reached(coverage) - known if number % LOOK == 0 or number == end - 1 else set()
             known |= lines
-            print(json.dumps({"outcome": outcome, "traceback": text, "lines": sorted(lines)}), flush=True)
+            print(json.dumps({"outcome": outcome, "traceback": text, "lines": sorted(lines)}), file=answers, flush=True)
 
 
 def _lines_reached(coverage: Coverage) -> set[str]:
