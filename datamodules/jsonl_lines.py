@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from reprlib import repr as shown
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from mmib.datamodules.words import tokenize
 from mmib.records import Entity
 from mmib.schema import DataError, Post, Span
 
+KEYS = ("id", "text", "tokens", "image", "entities", "relations")
 # Persian writes parts of a word behind it; to Unicode it goes with the letter before.
 NON_JOINER = "\u200c"
 
@@ -66,7 +68,9 @@ def _post(row: Any, place: str, required: Sequence[str]) -> AnnotatedPost:
         raise DataError("give a post either 'text' or 'tokens', whichever the offsets of its entities count")
     missing = [key for key in required if key not in row]
     if missing:
-        raise DataError(f"{missing[0]!r} is missing: write an empty list for a post without any")
+        alike = get_close_matches(missing[0], [key for key in row if key not in KEYS], 1)
+        meant = f"is {alike[0]!r} meant for it? Else " if alike else ""
+        raise DataError(f"{missing[0]!r} is missing: {meant}write an empty list for a post without any")
     image = row.get("image")
     if not isinstance(image, str | None):
         raise DataError(f"'image' is {shown(image)}: give the name of a file, or leave it out")
@@ -153,5 +157,6 @@ def _objects(row: dict[str, Any], key: str) -> list[dict[str, Any]]:
 def _name(entry: dict[str, Any], name: str) -> str:
     found = entry.get("type")
     if not isinstance(found, str) or not found.strip():
-        raise DataError(f"the type of {name} is {shown(found)}: give its name")
+        lacking = "" if "type" in entry else f" ({name} has {', '.join(map(repr, entry))})"
+        raise DataError(f"the type of {name} is {shown(found)}: give its name as 'type'{lacking}")
     return found

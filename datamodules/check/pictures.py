@@ -87,7 +87,9 @@ def check_images(
         share = lost / counts.named
         refused = share > max_missing
         text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable" + (
-            f", and a training allows {max_missing:.0%} (--data.max_missing_images)" if refused else ""
+            f", and a training allows {max_missing:.0%} unless data.max_missing_images is higher (mmib init sets it)"
+            if refused
+            else ""
         )
         absent = sorted(name for name, file in wanted.items() if file is None)
         report.findings.append(Finding("problem" if refused else "note", "missing_images", text, absent))
@@ -171,7 +173,7 @@ def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding
     copies = [sorted(set().union(*by_split.values())) for by_split in contents.values()]
     duplicates = sorted(" = ".join(names) for names in copies if len(names) > 1)
     if duplicates:
-        text = f"{len(duplicates):,} images stand under several names, with the same content"
+        text = f"{len(duplicates):,} images have several names with the same content"
         findings.append(Finding("note", "duplicate_images", text, duplicates))
     shared = [by_split for by_split in contents.values() if len(by_split) > 1]
     if shared:

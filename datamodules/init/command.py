@@ -90,18 +90,24 @@ def _show(title: str, rows: str, labels: Labelling, remarks: Sequence[str], spli
 def _findings(splits: Sequence[Survey]) -> list[str]:
     """What a training would stop at, or do silently."""
     result = []
+    malformed: dict[str, list[str]] = {}  # splits that share a file share its errors
     for part in splits:
         if part.malformed:
-            result.append(
-                f"{part.split}: {len(part.malformed):,} posts cannot be read, and a training stops at the first, "
-                f"{part.malformed[0]}; mmib check-data lists all"
-            )
+            count = f"{len(part.malformed):,} {'post' if len(part.malformed) == 1 else 'posts'} cannot be read"
+            text = f"{count}: correct them before you train. The first: {part.malformed[0]}; mmib check-data lists all"
+            malformed.setdefault(text, []).append(part.split)
+    result += [f"{', '.join(names)}: {text}" for text, names in malformed.items()]
+    images, found = (sum(counts) for counts in zip(*((part.images, part.images_found) for part in splits), strict=True))
+    if images and not found:
+        result.append("no image was found, so this would train on text alone: name their folder with --images")
+    for part in splits:
         if part.note:
             result.append(f"{part.split}: {part.note}")
         if part.images_found < part.images:
             missing = part.images - part.images_found
             result.append(
-                f"{part.split}: {missing:,} images are not in {part.image_folder}; --images names another folder"
+                f"{part.split}: {missing:,} of {part.images:,} images are not in {part.image_folder}; --images names "
+                "another folder"
             )
     if not any(part.split == "val" for part in splits):
         result.append("there is nothing to validate with: a training needs a validation split")

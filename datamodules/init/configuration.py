@@ -103,7 +103,7 @@ def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[S
         f"name: {_scalar(name)}",
         "trainer:",
         _line(f"  max_epochs: {epochs}", f"of {steps:,} steps: {train.posts:,} {rows} in batches"),
-        _line(f"  val_check_interval: {interval}", "how often to look at validation, in epochs"),
+        _line(f"  val_check_interval: {interval}", "validate after this share of an epoch (a whole number: steps)"),
         "data:",
         f"  class_path: {found.data_module}",
         "  init_args:",

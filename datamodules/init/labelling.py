@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 from mmib.datamodules.init.recognise import MRE, Found
@@ -14,6 +16,8 @@ from mmib.datamodules.split_files import SplitReader
 from mmib.labels import LabelSet, shown
 from mmib.schema import ConfigError, DataError
 
+# A label this much rarer than one of nearly the same letters may be a typo.
+RARE, ALIKE = 0.2, 0.75
 # What data sets call the relation that is none, in lower case.
 USUAL_NEGATIVES = ("none", "no_relation", "no relation", "norelation", "na", "n/a", "other")
 
@@ -59,7 +63,7 @@ def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: 
     if listed is None:
         listed = tuple(dict.fromkeys(([negative] if negative is not None else []) + names))
     labels = LabelSet(listed, negative)
-    return Labelling(labels, labels.to_dict(), [*remarks, *_unseen(labels, splits)])
+    return Labelling(labels, labels.to_dict(), [*remarks, *_unseen(labels, splits), *_misspelt(splits)])
 
 
 def _listed(reader: Reader, names: Sequence[str]) -> tuple[str, ...] | None:
@@ -94,4 +98,18 @@ def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[st
 def _unseen(labels: LabelSet, splits: Sequence[Survey]) -> list[str]:
     """Labels that no training post has."""
     lacking = [name for name in labels.names if not splits[0].labels[name] and name != labels.negative]
-    return [f"no training post has {shown(lacking)}: it cannot be learnt"] if lacking else []
+    pronoun = "it" if len(lacking) == 1 else "they"
+    return [f"no training post has {shown(lacking)}: {pronoun} cannot be learnt"] if lacking else []
+
+
+def _misspelt(splits: Sequence[Survey]) -> list[str]:
+    """Rare labels that are nearly the same as a frequent one."""
+    counts = sum((split.labels for split in splits), Counter[str]())
+    remarks = []
+    for name, count in counts.items():
+        frequent = [other for other in counts if RARE * counts[other] >= count and other != name]
+        alike = get_close_matches(name.lower(), [other.lower() for other in frequent], 1, ALIKE)
+        if alike:
+            other = next(other for other in frequent if other.lower() == alike[0])
+            remarks.append(f"{name!r} ({count:,}) is nearly {other!r} ({counts[other]:,}): correct it if it is a typo")
+    return remarks

@@ -114,7 +114,10 @@ def refused(line: str, message: str) -> None:
         ('["a"]', r"expected an object with 'text' or 'tokens', got \['a'\]"),
         ('{"entities": []}', "give a post either 'text' or 'tokens'"),
         ('{"text": "a", "tokens": ["a"]}', "give a post either 'text' or 'tokens', whichever the offsets"),
-        ('{"text": "a", "entites": []}', "'entities' is missing: write an empty list for a post without any"),
+        (
+            '{"text": "a", "entites": []}',
+            "'entities' is missing: is 'entites' meant for it\\? Else write an empty list",
+        ),
         ('{"text": "a", "entities": []}', "'relations' is missing: write an empty list"),
     ],
 )
@@ -145,8 +148,11 @@ def test_a_line_that_is_no_post_is_refused_with_its_place(line: str, message: st
         ({"text": "ab", "entities": [entity("0", 1)]}, "has the start '0' and the end 1: give two whole numbers"),
         ({"text": "ab", "entities": [entity(0, True)]}, "and the end True: give two whole numbers"),
         ({"text": "ab", "entities": [{"start": 0, "type": "X"}]}, "and the end None: give two whole numbers"),
-        ({"text": "ab", "entities": [entity(0, 1, None)]}, r"the type of entities\[0\] is None: give its name"),
-        ({"text": "ab", "entities": [entity(0, 1, " ")]}, r"the type of entities\[0\] is ' ': give its name"),
+        (
+            {"text": "ab", "entities": [entity(0, 1, None)]},
+            r"the type of entities\[0\] is None: give its name as 'type'",
+        ),
+        ({"text": "ab", "entities": [entity(0, 1, " ")]}, r"the type of entities\[0\] is ' ': give its name as 'type'"),
         # Inside a woman with a laptop, an accented letter, a flag.
         ({"text": "\U0001f469\u200d\U0001f4bb", "entities": [entity(0, 1)]}, "lies inside a character: make it 0 or 3"),
         ({"text": "xe\u0301y", "entities": [entity(2, 4)]}, "the offset 2 .* lies inside a character: make it 1 or 3"),
@@ -175,7 +181,7 @@ TWO = [entity(0, 1), entity(1, 2)]
         ({"relations": [{"head": -1, "tail": 0, "type": "r"}]}, "the head of .* is -1: give its position"),
         ({"relations": [{"tail": 0, "type": "r"}]}, "the head of .* is None: give its position"),
         ({"relations": [{"head": 1, "tail": 1, "type": "r"}]}, "head and tail of .* are the same entity"),
-        ({"relations": [{"head": 1, "tail": 0}]}, r"the type of relations\[0\] is None: give its name"),
+        ({"relations": [{"head": 1, "tail": 0}]}, r"the type of relations\[0\] is None: give its name as 'type'"),
         ({"entities": [{**TWO[0], "id": 1}, TWO[1]]}, "give each entity of the post an 'id' that no other has"),
         ({"entities": [{**entry, "id": 1} for entry in TWO]}, "give each entity of the post an 'id' that no other has"),
         ({"entities": [{**TWO[0], "id": [1]}, {**TWO[1], "id": 2}]}, "a number or a string, or none any"),

@@ -78,7 +78,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("float32", "bf16"),
         default="float32",
-        help="of the products of matrices; bf16 is faster where the processor or GPU has it (default: %(default)s)",
+        help="of matrix products; bf16 is faster where the processor or GPU has it (default: %(default)s)",
     )
 
 

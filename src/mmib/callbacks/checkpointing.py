@@ -50,7 +50,8 @@ class AveragedWeights(EMAWeightAveraging):
 class LastCheckpoint(pl.callbacks.Checkpoint):
     """Keeps `checkpoints/last.ckpt`, from which a run resumes exactly where it was, and the one before it.
 
-    Written every `every_n_steps` optimiser steps, after each validation and epoch, and where SIGTERM ends training.
+    Written every `every_n_steps` optimiser steps, after each epoch and each validation within one, and where SIGTERM
+    ends training.
 
     Args:
         every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
@@ -125,7 +126,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        if fitting and trainer.global_step != self._saved_step:
+        # After the last batch the epoch ends, which is saved anyway.
+        if fitting and trainer.global_step != self._saved_step and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

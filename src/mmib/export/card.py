@@ -32,7 +32,8 @@ Nothing is downloaded, and no code of this folder is run. On the command line:
 LIMITS = """## Limits
 
 - It was trained on the data named above and is worth its scores there alone; other languages, topics and times of
-  social media will give worse ones. A confidence is calibrated on that data's validation split.
+  social media will give worse ones. A confidence is calibrated where the table above names a
+  temperature; else it is the raw probability.
 - Names, faces and opinions of real people may stand in posts. What is extracted is what a model believes, and may be
   wrong: do not decide about people by it.
 - Words beyond the longest input are not read; an image that cannot be read is an error, and none is no error.

@@ -106,14 +106,19 @@ def _parser() -> CommandParser:
         "with text and, where there are any, id, image (a path beside the file), crops and entities.",
     )
     add = parser.add_argument
-    add("posts", nargs="?", metavar="POSTS", help="a file of JSON lines or CSV, maybe with .gz, - for standard input")
+    add(
+        "posts",
+        nargs="?",
+        metavar="POSTS",
+        help="a file of JSON lines or CSV, optionally gzipped; - for standard input",
+    )
     add_model_options(parser)
     add(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="JSON lines, a row each, in order; with --text its JSON (default: standard output)",
+        help="JSON lines, one per row, in order; with --text its JSON (default: standard output)",
     )
     add("--text", help="one post, instead of a file")
     add("--image", type=Path, help="its image")
@@ -121,7 +126,7 @@ def _parser() -> CommandParser:
     add("--csv", action="store_true", help="the posts are CSV, whatever the file is called")
     add("--evidence", action="store_true", help="report what results rest on: attention, KL, similarity")
     add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
-    add("--shard", metavar="I/N", help="a part of the rows alone, for job arrays: 3/64 (see mmib merge-shards)")
+    add("--shard", metavar="I/N", help="only part I of N of the rows, for job arrays: 3/64 (see mmib merge-shards)")
     add("--workers", type=int, default=1, help="processes that share the cores and the rows (default: %(default)s)")
     add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
     return parser

@@ -188,6 +188,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         times = (f"{name} {duration(seconds)}".replace(" ", "\xa0") for name, seconds in summary["seconds"].items())
         lines = textwrap.fill(f"time: {', '.join(times)}", COLUMNS, subsequent_indent="      ")
         console.print(lines.replace("\xa0", " "))
+    if selected is not None:
+        console.print(f"next: mmib report {folder}\n      mmib export {folder} -o exports")
     if (folder / "metrics.csv").is_file():
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")
@@ -256,7 +258,8 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
             lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
         if described["inert"]:
             lines.append(
-                f"{modality}: the bottleneck is inert (docs/explanation/information.md); raise beta_{modality}"
+                f"{modality}: the bottleneck is inert: it does not compress, which makes no score wrong. Train longer "
+                f"or raise beta_{modality} if it should (docs/explanation/information.md)"
             )
         if described["collapsed_at"] is not None:
             lines.append(

@@ -65,7 +65,33 @@ def test_posts_that_cannot_be_read_are_counted(look: Look, write: Write, invente
     write("val.jsonl", invented.lines(invented.posts(20)))
     said = look(file.parent, "--task", "mner")
     assert said.status == 0
-    assert f"train: 2 posts cannot be read, and a training stops at the first, {file}:21: " in said.output
+    assert f"train: 2 posts cannot be read: correct them before you train. The first: {file}:21: " in said.output
+
+
+def test_a_broken_line_of_a_file_that_splits_share_is_said_once(look: Look, write: Write, invented: Any) -> None:
+    file = write("posts.jsonl", invented.lines(invented.posts(30)) + "{\n")
+    said = look(file, "--task", "mner")
+    assert said.output.count("cannot be read") == 1
+    assert "train, val, test: 1 post cannot be read: correct them" in said.output
+
+
+def test_data_without_any_of_its_images_is_said_to_be_text(look: Look, write: Write, invented: Any) -> None:
+    file = write("elsewhere/posts.jsonl", invented.lines(invented.posts(30)))
+    assert (
+        "no image was found, so this would train on text alone: name their folder"
+        in look(file, "--task", "mner").output
+    )
+
+
+def test_a_rare_label_like_a_frequent_one_may_be_a_typo(look: Look, write: Write) -> None:
+    post = '{{"text": "Acme", "entities": [{{"start": 0, "end": 4, "type": "{}"}}]}}\n'
+    names = [*["TEAM"] * 20, *["VENUE"] * 20, "TAEM", "Venue", "SPORT"]
+    file = write("train.jsonl", "".join(post.format(name) for name in names))
+    write("val.jsonl", post.format("TEAM"))
+    said = look(file.parent).output
+    assert "'TAEM' (1) is nearly 'TEAM' (21): correct it if it is a typo" in said
+    assert "'Venue' (1) is nearly 'VENUE' (20)" in said
+    assert "'SPORT'" not in said
 
 
 def test_images_that_lead_out_of_their_folder_cannot_be_read(look: Look, write: Write) -> None:
@@ -74,7 +100,9 @@ def test_images_that_lead_out_of_their_folder_cannot_be_read(look: Look, write: 
         "train.jsonl", json.dumps(post) + '\n{"text": "b", "entities": [{"start": 0, "end": 1, "type": "X"}]}\n'
     )
     write("val.jsonl", file.read_text(encoding="utf-8"))
-    assert "train: 1 posts cannot be read" in look(file.parent).output
+    said = look(file.parent).output
+    assert "train: 1 post cannot be read" in said
+    assert "val: 1 post cannot be read" in said
 
 
 def test_what_the_reader_changed_is_said(look: Look, write: Write) -> None:
