@@ -586,7 +586,8 @@ class PostDataModule(pl.LightningDataModule):
 
     def _check_root(self) -> None:
         if not self.root.is_dir():
-            raise DataError(f"the data folder {self.root} does not exist; {self.reader.layout}")
+            started = "" if self.root.is_absolute() else f" in {Path.cwd()}, where mmib was started"
+            raise DataError(f"the data folder {self.root} does not exist{started}; {self.reader.layout}")
 
     def _loader(self, split: str, rows: Sequence[int] | None = None) -> DataLoader[Any]:
         training = split == "train"

@@ -154,7 +154,7 @@ class SplitReader(Reader, Generic[EntryT]):
         self.corpus = files.root.absolute().stem
         self.layout = (
             "expected: a folder with train, val (or valid, dev) and test, each with the ending "
-            f"{' or '.join(files.endings)}; or one such file, of which holdout and test_holdout set shares apart"
+            f"{' or '.join(files.endings)}; or one such file, from which holdout and test_holdout set shares aside"
         )
         below = files.folder / IMAGES
         self._images = images or (below if below.is_dir() else files.folder)

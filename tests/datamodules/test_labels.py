@@ -109,6 +109,11 @@ BAD_FILES = {
     "a list's twin": ("l.json", ["a", "a"], "l.json: the label set names a more than once"),
     "a line's twin": ("l.txt", "a\n\nb\na \n", "l.txt:4: the label 'a' is in line 1 already: remove one"),
     "a negative of its own": ("l.json", {**WHOLE, "negative": "x"}, "l.json: the negative class 'x' is none of"),
+    "a configuration": (
+        "l.yaml",
+        {"include": ["base.yaml"], "data": {}, "model": {}},
+        "l.yaml is a configuration: name",
+    ),
     "another key": ("l.yaml", {**WHOLE, "color": 1}, "l.yaml: the label set has the key 'color'"),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,10 @@ def test_what_is_no_label_set_is_refused_before_anything_is_read(load: Load, lab
 def test_a_missing_folder_and_a_missing_file_tell_the_layout(mnre: Any, load: Load) -> None:
     for module, missing in (
         (load(root=str(mnre.root / "nowhere")), "the data folder .*nowhere does not exist"),
+        (
+            load(root="nowhere"),
+            rf"the data folder nowhere does not exist in {re.escape(str(Path.cwd()))}, where mmib was started",
+        ),
         (load(), r"ours_train\.txt does not exist"),
     ):
         with pytest.raises(DataError, match=f"{missing}; expected below the root"):

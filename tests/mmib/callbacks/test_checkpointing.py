@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from mmib.callbacks.checkpointing import AveragedWeights, SelectedCheckpoint
+from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
@@ -128,3 +128,26 @@ def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None
     )
     trainer.fit(module, batches, batches)
     assert all(torch.equal(seen, torch.arange(100)) for seen in [*module.seen, module.position_ids])
+
+
+@pytest.mark.parametrize(("interval", "saved_at"), [(1.0, [4, 8]), (0.5, [2, 4, 6, 8])])
+def test_an_epoch_that_ends_with_a_validation_is_saved_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, saved_at: list[int]
+) -> None:
+    """Each of these files holds the optimiser, too: of small data they are most of what a training writes."""
+    steps: list[int] = []
+    last = LastCheckpoint()
+    monkeypatch.setattr(last, "_save", lambda trainer: steps.append(trainer.global_step))
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    trainer = pl.Trainer(
+        max_epochs=2,
+        val_check_interval=interval,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[last],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(Climbing(), batches, batches)
+    assert steps == saved_at
