@@ -87,15 +87,16 @@ def run(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib check-data",
-        description="Tell which data sets a folder holds, what is missing, and what a training would stop at or hide.",
-        epilog="exit status: 0 fine, 1 problems, 2 something cannot be read; with --fix, of the copy",
+        description="Report the data sets in a folder, missing files, and problems that would stop a training or "
+        "go unnoticed in it.",
+        epilog="exit status: 0 no problems, 1 problems, 2 something cannot be read; with --fix, that of the copy",
     )
-    parser.add_argument("path", type=Path, help="root of a data set, a folder of several, or a file of posts")
+    parser.add_argument("path", type=Path, help="root folder of a data set, folder of several, or file of posts")
     parser.add_argument(
         "--labels",
         metavar="SOURCE",
-        help=f"the label set, as data.labels names it: {', '.join(KNOWN_LABELS)} or a file (default: that of a "
-        "released set, or else the labels that occur)",
+        help=f"label set, as in data.labels: {', '.join(KNOWN_LABELS)} or a file (default: that of a "
+        "released set, otherwise the labels that occur)",
     )
     add_format_options(parser)
     parser.add_argument(
@@ -105,18 +106,23 @@ def _parser() -> CommandParser:
         help="side texts of the images, such as captions (docs/how-to/data.md)",
     )
     parser.add_argument(
-        "--side-text-models", nargs="+", metavar="MODEL", help="whose captions are checked (default: all together)"
+        "--side-text-models", nargs="+", metavar="MODEL", help="models whose captions to check (default: all)"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write everything as JSON; - for standard output")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report as JSON; - for standard output")
     parser.add_argument("--fix", type=Path, metavar="FOLDER", help="write a repaired copy into a new folder")
     parser.add_argument(
         "--tokenizer",
         default="pip:minilm-l6",
-        help=f"of the text encoder: a packaged name, a folder, a hub name or {NO_TOKENIZER} (%(default)s)",
+        help=f"tokenizer: a packaged name, a folder, a hub name or {NO_TOKENIZER} (%(default)s)",
     )
-    parser.add_argument("--max-length", type=int, default=128, help="most word pieces of a post (%(default)s)")
     parser.add_argument(
-        "--max-missing-images", type=float, default=0.05, help="share that a training lets be missing (%(default)s)"
+        "--max-length", type=int, default=128, help="maximum number of word pieces per post (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-missing-images",
+        type=float,
+        default=0.05,
+        help="share of images that may be missing in training (%(default)s)",
     )
     return parser
 

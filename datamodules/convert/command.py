@@ -41,25 +41,25 @@ def run(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib convert",
-        description="Convert annotated posts: exports of Label Studio (JSON) and doccano (JSONL) into the JSON lines "
-        "that mmib trains on, and what mmib extract found into pre-annotations for these tools.",
-        epilog="docs/how-to/annotation.md shows the formats",
+        description="Convert exports of Label Studio (JSON) and doccano (JSONL) to the JSON lines that mmib trains "
+        "on, and the output of mmib extract to pre-annotations for these tools.",
+        epilog="docs/how-to/annotation.md describes the formats",
     )
     add = parser.add_argument
-    add("file", type=Path, metavar="FILE", help="the file to convert")
-    add("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
-    add("--from", dest="source", choices=FORMATS, help="format of FILE (default: what its keys tell)")
+    add("file", type=Path, metavar="FILE", help="file to convert")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="output file")
+    add("--from", dest="source", choices=FORMATS, help="format of FILE (default: detected from its keys)")
     add("--to", choices=FORMATS, default=MMIB, help="format of the output (default: %(default)s)")
     add(
         "--offsets",
         choices=UNITS,
-        help="what the tool's offsets count (default: characters for Label Studio, utf-16 for doccano)",
+        help="unit of the tool's offsets (default: characters for Label Studio, utf-16 for doccano)",
     )
-    add("--images", type=Path, metavar="FOLDER", help="folder of the images, to name them as they are there")
-    add("--posts", type=Path, metavar="FILE", help="the posts given to mmib extract, to take the images from")
-    add("--image-prefix", default="", metavar="TEXT", help="put in front of image names, such as the tool's address")
-    add("--text-field", metavar="NAME", help="Label Studio: the field of the text")
-    add("--image-field", metavar="NAME", help="the field of the image")
+    add("--images", type=Path, metavar="FOLDER", help="folder of the images, to use the file names found there")
+    add("--posts", type=Path, metavar="FILE", help="posts that were the input of mmib extract, to locate the images")
+    add("--image-prefix", default="", metavar="TEXT", help="prefix for image names, such as the address of the tool")
+    add("--text-field", metavar="NAME", help="Label Studio: field of the text")
+    add("--image-field", metavar="NAME", help="field of the image")
     add("--from-name", metavar="NAME", help="Label Studio: name of the <Labels> tag")
     add("--to-name", metavar="NAME", help="Label Studio: name of the <Text> tag")
     return parser

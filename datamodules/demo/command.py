@@ -16,11 +16,15 @@ def run(arguments: list[str]) -> int:
     """Write the demo corpus unless it is there already, and print its ceilings."""
     defaults = DemoSettings()
     parser = CommandParser(
-        prog="mmib demo-data", description="Write the demo corpus in the formats of MNRE and Twitter-2017."
+        prog="mmib demo-data", description="Generate the demo corpus in the formats of MNRE and Twitter-2017."
     )
-    parser.add_argument("root", nargs="?", default="data/demo", type=Path, help="folder to make (default: data/demo)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="of the corpus (default: %(default)s)")
-    parser.add_argument("--size", default=defaults.size, help="default, study or tiny (default: %(default)s)")
+    parser.add_argument("root", nargs="?", default="data/demo", type=Path, help="folder to create (default: data/demo)")
+    parser.add_argument(
+        "--seed", type=int, default=defaults.seed, help="random seed of the corpus (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--size", default=defaults.size, help="size of the corpus: default, study or tiny (default: %(default)s)"
+    )
     parser.add_argument("--noise", type=float, default=defaults.noise, help="share of irrelevant images (%(default)s)")
     parser.add_argument(
         "--noise-kinds",
@@ -28,15 +32,18 @@ def run(arguments: list[str]) -> int:
         type=_weight,
         default=list(defaults.noise_kinds.items()),
         metavar="NAME[=WEIGHT]",
-        help=f"what they are, weighted: {', '.join(NOISE_KINDS)} (default: scene, which only the words give away)",
+        help=f"kinds of irrelevant images, with weights: {', '.join(NOISE_KINDS)} (default: scene, "
+        "detectable only by the words)",
     )
-    parser.add_argument("--test-noise", type=float, help="the share in the test split, where it is another")
+    parser.add_argument(
+        "--test-noise", type=float, help="share of irrelevant images in the test split (default: --noise)"
+    )
     parser.add_argument(
         "--test-noise-kinds",
         nargs="+",
         type=_weight,
         metavar="NAME[=WEIGHT]",
-        help="the kinds in the test split, where they are others",
+        help="kinds of irrelevant images in the test split (default: --noise-kinds)",
     )
     parser.add_argument("--missing", type=float, default=defaults.missing, help="share of missing images (%(default)s)")
     parser.add_argument(
@@ -46,7 +53,7 @@ def run(arguments: list[str]) -> int:
         "--posts-per-image",
         type=int,
         default=defaults.posts_per_image,
-        help="training posts that show the same image (%(default)s)",
+        help="number of training posts per image (%(default)s)",
     )
     chosen = vars(parser.parse_args(arguments))
     root: Path = chosen.pop("root")

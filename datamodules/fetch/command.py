@@ -57,30 +57,30 @@ def run(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib fetch-data",
-        description="Download a data set from where its authors put it, verify its texts, unpack its images safely, "
-        "and check all of it. A cut download is resumed by the same command; what is complete is not downloaded again.",
-        epilog="exit status: that of check-data; 2 where something cannot be downloaded. Needs `pip install "
-        "'mmib[data]'`. docs/how-to/data.md has the addresses' sources and what to do where one no longer works.",
+        description="Download a data set from its authors' site, verify its texts, unpack its images safely, and check "
+        "all of it. If interrupted, the same command resumes; complete files are not downloaded again.",
+        epilog="exit status: that of check-data; 2 if something cannot be downloaded. Needs `pip install "
+        "'mmib[data]'`. docs/how-to/data.md lists the sources and what to do if one no longer works.",
     )
-    parser.add_argument("name", choices=READERS, help="the data set: %(choices)s")
+    parser.add_argument("name", choices=READERS, help="data set: %(choices)s")
     parser.add_argument(
-        "--to", type=Path, required=True, metavar="DIR", help="root of the data set, for --data.root of a training"
+        "--to", type=Path, required=True, metavar="DIR", help="root folder of the data set, for --data.root"
     )
-    parser.add_argument("--text-only", action="store_true", help="without the images")
+    parser.add_argument("--text-only", action="store_true", help="do not download the images")
     parser.add_argument(
         "--captions",
         action="store_true",
-        help="machine captions of the images too, as DIR/captions/NAME.jsonl, checked with the posts",
+        help="also download machine captions of the images, as DIR/captions/NAME.jsonl, and check them with the posts",
     )
     parser.add_argument(
         "--mirror",
         action="append",
         metavar="ADDRESS",
-        help="where the same files are under the names in docs/how-to/data.md, tried before the authors' address; "
-        f"repeated, several (default: those in the environment variable {MIRROR_VARIABLE}, separated by spaces)",
+        help="mirror with the file names of docs/how-to/data.md, tried before the authors' site; may be repeated "
+        f"(default: those in the environment variable {MIRROR_VARIABLE}, separated by spaces)",
     )
     parser.add_argument(
-        "--accept-terms", action="store_true", help="accept the terms of the data set, for scripts: ask no question"
+        "--accept-terms", action="store_true", help="accept the terms of the data set without a prompt, for scripts"
     )
     return parser
 

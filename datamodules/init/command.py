@@ -119,14 +119,14 @@ def _findings(splits: Sequence[Survey]) -> list[str]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib init",
-        description="Look at the data in a folder or file, say what it holds, and write a commented configuration "
-        "with which mmib fit trains on it.",
-        epilog="docs/reference/formats.md shows the formats",
+        description="Inspect the data in a folder or file, report its contents, and write a commented configuration "
+        "for mmib fit.",
+        epilog="docs/reference/formats.md describes the formats",
     )
     add = parser.add_argument
-    add("data", type=Path, metavar="DATA", help="a folder or a file of posts")
-    add("-o", "--output", type=Path, metavar="FILE", help="the configuration to write (default: only look)")
-    add("--force", action="store_true", help="replace a file that is there already")
-    add("--negative", metavar="LABEL", help="the negative relation (default: one with a usual name)")
+    add("data", type=Path, metavar="DATA", help="folder or file of posts")
+    add("-o", "--output", type=Path, metavar="FILE", help="configuration to write (default: only report)")
+    add("--force", action="store_true", help="overwrite an existing file")
+    add("--negative", metavar="LABEL", help="negative relation (default: the one with a common name)")
     add_format_options(parser)
     return parser

@@ -14,14 +14,17 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "blank": " ", "comma": ","}
 def add_format_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `given` reads."""
     add = parser.add_argument
-    add("--task", choices=(MNER, MRE), help="entities or relations (default: detected from the data)")
-    add("--images", type=Path, metavar="FOLDER", help="folder of the images (default: images below the data, or there)")
+    add("--task", choices=(MNER, MRE), help="entities or relations (default: detected)")
     add(
-        "--separator", metavar="TEXT", help=f"between columns: a text, or {', '.join(SEPARATORS)} (default: detected)"
+        "--images",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of the images (default: images/ in the data folder, or the folder itself)",
     )
+    add("--separator", metavar="TEXT", help=f"column separator: a text, or {', '.join(SEPARATORS)} (default: detected)")
     add("--word-column", type=int, metavar="N", help="column of the words, counted from 0 (default: detected)")
     add("--tag-column", type=int, metavar="N", help="column of the tags, -1 for the last (default: detected)")
-    add("--scheme", choices=[scheme.value for scheme in Scheme], help="of the tags (default: recognised)")
+    add("--scheme", choices=[scheme.value for scheme in Scheme], help="tagging scheme (default: detected)")
 
 
 def given(chosen: argparse.Namespace) -> Given:

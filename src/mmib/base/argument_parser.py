@@ -28,7 +28,7 @@ class CommandParser(argparse.ArgumentParser):
             action="append",
             default=[],
             metavar="MODULE",
-            help="a module to import first, such as one that registers a task; repeated, several",
+            help="module to import first, for example one that registers a task; may be repeated",
         )
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
@@ -64,21 +64,21 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         required=True,
         action="append",
         metavar="DIR",
-        help="an exported folder, a run, or the name of a model on the hub, USER/NAME; repeated, a model of each task",
+        help="exported folder, run, or name of a model on the hub, USER/NAME; repeat for one model per task",
     )
-    parser.add_argument("--device", default="cpu", help="where to compute (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="device to run on (default: %(default)s)")
     parser.add_argument(
         "--runtime",
         choices=("torch", "onnx"),
         default="torch",
-        help="what encodes images on a processor: onnx (pip install 'mmib[onnx]') takes about half the time (default: "
-        "%(default)s)",
+        help="runtime of the image encoder on CPUs: onnx (pip install 'mmib[onnx]') takes about half the time "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--precision",
         choices=("float32", "bf16"),
         default="float32",
-        help="of matrix products; bf16 is faster where the processor or GPU has it (default: %(default)s)",
+        help="precision of matrix products; bf16 is faster if the CPU or GPU supports it (default: %(default)s)",
     )
 
 

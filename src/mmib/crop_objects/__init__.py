@@ -147,32 +147,39 @@ def _summary(split: Split, requests: Sequence[Request], store: CropStore) -> str
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib crop-objects",
-        description="Find the objects that posts name in their images, and store their crops where the data "
-        "modules read them. A run that was stopped is resumed where it was.",
+        description="Detect the objects that posts mention in their images, and store the crops where the data "
+        "modules read them. If interrupted, the same command resumes.",
     )
     parser.add_argument("root", type=Path, metavar="DATA_ROOT", help="folder of the data set, as for training")
-    parser.add_argument("--task", required=True, choices=sorted(MOST_OBJECTS), help="which data set it holds")
-    parser.add_argument("--year", type=int, choices=YEARS, nargs="+", help="of the Twitter sets (default: all found)")
-    parser.add_argument("--splits", choices=SPLITS, nargs="+", default=SPLITS, help="(default: all that are found)")
+    parser.add_argument("--task", required=True, choices=sorted(MOST_OBJECTS), help="task of the data set")
+    parser.add_argument(
+        "--year", type=int, choices=YEARS, nargs="+", help="years of the Twitter sets (default: all that are found)"
+    )
+    parser.add_argument(
+        "--splits", choices=SPLITS, nargs="+", default=SPLITS, help="splits to process (default: all that are found)"
+    )
     parser.add_argument(
         "--phrases",
         choices=("nouns", "types"),
         default="nouns",
-        help=f"look for the noun phrases of the text, or always for {', '.join(TYPES)} (default: %(default)s)",
+        help=f"search for the noun phrases of the text, or always for {', '.join(TYPES)} (default: %(default)s)",
     )
     parser.add_argument(
         "--detector",
         default=DEFAULT_DETECTOR,
-        help="a Grounding DINO or OWL model, by hub name or local folder (default: %(default)s)",
+        help="Grounding DINO or OWL model: hub name or local folder (default: %(default)s)",
     )
-    parser.add_argument("--threshold", type=_share, help="least score of an object (default: that of the detector)")
+    parser.add_argument("--threshold", type=_share, help="minimum score of an object (default: the detector's)")
     defaults = ", ".join(f"{task}: {most}" for task, most in MOST_OBJECTS.items())
-    parser.add_argument("--objects", type=_count, help=f"most crops of an image ({defaults})")
+    parser.add_argument("--objects", type=_count, help=f"maximum number of crops per image ({defaults})")
     parser.add_argument(
-        "--format", choices=("png", "jpg"), default="png", help="png keeps each pixel, jpg is smaller (default: png)"
+        "--format",
+        choices=("png", "jpg"),
+        default="png",
+        help="image format: png is lossless, jpg is smaller (default: png)",
     )
-    parser.add_argument("--batch-size", type=_count, default=4, help="images searched together (default: 4)")
-    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU where there is one)")
+    parser.add_argument("--batch-size", type=_count, default=4, help="images per batch (default: 4)")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … (default: a GPU if available)")
     return parser
 
 

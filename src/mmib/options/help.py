@@ -65,18 +65,21 @@ def help_page(command: str, purpose: str, arguments: Sequence[str]) -> str:
     page = argparse.ArgumentParser(
         prog="mmib",
         usage=f"mmib {command} --config NAME [--config FILE] [options]",
-        description=f"{purpose[0].upper()}{purpose[1:]}. In brackets: the value that the configuration gives an "
-        "option, or its default.",
-        epilog=f"What any class takes, also a custom one: mmib {command} --model.help CLASS, or --data.help CLASS. All "
-        f"values of a configuration: mmib {command} --config NAME --print_config.",
+        description=f"{purpose[0].upper()}{purpose[1:]}. Brackets show configured values or defaults.",
+        epilog=f"For the options of any class, including custom ones: mmib {command} --model.help CLASS, or "
+        f"--data.help CLASS. For all values of a configuration: mmib {command} --config NAME --print_config.",
         formatter_class=formatter,
         add_help=False,
     )
     for title, listed in _sections(command, config).items():
         section = page.add_argument_group(title)
         if title == SECTIONS[""]:
-            section.add_argument("--config", metavar="NAME|FILE", help="an experiment, or a file; later ones win")
-            section.add_argument("--plugin", metavar="MODULE", help="a module to import first")
+            section.add_argument(
+                "--config",
+                metavar="NAME|FILE",
+                help="name of an experiment, or a YAML file; later ones take precedence",
+            )
+            section.add_argument("--plugin", metavar="MODULE", help="module to import first")
         for option in listed:
             described, choices, value = _description(option), value_types(option.node), _bracketed(option.value)
             metavar = choices if len(f"  --{option.name} {choices}") <= WIDTH else "CHOICE"

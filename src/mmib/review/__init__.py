@@ -52,29 +52,44 @@ def _names(listed: str) -> list[str]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib review",
-        description="A page of predictions, the least certain first, on which a person corrects them by keyboard. Each "
-        "correction is saved at once, as JSON lines that mmib fit trains on. Only this machine can reach the page.",
-        epilog="docs/how-to/review.md shows the way from a model to better data",
+        description="Correct predictions by keyboard on a web page, the least certain first. Each correction is saved "
+        "at once, as JSON lines that mmib fit trains on. The page is reachable from this machine only.",
+        epilog="docs/how-to/review.md explains how to improve data with a model",
     )
     add = parser.add_argument
-    add("predictions", type=Path, metavar="PREDICTIONS", help="RUN/predictions/SPLIT.jsonl, or a file of mmib extract")
+    add(
+        "predictions",
+        type=Path,
+        metavar="PREDICTIONS",
+        help="RUN/predictions/SPLIT.jsonl, or the output of mmib extract",
+    )
     add(
         "-o",
         "--output",
         type=Path,
         metavar="FILE",
-        help="the corrections, which are resumed where there are some (default: beside PREDICTIONS, .corrected.jsonl)",
+        help="file of corrections; an existing one is resumed (default: beside PREDICTIONS, .corrected.jsonl)",
     )
     add(
         "--images",
         type=Path,
         metavar="FOLDER",
-        help="where images lie (default: the data of the run, or beside --posts)",
+        help="folder of the images (default: the data of the run, or the folder of --posts)",
     )
-    add("--posts", type=Path, metavar="FILE", help="the posts given to mmib extract, to take the images from")
-    add("--task", metavar="NAME", help="task of predictions of mmib predict, such as mner (default: the run's)")
-    add("--types", default="", metavar="A,B", help="entity types to choose from beside those that mmib extract found")
-    add("--relations", default="", metavar="A,B", help="relations to choose from beside those that mmib extract found")
-    add("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    add("--posts", type=Path, metavar="FILE", help="posts that were the input of mmib extract, to locate the images")
+    add("--task", metavar="NAME", help="task, for predictions of mmib predict, such as mner (default: the run's)")
+    add(
+        "--types",
+        default="",
+        metavar="A,B",
+        help="further entity types to offer, besides those that mmib extract found",
+    )
+    add(
+        "--relations",
+        default="",
+        metavar="A,B",
+        help="further relations to offer, besides those that mmib extract found",
+    )
+    add("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: %(default)s)")
     add("--open", action="store_true", help="open the page in a browser")
     return parser

@@ -44,7 +44,7 @@ class GivenRelation(Message):
 class Correction(Message):
     """What a person says of a post; `entities` and `relations` are missing where a correction is taken back."""
 
-    version: int = Field(ge=0, description="of the post when it was opened")
+    version: int = Field(ge=0, description="version of the post when it was opened")
     entities: list[GivenEntity] | None = None
     relations: list[GivenRelation] = Field(default_factory=list)
 

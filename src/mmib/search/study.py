@@ -178,23 +178,25 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib study",
-        description="Train every combination of named settings and seeds, and compare them. Finished runs are never "
-        "repeated, and the same command resumes a study that was interrupted. Behind -- stand options of mmib fit for "
-        "all runs, such as -- --data.root FOLDER; those of the file take their place.",
+        description="Train all combinations of named settings and seeds, and compare them. Finished runs are not "
+        "repeated, and the same command resumes an interrupted study. Options after -- are passed to mmib fit for all "
+        "runs, such as -- --data.root FOLDER; options in the study file take precedence.",
     )
     parser.add_argument("file", type=Path, help="study file, such as experiments/ablations/study.yaml")
-    parser.add_argument("--experiment", nargs="+", help="only these of the file's experiments")
-    parser.add_argument("--seeds", nargs="+", type=int, help="in place of the file's")
+    parser.add_argument("--experiment", nargs="+", help="experiments of the file to run (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds, instead of those in the file")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of all studies (%(default)s)")
-    parser.add_argument("--parallel", type=int, default=1, help="runs at a time, each with its share of the cores")
-    parser.add_argument("--results", type=Path, help="copy tables and figures into this folder, named after the study")
+    parser.add_argument("--parallel", type=int, default=1, help="number of runs at a time; they share the cores")
+    parser.add_argument("--results", type=Path, help="folder to copy tables and figures to, named after the study")
     parser.add_argument(
         "--relevance",
         type=Path,
         metavar="FILE",
-        help="JSON lines of how well images fit their posts, by which scores are split (default: the alignment score)",
+        help="JSON lines of image relevance, to split scores by (default: the alignment score)",
     )
-    parser.add_argument("--only-tables", action="store_true", help="train nothing: tables of what is there")
+    parser.add_argument(
+        "--only-tables", action="store_true", help="train nothing; write the tables of the existing runs"
+    )
     end = arguments.index(REST) if REST in arguments else len(arguments)
     chosen = parser.parse_args(arguments[:end])
     if chosen.parallel < 1:

@@ -12,15 +12,15 @@ from mmib.serve.limits import Limits
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 HELP = {
     "body": "bytes of a request, its image included",
-    "characters": "of a post's text",
-    "pixels": "of an image, and of all that one pass through the models holds",
-    "entities": "given with a post",
-    "samples": "of the latents that a request may ask for",
-    "posts": "in a request, and in one pass through the models",
-    "waiting": "posts at a time; further ones are answered with 503",
-    "client": "posts of one client at a time; behind a proxy, all that wait",
-    "connections": "of one client; behind a proxy, of all",
-    "seconds": "until a request is given up",
+    "characters": "characters of the text of a post",
+    "pixels": "pixels of an image, and of all images in one forward pass",
+    "entities": "entities given with a post",
+    "samples": "latent samples per request",
+    "posts": "posts per request, and per forward pass",
+    "waiting": "posts at a time; more are answered with 503",
+    "client": "posts of one client at a time; behind a proxy, of all clients",
+    "connections": "connections of one client; behind a proxy, of all clients",
+    "seconds": "seconds until a request times out",
 }
 
 
@@ -55,21 +55,21 @@ def run(arguments: list[str]) -> int:
 def _parser() -> CommandParser:
     parser = CommandParser(
         prog="mmib serve",
-        description="A page to try a model on posts, and a JSON API for programs. Without other options only this "
-        "machine can reach it. Ends when interrupted, after the running requests.",
+        description="Serve a model as a web page, to try it on posts, and as a JSON API. By default it is reachable "
+        "from this machine only. An interrupt stops it after the running requests.",
     )
     add = parser.add_argument
     add_model_options(parser)
-    add("--host", default="127.0.0.1", help="address to listen at (default: %(default)s, this machine alone)")
-    add("--port", type=int, default=8000, help="0 for any free one (default: %(default)s)")
+    add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
+    add("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: %(default)s)")
     add("--open", action="store_true", help="open the page in a browser")
     add(
         "--log",
         choices=("text", "json"),
         default="text",
-        help="what fails as text, or that and every request as lines of JSON, without contents (default: %(default)s)",
+        help="text: failures; json: failures and all requests, as JSON lines without contents (default: %(default)s)",
     )
-    group = parser.add_argument_group("at most")
+    group = parser.add_argument_group("limits")
     for field in fields(Limits):
         group.add_argument(
             f"--{field.name}",

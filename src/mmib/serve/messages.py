@@ -62,31 +62,31 @@ class Message(BaseModel):
 class GivenEntity(Message):
     """An entity that is known already."""
 
-    start: int = Field(ge=0, description="its first character")
-    end: int = Field(ge=1, description="the character after its last")
+    start: int = Field(ge=0, description="offset of the first character")
+    end: int = Field(ge=1, description="offset after the last character")
     type: str | None = Field(
-        None, min_length=1, description="one of `entity_types` of /api/model, or any where no model finds entities"
+        None, min_length=1, description="one of the `entity_types` of /api/model; any type if no model finds entities"
     )
 
 
 class PostMessage(Message):
     """A post."""
 
-    text: str = Field(description="as it was written")
+    text: str = Field(description="original text of the post")
     image: ImageBytes | None = None
-    crops: list[Box] | None = Field(None, description="boxes x0 y0 x1 y1 in 0..1 of objects in the image")
+    crops: list[Box] | None = Field(None, description="boxes of objects in the image: x0 y0 x1 y1, from 0 to 1")
     entities: list[GivenEntity] | None = Field(
         None,
-        description="those that are known already: no others are found then; a model of relations needs them, where no "
-        "other model finds entities",
+        description="known entities; if given, no others are extracted. Required by a relation model if no other model "
+        "finds entities",
     )
 
 
 class Options(Message):
     """What is requested beside the result."""
 
-    evidence: bool = Field(False, description="report what results rest on: attention, KL, similarity")
-    samples: int = Field(0, ge=0, description="samples of the latents, for the spread of confidence")
+    evidence: bool = Field(False, description="also report the evidence for each result: attention, KL, similarity")
+    samples: int = Field(0, ge=0, description="latent samples to estimate the spread of confidence")
 
 
 class PostRequest(PostMessage, Options):
@@ -116,52 +116,54 @@ class BatchAnswer(BaseModel):
 class Liveness(BaseModel):
     """Whether the service works."""
 
-    alive: bool = Field(description="whether the thread that reads posts runs")
+    alive: bool = Field(description="whether the thread that processes posts is running")
 
 
 class Health(BaseModel):
     """Whether posts are taken."""
 
-    ready: bool = Field(description="whether it works, and has room for a post")
+    ready: bool = Field(description="whether the service is running and can accept a post")
     version: str
     tasks: list[str]
-    models: list[str] = Field(description="the encoders of each task's model")
-    waiting: int = Field(description="posts that are received, wait or are read")
+    models: list[str] = Field(description="encoders of the model of each task")
+    waiting: int = Field(description="posts being received, queued or processed")
 
 
 class ModelDescription(BaseModel):
     """One of the models."""
 
     task: str
-    title: str = Field(description="of the task, for people")
+    title: str = Field(description="display name of the task")
     finds: str = Field(description="entities, relations, or labels of whole posts")
     labels: list[str] = Field(description="entity types, relations, or classes of posts")
-    negative: str | None = Field(description="the label for none of the others")
+    negative: str | None = Field(description="label for none of the others")
     text_encoder: str
     image_encoder: str
     regions: Literal["crops", "grid"]
     max_crops: int
-    max_length: int = Field(description="most word pieces that it reads of a post")
+    max_length: int = Field(description="maximum number of word pieces per post")
     reads_images: bool
-    temperature: float = Field(description="of its confidence")
-    summary: str = Field(description="what it was trained on, and its score there")
-    facts: list[tuple[str, str]] = Field(description="what made it: data, scores, date, versions, settings")
+    temperature: float = Field(description="temperature that calibrates the confidence")
+    summary: str = Field(description="training data and score")
+    facts: list[tuple[str, str]] = Field(description="provenance: data, scores, date, versions, settings")
 
 
 class Description(BaseModel):
     """Models and limits of the service."""
 
     models: list[ModelDescription]
-    entity_types: list[str] = Field(description="of the model that finds entities, else those of relations")
+    entity_types: list[str] = Field(
+        description="entity types of the model that finds entities, otherwise of the relation model"
+    )
     limits: Limits
-    formats: list[str] = Field(description="of images")
+    formats: list[str] = Field(description="accepted image formats")
 
 
 class Example(BaseModel):
     """A generated post to try: names and image are made up."""
 
     text: str
-    image: str = Field(description="a JPEG file in base64")
+    image: str = Field(description="JPEG file in base64")
     crops: list[list[float]]
     entities: list[GivenEntity]
 

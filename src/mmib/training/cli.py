@@ -182,20 +182,25 @@ class MMIBCommand(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Options beside trainer, model and data."""
         parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
-        parser.add_argument("--name", type=str, default="run", help="experiment name: a folder below --runs")
-        parser.add_argument("--runs", type=str, default="runs", help="folder that holds all run folders")
-        parser.add_argument("--run", type=str | None, default=None, help="folder of a run to resume; --ckpt_path last")
+        parser.add_argument("--name", type=str, default="run", help="name of the experiment, a folder in --runs")
+        parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
         parser.add_argument(
-            "--wandb", type=WandbUse, default="auto", help="auto: online with a key; off beside trainer.logger"
+            "--run", type=str | None, default=None, help="folder of a run to resume, with --ckpt_path last"
         )
         parser.add_argument(
-            "--plugins", type=list[str], default=[], help="modules to import first, such as one that registers a task"
+            "--wandb", type=WandbUse, default="auto", help="auto: online if a key is set, off if trainer.logger is set"
+        )
+        parser.add_argument(
+            "--plugins",
+            type=list[str],
+            default=[],
+            help="modules to import first, for example one that registers a task",
         )
         parser.add_argument(
             "--evaluate",
             type=Evaluated,
             default=True,
-            help="after fit, score the selected checkpoint; val: not on test",
+            help="after fit, score the selected checkpoint; val: only on validation",
         )
         # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
         for encoder in SHARED:

@@ -29,7 +29,7 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib report",
-        description="Write one self-contained HTML page about a run, several runs side by side, or a study.",
+        description="Write a self-contained HTML report on a run, several runs side by side, or a study.",
     )
     parser.add_argument(
         "runs",
@@ -38,16 +38,16 @@ def run(arguments: list[str]) -> int:
         metavar="RUN",
         help="folders of runs or of studies (default: the newest run in runs/)",
     )
-    parser.add_argument("--output", type=Path, help="the page (default: report.html in the folder)")
-    parser.add_argument("--posts", type=int, default=POSTS, help="how many posts to show (default: %(default)s)")
+    parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html in the folder)")
+    parser.add_argument("--posts", type=int, default=POSTS, help="number of posts to show (default: %(default)s)")
     parser.add_argument(
-        "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="where the images lie, if they were moved"
+        "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="folder of the data, if it was moved"
     )
     parser.add_argument(
         "--relevance",
         type=Path,
         metavar="FILE",
-        help="JSON lines of how well images fit their posts, by which scores are split (default: the alignment score)",
+        help="JSON lines of image relevance, to split scores by (default: the alignment score)",
     )
     chosen = parser.parse_args(arguments)
     if chosen.posts < 0:

@@ -25,15 +25,19 @@ def run(arguments: list[str]) -> int:
     """
     parser = CommandParser(
         prog="mmib sweep",
-        description="Search settings as a W&B sweep file says. With a key of W&B the sweep is registered there and "
-        "agents run it; without one Optuna samples its trials here, in a folder below --runs that several "
-        "processes may share and from which the same command resumes.",
+        description="Run a hyperparameter search from a W&B sweep file. With a W&B key, the sweep is registered there "
+        "and run by agents. Without one, Optuna samples the trials on this machine, in a folder in --runs that "
+        "several processes may share. The same command resumes an interrupted sweep.",
     )
     parser.add_argument("file", type=Path, help="sweep file, such as experiments/sweeps/mre.yaml")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: %(default)s)")
-    parser.add_argument("--trials", type=int, help="most trials of the whole sweep (default: run_cap of the file)")
-    parser.add_argument("--parallel", type=int, default=1, help="trials, or agents, at a time (default: %(default)s)")
-    parser.add_argument("--local", action="store_true", help="run it here even where there is a key of W&B")
+    parser.add_argument(
+        "--trials", type=int, help="maximum number of trials of the sweep (default: run_cap of the file)"
+    )
+    parser.add_argument(
+        "--parallel", type=int, default=1, help="number of trials or agents at a time (default: %(default)s)"
+    )
+    parser.add_argument("--local", action="store_true", help="run on this machine even if a W&B key is set")
     chosen = parser.parse_args(arguments)
     for name in ("trials", "parallel"):
         if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
