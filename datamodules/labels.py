@@ -66,7 +66,7 @@ def _of_file(name: str) -> LabelSet:
     if path.suffix.lower() == ".txt":
         return _of_lines(path)
     content = _content(path)
-    if isinstance(content, dict) and CONFIGURATION <= content.keys():
+    if isinstance(content, dict) and content.keys() >= CONFIGURATION:
         raise DataError(f"{path} is a configuration: name a file of labels, or list them after data.labels; {LAYOUT}")
     try:
         is_table = isinstance(content, dict) and not isinstance(content.get(NAMES), list)

@@ -212,6 +212,6 @@ class SplitReader(Reader, Generic[EntryT]):
         listed = " and ".join(f"{share} for {name}" for name, share in shares.items())
         return DataError(
             f"{path} holds no {self.rows} for the split {split} with the shares {listed} and the seed "
-            f"{self.files.hold_out.seed}: add {self.rows}, write a file for the split, or change the shares (data.holdout, "
-            "data.test_holdout)"
+            f"{self.files.hold_out.seed}: add {self.rows}, write a file for the split, or change the shares "
+            "(data.holdout, data.test_holdout)"
         )
