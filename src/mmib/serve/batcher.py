@@ -17,6 +17,12 @@ from mmib.serve.fairness import FairQueue
 
 # Expected for one pass through the models: while it lasts, everybody else waits.
 PASS_S = 2.0
+# Of a post whose entities are to be found.
+TYPICAL_ENTITIES, TYPICAL_CHARACTERS = 4, 100
+# Beyond these hardly anything is read: texts are cut, and pairs whose entities were cut off are left out.
+MOST_CHARACTERS, MOST_PAIRS = 500, 150
+# Of a sample of the latents, as a share of reading the post.
+WORK_OF_SAMPLE = 0.035
 
 
 class Question(NamedTuple):
@@ -31,6 +37,14 @@ class Question(NamedTuple):
     post: Post
     pixels: int
     wanted: Wanted
+
+    @property
+    def work(self) -> float:
+        """How much there is to do for the models, roughly: a text a pair of entities, and the heads for each sample."""
+        entities = TYPICAL_ENTITIES if self.post.entities is None else len(self.post.entities)
+        pairs = min(entities * (entities - 1), MOST_PAIRS)
+        length = max(1.0, min(len(self.post.text), MOST_CHARACTERS) / TYPICAL_CHARACTERS)
+        return length * (1 + pairs) * (1 + WORK_OF_SAMPLE * self.wanted.samples)
 
 
 @dataclass(eq=False)
@@ -56,7 +70,7 @@ class Batcher:
         self.extractor = extractor
         self.posts = posts
         self.pixels = pixels
-        self._waiting: FairQueue[Job] = FairQueue(seconds)
+        self._waiting: FairQueue[Job] = FairQueue(seconds, lambda job: job.question.work)
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -136,5 +150,4 @@ class Batcher:
         finally:
             seconds = time.monotonic() - began
             with self._changed:
-                for job in jobs:
-                    self._waiting.charge(job.client, seconds / len(jobs))
+                self._waiting.charge([(job.client, job) for job in jobs], seconds)
