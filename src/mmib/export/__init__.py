@@ -20,10 +20,12 @@ class Choice(NamedTuple):
     Attributes:
         run: the run.
         among: how many runs it was chosen among, itself included.
+        equal: how many of them have the same F1, itself included.
     """
 
     run: FinishedRun
     among: int
+    equal: int = 1
 
     def __str__(self) -> str:
         """What was chosen, and why."""
@@ -32,7 +34,8 @@ class Choice(NamedTuple):
         shared = f"on {self.run.summary.get('corpus', 'its data')}, the data of the newest run"
         if self.among == 1:
             return f"{chosen}, the one {shared}"
-        return f"{chosen}, the best by validation F1, {_f1(self.run):.4f}, of {self.among} {shared}"
+        newest = f" (the newest of {self.equal} that have it)" if self.equal > 1 else ""
+        return f"{chosen}, the best by validation F1, {_f1(self.run):.4f}{newest}, of {self.among} {shared}"
 
 
 def run(arguments: list[str]) -> int:
@@ -111,7 +114,11 @@ def best_runs(folder: Path) -> list[Choice]:
             f"there is no finished run below {folder}/, those of sweeps and studies aside: name one, or make one with "
             "mmib fit"
         )
-    return [Choice(max(runs, key=_f1), len(runs)) for _, runs in sorted(by_task.items())]
+    choices = []
+    for _, runs in sorted(by_task.items()):
+        best = max(runs, key=_f1)
+        choices.append(Choice(best, len(runs), sum(_f1(run) == _f1(best) for run in runs)))
+    return choices
 
 
 def _f1(run: FinishedRun) -> float:

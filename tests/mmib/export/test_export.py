@@ -53,7 +53,9 @@ def test_the_best_on_validation_is_chosen_among_runs_on_the_newest_ones_data(tmp
 
 def test_of_equals_the_newest_is_chosen(tmp_path: Path) -> None:
     folders = [finish(tmp_path / "toy" / name, 0.5, ended) for name, ended in (("a", 1), ("b", 3), ("c", 2))]
-    assert best_runs(tmp_path)[0].run.folder == folders[1]
+    (choice,) = best_runs(tmp_path)
+    assert choice.run.folder == folders[1]
+    assert "the best by validation F1, 0.5000 (the newest of 3 that have it), of 3 on toys" in str(choice)
 
 
 def test_runs_of_sweeps_alone_are_none(tmp_path: Path) -> None:
