@@ -86,8 +86,15 @@ class Browser:
     def open(self, address: str, width: int) -> None:
         """Load a page into a window of a width, and wait until it is there."""
         self.resize(width)
+        self._load("Page.navigate", url=address)
+
+    def reload(self) -> None:
+        """Load the page again, and wait until it is there."""
+        self._load("Page.reload")
+
+    def _load(self, method: str, **parameters: Any) -> None:
         self.events.clear()
-        self.send("Page.navigate", url=address)
+        self.send(method, **parameters)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._read())
 

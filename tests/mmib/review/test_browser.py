@@ -86,7 +86,7 @@ def test_edits_outlive_the_tab_and_two_windows_lose_nothing(
 ) -> None:
     page, output = review(make_predictions("mner"))
     page.press("2")
-    page.run("location.reload()")
+    page.reload()
     page.wait("document.getElementById('status')?.textContent.startsWith('Edits that were not saved')")
     other = {"method": "PUT", "headers": {"Content-Type": "application/json"}}
     body = json.dumps({"version": 0, "entities": []})
