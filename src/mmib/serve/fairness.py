@@ -99,7 +99,10 @@ class FairQueue(Generic[ItemT]):
         """
         now = self._clock()
         waiting = (account for account in self._accounts.values() if account.waiting)
-        accounts = sorted(waiting, key=lambda account: account.used_by(now) + self._cost(account, account.waiting[0]))
+        # By its work alone: a post that once took long for another reason would wait for minutes.
+        accounts = sorted(
+            waiting, key=lambda account: account.used_by(now) + self._rate * self._work(account.waiting[0])
+        )
         taken: list[ItemT] = []
         expected = 0.0
         while accounts:
