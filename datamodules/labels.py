@@ -16,7 +16,7 @@ LabelSource = str | list[str] | dict[str, Any]
 
 FILE = "file"
 ENDINGS = (".json", ".txt", ".yaml", ".yml")
-CONFIGURATION = {"data", "model"}  # what every configuration of mmib init holds
+CONFIGURATION = ("data", "model")  # sections of every configuration that mmib init writes
 LAYOUT = "data.labels names a known label set, a file of labels, or the labels themselves"
 
 
@@ -66,7 +66,7 @@ def _of_file(name: str) -> LabelSet:
     if path.suffix.lower() == ".txt":
         return _of_lines(path)
     content = _content(path)
-    if isinstance(content, dict) and content.keys() >= CONFIGURATION:
+    if isinstance(content, dict) and all(isinstance(content.get(section), dict) for section in CONFIGURATION):
         raise DataError(f"{path} is a configuration: name a file of labels, or list them after data.labels; {LAYOUT}")
     try:
         is_table = isinstance(content, dict) and not isinstance(content.get(NAMES), list)

@@ -125,6 +125,10 @@ def test_a_file_that_holds_no_label_set_is_named(write: Write, name: str, conten
     assert "\n" not in str(error.value)
 
 
+def test_labels_may_be_called_as_sections_of_a_configuration_are(write: Write) -> None:
+    assert label_set(write("l.yaml", {"data": 0, "model": 1})).names == ("data", "model")
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("labels.json", "labels.txt", "labels.yaml"):
         with pytest.raises(DataError, match=f"{name} does not exist; data.labels names"):
