@@ -58,9 +58,9 @@ class FairQueue(Generic[ItemT]):
     The next is of the client that would have used least of the last minutes once its post has been read: decay usage
     scheduling (Hellerstein 1993) by finish times (Demers et al. 1989). So clients with cheap posts who ask again when
     they are answered stay ahead of expensive ones, and no more of what a client left unused can be claimed later than
-    those minutes hold. What a post costs is estimated from its work and from the posts of the client that were read
-    before; posts that are expected to be expensive, as the first of each client is, are read with few others, so that
-    these do not wait for them long.
+    those minutes hold. For the order, what a post costs is estimated from its work; for how many are read together,
+    also from the client's last posts. Those that are expected to be expensive, as the first of each client is, are
+    read with few others, so that these do not wait for them long.
 
     Args:
         seconds: expected for one pass at most; a single post may take longer.
