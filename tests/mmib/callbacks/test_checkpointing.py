@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
 from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint
@@ -99,6 +100,28 @@ def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) 
     (scored,) = trainer.validate(module, batches, ckpt_path=best.best_model_path, weights_only=True, verbose=False)
     assert scored["val/f1"] == pytest.approx(float(best.best_model_score))  # type: ignore[arg-type]
     assert scored["val/f1"] < 4
+
+
+def test_averages_agree_with_those_of_lightning(tmp_path: Path) -> None:
+    averages = []
+    for averaging in (AveragedWeights, EMAWeightAveraging):
+        torch.manual_seed(0)
+        trainer = pl.Trainer(
+            max_epochs=3,
+            accelerator="cpu",
+            logger=False,
+            callbacks=[averaging(decay=0.7, update_every_n_steps=2)],
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=tmp_path,
+        )
+        module = Climbing()
+        trainer.fit(module, DataLoader(torch.zeros(5, 1)))  # type: ignore[arg-type]
+        averages.append(float(module.weight.detach().sum()))
+    ours, theirs = averages
+    assert ours == pytest.approx(theirs, rel=1e-6)
+    assert ours < 15, "the last step's weight is 15"
 
 
 def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None:
