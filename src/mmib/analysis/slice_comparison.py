@@ -85,7 +85,7 @@ def _shared_slices(grid: RunGrid) -> tuple[list[Slice], list[str]]:
     training, notes = _shared_training(grid)
     match = match_of([each.posts for each in grid.scored])
     if match is not None:
-        notes.append(f"{IMAGE}: upper and lower half of the rows by {match.source}")
+        notes.append(f"{IMAGE}: rows by {match.source}")
     slices, unavailable = slices_of(grid.scored[0].posts, training, match)
     return slices, [*notes, *(f"not set apart by {name}: {reason}" for name, reason in unavailable.items())]
 

@@ -29,7 +29,10 @@ RESAMPLES = 1000
 
 FORM, IMAGE, FREQUENCY, LENGTH = "surface form", "image", "label frequency", "length"
 SEEN, UNSEEN = "seen in training", "never seen"
-MATCHES, MISMATCHES = "matches", "mismatches"
+# Parts by the image, the better one first, by what is known of how well it fits.
+RELEVANT = ("relevant", "irrelevant")
+BY_RELEVANCE = ("more relevant half", "less relevant half")
+BY_ALIGNMENT = ("more aligned half", "less aligned half")
 
 # Kinds of errors, as tables name them.
 ERRORS = {
@@ -50,6 +53,7 @@ class SlicedPost(NamedTuple):
         predicted: what was predicted.
         words: number of the post's words; None where the file does not tell.
         relevance: of the post's image, by a file of relevance scores.
+        relevant: whether the post's image is, where the data set knows.
         similarity: of text and image, as the model's alignment measures it.
     """
 
@@ -58,6 +62,7 @@ class SlicedPost(NamedTuple):
     predicted: list[Item]
     words: int | None = None
     relevance: float | None = None
+    relevant: bool | None = None
     similarity: float | None = None
 
 
@@ -76,16 +81,25 @@ def sliced_posts(task: Task, labels: LabelSet, records: Sequence[Record], own_im
     posts = []
     for record in sorted(records, key=lambda record: int(record["id"])):
         words = record.get("words")
-        evidence = (record.get("relevance"), record.get("similarity") if own_images else None)
         posts.append(
             SlicedPost(
                 record["id"],
                 *task.items(record, labels),
                 None if words is None else len(words),
-                *(None if value is None else float(value) for value in evidence),
+                **(_evidence(record) if own_images else {}),
             )
         )
     return posts
+
+
+def _evidence(record: Record) -> dict[str, Any]:
+    """What a record of a post that was read with its own image tells of how well the image fits."""
+    known = record.get("relevance_posterior") is not None
+    scores = {name: record.get(name) for name in ("relevance", "similarity")}
+    return {
+        "relevant": record["noise"] is None if known else None,
+        **{name: None if value is None else float(value) for name, value in scores.items()},
+    }
 
 
 def rated(run: FinishedRun, records: Sequence[Record], relevance: ImageRelevance | None) -> Sequence[Record]:
@@ -110,29 +124,37 @@ class Match(NamedTuple):
     Attributes:
         scores: by row, of the rows for which it is known; only their order matters.
         source: where they are from, for people.
+        groups: names of the upper and the lower half of the rows by them.
     """
 
     scores: Mapping[int, float]
     source: str
+    groups: tuple[str, str]
 
 
 def match_of(runs: Sequence[Sequence[SlicedPost]]) -> Match | None:
-    """How well the images of rows fit: by the relevance scores, or else by the alignment of the runs; None by neither.
+    """How well the images of rows fit; None where nothing tells.
 
-    Over several runs it is the mean of a row's ranks in each of them.
+    By the relevance scores, or else by what the data set knows, where it has relevant and irrelevant ones, or else by
+    the alignment of the runs. Over several runs it is the mean of a row's ranks in each of them.
 
     Args:
         runs: posts of runs on the same rows, which saw the posts' own images.
     """
-    for name, source in (("relevance", "the relevance file"), ("similarity", "the alignment score")):
+    for name, source, groups in (
+        ("relevance", "the relevance file", BY_RELEVANCE),
+        ("relevant", "what the data set knows", RELEVANT),
+        ("similarity", "the alignment score", BY_ALIGNMENT),
+    ):
         ranks: dict[int, list[float]] = {}
         for posts in runs:
             known = [(post.row, value) for post in posts if (value := getattr(post, name)) is not None]
             values = mean_ranks(np.array([value for _, value in known], dtype=np.float64)) / max(1, len(known))
             for (row, _), rank in zip(known, values.tolist(), strict=True):
                 ranks.setdefault(row, []).append(rank)
-        if ranks:
-            return Match({row: float(np.mean(found)) for row, found in ranks.items()}, source)
+        scores = {row: float(np.mean(found)) for row, found in ranks.items()}
+        if scores and (name != "relevant" or len(set(scores.values())) > 1):
+            return Match(scores, source, groups)
     return None
 
 
@@ -197,9 +219,9 @@ def _by_image(match: Match) -> Slice:
     upper = dict(zip(rows, (ranks > (len(rows) + 1) / 2).tolist(), strict=True))
 
     def group_of(post: SlicedPost, item: Item | None) -> str | None:
-        return None if post.row not in upper else MATCHES if upper[post.row] else MISMATCHES
+        return None if post.row not in upper else match.groups[not upper[post.row]]
 
-    return Slice(IMAGE, (MATCHES, MISMATCHES), group_of)
+    return Slice(IMAGE, match.groups, group_of)
 
 
 def _by_frequency(training: TrainingItems) -> Slice:

@@ -30,6 +30,8 @@ from mmib.schema import Task, task_named
 SPLITS = ("val", "test")
 # Of what a run ends with; paths are longer where they have to be.
 COLUMNS = 80
+# With fewer gold items than this, one of them changes a score by more than a point.
+FEW_ITEMS = 100
 CLASS_COLUMNS = ("precision", "recall", "f1")
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
@@ -175,6 +177,8 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(_bottleneck_table(summary["bottleneck"]))
         for line in bottleneck_lines(summary["bottleneck"]):
             console.print(textwrap.fill(line, COLUMNS, break_on_hyphens=False))
+    for line in few_item_lines(summary):
+        console.print(line)
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")
     if summary["test"] is None:
@@ -194,6 +198,16 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")
     console.print(f"summary: {folder / 'summary.json'}")
+
+
+def few_item_lines(summary: dict[str, Any]) -> list[str]:
+    """A caution for each split with so few gold items that its scores, and their errors, tell little."""
+    lines = []
+    for split in SPLITS:
+        gold = sum(scores["gold"] for scores in summary[split]["classes"].values()) if summary[split] else 0
+        if 0 < gold < FEW_ITEMS:
+            lines.append(f"{split}: only {gold} gold items, {100 / gold:.1f} points each: too few to compare models")
+    return lines
 
 
 def _table(summary: dict[str, Any]) -> Table:

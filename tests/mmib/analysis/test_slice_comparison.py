@@ -68,7 +68,7 @@ def test_a_part_is_scored_and_tested_like_a_table_of_its_rows(groups: dict[str, 
     names = list(dict.fromkeys(row.part for row in table.rows))
     assert names == [
         *("surface form: seen in training", "surface form: never seen"),
-        *("image: matches", "image: mismatches"),
+        *("image: more aligned half", "image: less aligned half"),
         *("length: up to 12 words", "length: over 18 words"),
     ]
     for runs in groups.values():
@@ -108,10 +108,10 @@ def test_images_are_set_apart_by_the_runs_that_saw_the_posts_own(tmp_path: Path)
     table = compare_slices(groups, resamples=RESAMPLES)
     records = groups["others"][0].predictions("test")[ROWS // 2 :]
     gold = sum(record["gold"] != "None" for record in records)
-    assert {row.gold for row in part(table, "image: matches")} == {gold}
-    assert "image: upper and lower half of the rows by the alignment score" in table.notes
+    assert {row.gold for row in part(table, "image: more aligned half")} == {gold}
+    assert "image: rows by the alignment score" in table.notes
     table = compare_slices({"others": groups["others"]}, resamples=RESAMPLES)
-    assert not part(table, "image: matches")
+    assert not part(table, "image: more aligned half")
     assert any("not set apart by image: no row" in note for note in table.notes)
 
 
@@ -153,10 +153,10 @@ def test_a_relevance_file_is_that_of_the_images(
     assert "add --slices" in refused(*command)
     assert main([*command, "--slices", "--resamples", str(RESAMPLES)]) == 0
     output = capsys.readouterr().out
-    assert "- image: upper and lower half of the rows by the relevance file\n" in output
+    assert "- image: rows by the relevance file\n" in output
     found = {line.split(" | ")[0]: line.split(" | ")[1:] for line in output.splitlines()}
     # Pairs in odd rows were seen in training, and their images fit.
-    assert found["| image: matches"] == found["| surface form: seen in training"]
+    assert found["| image: more relevant half"] == found["| surface form: seen in training"]
     file.write_text('{"image": "other.jpg", "relevance": 1}\n')
     message = refused(*command, "--slices")
     assert "has no relevance of any image of the run" in message

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from mmib.analysis.slices import (
+    BY_ALIGNMENT,
+    BY_RELEVANCE,
     FORM,
     FREQUENCY,
     IMAGE,
     LENGTH,
-    MATCHES,
-    MISMATCHES,
+    RELEVANT,
     SEEN,
     UNSEEN,
     SlicedPost,
@@ -92,7 +93,7 @@ def test_parts_of_a_slice_of_everything_add_up_to_the_scores_of_the_task(task: s
     assert sum(lengths) == len(records)
     halves = {group.name: group.rows for group in groups if group.slice == IMAGE}
     known = sum(record["similarity"] is not None for record in records)
-    assert halves == {MATCHES: known // 2, MISMATCHES: known - known // 2}
+    assert halves == dict(zip(BY_ALIGNMENT, (known // 2, known - known // 2), strict=True))
 
 
 def test_what_is_predicted_belongs_to_a_slice_by_its_own_surface_form() -> None:
@@ -145,7 +146,25 @@ def test_rows_of_one_image_are_in_the_same_half() -> None:
     posts = posts_of("relevance", 0.5, 0.5, 0.5, 0.5, 0.9, 0.1)
     (image, _), _ = slices_of(posts, None, match_of([posts]))
     halves = [image.group_of(post, None) for post in posts]
-    assert halves == [*[MISMATCHES] * 4, MATCHES, MISMATCHES]
+    more, less = BY_RELEVANCE
+    assert halves == [*[less] * 4, more, less]
+
+
+def test_what_the_data_set_knows_of_its_images_comes_before_the_alignment_where_it_sets_rows_apart() -> None:
+    known = [{"relevance_posterior": 0.9, "noise": noise} for noise in (None, "meme", None, None)]
+    similar = [{"similarity": value} for value in (0.1, 0.9, 0.2, 0.3, 0.4)]
+    pair = {"words": WORDS, "head": [0, 1], "tail": [2, 4], "gold": "None", "predicted": "None"}
+    records = [{"id": row, **pair, **a, **b} for row, (a, b) in enumerate(zip([*known, {}], similar, strict=True))]
+    posts = sliced_posts(MRE, MNRE, records)
+    match = match_of([posts, posts])
+    assert match is not None
+    assert match.source == "what the data set knows"
+    (image, *_), _ = slices_of(posts, None, match)
+    relevant, irrelevant = RELEVANT
+    assert [image.group_of(post, None) for post in posts] == [relevant, irrelevant, relevant, relevant, None]
+    by_alignment = match_of([[posts[0], *posts[2:]]])
+    assert by_alignment is not None, "all of these images are relevant"
+    assert by_alignment.groups == BY_ALIGNMENT
 
 
 def test_old_predictions_say_which_slices_cannot_be_made() -> None:
@@ -177,7 +196,7 @@ def test_a_slice_that_sets_nothing_apart_is_left_out_and_named() -> None:
         FREQUENCY: "all belong to one part, 'up to 50 in training'",
         LENGTH: "all belong to one part, 'up to 12 words'",
     }
-    assert [group["group"] for group in found["groups"]] == [MATCHES, MISMATCHES]
+    assert [group["group"] for group in found["groups"]] == [*BY_ALIGNMENT]
     for group in found["groups"]:
         assert group["f1"] == pytest.approx(2 * group["correct"] / (group["predicted"] + group["gold"]))
         assert 0 < group["f1_se"] < 0.2

@@ -151,7 +151,12 @@ def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, rec
     assert main(["study", "toy.yaml", "--relevance", "relevance.jsonl"]) == 0
     full, without = (row(record(), variant, 0.2) for variant in ("full", "without AR"))
     parts = {part["part"]: part for part in without["slices"]}
-    names = ["image: matches", "image: mismatches", "length: up to 12 words", "length: over 18 words"]
+    names = [
+        "image: more relevant half",
+        "image: less relevant half",
+        "length: up to 12 words",
+        "length: over 18 words",
+    ]
     assert list(parts) == names == [part["part"] for part in full["slices"]]
     assert parts["length: up to 12 words"]["mean"] == 1.0
     assert parts["length: up to 12 words"]["difference"] == 0.0
@@ -159,13 +164,13 @@ def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, rec
     assert (later["values"], later["gold"]) == ([pytest.approx(1 / 20), pytest.approx(2 / 20)], 20)
     assert later["difference"] == pytest.approx(-10 / 20)
     assert later["p"] < 0.01
-    assert parts["image: matches"]["values"] == later["values"]
+    assert parts["image: more relevant half"]["values"] == later["values"]
     assert without["errors"] == {"exact": 21.5, "wrong_label": 18.5, "other_span": 0, "missed": 0, "spurious": 0}
     folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
     table = (folder / "table.md").read_text()
     assert "| length: over 18 words | 20 | without AR, share of noise 0.2 | 1 2 | 7.5 | 3.5 |" in table
     assert "- not set apart by surface form: the run has no training.json" in table
-    assert "- image: upper and lower half of the rows by the relevance file" in table
+    assert "- image: rows by the relevance file" in table
     assert "| without AR, share of noise 0.2 | 21.5 | 18.5 | 0 | 0 | 0 |" in table
     page = (folder / "report.html").read_text()
     assert page.count('<th scope="row">length: over 18 words</th>') == 4

@@ -253,6 +253,16 @@ def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
     assert "val, hard" not in rows
 
 
+@pytest.mark.parametrize(("pairs", "caution"), [(7, "test: only 14 gold items, 7.1 points each"), (50, None)])
+def test_scores_on_few_items_come_with_a_caution(pairs: int, caution: str | None) -> None:
+    """Where all 14 are right, the bootstrap error of the score is zero."""
+    right = records(*(2 * pairs * [(PEER, PEER)]))
+    text = printed({"val": None, "test": score(MRE, MNRE, list(right.values()))})
+    lines = [line for line in text.splitlines() if "too few to compare models" in line]
+    assert [line.partition(":")[0] for line in lines] == ([] if caution is None else ["test"])
+    assert caution is None or lines[0].startswith(caution)
+
+
 def test_the_table_fits_into_80_columns(demo: Any) -> None:
     everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
     text = io.StringIO()

@@ -258,7 +258,7 @@ def _slices(run: FinishedRun, split: str, records: Sequence[Record]) -> tuple[st
     parts.append(table(["", *ERRORS.values()], counts, "Kinds of errors"))
     lines = [f"Not set apart by {name}: {reason}." for name, reason in found["unavailable"].items()]
     parts += [element("p", line, class_="note") for line in lines]
-    by = f"The image matches in the upper half of the {task.rows} by {found['image_by']}. " if found["image_by"] else ""
+    by = f"How well the image fits is judged by {found['image_by']}. " if found["image_by"] else ""
     return (
         f"{SPLITS[split].capitalize()} split, parts of it by what was seen in training and by the posts. What is "
         "predicted belongs to a slice by its own surface form and label, as what is gold does. "

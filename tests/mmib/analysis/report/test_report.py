@@ -123,10 +123,10 @@ def test_slices_and_kinds_of_errors_of_a_run(
     assert cells["surface form: seen in training"][:5] == ["30", "60", "50", "88.0", "73.3"]
     assert cells["surface form: never seen"][:5] == ["30", "30", "30", "100.0", "100.0"]
     # Of the three images the last fits best; the second is that of half of the rows.
-    assert (cells["image: matches"][0], cells["image: mismatches"][0]) == ("10", "20")
+    assert (cells["image: more relevant half"][0], cells["image: less relevant half"][0]) == ("10", "20")
     assert re.search(r'<th scope="row">items</th><td>74</td><td>6</td><td>0</td><td>10</td><td>0</td>', text)
     assert "Not set apart by length: all belong to one part, &#x27;up to 12 words&#x27;." in text
-    assert "The image matches in the upper half of the posts by the relevance file." in text
+    assert "How well the image fits is judged by the relevance file." in text
     assert "Risk against coverage" in text
     (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
     assert "no relevance of any image of the run" in refused(
