@@ -75,7 +75,9 @@ def test_there_is_an_experiment_for_the_demo_for_real_text_and_for_the_published
 def test_every_piece_belongs_to_an_experiment() -> None:
     experiments = set(shipped_experiments())
     used = set().union(*(includes(path) for path in experiments))
-    for_the_command_line = {CONFIGS / "trainer" / f"{name}.yaml" for name in ("debug", "ddp", "ddp_cpu", "slurm")}
+    for_the_command_line = {
+        CONFIGS / "trainer" / f"{name}.yaml" for name in ("debug", "ddp", "ddp_cpu", "early_stopping", "slurm")
+    }
     for_the_command_line |= {
         CONFIGS / "model" / f"{name}.yaml" for name in ("levitated", "side_text", "pixels_and_texts")
     }

@@ -100,6 +100,7 @@ def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[S
         ),
         _line("  # - trainer/bf16.yaml", "faster where the machine computes in bfloat16"),
         _line("  # - trainer/averaged.yaml", "averages the weights, often for the better from a thousand steps on"),
+        _line("  # - trainer/early_stopping.yaml", "ends when validation no longer improves"),
         f"name: {_scalar(name)}",
         "trainer:",
         _line(f"  max_epochs: {epochs}", f"of {steps:,} steps: {train.posts:,} {rows} in batches"),

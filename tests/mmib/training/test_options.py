@@ -208,6 +208,20 @@ def test_with_an_end_in_time_schedules_run_over_time(start: Start, workspace: An
     assert (betas[0], betas[-1]) == pytest.approx((0, 0.002), abs=4e-4)
 
 
+def test_early_stopping_ends_a_training_that_no_longer_improves(start: Start, workspace: Any) -> None:
+    """With learning rates of zero no validation is better than the first."""
+    run = start(
+        *("fit", "--config", str(workspace.experiment), "--config", "trainer/early_stopping.yaml"),
+        *("--trainer.max_epochs=9", "--trainer.limit_train_batches=1", "--trainer.val_check_interval=null"),
+        *("--trainer.callbacks.patience=2", "--model.optimizer.lr=0", "--model.optimizer.text_lr=0"),
+    )
+    with (run.folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        *validated, _ = [row["epoch"] for row in csv.DictReader(file) if row["val/f1"]]  # the last: what was selected
+    assert validated == ["0", "1", "2"]
+    assert run.summary["selected"]["epoch"] == 0
+    assert run.summary["test"]["f1"] >= 0
+
+
 # Loggers
 
 
