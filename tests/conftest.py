@@ -70,11 +70,12 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """What a command does with SIGTERM ends with its process, and here with its test."""
-    before = signal.getsignal(signal.SIGTERM)
+    """What a command does with signals ends with its process, and here with its test."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
-    if before is not None:  # of code that is no Python
-        signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        if handler is not None:  # of code that is not Python
+            signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,7 @@ from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
 from mmib.search.study_file import StudyFile, Trial, check_options, read_study_file
-from mmib.search.trials import TrialError, end_on_sigterm, finished_run, run_trial, share_cores
+from mmib.search.trials import TrialError, end_on_signals, finished_run, run_trial, share_cores
 
 METRIC = "f1"
 REST = "--"
@@ -201,7 +201,7 @@ def run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments[:end])
     if chosen.parallel < 1:
         parser.error("--parallel must be at least 1")
-    end_on_sigterm()
+    end_on_signals()
     relevance = None if chosen.relevance is None else ImageRelevance(chosen.relevance)
     study = read_study_file(chosen.file)
     common = check_options(arguments[end + 1 :], f"what follows {REST}")

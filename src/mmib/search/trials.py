@@ -33,13 +33,20 @@ def share_cores(parallel: int) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
 
 
-def end_on_sigterm() -> None:
-    """SIGTERM ends a study or sweep as Ctrl-C does: what is running is saved and can be resumed."""
+def end_on_signals() -> None:
+    """SIGTERM and Ctrl-C end a study or sweep: the running trials are saved and can be resumed.
+
+    Later signals are ignored. `timeout` and batch systems often send two, and the second would end the command before
+    it has ended its trials, which would continue without it.
+    """
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, interrupt)
 
 
 def fit_command(options: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmib.base.argument_parser import CommandParser
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.file import SweepFile, read_sweep
-from mmib.search.trials import end_on_sigterm, share_cores
+from mmib.search.trials import end_on_signals, share_cores
 
 INTERRUPTED = 130
 OFFLINE_MODES = ("offline", "disabled", "dryrun")
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
         if getattr(chosen, name) is not None and getattr(chosen, name) < 1:
             parser.error(f"--{name} must be at least 1")
     file = read_sweep(chosen.file)
-    end_on_sigterm()
+    end_on_signals()
     if not chosen.local and _has_wandb():
         from mmib.search.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
 
@@ -98,7 +98,7 @@ def _work(path: Path, runs: Path, cap: int | None) -> None:
     """The work of each process."""
     from mmib.search.sweep.local import LocalSweep  # noqa: PLC0415 - Optuna is an extra
 
-    end_on_sigterm()
+    end_on_signals()
     try:
         LocalSweep(read_sweep(path), runs, cap).work()
     except MMIBError as error:

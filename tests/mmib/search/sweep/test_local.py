@@ -99,16 +99,20 @@ def test_processes_share_a_grid(write_sweep: Any) -> None:
     assert [len(commands) for commands in starts(path).values()] == [1] * 6
 
 
-@pytest.mark.parametrize("killed", ["sweep", "both", "asked"])
+@pytest.mark.parametrize("killed", ["sweep", "both", "asked", "asked twice"])
 def test_a_killed_sweep_is_resumed_where_it_was(write_sweep: Any, killed: str) -> None:
-    """Killed alone, its run lives on and is waited for; with its run, or asked to end, the run is resumed."""
+    """Killed alone, its run continues and is waited for; with its run, or asked to end, the run is resumed."""
     path = write_sweep(parameters={"model.beta": {"values": [0.3, 0.8]}})
     first = start(path)
     name = "runs/*/points/002/*/*/checkpoints/last.ckpt"
     checkpoint = wait_for(lambda: next((path for path in path.parent.glob(name) if path.read_text() == "2"), None))
     process = int((checkpoint.parents[3] / "pid").read_text())
-    if killed == "asked":
+    if killed.startswith("asked"):
         first.terminate()
+        if killed == "asked twice":
+            time.sleep(0.01)
+            first.send_signal(signal.SIGINT)
+            first.terminate()
         assert first.wait(20) == 130
         wait_for(lambda: not Path(f"/proc/{process}").exists())
     else:
