@@ -30,9 +30,9 @@ def compare_slices(
 ) -> Comparison:
     """Compare configurations over their seeds, each against the baseline, within each part of each slice.
 
-    All runs are sliced in the same way. Slices by training use the training rows that the baseline's first run
-    recorded, or else the first run that recorded any. Slices by image use the relevance file, or else the data set's
-    own relevance, or else the mean rank of the alignment scores of the runs that saw the posts' own images.
+    All runs are sliced in the same way. Slices by training data use the first run that recorded its training rows,
+    starting with the baseline. Slices by image use the relevance file, or else the relevance in the data set, or else
+    the mean rank of the alignment scores of the runs that saw the posts' own images.
 
     Args:
         groups, split, baseline, test, resamples, scored: see `mmib.analysis.comparison.compare`.

@@ -96,7 +96,7 @@ def sample(posts: Sequence[Post], size: int) -> list[Post]:
 
 
 def darkest_word(posts: Sequence[Post]) -> float:
-    """Return the nats from which a word gets the strongest shade: the 95th percentile over all words; 0 without any."""
+    """Return the nats from which a word gets the strongest shade: the 95th percentile over words; 0 without any."""
     values = [value for post in posts for value in post.record.get("kl") or () if value is not None]
     return float(np.percentile(values, 95)) if values else 0.0
 

@@ -58,7 +58,7 @@ class Study:
 
     @property
     def slices(self) -> list[Row]:
-        """Scores of the trials by slice, grouped by slice; empty in studies of older versions."""
+        """Scores of the trials by slice, grouped by part; empty in studies of older versions."""
         rows = [Row(_label(self, row), **part) for row in self.rows for part in row.get("slices") or ()]
         parts = list(dict.fromkeys(row.part for row in rows))
         return sorted(rows, key=lambda row: parts.index(row.part))
