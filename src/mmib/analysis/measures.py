@@ -77,7 +77,7 @@ def with_measures(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]],
 
 
 def _sampled(run: FinishedRun) -> bool:
-    """Whether the run's latents were sampled with noise in training."""
+    """Return whether the run's latents were sampled with noise in training."""
     backbone = ((run.config().get("model") or {}).get("init_args") or {}).get("backbone") or {}
     return bool((backbone.get("init_args") or {}).get("sampling", True))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """Map values to coordinates of a chart.
+    """A map from values to coordinates of a chart.
 
     Attributes:
         low, high: values at the ends of the axis.

@@ -15,7 +15,7 @@ from mmib.schema import CheckpointError
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Write checkpoints atomically: a file under its final name is always complete.
+    """A plugin that writes checkpoints atomically: a file under its final name is always complete.
 
     Lightning writes them to the folder for temporary files, and copies them if that is on another disk.
     """

@@ -25,7 +25,7 @@ WANDB_TIMEOUT_S = 30
 
 
 class ContinuedWriter(ExperimentWriter):
-    """Append to the `metrics.csv` of a resumed run, which Lightning's writer would delete."""
+    """A writer that appends to the `metrics.csv` of a resumed run; Lightning's writer would delete it."""
 
     def rows(self) -> int:
         """Write everything logged so far, and return the number of rows on disk."""
@@ -70,7 +70,7 @@ class ContinuedWriter(ExperimentWriter):
 
 
 class RunLogger(CSVLogger):
-    """Log to `metrics.csv` in the run's folder."""
+    """A logger that writes `metrics.csv` in the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")

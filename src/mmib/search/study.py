@@ -213,7 +213,7 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"{chosen.file} has no experiment {', '.join(sorted(unknown))}: choose from {choices}")
         study = replace(study, experiments=tuple(chosen.experiment))
     reasons = {} if chosen.only_tables else train(study, chosen.runs, chosen.parallel)
-    command = shown_command(shlex.join(["mmib", "study", *arguments]))  # without secrets and paths, as tables are shared
+    command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shared
     for experiment in study.experiments:
         folder = chosen.runs / study.name / experiment
         if conclude(study, experiment, chosen.runs, folder, reasons, command, relevance) and chosen.results is not None:

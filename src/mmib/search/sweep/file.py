@@ -54,7 +54,7 @@ class Metric:
         return [-value if self.goal == "maximize" else value for value in values]
 
     def reached(self, value: float) -> bool:
-        """Whether a value is as good as the target."""
+        """Return whether a value is at least as good as the target."""
         return self.target is not None and self.best([value, self.target]) == value
 
 
