@@ -102,7 +102,7 @@ def darkest_word(posts: Sequence[Post]) -> float:
 
 
 class PostWriter:
-    """Writes posts as list items."""
+    """A writer of posts as HTML list items."""
 
     def __init__(self, classes: Sequence[str], darkest: float, root: Path | None) -> None:
         """Set the classes to filter posts by, the nats of the darkest shade, and the folder of the images."""
