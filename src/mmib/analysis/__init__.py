@@ -1,1 +1,1 @@
-"""What is made of finished runs: comparisons, calibration, reports."""
+"""Analysis of finished runs: comparisons, calibration, reports."""

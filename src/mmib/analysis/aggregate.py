@@ -1,4 +1,4 @@
-"""The command `mmib aggregate`: runs grouped by configuration, as a table of means over seeds and paired tests."""
+"""The command `mmib aggregate`: a table of runs by configuration, with means over seeds and paired tests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FORMATS: dict[str, Callable[[Comparison], str]] = {
 
 
 def run(arguments: list[str]) -> int:
-    """Print or write the table of the runs that the command line names."""
+    """Print or write the table of the runs named on the command line."""
     parser = CommandParser(prog="mmib aggregate", description="Mean, standard deviation and paired tests over runs.")
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders, or folders that contain runs")
     parser.add_argument(
@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
     command = shlex.join(["mmib", "aggregate", *arguments])
     notes = [*table.notes, *_mixed(groups), *_unfinished(chosen.runs), f"command: {command}"]
     text = FORMATS[chosen.format](replace(table, notes=notes))
-    if chosen.format == "csv":  # which has no place for them
+    if chosen.format == "csv":  # a CSV file has no place for notes
         print("\n".join(notes), file=sys.stderr)  # noqa: T201
     if chosen.output is None:
         print(text, end="")  # noqa: T201
@@ -95,12 +95,12 @@ def run(arguments: list[str]) -> int:
 
 
 def group(runs: Sequence[FinishedRun], by: Sequence[str] = ("name",)) -> dict[str, list[FinishedRun]]:
-    """Runs by name of their experiment, by the values of dotted keys of their configurations, or by both.
+    """Group runs by experiment name, by the values of dotted keys of their configurations, or by both.
 
-    The groups are in order of the values, the first key's first.
+    The groups are sorted by these values, starting with the first key.
 
     Raises:
-        RunError: a run's configuration has no such key.
+        RunError: a run's configuration lacks a key.
     """
     values = [tuple(run.name if key == "name" else _setting(run, key) for key in by) for run in runs]
     names = [", ".join(map(_text, levels)) for levels in values]
@@ -112,7 +112,7 @@ def group(runs: Sequence[FinishedRun], by: Sequence[str] = ("name",)) -> dict[st
 
 
 def _setting(run: FinishedRun, key: str) -> Any:
-    """The value of a dotted key in a run's configuration."""
+    """Return the value of a dotted key in a run's configuration."""
     value: Any = run.config()
     for part in key.split("."):
         if not isinstance(value, dict) or part not in value:
@@ -123,20 +123,20 @@ def _setting(run: FinishedRun, key: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """A value's name, the same for 0 and 0.0."""
+    """Return a value as text, the same for 0 and 0.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return value if isinstance(value, str) else json.dumps(value)
 
 
 def _order(value: Any) -> tuple[bool, float, str]:
-    """Numbers by size, then everything else by name."""
+    """Return a sort key: numbers by size, then everything else by name."""
     number = isinstance(value, int | float)
     return not number, value if number else 0.0, _text(value)
 
 
 def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
-    """Warns of configurations whose runs differ in more than their seed."""
+    """Return notes on configurations whose runs differ in more than their seed."""
     notes = []
     for name, runs in groups.items():
         settings = [dict(dotted(run.config())) for run in runs]
@@ -148,7 +148,7 @@ def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
 
 
 def _unfinished(folders: Sequence[Path]) -> list[str]:
-    """Names the half-written runs below folders that hold finished ones too."""
+    """Return a note on the unfinished runs below the folders, if there are any."""
     begun = {path.parent for folder in folders for path in folder.rglob("config.yaml")}
     left = sorted(path for path in begun if not (path / "summary.json").is_file() and not begun & set(path.parents))
     return [f"left out, not finished: {', '.join(map(str, left))}"] if left else []

@@ -1,4 +1,4 @@
-"""How far the confidence of predictions can be trusted: calibration error, risk against coverage, temperature."""
+"""Reliability of the confidence of predictions: calibration error, risk-coverage curve, temperature scaling."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from mmib.records import Array, Judgement, log_odds, softmax
 
 BINS = 10
-# Digits of a confidence that decide its bin: what is computed from logits may miss the edge of a bin by less.
+# Decimals to which a confidence is rounded before binning. Rounding errors at the edge of a bin are smaller.
 DIGITS = 9
-# Coverages at which the risk is kept, evenly spaced up to 1.
+# Number of coverages at which the risk is kept, evenly spaced up to 1.
 COVERAGES = 20
-# Within which a temperature is looked for, and how many predictions it takes to fit one.
+# Search interval of the temperature, and the minimum number of predictions to fit one.
 COLDEST, HOTTEST = 0.05, 20.0
 FEWEST = 20
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidence can be trusted.
+    """Reliability diagram and expected calibration error.
 
     Attributes:
-        bins: (mean confidence, share that is right, number) of each of ten equally wide bins that is not empty.
-        error: expected calibration error, the gaps of the bins weighted by their numbers.
+        bins: (mean confidence, accuracy, number of predictions) of each non-empty bin, out of ten of equal width.
+        error: expected calibration error: the gaps of the bins, weighted by their numbers of predictions.
         count: number of predictions.
     """
 
@@ -36,13 +36,13 @@ class Calibration:
 
 
 def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Calibration | None:
-    """Expected calibration error over equally wide bins (Guo et al. 2017, equation 3).
+    """Compute the expected calibration error over bins of equal width (Guo et al. 2017, equation 3).
 
-    None without predictions, and where a score is not finite.
+    Return None without predictions, or if a score is not finite.
 
     Args:
-        judgements: the predictions, all among equally many alternatives.
-        temperature: what their logits are divided by.
+        judgements: the predictions, all with the same number of classes.
+        temperature: divisor of the logits.
     """
     if not judgements:
         return None
@@ -61,10 +61,10 @@ def calibration(judgements: Sequence[Judgement], temperature: float = 1.0) -> Ca
 
 @dataclass(frozen=True)
 class RiskCoverage:
-    """What share of the predictions is wrong, where only the most confident ones count (Geifman & El-Yaniv 2017).
+    """Error rate among the most confident predictions, by coverage (Geifman & El-Yaniv 2017).
 
     Attributes:
-        curve: (coverage, risk) at up to `COVERAGES` evenly spaced coverages, the last of them 1.
+        curve: (coverage, risk) at up to `COVERAGES` evenly spaced coverages, of which the last is 1.
         area: mean risk over the coverages of the most confident one, two, ... predictions; lower is better.
     """
 
@@ -73,13 +73,12 @@ class RiskCoverage:
 
 
 def risk_coverage(judgements: Sequence[Judgement]) -> RiskCoverage | None:
-    """Risk against coverage; None without predictions, and where a score is not finite.
+    """Compute the risk-coverage curve; None without predictions, or if a score is not finite.
 
-    Of predictions with equal confidence each counts as wrong as they are on average, so that their order is of no
-    matter.
+    Predictions with equal confidence all count with their mean error, so that their order does not matter.
 
     Args:
-        judgements: the predictions, all among equally many alternatives.
+        judgements: the predictions, all with the same number of classes.
     """
     if not judgements:
         return None
@@ -87,7 +86,7 @@ def risk_coverage(judgements: Sequence[Judgement]) -> RiskCoverage | None:
     if not np.isfinite(confidence).all():
         return None
     _, places, counts = np.unique(-confidence.round(DIGITS), return_inverse=True, return_counts=True)
-    wrong = np.repeat(np.bincount(places, 1 - right) / counts, counts)  # the surest first
+    wrong = np.repeat(np.bincount(places, 1 - right) / counts, counts)  # the most confident first
     covered = np.arange(1, len(wrong) + 1)
     risk = np.cumsum(wrong) / covered
     kept = np.unique(np.ceil(np.linspace(0, len(wrong), COVERAGES + 1)[1:]).astype(int))
@@ -97,11 +96,11 @@ def risk_coverage(judgements: Sequence[Judgement]) -> RiskCoverage | None:
 
 @dataclass(frozen=True)
 class Temperature:
-    """What confidence is cooled or heated by, so that it means what it says (Guo et al. 2017, section 4.2).
+    """A temperature that calibrates confidence (Guo et al. 2017, section 4.2).
 
     Attributes:
-        value: divides the logits of a prediction; above 1 the model was too sure.
-        count: predictions that it was fitted on; 0 where there were too few, and `value` is 1.
+        value: divisor of the logits; above 1, the model was overconfident.
+        count: number of predictions that it was fitted on; 0 if there were too few, and `value` is then 1.
         error_before, error_after: expected calibration error on these predictions.
     """
 
@@ -112,11 +111,11 @@ class Temperature:
 
 
 def fitted_temperature(judgements: Sequence[Judgement]) -> Temperature:
-    """The temperature under which what is right is likeliest.
+    """Fit the temperature that maximises the likelihood of the gold classes.
 
     Args:
-        judgements: of predictions, all among equally many alternatives; best those of validation, which training has
-            not seen.
+        judgements: the predictions, all with the same number of classes; preferably of the validation split, which
+            was not trained on.
     """
     before = calibration(judgements)
     if before is None or before.count < FEWEST:
@@ -127,9 +126,9 @@ def fitted_temperature(judgements: Sequence[Judgement]) -> Temperature:
 
 
 def likeliest_temperature(logits: Array, gold: NDArray[np.int64]) -> float:
-    """The T that makes softmax(logits / T) likeliest.
+    """Return the T that maximises the likelihood of softmax(logits / T).
 
-    The likelihood is concave in 1 / T, so that the root of its derivative is found by halving.
+    The log-likelihood is concave in 1 / T, so bisection finds the root of its derivative.
 
     Args:
         logits: (N, C).
@@ -148,7 +147,7 @@ def likeliest_temperature(logits: Array, gold: NDArray[np.int64]) -> float:
 
 
 def tempered(probability: Array, temperature: float) -> Array:
-    """Probabilities whose log-odds are divided by a temperature; 1 leaves them as they are."""
+    """Divide the log-odds of probabilities by a temperature; 1 leaves them unchanged."""
     if temperature == 1:
         return probability
     result: Array = 1 / (1 + np.exp(-log_odds(probability) / temperature))
@@ -156,12 +155,12 @@ def tempered(probability: Array, temperature: float) -> Array:
 
 
 def _confidence(judgements: Sequence[Judgement], temperature: float = 1.0) -> tuple[Array, Array]:
-    """(N,) probability of what was predicted, and 1 where it is right."""
+    """Return the (N,) probabilities of the predicted classes, and (N,) 1 for right and 0 for wrong predictions."""
     predicted = np.array([judgement.predicted for judgement in judgements])
     confidence = softmax(_logits(judgements) / temperature)[np.arange(len(judgements)), predicted]
     return confidence, np.array([judgement.right for judgement in judgements], dtype=np.float64)
 
 
 def _logits(judgements: Sequence[Judgement]) -> Array:
-    """(N, C) logits."""
+    """Return the (N, C) logits."""
     return np.array([judgement.logits for judgement in judgements], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Configurations compared: means over seeds, intervals and paired tests, as a table."""
+"""Comparison of configurations: a table of means over seeds, intervals and paired tests."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TESTS = {
 }
 
 
-# Columns of names, to the left of their cells.
+# Columns of names, aligned left.
 NAMES = ("slice", "configuration")
 
 
@@ -39,19 +39,19 @@ class Row:
     """One configuration; scores and differences are fractions.
 
     Attributes:
-        name: of the configuration.
-        seeds: of its runs, in order.
+        name: name of the configuration.
+        seeds: seeds of its runs, in order.
         values: score of each seed.
-        mean: over seeds.
-        sd: standard deviation over seeds; None with one.
+        mean: mean over seeds.
+        sd: standard deviation over seeds; None for a single seed.
         low: lower end of the 95 % interval of the mean.
-        high: upper end.
-        difference: mean over the seeds shared with the baseline of this configuration minus the baseline; None for
-            the baseline itself, without one, and where no seed is shared.
-        difference_low: lower end of its 95 % interval.
-        difference_high: upper end.
-        p: two-sided p-value, adjusted (Holm) where several configurations are compared with the baseline.
-        part: of the rows, in a table by slice; empty where the score is that of all.
+        high: upper end of this interval.
+        difference: score minus the baseline's, mean over the seeds that both have; None for the baseline itself,
+            without a baseline, or without shared seeds.
+        difference_low: lower end of the 95 % interval of the difference.
+        difference_high: upper end of this interval.
+        p: two-sided p-value, with Holm's adjustment if several configurations are compared with the baseline.
+        part: part of the rows, in a table by slice; empty for a score of all rows.
         gold: number of gold items in the part.
     """
 
@@ -70,12 +70,12 @@ class Row:
     gold: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Its attributes without the name, and without a part where it is of all rows."""
+        """Return all attributes except the name and, for a score of all rows, except `part` and `gold`."""
         left_out = ("name",) if self.part else ("name", "part", "gold")
         return {name: value for name, value in vars(self).items() if name not in left_out}
 
     def in_part(self, part: str, gold: int) -> Row:
-        """The same as the row of a part, which has so many gold items."""
+        """Return a copy of the row for a part with this number of gold items."""
         return replace(self, part=part, gold=gold)
 
 
@@ -84,10 +84,10 @@ class Comparison:
     """A table of configurations on one test set.
 
     Attributes:
-        metric: what was scored.
+        metric: name of the score.
         baseline: name of the configuration that the others are compared with.
-        rows: the configurations, in the order that they were given in.
-        notes: what stands below the table, a sentence each.
+        rows: the configurations, in the order of the input.
+        notes: notes below the table, one sentence each.
     """
 
     metric: str
@@ -96,14 +96,14 @@ class Comparison:
     notes: list[str]
 
     def markdown(self) -> str:
-        """A table in percent, and the notes as a list."""
+        """Return a Markdown table in percent, with the notes as a list."""
         cells = [[cell.replace("|", r"\|") for cell in row] for row in self.cells()]
         rule = ["---" if heading in NAMES else "---:" for heading in cells[0]]
         lines = [f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]]]
         return "\n".join([*lines, "", *(f"- {note}" for note in self.notes)]) + "\n"
 
     def latex(self) -> str:
-        """A table in percent for the package booktabs, and the notes as comments."""
+        """Return a LaTeX table in percent for the package booktabs, with the notes as comments."""
         cells = self.cells()
         heading, *rows = (" & ".join(map(_escaped, row)) + r" \\" for row in cells)
         columns = "".join("l" if name in NAMES else "r" for name in cells[0])
@@ -111,7 +111,7 @@ class Comparison:
         return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in self.notes)]) + "\n"
 
     def csv(self) -> str:
-        """A line a configuration, scores as fractions with all digits; without the notes."""
+        """Return one CSV line per configuration, with scores as fractions in full precision; without the notes."""
         text = io.StringIO()
         writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
@@ -120,7 +120,7 @@ class Comparison:
         return text.getvalue()
 
     def cells(self) -> list[list[str]]:
-        """Headings and rows of the table for people."""
+        """Return headings and rows of the table as formatted text."""
         compared = [f"minus {self.baseline}", "95 % interval", "p"] if self.baseline is not None else []
         table = [["configuration", "seeds", f"{self.metric} (%)", "sd", "95 % interval", *compared]]
         for row in self.rows:
@@ -144,20 +144,20 @@ def compare(
     resamples: int = statistics.RESAMPLES,
     scored: Mapping[Path, ScoredRun] | None = None,
 ) -> Comparison:
-    """Configurations over their seeds, and each against the baseline.
+    """Compare configurations over their seeds, each against the baseline.
 
     Args:
         groups: the runs of each configuration.
         split: `val` or `test`.
         metric: one of the task's `ExtractionScores.micro_scores`.
-        baseline: a name in `groups`; without one nothing is tested.
+        baseline: a name in `groups`; without a baseline, nothing is tested.
         test: one of `TESTS`.
-        resamples: of rows, for intervals and tests.
-        scored: what is known of the runs by folder, where their predictions have been read before.
+        resamples: number of resamples of the rows, for intervals and tests.
+        scored: the scored runs by folder, if their predictions have been read before.
 
     Raises:
-        RunError: the runs are of different tasks, labels or rows, one has no predictions or no gold, a configuration
-            has no run or two of one seed, or the metric or the baseline is unknown.
+        RunError: the runs have different tasks, labels or rows, a run has no predictions or no gold, a configuration
+            has no run or two runs with the same seed, or the metric or the baseline is unknown.
         TaskError: their task is not registered.
     """
     grid = run_grid(groups, split, metric, baseline, scored)
@@ -173,11 +173,11 @@ def compare(
 
 @dataclass(frozen=True)
 class RunGrid:
-    """Runs that can be compared, by configuration and seed.
+    """Comparable runs by configuration and seed.
 
     Attributes:
-        scored: S runs with their labels, configuration by configuration, in order of seed.
-        places: of the runs of each configuration among them.
+        scored: S runs with their labels, grouped by configuration, in order of seed.
+        places: indices of each configuration's runs in `scored`.
         baseline: the configuration that the others are compared with.
     """
 
@@ -187,18 +187,18 @@ class RunGrid:
 
     @property
     def runs(self) -> list[FinishedRun]:
-        """The runs in the same order."""
+        """The runs in the order of `scored`."""
         return [each.run for each in self.scored]
 
     def rows(
         self, sample: Bootstrap, above: Array, below: Array, test: str = "bootstrap"
     ) -> tuple[list[Row], dict[str, PairedTest]]:
-        """A row for each configuration, and the tests of those that are compared.
+        """Return a row for each configuration, and the tests of those that are compared.
 
         Args:
-            sample: of the scores of the S runs.
-            above: (S, N) what rows add to the numerator of each run's score.
-            below: (S, N) what they add to the denominator.
+            sample: bootstrap of the scores of the S runs.
+            above: (S, N) contribution of each row to the numerator of each run's score.
+            below: (S, N) contribution of each row to the denominator.
             test: one of `TESTS`.
         """
         resamples = len(sample.resampled)
@@ -219,7 +219,7 @@ class RunGrid:
         return rows, tests
 
     def notes(self) -> list[str]:
-        """Names the configurations that do not have the baseline's seeds."""
+        """Return notes on the configurations whose seeds differ from the baseline's."""
         notes = []
         for name, (members, _) in self._pairs().items():
             if len(members) < max(len(self.places[name]), len(self.places[str(self.baseline)])):
@@ -232,7 +232,7 @@ class RunGrid:
         return [self.scored[place].run.seed for place in self.places[name]]
 
     def _pairs(self) -> dict[str, tuple[list[int], list[int]]]:
-        """Places of each configuration's runs, and of the baseline's of the same seeds, where there are any."""
+        """Return the indices of each configuration's runs, and of the baseline's runs with the same seeds."""
         if self.baseline is None:
             return {}
         theirs = dict(zip(self._seeds(self.baseline), self.places[self.baseline], strict=True))
@@ -253,7 +253,7 @@ def run_grid(
     scored: Mapping[Path, ScoredRun] | None = None,
     relevance: ImageRelevance | None = None,
 ) -> RunGrid:
-    """Runs by configuration and seed; see `compare` and, for `relevance`, `scored_run`.
+    """Arrange runs by configuration and seed; see `compare` and, for `relevance`, `scored_run`.
 
     Raises:
         RunError: see `compare`.
@@ -275,7 +275,7 @@ def run_grid(
 
 
 def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """A configuration's runs in order of seed."""
+    """Return a configuration's runs in order of seed."""
     if not runs:
         raise RunError(f"the configuration {name!r} has no finished run: train it first")
     seen: dict[int | None, FinishedRun] = {}
@@ -290,10 +290,10 @@ def _by_seed(name: str, runs: Sequence[FinishedRun]) -> list[FinishedRun]:
 
 
 def shared_scores(runs: Sequence[FinishedRun], metric: str) -> ExtractionScores:
-    """The scores of the task and the labels that all runs have.
+    """Return the scores object for the runs' common task and labels.
 
     Raises:
-        RunError: they are of different tasks or labels, or the metric is none that rows add up to.
+        RunError: the runs have different tasks or labels, or the metric is not a sum over rows.
         TaskError: their task is not registered.
     """
     first = runs[0]
@@ -312,13 +312,13 @@ def shared_scores(runs: Sequence[FinishedRun], metric: str) -> ExtractionScores:
 
 
 class ScoredRun(NamedTuple):
-    """A run, and what a comparison has to know of its predictions of a split.
+    """A run with the parts of its predictions that a comparison needs.
 
     Attributes:
         run: the run.
-        gold: label id of each row, or a list of one a word, by the row's id and in order of it.
-        predicted: the same of the prediction.
-        posts: what slices have to know of the rows.
+        gold: label id of each row, or a list with one label id per word, by row id and in order of row id.
+        predicted: the same for the predictions.
+        posts: the rows in the form that slices need.
     """
 
     run: FinishedRun
@@ -330,23 +330,23 @@ class ScoredRun(NamedTuple):
 def scored_run(
     run: FinishedRun, split: str, records: Sequence[Record], relevance: ImageRelevance | None = None
 ) -> ScoredRun:
-    """A run by the records of its predictions of a split.
+    """Prepare a run for comparison, from the records of its predictions of a split.
 
     Args:
         run: the run.
-        split: what was predicted.
-        records: its predictions.
+        split: the predicted split.
+        records: the run's predictions.
         relevance: see `mmib.analysis.slices.rated`.
 
     Raises:
-        RunError: a record is damaged, there is no row, one is there twice, or has a label that is none of the run's.
-        DataError: the relevance is that of other images.
+        RunError: a record is damaged, there are no rows, a row occurs twice, or a label is not in the run's label set.
+        DataError: the relevance file is about other images.
     """
     gold, predicted = (_labels(run, split, records, field) for field in ("gold", "predicted"))
     if any(np.shape(predicted[row]) != np.shape(gold[row]) for row in gold):
         raise RunError(f"{run.predictions_file(split)} is damaged: a row has more or fewer predictions than labels")
     rated_records = rated(run, records, relevance)
-    # Whose images the run saw matters to its similarities alone; without any the configuration need not be there.
+    # Only similarities depend on whose images the run saw; without them, config.yaml may be missing.
     own_images = all(record.get("similarity") is None for record in records) or run.own_images
     with run.interpreting(split):
         posts = sliced_posts(run.registered_task(), run.labels, rated_records, own_images)
@@ -354,12 +354,12 @@ def scored_run(
 
 
 def read_scored(run: FinishedRun, split: str, relevance: ImageRelevance | None = None) -> ScoredRun:
-    """A run by its prediction file; see `scored_run`."""
+    """Prepare a run for comparison, from its prediction file; see `scored_run`."""
     return scored_run(run, split, run.predictions(split), relevance)
 
 
 def _check_rows(scored: Sequence[ScoredRun], split: str) -> None:
-    """Refuse runs that were scored on different rows."""
+    """Raise a `RunError` if the runs were scored on different rows."""
     first = scored[0]
     for each in scored:
         if _data(each.run, split) != _data(first.run, split) or each.gold != first.gold:
@@ -368,7 +368,7 @@ def _check_rows(scored: Sequence[ScoredRun], split: str) -> None:
 
 
 def _row_parts(scored: Sequence[ScoredRun], metric: str, scores: ExtractionScores) -> tuple[Array, Array]:
-    """(S, N) parts of the score's numerator and denominator, rows in one order for all runs."""
+    """Return the (S, N) contributions of rows to numerator and denominator of the score, in the same order for all."""
     from mmib.metrics import label_tensor  # noqa: PLC0415 - the report compares without torch
 
     above, below = [], []
@@ -381,7 +381,7 @@ def _row_parts(scored: Sequence[ScoredRun], metric: str, scores: ExtractionScore
 
 
 def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str) -> dict[int, Any]:
-    """Label ids of each row, by its id and in order of it: one, or a list with one a word."""
+    """Return the label id of each row, or a list with one label id per word, by row id and in order of row id."""
     numbers = {name: number for number, name in enumerate(run.registered_task().outputs(run.labels))}
     found: dict[int, Any] = {}
     for record in records:
@@ -400,14 +400,14 @@ def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str)
 
 
 def _data(run: FinishedRun, split: str) -> Any:
-    """Fingerprint of the rows that a run was scored on; None where its summary has none."""
+    """Return the summary's description of the rows that a run was scored on; None if it has none."""
     return run.summary.get("data", {}).get(split)
 
 
 def _test(
     test: str, sample: Bootstrap, above: Array, below: Array, ours: list[int], theirs: list[int], resamples: int
 ) -> PairedTest:
-    """Runs against others, in pairs."""
+    """Test runs against others, in pairs."""
     if test == "bootstrap":
         return statistics.paired_bootstrap(sample.of(ours), sample.of(theirs))
     parts = [(values[ours], values[theirs]) for values in (above, below)]
@@ -415,7 +415,7 @@ def _test(
 
 
 def provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]:
-    """What the scores were measured on, and with which versions."""
+    """Return notes on the data of the scores, and on the versions used."""
     data = _data(runs[0], split) or {}
     fingerprint = f", sha256 {data['sha256'][:12]}" if "sha256" in data else ""
     corpora = sorted({str(run.summary.get("corpus", "unknown corpus")) for run in runs})
@@ -431,7 +431,7 @@ def provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]:
 
 
 def method_notes(rows: Sequence[Row], compared: int, test: str, resamples: int, within: str = "") -> list[str]:
-    """How intervals and p-values were made."""
+    """Return notes on how intervals and p-values were computed."""
     notes = [f"95 % intervals of means: bootstrap over rows, with the error of the seeds; {resamples:,} resamples"]
     alone = dict.fromkeys(row.name for row in rows if len(row.seeds) == 1)
     if alone:
@@ -455,7 +455,7 @@ def _interval(low: float | None, high: float | None, sign: str = "") -> str:
 
 
 def _escaped(text: str) -> str:
-    """Text that LaTeX prints as it stands."""
+    """Escape a text for LaTeX."""
     return "".join(LATEX.get(character, character) for character in text)
 
 

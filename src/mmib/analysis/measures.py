@@ -1,4 +1,4 @@
-"""What is measured of a run beside its scores: rates, held-out loss, calibration, and what its latents are worth."""
+"""Measures of a run besides its scores: rates, held-out loss, calibration, and the quality of its latents."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmib.records import Record
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError
 
-# Names in records, and headings with units; each is a number of a run.
+# Keys in records, and table headings with units. Each measure is one number per run.
 MEASURES = {
     "rate_text": "rate, nats a piece",
     "rate_image": "rate, nats a region",
@@ -22,7 +22,7 @@ MEASURES = {
     "gap": "gap",
     "own_image": "own image's rank, %",
 }
-# What is logged of validation, and by what it is multiplied.
+# Measures read from the validation log: name of the logged scalar, and the factor to multiply it by.
 LOGGED = {
     "task_loss": ("val/task", 1.0),
     "gap": ("val/align/gap", 1.0),
@@ -31,15 +31,15 @@ LOGGED = {
 
 
 def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[str, float | None]:
-    """The `MEASURES` of a run; None for what it does not have.
+    """Return the `MEASURES` of a run; None for those that it does not have.
 
-    Rates, loss, gap and rank are those of validation, with the selected checkpoint where validation ran after the fit;
-    latents without noise have no rate. Calibration error and area are those of the predictions.
+    Rates, loss, gap and rank are from validation, with the selected checkpoint if validation ran after the fit.
+    Latents without noise have no rate. Calibration error and area are computed from the predictions.
 
     Args:
         run: the run.
-        split: what was predicted.
-        records: its predictions of the split.
+        split: the predicted split.
+        records: the run's predictions for the split.
 
     Raises:
         RunError: a file of the run is damaged.
@@ -62,7 +62,7 @@ def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[st
 
 
 def mean_measures(each: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
-    """The mean over runs of each of their measures; None where one of them does not have it."""
+    """Return the mean of each measure over runs; None if a run does not have it."""
     means: dict[str, float | None] = {}
     for name in MEASURES:
         values = [found for one in each if (found := one[name]) is not None]
@@ -71,13 +71,13 @@ def mean_measures(each: Sequence[Mapping[str, float | None]]) -> dict[str, float
 
 
 def with_measures(rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
-    """The rows of a study that have `measures`, and the names of those that at least one of them has."""
+    """Return the rows of a study that have `measures`, and the names of the measures that at least one row has."""
     found = [row for row in rows if row.get("measures")]
     return found, [name for name in MEASURES if any(row["measures"][name] is not None for row in found)]
 
 
 def _sampled(run: FinishedRun) -> bool:
-    """Whether its latents had noise in training."""
+    """Return whether the run's latents were sampled with noise in training."""
     backbone = ((run.config().get("model") or {}).get("init_args") or {}).get("backbone") or {}
     return bool((backbone.get("init_args") or {}).get("sampling", True))
 

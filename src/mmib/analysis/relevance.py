@@ -1,4 +1,4 @@
-"""How far what a model makes of an image tells if it is relevant, where the data set knows: AUC of three signals."""
+"""Detection of irrelevant images from a model's predictions, if the data set knows them: AUC of three signals."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Detection:
     """How well relevant images are distinguished from irrelevant ones.
 
     Attributes:
-        noise: what the irrelevant images are: one of the kinds, or `all` of them.
+        noise: kind of the irrelevant images, or `all`.
         relevant: number of rows whose image is relevant.
-        irrelevant: number of rows whose image is not.
-        auc: area under the ROC curve of each of `SIGNALS` and of the best possible one, by name; None for a signal that
-            the rows do not have.
+        irrelevant: number of rows whose image is irrelevant.
+        auc: area under the ROC curve of each of `SIGNALS`, which include the best possible one, by name; None for a
+            signal that the rows do not have.
     """
 
     noise: str
@@ -34,9 +34,9 @@ class Detection:
 
 
 def auc(positive: Array, negative: Array) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, where a tie counts one half.
+    """Compute the area under the ROC curve: the probability that a positive scores above a negative.
 
-    It is the Mann-Whitney statistic over the number of pairs, from the mean ranks of tied scores.
+    A tie counts one half. The area is the Mann-Whitney statistic, with mean ranks for ties, over the number of pairs.
 
     Args:
         positive: (P,) scores, P > 0.
@@ -48,19 +48,22 @@ def auc(positive: Array, negative: Array) -> float:
 
 
 def image_nats(record: Record) -> float | None:
-    """Nats of a region, mean over the image's regions."""
+    """Return the nats per region, averaged over the image's regions; None without any."""
     nats = [value for value in record["kl_image"] if value is not None]
     return float(np.mean(nats)) if nats else None
 
 
 def similarity(record: Record) -> float | None:
-    """Similarity of text and image, as the alignment measures it."""
+    """Return the similarity of text and image, as the alignment measures it."""
     value = record.get("similarity")
     return None if value is None else float(value)
 
 
 def concentration(record: Record) -> float | None:
-    """How far attention is from even: 1 minus its entropy over log R, mean over the positions; None for one region."""
+    """Return how far attention is from uniform: 1 minus its entropy over log R, averaged over the positions.
+
+    None without attention, or for a single region.
+    """
     rows = [weights for weights in record.get("attention") or () if weights is not None]
     if not rows or len(rows[0]) < 2:
         return None
@@ -69,7 +72,7 @@ def concentration(record: Record) -> float | None:
     return float(1 - entropy.mean() / math.log(weights.shape[1]))
 
 
-# Of a prediction: what should be higher where the image is relevant.
+# Functions of a prediction that should be higher if the image is relevant.
 SIGNALS: dict[str, Callable[[Record], float | None]] = {
     "KL of the image": image_nats,
     "similarity": similarity,
@@ -79,12 +82,13 @@ SIGNALS: dict[str, Callable[[Record], float | None]] = {
 
 
 def detections(records: Sequence[Record]) -> list[Detection]:
-    """How well each signal tells relevant from irrelevant images: of all kinds, then of each where there are several.
+    """Measure how well each signal separates relevant from irrelevant images.
 
-    Empty where the data set does not know, or all images are relevant, or none is.
+    The first result is for irrelevant images of all kinds; if there are several kinds, one result for each follows.
+    The list is empty if the data set does not know the relevance, or if all images are relevant or all are irrelevant.
 
     Args:
-        records: predictions, as docs/reference/predictions.md describes them.
+        records: predictions, as described in docs/reference/predictions.md.
 
     Raises:
         KeyError, TypeError, ValueError: a prediction is damaged.
@@ -114,12 +118,12 @@ def _detection(name: str, relevant: Sequence[Record], irrelevant: Sequence[Recor
 
 
 def area_texts(areas: Mapping[str, float | None]) -> list[str]:
-    """The areas of the signals as a table shows them; empty for a signal that the rows do not have."""
+    """Format the areas of the signals for a table; empty for a signal that the rows do not have."""
     return ["" if area is None else f"{area:.3f}" for area in areas.values()]
 
 
 def mean_auc(found: Sequence[Sequence[Detection]]) -> dict[str, float | None]:
-    """AUC of each signal over irrelevant images of all kinds, mean over runs; empty where one does not know it.
+    """Return the AUC of each signal over irrelevant images of all kinds, averaged over runs; empty if a run has none.
 
     Args:
         found: the `detections` of each run.

@@ -1,4 +1,4 @@
-"""Configurations compared within slices of their test rows."""
+"""Comparison of configurations within slices of their test rows."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ def compare_slices(
     scored: Mapping[Path, ScoredRun] | None = None,
     relevance: ImageRelevance | None = None,
 ) -> Comparison:
-    """Configurations over their seeds, and each against the baseline, within each part of each slice.
+    """Compare configurations over their seeds, each against the baseline, within each part of each slice.
 
-    Rows and surface forms are set apart in the same way for all runs: by the training rows of the baseline's first
-    run, or of the first of all, that recorded them; by the relevance file, or else by the mean rank of the alignment
-    scores of the runs that saw the posts' own images.
+    All runs are sliced in the same way. Slices by training data use the first run that recorded its training rows,
+    starting with the baseline. Slices by image use the relevance file, or else the relevance in the data set, or else
+    the mean rank of the alignment scores of the runs that saw the posts' own images.
 
     Args:
         groups, split, baseline, test, resamples, scored: see `mmib.analysis.comparison.compare`.
         metric: `f1`, `precision` or `recall`.
-        relevance: of the posts' images, by which rows are set apart where the predictions have not been read before.
+        relevance: relevance of the posts' images, by which rows are sliced; unused if `scored` is given.
 
     Returns:
-        A row for each part and configuration; no row where no slice sets anything apart.
+        A comparison with a row for each part and configuration; without rows if no slice separates the rows.
 
     Raises:
         RunError, TaskError: see `mmib.analysis.comparison.compare`.
-        DataError: the relevance is that of other images.
+        DataError: the relevance file is about other images.
     """
     if metric not in RATIOS:
         raise RunError(f"slices are not scored by {metric!r}: choose from {', '.join(RATIOS)}")
@@ -72,7 +72,7 @@ def compare_slices(
 
 
 def _samples(above: Array, below: Array, resamples: int) -> list[statistics.Bootstrap]:
-    """The bootstrap of each of G parts, from (G, S, N) sums: the same rows for all."""
+    """Bootstrap each of G parts from (G, S, N) contributions, with the same resampled rows for all."""
     parts, runs, columns = above.shape
     if not parts:
         return []
@@ -81,7 +81,7 @@ def _samples(above: Array, below: Array, resamples: int) -> list[statistics.Boot
 
 
 def _shared_slices(grid: RunGrid) -> tuple[list[Slice], list[str]]:
-    """Slices that set the rows of all runs apart in the same way, and what has to be said of them."""
+    """Return slices that apply to all runs in the same way, and notes on them."""
     training, notes = _shared_training(grid)
     match = match_of([each.posts for each in grid.scored])
     if match is not None:
@@ -91,7 +91,10 @@ def _shared_slices(grid: RunGrid) -> tuple[list[Slice], list[str]]:
 
 
 def _shared_training(grid: RunGrid) -> tuple[TrainingItems | None, list[str]]:
-    """What the baseline was trained on, or the first configuration that recorded it; noted where others differ."""
+    """Return the training items of the baseline, or else of the first configuration that recorded them.
+
+    A note is added if other runs had different training items.
+    """
     names = sorted(grid.places, key=lambda name: name != grid.baseline)
     runs = [(name, grid.runs[place]) for name in names for place in grid.places[name]]
     known = [(name, run.seed, training) for name, run in runs if (training := run.training()) is not None]

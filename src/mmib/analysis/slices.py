@@ -1,4 +1,4 @@
-"""Scores by slice: parts of the predictions that are set apart by what is known of their posts and of the training."""
+"""Scores by slice: parts of the predictions, defined by properties of their posts and of the training data."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from mmib.runs.reader import FinishedRun
 from mmib.schema import Task
 from mmib.scores import RATIOS, Counts, Scores
 
-# Upper ends of the bands; the last band is open.
+# Upper ends of the bands; the last band has no upper end.
 WORDS = (12, 18)
 TRAINING_ROWS = (50, 200)
 RESAMPLES = 1000
 
 FORM, IMAGE, FREQUENCY, LENGTH = "surface form", "image", "label frequency", "length"
 SEEN, UNSEEN = "seen in training", "never seen"
-# Parts by the image, the better one first, by what is known of how well it fits.
+# Parts of the image slice, by the source of the relevance; the better part comes first.
 RELEVANT = ("relevant", "irrelevant")
 BY_RELEVANCE = ("more relevant half", "less relevant half")
 BY_ALIGNMENT = ("more aligned half", "less aligned half")
 
-# Kinds of errors, as tables name them.
+# Kinds of errors, with their names in tables.
 ERRORS = {
     "exact": "exact",
     "wrong_label": "right span, wrong label",
@@ -45,16 +45,16 @@ ERRORS = {
 
 
 class SlicedPost(NamedTuple):
-    """What slices have to know of a prediction.
+    """The parts of a prediction that slices need.
 
     Attributes:
-        row: its row.
-        gold: what is gold, the negative label included.
-        predicted: what was predicted.
-        words: number of the post's words; None where the file does not tell.
-        relevance: of the post's image, by a file of relevance scores.
-        relevant: whether the post's image is, where the data set knows.
-        similarity: of text and image, as the model's alignment measures it.
+        row: row id of the post.
+        gold: the gold items, including those of the negative label.
+        predicted: the predicted items.
+        words: number of the post's words; None if the file does not hold them.
+        relevance: relevance of the post's image, from a file of relevance scores.
+        relevant: whether the post's image is relevant; None if the data set does not know.
+        similarity: similarity of text and image, as the model's alignment measures it.
     """
 
     row: int
@@ -67,13 +67,13 @@ class SlicedPost(NamedTuple):
 
 
 def sliced_posts(task: Task, labels: LabelSet, records: Sequence[Record], own_images: bool = True) -> list[SlicedPost]:
-    """Records of predictions as slices need them, in order of row.
+    """Convert records of predictions to the form that slices need, in order of row.
 
     Args:
         task: the task.
         labels: the label set.
         records: predictions with gold.
-        own_images: whether the model saw the posts' own images; of others the similarity says nothing of the post.
+        own_images: whether the model saw the posts' own images; the similarity to another image is not informative.
 
     Raises:
         ValueError, KeyError, TypeError, IndexError: a record is damaged.
@@ -93,7 +93,7 @@ def sliced_posts(task: Task, labels: LabelSet, records: Sequence[Record], own_im
 
 
 def _evidence(record: Record) -> dict[str, Any]:
-    """What a record of a post that was read with its own image tells of how well the image fits."""
+    """Return what the record of a post with its own image contains about the image's relevance."""
     known = record.get("relevance_posterior") is not None
     scores = {name: record.get(name) for name in ("relevance", "similarity")}
     return {
@@ -103,7 +103,7 @@ def _evidence(record: Record) -> dict[str, Any]:
 
 
 def rated(run: FinishedRun, records: Sequence[Record], relevance: ImageRelevance | None) -> Sequence[Record]:
-    """Records with the relevance of their images, where a file is given and the run saw the posts' own images.
+    """Add the relevance of their images to records, if a file is given and the run saw the posts' own images.
 
     Raises:
         DataError: the file has the relevance of none of the images.
@@ -122,9 +122,9 @@ class Match(NamedTuple):
     """How well images fit their texts.
 
     Attributes:
-        scores: by row, of the rows for which it is known; only their order matters.
-        source: where they are from, for people.
-        groups: names of the upper and the lower half of the rows by them.
+        scores: score by row, for the rows for which it is known; only their order matters.
+        source: source of the scores, in words.
+        groups: names of the upper and the lower half of the rows.
     """
 
     scores: Mapping[int, float]
@@ -133,10 +133,10 @@ class Match(NamedTuple):
 
 
 def match_of(runs: Sequence[Sequence[SlicedPost]]) -> Match | None:
-    """How well the images of rows fit; None where nothing tells.
+    """Return how well the images of rows fit their texts; None if unknown.
 
-    By the relevance scores, or else by what the data set knows, where it has relevant and irrelevant ones, or else by
-    the alignment of the runs. Over several runs it is the mean of a row's ranks in each of them.
+    Use the relevance scores, or else the relevance in the data set if it has both relevant and irrelevant images, or
+    else the alignment scores of the runs. With several runs, the score of a row is its mean rank over the runs.
 
     Args:
         runs: posts of runs on the same rows, which saw the posts' own images.
@@ -160,13 +160,13 @@ def match_of(runs: Sequence[Sequence[SlicedPost]]) -> Match | None:
 
 @dataclass(frozen=True)
 class Slice:
-    """One way to set predictions apart.
+    """One way to divide predictions into parts.
 
     Attributes:
-        name: what by.
+        name: the property by which predictions are divided.
         groups: names of the parts, in order.
-        group_of: the part that an item of a post belongs to; None for none. Asked for the post itself, without an
-            item, a slice of items answers None.
+        group_of: function that returns the part that an item of a post belongs to, or None. Called without an item,
+            it returns the part of the post itself, and None in a slice by items.
     """
 
     name: str
@@ -177,12 +177,12 @@ class Slice:
 def slices_of(
     posts: Sequence[SlicedPost], training: TrainingItems | None, match: Match | None
 ) -> tuple[list[Slice], dict[str, str]]:
-    """The slices that can be made, and {slice: reason} of those that cannot.
+    """Return the available slices, and {slice: reason} for those that are unavailable.
 
     Args:
         posts: predictions.
-        training: what the model was trained on, where that is known.
-        match: how well images fit, where that is known.
+        training: the items that the model was trained on, if known.
+        match: how well images fit, if known.
     """
     items = [item for post in posts for item in (*post.gold, *post.predicted)]
     unavailable = {}
@@ -257,7 +257,7 @@ class Group(NamedTuple):
     Attributes:
         slice: name of the slice.
         name: name of the part.
-        rows: number of rows that belong to it, or that have an item that does.
+        rows: number of rows that belong to the part or have an item in it.
     """
 
     slice: str
@@ -266,15 +266,15 @@ class Group(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Both names."""
+        """Names of slice and part."""
         return f"{self.slice}: {self.name}"
 
 
 def count(posts: Sequence[SlicedPost], slices: Sequence[Slice], labels: LabelSet) -> tuple[list[Group], Counts]:
-    """The parts of slices, and what each row adds to their correct, predicted and gold items, (G, N) each.
+    """Return the parts of slices, and each row's numbers of correct, predicted and gold items in them, (G, N) each.
 
-    An item belongs where the slice says, a predicted one by its own surface form and label; the negative label counts
-    in no score.
+    The slice assigns each item to a part, predicted items by their own surface form and label. Items of the negative
+    label are not counted.
     """
     places = {pair: place for place, pair in enumerate((each.name, name) for each in slices for name in each.groups)}
     rows = [0] * len(places)
@@ -297,11 +297,13 @@ def count(posts: Sequence[SlicedPost], slices: Sequence[Slice], labels: LabelSet
 
 
 def telling(groups: Sequence[Group], gold: NDArray[np.int64]) -> tuple[NDArray[np.intp], dict[str, str]]:
-    """Places of the parts that are not empty, and {slice: reason} of the slices that set nothing apart.
+    """Return the indices of the parts to show, and {slice: reason} for slices whose items are all in one part.
+
+    Parts without gold items and parts of such slices are not shown.
 
     Args:
         groups: the parts.
-        gold: (G,) number of gold items of each.
+        gold: (G,) number of gold items of each part.
     """
     filled = [place for place in range(len(groups)) if gold[place]]
     parts = Counter(groups[place].slice for place in filled)
@@ -314,7 +316,7 @@ def telling(groups: Sequence[Group], gold: NDArray[np.int64]) -> tuple[NDArray[n
 
 
 def errors(posts: Sequence[SlicedPost], labels: LabelSet) -> dict[str, int]:
-    """How many gold items were found, and in which ways others were not.
+    """Count gold items by how they were predicted, and spurious predictions.
 
     Returns:
         The `ERRORS`: gold items that are `exact`, have the `wrong_label` at the right span, were predicted with an
@@ -338,20 +340,20 @@ def errors(posts: Sequence[SlicedPost], labels: LabelSet) -> dict[str, int]:
 
 
 def error_texts(found: Mapping[str, float]) -> list[str]:
-    """Means of `errors` over runs as a table shows them, in the order of `ERRORS`."""
+    """Format means of `errors` over runs for a table, in the order of `ERRORS`."""
     return [f"{found[name]:,.1f}".removesuffix(".0") for name in ERRORS]
 
 
 def breakdown(
     task: Task, labels: LabelSet, records: Sequence[Record], training: TrainingItems | None, own_images: bool = True
 ) -> dict[str, Any]:
-    """Scores by slice, kinds of errors and what confidence is worth, as `summary.json` holds them.
+    """Return scores by slice, kinds of errors and calibration, in the form of `summary.json`.
 
     Args:
         task: the task.
         labels: the label set.
         records: predictions of a split, with gold.
-        training: what the model was trained on, where that is known.
+        training: the items that the model was trained on, if known.
         own_images: see `sliced_posts`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Scores of extracted triples: a head, a relation and a tail are right together, or the triple is false."""
+"""Scores of extracted triples. A triple is right only if its head, relation and tail are all right."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from mmib.base.resampling import standard_error
 from mmib.scores import Scores
 
-# Whatever tells which entity of a post is meant: its span, or its span and type. Two are the same where they are equal.
+# Identifies an entity of a post: by its span, or by its span and type. Equal mentions are the same mention.
 Mention: TypeAlias = tuple[Any, ...]
 
 
@@ -27,14 +27,14 @@ class Triple(NamedTuple):
 
 @dataclass(frozen=True)
 class PostTriples:
-    """What is true of a post, and what was extracted from it. What is said twice counts once.
+    """Gold and predicted mentions and triples of a post. Duplicates count once.
 
     Attributes:
-        mentions: the gold entities, in a pair or not.
-        annotated: the pairs that the gold tells something of, each with its relation, the negative one included.
+        mentions: the gold entities, whether or not they are in a pair.
+        annotated: the annotated pairs, each with its relation, including the negative one.
         found: the entities that were extracted, or given.
-        predicted: the triples that were extracted, none of them of the negative relation.
-        negative: the relation that stands for no relation; None where the label set has none.
+        predicted: the extracted triples, without the negative relation.
+        negative: the relation that means "no relation"; None if the label set has none.
     """
 
     mentions: Sequence[Mention]
@@ -49,7 +49,7 @@ class PostTriples:
         return {triple for triple in self.annotated if triple.relation != self.negative}
 
     def on_annotated_pairs(self) -> PostTriples:
-        """Without what was predicted between mentions of which the gold tells nothing, in neither direction."""
+        """Return a copy without predictions for pairs that are annotated in neither direction."""
         pairs = {frozenset((triple.head, triple.tail)) for triple in self.annotated}
         kept = [triple for triple in self.predicted if frozenset((triple.head, triple.tail)) in pairs]
         return replace(self, predicted=kept)
@@ -57,7 +57,7 @@ class PostTriples:
 
 @dataclass(frozen=True)
 class Counted:
-    """How many items are right, predicted and gold, a number a post each, and the scores of all posts together."""
+    """Numbers of correct, predicted and gold items per post, and the scores over all posts."""
 
     correct: list[int]
     predicted: list[int]
@@ -76,12 +76,12 @@ class Counted:
 
 
 def count_triples(posts: Iterable[PostTriples]) -> Counted:
-    """Triples: right where both mentions, the relation and the direction are."""
+    """Count triples; a triple is correct if both mentions, the relation and the direction are."""
     return _counted((post.gold, set(post.predicted)) for post in posts)
 
 
 def count_mentions(posts: Iterable[PostTriples]) -> Counted:
-    """Entities that were found."""
+    """Count entities."""
     return _counted((set(post.mentions), set(post.found)) for post in posts)
 
 
@@ -91,7 +91,7 @@ def _counted(pairs: Iterable[tuple[set[Any], set[Any]]]) -> Counted:
 
 
 class Fault(StrEnum):
-    """What is wrong with a predicted triple; the first that holds."""
+    """Kind of a false positive triple; the first that applies."""
 
     NO_ENTITY = "head or tail is no entity"
     NOTHING_TOLD = "the gold tells nothing of the pair"
@@ -101,7 +101,7 @@ class Fault(StrEnum):
 
 
 class Lack(StrEnum):
-    """Why a gold triple was not predicted; the first that holds."""
+    """Kind of a false negative triple; the first that applies."""
 
     NOT_FOUND = "head or tail was not found"
     NO_RELATION = "no relation was found between them"
@@ -109,12 +109,12 @@ class Lack(StrEnum):
 
 
 def count_faults(posts: Iterable[PostTriples]) -> Counter[Fault]:
-    """The predicted triples that are false."""
+    """Count false positive triples by kind."""
     return Counter(_fault(triple, post) for post in posts for triple in set(post.predicted) - post.gold)
 
 
 def count_lacks(posts: Iterable[PostTriples]) -> Counter[Lack]:
-    """The gold triples that were not predicted."""
+    """Count false negative triples by kind."""
     return Counter(_lack(triple, post) for post in posts for triple in post.gold - set(post.predicted))
 
 

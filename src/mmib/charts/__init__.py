@@ -1,4 +1,4 @@
-"""Charts as SVG: of the pages of a report, and as files of their own."""
+"""Charts as SVG, for the pages of a report and as separate files."""
 
 from mmib.charts.chart import Chart, key, save
 from mmib.charts.plots import (

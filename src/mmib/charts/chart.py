@@ -1,4 +1,4 @@
-"""A chart: a drawing in SVG with its title, key and note, for a page or as a file."""
+"""A chart: an SVG drawing with title, key and note, for a page or as a file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from pathlib import Path
 from mmib.base.files import write_text
 from mmib.charts.markup import Html, element, join
 
-# Of a file: space around and between charts, height of a line of text, mean width of a letter, enlargement.
+# Layout of a file: space around and between charts, height of a text line, mean width of a letter, scale factor.
 MARGIN, LINE, LETTER, SCALE = 16, 16, 6.4, 1.5
 SWATCH = 20
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing and the words around it; every colour comes from a style sheet, by class.
+    """A drawing and its texts. Style sheets define all colours, by class.
 
     Attributes:
-        title: what is shown.
-        width, height: of the drawing.
-        drawing: its SVG elements.
-        label: what is seen, in words.
-        unit: of the vertical axis.
+        title: title of the chart.
+        width, height: size of the drawing.
+        drawing: SVG elements of the drawing.
+        label: description of the drawing in words, for screen readers.
+        unit: unit of the vertical axis.
         key: {name: style} of the colours.
-        note: one more sentence, for below the drawing.
+        note: a sentence below the drawing.
     """
 
     title: str
@@ -42,7 +42,7 @@ class Chart:
 
     @property
     def html(self) -> Html:
-        """The chart as a figure of a page."""
+        """The chart as an HTML figure."""
         caption = element(
             "figcaption",
             element("b", self.title),
@@ -54,7 +54,7 @@ class Chart:
 
 
 def key(styles: Mapping[str, str]) -> Html | None:
-    """What the colours stand for, as a list of a page; None for a single name."""
+    """Return the key of the colours as an HTML list; None for fewer than two names."""
     if len(styles) < 2:
         return None
     entries = [
@@ -65,7 +65,7 @@ def key(styles: Mapping[str, str]) -> Html | None:
 
 
 def _swatch(style: str) -> Html:
-    """A short piece of the line, the dot or the stroke that a style draws."""
+    """Return a sample of the line, dot or stroke of a style."""
     classes = style.split()
     if "points" in classes:
         drawn = element("circle", class_="dot", cx=SWATCH / 2, cy=6, r=3)
@@ -79,7 +79,7 @@ def _swatch(style: str) -> Html:
 def save(charts: Sequence[Chart], path: Path) -> None:
     """Write charts side by side as one SVG file, in the light colours of the palette.
 
-    It needs no style sheet beside it, and uses nothing that programs other than browsers do not know.
+    The file includes its style, and uses only features that programs other than browsers support.
     """
     heads = [_head(chart) for chart in charts]
     top = max(height for _, height in heads) + MARGIN
@@ -106,7 +106,7 @@ def save(charts: Sequence[Chart], path: Path) -> None:
 
 
 def _head(chart: Chart) -> tuple[list[Html], float]:
-    """Title, unit and key above a drawing, and their height."""
+    """Return title, unit and key above a drawing, and their height."""
     letters = int(chart.width / LETTER)
     title, unit = textwrap.wrap(chart.title, letters - 6), textwrap.wrap(chart.unit, letters)
     parts = [*_lines(title, LINE, "title"), *_lines(unit, LINE * (len(title) + 1), "unit")]
@@ -127,18 +127,18 @@ def _lines(lines: Sequence[str], y: float, style: str) -> list[Html]:
 
 
 def standalone_style() -> str:
-    """The style of charts, its variables replaced by the palette's light values."""
+    """Return the style sheet of charts, with variables replaced by the palette's light values."""
     palette, style = (stylesheet(name) for name in ("palette.css", "charts.css"))
     values = dict(re.findall(r"--([\w-]+):\s*(.+);", palette))
     return re.sub(r"var\(--([\w-]+)\)", lambda found: _light(values[found[1]]), style)
 
 
 def _light(value: str) -> str:
-    """The first of the two colours of `light-dark(…)`; any other value as it is."""
+    """Return the first of the two colours of `light-dark(…)`; any other value unchanged."""
     colours = re.fullmatch(r"light-dark\((.+), (.+)\)", value)
     return colours[1] if colours else value
 
 
 def stylesheet(name: str) -> str:
-    """A style sheet of this package."""
+    """Return a style sheet of this package."""
     return resources.files("mmib.charts").joinpath(name).read_text(encoding="utf-8")

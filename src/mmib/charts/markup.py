@@ -1,4 +1,4 @@
-"""HTML out of Python: whatever is not made by `element` is text and gets escaped."""
+"""HTML from Python. All text that is not `Html` is escaped."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 VOID = frozenset({"meta", "img", "br", "input"})
-# What no HTML page may hold: control characters but tab and line feed, halves of surrogate pairs, noncharacters.
+# Characters not allowed in HTML: control characters except tab and line feed, lone surrogates, noncharacters.
 UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
@@ -22,23 +22,23 @@ Child: TypeAlias = str | Iterable[str] | None
 
 
 def escape(text: str) -> Html:
-    """Text as HTML; safe inside elements and inside quoted attributes."""
+    """Escape text as HTML, for use inside elements and quoted attributes."""
     return text if isinstance(text, Html) else Html(html.escape(UNPRINTABLE.sub("\ufffd", text), quote=True))
 
 
 def join(parts: Iterable[str], separator: str = "") -> Html:
-    """Parts one after the other; those that are not HTML are escaped."""
+    """Concatenate parts; those that are not HTML are escaped."""
     return Html(escape(separator).join(escape(part) for part in parts))
 
 
 def element(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
-    """One element with its children.
+    """Return an element with its children.
 
     Args:
-        name: of the element.
-        children: text, which is escaped, HTML, several of both, or None for nothing.
-        attributes: `class_` stands for `class` and `data_right` for `data-right`; True is an attribute without a value,
-            None and False leave it out.
+        name: name of the element.
+        children: text, which is escaped, HTML, iterables of both, or None for nothing.
+        attributes: attributes, where `class_` means `class` and `data_right` means `data-right`. True is an attribute
+            without a value; None and False leave it out.
     """
     written = "".join(
         _attribute(key, value) for key, value in attributes.items() if value is not None and value is not False

@@ -1,4 +1,4 @@
-"""The charts of the project: lines, scores in rows, clouds of points, the information plane, calibration."""
+"""The charts of the project: line charts, dot plots, scatter plots, the information plane, reliability diagrams."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ Point = tuple[float, float]
 
 WIDTH, HEIGHT = 360, 220
 LEFT, RIGHT, TOP, BOTTOM = 50, 18, 10, 38
-# A line of more points than this is thinned: it could not be told apart on paper either.
+# A line with more points is thinned, because they could not be distinguished.
 MOST_POINTS = 240
 # Levels that span this factor are drawn on a logarithmic axis.
 LOGARITHMIC_FROM = 50
-# Percentage points: a dot plot of scores closer together shows that part of the scale only.
+# A dot plot whose scores span at most this many percentage points shows only their part of the scale.
 SMALL_PART = 30
-# Lines with error bars are drawn this far beside each other, so that no bar hides another.
+# Horizontal distance between lines with error bars, so that no bar hides another.
 BESIDE = 2.5
-# Of a dot plot: width of the scores, height of a line of a name and of the scale below it.
+# Layout of a dot plot: width of the scores, height of a line of a name and of the scale below it.
 SCORE, NAME_LINE, ROW = 42, 15, 20
 
 
@@ -32,10 +32,10 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        name: for the key; lines of one name share an entry.
+        name: name in the key; lines with the same name share an entry.
         points: x and y, in order of x.
-        style: classes of the style sheet, a colour first: `text`, `image`, `ink`, `c0` to `c7`; then `faint`, `dashed`
-            or `points`, which leaves out the line between them.
+        style: CSS classes: first a colour (`text`, `image`, `ink`, `c0` to `c7`), then `faint`, `dashed` or `points`,
+            which omits the line between the points.
         errors: lower and upper end of each point's error bar.
         dots: whether points are marked.
     """
@@ -50,15 +50,15 @@ class Series:
 def line_chart(
     title: str, series: Sequence[Series], x: str, unit: str = "", note: str = "", keyed: bool = True
 ) -> Chart | None:
-    """Lines over a common axis, with a key where there is more than one; None where there is nothing to draw.
+    """Draw lines over a common axis, with a key if there are several; None without points.
 
     Args:
-        title: what is shown.
+        title: title of the chart.
         series: the lines.
-        x: what the horizontal axis counts.
-        unit: of the vertical axis.
-        note: one more line below the chart.
-        keyed: False where a key stands elsewhere.
+        x: label of the horizontal axis.
+        unit: unit of the vertical axis.
+        note: a line of text below the chart.
+        keyed: whether to add a key; False if the page has one elsewhere.
     """
     lines = [line for line in series if line.points]
     if not lines:
@@ -133,7 +133,7 @@ def _line(line: Series, across: Axis, up: Axis, shift: float) -> Html:
 
 
 def _dot(x: float, y: float, text: str, radius: float = 2.6) -> Html:
-    """A point that shows its values when pointed at."""
+    """Return a point with a tooltip that shows its values."""
     return element("circle", element("title", text), class_="dot", cx=x, cy=y, r=radius)
 
 
@@ -142,12 +142,12 @@ class Mark:
     """One row of a dot plot, in percent.
 
     Attributes:
-        name: what was scored.
-        value: its score.
-        low, high: ends of its error bar.
+        name: name of the row.
+        value: the score.
+        low, high: ends of the error bar.
         ceilings: further values on the same scale, by style.
-        style: colour class.
-        values: the single values behind the score.
+        style: CSS class of the colour.
+        values: the single values that make up the score.
     """
 
     name: str
@@ -162,17 +162,19 @@ class Mark:
 def dot_plot(
     title: str, marks: Sequence[Mark], unit: str = "percent", key: Mapping[str, str] | None = None, note: str = ""
 ) -> Chart:
-    """A score a row on one scale: below its name a dot with its error bar, ceilings and single values as strokes.
+    """Draw one score per row on a common scale.
+
+    A row has a name and, below it, a dot with an error bar, and ceilings and single values as strokes.
 
     Args:
-        title: what is shown.
+        title: title of the chart.
         marks: the rows.
-        unit: of the scores.
+        unit: unit of the scores.
         key: {name: style} of the ceilings.
-        note: one more line below the chart.
+        note: a line of text below the chart.
     """
     ends = [end for mark in marks for end in (mark.low, mark.high, *mark.values, *mark.ceilings.values())]
-    # The whole scale unless everything lies in a small part of it.
+    # Show the whole scale unless all values are in a small part of it.
     whole = max(ends) - min(ends) > SMALL_PART
     low, high = (0.0, 100.0) if whole else (math.floor(min(ends) / 5) * 5, math.ceil(max(ends) / 5) * 5)
     along = Axis(low, max(high, low + 5), 8, WIDTH - SCORE)
@@ -198,7 +200,7 @@ def dot_plot(
 
 
 def _row(mark: Mark, lines: Sequence[str], along: Axis, bottom: float) -> Html:
-    """A row of a dot plot that ends at `bottom`."""
+    """Draw a row of a dot plot that ends at `bottom`."""
     middle = bottom - ROW / 2
     names = [
         element("text", line, class_="name", y=bottom - ROW - NAME_LINE * (len(lines) - place) + 12)
@@ -223,7 +225,7 @@ def _stroke(x: float, y: float, reach: float, text: str, style: str = "line") ->
 
 
 def scatter(title: str, groups: Sequence[Series], pairs: Sequence[tuple[Point, Point]], note: str = "") -> Chart:
-    """Clouds of points on equal axes without numbers, some points joined by lines."""
+    """Draw groups of points on equally scaled axes without numbers, with lines between pairs of points."""
     size = 300
     xs, ys = ([point[axis] for group in groups for point in group.points] for axis in (0, 1))
     reach = max(max(xs) - min(xs), max(ys) - min(ys)) / 2 or 1.0
@@ -241,7 +243,7 @@ def scatter(title: str, groups: Sequence[Series], pairs: Sequence[tuple[Point, P
 
 
 def information_plane(points: Sequence[Mapping[str, float]]) -> list[Chart]:
-    """A chart a modality: its rate against the distortion, both in nats a post, with a dot that darkens with time.
+    """Draw a chart per modality of rate against distortion, in nats per post, with dots that darken with time.
 
     Args:
         points: `step`, `rate_text`, `rate_image` and `distortion` of each validation, in order of step.
@@ -259,7 +261,7 @@ def information_plane(points: Sequence[Mapping[str, float]]) -> list[Chart]:
 
 
 def _trajectory(title: str, points: Sequence[tuple[float, float, float]], style: str, x: str, y: str) -> Chart:
-    """A path over a plane, of (x, y, step)."""
+    """Draw a path in the plane through points (x, y, step)."""
     across = padded_axis(min(p[0] for p in points), max(p[0] for p in points), LEFT, WIDTH - RIGHT)
     up = padded_axis(min(p[1] for p in points), max(p[1] for p in points), HEIGHT - BOTTOM, TOP)
     path = " ".join(f"{across(px)},{up(py)}" for px, py, _ in points)
@@ -286,11 +288,11 @@ def _trajectory(title: str, points: Sequence[tuple[float, float, float]], style:
 
 
 def reliability(title: str, bins: Sequence[tuple[float, float, int]], note: str) -> Chart:
-    """Share that is right against mean confidence, a dot a bin, above a histogram of the confidences.
+    """Draw a reliability diagram, accuracy against mean confidence by bin, above a histogram of the confidences.
 
     Args:
-        title: what is shown.
-        bins: (mean confidence, share that is right, number) of the bins that are not empty.
+        title: title of the chart.
+        bins: (mean confidence, accuracy, number of predictions) of the non-empty bins.
         note: the calibration error in words.
     """
     bottom, floor, height = 230, 290, 328

@@ -1,4 +1,4 @@
-"""Axes, their ticks, and numbers as people write them."""
+"""Axes, ticks, and number formatting."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """Maps values onto a stretch of a chart.
+    """A map from values to coordinates of a chart.
 
     Attributes:
-        low, high: values at its ends.
-        start, end: coordinates of its ends.
-        logarithmic: whether equal ratios are equally long.
+        low, high: values at the ends of the axis.
+        start, end: coordinates of the ends.
+        logarithmic: whether the scale is logarithmic.
     """
 
     low: float
@@ -23,16 +23,16 @@ class Axis:
     logarithmic: bool = False
 
     def __call__(self, value: float) -> float:
-        """The coordinate of a value, to a tenth."""
+        """Return the coordinate of a value, rounded to a tenth."""
         low, high, value = (math.log(v) if self.logarithmic else v for v in (self.low, self.high, value))
         fraction = (value - low) / (high - low) if high > low else 0.5
         return round(self.start + fraction * (self.end - self.start), 1)
 
 
 def padded_axis(low: float, high: float, start: float, end: float) -> Axis:
-    """An axis that reaches a little beyond the values on both sides.
+    """Return an axis that extends slightly beyond the values on both sides.
 
-    Where all are 0 there is no scale, and zeros are at its start: such as rates and betas, they are never negative.
+    If all values are 0, there is no scale; the axis then starts near 0, as rates and betas are never negative.
     """
     if low == high == 0:
         return Axis(-0.06, 1.0, start, end)
@@ -41,7 +41,7 @@ def padded_axis(low: float, high: float, start: float, end: float) -> Axis:
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """About `count` round values between two values, both ends included where they are round."""
+    """Return about `count` round values between two values, including the ends if they are round."""
     if not (high > low and math.isfinite(high - low)):
         return [low]
     raw = (high - low) / count
@@ -52,7 +52,7 @@ def ticks(low: float, high: float, count: int = 4) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A number in at most four significant digits, with a true minus."""
+    """Format a number with up to four significant digits, or without decimals from 1000, and a true minus sign."""
     if value == 0:
         return "0"
     size = abs(value)
@@ -61,5 +61,5 @@ def number(value: float) -> str:
 
 
 def share(value: float, digits: int = 0) -> str:
-    """A fraction in percent."""
+    """Format a fraction in percent."""
     return f"{100 * value:.{digits}f} %"

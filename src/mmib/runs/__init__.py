@@ -1,1 +1,1 @@
-"""Runs: their folders, loggers and checkpoints, and the reader of finished ones."""
+"""Runs: folders, loggers, checkpoints, and the reader of finished runs."""

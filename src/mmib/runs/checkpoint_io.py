@@ -1,4 +1,4 @@
-"""Writes checkpoints whole, or not at all."""
+"""Atomic writing of checkpoints."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmib.schema import CheckpointError
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints that are complete and on disk under their names, or not there.
+    """A plugin that writes checkpoints atomically: a file under its final name is always complete.
 
-    Lightning writes them into the folder for temporary files, and copies them where that is on another disk.
+    Lightning writes them to the folder for temporary files, and copies them if that is on another disk.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
-        """Lightning's hook.
+        """Save a checkpoint (Lightning's hook).
 
         Raises:
-            CheckpointError: the disk is full, or nothing may be written there.
+            CheckpointError: the disk is full, or the folder is not writable.
         """
         content = io.BytesIO()
         torch.save(checkpoint, content)

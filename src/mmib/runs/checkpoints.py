@@ -1,4 +1,4 @@
-"""Opens checkpoints without running any code in them."""
+"""Load checkpoints without executing code in them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ CHECKPOINT_LABELS_KEY = "mmib_labels"
 
 
 def check_labels(checkpoint: dict[str, Any], labels: LabelSet, name: str) -> None:
-    """Refuse a checkpoint whose label set is another one; version 0.1 recorded none, and had one for each task.
+    """Check that a checkpoint has the expected label set.
+
+    Version 0.1 recorded no label set, and had a fixed one for each task.
 
     Raises:
-        CheckpointError: with both shown.
+        CheckpointError: the label sets differ; the message shows the difference.
     """
     recorded = checkpoint.get(CHECKPOINT_LABELS_KEY)
     if recorded is None:
@@ -36,21 +38,21 @@ def check_labels(checkpoint: dict[str, Any], labels: LabelSet, name: str) -> Non
 
 
 def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> dict[str, Any]:
-    """What a checkpoint of a task holds, its tensors mapped from the file.
+    """Load a checkpoint of a task, with tensors memory-mapped from the file.
 
     Args:
         path: the file.
-        task: what it must have been made by.
-        remedy: called where the file is damaged; gives the advice of the message.
+        task: the task that the checkpoint must be of.
+        remedy: called if the file is damaged; returns the advice in the message.
 
     Raises:
-        CheckpointError: it is missing, damaged, of another task, or has weights that are not finite.
+        CheckpointError: the checkpoint is missing, damaged, of another task, or has non-finite weights.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}: those of a run are in RUN/checkpoints")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    # A damaged file makes the unpickler raise any type of error.
+    # The unpickler can raise any type of error on a damaged file.
     except Exception as error:
         advice = remedy() or "; copy it again, or take another"
         raise CheckpointError(f"{path} is no checkpoint, or is damaged ({type(error).__name__}){advice}") from error
@@ -70,6 +72,6 @@ def open_checkpoint(path: Path, task: str, remedy: Callable[[], str] = str) -> d
 
 
 def not_finite(weights: Mapping[str, Any]) -> str | None:
-    """Name of the first tensor with a value that is infinite or NaN; None where all are finite."""
+    """Return the name of the first tensor with an infinite or NaN value; None if all are finite."""
     tensors = ((name, value) for name, value in weights.items() if isinstance(value, torch.Tensor))
     return next((name for name, tensor in tensors if not tensor.isfinite().all()), None)

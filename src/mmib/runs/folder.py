@@ -1,4 +1,4 @@
-"""The folder of a run, the same on all of its ranks."""
+"""The folder of a run, which is the same on all ranks."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from mmib.schema import ConfigError, RunError
 
 LOCK = ".lock"
 
-# Where Lightning starts the other ranks itself, they learn the run's folder from their environment.
+# If Lightning starts the other ranks, they get the run's folder from this environment variable.
 FOLDER_VARIABLE = "MMIB_RUN_FOLDER"
 TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 
 
 def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
-    """A new folder for a run, the same on all of its ranks.
+    """Create a folder for a run, the same on all ranks.
 
-    Under SLURM it is named after the job, so that a job that was requeued finds it again.
+    Under SLURM it is named after the job, so that a requeued job finds it again.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be created.
     """
     if "SLURM_PROCID" in os.environ:
         folder = slurm_run_folder(runs, name)
@@ -44,24 +44,24 @@ def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
 
 
 def started_by_first_rank() -> bool:
-    """Whether Lightning's launcher made this process, a rank that is a child of the first one."""
+    """Return whether Lightning's launcher started this process, as a child of the first rank."""
     outside = {"SLURM_PROCID", TORCHRUN_VARIABLE} & os.environ.keys()
     return not outside and int(os.environ.get("LOCAL_RANK", "0")) > 0
 
 
 def slurm_job() -> str:
-    """Id of the SLURM job, with the task's number where it is one of an array."""
+    """Return the id of the SLURM job, with the task id in a job array."""
     array = os.environ.get("SLURM_ARRAY_JOB_ID")
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
 def slurm_run_folder(runs: Path, name: str) -> Path:
-    """The folder of the run that this SLURM job makes."""
+    """Return the folder of this SLURM job's run."""
     return runs / name / f"slurm-{slurm_job()}"
 
 
 def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
-    """The folder that rank 0 makes; the others learn of it from the store that torchrun keeps for its processes."""
+    """Return the folder that rank 0 creates; the other ranks get it from torchrun's store."""
     store = TCPStore(
         os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(minutes=5)
     )
@@ -73,15 +73,15 @@ def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
 
 @contextmanager
 def training(folder: Path) -> Iterator[None]:
-    """Lock a run folder for the one job that trains the run; the first rank does it for all.
+    """Lock a run folder for the job that trains the run; the first rank locks it for all.
 
     Raises:
-        RunError: another job trains it.
+        RunError: another process is training the run.
     """
     if getattr(rank_zero_only, "rank", 0):
         yield
         return
-    # Released by the system where the process is killed.
+    # The system releases the lock if the process is killed.
     with (folder / LOCK).open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -94,10 +94,10 @@ def training(folder: Path) -> Iterator[None]:
 
 
 def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
-    """Make RUNS/NAME/<time>-seed<seed>, with a number behind it where two runs start in the same second.
+    """Create RUNS/NAME/<time>-seed<seed>, with a number appended if two runs start in the same second.
 
     Raises:
-        ConfigError: the folder cannot be made.
+        ConfigError: the folder cannot be created.
     """
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     base = runs / name / (stamp if seed is None else f"{stamp}-seed{seed}")
@@ -105,7 +105,7 @@ def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
     while True:
         folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
         try:
-            # Making a folder is atomic: of two runs that start together only one gets this name.
+            # Creating a folder is atomic: if two runs start together, only one gets this name.
             _make(folder)
         except FileExistsError:
             number += 1

@@ -1,4 +1,4 @@
-"""Loggers of a run: `metrics.csv` in its folder, W&B, and those that a configuration names."""
+"""Loggers of a run: `metrics.csv` in its folder, W&B, and the loggers in `trainer.logger`."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from mmib.schema import ConfigError
 log = logging.getLogger(__name__)
 WandbUse = Literal["auto", "online", "offline", "off"]
 WANDB_HOST = "api.wandb.ai"
-# A run waits no longer than this for W&B before it continues offline.
+# Maximum time that a run waits for W&B before it continues offline.
 WANDB_TIMEOUT_S = 30
 
 
 class ContinuedWriter(ExperimentWriter):
-    """Appends to the `metrics.csv` of a run that is resumed, which Lightning's writer would delete."""
+    """A writer that appends to the `metrics.csv` of a resumed run; Lightning's writer would delete it."""
 
     def rows(self) -> int:
-        """Number of rows on disk, after everything logged so far has been written."""
+        """Write everything logged so far, and return the number of rows on disk."""
         self.save()
         return len(self._read()[1])
 
     def keep(self, rows: int) -> None:
-        """Remove what was logged after the checkpoint: the resumed run logs it again."""
+        """Keep the first `rows` rows, and remove those after the checkpoint, which the resumed run logs again."""
         self.metrics_keys, written = self._read()
         self._write(self.metrics_keys, written[:rows])
 
@@ -46,12 +46,12 @@ class ContinuedWriter(ExperimentWriter):
             return list(reader.fieldnames or []), list(reader)
 
     def save(self) -> None:
-        """Write what was logged since the last time."""
+        """Write what was logged since the last call."""
         with named(Path(self.metrics_file_path)):
             super().save()
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Lightning's writer empties the file first: a run that is killed in between loses its log."""
+        """Rewrite the file atomically; Lightning's writer empties it first, so that a killed run loses its log."""
         _, rows = self._read()
         self._write(fieldnames, rows)
 
@@ -63,14 +63,14 @@ class ContinuedWriter(ExperimentWriter):
         write_text(Path(self.metrics_file_path), text.getvalue())
 
     def log_hparams(self, params: dict[str, Any]) -> None:
-        """Nothing: `config.yaml` has them, in a form that any YAML reader takes."""
+        """Do nothing: `config.yaml` holds the hyperparameters, in plain YAML."""
 
     def _check_log_dir_exists(self) -> None:
-        """Nothing: the folder belongs to the run, and what is in it stays."""
+        """Do nothing: the folder belongs to the run, and its files are kept."""
 
 
 class RunLogger(CSVLogger):
-    """`metrics.csv` in the run's folder."""
+    """A logger that writes `metrics.csv` in the run's folder."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, name="", version="")
@@ -78,10 +78,10 @@ class RunLogger(CSVLogger):
 
 
 def started_loggers(chosen: Logger | Iterable[Logger] | bool | None) -> list[Logger]:
-    """The loggers that `trainer.logger` names, which can write.
+    """Start the loggers in `trainer.logger`.
 
     Raises:
-        ConfigError: one cannot start.
+        ConfigError: a logger cannot start.
     """
     if chosen is None or isinstance(chosen, bool):
         return []
@@ -98,7 +98,7 @@ def started_loggers(chosen: Logger | Iterable[Logger] | bool | None) -> list[Log
 
 
 def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:
-    """CSV always; W&B as `wandb` says, where `auto` is online with a key and offline without."""
+    """Return the CSV logger and, unless `wandb` is `off`, a W&B logger; `auto` is online with a key, else offline."""
     loggers: list[Logger] = [RunLogger(folder)]
     if wandb != "off":
         online = wandb == "online" or (wandb == "auto" and has_wandb_key())
@@ -109,10 +109,10 @@ def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:
 
 
 def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
-    """A started W&B run; offline where online fails, and None where that fails too: a run never depends on W&B."""
+    """Start a W&B run, offline if online fails; None if both fail, because a run must not depend on W&B."""
     import wandb  # noqa: PLC0415 - costs a second that runs without it need not spend
 
-    # Before the run has its settings: it warns of an argument that Lightning always passes.
+    # Silence W&B before the run has its settings: it warns about an argument that Lightning always passes.
     wandb.termsetup(wandb.Settings(silent=True), None)
     for offline in [False, True] if online else [True]:
         try:
@@ -122,13 +122,13 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
                 group=name,
                 name=folder.name,
                 offline=offline,
-                # Lightning sets offline in the environment, which W&B reads once: the second try would be online.
+                # Lightning sets offline in the environment, which W&B reads only once: the second try would be online.
                 settings=wandb.Settings(
                     init_timeout=WANDB_TIMEOUT_S, silent=True, mode="offline" if offline else "online"
                 ),
             )
             logger.experiment.define_metric("val/f1", summary="max")
-        # The client raises many types of errors, those of its network stack included.
+        # The client raises many types of errors, including those of its network stack.
         except Exception as error:
             log.warning("W&B could not be started %s (%s)", "offline" if offline else "online", error)
         else:
@@ -137,7 +137,7 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
 
 
 def has_wandb_key() -> bool:
-    """Whether the environment or `~/.netrc` holds a key of W&B."""
+    """Return whether the environment or `~/.netrc` has a W&B key."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     try:

@@ -1,4 +1,4 @@
-"""Reads what finished runs left in their folders; needs no torch."""
+"""Reader of the files of finished runs. Does not import torch."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from mmib.schema import ConfigError, RunError, Task
 STUDY = "study.json"
 LABELS = "labels.json"
 TRAINING = "training.json"
-# Settings, without `init_args`, that may differ between the runs of one configuration.
+# Settings, with `init_args` left out of their names, that may differ between runs of the same configuration.
 INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
 
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder that holds a summary.
+    """A run folder with a summary.
 
     Attributes:
         folder: the folder.
-        summary: what its `summary.json` holds.
+        summary: content of its `summary.json`.
     """
 
     folder: Path
@@ -39,24 +39,24 @@ class FinishedRun:
 
     @property
     def task(self) -> str:
-        """Name of its task."""
+        """Name of the task."""
         return str(self.summary["task"])
 
     def registered_task(self) -> Task:
-        """Its task.
+        """Return the task.
 
         Raises:
-            TaskError: no module that has been imported registers it; those to import are named.
+            TaskError: no imported module registers the task; the message names the modules to import.
         """
         return task_of(self.task, self.folder, self.summary.get("plugins") or ())
 
     @property
     def labels(self) -> LabelSet:
-        """What it predicts; runs of version 0.1 record none, and have those of their task's released data set.
+        """The label set; runs of version 0.1 do not record it, and have that of their task's released data set.
 
         Raises:
-            RunError: what the summary holds is no label set.
-            TaskError: it holds none, and its task is not registered.
+            RunError: the label set in the summary is invalid, or missing for a task that version 0.1 did not have.
+            TaskError: the summary has no label set, and its task is not registered.
         """
         if "labels" in self.summary:
             return _label_set(self.summary["labels"], self.folder / "summary.json")
@@ -67,7 +67,7 @@ class FinishedRun:
 
     @property
     def trained(self) -> bool:
-        """Whether it is a training, and no evaluation of another run's checkpoint."""
+        """Whether the run is a training, and not an evaluation of another run's checkpoint."""
         return self.summary.get("selected") is not None
 
     @property
@@ -83,15 +83,15 @@ class FinishedRun:
 
     @property
     def ended(self) -> float:
-        """When its summary was written, in seconds since 1970."""
+        """Time at which the summary was written, in seconds since 1970."""
         return (self.folder / "summary.json").stat().st_mtime
 
     def fingerprint(self, split: str) -> Any:
-        """SHA-256 of what it was scored on; None where that was not recorded."""
+        """Return the SHA-256 of the data that the run was scored on; None if not recorded."""
         return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
 
     def config(self) -> dict[str, Any]:
-        """The complete configuration, with current class paths.
+        """Return the complete configuration, with current class paths.
 
         Raises:
             RunError: `config.yaml` is missing or damaged.
@@ -113,12 +113,12 @@ class FinishedRun:
 
     @property
     def own_images(self) -> bool:
-        """Whether its posts were shown with their own images, and not with those of others."""
+        """Whether the model saw the posts with their own images, and not with those of other posts."""
         return bool(self._data_options().get("images", "own") == "own")
 
     @property
     def data_root(self) -> Path | None:
-        """The folder of its data, which paths of images start from; None where its configuration names none.
+        """Folder of the data, to which image paths are relative; None if the configuration names none.
 
         Raises:
             RunError: see `config`.
@@ -127,7 +127,7 @@ class FinishedRun:
         return Path(root) if isinstance(root, str) else None
 
     def training(self) -> TrainingItems | None:
-        """What its model was trained on; None where that was not recorded, as by older versions.
+        """Return the items that the model was trained on; None if not recorded, as in older versions.
 
         Raises:
             RunError: the file is damaged.
@@ -135,18 +135,18 @@ class FinishedRun:
         return read_training(self.folder)
 
     def has_predictions(self, split: str) -> bool:
-        """Whether the run was scored on a split."""
+        """Return whether the run has predictions for a split."""
         return self.predictions_file(split).is_file()
 
     def predictions_file(self, split: str) -> Path:
-        """The file of the predictions of `val` or `test`."""
+        """Return the path of the predictions for `val` or `test`."""
         return self.folder / "predictions" / f"{split}.jsonl"
 
     def predictions(self, split: str) -> list[dict[str, Any]]:
-        """The predictions of `val` or `test`, in order of row.
+        """Read the predictions for `val` or `test`, in order of row.
 
         Raises:
-            RunError: there are none, they are of other labels than the summary names, or a line is damaged.
+            RunError: there are none, their labels differ from those in the summary, or a line is damaged.
         """
         path = self.predictions_file(split)
         remedy = f"make them with mmib {'test' if split == 'test' else 'validate'} --config {self.folder}/config.yaml …"
@@ -172,7 +172,7 @@ class FinishedRun:
 
     @contextmanager
     def interpreting(self, split: str) -> Iterator[None]:
-        """While records of the predictions of a split are interpreted: what fails in them becomes an error of the file.
+        """Turn errors while interpreting predictions of a split into errors that name the prediction file.
 
         Raises:
             RunError: a record is damaged.
@@ -184,7 +184,7 @@ class FinishedRun:
             raise RunError(f"{path} is damaged ({type(error).__name__}: {error}): score the run again") from error
 
     def _check_labels(self, path: Path, remedy: str) -> None:
-        """Refuse prediction files of another label set; those of version 0.1 do not say which they are of."""
+        """Check the label set of prediction files; those of version 0.1 do not record it."""
         if not path.is_file():
             return
         try:
@@ -196,7 +196,7 @@ class FinishedRun:
             raise RunError(f"{self.folder / 'summary.json'} and {path} name different labels, {differing}; {remedy}")
 
     def metrics(self) -> list[dict[str, str]]:
-        """Rows of `metrics.csv`, each with what was logged at one step; empty where nothing was.
+        """Read the rows of `metrics.csv`, each with the values logged at one step; an empty list without a file.
 
         Raises:
             RunError: the file is damaged.
@@ -225,7 +225,7 @@ def _label_set(content: Any, path: Path) -> LabelSet:
 
 
 def read_training(folder: Path) -> TrainingItems | None:
-    """What the model of a run folder was trained on; None where that was not recorded.
+    """Read the items that the model of a run folder was trained on; None if not recorded.
 
     Raises:
         RunError: the file is damaged.
@@ -240,10 +240,10 @@ def read_training(folder: Path) -> TrainingItems | None:
 
 
 def read_run(folder: Path) -> FinishedRun:
-    """A finished run.
+    """Read a finished run.
 
     Raises:
-        RunError: there is no such folder, or the run in it has not finished.
+        RunError: the folder is missing, or its run has not finished or has a damaged summary.
     """
     if not folder.is_dir():
         raise RunError(f"there is no run folder {folder}: those of mmib fit are in runs/")
@@ -261,12 +261,12 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
-    """The finished runs that folders name or, at any depth, hold; in order, each once.
+    """Find the finished runs that folders are or, at any depth, contain; in order, without duplicates.
 
-    Evaluations of a checkpoint, which `mmib test` and `validate` write beside the runs, count where they are named.
+    Evaluations of a checkpoint, which `mmib test` and `validate` write beside the runs, are included only if named.
 
     Raises:
-        RunError: a folder is not there, or neither is a run nor holds a finished one.
+        RunError: a folder is missing, or neither is a run nor contains a finished one.
     """
     found: dict[Path, FinishedRun] = {}
     for folder in folders:
@@ -283,12 +283,12 @@ def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
 
 
 def trained_runs(folder: Path) -> list[FinishedRun]:
-    """The finished trainings below a folder, in order of their paths."""
+    """Return the finished trainings below a folder, in order of path."""
     return _trained(folder.rglob("summary.json"))
 
 
 def single_runs(folder: Path) -> list[FinishedRun]:
-    """Those that were started one by one, NAME/RUN of `mmib fit`: those of sweeps and studies are deeper."""
+    """Return the finished trainings of `mmib fit`, in NAME/RUN; those of sweeps and studies are deeper."""
     return _trained([*folder.glob("*/summary.json"), *folder.glob("*/*/summary.json")])
 
 
@@ -298,12 +298,12 @@ def _trained(summaries: Iterable[Path]) -> list[FinishedRun]:
 
 
 def newest_first(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
-    """Runs in order of their end, the last to end first."""
+    """Sort runs by end time, newest first."""
     return sorted(runs, key=lambda run: run.ended, reverse=True)
 
 
 def dotted(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys and values of a nested configuration."""
+    """Return the dotted keys and values of a nested configuration."""
     items: list[tuple[str, Any]] = []
     for key, value in config.items():
         items += dotted(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]

@@ -1,1 +1,1 @@
-"""Searching and comparing settings: sweeps and studies, and the runs that they start."""
+"""Sweeps and studies: search and comparison of settings, and the runs that they start."""

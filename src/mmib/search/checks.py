@@ -1,4 +1,4 @@
-"""What study files and sweep files have in common: YAML with known keys, and numbers."""
+"""Checks shared by study files and sweep files: YAML mappings, known keys, and numbers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from mmib.schema import ConfigError
 
 
 def read_mapping(path: Path, title: str, form: str) -> dict[str, Any]:
-    """The mapping that a YAML file holds.
+    """Read a YAML file that holds a mapping.
 
     Args:
         path: the file.
-        title: what it should be, such as a study file.
-        form: what that must hold, for the message.
+        title: expected type of the file for messages, such as "study file".
+        form: description of the required content for messages.
 
     Raises:
-        ConfigError: it is missing, no YAML, or no mapping.
+        ConfigError: the file is missing, is not valid YAML, or does not hold a mapping.
     """
     try:
         content = read_yaml(path)
@@ -34,10 +34,10 @@ def read_mapping(path: Path, title: str, form: str) -> dict[str, Any]:
 
 
 def check_keys(content: Mapping[str, Any], known: Iterable[str], here: str) -> None:
-    """Refuse a key that is not known.
+    """Check that all keys are known.
 
     Raises:
-        ConfigError: there is one.
+        ConfigError: a key is unknown.
     """
     for key in content:
         if key not in (choices := tuple(known)):
@@ -45,10 +45,10 @@ def check_keys(content: Mapping[str, Any], known: Iterable[str], here: str) -> N
 
 
 def read_number(content: Mapping[str, Any], key: str, here: str, default: float | None = None) -> float:
-    """The finite number under a key.
+    """Return the finite number under a key.
 
     Raises:
-        ConfigError: it is none, or missing without a default.
+        ConfigError: the value is not a finite number, or is missing and has no default.
     """
     value = content.get(key, default)
     if isinstance(value, str):

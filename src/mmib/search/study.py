@@ -1,4 +1,4 @@
-"""The command `mmib study`: trains every trial of a study file once, and compares them in tables and a page."""
+"""The command `mmib study`: train every trial of a study file once, and compare the trials in tables and a report."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ PROTOCOLS = {
     "split.",
 }
 TABLE, FIGURE, RATES = "table.md", "figure.svg", "rates.svg"
-# Of the runs of all studies: the folder that version 0.1 made, so that its runs are not made again.
+# Folder of the runs of all studies. Version 0.1 named it so, and its runs are reused.
 TRIALS = "points"
 
 
 @dataclass
 class Progress:
-    """Reports how far a study has come.
+    """Progress of a study.
 
     Attributes:
-        total: runs to make, those made before left out.
-        done: runs made.
-        started: when, in seconds of the monotonic clock.
+        total: number of runs to train, without those that were finished before.
+        done: number of runs that have ended.
+        started: start time, in seconds of the monotonic clock.
     """
 
     total: int
@@ -61,7 +61,7 @@ class Progress:
     started: float
 
     def report(self, outcome: str) -> None:
-        """One more run is done."""
+        """Count and report one more ended run."""
         self.done += 1
         rest = (time.monotonic() - self.started) / self.done * (self.total - self.done)
         left = f"about {timedelta(seconds=round(rest))} left" if self.done < self.total else "done"
@@ -70,12 +70,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Choice:
-    """What the search of a trial came to.
+    """Result of the search for a trial's setting.
 
     Attributes:
-        trial: with the setting that was chosen; None where the search is not at its end.
-        scores: {setting: score on validation} of those that were tried; empty without a search.
-        setting: the name of the chosen one; None without a search.
+        trial: the trial with the chosen setting; None while the search is unfinished.
+        scores: {setting: validation score} of the settings that were tried; empty without a search.
+        setting: name of the chosen setting; None without a search, or while it is unfinished.
     """
 
     trial: Trial | None
@@ -85,13 +85,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class MeasuredRun:
-    """What tables take from a finished run, whose predictions are read once.
+    """The results of a finished run for the tables; its predictions are read only once.
 
     Attributes:
         scored: the run with its labels.
-        errors: how many items were found, and in which ways others were not.
-        detections: how well each signal tells relevant images, where the corpus knows them.
-        measures: rates, loss, calibration and the like.
+        errors: number of errors by kind; see `mmib.analysis.slices.errors`.
+        detections: how well each signal separates relevant from irrelevant images, if the corpus knows them.
+        measures: rates, loss, calibration and similar measures.
     """
 
     scored: ScoredRun
@@ -111,11 +111,11 @@ def measure(run: FinishedRun, split: str, relevance: ImageRelevance | None = Non
     Args:
         run: the run.
         split: the split.
-        relevance: of the posts' images, by which scores are split.
+        relevance: relevance of the posts' images, by which scores are split.
 
     Raises:
-        RunError: they are missing or damaged.
-        DataError: the relevance is that of other images.
+        RunError: the predictions are missing or damaged.
+        DataError: the relevance file is about other images.
     """
     records = run.predictions(split)
     with run.interpreting(split):
@@ -126,13 +126,13 @@ def measure(run: FinishedRun, split: str, relevance: ImageRelevance | None = Non
 
 @dataclass(frozen=True)
 class MeasuredTrial:
-    """A trial with its finished runs, one a seed.
+    """A trial with its finished runs, one per seed.
 
     Attributes:
-        trial: what was trained.
+        trial: the trial.
         runs: its finished runs.
-        choice: the search that its setting was chosen by.
-        split: what is compared; see `compared_split`.
+        choice: result of the search for its setting.
+        split: the compared split; see `compared_split`.
     """
 
     trial: Trial
@@ -142,28 +142,28 @@ class MeasuredTrial:
 
     @property
     def ceilings(self) -> dict[str, float] | None:
-        """The best possible score by what is read, where the corpus knows it."""
+        """The best possible score from text, and from text and image, if the corpus knows it."""
         ceiling = self.runs[0].run.summary.get("ceiling")
         return {view: ceiling[view] for view in ("text", "multimodal")} if ceiling else None
 
     @property
     def auc(self) -> dict[str, float | None]:
-        """How well each signal tells relevant images, where the corpus knows them; see `mean_auc`."""
+        """AUC of each signal for relevant against irrelevant images, if the corpus knows them; see `mean_auc`."""
         return mean_auc([run.detections for run in self.runs])
 
     @property
     def errors(self) -> dict[str, float]:
-        """How many items were found, and in which ways others were not, mean over the seeds."""
+        """Number of errors by kind, mean over the seeds."""
         return {name: fmean(run.errors[name] for run in self.runs) for name in self.runs[0].errors}
 
     @property
     def measures(self) -> dict[str, float | None]:
-        """Rates, loss, calibration and the like, mean over the seeds."""
+        """Rates, loss, calibration and similar measures, mean over the seeds."""
         return mean_measures([run.measures for run in self.runs])
 
 
 class Compared(NamedTuple):
-    """Trials on the same test rows, their table, and that of their slices."""
+    """Trials on the same test rows, the table that compares them, and the table of their slices."""
 
     trials: list[MeasuredTrial]
     table: Comparison
@@ -171,10 +171,10 @@ class Compared(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Train what is not trained yet, and write what follows from it; status 1 where a trial failed.
+    """Train the missing runs, and write tables and report; return status 1 if a trial failed.
 
     Raises:
-        ConfigError: the study file, or an option, cannot work.
+        ConfigError: the study file or an option is invalid.
     """
     parser = CommandParser(
         prog="mmib study",
@@ -213,7 +213,7 @@ def run(arguments: list[str]) -> int:
             raise ConfigError(f"{chosen.file} has no experiment {', '.join(sorted(unknown))}: choose from {choices}")
         study = replace(study, experiments=tuple(chosen.experiment))
     reasons = {} if chosen.only_tables else train(study, chosen.runs, chosen.parallel)
-    command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shown to others
+    command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shared
     for experiment in study.experiments:
         folder = chosen.runs / study.name / experiment
         if conclude(study, experiment, chosen.runs, folder, reasons, command, relevance) and chosen.results is not None:
@@ -222,7 +222,7 @@ def run(arguments: list[str]) -> int:
 
 
 def folder_of(runs: Path, trial: Trial, experiment: str, seed: int) -> Path:
-    """The folder of a trial's run; studies that share a trial share it."""
+    """Return the folder of a trial's run; all studies with the same trial share it."""
     return runs / TRIALS / trial.key(experiment, seed)
 
 
@@ -230,10 +230,12 @@ Job = tuple[str, Trial, int]
 
 
 def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
-    """Make the runs that are missing: those of the search, then seed by seed, so that a part is a study of fewer seeds.
+    """Train the missing runs: first those of the search, then those of the study.
+
+    Runs are trained seed by seed, so that an interrupted study is a study with fewer seeds.
 
     Returns:
-        {(experiment, trial, seed): reason} of those that failed.
+        {(experiment, trial, seed): reason} of the failed runs.
     """
     share_cores(parallel)
     reasons: dict[tuple[str, str, int], str] = {}
@@ -252,7 +254,7 @@ def train(study: StudyFile, runs: Path, parallel: int) -> dict[tuple[str, str, i
 
 
 def choose(study: StudyFile, runs: Path, experiment: str, trial: Trial) -> Choice:
-    """The trial with the setting that is best on validation, the first of equals; itself without a search."""
+    """Return the trial with the best setting on validation, the first if tied; the trial itself without a search."""
     if study.search is None:
         return Choice(study.complete(trial), {})
     candidates = study.candidates(trial)
@@ -268,7 +270,7 @@ def choose(study: StudyFile, runs: Path, experiment: str, trial: Trial) -> Choic
 
 
 def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
-    """Make the runs that are missing, in order; returns the reasons of those that failed."""
+    """Train the missing runs in order, and return the reasons of failed runs."""
     missing = [job for job in wanted if finished_run(folder_of(runs, job[1], job[0], job[2])) is None]
     print(f"{title}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
     progress = Progress(len(missing), 0, time.monotonic())
@@ -288,7 +290,7 @@ def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> 
                     reasons[experiment, str(trial), seed] = str(error)
                     progress.report(f"{name} failed: {error}")
         except BaseException:
-            # The runs save what they have, for the next time.
+            # The running trainings save a checkpoint, from which the next call resumes them.
             ending.set()
             pool.shutdown(cancel_futures=True)
             raise
@@ -300,13 +302,13 @@ def _train_one(runs: Path, experiment: str, trial: Trial, seed: int, ending: thr
     run = run_trial(options, folder_of(runs, trial, experiment, seed), lambda _: ending.is_set())
     if run is None or not run.summary.get("val"):
         raise TrialError("it was not scored: a study needs a validation split, and `evaluate` in its configuration")
-    # Everything that follows comes out of the predictions.
+    # The analysis needs only the predictions.
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
     return run
 
 
 def compared_split(runs: Sequence[FinishedRun]) -> str:
-    """`test` where all runs were scored on it, else `val`."""
+    """Return `test` if all runs were scored on it, and `val` otherwise."""
     return "test" if all(run.summary.get("test") for run in runs) else "val"
 
 
@@ -319,10 +321,10 @@ def conclude(
     command: str,
     relevance: ImageRelevance | None = None,
 ) -> bool:
-    """Write record, table, figure and page of one experiment's runs, and print the table.
+    """Write record, table, figures and report of one experiment's runs, and print the table.
 
     Returns:
-        Whether there are any.
+        Whether there are finished runs.
     """
     chosen = [(trial, choose(study, runs, experiment, trial)) for trial in study.trials()]
     finished = [_finished(study, experiment, runs, choice) for _, choice in chosen]
@@ -358,7 +360,7 @@ def _finished(study: StudyFile, experiment: str, runs: Path, choice: Choice) -> 
 
 
 def keep_results(folder: Path, results: Path, name: str) -> None:
-    """Copies of what is worth keeping when the runs are gone."""
+    """Copy the table, the figures and the record to another folder, to keep them when the runs are deleted."""
     results.mkdir(parents=True, exist_ok=True)
     for file, target in (
         (TABLE, f"{name}.md"),
@@ -372,9 +374,9 @@ def keep_results(folder: Path, results: Path, name: str) -> None:
 
 
 def _comparisons(study: StudyFile, measured: Sequence[MeasuredTrial]) -> Iterator[Compared]:
-    """Trials on the same test rows, of the same levels of what the baseline leaves open, each against the baseline.
+    """Compare trials with the baseline, separately for each test set and each level of factors that it does not name.
 
-    Test rows are told apart by their text alone: under one text the images may differ, and the ceilings with them.
+    Test sets are distinguished by their text alone: trials with the same text may have different images and ceilings.
     """
     comparable: dict[str, list[MeasuredTrial]] = {}
     for each in measured:
@@ -399,7 +401,7 @@ def _record(
     failed: dict[str, str],
     command: str,
 ) -> dict[str, Any]:
-    """What `study.json` holds; scores are fractions, and the levels of a trial are under the key `point`."""
+    """Return the content of `study.json`: scores are fractions, the levels of a trial are under the key `point`."""
     first = next(each for each in found if each.runs).runs[0].run
     rows: list[dict[str, Any]] = []
     compared = {row.name: row for each in tables for row in each.table.rows}
@@ -440,7 +442,7 @@ def _not_trained(study: StudyFile, trial: MeasuredTrial) -> str:
 
 
 def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
-    """`table.md`."""
+    """Return the content of `table.md`."""
     lines = [
         f"# {record['name']}",
         "",
@@ -464,7 +466,7 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
 
 
 def _errors_table(record: dict[str, Any]) -> list[str]:
-    """How many items were found, and in which ways others were not, in Markdown."""
+    """Return the table of errors by kind, in Markdown."""
     lines = [
         "",
         f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/how-to/report.md):",
@@ -478,7 +480,7 @@ def _errors_table(record: dict[str, Any]) -> list[str]:
 
 
 def _auc_table(record: dict[str, Any]) -> list[str]:
-    """How well signals tell relevant from irrelevant images, in Markdown; empty where no trial knows."""
+    """Return the AUC of signals for relevant images as a Markdown table; empty if no trial has them."""
     known = [row for row in record["rows"] if row.get("auc")]
     if not known:
         return []
@@ -496,7 +498,7 @@ def _auc_table(record: dict[str, Any]) -> list[str]:
 
 
 def _measures_table(record: dict[str, Any]) -> list[str]:
-    """What the bottleneck and the alignment came to, in Markdown, without what no trial has."""
+    """Return the measures of bottleneck and alignment as a Markdown table, without those that no trial has."""
     found, names = with_measures(record["rows"])
     if not names:
         return []
@@ -514,7 +516,7 @@ def _measures_table(record: dict[str, Any]) -> list[str]:
 
 
 def _search_table(record: dict[str, Any]) -> list[str]:
-    """Every setting that was tried, and which was chosen, in Markdown; empty without a search."""
+    """Return the settings that were tried, with the chosen one, as a Markdown table; empty without a search."""
     search = record["search"]
     if search is None:
         return []

@@ -1,4 +1,4 @@
-"""Study files: which combinations of named settings are trained, and over which seeds."""
+"""Study files: the combinations of named settings to train, and the seeds."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KEYS = {
 OPTIONAL_KEYS = {
     "search": "{seed: whole number, settings: {name: list of options of mmib fit}, options: list of such options}"
 }
-# A run of a search that is no run of the study is not scored on test.
+# Options for runs of a search that are not runs of the study: they are not scored on test.
 SEARCHED = ("--evaluate", "val")
 
 STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
@@ -38,7 +38,7 @@ class Trial:
 
     Attributes:
         levels: the level of each factor.
-        options: of `mmib fit`, those of its levels in order of the factors.
+        options: options of `mmib fit` for its levels, in order of the factors.
     """
 
     levels: dict[str, Level]
@@ -50,11 +50,11 @@ class Trial:
         )
 
     def command(self, experiment: str, seed: int) -> list[str]:
-        """Options of `mmib fit` that train it with a seed."""
+        """Return the options of `mmib fit` to train the trial with a seed."""
         return ["--config", experiment, *self.options, "--seed_everything", str(seed)]
 
     def key(self, experiment: str, seed: int) -> str:
-        """Name of the folder of its run, which changes with every setting in every file."""
+        """Return the name of its run's folder, which contains a hash of all options and configuration files."""
         content, label = hashlib.sha256(), [Path(experiment).stem]
         expanded = iter(expand_configs(["fit", *self.command(experiment, seed)]))
         for option in expanded:
@@ -68,13 +68,13 @@ class Trial:
 
 @dataclass(frozen=True)
 class Search:
-    """Settings that every combination of levels is tried with, before validation chooses one of them for it.
+    """A search among settings: each combination of levels is trained with all of them, and validation selects one.
 
     Attributes:
-        seed: all of them are trained with it.
-        settings: {name: options}; an option of a level takes the place of the same one here.
-        options: further ones of the search's runs alone, such as fewer epochs. With them these runs are not those of
-            the study, and are not scored on test.
+        seed: seed of all runs of the search.
+        settings: {name: options}; options of a level override them.
+        options: additional options for runs of the search only, such as fewer epochs. With such options, these runs
+            are not reused as runs of the study, and are not scored on test.
     """
 
     seed: int
@@ -84,16 +84,16 @@ class Search:
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a study file holds.
+    """Content of a study file.
 
     Attributes:
-        name: of the study.
-        experiments: each makes a separate study.
-        seeds: each trial is trained with each.
-        baseline: the levels that the others are compared with, within each level of the factors that it does not name.
+        name: name of the study.
+        experiments: experiments or configuration files; each is a separate study.
+        seeds: seeds with which each trial is trained.
+        baseline: levels of the baseline. Comparisons are made within each level of the factors that it does not name.
         factors: {factor: {level: options}}.
-        search: the same for all levels; None without one.
-        options: of all runs; settings and levels take their place.
+        search: search among settings, the same for all levels; None without one.
+        options: options of all runs; options of settings and levels override them.
     """
 
     name: str
@@ -105,22 +105,22 @@ class StudyFile:
     options: tuple[str, ...] = ()
 
     def trials(self) -> Iterator[Trial]:
-        """Every combination with the options of its levels, the last factor changing fastest."""
+        """Yield every combination with the options of its levels; the last factor changes fastest."""
         for levels in itertools.product(*(options.items() for options in self.factors.values())):
             named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
             yield Trial(named, tuple(option for _, options in levels for option in options))
 
     def complete(self, trial: Trial, setting: tuple[str, ...] = ()) -> Trial:
-        """A trial with the options of all runs and of a setting of the search."""
+        """Add the options of all runs, and those of a setting of the search, to a trial."""
         return replace(trial, options=(*self.options, *setting, *trial.options))
 
     def candidates(self, trial: Trial) -> dict[str, Trial]:
-        """{name of a setting of the search: the trial with it}; empty without a search."""
+        """Return {name of a setting: trial with this setting} for the search; empty without a search."""
         settings = self.search.settings if self.search else {}
         return {name: self.complete(trial, options) for name, options in settings.items()}
 
     def searched(self, candidate: Trial) -> Trial:
-        """What a search trains of a candidate."""
+        """Return the trial that the search trains for a candidate."""
         if self.search is None or not self.search.options:
             return candidate
         return replace(candidate, options=(*candidate.options, *self.search.options, *SEARCHED))
@@ -130,7 +130,7 @@ def read_study_file(path: Path) -> StudyFile:
     """Read and check a study file.
 
     Raises:
-        ConfigError: the file is missing or malformed; the text names the key.
+        ConfigError: the file is missing or malformed; the message names the key.
     """
     content = read_mapping(path, "study file", "; ".join(f"{key}: {form}" for key, form in KEYS.items()))
     check_keys(content, KEYS | OPTIONAL_KEYS, str(path))
@@ -168,10 +168,10 @@ def _levels(title: str, levels: dict[Any, Any], path: Path) -> dict[Any, tuple[s
 
 
 def check_options(options: Any, title: str) -> tuple[str, ...]:
-    """Options of `mmib fit` that a study can give.
+    """Check options of `mmib fit` in a study.
 
     Raises:
-        ConfigError: they are no list, or set what the study does; the text starts with `title`.
+        ConfigError: the options are not a list, or set an option that the study sets; the message starts with `title`.
     """
     if not isinstance(options, list):
         raise ConfigError(f'{title} must be a list of options of mmib fit, such as [--model.gamma, "0.3"]')
@@ -209,6 +209,6 @@ def _check_baseline(study: StudyFile, path: Path) -> None:
     if not isinstance(study.baseline, dict):
         raise ConfigError(f"{path}: 'baseline' must be {{factor: level}}, {KEYS['baseline']}")
     for factor, level in study.baseline.items():
-        if level not in list(study.factors.get(factor, {})):  # not every value can be looked up in a dictionary
+        if level not in list(study.factors.get(factor, {})):  # a list, as unhashable values cannot be looked up
             choices = {name: list(levels) for name, levels in study.factors.items()}
             raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")

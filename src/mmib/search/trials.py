@@ -1,4 +1,4 @@
-"""Runs one trial of a study or a sweep: `mmib fit` in its own process and folder, once."""
+"""Run one trial of a study or a sweep: one run of `mmib fit` in a separate process and folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import RunError
 
 LOG = "output.log"
-# Hundreds of megabytes that a finished run has no use for.
+# Checkpoints to delete after a run: they take hundreds of megabytes, and a finished run does not need them.
 RESUMED_FROM = ("last.ckpt", "previous.ckpt")
 POLL_S = 0.5
 REASON_LINES = 3
@@ -25,11 +25,11 @@ MESSAGE_LINES = 8
 
 
 class TrialError(RunError):
-    """A trial whose run failed; the text holds the end of what it printed."""
+    """A trial whose run failed; the message includes the end of its output."""
 
 
 def share_cores(parallel: int) -> None:
-    """Give each of the runs at a time its share of the cores: threads that wait for a core stop all others."""
+    """Give each parallel run its share of the cores: with too many threads, each waits for the others."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
 
 
@@ -50,7 +50,7 @@ def end_on_signals() -> None:
 
 
 def fit_command(options: Sequence[str]) -> list[str]:
-    """The command line of `mmib fit` with these options, under this interpreter."""
+    """Return the command line of `mmib fit` with options, for this Python interpreter."""
     return [sys.executable, "-m", "mmib", "fit", *options]
 
 
@@ -61,20 +61,20 @@ def run_trial(
     command: Callable[[Sequence[str]], list[str]] = fit_command,
     timeout_s: float | None = None,
 ) -> FinishedRun | None:
-    """The finished run of a trial: the one that is there already, an interrupted one that is resumed, or a new one.
+    """Return the finished run of a trial; resume an interrupted run or start a new one if necessary.
 
     Args:
         options: options of `mmib fit`, without `--runs`.
-        folder: folder of this trial alone; its runs are two levels below it, its output is in `output.log`.
+        folder: folder for this trial only; its runs are two levels below it, its output is in `output.log`.
         stop: called about twice a second with `folder`; True ends the run.
-        command: makes the command line out of options.
-        timeout_s: seconds after which the trial has failed.
+        command: builds the command line from options.
+        timeout_s: seconds after which the trial fails.
 
     Returns:
-        The run, without what it could be resumed from; None where `stop` ended it.
+        The run, without the checkpoints to resume from; None if `stop` ended it.
 
     Raises:
-        TrialError: the run failed; what it had saved is still there.
+        TrialError: the run failed; its checkpoints are kept.
     """
     with _locked(folder) as lock:
         return finished_run(folder) or _run(options, folder, stop, command, timeout_s, lock)
@@ -119,22 +119,22 @@ def _run(
 
 
 def finished_run(folder: Path) -> FinishedRun | None:
-    """The finished run of a trial."""
+    """Return the finished run of a trial; None without one."""
     summaries = sorted(folder.glob("*/*/summary.json"))
     return read_run(summaries[-1].parent) if summaries else None
 
 
 def unfinished_run(folder: Path) -> Path | None:
-    """A run of a trial that was interrupted and can be resumed."""
+    """Return the interrupted run of a trial that can be resumed; None without one."""
     checkpoints = sorted(folder.glob("*/*/checkpoints/last.ckpt"))
     return checkpoints[-1].parents[1] if checkpoints else None
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[int]:
-    """One process at a time works on a trial.
+    """Lock a trial for one process.
 
-    The run inherits the lock: where the process that started it was killed, the next one waits for the run to finish.
+    The run inherits the lock: if the process that started it is killed, the next process waits until the run ends.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as file:
@@ -143,7 +143,7 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process, by force where it does not end within 20 s."""
+    """End a process, and kill it if it does not end within 20 s."""
     if process.poll() is None:
         process.terminate()
         try:
@@ -154,7 +154,7 @@ def end_process(process: subprocess.Popen[bytes]) -> None:
 
 
 def reason_of(log: Path, status: int) -> str:
-    """Why a run ended with a status: mmib's last message and what follows it, or else the end of what it printed."""
+    """Return why a run failed: its exit status, with mmib's last message or else the last lines of its output."""
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     messages = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
     reason = lines[messages[-1] :][:MESSAGE_LINES] if messages else lines[-REASON_LINES:]

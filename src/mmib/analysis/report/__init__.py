@@ -1,4 +1,4 @@
-"""The command `mmib report`: one page about one or several runs, out of what they left in their folders."""
+"""The command `mmib report`: one page about one or several runs, from the files in their folders."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run(arguments: list[str]) -> int:
     """Write the page and print its path.
 
     Raises:
-        DataError: the file of relevance cannot be read, or is that of other images.
-        RunError: there is no run, one has not finished or is damaged, or they cannot be compared.
+        DataError: the relevance file cannot be read, or is about other images.
+        RunError: there is no run, a run is unfinished or damaged, or the runs cannot be compared.
         TaskError: the task of a run is not registered.
-        PluginError: a module to import is not there, or fails.
+        PluginError: a module to import is missing, or its import fails.
     """
     parser = CommandParser(
         prog="mmib report",
@@ -54,7 +54,7 @@ def run(arguments: list[str]) -> int:
         parser.error("--posts is a number of posts, 0 for none")
     folders = chosen.runs or [newest_run(RUNS)]
     output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
-    # A page may be written again, and no other file of a run.
+    # The report may overwrite an older report, but no other file of a run.
     inputs = (file for folder in folders for file in folder.rglob("*") if file.suffix != ".html")
     check_output(output, [*inputs, *filter(None, [chosen.relevance])])
     relevance = None if chosen.relevance is None else ImageRelevance(chosen.relevance)
@@ -68,10 +68,10 @@ def run(arguments: list[str]) -> int:
 
 
 def newest_run(folder: Path) -> Path:
-    """The folder of the run that finished last.
+    """Return the folder of the run that finished last.
 
     Raises:
-        RunError: there is none.
+        RunError: there is no finished run.
     """
     runs = newest_first(trained_runs(folder))
     if not runs:
@@ -85,13 +85,13 @@ def make_page(
     posts: int = POSTS,
     relevance: ImageRelevance | None = None,
 ) -> str:
-    """The page about what folders hold.
+    """Return the report on runs or on a study as HTML.
 
     Args:
-        folders: of runs, or of one study.
-        data_root: where the images of a single run lie, where not at the place that its configuration names.
+        folders: folders of runs, or of one study.
+        data_root: folder of a single run's images, if not the one in its configuration.
         posts: how many posts of a single run to show.
-        relevance: of the posts' images, by which scores of runs are split.
+        relevance: relevance of the posts' images, by which scores of runs are split.
 
     Raises:
         RunError, TaskError, DataError: see `run`.

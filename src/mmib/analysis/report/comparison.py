@@ -1,4 +1,4 @@
-"""Several runs side by side."""
+"""The report on several runs, side by side."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from mmib.labels import difference
 from mmib.runs.reader import FinishedRun
 from mmib.schema import RunError
 
-# Runs whose answers are shown post by post, and how many posts.
+# Maximum number of runs to compare post by post, and of posts shown.
 MOST_RUNS, MOST_POSTS = 6, 25
-# As many colours as can be told apart.
+# Number of distinguishable colours.
 COLOURS = 8
 CURVES = {
     "val/f1": "F1, validation",
@@ -37,13 +37,13 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed.
+    """Runs that differ only in their seed.
 
     Attributes:
-        name: of the experiment, with what sets it apart from others of the same name.
-        runs: at least one.
-        options: the settings of the first.
-        style: its colour.
+        name: name of the experiment, with the settings that distinguish it from others of the same name.
+        runs: one or more runs.
+        options: settings of the first run.
+        style: CSS class of the group's colour.
     """
 
     name: str
@@ -52,21 +52,21 @@ class Group:
     style: str
 
     def mean(self, split: str, score: str) -> tuple[float, float | None]:
-        """Mean and, where there are several runs, sample standard deviation of a score, in percent."""
+        """Return mean and sample standard deviation of a score in percent; no deviation for a single run."""
         values = [100 * float(run.summary[split][score]) for run in self.runs]
         return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def sections(runs: Sequence[FinishedRun], relevance: ImageRelevance | None = None) -> list[Section]:
-    """All parts of the page about several runs.
+    """Return all sections of the report on several runs.
 
     Args:
         runs: the runs.
-        relevance: of the posts' images, by which scores are split.
+        relevance: relevance of the posts' images, by which scores are split.
 
     Raises:
-        DataError: the relevance is that of other images.
-        RunError: they are of different tasks or labels, or were scored on different data.
+        DataError: the relevance file is about other images.
+        RunError: the runs have different tasks or labels, or were scored on different data.
         TaskError: their task is not registered.
     """
     split = _common_split(runs)
@@ -105,20 +105,20 @@ def _common_split(runs: Sequence[FinishedRun]) -> str:
 
 
 def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], split: str) -> list[Group]:
-    """Repetitions together; experiments of one name are told apart by the settings in which they differ."""
+    """Group repetitions; experiments with the same name are distinguished by the settings in which they differ."""
     names = []
     for run in runs:
         namesakes = [other for other, namesake in zip(options, runs, strict=True) if namesake.name == run.name]
         chosen = options[runs.index(run)]
         parts = [f"{name.rpartition('.')[2]} {chosen.get(name, 'unset')}" for name in differing(namesakes)]
-        # A name that all runs share tells nothing.
+        # A name that all runs share does not distinguish them.
         names.append(", ".join([run.name, *parts] if len(namesakes) < len(runs) or not parts else parts))
     together: dict[str, list[FinishedRun]] = {}
     for name, run in zip(names, runs, strict=True):
         together.setdefault(name, []).append(run)
     order = list(together)
     if len(order) > COLOURS:
-        # The best keep a colour of their own; the last colour is that of all others.
+        # The best experiments get a colour each; all others share the last colour.
         best = {name: max(run.summary[split]["f1"] for run in members) for name, members in together.items()}
         order.sort(key=lambda name: -best[name])
     styles = {name: f"c{min(place, COLOURS - 1)}" for place, name in enumerate(order)}
@@ -171,7 +171,7 @@ def _mean(mean: float, deviation: float | None) -> str:
 
 
 def _slices(groups: Sequence[Group], split: str, relevance: ImageRelevance | None) -> tuple[str, Html]:
-    """Scores by slice; with several experiments each is tested against the first."""
+    """Return scores by slice; of several experiments, each is tested against the first."""
     baseline = groups[0].name if len(groups) > 1 else None
     try:
         by_name = {group.name: group.runs for group in groups}
@@ -211,7 +211,7 @@ def _curves(groups: Sequence[Group]) -> Html:
 
 
 def _further(logged: Sequence[Curves]) -> dict[str, str]:
-    """Validation curves of what the method itself does not log, such as the scalars of a custom fusion."""
+    """Return the validation curves that the method itself does not log, such as scalars of a custom fusion."""
     names = {name for curves in logged for name in TrainingCharts(curves).rest}
     return {f"val/{name}": f"{name}, validation" for name in sorted(names)}
 
@@ -225,7 +225,7 @@ def _differences(groups: Sequence[Group]) -> Html:
 
 
 def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] | None:
-    """The posts that some runs get right and others wrong; None where that is not known."""
+    """Return the posts that some runs get right and others wrong; None if that is unknown."""
     if len(runs) > MOST_RUNS or not all(run.has_predictions(split) for run in runs):
         return None
     by_run = [{record["id"]: record for record in run.predictions(split)} for run in runs]
@@ -252,7 +252,10 @@ def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] 
 
 
 def _most_divided(rows: Iterable[list[Post]]) -> list[list[Post]]:
-    """The rows that some runs get right and others wrong, of one post a run each, the most divided first."""
+    """Return the rows that some runs get right and others wrong, the most divided first.
+
+    Each row has one post per run.
+    """
     counted = [(sum(post.answer.right for post in posts), posts) for posts in rows]
     divided = [(right, posts) for right, posts in counted if 0 < right < len(posts)]
     return [posts for _, posts in sorted(divided, key=lambda row: abs(row[0] - len(row[1]) / 2))]

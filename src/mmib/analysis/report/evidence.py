@@ -1,4 +1,4 @@
-"""What latents say: the latent space. Numbers only."""
+"""The latent space of a run, as numbers; charts are drawn elsewhere."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from mmib.schema import RunError
 
 Array = NDArray[np.float64]
 
-# Fewer posts of a label have no geometry.
+# Minimum number of posts of a label to compute its geometry.
 FEWEST = 2
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """The mean latents of N posts, as unit vectors, seen in the plane in which they vary most.
+    """Mean latents of N posts, as unit vectors, projected onto the plane in which they vary most.
 
     Attributes:
         text, image: (N, 2) projections onto the first two principal components of both modalities together.
-        explained: share of the variance that each of the two components holds.
-        geometry: what the space is worth.
-        by_label: the same of the posts that have a label, by its name; empty where the file does not tell.
+        explained: share of the variance that each of the two components explains.
+        geometry: measures of the latent space.
+        by_label: the same for the posts of each label, by label name; empty if the file has no labels.
     """
 
     text: Array
@@ -37,7 +37,7 @@ class LatentSpace:
 
 
 def latent_space(latents: PairedLatents) -> LatentSpace:
-    """Project the latents of at least one post."""
+    """Project the latents of one or more posts."""
     both = np.concatenate([latents.text, latents.image])
     centred = both - both.mean(axis=0)
     _, widths, directions = np.linalg.svd(centred, full_matrices=False)
@@ -50,10 +50,10 @@ def latent_space(latents: PairedLatents) -> LatentSpace:
 
 
 def read_latents(path: Path, labels: Sequence[str]) -> LatentSpace | None:
-    """The latent space that a file of a run holds; None where it kept none, that of no post, or one that is not finite.
+    """Read the latent space of a run; None without a file, without posts, or if a latent is not finite.
 
     Args:
-        path: of the file. Those of version 0.1 tell neither which posts share an image nor what labels they have.
+        path: path of the file. Files of version 0.1 record neither which posts share an image nor their labels.
         labels: names of the run's label set.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a run was told and what it logged: settings, fit to be shown to others, and curves."""
+"""Settings and curves of a run: the settings in a form that is safe to share, and the logged scalars."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mmib.schema import RunError
 
 HIDDEN = "(hidden)"
 SECRET = re.compile(r"(^|[._\-])(api_?key|key|token|secret|password|passwd|credentials?)$", re.IGNORECASE)
-# An absolute path of any system: what stands before its last part may name a person or a machine.
+# An absolute path of any operating system: the parts before the last one may name a person or a machine.
 ABSOLUTE = re.compile(r"(?<![\w.~…\\])(?<!:/)(?:[A-Za-z]:)?(?:~?[/\\][^/\\'\":=,]+)+[/\\]?")
 HOMES = ("home", "Users", "users")
 
 
 def shortened(text: str) -> str:
-    """A single value in which every absolute path, with spaces or without, is cut down to its last part."""
+    """Cut every absolute path in a value, with or without spaces, down to its last part."""
 
     def short(match: re.Match[str]) -> str:
         parts = [part for part in re.split(r"[/\\]", match.group()) if part]
@@ -36,7 +36,7 @@ def shortened(text: str) -> str:
 
 
 def shown_command(command: str) -> str:
-    """A command line without secrets and without absolute paths."""
+    """Return a command line without secrets and absolute paths."""
     try:
         words = shlex.split(command)
     except ValueError:
@@ -56,7 +56,10 @@ def shown_command(command: str) -> str:
 
 
 def settings(config: dict[str, Any]) -> dict[str, str]:
-    """A configuration as dotted names and values; a class stands at the name of its place, secrets are hidden."""
+    """Flatten a configuration into dotted names and values.
+
+    The name of a component maps to its class, and secrets are hidden.
+    """
     return dict(_flattened("", config))
 
 
@@ -80,27 +83,27 @@ def _flattened(prefix: str, value: Any) -> Iterable[tuple[str, str]]:
 
 
 def differing(many: Sequence[dict[str, str]]) -> list[str]:
-    """Names of the settings that are not the same in all, but for what repetitions may differ in."""
+    """Return the names of the settings that differ, except those in which repetitions may differ."""
     names = dict.fromkeys(name for settings_ in many for name in settings_)
     return [name for name in names if name not in INCIDENTAL and len({settings_.get(name) for settings_ in many}) > 1]
 
 
 def scalar_of(name: str) -> str:
-    """What a name of the log is a curve of: `val/ib/kl_text` and `ib/kl_text_step` are of `ib/kl_text`."""
+    """Return the scalar behind a name in the log: `val/ib/kl_text` and `ib/kl_text_step` belong to `ib/kl_text`."""
     return name.removeprefix("val/").removeprefix("train/").removesuffix("_step")
 
 
 class Curves:
-    """The scalars that a run logged while it trained.
+    """The scalars that a run logged during training.
 
-    What is scored after training, with the selected checkpoint, is no point of a curve and is left out.
+    Scores of the selected checkpoint after training are not part of a curve and are left out.
     """
 
     def __init__(self, run: FinishedRun) -> None:
         """Read `metrics.csv`.
 
         Raises:
-            RunError: it is damaged.
+            RunError: the file is damaged.
         """
         path = run.folder / "metrics.csv"
         try:
@@ -115,19 +118,21 @@ class Curves:
         self._last = max(training, default=-math.inf)
 
     def __getitem__(self, name: str) -> list[Point]:
-        """Step, counted from 1, and value of a scalar, in order of step."""
+        """Return (step, value) pairs of a scalar in order of step; steps count from 1."""
         points = {row["step"] + 1: row[name] for row in self._rows if name in row and row["step"] <= self._last}
         return [(step, value) for step, value in sorted(points.items()) if math.isfinite(value)]
 
     def scalars(self) -> list[str]:
-        """Names of the parts of the objective and of what was logged of them, in alphabetic order; no scores."""
+        """Return the names of the logged loss terms and diagnostics, without scores, in alphabetical order."""
         logged = {name for row in self._rows if row["step"] <= self._last for name in row}
         names = {scalar_of(name) for name in logged if not name.startswith("test/")}
         return sorted(name for name in names if "/" in name or f"train/{name}" in logged)
 
 
 def read_plane(folder: Path) -> list[dict[str, float]]:
-    """The points of the information plane, in order of step, with `information` where all have it; none without a file.
+    """Read the points of the information plane, in order of step; an empty list without a file.
+
+    The points have `information` only if all of them have it in the file.
 
     Raises:
         RunError: the file is damaged.

@@ -1,4 +1,4 @@
-"""The frame of every report: one file that asks for nothing from outside."""
+"""The HTML frame of every report: one self-contained file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page.
+    """A section of the page.
 
     Attributes:
-        name: its anchor.
-        title: its heading.
+        name: anchor of the section.
+        title: heading of the section.
         reading: one or two sentences on how to read it.
-        body: its content.
+        body: content of the section.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Section:
 
 
 def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
-    """The whole document."""
+    """Return the whole HTML document."""
     style = Html(stylesheet("palette.css") + stylesheet("charts.css") + _files("base.css", "page.css"))
     script = _files("theme.js", "page.js")
     head = [
@@ -60,7 +60,7 @@ def page(title: str, subtitle: str, sections: Sequence[Section]) -> str:
 
 
 def _files(*names: str) -> Html:
-    """Files of this package, one after the other."""
+    """Concatenate files of this package."""
     folder = resources.files("mmib.analysis.report")
     return Html("".join(folder.joinpath(name).read_text(encoding="utf-8") for name in names))
 
@@ -72,7 +72,7 @@ def _section(section: Section) -> Html:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], caption: str, numbers: bool = True) -> Html:
-    """A table whose first column names the rows; it scrolls by itself where the screen is narrow."""
+    """Return a table whose first column names the rows. On narrow screens it scrolls on its own."""
     style = "numbers" if numbers else None
     head = element("tr", [element("th", heading, scope="col") for heading in headings])
     body = [
@@ -83,16 +83,16 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Child]], caption: str
 
 
 def scrolling(body: Html, label: str) -> Html:
-    """Something wide that scrolls in its own frame, with the keyboard too."""
+    """Wrap wide content in a frame that scrolls on its own, also with the keyboard."""
     return element("div", body, class_="scroll", tabindex="0", role="region", aria_label=label)
 
 
 def note(text: str) -> Html:
-    """Says what is not there, and why."""
+    """Return a note on what is missing, and why."""
     return element("p", text, class_="missing")
 
 
 def grid(*charts: Chart | None) -> Html | None:
-    """Charts side by side where there is room; None where there is no chart."""
+    """Arrange charts side by side where there is room; None without charts."""
     there = [chart.html for chart in charts if chart is not None]
     return element("div", join(there), class_="charts") if there else None

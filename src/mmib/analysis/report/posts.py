@@ -1,4 +1,4 @@
-"""The browsable sample of posts: which ones, and what is shown of each."""
+"""The browsable sample of posts: their selection and their HTML."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from mmib.labels import LabelSet
 from mmib.records import Answer, Chip, Record
 from mmib.schema import RunError, Task
 
-# Fields that hold a list only where there is a label for each word.
+# Fields that are lists only if there is a label for each word.
 BY_WORD = ("gold", "predicted", "confidence")
 THUMBNAIL = 240
 QUALITY = 62
-# Bytes that all posts of a page may take; the rest of a page takes well below one megabyte.
+# Maximum size of all posts of a page in bytes; the rest of a page takes well below one megabyte.
 BUDGET = 3_800_000
-# An image of more regions is a grid, whose KL nobody would read as a list.
+# An image with more regions is a grid, whose KL is not readable as a list.
 MOST_REGIONS = 6
-# The strongest shading of a word: its text keeps its contrast.
+# The strongest shading of a word, at which its text is still readable.
 DARKEST = 0.42
 
 
 @dataclass(frozen=True)
 class Post:
-    """A prediction with what the model did for it.
+    """A post with its prediction.
 
     Attributes:
         record: the line of the prediction file.
-        answer: what its task makes of it.
+        answer: the prediction as its task interprets it.
     """
 
     record: Record
@@ -44,10 +44,10 @@ class Post:
 
 
 def read_post(task: Task, labels: LabelSet, record: Record) -> Post:
-    """What a prediction says of its post.
+    """Interpret a prediction.
 
     Raises:
-        RunError: the record lacks fields, or they do not fit each other.
+        RunError: the record lacks fields, or its fields are inconsistent.
     """
     try:
         _check_evidence(record)
@@ -62,7 +62,7 @@ def read_post(task: Task, labels: LabelSet, record: Record) -> Post:
 
 
 def _check_evidence(record: Record) -> None:
-    """Refuse fields that do not fit each other before anything is made of them."""
+    """Raise an error if fields are inconsistent, before they are used."""
     words, boxes = len(record["words"]), np.asarray(record.get("boxes") or [], dtype=np.float64).reshape(-1, 4)
     nats = record.get("kl") or [None] * words
     np.asarray([value for value in (*nats, *(record.get("kl_image") or ())) if value is not None], dtype=np.float64)
@@ -77,7 +77,7 @@ def _check_evidence(record: Record) -> None:
 
 
 def _check_spans(answer: Answer, words: int) -> None:
-    """Refuse what stands for words that the post does not have."""
+    """Raise a `ValueError` if a span is outside the words of the post."""
     for heading, chips in answer.lines:
         for chip in chips:
             if chip.span is not None and not 0 <= chip.span[0] < chip.span[1] <= words:
@@ -85,34 +85,34 @@ def _check_spans(answer: Answer, words: int) -> None:
 
 
 def sample(posts: Sequence[Post], size: int) -> list[Post]:
-    """At most `size` posts: the most confident of the wrong, then right ones from most to least confident."""
+    """Select at most `size` posts: the most confident wrong ones, then right ones from most to least confident."""
     order = sorted(posts, key=lambda post: -post.answer.confidence)
     wrong, right = ([post for post in order if post.answer.right == expected] for expected in (False, True))
     wrong = wrong[: max(size - len(right), (size + 1) // 2)]
     room = min(len(right), size - len(wrong))
-    # Spread over all right posts, both ends included: the least sure tell as much as the surest.
+    # Spread over all right posts, including both ends: the least confident are as informative as the most confident.
     places: list[int] = np.linspace(0, len(right) - 1, room).round().astype(int).tolist() if room else []
     return wrong + [right[place] for place in places]
 
 
 def darkest_word(posts: Sequence[Post]) -> float:
-    """Nats from which a word gets the strongest shade: the 95th percentile of the words shown; 0 without any."""
+    """Return the nats from which a word gets the strongest shade: the 95th percentile over words; 0 without any."""
     values = [value for post in posts for value in post.record.get("kl") or () if value is not None]
     return float(np.percentile(values, 95)) if values else 0.0
 
 
 class PostWriter:
-    """Writes posts as list items."""
+    """A writer of posts as HTML list items."""
 
     def __init__(self, classes: Sequence[str], darkest: float, root: Path | None) -> None:
-        """With the classes that posts can be filtered by, the darkest shade, and the folder that holds the images."""
+        """Set the classes to filter posts by, the nats of the darkest shade, and the folder of the images."""
         self.classes = {name: place for place, name in enumerate(classes)}
         self.darkest = darkest
         self.root = root
         self.missing = 0
 
     def within(self, posts: Sequence[Post], budget: int = BUDGET) -> Iterator[Html]:
-        """The posts, one after the other, until they would take more bytes than the budget."""
+        """Yield posts as HTML until they exceed the budget in bytes."""
         for post in posts:
             written = self.write(post)
             budget -= len(written.encode())
@@ -121,7 +121,7 @@ class PostWriter:
             yield written
 
     def write(self, post: Post) -> Html:
-        """One post."""
+        """Return one post as HTML."""
         record, answer = post.record, post.answer
         judged = verdict(answer.right)
         head = element(
@@ -190,7 +190,7 @@ class PostWriter:
         )
 
     def _thumbnail(self, name: str) -> tuple[str, tuple[int, int]] | None:
-        """A small picture as a data address, and its size; None where it is not there."""
+        """Return a thumbnail as a data URL, and its size; None if the image is missing."""
         if self.root is None:
             self.missing += 1
             return None
@@ -206,7 +206,7 @@ class PostWriter:
 
 
 def verdict(right: bool) -> str:
-    """The word, and the class of the style sheet, for right and wrong."""
+    """Return "right" or "wrong": the word to show, and the CSS class."""
     return "right" if right else "wrong"
 
 
@@ -215,7 +215,7 @@ def _chips(record: Record, chips: Sequence[Chip]) -> Html:
 
 
 def _chip(record: Record, chip: Chip) -> Html:
-    """A button that shows what its words look at, or a label where it is of no words."""
+    """Return a button that shows the attention of its words, or a plain label without words."""
     tag = join([" ", element("small", chip.tag)]) if chip.tag else None
     if chip.span is None:
         return element("span", chip.text, tag, class_=f"label {chip.style}".rstrip())
@@ -232,21 +232,21 @@ def _chip(record: Record, chip: Chip) -> Html:
 
 
 def _weights(record: Record, positions: Sequence[int]) -> str | None:
-    """Attention of positions over the regions in thousandths, averaged; None where there is none."""
+    """Return the mean attention of positions over the regions, in thousandths; None without attention."""
     attention = record.get("attention") or []
     seen = [attention[place] for place in positions if place < len(attention) and attention[place] is not None]
     return " ".join(str(round(1000 * float(weight))) for weight in np.mean(seen, axis=0)) if seen else None
 
 
 def _region_class(box: Sequence[float]) -> str | None:
-    """Class of a region that is no part of the image: the whole of it, or unknown."""
+    """Return the CSS class of a region that is not a part of the image: the whole image, or an unknown box."""
     if list(box) == [0, 0, 1, 1]:
         return "whole"
     return None if box[2] > box[0] and box[3] > box[1] else "unknown"
 
 
 def _regions(boxes: Sequence[Sequence[float]], shares: Sequence[float]) -> Html:
-    """The regions over the picture; how opaque one is tells how much of the attention it gets."""
+    """Draw the regions over the image; their opacity shows their share of the attention."""
     drawn = [
         element(
             "rect",

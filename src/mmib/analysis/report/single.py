@@ -29,7 +29,7 @@ from mmib.runs.reader import FinishedRun
 from mmib.schema import Wording
 
 SPLITS = {"test": "test", "val": "validation"}
-# Posts whose latents are joined by a line between text and image.
+# Number of posts whose text and image latents are joined by a line.
 PAIRS = 14
 GEOMETRY = (
     "posts",
@@ -37,7 +37,7 @@ GEOMETRY = (
     *("effective rank, text", "effective rank, image"),
     *("rank of the own image", "of", "share"),
 )
-# Measured on the latents that the authors published; docs/explanation/information.md says how.
+# Measured on the latents that the authors published; see docs/explanation/information.md.
 RELEASED = (
     *("released model", "453 to 458", "", "0.960 to 0.999", "", "1.13 to 1.27"),
     *("", "", "216 to 257", "453 to 458", "47 to 57 %"),
@@ -47,17 +47,17 @@ RELEASED = (
 def sections(
     run: FinishedRun, data_root: Path | None, posts: int, relevance: ImageRelevance | None = None
 ) -> list[Section]:
-    """All parts of the page about a run.
+    """Return all sections of the report on a run.
 
     Args:
         run: the run.
-        data_root: where its images lie, where not at the place that its configuration names.
+        data_root: folder of its images, if not the one in its configuration.
         posts: how many posts to show.
-        relevance: of the posts' images, by which scores are split.
+        relevance: relevance of the posts' images, by which scores are split.
 
     Raises:
         RunError: a file of the run is damaged.
-        DataError: the relevance is that of other images.
+        DataError: the relevance file is about other images.
     """
     split = next((split for split in SPLITS if run.has_predictions(split)), None)
     records = run.predictions(split) if split else []
@@ -81,17 +81,17 @@ def sections(
 
 
 def headings(scores: dict[str, Any]) -> list[str]:
-    """Names of the scores that a summary holds as one number each."""
+    """Return the names of the scores that are single numbers in a summary."""
     return [name for name, value in scores.items() if isinstance(value, int | float) and name != "f1_se"]
 
 
 def heading(name: str) -> str:
-    """`strict_f1` as people write it."""
+    """Turn the name of a score into a heading: `strict_f1` becomes `strict F1`."""
     return name.replace("_", " ").replace("f1", "F1")
 
 
 def percent(value: float) -> str:
-    """A fraction in percent, without the sign."""
+    """Format a fraction in percent, without the percent sign."""
     return f"{100 * value:.1f}"
 
 
@@ -176,7 +176,7 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
 
 
 def _geometry(found: Geometry) -> list[str]:
-    """Cells below `GEOMETRY`."""
+    """Return the cells of a row below the headings `GEOMETRY`."""
     values = [found.cosine_text, found.cosine_image, found.pair_cosine, found.gap]
     ranks = [found.effective_rank_text, found.effective_rank_image]
     own = ["", "", ""]
@@ -421,7 +421,7 @@ def _settings(run: FinishedRun) -> Html:
 
 
 def _rows(data: dict[str, Any]) -> str:
-    """How many rows of a split there are, and of how many they are a part."""
+    """Describe the number of rows of a split and, for a subset, of the whole data set."""
     subset = data.get("subset")
     if not subset:
         return f"{data['rows']:,} rows"

@@ -1,4 +1,4 @@
-"""The table and the figure of a study: what `study.json` holds."""
+"""The report on a study: tables and figures from `study.json`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmib.runs.reader import STUDY
 from mmib.schema import RunError
 
 CEILINGS = {"text": "best with text", "multimodal": "best with text and image"}
-# A figure of rates needs the largest to be so many times the smallest; a rate below the faintest is shown there.
+# Minimum ratio of the largest to the smallest rate to draw a figure, and the lower limit of rates in it.
 TELLING = 2.0
 FAINTEST = 0.01
 CEILING_STYLES = {"text": "c7", "multimodal": "ink"}
@@ -30,11 +30,11 @@ CEILING_STYLES = {"text": "c7", "multimodal": "ink"}
 
 @dataclass(frozen=True)
 class Study:
-    """What a study measured; scores are fractions.
+    """The results of a study; scores are fractions.
 
     Attributes:
-        folder: its folder.
-        content: what its file holds.
+        folder: folder of the study.
+        content: content of `study.json`.
     """
 
     folder: Path
@@ -47,28 +47,28 @@ class Study:
 
     @property
     def factors(self) -> dict[str, list[Any]]:
-        """What was varied, and over which levels."""
+        """The varied factors and their levels."""
         factors: dict[str, list[Any]] = self.content["factors"]
         return factors
 
     @property
     def rows(self) -> list[dict[str, Any]]:
-        """The trials that were measured; a trial's levels stand under the key `point`."""
+        """The measured trials; the levels of a trial are under the key `point`."""
         return [row for row in self.content["rows"] if row.get("mean") is not None]
 
     @property
     def slices(self) -> list[Row]:
-        """Scores of the trials by slice, part by part; empty in a study of an older version."""
+        """Scores of the trials by slice, grouped by part; empty in studies of older versions."""
         rows = [Row(_label(self, row), **part) for row in self.rows for part in row.get("slices") or ()]
         parts = list(dict.fromkeys(row.part for row in rows))
         return sorted(rows, key=lambda row: parts.index(row.part))
 
 
 def read_study(folder: Path) -> Study:
-    """The study of a folder.
+    """Read the study in a folder.
 
     Raises:
-        RunError: its file is damaged.
+        RunError: `study.json` cannot be read or is damaged.
     """
     path = folder / STUDY
     try:
@@ -83,7 +83,7 @@ def read_study(folder: Path) -> Study:
 
 
 def sections(study: Study) -> list[Section]:
-    """All parts of the page about a study."""
+    """Return all sections of the report on a study."""
     content = study.content
     measured = f"{heading(str(content['metric']))} on the {content.get('split', 'test')} split"
     reading = (
@@ -103,7 +103,7 @@ def sections(study: Study) -> list[Section]:
 
 
 def _slices(study: Study) -> list[Section]:
-    """Scores by slice and kinds of errors, where the study has them."""
+    """Return the section on scores by slice and kinds of errors, if the study has them."""
     sliced = study.slices
     failed = [[_label(study, row), *error_texts(row["errors"])] for row in study.rows if row.get("errors")]
     shown = []
@@ -121,7 +121,7 @@ def _slices(study: Study) -> list[Section]:
 
 
 def _rates(study: Study) -> list[Section]:
-    """Rates against scores, and what else was measured of the latents, where trials have it."""
+    """Return the section on rates and other measures of the latents, if trials have them."""
     found, names = with_measures(study.rows)
     if not names:
         return []
@@ -136,12 +136,12 @@ def _rates(study: Study) -> list[Section]:
 
 
 def measure_texts(measures: dict[str, float | None], names: Sequence[str]) -> list[str]:
-    """Measures as a table shows them, three digits; empty for one that is not there."""
+    """Format measures for a table with three significant digits; empty if missing."""
     return ["" if (value := measures[name]) is None else f"{value:.3g}" for name in names]
 
 
 def rate_chart(study: Study) -> Chart | None:
-    """Mean and 95 % interval of the score against the rate of each modality; None where the rates hardly differ."""
+    """Plot mean and 95 % interval of the score against the rate of each modality; None if the rates hardly differ."""
     series = []
     for place, (modality, unit) in enumerate((("text", "nats a word piece"), ("image", "nats a region"))):
         rated = [
@@ -160,7 +160,7 @@ def rate_chart(study: Study) -> Chart | None:
 
 
 def _relevance(study: Study) -> list[Section]:
-    """How well signals tell relevant from irrelevant images, where trials know."""
+    """Return the section on how well signals separate relevant from irrelevant images, if trials measured it."""
     known = [row for row in study.rows if row.get("auc")]
     if not known:
         return []
@@ -178,10 +178,10 @@ def _origin(content: dict[str, Any]) -> str:
 
 
 def chart(study: Study) -> Chart | None:
-    """Mean and 95 % interval of each trial of a study; None where there is none.
+    """Plot mean and 95 % interval of each trial of a study; None without trials.
 
-    Where the levels of a factor are numbers they are the axis, with a line for each combination of the others;
-    elsewhere each trial has a row, with a stroke for each seed. The best possible scores stand beside, where known.
+    If the levels of a factor are numbers, they are the axis, with one line per combination of the other factors.
+    Otherwise each trial has a row, with a stroke per seed. The best possible scores are shown too, if known.
     """
     if not study.rows:
         return None
@@ -192,7 +192,7 @@ def chart(study: Study) -> Chart | None:
 
 
 def numeric_factor(factors: dict[str, list[Any]]) -> str | None:
-    """The factor along the axis: of those whose levels are all numbers, that with the most of them."""
+    """Return the factor for the axis: among those with numeric levels only, the one with the most levels."""
     numeric = {
         name: levels
         for name, levels in factors.items()
@@ -235,7 +235,7 @@ def _lines(study: Study, title: str, axis: str) -> Chart | None:
 
 
 def _ceiling(row: dict[str, Any], name: str) -> float | None:
-    """The best possible score of a row, where the corpus tells."""
+    """Return the best possible score of a row, if the corpus provides it."""
     value: float | None = (row.get("ceilings") or {}).get(name)
     return value
 
@@ -245,7 +245,7 @@ def _known_ceilings(study: Study) -> list[str]:
 
 
 def _interval(row: dict[str, Any]) -> tuple[float, float]:
-    """Ends of a row's interval; its mean where there is none."""
+    """Return the ends of a row's interval; its mean if it has none."""
     low, high = (row["mean"] if row.get(name) is None else row[name] for name in ("low", "high"))
     return low, high
 

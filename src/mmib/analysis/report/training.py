@@ -1,4 +1,4 @@
-"""The curves of a run: charts of what the method logs, and of whatever else was logged beside it."""
+"""The curves of a run: charts of the scalars that the method logs, and of all other logged scalars."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHER_GRADIENTS = ("c3", "c4", "c5", "c6", "c7")
 
 
 def training(run: FinishedRun) -> tuple[str, Html]:
-    """How to read the curves, and the curves.
+    """Return a note on how to read the curves, and the curves.
 
     Raises:
         RunError: the log is damaged.
@@ -43,12 +43,11 @@ def training(run: FinishedRun) -> tuple[str, Html]:
 
 
 class TrainingCharts:
-    """Makes charts of the curves of a run.
+    """Charts of the curves of a run.
 
     Attributes:
-        method: the charts of what the method logs; None for what this run did not log.
-        rest: names of the scalars that are in none of them, such as those of a custom fusion; those of one prefix
-            follow each other.
+        method: charts of the scalars that the method logs; None for those that this run did not log.
+        rest: names of the scalars in none of these charts, such as those of a custom fusion, grouped by prefix.
     """
 
     def __init__(self, curves: Curves) -> None:
@@ -58,7 +57,7 @@ class TrainingCharts:
         self.rest = sorted(set(curves.scalars()) - self._drawn, key=lambda name: name.rpartition("/"))
 
     def of_scalar(self, name: str) -> Chart | None:
-        """A chart of a scalar of which nothing but its name is known."""
+        """Return a chart of any scalar, titled by its name."""
         return _chart(name.rpartition("/")[2], self._both(name, "ink"))
 
     def _method(self) -> list[Chart | None]:
@@ -75,7 +74,7 @@ class TrainingCharts:
             _chart("Retrieval within a batch", self._retrieval(), "percent"),
             _chart("Modality gap", self._both("align/gap", "ink"), "distance of the centres"),
             _chart("Cosine of text and image", self._both("align/cosine", "ink")),
-            # A variance over the few posts of a single batch says little.
+            # A variance over the few posts of a single batch is too noisy.
             _chart("Active latent units", self._by_modality("ib/active", of_steps=False), "of the latent width"),
             _chart("Mean cosine of different posts", self._by_modality("latent/cosine"), "1 is collapse"),
             _chart("Effective rank", self._by_modality("latent/effective_rank"), "directions in use"),
@@ -95,7 +94,7 @@ class TrainingCharts:
         return self.curves[name]
 
     def _both(self, name: str, style: str, label: str = "") -> list[Series]:
-        """A scalar by step, by epoch and in validation."""
+        """Return a scalar by step, by epoch and in validation."""
         training = self._points(name) or self._points(f"train/{name}")
         steps = self._points(f"{name}_step") or self._points(f"train/{name}_step")
         return [
@@ -139,7 +138,7 @@ def _chart(title: str, lines: Sequence[Series], unit: str = "") -> Chart | None:
 
 
 def _varying(lines: Sequence[Series]) -> list[Series]:
-    """Those of training, where any of them is no constant."""
+    """Return the training curves if any of them is not constant; otherwise none."""
     training = [line for line in lines if line.name.endswith("training")]
     return training if any(len({value for _, value in line.points}) > 1 for line in training) else []
 

@@ -1,4 +1,4 @@
-"""The command `mmib sweep`: W&B's sweep files, run by W&B's agents or, without W&B, on this machine."""
+"""The command `mmib sweep`: run W&B sweep files with W&B's agents or, without W&B, on this machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ OFFLINE_MODES = ("offline", "disabled", "dryrun")
 
 
 def run(arguments: list[str]) -> int:
-    """Run a sweep; status 1 where all of its trials failed.
+    """Run a sweep; return status 1 if all of its trials failed.
 
     Raises:
-        ConfigError: the sweep file, or what it runs, cannot work.
+        ConfigError: the sweep file or its command is invalid.
     """
     parser = CommandParser(
         prog="mmib sweep",
@@ -72,10 +72,10 @@ def _run_local(file: SweepFile, runs: Path, cap: int | None, parallel: int) -> i
 
 
 def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
-    """Let several processes work on one sweep.
+    """Run one sweep in several processes.
 
     Raises:
-        ConfigError: one of them ended with an error.
+        ConfigError: a process ended with an error.
     """
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(path, runs, cap)) for _ in range(parallel)]
@@ -95,7 +95,7 @@ def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
 
 
 def _work(path: Path, runs: Path, cap: int | None) -> None:
-    """The work of each process."""
+    """Run trials in a worker process."""
     from mmib.search.sweep.local import LocalSweep  # noqa: PLC0415 - Optuna is an extra
 
     end_on_signals()

@@ -10,7 +10,7 @@ from typing import Any
 
 from mmib.schema import ConfigError
 
-# What W&B takes where a file names no command.
+# W&B's default command.
 DEFAULT_COMMAND = ("${env}", "${interpreter}", "${program}", "${args}")
 ARGUMENT_MACROS = ("${args}", "${args_no_equals}")
 MACROS = ("${env}", "${interpreter}", "${program}", *ARGUMENT_MACROS)
@@ -28,10 +28,10 @@ REFUSED = {
 
 
 def check_command(command: Any, program: Any, where: str) -> tuple[str, ...]:
-    """The items of a sweep file's command.
+    """Check the command of a sweep file and return its items.
 
     Raises:
-        ConfigError: W&B or the Lightning CLI would read it otherwise than it looks.
+        ConfigError: the command is malformed, or W&B or the Lightning CLI would not read it as intended.
     """
     if not isinstance(command, list | tuple) or not command:
         raise ConfigError(f"{where}: 'command' must be a list, such as [{', '.join(DEFAULT_COMMAND)}]")
@@ -58,11 +58,11 @@ def check_command(command: Any, program: Any, where: str) -> tuple[str, ...]:
 
 
 def command_line(command: Sequence[str], program: str, values: Mapping[str, Any]) -> list[str]:
-    """What an agent of W&B 0.31 runs for these values, but for the interpreter, which is this one and not `python`.
+    """Return the command that an agent of W&B 0.31 runs for values, but with this interpreter instead of `python`.
 
     Args:
-        command: items that `check_command` has passed.
-        program: what the macro `${program}` stands for.
+        command: items returned by `check_command`.
+        program: value of the macro `${program}`.
         values: value of each parameter, in order.
     """
     filled = {

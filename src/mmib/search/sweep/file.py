@@ -1,4 +1,4 @@
-"""Sweep files: W&B's own format, read whole or refused."""
+"""Sweep files in W&B's format. Unsupported content is an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEYS = (
     *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap"),
     *("name", "description", "project", "entity"),
 )
-# What may change in a file that stays the same sweep.
+# Keys that may change without making a file a different sweep.
 NOT_HASHED = ("run_cap", "description", "project", "entity")
 METHODS = ("grid", "random", "bayes")
 METRIC_KEYS = ("name", "goal", "target")
@@ -33,12 +33,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 @dataclass(frozen=True)
 class Metric:
-    """What a sweep optimises.
+    """The metric that a sweep optimises.
 
     Attributes:
-        name: of the scalar that runs log.
+        name: name of the logged scalar.
         goal: `maximize` or `minimize`.
-        target: no new trial starts once one has reached this value.
+        target: once a trial has reached this value, no new trial starts; None without a target.
     """
 
     name: str
@@ -46,33 +46,33 @@ class Metric:
     target: float | None
 
     def best(self, values: Sequence[float]) -> float:
-        """The best of several values."""
+        """Return the best of several values."""
         return max(values) if self.goal == "maximize" else min(values)
 
     def costs(self, values: Sequence[float]) -> list[float]:
-        """The values with their sign such that less is better."""
+        """Return the values with their sign set such that lower is better."""
         return [-value if self.goal == "maximize" else value for value in values]
 
     def reached(self, value: float) -> bool:
-        """Whether a value is as good as the target."""
+        """Return whether a value is at least as good as the target."""
         return self.target is not None and self.best([value, self.target]) == value
 
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep file that has been checked.
+    """A validated sweep file.
 
     Attributes:
-        path: of the file.
-        content: of the file.
-        name: of the sweep: the file's `name`, or the name of the file.
+        path: path of the file.
+        content: content of the file.
+        name: name of the sweep: `name` in the file, or else the file name.
         method: `grid`, `random` or `bayes`.
-        metric: what is optimised.
-        parameters: what is varied, by name.
+        metric: the metric to optimise.
+        parameters: the varied parameters, sorted by name.
         command: items of the command.
-        program: what its macro `${program}` stands for.
-        run_cap: most trials, or None.
-        hyperband: which trials stop early, or None.
+        program: value of the macro `${program}`.
+        run_cap: maximum number of trials, or None.
+        hyperband: rule for early termination, or None.
     """
 
     path: Path
@@ -88,21 +88,21 @@ class SweepFile:
 
     @property
     def digest(self) -> str:
-        """64 bits, in hexadecimal, over all that decides which trials are run and how."""
+        """64-bit hash, in hexadecimal, of all keys that determine the trials and how they are run."""
         decisive = {key: value for key, value in self.content.items() if key not in NOT_HASHED}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     def sample(self, trial: BaseTrial) -> dict[str, Any]:
-        """The values of a trial by the names of the parameters; of a grid those that were enqueued."""
+        """Sample the values of a trial, by parameter name; in a grid, return the values that were enqueued."""
         if self.method == "grid":
             return {parameter.name: parameter.listed_value(trial) for parameter in self.parameters}
         return {parameter.name: parameter.sample(trial) for parameter in self.parameters}
 
     def trials(self, cap: int | None) -> int:
-        """Number of trials of the sweep: `cap`, or else the file's `run_cap`, or else the whole grid.
+        """Return the number of trials of the sweep: `cap`, or else the file's `run_cap`; at most the whole grid.
 
         Raises:
-            ConfigError: nothing says where it ends.
+            ConfigError: the number of trials is unlimited.
         """
         bounds = [bound for bound in (self.run_cap if cap is None else cap,) if bound is not None]
         if self.method == "grid":
@@ -119,7 +119,8 @@ def read_sweep(path: Path) -> SweepFile:
     """Read and check a sweep file.
 
     Raises:
-        ConfigError: it is missing, no YAML, or holds anything that would be ignored or done otherwise than by W&B.
+        ConfigError: the file is missing, is not valid YAML, or has content that would be ignored or treated
+            differently than by W&B.
     """
     content, where = read_mapping(path, "sweep file", "the keys method, metric and parameters"), str(path)
     check_keys(content, KEYS, where)

@@ -1,4 +1,4 @@
-"""Early termination: which running trials of a sweep stop, by W&B's Hyperband rule."""
+"""Early termination of a sweep's trials by W&B's Hyperband rule."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mmib.search.checks import check_keys, read_number
 
 KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
 DEFAULT_ETA = 3.0
-# More values than any run logs: brackets above are left out.
+# More values than any run logs; brackets at or above this number are left out.
 FAR = 10**9
-# Each is a comparison with all other trials.
+# A limit, because each bracket means a comparison with all other trials.
 MOST_BRACKETS = 1000
 
 
 @dataclass(frozen=True)
 class Hyperband:
-    """W&B's form of Hyperband (Li et al., JMLR 2018), as its published engine has it (PyPI `sweeps` 0.2.0).
+    """W&B's version of Hyperband (Li et al., JMLR 2018), as in its published engine (PyPI `sweeps` 0.2.0).
 
-    A trial that has logged more values than a bracket says is compared after each further value: it stops where the
-    best value that it has logged so far is worse than the value that bounds the best 1/eta of all trials there.
+    Once a trial has logged more values than a bracket, it is compared after each value: it stops if its best value so
+    far is worse than the threshold of the best 1/eta of all trials at that bracket.
 
     Attributes:
-        brackets: numbers of values after which trials are compared, rising.
+        brackets: numbers of values after which trials are compared, in ascending order.
         eta: one in `eta` trials continues.
     """
 
@@ -35,11 +35,11 @@ class Hyperband:
     eta: float
 
     def stops(self, history: Sequence[float], histories: Sequence[Sequence[float]]) -> bool:
-        """Whether a running trial is to stop.
+        """Return whether a running trial should stop.
 
         Args:
-            history: values of its metric so far, less being better.
-            histories: those of all trials of the sweep, this one included.
+            history: values of its metric so far; lower is better.
+            histories: values of all trials of the sweep, including this one.
         """
         reached = [bracket for bracket in self.brackets if bracket < len(history)]
         if not reached:
@@ -49,10 +49,10 @@ class Hyperband:
 
 
 def read_hyperband(content: Any, where: str) -> Hyperband:
-    """What the section `early_terminate` of a sweep file says.
+    """Read the section `early_terminate` of a sweep file.
 
     Raises:
-        ConfigError: it is unknown to W&B, incomplete, or never stops anything.
+        ConfigError: the section is unknown to W&B, incomplete, or never stops a trial.
     """
     here = f"{where}: 'early_terminate'"
     if not isinstance(content, dict) or content.get("type") != "hyperband":
@@ -76,7 +76,7 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
         rising = itertools.takewhile(lambda bracket: bracket < FAR, endless)
         return Hyperband(_listed((int(bracket) for bracket in rising), eta, here), eta)
     last, count = _whole(content, "max_iter", here), _whole(content, "s", here)
-    # The brackets beyond would be below 1.
+    # Further brackets would be below 1.
     count = min(count, math.ceil(math.log(last) / math.log(eta)))
     falling = (last / eta**number for number in range(count, 0, -1))
     brackets = _listed((int(bracket) for bracket in falling if bracket >= 1), eta, here)

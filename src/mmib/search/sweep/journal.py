@@ -1,4 +1,4 @@
-"""The journal in which Optuna keeps the trials of a sweep: one JSON object a line."""
+"""The journal in which Optuna stores the trials of a sweep: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from optuna.storages.journal import JournalFileBackend
 from mmib.base.files import parse_json, write_text
 from mmib.schema import ConfigError, MMIBError
 
-# Of what Optuna writes into every line.
+# Fields that Optuna writes into every line, among others.
 FIELDS = {"op_code", "worker_id"}
 
 
 def open_study(journal: Path, name: str, direction: Literal["minimize", "maximize"]) -> optuna.Study:
-    """The study that a journal holds, or a new one where there is none.
+    """Open the study in a journal, or create it.
 
     Raises:
-        ConfigError: a line is none that Optuna writes.
+        ConfigError: a line of the journal was not written by Optuna.
     """
     if journal.is_file():
         _check_lines(journal)
@@ -36,26 +36,26 @@ def open_study(journal: Path, name: str, direction: Literal["minimize", "maximiz
 
 @contextmanager
 def reading(journal: Path) -> Iterator[None]:
-    """What Optuna, or what is made of its trials, raises for a journal becomes an error that names it.
+    """Turn errors of Optuna, or of code that interprets its trials, into errors that name the journal.
 
     Raises:
-        ConfigError: its lines do not go together.
+        ConfigError: the lines of the journal are inconsistent.
     """
     try:
         yield
     except (MMIBError, OSError):
         raise
-    # Optuna checks nothing of what it reads: any type of error comes of it.
+    # Optuna does not check the journal, so a damaged one can cause any type of error.
     except Exception as error:
         raise _damaged(journal, f"its lines do not go together ({type(error).__name__}: {error})") from error
 
 
 def _check_lines(journal: Path) -> None:
-    """Check each line, and remove a last one that a process could not finish: the next entry starts a new line."""
+    """Check each line, and remove an incomplete last line, so that the next entry starts a new line."""
     *lines, rest = journal.read_bytes().split(b"\n")
     for number, line in enumerate(lines, 1):
         try:
-            entry = parse_json(line.decode(), allow_nan=True)  # of a trial that diverged
+            entry = parse_json(line.decode(), allow_nan=True)  # a trial that diverged has NaN
         except ValueError as error:
             raise _damaged(journal, f"line {number} is no JSON ({error})") from error
         if not isinstance(entry, dict) or not entry.keys() >= FIELDS:

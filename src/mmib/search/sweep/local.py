@@ -1,4 +1,4 @@
-"""Runs a sweep on this machine, its trials sampled by Optuna: several processes share it, and it can be resumed."""
+"""Run a sweep on this machine with Optuna. Several processes can share it, and it can be resumed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from mmib.search.sweep.records import (
 from mmib.search.trials import TrialError, reason_of, run_trial
 
 JOURNAL = "journal.log"
-# Random trials before a bayes sweep looks at results.
+# Number of random trials before a bayes sweep uses results.
 RANDOM_TRIALS = 5
 STATES = {
     TrialState.RUNNING: "running",
@@ -45,26 +45,26 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 RECORD = "record"
-# What betas weigh in a journal: trials of version 0.1, whose betas were another unit, are not comparable to today's.
+# Unit of beta in a journal. Version 0.1 had another unit, so its trials are not comparable with current ones.
 BETA_UNIT = ("beta_unit", "nats of a position's rate")
-# Of the runs of a sweep: the folder that version 0.1 made, so that its sweeps can be resumed.
+# Folder of the runs of a sweep. Version 0.1 named it so, and its sweeps can be resumed.
 TRIALS = "points"
 
 
 class LocalSweep:
     """A sweep below a folder of runs.
 
-    Its folder is named after the sweep and the content of its file, so that the same file finds it again. All decisions
-    are made under a lock of the folder; a process holds the lock of its trial, which the system releases when it dies.
+    Its folder is named after the sweep and a hash of its file, so that the same file finds it again. All decisions are
+    made under a lock of the folder. A process holds the lock of its trial, which the system releases when it dies.
 
     Args:
         file: the sweep file.
         runs: folder of all runs.
-        cap: most trials, instead of the file's `run_cap`.
+        cap: maximum number of trials, instead of the file's `run_cap`.
 
     Raises:
-        ConfigError: nothing says how many trials the sweep has, the command does not take its parameters, or the folder
-            holds trials of version 0.1.
+        ConfigError: the number of trials is unlimited, the command does not accept the parameters, or the folder holds
+            trials of version 0.1.
     """
 
     def __init__(self, file: SweepFile, runs: Path, cap: int | None) -> None:
@@ -103,13 +103,13 @@ class LocalSweep:
         """Run trials until none is left to start.
 
         Raises:
-            ConfigError: a run that finished never logged the metric.
+            ConfigError: a finished run never logged the metric.
         """
         while self._work_on_one():
             pass
 
     def trials(self) -> list[TrialRecord]:
-        """All trials that have been started."""
+        """Return all trials that have been started."""
         trials = self.study.get_trials(deepcopy=False)
         return [
             TrialRecord(
@@ -120,14 +120,14 @@ class LocalSweep:
         ]
 
     def command(self, values: Mapping[str, Any]) -> list[str]:
-        """The command line of a trial with these values of the parameters."""
+        """Return the command line of a trial with these parameter values."""
         keys = {parameter.name: parameter.keys for parameter in self.file.parameters}
         return command_line(
             self.file.command, self.file.program, nested({keys[name]: value for name, value in values.items()})
         )
 
     def conclude(self) -> int:
-        """Report how the sweep stands; status 1 where all trials that were started failed."""
+        """Report the results so far; return status 1 if all started trials failed."""
         trials = self.trials()
         running = [str(trial.number) for trial in trials if trial.state == "running"]
         best = best_trial(self.file, trials)
@@ -142,7 +142,7 @@ class LocalSweep:
         return 0 if running or any(trial.state != "failed" for trial in trials) else 1
 
     def _write_page(self, runs: list[Path]) -> None:
-        """One page that compares the finished trials; a sweep without one is still a sweep."""
+        """Write a report that compares the finished trials; an error is only reported."""
         path = self.folder / "report.html"
         try:
             write_text(path, make_page(runs))
@@ -174,7 +174,7 @@ class LocalSweep:
         return True
 
     def _claim(self, held: contextlib.ExitStack) -> Trial | None:
-        """A trial whose process died, or else a new one; None where there is neither."""
+        """Return a trial whose process died, or else a new one; None if there is neither."""
         trials = self.study.get_trials(deepcopy=False)
         for started in trials:
             if started.state == TrialState.RUNNING and self._lock(started.number + 1, held):
@@ -185,7 +185,7 @@ class LocalSweep:
         number = min(waiting, default=len(trials))
         if number >= self.total:
             return None
-        # Seeded by its number: which process samples a trial makes no difference.
+        # The seed depends on the trial's number, so that it does not matter which process samples the trial.
         seed = int.from_bytes(hashlib.sha256(f"{self.file.digest} {number}".encode()).digest()[:4], "big")
         self.study.sampler = (
             optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=seed, constant_liar=True)
@@ -197,7 +197,7 @@ class LocalSweep:
         return trial
 
     def _run(self, number: int, values: dict[str, Any]) -> tuple[TrialRecord, list[float] | None]:
-        """The trial as it ended, and the values of its metric."""
+        """Run a trial, and return its record and the values of its metric."""
         folder, line, started = self._folder_of(number), self.command(values), time.monotonic()
         run, state, reason = None, "finished", None
         try:
@@ -214,7 +214,7 @@ class LocalSweep:
         return TrialRecord(number, state, values, metric, seconds, run, reason), history
 
     def _stop(self) -> Callable[[Path], bool]:
-        """What ends a running trial: the rule of early termination, applied after each value that the trial logs."""
+        """Return the function that applies the rule for early termination after each value that a trial logs."""
         parent, hyperband, metric = multiprocessing.parent_process(), self.file.hyperband, self.file.metric
         seen = 0
 
@@ -234,7 +234,7 @@ class LocalSweep:
         return stop
 
     def _complete(self, trial: Trial, ended: TrialRecord, history: list[float] | None) -> None:
-        """Hand the result of a trial to Optuna."""
+        """Report the result of a trial to Optuna."""
         record = {key: value for key, value in vars(ended).items() if key not in ("number", "state")}
         trial.set_user_attr(RECORD, record)
         if ended.state == "stopped":
@@ -263,7 +263,7 @@ class LocalSweep:
         write_records(self.file, self.trials(), self.total, self.folder)
 
     def _check_parameters(self) -> None:
-        """Let the command compose the configuration of a random trial, without running it."""
+        """Check the command by letting it print the configuration of a random trial, without training."""
         trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
         values = self.file.sample(trial)
         log = self.folder / "check.log"
@@ -285,7 +285,7 @@ class LocalSweep:
         return self.folder / TRIALS / f"{number:03}"
 
     def _lock(self, number: int, held: contextlib.ExitStack) -> bool:
-        """Lock a trial for this process, until `held` is closed or the process dies; False where another holds it."""
+        """Lock a trial until `held` is closed or this process dies; return False if another process has locked it."""
         folder = self._folder_of(number)
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".owner").open("w")
@@ -299,7 +299,7 @@ class LocalSweep:
 
     @contextlib.contextmanager
     def _decision(self) -> Iterator[None]:
-        """One process at a time decides."""
+        """Lock the sweep for a decision, which only one process makes at a time."""
         file: IO[str]
         with (self.folder / ".lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -307,7 +307,7 @@ class LocalSweep:
 
 
 def report(text: str) -> None:
-    """Print a line at once, as output may go into a file that someone watches."""
+    """Print a line and flush it, because output may go to a file that is being watched."""
     print(text, flush=True)  # noqa: T201
 
 

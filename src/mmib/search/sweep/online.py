@@ -1,4 +1,4 @@
-"""Runs a sweep by W&B: registers it there and starts agents."""
+"""Run a sweep with W&B: register it there and start agents."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ DEFAULT_PROJECT = "mmib"
 
 
 def run_online(file: SweepFile, cap: int | None, agents: int) -> int:
-    """Register a sweep and start agents, which work until W&B has no trial left for them.
+    """Register a sweep and start agents, which run until W&B has no more trials.
 
     Raises:
-        ConfigError: nothing says how many trials the sweep has.
-        JobError: W&B does not take the sweep, or an agent ends with an error.
+        ConfigError: the number of trials is unlimited.
+        JobError: W&B rejects the sweep, or an agent ends with an error.
     """
     import wandb  # noqa: PLC0415 - costs seconds
 
-    file.trials(cap)  # refuses a sweep without an end
+    file.trials(cap)  # raises an error for an unlimited sweep
     content = {**file.content, "name": file.name} | ({} if cap is None else {"run_cap": cap})
     project = file.content.get("project", DEFAULT_PROJECT)
     try:
         sweep = wandb.sweep(content, project=project, entity=file.content.get("entity"))
-    # The client raises many types of errors, those of its network stack included.
+    # The client raises many types of errors, including those of its network stack.
     except Exception as error:
         raise JobError(f"W&B did not take the sweep {file.path} ({error}); to run it here: --local") from error
     command = [sys.executable, "-m", "wandb", "agent", "--project", project, sweep]
-    # An agent starts `python`, which is to be this one.
+    # An agent starts `python`, which must be this interpreter.
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     processes = [subprocess.Popen(command, env={**os.environ, "PATH": search}) for _ in range(agents)]  # noqa: S603
     try:

@@ -17,22 +17,22 @@ from mmib.search.checks import check_keys, read_number
 if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
-# The normal's quantile function takes no 0 and no 1; a sample in 2^53 would be one of them.
+# The quantile function of the normal is undefined at 0 and 1, which one sample in 2^53 would hit.
 OPEN_UNIT = (2.0**-53, 1 - 2.0**-53)
 PROBABILITY_TOLERANCE = 1e-6
-# Whole numbers that a float, as which Optuna keeps them, can tell apart.
+# Optuna stores whole numbers as floats, which are exact up to here.
 MOST_WHOLE = 2**53
-# Trials of a grid. No sweep takes as many, and a typing error makes a grid that fits into no memory.
+# Maximum number of trials of a grid. No sweep needs more, and a typing error can make a grid that exceeds the memory.
 MOST_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where the values of a parameter come from.
+    """The distribution of a parameter's values.
 
     Attributes:
-        sample: one value, out of what an Optuna trial suggests for a name.
-        values: all values, in the order of W&B's grid search; None where that takes no such distribution.
+        sample: samples a value, given an Optuna trial and the parameter's name.
+        values: all values, in the order of W&B's grid search; None if it does not support the distribution.
     """
 
     sample: Callable[[BaseTrial, str], Any]
@@ -44,8 +44,8 @@ class Parameter:
     """One parameter of a sweep.
 
     Attributes:
-        keys: its name; where parameters are nested, the names on the way to it.
-        distribution: where its values come from.
+        keys: the name of the parameter; for a nested parameter, the names on the path to it.
+        distribution: distribution of its values.
     """
 
     keys: tuple[str, ...]
@@ -53,24 +53,24 @@ class Parameter:
 
     @property
     def name(self) -> str:
-        """What tables and Optuna call it."""
+        """Dotted name, used in tables and by Optuna."""
         return ".".join(self.keys)
 
     def sample(self, trial: BaseTrial) -> Any:
-        """A value for a trial."""
+        """Sample a value for a trial."""
         return self.distribution.sample(trial, self.name)
 
     def listed_value(self, trial: BaseTrial) -> Any:
-        """The value for a trial of a grid: that at the index which `combinations` gives."""
+        """Return the value for a trial of a grid, at the index given by `combinations`."""
         values = self.distribution.values or ()
         return values[trial.suggest_categorical(self.name, range(len(values))) if len(values) > 1 else 0]
 
 
 def read_parameters(content: Any, where: str, keys: tuple[str, ...] = ()) -> Iterator[Parameter]:
-    """The parameters that the section `parameters` of a sweep file describes, sorted by name as W&B does.
+    """Yield the parameters in the section `parameters` of a sweep file, sorted by name as in W&B.
 
     Raises:
-        ConfigError: one of them is unknown to W&B, incomplete, or contradicts itself.
+        ConfigError: a parameter is unknown to W&B, incomplete, or contradictory.
     """
     if not isinstance(content, dict) or not content:
         raise ConfigError(f"{where}: 'parameters' must name at least one parameter")
@@ -86,10 +86,10 @@ def read_parameters(content: Any, where: str, keys: tuple[str, ...] = ()) -> Ite
 
 
 def check_grid(parameters: Sequence[Parameter], where: str) -> None:
-    """Refuse what makes no grid.
+    """Check that parameters form a grid.
 
     Raises:
-        ConfigError: W&B's grid search does not take a distribution, or there are too many trials.
+        ConfigError: W&B's grid search does not support a distribution, or there are too many trials.
     """
     trials = 1
     for parameter in parameters:
@@ -107,14 +107,14 @@ def check_grid(parameters: Sequence[Parameter], where: str) -> None:
 
 
 def combinations(parameters: Sequence[Parameter]) -> list[dict[str, int]]:
-    """All trials of a grid, as indices of values, of parameters that have several; the last one changes first."""
+    """Return all trials of a grid as indices of values, for parameters with several values; the last varies fastest."""
     counts = {parameter.name: len(parameter.distribution.values or ()) for parameter in parameters}
     choices = {name: range(count) for name, count in counts.items() if count > 1}
     return [dict(zip(choices, indices, strict=True)) for indices in itertools.product(*choices.values())]
 
 
 def nested(values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
-    """Values by keys as W&B hands them to a command: nested parameters in a dictionary under their first key."""
+    """Nest values by their keys as W&B passes them to a command: nested parameters are dictionaries."""
     content: dict[str, Any] = {}
     for keys, value in values.items():
         level = content
@@ -139,7 +139,7 @@ def _distribution(spec: dict[str, Any], here: str) -> Distribution:
 
 
 def _implied(spec: dict[str, Any], here: str) -> str:
-    """The distribution that W&B takes where none is named."""
+    """Return the distribution that W&B assumes if none is named."""
     if "value" in spec:
         return "constant"
     if "values" in spec:
@@ -165,7 +165,7 @@ def _categorical(spec: dict[str, Any], here: str) -> Distribution:
     if "probabilities" in spec:
         return _weighted(spec, here)
     values = _values(spec, here)
-    # Optuna samples the index, as values may be lists.
+    # Optuna samples the index, because values may be lists.
     return Distribution(lambda trial, name: values[trial.suggest_categorical(name, range(len(values)))], values)
 
 
@@ -196,7 +196,7 @@ def _uniform(spec: dict[str, Any], here: str) -> Distribution:
 
 def _q_uniform(spec: dict[str, Any], here: str) -> Distribution:
     (low, high), step = _bounds(spec, here), _step(spec, here)
-    # W&B's grid leaves out the upper bound. Beyond the most trials a grid is refused.
+    # W&B's grid excludes the upper bound. `check_grid` rejects a grid above the maximum number of trials.
     count = min((high - low) / step, MOST_TRIALS + 1)
     values = [low + number * step for number in range(math.ceil(count))]
     return _continuous(low, high, lambda value: _rounded(value, step), here, values)
@@ -223,7 +223,7 @@ def _normal(spec: dict[str, Any], here: str) -> Distribution:
 
 
 BOUNDS = ("min", "max")
-# Name: keys that it needs, keys that it may have, what makes it.
+# Name: required keys, optional keys, builder.
 BUILDERS: dict[str, tuple[Sequence[str], Sequence[str], Callable[[dict[str, Any], str], Distribution]]] = {
     "constant": (("value",), (), _constant),
     "categorical": (("values",), ("probabilities",), _categorical),
@@ -234,7 +234,7 @@ BUILDERS: dict[str, tuple[Sequence[str], Sequence[str], Callable[[dict[str, Any]
     "log_uniform": (BOUNDS, (), _log_uniform),
     "log_uniform_values": (BOUNDS, (), _log_uniform_values),
     "q_log_uniform_values": (BOUNDS, ("q",), _q_log_uniform_values),
-    # The logarithm of 1/X is uniform where that of X is.
+    # The logarithm of 1/X is uniform if that of X is.
     "inv_log_uniform_values": (BOUNDS, (), _log_uniform_values),
     "normal": ((), ("mu", "sigma"), _normal),
 }
@@ -243,10 +243,10 @@ BUILDERS: dict[str, tuple[Sequence[str], Sequence[str], Callable[[dict[str, Any]
 def _continuous(
     low: float, high: float, value: Callable[[float], Any], here: str, values: Sequence[float] | None = None
 ) -> Distribution:
-    """The distribution of a function of a number that is uniform between two bounds, which Optuna samples and models.
+    """Return the distribution of a function of a uniform number between two bounds, which Optuna samples and models.
 
     Raises:
-        ConfigError: the function has no value at a bound.
+        ConfigError: the function cannot be evaluated at a bound.
     """
     try:
         for bound in (low, high):
@@ -257,7 +257,7 @@ def _continuous(
 
 
 def _rounded(value: float, step: float) -> float:
-    """Rounding as W&B does it: whole numbers where the step is whole."""
+    """Round to a multiple of the step as W&B does, to an integer if the step is an integer."""
     return round(value / step) * step
 
 

@@ -1,4 +1,4 @@
-"""What a sweep leaves on disk: a table of its trials, and a summary."""
+"""Files of a sweep: a table of its trials, and a summary."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class TrialRecord:
     """A trial that has been started.
 
     Attributes:
-        number: counted from 1.
+        number: number of the trial, from 1.
         state: `running`, `finished`, `stopped` (early, by the sweep) or `failed`.
-        values: value of each parameter by its name.
-        metric: the best value that it logged, or None.
-        seconds: how long the process ran that ended it.
-        run: its run folder.
+        values: value of each parameter by name.
+        metric: the best logged value of the metric, or None.
+        seconds: duration of the trial in the process that ended it.
+        run: folder of its run.
         reason: why it failed.
     """
 
@@ -45,7 +45,7 @@ class TrialRecord:
 
 
 def best_trial(file: SweepFile, trials: Sequence[TrialRecord]) -> TrialRecord | None:
-    """The finished trial with the best value; the first of several."""
+    """Return the finished trial with the best value, the first one if tied; None without any."""
     finished = [trial for trial in trials if trial.state == "finished" and trial.metric is not None]
     costs = [file.metric.costs([trial.metric or 0.0])[0] for trial in finished]
     return finished[costs.index(min(costs))] if finished else None
@@ -76,9 +76,9 @@ def write_records(file: SweepFile, trials: Sequence[TrialRecord], total: int, fo
 
 
 def metric_history(folder: Path, metric: str) -> list[float] | None:
-    """Finite values of a metric that the newest run of a trial has logged so far, in order; None where it never was.
+    """Return the finite values of a metric that a trial's newest run has logged, in order; None if never logged.
 
-    The run may be writing at this moment: a line that is not complete yet is left out.
+    The run may still be writing: an incomplete last line is left out.
     """
     logs = sorted(folder.glob("*/*/metrics.csv"))
     if not logs:
@@ -90,7 +90,7 @@ def metric_history(folder: Path, metric: str) -> list[float] | None:
 
 
 def logged_metrics(folder: Path) -> list[str]:
-    """Names of all scalars that the newest run of a trial has logged."""
+    """Return the names of all scalars that the newest run of a trial has logged."""
     logs = sorted(folder.glob("*/*/metrics.csv"))
     header = logs[-1].read_text(encoding="utf-8", errors="replace").partition("\n")[0] if logs else ""
     return [name for name in header.split(",") if name and name not in ("step", "epoch")]
