@@ -42,7 +42,7 @@ class Pixels(NamedTuple):
 
 
 def choose(found: Sequence[Detection], width: int, height: int, most: int) -> list[tuple[Pixels, Detection]]:
-    """Choose the `most` best objects of an image, best first, without duplicates; boxes empty after clipping are out."""
+    """Choose the `most` best objects of an image, best first, without duplicates and boxes empty after clipping."""
     chosen: list[tuple[Pixels, Detection]] = []
     finite = (one for one in found if all(map(math.isfinite, (*one.box, one.score))))
     for detection in sorted(finite, key=lambda one: (-one.score, one.box)):
