@@ -81,7 +81,7 @@ class Shapes:
 
 
 def linear(rows: float, inputs: int, outputs: int, backward: int = 2) -> Part:
-    """A linear layer on `rows` rows; `backward` is the number of products in backward: 1 if the input has no gradient."""
+    """A linear layer; `backward` is the number of products of its backward pass: 1 if the input has no gradient."""
     forward = 2.0 * rows * inputs * outputs
     return Part(forward, (1 + backward) * forward)
 

@@ -54,7 +54,7 @@ def reader_of(root: Path, task: str) -> Reader:
 
 
 def write_posts(root: Path, task: str, posts: int, demo: Path, own_images: bool = False) -> None:
-    """Write a data folder with this many training posts: repeated posts of the demo corpus, with its images or new ones.
+    """Write a data folder with so many training posts: repeated posts of the demo corpus, with its images or new ones.
 
     Images in an existing folder are kept: a larger set includes those of a smaller one.
     """

@@ -80,7 +80,7 @@ RANGES: dict[str, Range] = {
 def check_values(config: dict[str, Any], path: Path) -> None:
     """Refuse a model description with values of the wrong type or out of range.
 
-    Missing values are refused where they are used.
+    Missing values are refused when they are used.
 
     Raises:
         ExportError: a value is not allowed; the message names the first.
