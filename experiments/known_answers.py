@@ -140,8 +140,11 @@ def sphere_information(concentration: float, dims: int) -> float:
 
 
 def sphere_pairs(concentration: float, rows: int, dims: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Sample such pairs as two (rows, dims) tensors. Up to a constant, concentration times cosine is their log density
-    ratio, so the critic of `InfoNCEAlignment` is optimal at the temperature 1 / concentration."""
+    """Sample such pairs as two (rows, dims) tensors.
+
+    Up to a constant, concentration times cosine is their log density ratio, so the critic of `InfoNCEAlignment` is
+    optimal at the temperature 1 / concentration.
+    """
     rng = np.random.default_rng(seed)
     pole = np.eye(dims)[0]
     x = stats.uniform_direction(dims).rvs(rows, random_state=rng)

@@ -115,7 +115,7 @@ def _check_number(name: str, value: Any, path: Path) -> None:
 
 
 def _is_known(model_type: Any) -> bool:
-    """Whether transformers has a text encoder of this type, or a part of one, which names no image encoder."""
+    """Whether transformers has an encoder of this type, or a part of one, that names no image encoder."""
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         return False
     return not any(part in field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type]) for part in IMAGES)

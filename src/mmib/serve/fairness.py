@@ -131,7 +131,7 @@ class FairQueue(Generic[ItemT]):
             account.used, account.charged = account.used_by(now) + share, now
             account.cost = max(share, DECAY * (account.cost or 0.0))
         if posts:
-            measured = min(seconds / total, 2 * self._rate)  # a pass with more work than it seemed says little
+            measured = min(seconds / total, 2 * self._rate)  # limits passes with more work than estimated
             self._rate = KEPT_RATE * self._rate + (1 - KEPT_RATE) * measured
 
     def _expected(self, account: _Account[ItemT], item: ItemT) -> float:
