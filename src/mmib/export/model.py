@@ -178,7 +178,7 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
         RunError: the run has not finished, or its predictions are damaged.
         TaskError: its task is not registered.
         CheckpointError: the checkpoint is missing or damaged, or has other labels than the run.
-        ExportError: an encoder of the run is a custom class, the run reads side texts, or it describes no model.
+        ExportError: an encoder of the run is a custom class, it reads side texts, or its configuration is invalid.
     """
     run = read_run(folder)
     task = task_of(run.task, folder, run.summary.get("plugins") or ())

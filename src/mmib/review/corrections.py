@@ -84,7 +84,6 @@ class Corrections:
 
         Raises:
             RefusedError: the post does not exist.
-            RefusedError: there is no such post.
         """
         post = self.post(row)
         return _annotation(post, self._lines[row]) if row in self._lines else post.proposal
