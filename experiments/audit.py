@@ -1,10 +1,10 @@
-"""Licences of the pinned packages, and known vulnerabilities in them.
+"""List the licences of the pinned packages, and known vulnerabilities in them.
 
     python -m experiments.audit
 
-pip-audit goes into a virtual environment of its own, so that the project does not depend on it. Where it cannot be
-installed, or its service does not answer, that half is skipped with the reason. Exit status 1 if a pinned version has
-a known vulnerability.
+pip-audit is installed into a separate virtual environment, so that the project does not depend on it. If it cannot be
+installed, or its service does not answer, that half is skipped and the reason printed. Exit status 1 if a pinned
+version has a known vulnerability.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TIMEOUT_S = 300
 
 
 class Licence(NamedTuple):
-    """What a package says of its licence."""
+    """The licence that a package states."""
 
     package: str
     version: str
@@ -33,11 +33,11 @@ class Licence(NamedTuple):
 
 
 class AuditSkippedError(Exception):
-    """The audit cannot be made here; the text says why."""
+    """The audit is not possible here; the message says why."""
 
 
 def licences(pins: Path) -> Iterator[Licence]:
-    """The licence of each pinned package that is installed."""
+    """Yield the licence of each pinned package that is installed."""
     for line in pins.read_text(encoding="utf-8").splitlines():
         name = line.partition("==")[0].strip()
         try:
@@ -48,7 +48,7 @@ def licences(pins: Path) -> Iterator[Licence]:
 
 
 def licence_of(described: Any) -> str:
-    """The licence in a package's metadata: its expression, its classifiers, or the first line of its text."""
+    """Licence in a package's metadata: the expression, the classifiers, or the first line of the licence text."""
     classifiers = [text.split(" :: ")[-1] for text in described.get_all("Classifier", []) if text.startswith("License")]
     text = (described.get("License") or "").strip().split("\n")[0]
     stated = described.get("License-Expression") or ", ".join(classifiers) or text
@@ -56,10 +56,10 @@ def licence_of(described: Any) -> str:
 
 
 def audit(pins: Path, folder: Path) -> list[dict[str, Any]]:
-    """What pip-audit knows of each pinned package.
+    """Run pip-audit on the pinned packages, and return its entry for each.
 
     Raises:
-        AuditSkippedError: it cannot be installed, or knows of none.
+        AuditSkippedError: pip-audit cannot be installed, or knows none of the packages.
     """
     program = folder / "bin" / "pip-audit"
     if not program.is_file():
@@ -70,10 +70,10 @@ def audit(pins: Path, folder: Path) -> list[dict[str, Any]]:
 
 
 def audited(output: str) -> list[dict[str, Any]]:
-    """The packages in pip-audit's JSON that its service knows.
+    """Return the packages in pip-audit's JSON that its service knows.
 
     Raises:
-        AuditSkippedError: it knows none, as where the package index is a mirror.
+        AuditSkippedError: it knows none, for example because the package index is a mirror.
     """
     try:
         packages = json.loads(output)["dependencies"]
@@ -87,7 +87,7 @@ def audited(output: str) -> list[dict[str, Any]]:
 
 
 def _run(command: list[str]) -> str:
-    """Standard output of a program; pip-audit ends with 1 also where it has found something."""
+    """Return the standard output of a program; pip-audit also exits with status 1 if it finds vulnerabilities."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

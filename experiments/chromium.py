@@ -1,4 +1,4 @@
-"""One page of a headless Chromium, driven through its debugging pipe; nothing is installed but Debian's chromium."""
+"""Control one page of a headless Chromium through its debugging pipe; needs nothing but Debian's chromium."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ HEIGHT = 800
 
 
 class Browser:
-    """One page, spoken to in JSON messages that end with a zero byte.
+    """One page, controlled by JSON messages that end with a zero byte.
 
     Args:
-        profile: an empty folder for the browser's own files.
+        profile: an empty folder for the browser's profile.
 
     Attributes:
-        events: everything that the page reported so far.
+        events: all events that the page has reported.
     """
 
     def __init__(self, profile: Path) -> None:
         orders, answers = os.pipe(), os.pipe()
-        # The browser reads orders from descriptor 3 and writes to 4; ours are moved out of the way first.
+        # The browser reads commands from descriptor 3 and writes to 4; move our ends away from these first.
         theirs = [fcntl.fcntl(end, fcntl.F_DUPFD, 20) for end in (orders[0], answers[1])]
         words = [str(CHROMIUM), *SWITCHES, f"--user-data-dir={profile}", "about:blank"]
         line = f"exec {shlex.join(words)} 3<&{theirs[0]} 4>&{theirs[1]}"
@@ -55,10 +55,10 @@ class Browser:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Give an order and wait for its answer.
+        """Send a command and wait for its answer.
 
         Raises:
-            RuntimeError: the browser refuses it, or has ended.
+            RuntimeError: the browser rejects the command, or has ended.
         """
         self._sent += 1
         order = {"id": self._sent, "method": method, "params": parameters}
@@ -80,16 +80,16 @@ class Browser:
         return answer
 
     def resize(self, width: int, height: int = HEIGHT) -> None:
-        """Give the window a size, in pixels."""
+        """Set the size of the window, in pixels."""
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def open(self, address: str, width: int) -> None:
-        """Load a page into a window of a width, and wait until it is there."""
+        """Load a page in a window of this width, and wait until it has loaded."""
         self.resize(width)
         self._load("Page.navigate", url=address)
 
     def reload(self) -> None:
-        """Load the page again, and wait until it is there."""
+        """Reload the page, and wait until it has loaded."""
         self._load("Page.reload")
 
     def _load(self, method: str, **parameters: Any) -> None:
@@ -99,10 +99,10 @@ class Browser:
             self.events.append(self._read())
 
     def run(self, expression: str) -> Any:
-        """The value of an expression in the page, or of what it promises.
+        """Evaluate an expression in the page, and return its value or that of its promise.
 
         Raises:
-            RuntimeError: it fails.
+            RuntimeError: the evaluation fails.
         """
         result = self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         if "exceptionDetails" in result:
@@ -123,7 +123,7 @@ class Browser:
             raise RuntimeError(f"not within {seconds:g} s: {expression}")
 
     def click(self, selector: str) -> None:
-        """Click with the mouse into the middle of an element, which is scrolled to."""
+        """Scroll to an element, and click at its centre."""
         place = (
             f"(() => {{ const part = document.querySelector({json.dumps(selector)}); "
             "part.scrollIntoView({block: 'center', behavior: 'instant'}); const box = part.getClientRects()[0]; "
@@ -134,11 +134,11 @@ class Browser:
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def type(self, text: str) -> None:
-        """Write into what has the focus."""
+        """Type text into the focused element."""
         self.send("Input.insertText", text=text)
 
     def press(self, *keys: str) -> None:
-        """Press keys, one after the other: names of `KEY_CODES`, maybe with `Shift+` before them, or characters."""
+        """Press keys one after the other: names of `KEY_CODES`, optionally prefixed with `Shift+`, or characters."""
         for combination in keys:
             key = combination.removeprefix("Shift+")
             text = {"text": TEXTS.get(key, key)} if key in TEXTS or len(key) == 1 else {}
@@ -155,12 +155,12 @@ class Browser:
         self.send("DOM.setFileInputFiles", files=[str(file)], nodeId=node)
 
     def colours(self, scheme: str) -> None:
-        """Pretend that the system asks for `light` or `dark`; an empty string ends that."""
+        """Emulate the system's colour scheme: `light` or `dark`; an empty string ends the emulation."""
         features = [{"name": "prefers-color-scheme", "value": scheme}] if scheme else []
         self.send("Emulation.setEmulatedMedia", features=features)
 
     def screenshot(self, clip: tuple[float, float, float, float] | None = None) -> bytes:
-        """A PNG of the window, or of a part of the page: left, top, width, height in pixels."""
+        """Return a PNG of the window, or of a part of the page: left, top, width, height in pixels."""
         part: dict[str, Any] = {}
         if clip is not None:
             box = dict(zip(("x", "y", "width", "height"), clip, strict=True))
@@ -179,7 +179,7 @@ class Browser:
 
 
 def accessibility_problems(page: Browser) -> list[str]:
-    """What axe-core finds wrong with a page that it calls serious or critical, each with the elements concerned.
+    """List the problems of a page that axe-core rates serious or critical, each with the elements concerned.
 
     Raises:
         ModuleNotFoundError: axe-core is not installed.

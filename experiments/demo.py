@@ -1,4 +1,4 @@
-"""`make demo`: trains the demo models unless there are runs of them, exports them, and opens the page.
+"""`make demo`: train the demo models unless they have been trained, export them, and open the page.
 
 python -m experiments.demo --port 8000
 """
@@ -17,9 +17,9 @@ EXPERIMENTS = ("mre-demo", "mner-demo")
 
 
 def newest_run(runs: Path, experiment: str) -> FinishedRun | None:
-    """The run of an experiment that finished last; None where there is none.
+    """Return the run of an experiment that finished last; None without any.
 
-    Whether it was trained with the options of today is not checked: the page of a run and its `config.yaml` tell.
+    It may have been trained with other options: check its report page and its `config.yaml`.
     """
     found = newest_first(trained_runs(runs / experiment))
     own = (run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file())
@@ -27,14 +27,14 @@ def newest_run(runs: Path, experiment: str) -> FinishedRun | None:
 
 
 def mmib(*arguments: str) -> None:
-    """Run the project's command; this process ends where it fails."""
+    """Run the mmib command; exit this process if it fails."""
     done = subprocess.run([sys.executable, "-m", "mmib", *arguments], check=False)
     if done.returncode != 0:
         raise SystemExit(done.returncode)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train what is missing, export, serve."""
+    """Train missing models, export them, and serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs lie (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path("exports"), help="the export (default: %(default)s)")

@@ -1,12 +1,12 @@
-"""A fresh virtual environment with mmib in it, in which the smoke tests run.
+"""Install mmib into a fresh virtual environment, and run the smoke tests there.
 
     python -m experiments.installation .                        # this checkout
     python -m experiments.installation dist/mmib-0.2.0.tar.gz --python 3.13
     python -m experiments.installation . --floor                # the oldest versions that setup.cfg allows
 
-uv makes the environments: it links files out of one cache, so that a second environment of several gigabytes takes
-neither as long nor as much room. It goes into a virtual environment of its own, so that the project does not depend on
-it. The smoke tests are those of the checkout, which a wheel does not hold; mmib is imported from the environment alone.
+uv creates the environments: it links files from a cache, so that a second environment of several gigabytes takes little
+time and space. uv itself is in a separate virtual environment, so that the project does not depend on it. The smoke
+tests are those of the checkout, as a wheel has none; mmib is only imported from the environment.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 TOOLS = {"uv": "0.13.9", "twine": "7.0.0"}
 EXTRAS = ("encoders", "data", "lora", "sweeps", "extract", "serve", "onnx", "dev")
-# Of these no oldest version is tried: they are not needed to use mmib or, as Ray, have no smoke test.
+# Extras whose lower bounds are not tested: not needed to use mmib or, like Ray, without a smoke test.
 FREE = ("dev", "docs", "ray")
 MARK = "@pytest.mark.smoke"
 
 
 class StepError(Exception):
-    """A command of a check has failed; the text says which, what it printed stands above."""
+    """A command of a check failed; the message names it, and its output is above."""
 
 
 def run(*command: str | Path, folder: Path = ROOT, variables: dict[str, str] | None = None) -> None:
-    """Run a command, whose output is shown.
+    """Run a command, and show its output.
 
     Raises:
-        StepError: it fails.
+        StepError: the command fails.
     """
     words = [str(word) for word in command]
     print(f"$ {' '.join(words)}", flush=True)
-    # Nothing of this checkout is imported by accident.
+    # Prevent accidental imports from this checkout.
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     done = subprocess.run(words, cwd=folder, env={**environment, **(variables or {})}, check=False)
     if done.returncode:
@@ -51,7 +51,7 @@ def run(*command: str | Path, folder: Path = ROOT, variables: dict[str, str] | N
 
 
 def tool(name: str) -> Path:
-    """The program of a pinned tool, installed on first use."""
+    """Return the program of a pinned tool, which is installed on first use."""
     folder = ROOT / ".cache" / "tools"
     installed = folder / f"{name}-{TOOLS[name]}"
     if not installed.is_file():
@@ -62,7 +62,7 @@ def tool(name: str) -> Path:
 
 
 def floors(setup: Path) -> Iterator[str]:
-    """A constraint for each package that setup.cfg bounds from below: that version."""
+    """Yield a constraint to the lowest version of each package that setup.cfg bounds from below."""
     config = configparser.ConfigParser()
     config.read(setup, encoding="utf-8")
     extras = config["options.extras_require"]
@@ -73,15 +73,15 @@ def floors(setup: Path) -> Iterator[str]:
 
 
 def check(what: Path, python: str, oldest: bool = False) -> None:
-    """Install a checkout, wheel or source archive with all extras, and run the smoke tests; nothing of it is left.
+    """Install a checkout, wheel or source archive with all extras, and run the smoke tests; clean up afterwards.
 
     Args:
-        what: to install.
+        what: the checkout, wheel or source archive.
         python: the interpreter, or its version.
         oldest: install the oldest versions that setup.cfg allows.
 
     Raises:
-        StepError: it cannot be installed, or a test fails.
+        StepError: the installation or a test fails.
     """
     uv = tool("uv")
     with tempfile.TemporaryDirectory(prefix="mmib-", dir=os.environ.get("TMPDIR")) as name:
@@ -94,7 +94,7 @@ def check(what: Path, python: str, oldest: bool = False) -> None:
             options = ["--constraints", folder / "floors.txt"]
         requirement = f"mmib[{','.join(EXTRAS)}] @ {what.resolve().as_uri()}"
         run(uv, "pip", "install", "--quiet", "--python", interpreter, *options, requirement, folder=folder)
-        # Away from src/, and from the links that lead there.
+        # Away from src/, and from the links that point to it.
         for part in ("tests", "experiments", "docs"):
             shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copy(ROOT / "setup.cfg", folder)
@@ -110,7 +110,7 @@ def smoke_test(interpreter: Path, folder: Path) -> None:
     where = "import mmib, pathlib, sys; sys.exit(not pathlib.Path(mmib.__file__).is_relative_to(sys.prefix))"
     run(interpreter, "-c", where, folder=folder)
     run(interpreter.with_name("mmib"), "--version", folder=folder)
-    # Those files alone: others are of the checkout, such as of its lock file.
+    # Only these files: others concern the checkout, such as its lock file.
     files = sorted((folder / "tests").rglob("test_*.py"))
     marked = [path for path in files if MARK in path.read_text(encoding="utf-8")]
     options = ["-m", "smoke", "-q", "-p", "no:cacheprovider"]

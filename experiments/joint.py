@@ -1,9 +1,9 @@
-"""Joint extraction on the demo corpus, scored as triples: entities found by one model, relations by the other.
+"""Score joint extraction on the demo corpus as triples: one model finds entities, the other relations.
 
     python -m experiments.joint --model exports --root data/demo
 
-Posts are given as raw text with their images. A triple is right where the spans of head and tail, the relation and the
-direction are; docs/how-to/extract.md says what the columns mean.
+Posts are given as raw text with their images. A triple is correct if the spans of head and tail, the relation and the
+direction are; docs/how-to/extract.md explains the columns.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ IMAGES = (OBJECTS, "image alone", "no image")
 GIVEN, FOUND = "given", "found"
 ALL = "all"
 READINGS = ("F1 on annotated pairs", "F1 of compatible ones", "F1 with types")
-# Posts between two lines of progress.
+# Posts between two progress messages.
 TURN = 8 * POSTS
 
 
 @dataclass(frozen=True)
 class Known:
-    """A post of the demo corpus, and what is true of it.
+    """A post of the demo corpus with its gold annotation.
 
     Attributes:
         level: easy or hard.
-        text: its words, spaces between them.
-        image: its image; None where it has none.
-        boxes: of the objects in the image.
-        entities: start, end, in characters, and type of each.
-        pairs: head and tail, numbers of entities, and relation of each annotated pair, None included.
+        text: its words, separated by spaces.
+        image: path of its image; None without one.
+        boxes: boxes of the objects in the image.
+        entities: start and end in characters, and type of each entity.
+        pairs: head and tail (indices of entities) and relation of each annotated pair, None relations included.
     """
 
     level: str
@@ -59,19 +59,19 @@ class Known:
     pairs: list[tuple[int, int, str]]
 
     def post(self, image: str, entities: str) -> Post:
-        """What the extractor is shown of it."""
+        """Return the part of the post that the extractor sees in this condition."""
         given = self.entities if entities == GIVEN else None
         if image not in IMAGES[:2] or self.image is None:
             return Post(self.text, entities=given)
         return Post(self.text, self.image, self.boxes if image == OBJECTS else None, given)
 
     def judged(self, result: Extraction, typed: bool = False, compatible: bool = False) -> PostTriples:
-        """What was extracted beside what is true.
+        """Pair the extraction with the gold annotation.
 
         Args:
-            result: what was extracted.
-            typed: the types of entities are a part of them.
-            compatible: leave relations out that do not fit the types of their entities.
+            result: the extraction.
+            typed: include entity types in the mentions.
+            compatible: drop relations that do not fit the types of their entities.
         """
 
         def mention(start: int, end: int, name: str | None) -> tuple[Any, ...]:
@@ -93,10 +93,10 @@ class Known:
 
 
 def read_known(root: Path, split: str) -> list[Known]:
-    """The posts of a split of the demo corpus, those without entities included.
+    """Read the posts of a split of the demo corpus, including those without entities.
 
     Raises:
-        DataError: `root` is no demo corpus.
+        DataError: `root` is not a demo corpus.
     """
     records = read_truth(root, split)
     folders = twitter_folders(root, split)
@@ -124,7 +124,7 @@ Results = dict[tuple[str, str], list[Extraction]]
 
 
 def extract_all(extractor: Extractor, posts: Sequence[Known], progress: Callable[[str], None]) -> Results:
-    """What is extracted of each post, by what is shown of the image and by whether entities are given or found."""
+    """Extract from each post in each condition: what is shown of the image, and whether entities are given or found."""
     results: Results = {}
     for image in IMAGES:
         for entities in (GIVEN, FOUND):
@@ -137,7 +137,7 @@ def extract_all(extractor: Extractor, posts: Sequence[Known], progress: Callable
 
 
 def score_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
-    """A row a condition and level: triples, those on annotated pairs, compatible ones, and with entities' types."""
+    """A row per condition and level: all triples, those on annotated pairs, compatible ones, and with entity types."""
     rows = []
     for (image, entities), found in results.items():
         for level in (ALL, *dict.fromkeys(known.level for known in posts)):
@@ -154,7 +154,7 @@ def score_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
 
 
 def entity_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
-    """How well entities were found, by what was shown of the image: their spans, and their types too."""
+    """Scores of found entities per image condition, by span, and by span and type."""
     rows = []
     for (image, entities), found in results.items():
         if entities == FOUND:
@@ -167,7 +167,7 @@ def entity_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
 
 
 def reason_rows(posts: Sequence[Known], results: Results) -> list[list[str]]:
-    """How many triples are right, false and missed, and why, where image and objects are shown."""
+    """Count correct, false and missed triples by reason, in the condition with image and objects."""
     judged = {
         entities: [known.judged(result) for known, result in zip(posts, results[OBJECTS, entities], strict=True)]
         for entities in (GIVEN, FOUND)
@@ -191,7 +191,7 @@ def _percent(fraction: float) -> str:
 
 
 def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
-    """What each model's card says of its training."""
+    """Facts about each model's training, from its card."""
     rows = []
     for model in models:
         test = (model.card.get("test") or {}).get("f1")
@@ -201,7 +201,7 @@ def model_rows(models: Iterable[TrainedModel]) -> list[list[str]]:
 
 
 def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedModel], command: str) -> str:
-    """The page of tables, in Markdown."""
+    """Format the page of tables, in Markdown."""
     pairs = [relation for known in posts for _, _, relation in known.pairs]
     entities = sum(len(known.entities) for known in posts)
     gold = len(pairs) - pairs.count(NO_RELATION)
@@ -230,7 +230,7 @@ def describe(posts: Sequence[Known], results: Results, models: Sequence[TrainedM
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Status 2 where nothing could be extracted, with one message."""
+    """Run; exit status 2 with one message if extraction fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--model", type=Path, nargs="+", default=[Path("exports")], help="export, or a run of each task"

@@ -1,9 +1,9 @@
-"""The information estimates on distributions whose information is known: a figure and a table.
+"""Compare the information estimates with the truth on distributions of known information: a figure and a table.
 
     python -m experiments.known_answers
 
-Draws pairs with a known mutual information, runs the estimates that training logs on them, and sets these beside the
-truth. docs/explanation/information.md says what each of them bounds; tests/mmib/nn/test_information.py checks it.
+Samples pairs with a known mutual information, and computes the estimates that training logs on them.
+docs/explanation/information.md says what each estimate bounds; tests/mmib/nn/test_information.py tests it.
 """
 
 from __future__ import annotations
@@ -56,39 +56,39 @@ class Estimate(NamedTuple):
 
 
 def estimate(values: Iterable[float]) -> Estimate:
-    """Of independent values, one a batch."""
+    """Mean and standard error of independent values, one per batch."""
     drawn = np.fromiter(values, dtype=float)
     return Estimate(float(drawn.mean()), float(drawn.std(ddof=1) / math.sqrt(len(drawn))))
 
 
 def information(rho: float, dims: int = 1) -> float:
-    """I(X; Z) in nats of standard Gaussians with correlation rho in each of their dimensions: -D/2 log(1 - rho^2)."""
+    """I(X; Z) in nats of standard Gaussians with correlation rho in each dimension: -D/2 log(1 - rho^2)."""
     return -0.5 * dims * math.log1p(-(rho**2))
 
 
 def correlation(nats: float, dims: int = 1) -> float:
-    """The correlation at which `information` is `nats`."""
+    """Correlation for which `information` equals `nats`."""
     return math.sqrt(-math.expm1(-2 * nats / dims))
 
 
 def gaussian_pairs(rho: float, rows: int, dims: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Two (rows, dims) samples of standard Gaussians, correlated by rho in each dimension; float64."""
+    """Sample two (rows, dims) standard Gaussians with correlation rho in each dimension; float64."""
     x, noise = torch.randn(2, rows, dims, generator=generator, dtype=torch.float64)
     return x, rho * x + math.sqrt(1 - rho**2) * noise
 
 
 def log_density_ratio(x: Tensor, z: Tensor, rho: float) -> Tensor:
-    """log p(x, z) / (p(x) p(z)) of such pairs, summed over the last dimension: the best critic there is."""
+    """log p(x, z) / (p(x) p(z)) of such pairs, summed over the last dimension: the optimal critic."""
     residual = (rho**2 * (x.square() + z.square()) - 2 * rho * x * z) / (2 * (1 - rho**2))
     return (information(rho) - residual).sum(dim=-1)
 
 
 class DensityRatio(nn.Module):
-    """`log_density_ratio` in the place of `JSDAlignment.discriminator`, over which it has nothing to learn.
+    """`log_density_ratio` as a replacement for `JSDAlignment.discriminator`, without parameters.
 
     Args:
         rho: correlation of the pairs.
-        scale: multiplies it; anything but 1 makes it a worse discriminator.
+        scale: factor of the output; any value but 1 makes it a worse discriminator.
     """
 
     def __init__(self, rho: float, scale: float = 1.0) -> None:
@@ -96,28 +96,28 @@ class DensityRatio(nn.Module):
         self.rho, self.scale = rho, scale
 
     def forward(self, pairs: Tensor) -> Tensor:
-        """(B, 2D) text and image side by side to (B, 1)."""
+        """Map concatenated text and image (B, 2D) to scores (B, 1)."""
         text, image = pairs.chunk(2, dim=-1)
         return self.scale * log_density_ratio(text, image, self.rho)[:, None]
 
 
 def channel(x: Tensor, rho: float, offset: float = 0.0, scale: float = 1.0) -> Posterior:
-    """q(z|x) of each row of standard Gaussians x (B, D), whose z correlates with x by rho and is N(offset, scale^2)."""
+    """q(z|x) for each row of standard Gaussians x (B, D); z correlates with x by rho and is N(offset, scale^2)."""
     variance = torch.full_like(x, scale**2 * (1 - rho**2))
     mean = offset + scale * rho * x
     return Posterior(mean[:, None], variance.log()[:, None], torch.ones(len(x), 1, dtype=torch.bool))
 
 
 def excess(offset: float, scale: float) -> float:
-    """KL(N(offset, scale^2) || N(0, 1)) in nats: what the rate of `channel` is above I(X; Z), a dimension."""
+    """KL(N(offset, scale^2) || N(0, 1)) in nats: the excess of the rate of `channel` over I(X; Z), per dimension."""
     return 0.5 * (offset**2 + scale**2 - 1) - math.log(scale)
 
 
 def jensen_shannon(rho: float) -> float:
     """Jensen-Shannon divergence in nats between joint and product of two correlated Gaussians, by 2-D quadrature.
 
-    The integral runs over u, v along the diagonals, where the joint density is a product and all is even in both. v
-    runs in steps of the joint's width at first, and ever longer ones: it has a narrow ridge on a wide ground.
+    The integral is over u, v along the diagonals, where the joint density factorises and everything is even in both.
+    Steps in v begin at the width of the joint density and grow, as it has a narrow ridge on a wide base.
     """
     rho = abs(rho)
     constant, width = 1 / (2 * math.pi), math.sqrt(1 - rho)
@@ -134,19 +134,22 @@ def jensen_shannon(rho: float) -> float:
 
 
 def sphere_information(concentration: float, dims: int) -> float:
-    """I(X; Z) in nats of x uniform on the sphere and z von Mises-Fisher around x."""
+    """I(X; Z) in nats for x uniform on the sphere and z von Mises-Fisher around x."""
     log_area = math.log(2) + 0.5 * dims * math.log(math.pi) - math.lgamma(0.5 * dims)
     return log_area - float(stats.vonmises_fisher(np.eye(dims)[0], concentration).entropy())
 
 
 def sphere_pairs(concentration: float, rows: int, dims: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Two (rows, dims) samples of such pairs. Cosine times concentration is their log density ratio, up to a constant:
-    the critic of `InfoNCEAlignment` at the temperature 1 / concentration is the best there is."""
+    """Sample such pairs as two (rows, dims) tensors.
+
+    Up to a constant, concentration times cosine is their log density ratio, so the critic of `InfoNCEAlignment` is
+    optimal at the temperature 1 / concentration.
+    """
     rng = np.random.default_rng(seed)
     pole = np.eye(dims)[0]
     x = stats.uniform_direction(dims).rvs(rows, random_state=rng)
     around_pole = stats.vonmises_fisher(pole, concentration).rvs(rows, random_state=rng)
-    # The reflection that takes the pole to x takes the distribution around the pole to that around x.
+    # The reflection that maps the pole to x maps the distribution around the pole to that around x.
     normal = x - pole
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     z = around_pole - 2 * (around_pole * normal).sum(axis=1, keepdims=True) * normal
@@ -154,12 +157,12 @@ def sphere_pairs(concentration: float, rows: int, dims: int, seed: int) -> tuple
 
 
 def batches(x: Tensor, z: Tensor, size: int) -> Iterable[tuple[Tensor, Tensor]]:
-    """Pairs in batches of `size`."""
+    """Split pairs into batches of `size`."""
     return zip(x.split(size), z.split(size), strict=True)
 
 
 def best_info_nce(x: Tensor, z: Tensor, size: int, rho: float) -> Estimate:
-    """The bound on Gaussian pairs with the best critic, in batches of `size`."""
+    """InfoNCE bound on Gaussian pairs with the optimal critic, in batches of `size`."""
     candidates = Candidates(candidate_mask(torch.arange(size)))
     return estimate(
         math.log(size) - info_nce(log_density_ratio(a[:, None], b[None], rho), candidates).mean().item()
@@ -168,13 +171,13 @@ def best_info_nce(x: Tensor, z: Tensor, size: int, rho: float) -> Estimate:
 
 
 def own_info_nce(x: Tensor, z: Tensor, size: int, temperature: float) -> Estimate:
-    """`mi_bound` of `InfoNCEAlignment` as it starts, its projections being identities, in batches of `size`."""
+    """`mi_bound` of an untrained `InfoNCEAlignment`, whose projections are identities, in batches of `size`."""
     module = InfoNCEAlignment(x.shape[1], temperature=temperature).double()
     return estimate(_aligned(module, a, b)["mi_bound"].item() for a, b in batches(x, z, size))
 
 
 def shared_info_nce(nats: float, images: int, rows: int, count: int, generator: torch.Generator) -> Estimate:
-    """The bound with the best critic on two Gaussians, in `count` batches of `images`, each beside `rows` texts."""
+    """InfoNCE bound with the optimal critic on two Gaussians: `count` batches of `images` with `rows` texts each."""
     rho = correlation(nats)
     ids = torch.arange(images).repeat_interleave(rows)
     candidates = Candidates(candidate_mask(ids))
@@ -202,7 +205,7 @@ def _aligned(module: InfoNCEAlignment | JSDAlignment, x: Tensor, z: Tensor) -> d
 
 
 def measure(seed: int) -> dict[str, list[list[Any]]]:
-    """The rows of each table; their first cell is the truth."""
+    """Compute the rows of each table; their first cell is the truth."""
     generator = torch.Generator().manual_seed(seed)
     rates, bounds, divergences = [], [], []
     for nats in INFORMATION:
@@ -232,7 +235,7 @@ def measure(seed: int) -> dict[str, list[list[Any]]]:
 
 
 def figure(measured: dict[str, list[list[Any]]]) -> list[Chart]:
-    """The figure: a chart for each estimate."""
+    """Build the figure: a chart for each estimate."""
     drawn = [
         ("KL rate: an upper bound (lines: in closed form)", _rate_lines(measured["rate"])),
         ("InfoNCE: a lower bound, at most log N (dashed)", _info_nce_lines(measured["info_nce"])),
@@ -243,7 +246,7 @@ def figure(measured: dict[str, list[list[Any]]]) -> list[Chart]:
 
 
 def _identity(limit: float) -> Series:
-    """The mutual information itself, as far as the estimates reach."""
+    """The line of the true mutual information, over the range of the estimates."""
     return Series("mutual information", [(0.0, 0.0), (limit, limit)], "c7 dashed", dots=False)
 
 
@@ -260,7 +263,7 @@ def _rate_lines(rows: list[list[Any]]) -> list[Series]:
     for column, (name, at) in enumerate(CHANNELS.items(), start=1):
         style, label = f"c{column - 1}", f"rate, latents of {name}"
         truth = [(nats, nats + DIMS * excess(*at)) for nats in INFORMATION]
-        # Under one name: the key shows the last.
+        # Both have one name, and the legend shows the last.
         lines += [
             Series(label, truth, f"{style} faint", dots=False),
             Series(label, _means(rows, 0, column), f"{style} points"),
@@ -291,7 +294,7 @@ def _jsd_lines(rows: list[list[Any]]) -> list[Series]:
 
 
 def describe(measured: dict[str, list[list[Any]]], seed: int) -> str:
-    """The page of tables, in Markdown."""
+    """Format the page of tables, in Markdown."""
     packages = {name: metadata.version(name) for name in VERSIONS}
     used = {"python": platform.python_version(), "mmib": revision(), **packages}
     sizes = [f"N = {size}" for size in SIZES]
@@ -343,7 +346,7 @@ def _table(head: Sequence[str], rows: list[list[Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and write."""
+    """Compute the estimates, and write figure and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--figure", type=Path, default=ROOT / "docs/figures/known_answers.svg")

@@ -1,8 +1,9 @@
-"""How high a run of the demo corpus ranks each post's own image, beside the best rank that its words allow.
+"""Compare the rank that a run gives each post's own image with the best rank that the text of the post allows.
 
     python -m experiments.own_image runs/mre-demo/...
 
-Reads the latents that the run kept of validation posts. A share is the rank divided by the number of candidates.
+For runs on the demo corpus; reads their saved latents of validation posts. A share is the rank divided by the number
+of candidates.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ Array = NDArray[np.float64]
 
 
 def best_shares(settings: DemoSettings) -> dict[str, Array]:
-    """By level, the best share of each validation post whose image fits."""
+    """Best possible share of each validation post whose image matches, by level."""
     shown, ranks = best_image_ranks(draw_posts(settings, SPLIT), settings.hidden_noise(SPLIT))
     return _by_level([(post, rank / len(shown)) for post, rank in zip(shown, ranks, strict=True)])
 
 
 def reached_shares(folder: Path, settings: DemoSettings) -> dict[str, Array]:
-    """By level, the share that a run reaches for each of the validation posts of which it kept latents.
+    """Share that a run reaches for each validation post with saved latents, by level.
 
     Raises:
-        RunError: the run kept none, or is none.
+        RunError: the run saved no latents, or is not a run.
     """
     from safetensors.numpy import load_file  # noqa: PLC0415 - `--help` need not load it
 

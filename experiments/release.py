@@ -1,12 +1,12 @@
-"""`make release`: what a release consists of, built and tried; nothing is published.
+"""`make release`: build and test the artefacts of a release; nothing is published.
 
-1. The tree is clean, and its version is the one that CHANGELOG.md and CITATION.cff name.
-2. Source archive and wheel are built, and twine reads their metadata as a package index would.
-3. Each is installed into a fresh virtual environment with all extras, where the smoke tests run.
-4. The demo models are exported and packed, where runs of them are there.
-5. The name of the tag is printed.
+1. Check that the tree is clean, and that CHANGELOG.md and CITATION.cff name its version.
+2. Build source archive and wheel, and check their metadata with twine.
+3. Install each into a fresh virtual environment with all extras, and run the smoke tests.
+4. Export and pack the demo models, if runs of them exist.
+5. Print the name of the tag.
 
-Of the network the package index alone is needed.
+The only network access is to the package index.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from mmib.schema import MMIBError
 
 
 def version() -> str:
-    """Of setup.cfg."""
+    """Version in setup.cfg."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     return config["metadata"]["version"]
 
 
 def unready(root: Path, version: str) -> list[str]:
-    """Why a checkout cannot be released as a version; empty where it can."""
+    """List the reasons why a checkout cannot be released as this version; empty if it can."""
     reasons = []
     status = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=False)
     if status.returncode:
@@ -52,10 +52,10 @@ def unready(root: Path, version: str) -> list[str]:
 
 
 def build(folder: Path) -> list[Path]:
-    """The wheel and the source archive, in an empty folder, with metadata that a package index takes.
+    """Build wheel and source archive in an empty folder, and check their metadata.
 
     Raises:
-        StepError: they cannot be built, or the metadata is not valid.
+        StepError: the build fails, or the metadata is invalid.
     """
     shutil.rmtree(folder, ignore_errors=True)
     run(tool("uv"), "build", "--quiet", "--out-dir", folder)
@@ -65,7 +65,7 @@ def build(folder: Path) -> list[Path]:
 
 
 def pack_models(runs: Path, folder: Path, version: str) -> str:
-    """Export both demo models into an archive; a sentence about it, or about how to make what is missing."""
+    """Export both demo models into an archive; return a sentence about it, or about how to train missing models."""
     found = {experiment: newest_run(runs, experiment) for experiment in EXPERIMENTS}
     missing = [experiment for experiment, trained in found.items() if trained is None]
     if missing:
@@ -82,7 +82,7 @@ def pack_models(runs: Path, folder: Path, version: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make a release that could be published."""
+    """Build a release that could be published."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "dist", help="the artefacts (default: dist)")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", help="where runs of the demo are (default: runs)")

@@ -1,10 +1,10 @@
-"""Train the published settings on the real data sets over several seeds, and set the scores beside published ones.
+"""Train the published settings on the real data sets with several seeds, and compare with published scores.
 
     python -m experiments.reproduce --data-root /path/to/data --seeds 1 2 3 -- --trainer.accelerator gpu
 
-What stands behind `--` are further options of `mmib fit`, for every run. Finished runs are not repeated, interrupted
-ones are resumed: the same command continues where it was stopped. docs/how-to/reproduction.md says where the data
-goes and what the table shows.
+Arguments after `--` are options of `mmib fit` for every run. Finished runs are not repeated and interrupted ones are
+resumed, so the same command continues an interrupted reproduction. docs/how-to/reproduction.md describes the data
+folders and the table.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ ENCODER_HINT = (
 
 
 class Counted(NamedTuple):
-    """What is in the text of a split.
+    """Counts for a split.
 
     Attributes:
-        counts: what `mmib check-data` counts, by its name.
-        images: names of the images, each once.
-        found: how many of them are there.
+        counts: the counts of `mmib check-data`, by name.
+        images: names of the images, without duplicates.
+        found: number of images that exist.
     """
 
     counts: dict[str, int]
@@ -62,13 +62,13 @@ class Counted(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """One of the real sets.
+    """One of the real data sets.
 
     Attributes:
-        name: key of what is known of its release.
+        name: key of its released counts.
         experiment: name of its experiments, without the settings.
-        folder: the root of its files, below the data root.
-        open: its reader, given that root.
+        folder: root of its files, relative to the data root.
+        open: creates its reader, from the root of its files.
     """
 
     name: str
@@ -78,21 +78,21 @@ class DataSet:
 
     @property
     def title(self) -> str:
-        """Its name."""
+        """Display name."""
         return TITLES[self.name]
 
     @property
     def released(self) -> dict[str, dict[str, int]]:
-        """The counts of each split as released (docs/how-to/reproduction.md)."""
+        """Counts of each released split (docs/how-to/reproduction.md)."""
         return RELEASED[self.name]
 
     def reader(self, data_root: Path) -> Reader:
-        """Reads it, below a data root."""
+        """Create its reader for a data root."""
         return self.open(data_root / self.folder)
 
 
 def count(reader: Reader, split: str) -> Counted:
-    """What is in the text of a split.
+    """Count the posts and images of a split.
 
     Raises:
         DataError: the file is missing or malformed.
@@ -112,7 +112,7 @@ KINDS = {"negative": "None", "entities_strict": "in strict IOB2"}
 
 
 class Published(NamedTuple):
-    """F1 on the test sets in percent, as a page that could be opened states it; empty where it states none."""
+    """Test F1 in percent, as stated on a web page that could be opened; empty if it states none."""
 
     system: str
     twitter2015: str
@@ -166,18 +166,18 @@ SETTINGS_NOTES = {
 
 @dataclass
 class Reproduction:
-    """What is to be run, and what came of it so far.
+    """The trials of a reproduction, and their results so far.
 
     Attributes:
         names: keys of `SETS`.
-        seeds: of the runs.
+        seeds: seeds of the runs.
         settings: `published` or `offline`.
         options: further options of `mmib fit`.
         root: the data root.
-        folder: where runs and table lie.
-        data: by set and split, what was counted; a split that is not there is missing.
-        runs: by set, the finished runs.
-        failures: by set, why its runs were given up.
+        folder: the folder of runs and table.
+        data: counts by set and split; splits that do not exist are missing.
+        runs: finished runs by set.
+        failures: reason why the runs of a set were given up, by set.
     """
 
     names: list[str]
@@ -192,15 +192,15 @@ class Reproduction:
 
     @property
     def table(self) -> Path:
-        """The file of the table."""
+        """Path of the table."""
         return self.folder / "table.md"
 
     def split(self, name: str) -> str:
-        """The split that a set is reported on."""
+        """The split reported for a set."""
         return "test" if "test" in self.data[name] else "val"
 
     def trial(self, name: str, seed: int) -> tuple[list[str], Path]:
-        """Options and folder of a run. Other options make another folder: what lies there is never mistaken for it."""
+        """Options and folder of a run. The folder depends on the options: runs with other options are never reused."""
         options = ["--config", f"{SETS[name].experiment}-{self.settings}"]
         options += ["--data.root", str(self.root / SETS[name].folder), "--seed_everything", str(seed), *self.options]
         key = hashlib.sha256(json.dumps(options).encode()).hexdigest()[:8]
@@ -208,7 +208,7 @@ class Reproduction:
 
 
 def check_data(root: Path, name: str) -> dict[str, Counted]:
-    """Read the text of a set's splits and print what is there.
+    """Read the text of a set's splits, and print their counts.
 
     Raises:
         DataError: the training or validation split is missing, or a file is malformed.
@@ -245,14 +245,14 @@ def _as_released(data_set: DataSet, split: str, counted: Counted) -> str:
 
 
 def _training_rows(counted: dict[str, Counted]) -> int:
-    """Rows, or posts, of the training split: what is counted first."""
+    """Number of training rows, or posts: the first of the counts."""
     return next(iter(counted["train"].counts.values()))
 
 
 def run_all(work: Reproduction) -> None:
-    """Run every trial, the first seed of all sets first; write the table after each one.
+    """Run every trial, beginning with the first seed of all sets; write the table after each run.
 
-    A run that fails ends its set: its other seeds would fail alike.
+    A failed run ends its set, as its other seeds would fail too.
     """
     todo = [(name, seed) for seed in work.seeds for name in work.names]
     rows, spent = 0, 0.0
@@ -273,7 +273,7 @@ def run_all(work: Reproduction) -> None:
         work.runs.setdefault(name, []).append(run)
         write_text(work.table, describe(work))
         if not known:
-            # Time is taken to grow with training rows: right from the second seed on, when each set has had a turn.
+            # Assumes that time grows with training rows; accurate from the second seed on, once every set has been run.
             spent += time.monotonic() - started
             rows += _training_rows(work.data[name])
         left = sum(_training_rows(work.data[later]) for later, _ in todo[number:] if later not in work.failures)
@@ -292,7 +292,7 @@ def _duration(seconds: float) -> str:
 
 
 def describe(work: Reproduction) -> str:
-    """The page of tables, in Markdown."""
+    """Format the page of tables, in Markdown."""
     finished = {name: work.runs[name] for name in work.names if name in work.runs}
     scored = {name: compare({SETS[name].title: runs}, work.split(name)) for name, runs in finished.items()}
     seeds = " ".join(map(str, work.seeds))
@@ -337,7 +337,7 @@ def _f1(work: Reproduction, name: str) -> str:
 
 
 def _mean(values: Sequence[float | None]) -> str:
-    """Mean ± standard deviation in percent; nothing where the task has no such score."""
+    """Mean ± standard deviation in percent; empty if the task has no such score."""
     known = [100 * value for value in values if value is not None]
     if not known:
         return ""
@@ -390,7 +390,7 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Status 1 where a run failed, 2 where nothing could be run; each with one message."""
+    """Run; exit status 1 if a run failed, 2 if nothing could be run, each with one message."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, required=True, help="folder that holds mnre/, twitter2015/, …")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))

@@ -1,10 +1,10 @@
-"""What review is worth: posts that a model is least certain of, against random ones, added to few training posts.
+"""Measure the value of review: add the least certain posts, or random ones, to a small training set.
 
     python -m experiments.review_loop --root data/demo --output experiments/results/review_loop.md
 
 For each seed a model of entity recognition is trained on 40 posts of the demo corpus and predicts a pool of others. Of
-these, 20 are added with their true labels, which stand for a person's corrections: those that `mmib review` shows
-first, or 20 random ones. Both sets are trained on anew and scored on the same test posts.
+these, 20 are added with their gold labels, which simulate a person's corrections: those that `mmib review` shows
+first, or 20 random ones. A new model is trained on each set and scored on the same test posts.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Posts:
     """The posts of a seed.
 
     Attributes:
-        start: to train on first.
-        pool: to choose from.
-        val, test: to select checkpoints and to score with.
+        start: the first training set.
+        pool: posts to choose from.
+        val, test: posts for the selection of checkpoints, and for scoring.
     """
 
     start: list[TaggedPost]
@@ -64,7 +64,7 @@ class Posts:
 
 
 def sample(reader: TwitterReader, seed: int, sizes: Sequence[int]) -> Posts:
-    """Random posts in these numbers: to start with, of the pool, for validation, for testing."""
+    """Sample posts in these numbers: start, pool, validation, test."""
     generator = random.Random(seed)
     training = generator.sample(list(reader.posts("train")), sizes[0] + sizes[1])
     val, test = (
@@ -75,7 +75,7 @@ def sample(reader: TwitterReader, seed: int, sizes: Sequence[int]) -> Posts:
 
 
 def write_posts(folder: Path, splits: dict[str, Iterable[TaggedPost]]) -> None:
-    """JSON lines of each split."""
+    """Write the posts of each split as JSON lines."""
     for split, posts in splits.items():
         write_text(folder / f"{split}.jsonl", "".join(json.dumps(_line(post)) + "\n" for post in posts))
 
@@ -88,7 +88,7 @@ def _line(post: TaggedPost) -> dict[str, Any]:
 def measure(
     posts: Posts, seed: int, added: int, images: Path, work: Path, overrides: dict[str, Any]
 ) -> dict[str, float]:
-    """F1 on the test posts of what is trained on the first posts, and with each choice of further ones."""
+    """F1 on the test posts after training on the first posts, and on these with each choice of further posts."""
 
     def trained(name: str, training: Iterable[TaggedPost], test: Iterable[TaggedPost]) -> Path:
         folder = work / f"{seed}-{name.replace(' ', '-')}"
@@ -102,7 +102,7 @@ def measure(
         to_standard_error(f"seed {seed}, {name}: F1 {score:.4f}")
         return score
 
-    # One training gives the predictions of the pool and, behind them, those of the test posts.
+    # One training run predicts the pool and, after it, the test posts.
     first = trained(START, posts.start, [*posts.pool, *posts.test])
     shown = [post.row for post in read_predictions(first / "predictions" / "test.jsonl").posts]
     choices = {
@@ -114,7 +114,7 @@ def measure(
 
 
 def report(found: dict[int, dict[str, float]], sizes: Sequence[int], added: int, command: str) -> str:
-    """The scores of each seed, their means, and the paired difference."""
+    """Format the scores of each seed, their means, and the paired difference."""
     names = [START, CERTAINTY, RANDOM]
     rows = [[str(seed), *(f"{100 * scores[name]:.1f}" for name in names)] for seed, scores in found.items()]
     columns = {name: [100 * scores[name] for scores in found.values()] for name in names}
@@ -136,7 +136,7 @@ def report(found: dict[int, dict[str, float]], sizes: Sequence[int], added: int,
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure, and write the table."""
+    """Run the measurement, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--root", type=Path, default=Path("data/demo"), help="of the demo corpus, written if missing (%(default)s)")

@@ -1,10 +1,10 @@
-"""Pictures of the page, a report and the review page for the documentation, made by a headless Chromium.
+"""Screenshots of the page, a report and the review page for the documentation, taken with a headless Chromium.
 
     python -m experiments.screenshots --model exports --run runs/mre-demo/...
 
-Each is taken on a desk, on a phone, and with dark colours. The post and the image on the page are one of the service's
-examples, generated as the demo corpus is. Nothing of a real data set may get into a picture: runs on other data than
-the demo corpus are refused.
+Each is taken in desktop and phone size, and in dark colours. The post and the image on the page are an example of the
+service, generated like the demo corpus. No real data may appear in a screenshot: runs on other data than the demo
+corpus are refused.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ from mmib.base.files import atomic_file
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import MMIBError, RunError
 
-HEIGHT = 900  # of a report and of the review page
+HEIGHT = 900  # for a report and the review page
 MARGIN = 24
 MOST_BYTES = 200_000
 COLOURS = 256
-DRAWN = "demo-"  # how corpora begin that are drawn
+DRAWN = "demo-"  # prefix of the names of generated corpora
 
 
 class View(NamedTuple):
-    """How a page is looked at.
+    """How a page is viewed.
 
     Attributes:
-        suffix: of the picture's name.
-        width: of the window, in pixels.
+        suffix: suffix of the file name.
+        width: width of the window, in pixels.
         colours: `light` or `dark`.
     """
 
@@ -54,7 +54,7 @@ VIEWS = (View("", 1100, "light"), View("-phone", 390, "light"), View("-dark", 11
 
 
 def shrink(png: bytes) -> bytes:
-    """The same picture, in fewer colours where it would be too large otherwise.
+    """Return the image, with fewer colours if it would otherwise be too large.
 
     Raises:
         SystemExit: it is still too large for a repository.
@@ -69,7 +69,7 @@ def shrink(png: bytes) -> bytes:
 
 
 def page(browser: Browser, address: str, width: int, example: int) -> bytes:
-    """The page with the result of an example, its first relation chosen."""
+    """Screenshot of the page with the result of an example, its first relation selected."""
     browser.open(address, width)
     browser.wait("document.getElementById('models').textContent.includes('This model finds')")
     chosen = f"#examples li:nth-child({example}) button"
@@ -85,7 +85,7 @@ def page(browser: Browser, address: str, width: int, example: int) -> bytes:
 
 
 def review(browser: Browser, address: str, width: int) -> bytes:
-    """The review page with the least certain post that has an image."""
+    """Screenshot of the review page with the least certain post that has an image."""
     browser.open(address, width)
     browser.wait("document.getElementById('place').textContent.startsWith('Post')")
     for number in itertools.count(2):
@@ -98,19 +98,19 @@ def review(browser: Browser, address: str, width: int) -> bytes:
 
 
 def report(browser: Browser, address: str, width: int) -> bytes:
-    """The top of a report."""
+    """Screenshot of the top of a report."""
     browser.open(address, width)
     return browser.screenshot((0, 0, width, HEIGHT))
 
 
 def write_report(run: FinishedRun, path: Path) -> str:
-    """The address of a run's report."""
+    """Write a run's report, and return its address."""
     subprocess.run([sys.executable, "-m", "mmib", "report", str(run.folder), "--output", str(path)], check=True)
     return path.as_uri()
 
 
 def pictures(run: FinishedRun, models: Sequence[Path], example: int) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of all pictures."""
+    """Yield names and contents of all screenshots."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         (folder / "profile").mkdir()
@@ -133,10 +133,10 @@ def pictures(run: FinishedRun, models: Sequence[Path], example: int) -> Iterator
 
 
 def drawn_run(folder: Path | None, runs: Path) -> FinishedRun:
-    """The run to show: the one named, else the newest demo run.
+    """Return the run to show: the given one, or else the newest demo run.
 
     Raises:
-        RunError: there is none, or it has seen other data than drawn ones.
+        RunError: there is none, or it has seen other data than generated data.
     """
     if folder is None:
         found = next((run for name in EXPERIMENTS if (run := newest_run(runs, name))), None)
@@ -150,7 +150,7 @@ def drawn_run(folder: Path | None, runs: Path) -> FinishedRun:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Write all pictures."""
+    """Write all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
     parser.add_argument("--run", type=Path, help="for the report (default: the newest demo run)")

@@ -1,8 +1,8 @@
-"""Attention of a training step on this CPU: PyTorch's fused kernel against its plain one, in turns.
+"""Compare PyTorch's fused and plain attention kernels in a training step on this CPU, in alternating rounds.
 
     python -m experiments.benchmarks.attention --posts 16 --pieces 35
 
-Prints the median milliseconds of processor time of forward and backward pass together, and their ratio.
+Prints the median CPU time in milliseconds of forward and backward pass together, and the ratio of the kernels.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEADS, WIDTH = 12, 32
 
 
 def time_kernel(kernel: SDPBackend, posts: int, pieces: int, dtype: torch.dtype, repeats: int) -> list[float]:
-    """Seconds of each of so many forward and backward passes, with the last two pieces of each post masked."""
+    """Seconds per forward and backward pass, without the first fifth; the last two pieces of each post are masked."""
     query, key, value = (torch.randn(posts, HEADS, pieces, WIDTH, dtype=dtype, requires_grad=True) for _ in range(3))
     mask = torch.arange(pieces)[None, None, None, :] < pieces - 2
     seconds = []

@@ -1,11 +1,11 @@
-"""What a GPU machine without a network and without this project's packages needs for `experiments.benchmarks.gpu`.
+"""Prepare a bundle for `experiments.benchmarks.gpu` on a GPU machine without network and without our packages.
 
     python -m experiments.benchmarks.bundle .gpu
 
-Fills the folder, where a package index answers, with wheels of the packages that such a machine may lack (pure Python,
-for any version and system), with the tokenizer of bert-base-uncased's vocabulary, and with the text of the training
-splits of the real sets that are at hand. Prints what it weighs and the commands to give there. Packages with
-compiled parts (torch, transformers' tokenizers, timm's torchvision) must be there already; wandb is not needed.
+Run it where a package index is available. It fills the folder with wheels of the packages that such a machine may lack
+(pure Python, for any version and system), the tokenizer with the vocabulary of bert-base-uncased, and the text of the
+training splits of the available real sets. It prints the size, and the commands for the GPU machine. Packages with
+compiled parts (torch, transformers' tokenizers, timm's torchvision) must be installed there; wandb is not needed.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from mmib.encoders.pretrained import packaged_file
 from mmib.schema import ConfigError, MMIBError
 
 WHEELS, TOKENIZER, TEXT = "wheels", "tokenizer", "text"
-# seqeval is required by mmib; the others are what the CRF is compared with.
+# seqeval is required by mmib; the others are compared with our CRF.
 PACKAGES = ("seqeval==1.2.2", "pytorch-crf==0.7.2", "torch-struct==0.5")
 MB = 1e6
-LIMIT = 60.0  # megabytes that can be carried, the repository's own five left out
+LIMIT = 60.0  # megabytes that can be transferred, besides the repository's own five
 
 COMMAND = """python3 -m pip install --quiet --no-index --no-deps --upgrade --target {folder}/site \\
     {folder}/wheels/*.whl && \\
@@ -34,11 +34,11 @@ PYTHONUNBUFFERED=1 PYTHONPATH=src:.:{folder}/site \\
 
 
 def fill(folder: Path, data_root: Path) -> float:
-    """Fill a folder; megabytes of it.
+    """Fill a folder, and return its size in megabytes.
 
     Raises:
-        ConfigError: a wheel is for some systems only, or all together is more than can be carried.
-        subprocess.CalledProcessError: pip has failed, and told why.
+        ConfigError: a wheel is specific to a system, or the total size exceeds the limit.
+        subprocess.CalledProcessError: pip failed, and printed why.
     """
     shutil.rmtree(folder, ignore_errors=True)
     (folder / TOKENIZER).mkdir(parents=True)
@@ -61,7 +61,7 @@ def fill(folder: Path, data_root: Path) -> float:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Fill the folder and tell how it is used."""
+    """Fill the folder, and print how to use it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="is emptied first")
     parser.add_argument("--data-root", type=Path, default=DATA_ROOT, help="holds the real sets; else the demo's serve")

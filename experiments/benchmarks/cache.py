@@ -1,10 +1,10 @@
-"""The feature cache: building it, opening it, and reading from it, beside decoding and encoding at each step.
+"""Feature cache: building, opening and reading it, compared with decoding and encoding at each step.
 
     python -m experiments.benchmarks.cache --rows 64 --image pip:efficientnet-lite0
 
-Generated JPEG files of ordinary size, four images a row as in MNRE. The build is in truth as fast as the slower of
-decoding and encoding where these overlap fully, and as both one after the other where they do not. On a processor it
-is measured in PyTorch and in onnxruntime, whose features must agree.
+Uses generated JPEG files of typical size, four images per row as in MNRE. A build takes as long as the slower of
+decoding and encoding if they overlap fully, and as long as their sum if they do not overlap. On a CPU it is measured in
+PyTorch and in onnxruntime, whose features must agree.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mmib.datamodules.images import decoders, read_image
 from mmib.encoders.image import ImageEncoder, Runtime
 
 SET = "mnre"
-READS = 20  # passes over all images: a single one takes too little time
+READS = 20  # passes over all images: a single one is too short to measure
 
 
 class Bench:
@@ -44,8 +44,8 @@ class Bench:
 
     Args:
         files: the images.
-        encoder: on its device.
-        folder: for caches.
+        encoder: the encoder, on its device.
+        folder: folder for caches.
     """
 
     ENCODE, BUILD, BASELINE = "encode", "build the cache", "decode and encode at each step"
@@ -61,23 +61,23 @@ class Bench:
 
     @property
     def runtimes(self) -> tuple[Runtime, ...]:
-        """What may compute features on this device."""
+        """Runtimes that can compute features on this device."""
         return ("torch", "onnx") if self.device.type == "cpu" else ("torch",)
 
     def measures(self) -> dict[str, Callable[[], float]]:
-        """Images a second of each."""
+        """Measurements by name, in images per second."""
         ways = {"decode, one thread": self.decode, self.BASELINE: self.step}
         for name, way in ((self.ENCODE, self.encode), (self.BUILD, self.build)):
             ways |= {f"{name}, {runtime}": partial(self.run_by, runtime, way) for runtime in self.runtimes}
         return ways | {"open a filled cache": self.open, "read features": self.read}
 
     def run_by(self, runtime: Runtime, way: Callable[[], float]) -> float:
-        """What a way gives with a runtime."""
+        """Run a measurement with this runtime."""
         self.encoder.run_by(runtime)
         return way()
 
     def deviation(self) -> float:
-        """How far the features of onnxruntime lie from PyTorch's, in shares of their norm."""
+        """Difference between the features of onnxruntime and PyTorch, relative to the norm of the latter."""
         features = []
         for runtime in self.runtimes:
             self.encoder.run_by(runtime)
@@ -85,14 +85,14 @@ class Bench:
         return float((features[-1] - features[0]).norm() / features[0].norm())
 
     def decode(self) -> float:
-        """From files to pixels."""
+        """Decode files to pixels."""
         started = time.perf_counter()
         for file in self.files:
             self.encoder.transform(read_image(file))
         return len(self.files) / (time.perf_counter() - started)
 
     def encode(self) -> float:
-        """From pixels to features."""
+        """Encode pixels to features."""
         clock = Clock(self.device)
         clock.start()
         for _ in range(0, len(self.files), BATCH_ITEMS):
@@ -101,7 +101,7 @@ class Bench:
         return batches * len(self.pixels) / clock.seconds()
 
     def step(self) -> float:
-        """As published code has it: a batch of images is decoded, then encoded."""
+        """Decode a batch of images, then encode it, as in published code."""
         clock = Clock(self.device)
         clock.start()
         with torch.inference_mode():
@@ -111,20 +111,20 @@ class Bench:
         return len(self.files) / clock.seconds()
 
     def build(self) -> float:
-        """Everything that the first run does: digests, decoding in threads, encoding, writing."""
+        """Build a cache, as the first run does: digests, decoding in threads, encoding, writing."""
         with tempfile.TemporaryDirectory(dir=self.folder) as root:
             started = time.perf_counter()
             ImageFeatureCache(Path(root), self.encoder).build(self.files)
             return len(self.files) / (time.perf_counter() - started)
 
     def open(self) -> float:
-        """What every later run does before it reads: fingerprint of the encoder, digests, checksums."""
+        """Open a cache, as every later run does: fingerprint of the encoder, digests, checksums."""
         started = time.perf_counter()
         ImageFeatureCache(self.folder / "filled", self.encoder).build(self.files)
         return len(self.files) / (time.perf_counter() - started)
 
     def read(self) -> float:
-        """Features of four images together, in random order, as a batch takes them."""
+        """Read the features of four images together, in random order, as for a batch."""
         files = random.Random(0).sample(self.files * READS, READS * len(self.files))
         regions = SETS[SET].regions
         started = time.perf_counter()
@@ -134,7 +134,7 @@ class Bench:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
+    """Run the measurements, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=3)

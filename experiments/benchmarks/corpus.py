@@ -1,6 +1,6 @@
-"""Sets to measure with: real posts where they are at hand, drawn ones elsewhere, and images as in published code.
+"""Data sets for benchmarks: real posts if available, else generated ones, with images as in published code.
 
-Images are generated: whole ones of 600 x 450 pixels, object crops of half that, JPEG. Every row has images of its own.
+Images are generated: whole images of 600 x 450 pixels, object crops of half that, JPEG. Each row has its own images.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from mmib.datamodules.twitter_files import IMAGE_LINE, TwitterReader
 DATA_ROOT = Path("../shared/data")
 WHOLE_SIZE = (600, 450)
 CROP_SIZE = (300, 225)
-# Noise of a fifteenth of the pixels, enlarged: files of the size that photographs have.
+# Images are noise at a fifteenth of the resolution, enlarged: their files are as large as those of photographs.
 GRAIN = 15
 SPLIT = "train"
 
@@ -40,10 +40,10 @@ class PostSet:
     """A data set as published code reads it.
 
     Attributes:
-        task: what is extracted from it.
-        year: of a Twitter set.
-        crops: object crops a row, beside the whole image.
-        max_length: word pieces that every row is padded to.
+        task: task of the data set.
+        year: year of a Twitter set.
+        crops: object crops per row, besides the whole image.
+        max_length: word pieces to which every row is padded.
     """
 
     task: str
@@ -53,7 +53,7 @@ class PostSet:
 
     @property
     def regions(self) -> int:
-        """Images a row."""
+        """Images per row."""
         return 1 + self.crops
 
 
@@ -65,20 +65,20 @@ SETS = {
 
 
 def write_set(folder: Path, name: str, rows: int, data_root: Path, pictured: int | None = None) -> str:
-    """A set of so many rows in its own layout, under the name of the training split.
+    """Write a training split with this many rows, in the layout of the set.
 
     Args:
         folder: becomes the root of the data module.
         name: a key of `SETS`.
-        rows: how many.
-        data_root: holds the real sets, in folders of these names; the demo corpus's posts stand in where it does not.
-        pictured: rows with images of their own, which later rows show again; None for all.
+        rows: number of rows.
+        data_root: folder of the real sets, by these names; posts of the demo corpus replace a missing set.
+        pictured: number of rows with their own images, which later rows reuse; None for all.
 
     Returns:
-        Where the posts come from, for people.
+        The source of the posts, for display.
     """
     source, found = read_posts_of(name, data_root)
-    # Sampled once; small sources are gone through again.
+    # Shuffled once; small sources are repeated.
     random.Random(0).shuffle(found)
     chosen = list(itertools.islice(itertools.cycle(found), rows))
     write = _write_mnre if SETS[name].task == "mre" else _write_twitter
@@ -87,12 +87,12 @@ def write_set(folder: Path, name: str, rows: int, data_root: Path, pictured: int
 
 
 def reader_of(root: Path, name: str) -> Any:
-    """The reader of a set below a root."""
+    """Create the reader of a set below a root."""
     return MNREReader(root) if SETS[name].task == "mre" else TwitterReader(root, SETS[name].year)
 
 
 def read_posts_of(name: str, data_root: Path) -> tuple[str, list[Any]]:
-    """Where the posts of a set come from, for people, and they themselves; arguments as those of `write_set`."""
+    """Return the source of the posts of a set, for display, and the posts; arguments as in `write_set`."""
     real: Reader = reader_of(data_root / name if SETS[name].task == "mre" else data_root, name)
     if real.has_split(SPLIT):
         return f"real posts of {name}", list(real.posts(SPLIT))
@@ -104,14 +104,14 @@ def read_posts_of(name: str, data_root: Path) -> tuple[str, list[Any]]:
 
 
 def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options: Any) -> PostDataModule:
-    """The data module of a set that `write_set` has written, not read yet.
+    """Create the data module of a set written by `write_set`, without reading the set.
 
     Args:
-        folder: its root.
+        folder: root of the set.
         name: a key of `SETS`.
-        module: the task's model, whose encoders the data module uses.
-        cache: folder of what is computed once; None gives pixels, and nothing is kept.
-        options: of the data module.
+        module: model of the task, whose encoders the data module uses.
+        cache: folder of the feature cache; None uses pixels, and keeps nothing.
+        options: options of the data module.
     """
     posts = SETS[name]
     known = {
@@ -128,13 +128,13 @@ def open_set(folder: Path, name: str, module: Any, cache: Path | None, **options
         data = TwitterDataModule(str(folder), year=posts.year, **encoders, **known)
     if cache is None:
         data.cache = None
-        # Published code does not look at its images beforehand.
+        # Published code does not check its images in advance.
         data.unreadable = lambda files: {}
     return data
 
 
 def read_set(data: PostDataModule) -> None:
-    """Read what `write_set` has written, and build the features that the cache does not hold."""
+    """Read the set of a data module, and build the features that are not cached."""
     data.examples[SPLIT] = data.read_split(SPLIT)
 
 

@@ -1,10 +1,10 @@
-"""What a training step must cost: floating-point operations and bytes by formula, and what of the machine is reached.
+"""Minimum cost of a training step: floating-point operations and bytes by formula, compared with measurements.
 
     python -m experiments.benchmarks.cost
     python -m experiments.benchmarks.cost --paper
 
-Prints operations a row, bytes a step, what a million posts cost and what more ranks bring; then this machine's ceilings
-(matrix products, memory), and the time that a step needs at these ceilings beside the time that it takes. Formulas:
+Prints operations per row, bytes per step, the cost of a million posts and the gain from more ranks; then this machine's
+ceilings (matrix products, memory), and the time of a step at these ceilings beside its measured time. Formulas:
 docs/explanation/performance.md. With `--paper` nothing is measured.
 """
 
@@ -32,22 +32,22 @@ from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.schema import task_named
 
 FLOAT, HALF = 4, 2
-# Values of width d that a transformer layer reads and writes for a word piece, matrix products and what lies between
-# them alike; backward passes touch about twice as many.
+# Values of width d that a transformer layer reads and writes per word piece, in matrix products and between them;
+# backward passes touch about twice as many.
 TOUCHED = 34
 # AdamW reads weight, gradient and two moments, and writes all but the gradient.
 ADAMW_VALUES = 7
-# A step reads the weights forward and backward, and writes gradients.
+# A step reads the weights in forward and backward pass, and writes gradients.
 WEIGHT_VALUES = 3
-# Means over the training splits, with the vocabulary of bert-base-uncased: word pieces of a row, special ones and
-# markers included, and what its head reads: two markers, or the words.
+# Means over the training splits, with the vocabulary of bert-base-uncased: word pieces per row, including special
+# pieces and markers, and positions that the head reads: two markers, or the words.
 LENGTHS = {"mnre": (30.7, 2.0), "twitter2017": (20.2, 15.7), "twitter2015": (42.1, 16.1)}
 POSTS = 1_000_000
 GLOBAL_BATCHES = (16, 256, 2048)
 
 
 class Part(NamedTuple):
-    """Operations of a part of the network on one row: forward, and forward and backward together."""
+    """Operations of a part of the network per row: forward, and forward and backward together."""
 
     forward: float
     training: float
@@ -55,17 +55,17 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Shapes:
-    """What the operations of a row depend on.
+    """Shapes that determine the operations per row.
 
     Attributes:
-        task: decides on the head.
+        task: task, which determines the head.
         length: word pieces L.
         regions: image regions R.
-        queries: positions Q that are fused; 2 for relations, a post's words for entities.
-        width: D.
-        layers: of the text encoder.
+        queries: fused positions Q; 2 for relations, a post's words for entities.
+        width: width D.
+        layers: layers of the text encoder.
         hidden: width of its feed-forward layers.
-        image_width: V.
+        image_width: width V of the image features.
         batch: rows B, for the alignment.
     """
 
@@ -81,19 +81,19 @@ class Shapes:
 
 
 def linear(rows: float, inputs: int, outputs: int, backward: int = 2) -> Part:
-    """A linear layer on so many rows; backward as many products of the same size, 1 where its input has no gradient."""
+    """A linear layer; `backward` is the number of products of its backward pass: 1 if the input has no gradient."""
     forward = 2.0 * rows * inputs * outputs
     return Part(forward, (1 + backward) * forward)
 
 
 def attention(queries: float, keys: float, width: int) -> Part:
-    """Scores and weighted sums, over all heads."""
+    """Attention scores and weighted sums, over all heads."""
     forward = 4.0 * queries * keys * width
     return Part(forward, 3 * forward)
 
 
 def total(parts: Sequence[Part]) -> Part:
-    """Their sum."""
+    """Sum of the parts."""
     return Part(sum(part.forward for part in parts), sum(part.training for part in parts))
 
 
@@ -110,7 +110,7 @@ def block(queries: float, keys: float, width: int) -> Part:
 
 
 def row_cost(shapes: Shapes) -> dict[str, Part]:
-    """Operations of a row by part of the network, without the image encoder; see docs/explanation/performance.md."""
+    """Operations per row by part of the network, without the image encoder; see docs/explanation/performance.md."""
     width, length, regions = shapes.width, shapes.length, shapes.regions
     layer = [
         linear(4 * length, width, width),
@@ -121,7 +121,7 @@ def row_cost(shapes: Shapes) -> dict[str, Part]:
     projections = [linear(regions, shapes.image_width, width), linear(regions, 4, width, backward=1)]
     align = [
         linear(length + regions, width, width),
-        # Means, over pieces and over regions, and B comparisons each.
+        # Means over pieces and over regions, and B comparisons for each.
         Part(2.0 * (length + regions) * width, 4.0 * (length + regions) * width),
         Part(2.0 * shapes.batch * width, 6.0 * shapes.batch * width),
     ]
@@ -137,7 +137,7 @@ def row_cost(shapes: Shapes) -> dict[str, Part]:
 
 
 def image_cost(name: str) -> tuple[float, int]:
-    """Operations of a frozen timm encoder on one picture of its size, and the width of its features."""
+    """Operations of a frozen timm encoder per image of its input size, and the width of its features."""
     with torch.device("meta"):
         encoder = timm.create_model(name, num_classes=0).eval()
         pixels = torch.zeros(1, *encoder.default_cfg["input_size"])
@@ -147,7 +147,7 @@ def image_cost(name: str) -> tuple[float, int]:
 
 
 class Bytes(NamedTuple):
-    """Bytes that a training step of a batch moves between memory and processor, at least."""
+    """Minimum bytes that a training step of a batch moves between memory and processor."""
 
     weights: float
     optimizer: float
@@ -156,12 +156,12 @@ class Bytes(NamedTuple):
 
 
 def step_bytes(shapes: Shapes, parameters: int, value: int = FLOAT) -> Bytes:
-    """Bytes of a step.
+    """Minimum bytes of a step.
 
     Args:
-        shapes: of a row, and the batch.
-        parameters: how many are trained.
-        value: bytes of an activation.
+        shapes: shapes of a row, and the batch size.
+        parameters: number of trained parameters.
+        value: bytes per activation.
     """
     touched = 3 * TOUCHED * (shapes.layers + 1) * shapes.length * shapes.width
     return Bytes(
@@ -173,22 +173,22 @@ def step_bytes(shapes: Shapes, parameters: int, value: int = FLOAT) -> Bytes:
 
 
 def step_seconds(flops: float, moved: Bytes, peak: float, bandwidth: float) -> float:
-    """Least seconds of a step: the optimiser waits for the gradients, all else overlaps.
+    """Minimum seconds of a step: the optimiser waits for the gradients, everything else overlaps.
 
     Args:
-        flops: of the batch.
-        moved: its bytes.
-        peak: operations a second.
-        bandwidth: bytes a second.
+        flops: operations of the batch.
+        moved: bytes of the batch.
+        peak: operations per second.
+        bandwidth: bytes per second.
     """
     passes = max(flops / peak, (moved.weights + moved.activations + moved.features) / bandwidth)
     return passes + moved.optimizer / bandwidth
 
 
 def ranks_seconds(flops: float, moved: Bytes, ranks: int, parameters: int, hardware: Hardware) -> float:
-    """Least seconds of a step of the same global batch on several ranks: passes shrink, the other terms do not.
+    """Minimum seconds of a step of the same global batch on several ranks: only the passes become shorter.
 
-    Gradients are reduced in a ring, beside the backward pass, which is two thirds of the passes.
+    Gradients are reduced in a ring, concurrently with the backward pass, which is two thirds of the passes.
     """
     share = moved._replace(activations=moved.activations / ranks, features=moved.features / ranks)
     alone = step_seconds(flops / ranks, share, hardware.peak, hardware.bandwidth)
@@ -198,7 +198,7 @@ def ranks_seconds(flops: float, moved: Bytes, ranks: int, parameters: int, hardw
 
 
 class Hardware(NamedTuple):
-    """Operations a second that matrix products reach, bytes a second of memory, and of the link between ranks."""
+    """Operations per second of matrix products, and bytes per second of memory and of the link between ranks."""
 
     peak: float
     bandwidth: float
@@ -206,13 +206,13 @@ class Hardware(NamedTuple):
 
 
 def measure_peak(dtype: torch.dtype, device: torch.device, size: int = 2048, repeats: int = 7) -> float:
-    """Operations a second of a square matrix product; the best of a few."""
+    """Operations per second of a square matrix product; the best of several."""
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return 2.0 * size**3 / _best(lambda: left @ right, device, repeats)
 
 
 def measure_bandwidth(device: torch.device, values: int = 2**26, repeats: int = 7) -> float:
-    """Bytes a second of c = a + b on arrays that no cache holds; the best of a few."""
+    """Bytes per second of c = a + b on arrays too large for any cache; the best of several."""
     first, second, result = (torch.ones(values, device=device) for _ in range(3))
     return 3.0 * FLOAT * values / _best(lambda: torch.add(first, second, out=result), device, repeats)
 
@@ -234,7 +234,7 @@ def _wait(device: torch.device) -> None:
 
 
 def shapes_of(name: str, length: float, batch: int, text: BertConfig, image_width: int) -> Shapes:
-    """Shapes of a set whose rows have so many word pieces on average."""
+    """Shapes of a set whose rows have `length` word pieces on average."""
     posts, (pieces, read) = SETS[name], LENGTHS[name]
     return Shapes(
         task=posts.task,
@@ -250,7 +250,7 @@ def shapes_of(name: str, length: float, batch: int, text: BertConfig, image_widt
 
 
 def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
-    """GFLOP a row by part, of ours and of the published recipe."""
+    """GFLOP per row by part, of our training and of the published recipe."""
     rows = []
     for name, own in shapes.items():
         posts = SETS[name]
@@ -266,7 +266,7 @@ def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
 
 
 def bytes_table(shapes: Mapping[str, Shapes], parameters: int) -> str:
-    """Megabytes a step by cause."""
+    """Megabytes per step by cause."""
     rows = []
     for name, own in shapes.items():
         moved = step_bytes(own, parameters)
@@ -275,7 +275,7 @@ def bytes_table(shapes: Mapping[str, Shapes], parameters: int) -> str:
 
 
 def million_table(shapes: Mapping[str, Shapes], image_flops: float, peak: float) -> str:
-    """What a million posts of a set cost."""
+    """Cost of a million posts of each set."""
     rows = []
     for name, own in shapes.items():
         pictures = POSTS * own.regions
@@ -289,7 +289,7 @@ def million_table(shapes: Mapping[str, Shapes], image_flops: float, peak: float)
 
 
 def ranks_table(own: Shapes, parameters: int, hardware: Hardware, batches: Sequence[int]) -> str:
-    """Rows a second of a global batch on more and more ranks, and how much of a perfect speed-up that is."""
+    """Rows per second of a global batch by number of ranks, and the parallel efficiency."""
     rows = []
     for ranks in (1, 2, 4, 8, 16, 32, 64):
         cells = []
@@ -304,7 +304,7 @@ def ranks_table(own: Shapes, parameters: int, hardware: Hardware, batches: Seque
 
 
 def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], bandwidth: float) -> str:
-    """Seconds of our training step at the ceilings, and as measured."""
+    """Duration of our training step at the ceilings, and as measured."""
     rows = []
     device = best_device()
     for name in arguments.sets:
@@ -345,7 +345,7 @@ def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], ban
 
 
 def _ours(task: str, bf16: bool) -> Setup:
-    """What `mmib fit` runs, without Lightning."""
+    """The setup of `mmib fit`, without Lightning."""
     return replace(list(waterfall(task).values())[-1], bf16=bf16, lightning=False)
 
 

@@ -1,11 +1,11 @@
-"""The CRF against pytorch-crf, torch-struct and a plain vectorised loop, in turns: loss with gradients, and decoding.
+"""Compare our CRF with pytorch-crf, torch-struct and a plain vectorised loop: loss with gradients, and decoding.
 
     python -m experiments.benchmarks.crf --shapes 64x64 256x24
 
-For each number of posts and words, all posts of full length: the median milliseconds with their quartiles (processor
-time of one thread on a CPU, time until the device is done on a GPU), how many times as long each takes as the
-project's, and the largest difference of its loss and gradients in float64, relative to the largest value. Packages
-that are not installed are left out.
+The implementations take turns. For each number of posts and words, with all posts of full length, prints the median
+milliseconds with their quartiles (CPU time of one thread, or time until a GPU is done), the time relative to our CRF,
+and the largest difference from its loss and gradients in float64, relative to the largest value. Packages that are not
+installed are skipped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Chain(nn.Module):
 
 
 class Implementation(NamedTuple):
-    """A module with start, end and transition scores; the loss, summed over posts; and decoding."""
+    """A module with start, end and transition scores; its loss, summed over posts; and its decoder."""
 
     module: nn.Module
     loss: Callable[[Posts], Tensor]
@@ -63,7 +63,7 @@ class Implementation(NamedTuple):
 
 
 class PlainLoop(Chain):
-    """The recursions word by word over all posts at once, gradients by autograd."""
+    """The forward recursion, word by word over all posts at once, with gradients by autograd."""
 
     def loss(self, posts: Posts) -> Tensor:
         """Negative log-likelihood, summed over posts."""
@@ -80,7 +80,7 @@ class PlainLoop(Chain):
 
     @torch.no_grad()
     def decode(self, posts: Posts) -> Tensor:
-        """(B, W) best tags."""
+        """Return the best tags (B, W)."""
         best = self.start + posts.emissions[:, 0]
         stay = torch.arange(len(self.start), device=best.device)
         came_from = []
@@ -95,7 +95,7 @@ class PlainLoop(Chain):
 
 
 class TorchStruct(Chain):
-    """torch-struct: a parallel scan over the scores of all pairs of neighbours, gradients by autograd."""
+    """torch-struct: a parallel scan over the scores of all pairs of neighbours, with gradients by autograd."""
 
     def loss(self, posts: Posts) -> Tensor:
         """Negative log-likelihood, summed over posts."""
@@ -106,13 +106,13 @@ class TorchStruct(Chain):
         return -self._distribution(posts).log_prob(gold).sum()
 
     def decode(self, posts: Posts) -> Tensor:
-        """(B, W) best tags; without meaning where masked."""
+        """Return the best tags (B, W); undefined where masked."""
         best = self._distribution(posts).argmax.detach()  # (B, W - 1, next tag, previous tag)
         first = best[:, :1].sum(dim=-2).argmax(dim=-1)
         return torch.cat([first, best.sum(dim=-1).argmax(dim=-1)], dim=1)
 
     def _distribution(self, posts: Posts) -> Any:
-        """Over the tags of posts of at least two words, the longest of which has W."""
+        """Distribution over the tags of posts with at least two words, the longest of which has W."""
         import torch_struct  # noqa: PLC0415 - optional
 
         emissions, mask = posts.emissions, posts.mask
@@ -125,7 +125,7 @@ class TorchStruct(Chain):
 
 
 def implementations(device: torch.device) -> dict[str, Implementation]:
-    """Those that are installed, with equal scores."""
+    """Create the installed implementations, with equal scores."""
     own, plain = LinearChainCRF(TAGS), PlainLoop(TAGS)
     for score in own.parameters():
         nn.init.normal_(score)
@@ -156,21 +156,21 @@ def installed(package: str) -> bool:
 
 
 def gradients(implementation: Implementation, posts: Posts) -> list[Tensor]:
-    """The loss and its gradients by emissions and by transition scores."""
+    """Return the loss and its gradients with respect to emissions and transition scores."""
     emissions = posts.emissions.detach().requires_grad_()
     loss = implementation.loss(posts._replace(emissions=emissions))
     by_emissions, *by_scores = torch.autograd.grad(loss, [emissions, *implementation.module.parameters()])
-    # The modules hold their scores in different orders; the transitions are the most.
+    # The modules order their scores differently; the transitions are the largest tensor.
     return [loss.detach(), by_emissions, max(by_scores, key=Tensor.numel)]
 
 
 def difference(one: list[Tensor], other: list[Tensor]) -> float:
-    """The largest difference of two lists of values, each relative to its largest value."""
+    """Largest difference of two lists of values, each relative to the largest value of the tensor."""
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in zip(one, other, strict=True))
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Of one call, until the device is done."""
+    """Seconds of a call, until the device is done."""
     if device.type == "cpu":
         started = time.process_time()
         call()
@@ -183,7 +183,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of calls of each, `A_TURN` at a time in turns, without the first of a turn: its caches are cold."""
+    """Milliseconds of calls, `A_TURN` at a time in turns; the first of a turn is dropped, as its caches are cold."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -192,7 +192,7 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds
 
 
 def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, float]) -> None:
-    """One line for each implementation."""
+    """Print a line per implementation."""
     own = statistics.median(times[OWN])
     for name, taken in times.items():
         low, middle, high = statistics.quantiles(taken, n=4)
@@ -202,7 +202,7 @@ def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, 
 
 
 class Comparison(NamedTuple):
-    """Milliseconds of each call by implementation, and the differences of the others from ours in float64."""
+    """Milliseconds of each call by implementation, and differences of the others from ours in float64."""
 
     training: dict[str, list[float]]
     decoding: dict[str, list[float]]
@@ -210,7 +210,7 @@ class Comparison(NamedTuple):
 
 
 def compare(posts: int, words: int, device: torch.device, rounds: int) -> Comparison:
-    """All implementations on posts of so many words."""
+    """Compare all implementations on posts of this length."""
     shape = posts, words
     batch = Posts(
         torch.randn(*shape, TAGS, device=device),
@@ -220,7 +220,7 @@ def compare(posts: int, words: int, device: torch.device, rounds: int) -> Compar
     ways = implementations(device)
     training = measure({name: lambda way=way: gradients(way, batch) for name, way in ways.items()}, device, rounds)
     decoding = measure({name: lambda way=way: way.decode(batch) for name, way in ways.items()}, device, rounds)
-    # In float64, so that no rounding of the others is taken for an error.
+    # In float64, so that rounding in the others is not taken for an error.
     batch = batch._replace(emissions=batch.emissions.double())
     values = {name: gradients(way._replace(module=way.module.double()), batch) for name, way in ways.items()}
     differences = {name: difference(values[OWN], value) for name, value in values.items() if name != OWN}
@@ -228,20 +228,20 @@ def compare(posts: int, words: int, device: torch.device, rounds: int) -> Compar
 
 
 def processor() -> str:
-    """The name of this machine's processor, where the system tells."""
+    """Name of this machine's processor, if the system provides it."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
 
 
 def shape(text: str) -> tuple[int, int]:
-    """Posts and words of `64x64`."""
+    """Parse posts and words, such as `64x64`."""
     posts, words = text.split("x")
     return int(posts), int(words)
 
 
 def main() -> None:
-    """Print the tables."""
+    """Run the comparison, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--shapes", nargs="+", type=shape, metavar="POSTSxWORDS", default=[(64, 64), (8, 24), (256, 24), (64, 256)]
@@ -250,7 +250,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    # As in a training, the process has held large tensors before: without, the system maps fresh memory at every call.
+    # Allocate a large tensor once, as training does; otherwise the system would map new memory at every call.
     torch.zeros(2**22)
     packages = {"torch": "torch", "torchcrf": "pytorch-crf", "torch_struct": "torch-struct"}
     named = [name for package, name in packages.items() if installed(package)]

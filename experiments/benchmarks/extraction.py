@@ -1,10 +1,11 @@
-"""Posts a second of extraction: one call a post against one call for all of them, and where the time goes.
+"""Posts per second of extraction: one call per post against one call for all posts, and the time of each stage.
 
     python -m experiments.benchmarks.extraction --model exports --posts 128
 
-The same posts in turns, from raw text and image files to results, by one trained model and by both; both ways must
-find the same, or the benchmark stops. Posts are those of the demo corpus with their own images, and real ones, where a
-data root holds them, with generated images of 600 x 450 pixels. Images come without crops: the extractor cuts a grid.
+Both ways take turns on the same posts, from raw text and image files to results, with the model of entities alone and
+with both models; their results must agree, or the benchmark stops. Posts are from the demo corpus with their own images
+and, if a data root has them, real ones with generated images of 600 x 450 pixels. There are no crops: the extractor
+uses a grid.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from mmib.extract.readers import Wanted, candidate_pairs
 from mmib.extract.results import Extraction
 from mmib.schema import ConfigError, MMIBError, task_named
 
-# Confidence differs where a matrix product of another shape adds up in another order.
+# Confidences differ slightly, because matrix products of other shapes sum in another order.
 TOLERANCE = 1e-3
 DEMO = "demo"
 NAMES = (DEMO, "twitter2015", "twitter2017")
@@ -41,14 +42,14 @@ STAGES = ("read text, decode image", "scale and encode image", "find entities", 
 
 
 def demo_posts(root: Path, count: int) -> list[Post]:
-    """The first posts of the demo corpus's test split that have an image."""
+    """Read the first posts with an image from the demo corpus's test split."""
     images = twitter_folders(root, "test").images
     shown = [record for record in read_truth(root, "test") if record["image"] is not None]
     return [Post(" ".join(record["tokens"]), images / record["image"]) for record in shown[:count]]
 
 
 def written_posts(folder: Path, name: str, count: int, data_root: Path) -> tuple[list[Post], str]:
-    """Posts of a Twitter set with generated images, which are written into a folder, and where the posts come from."""
+    """Write posts of a Twitter set with generated images into a folder; return the posts and their source."""
     source = write_set(folder, name, count, data_root)
     reader = reader_of(folder, name)
     images = reader.image_folder(SPLIT)
@@ -56,10 +57,10 @@ def written_posts(folder: Path, name: str, count: int, data_root: Path) -> tuple
 
 
 def check_same(alone: Sequence[Extraction], together: Sequence[Extraction]) -> None:
-    """Both ways find the same entities and relations, with the same confidence up to rounding.
+    """Check that both ways find the same entities and relations, with the same confidence up to rounding.
 
     Raises:
-        RuntimeError: they do not.
+        RuntimeError: the results differ.
     """
     for number, (one, other) in enumerate(zip(alone, together, strict=True)):
         for results in ("entities", "relations"):
@@ -76,12 +77,12 @@ def _label(found: object) -> tuple[object, ...]:
 
 
 def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> list[Extraction]:
-    """A call a post."""
+    """Extract with one call per post."""
     return [extractor.extract(post.text, post.image) for post in posts]
 
 
 def rate(ask: Callable[[Sequence[Post]], list[Extraction]], posts: Sequence[Post], device: torch.device) -> float:
-    """Posts a second."""
+    """Posts per second."""
     clock = Clock(device)
     clock.start()
     ask(posts)
@@ -90,7 +91,7 @@ def rate(ask: Callable[[Sequence[Post]], list[Extraction]], posts: Sequence[Post
 
 @torch.inference_mode()
 def stages(extractor: Extractor, posts: Sequence[Post], size: int, device: torch.device) -> tuple[list[float], float]:
-    """Milliseconds a post of each of `STAGES`, with `size` posts at a time, and how many pairs a post are asked about.
+    """Milliseconds per post of each of `STAGES`, with `size` posts per batch, and the mean number of candidate pairs.
 
     A stage that these models do not have takes no time.
     """
@@ -116,15 +117,15 @@ def stages(extractor: Extractor, posts: Sequence[Post], size: int, device: torch
 
 
 def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: argparse.Namespace) -> str:
-    """The tables of a set."""
+    """Measure a set, and format its tables."""
     device = torch.device(arguments.device)
     blind = [Post(post.text) for post in posts]
     rows, parts = [], []
     for models, extractor in extractors.items():
         for shown, subset in (("text", blind), ("text and image", posts)):
-            # Warms up, too.
+            # Also serves as a warm-up.
             alone_and_together = one_by_one(extractor, subset), extractor.extract_batch(subset)
-            if arguments.precision == "float32":  # in bf16 results depend on what else is in the batch
+            if arguments.precision == "float32":  # in bf16, results depend on the other posts of the batch
                 check_same(*alone_and_together)
             ways = {
                 "one by one": partial(rate, partial(one_by_one, extractor), subset, device),
@@ -145,7 +146,7 @@ def measure(posts: Sequence[Post], extractors: dict[str, Extractor], arguments: 
 
 
 def extractors_of(models: Sequence[TrainedModel], device: str, precision: Precision) -> dict[str, Extractor]:
-    """By name: of entities alone, and with relations where there is a model of them; images as their encoders say.
+    """Extractors by name: entities only and, if there is a model of relations, both; images as their encoders specify.
 
     Raises:
         ConfigError: there is no model of entities.
@@ -158,7 +159,7 @@ def extractors_of(models: Sequence[TrainedModel], device: str, precision: Precis
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the tables; status 2 where there is no model or no corpus."""
+    """Run the measurements, and print the tables; exit status 2 without a model or corpus."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="exports, or runs")
     parser.add_argument("--sets", nargs="+", choices=NAMES, default=NAMES[:2])

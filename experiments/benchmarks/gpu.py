@@ -1,21 +1,22 @@
-"""All that is to be measured on a GPU in one command of at most eight minutes: one JSON file and one Markdown table.
+"""Run all GPU benchmarks with one command in at most eight minutes; writes a JSON file and a Markdown table.
 
     python -m experiments.benchmarks.gpu --output runs/bench-gpu
     python -m experiments.benchmarks.gpu --size tiny --no-compile       # a rehearsal on any CPU, about ten seconds
     python -m experiments.benchmarks.gpu --sections parity training --budget 240
 
-It needs no network and no pretrained weights: all are random. Sections come in the order of their worth; one that
-fails or exceeds its share of the budget is reported with its error, and the others go on. Both files are written again
-after each section, so that they outlive a process that is killed. Posts are those of the demo corpus unless
-`--bundle` or `--data-root` holds real ones; images are generated.
+It needs no network and no pretrained weights: all weights are random. The most important sections come first; a section
+that fails or exceeds its share of the budget is reported with its error, and the others continue. Both files are
+rewritten after each section, so that they survive if the process is killed. Posts are from the demo corpus unless
+`--bundle` or `--data-root` has real ones; images are generated.
 
-A machine without this project's packages and without a network is served by a bundle, made beforehand where there is
-one (`make gpu-bundle`): a folder with the missing packages as wheels, a tokenizer and the text of the sets. There:
+A machine without network and without this project's packages needs a bundle, made on a machine with a network
+(`make gpu-bundle`): a folder with the missing packages as wheels, a tokenizer and the text of the sets. On the GPU
+machine:
 
     python3 -m pip install --quiet --no-index --no-deps --target .gpu/site .gpu/wheels/*.whl
     PYTHONPATH=src:.:.gpu/site python3 -m experiments.benchmarks.gpu --bundle .gpu --output OUT
 
-The exit status is 1 where something could not be measured, or float32 differs from the CPU's float64.
+The exit status is 1 if a measurement failed, or if float32 results differ from float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -82,13 +83,13 @@ from mmib.schema import ConfigError, PostBatch
 
 BUDGET = 480.0
 NAME = "gpu"
-# Relative to float64 on the CPU, without TF32: what rounding may come to, and what an error would be.
+# Limits relative to float64 on the CPU, without TF32: they separate rounding from errors.
 LOSS_LIMIT, GRADIENT_LIMIT = 1e-5, 1e-3
 WARM_UP = 2
 
 
 class Arithmetic(NamedTuple):
-    """Whether products of float32 numbers may be computed in TF32, and mixed precision."""
+    """Whether float32 products may be computed in TF32, and whether mixed precision is used."""
 
     tf32: bool
     bf16: bool
@@ -99,20 +100,20 @@ ARITHMETIC = {"float32": Arithmetic(False, False), "TF32": Arithmetic(True, Fals
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured.
+    """Sizes of the measurements.
 
     Attributes:
         encoders: a key of `ENCODERS`.
-        rows: of a pass over a set; a multiple of the batch sizes, and enough of the largest for all workers.
-        batch_sizes: that are compared.
-        repeats: of each measurement.
+        rows: rows of a pass over a set; a multiple of the batch sizes, with enough large batches for all workers.
+        batch_sizes: batch sizes to compare.
+        repeats: repeats of each measurement.
         parity: rows and word pieces of the batch whose gradients are compared.
-        peak: side of the matrices that show the ceiling.
-        bandwidth: numbers in each array that shows the memory's rate.
-        pictured: rows of a set that have images of their own, and all rows where images must not repeat.
+        peak: size of the square matrices that measure the ceiling.
+        bandwidth: number of values in each array that measures the memory bandwidth.
+        pictured: rows of a set with their own images, and number of all rows if images must not repeat.
         crf: numbers of posts and words.
-        posts: in a batch of the attention's variants.
-        steps: of a profile.
+        posts: numbers of posts in a batch, for the variants of attention.
+        steps: steps of a profile.
     """
 
     encoders: str = "base"
@@ -133,16 +134,16 @@ SIZES = {"full": Sizes(), "tiny": Sizes("tiny", 2, (2,), 1, (3, 12), 64, 2**16, 
 
 @dataclass
 class Workbench:
-    """What the sections share.
+    """State shared by the sections.
 
     Attributes:
-        folder: for all that is written.
-        device: to measure.
-        sizes: how much.
-        data_root: holds the real sets' text, or not.
-        tokenizer: folder of one; None takes the package's.
+        folder: folder for all files.
+        device: the device to measure.
+        sizes: sizes of the measurements.
+        data_root: folder that may have the text of the real sets.
+        tokenizer: folder of a tokenizer; None for that of the package.
         compiled: whether `torch.compile` is measured too.
-        peaks: operations a second of matrix products by arithmetic, once they are measured.
+        peaks: operations per second of matrix products by arithmetic, once measured.
     """
 
     folder: Path
@@ -154,7 +155,7 @@ class Workbench:
     peaks: dict[str, float] = field(default_factory=dict)
 
     def sections(self) -> list[Section]:
-        """All, in the order of their worth."""
+        """All sections, the most important first."""
         return [
             Section("parity", "difference of a step from the CPU's in float64, relative", 0.25, self.parity),
             Section("ceilings", "rates of this machine: matrix products, memory", 0.1, self.ceilings),
@@ -177,18 +178,18 @@ class Workbench:
         ]
 
     def module(self, task: str, compiled: bool = False) -> ExtractionModule:
-        """A model of the same random weights each time, whose blocks can be compiled or not."""
+        """Build a model with the same random weights each time, whose blocks can optionally be compiled."""
         torch.manual_seed(0)
         text = Path(tempfile.mkdtemp(dir=self.folder))
         encoders = ENCODERS[self.sizes.encoders]
         return build_module(task, encoders, text, compiled, self.tokenizer).to(self.device)
 
     def set_folder(self, name: str, rows: int | None = None) -> Path:
-        """The folder of a set of so many rows, written when it is first asked for."""
+        """Folder of a set with this many rows, written on first use."""
         rows = rows or self.sizes.rows
         folder = self.folder / f"{name}-{rows}"
         if not folder.is_dir():
-            unfinished = folder.with_suffix(".part")  # a section may be stopped here
+            unfinished = folder.with_suffix(".part")  # the section may be stopped while writing
             source = write_set(unfinished, name, rows, self.data_root, self.sizes.pictured)
             unfinished.rename(folder)
             to_standard_error(f"{name}, {rows} rows: {source}")
@@ -197,14 +198,14 @@ class Workbench:
     def data(
         self, name: str, module: ExtractionModule, batch_size: int, rows: int | None = None, cached: bool = True
     ) -> PostDataModule:
-        """A set, read, with features of its images or with pixels."""
+        """Read a set, with features of its images or with pixels."""
         features = self.folder / "cache" if cached else None
         data = open_set(self.set_folder(name, rows), name, module, features, batch_size=batch_size)
         read_set(data)
         return data
 
     def batch(self, name: str, module: ExtractionModule, rows: int, setup: Setup) -> PostBatch:
-        """A random batch as a setup would have it of a set, on the device."""
+        """Generate a random batch on the device, with the shapes that a setup has on a set."""
         posts, (pieces, _) = SETS[name], cost.LENGTHS[name]
         length = posts.max_length if setup.padded else round(pieces)
         batch = random_batch(module, rows, length, posts.regions)
@@ -215,7 +216,7 @@ class Workbench:
         return replace(batch, features=None, pixels=pixels)
 
     def parity(self) -> Iterator[Figure]:
-        """Loss and gradients of both tasks in each arithmetic; compiled ones last, since compiling takes its time."""
+        """Compare loss and gradients of both tasks in each arithmetic; compiled ones last, as compiling is slow."""
         compiled: list[tuple[str, Callable[[], parity.Step], parity.Step]] = []
         for task in ("mre", "mner"):
             module = self.module(task)
@@ -245,7 +246,7 @@ class Workbench:
         return self._step(self.module(task, compiled=True), batch, replace(OURS, compiled=True), False)
 
     def ceilings(self) -> Iterator[Figure]:
-        """What the machine can do."""
+        """Measure the ceilings of the machine."""
         for name, arithmetic in ARITHMETIC.items():
             dtype = torch.bfloat16 if arithmetic.bf16 else torch.float32
             with tf32(arithmetic.tf32):
@@ -264,11 +265,11 @@ class Workbench:
         )
 
     def rates(self, name: str) -> Iterator[Figure]:
-        """Rows a second of training by batch size and arithmetic, compiled or not, and of the recipe."""
+        """Rows per second of training by batch size and arithmetic, compiled or not, and of the recipe."""
         task, compiled = SETS[name].task, self.compiled
         try:
             module = self.module(task, compiled)
-        except ConfigError as error:  # nothing to compile with
+        except ConfigError as error:  # no compiler is available
             yield Figure("torch.compile", error=first_line(error))
             module, compiled = self.module(task), False
         first: dict[int, float] = {}
@@ -277,7 +278,7 @@ class Workbench:
             lines |= {f"ours, {a}": (a, replace(OURS, bf16=ARITHMETIC[a].bf16)) for a in ARITHMETIC}
             yield from self._rates(name, module, batch_size, lines, first)
         for batch_size in self.sizes.batch_sizes if compiled else ():
-            # What is used most comes first: each arithmetic is compiled anew.
+            # The most common arithmetic comes first, as each is compiled separately.
             lines = {
                 f"ours, {a}, compiled": (a, replace(OURS, bf16=ARITHMETIC[a].bf16, compiled=True))
                 for a in reversed(ARITHMETIC)
@@ -292,7 +293,7 @@ class Workbench:
         lines: Mapping[str, tuple[str, Setup]],
         first: dict[int, float],
     ) -> Iterator[Figure]:
-        """Lines in turns; `first` holds the recipe's rate by batch size, once it is measured."""
+        """Measure lines in turns; `first` has the recipe's rate by batch size, once measured."""
         cached = {setup.cached for _, setup in lines.values()}
         data = {features: self.data(name, module, batch_size, cached=features) for features in cached}
         bench = Bench(
@@ -313,7 +314,7 @@ class Workbench:
         for label in lines:
             try:
                 warm_up[label] = self.sizes.rows / rate(label)
-            except Exception as error:  # the other lines can be measured all the same
+            except Exception as error:  # the other lines can still be measured
                 yield Figure(f"batch {batch_size}, {label}", unit="rows/s", error=first_line(error))
             else:
                 measures[label] = partial(rate, label)
@@ -336,7 +337,7 @@ class Workbench:
             )
 
     def _row_flops(self, name: str, length: float, batch_size: int, setup: Setup) -> float:
-        """Operations of a row in training, by formula; padding up to the batch's longest row not counted."""
+        """Operations per row in training, by formula, without the padding up to the batch's longest row."""
         encoders, posts = ENCODERS[self.sizes.encoders], SETS[name]
         image, width = cost.image_cost(encoders.image)
         shapes = cost.shapes_of(name, length, batch_size, encoders.text, width)
@@ -346,11 +347,11 @@ class Workbench:
         return network + (0.0 if setup.cached else posts.regions * image)
 
     def _share(self, arithmetic: str, flops: float) -> float | None:
-        """Of the measured ceiling, of operations a second."""
+        """Operations per second relative to the measured ceiling."""
         return flops / self.peaks[arithmetic] if arithmetic in self.peaks else None
 
     def memory(self) -> Iterator[Figure]:
-        """Peaks of a step with AdamW."""
+        """Measure the peak memory of a step with AdamW."""
         module = self.module("mre")
         for rows in self.sizes.batch_sizes:
             recipe: float | None = None
@@ -366,7 +367,7 @@ class Workbench:
                 yield found
 
     def _peak(self, module: ExtractionModule, rows: int, setup: Setup) -> float:
-        """Megabytes: of a GPU those that PyTorch has allocated, of a CPU those of the process."""
+        """Peak memory in megabytes: allocated by PyTorch on a GPU, or of the process on a CPU."""
         module.zero_grad()
         on_gpu = self.device.type == "cuda"
         if on_gpu:
@@ -385,9 +386,9 @@ class Workbench:
                 training_step(running, optimizer, batch, setup)
 
     def inference(self) -> Iterator[Figure]:
-        """From files to predictions, and the forward pass of few posts."""
+        """Measure inference from files to predictions, and the forward pass of small batches."""
         module = self.module("mre")
-        # Each row has images of its own: they are encoded once, and would be in the recipe at every repetition.
+        # Each row has its own images, which ours encodes once and the recipe at every repetition.
         rows, filled = self.sizes.pictured, self.folder / "cache"
         folder = self.set_folder("mnre", rows)
         self.data("mnre", module, inference.OUR_BATCH, rows)
@@ -416,7 +417,7 @@ class Workbench:
                     )
 
     def _milliseconds(self, call: Callable[[], object]) -> list[float]:
-        """Of a call, one value a repeat."""
+        """Milliseconds of a call, one value per repeat."""
         clock, found = Clock(self.device), []
         for number in range(WARM_UP + self.sizes.repeats):
             clock.start()
@@ -426,7 +427,7 @@ class Workbench:
         return found
 
     def cache(self) -> Iterator[Figure]:
-        """Decoding, encoding, and building and reading the cache."""
+        """Measure decoding, encoding, and building and reading the cache."""
         torch.manual_seed(0)
         files = sorted(self.set_folder("mnre", self.sizes.pictured).rglob("*.jpg"))
         encoder = ImageEncoder(ENCODERS[self.sizes.encoders].image, pretrained=False).to(self.device)
@@ -442,7 +443,7 @@ class Workbench:
             yield one
 
     def crf(self) -> Iterator[Figure]:
-        """Ours against the packages that are installed."""
+        """Compare our CRF with the installed packages."""
         for posts, words in self.sizes.crf:
             found = crf.compare(posts, words, self.device, self.sizes.repeats)
             notes = {name: f"differs by {value:.0e} in float64" for name, value in found.differences.items()}
@@ -462,7 +463,7 @@ class Workbench:
                 yield Figure(name, note="not installed: left out")
 
     def varlen(self) -> Iterator[Figure]:
-        """Packed posts against padded ones, in random order and of similar length."""
+        """Compare packed with padded posts, in random order and sorted by length."""
         encoders = PaddedAndPacked(ENCODERS[self.sizes.encoders].text, self.device)
         mean = round(cost.LENGTHS["mnre"][0])
         for count in self.sizes.posts:
@@ -488,7 +489,7 @@ class Workbench:
                 yield figure(f"{what}, difference of the states", "relative", partial(self._differ, encoders))
 
     def _autocast(self) -> torch.autocast:
-        """PyTorch's kernel of variable length is for half precision on GPUs."""
+        """Autocast for PyTorch's variable-length kernel, which requires half precision on GPUs."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     def _pass(self, states: Callable[[], Tensor]) -> None:
@@ -501,7 +502,7 @@ class Workbench:
             return encoders.difference()
 
     def monitor(self) -> Iterator[Figure]:
-        """An epoch of `Trainer.fit` with the monitor, and without."""
+        """Measure an epoch of `Trainer.fit` with and without the monitor."""
         batch_size = self.sizes.batch_sizes[0]
         module = self.module("mre")
         setup = replace(OURS, bf16=True)
@@ -518,8 +519,8 @@ class Workbench:
             )
 
     def waiting(self) -> Iterator[Figure]:
-        """Kernels, gaps and synchronisations a step."""
-        # A trace of many steps takes long to read: few of the larger batches.
+        """Count kernels, gaps and synchronisations per step."""
+        # Reading a trace of many steps is slow: only few cases with larger batches.
         small, large = self.sizes.batch_sizes[0], self.sizes.batch_sizes[len(self.sizes.batch_sizes) // 2]
         ours = replace(OURS, bf16=True)
         cases = [("mnre", small, "ours, bf16", ours)]
@@ -532,7 +533,7 @@ class Workbench:
             yield from self._profiled("mnre", small, "ours, bf16, compiled", replace(ours, compiled=True))
 
     def _profiled(self, name: str, rows: int, label: str, setup: Setup) -> Iterator[Figure]:
-        """Of steps on random batches that are on the device."""
+        """Profile steps on random batches that are on the device."""
         what = f"{name}, batch {rows}, {label}"
         try:
             module = self.module(SETS[name].task, setup.compiled)
@@ -544,13 +545,13 @@ class Workbench:
             if not setup.compiled:
                 with HostReads() as reads:
                     self._run_steps(module, batch, setup, 1)
-        except Exception as error:  # the other cases can be profiled all the same
+        except Exception as error:  # the other cases can still be profiled
             yield Figure(what, error=first_line(error))
         else:
             yield from _traced(what, found, reads)
 
     def _fitted(self, setup: Setup, batch_size: int) -> Iterator[Figure]:
-        """The same of `Trainer.fit`: two epochs, with what lies between them."""
+        """Profile `Trainer.fit`: two epochs, including the time between them."""
         what = f"mnre, batch {batch_size}, Trainer.fit with IBMonitor, bf16, two epochs"
         try:
             module = self.module("mre")
@@ -564,23 +565,23 @@ class Workbench:
 
 
 def _compared(what: str, step: Callable[[], parity.Step], reference: parity.Step, limited: bool) -> Iterator[Figure]:
-    """Differences of a step from the reference; beyond the limits of float32 they are errors where it is limited."""
+    """Yield the differences of a step from the reference; if `limited`, exceeding the float32 limits is an error."""
     try:
         found = parity.difference(step(), reference)
-    except Exception as error:  # the other steps can be compared all the same
+    except Exception as error:  # the other steps can still be compared
         yield Figure(what, error=first_line(error))
         return
     for part, value, limit in (("loss", found.loss, LOSS_LIMIT), ("gradients", found.gradients, GRADIENT_LIMIT)):
         one = Figure(f"{what}, {part}", spread([value]), "relative")
         if part == "gradients":
             one.note = f"{found.parameter} {found.worst:.0e}"
-        if limited and not value <= limit:  # a NaN neither
+        if limited and not value <= limit:  # also true for NaN
             one.error = f"DIFFERS by more than {limit:.0e}"
         yield one
 
 
 def _traced(what: str, found: Trace, reads: HostReads | None) -> Iterator[Figure]:
-    """The figures of a trace, and of what was read by the host in one step."""
+    """Figures for a trace, and for the values that the host read in one step."""
     heaviest = ", ".join(f"{name[:60]} {share:.0%}" for name, share in found.heaviest)
     for part, value, unit, note in (
         ("a step", found.milliseconds, "ms", ""),
@@ -596,10 +597,10 @@ def _traced(what: str, found: Trace, reads: HostReads | None) -> Iterator[Figure
 
 
 def chosen_sections(sections: Sequence[Section], names: Sequence[str]) -> list[Section]:
-    """Those of these names, or all.
+    """Return the sections with these names, or all.
 
     Raises:
-        ConfigError: there is none of such a name.
+        ConfigError: a name is unknown.
     """
     known = [section.name for section in sections]
     if unknown := [name for name in names if name not in known]:
@@ -608,7 +609,7 @@ def chosen_sections(sections: Sequence[Section], names: Sequence[str]) -> list[S
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, write both files, print the table."""
+    """Run the benchmarks, write both files, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("runs/bench-gpu"), help="folder of gpu.json and gpu.md")
     parser.add_argument("--budget", type=float, default=BUDGET, help="seconds for all sections")
@@ -623,7 +624,7 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.bundle is not None and not (chosen.bundle / TOKENIZER).is_dir():
         parser.error(f"--bundle {chosen.bundle} holds no folder {TOKENIZER}: make it with `make gpu-bundle`")
     quiet_lightning()
-    # Three arithmetics are compiled of each block; what would not be compiled after all must not pass for it.
+    # Each block is compiled for three arithmetics; without a higher limit, some would silently not be compiled.
     torch._dynamo.config.recompile_limit = 32
     torch._dynamo.config.fail_on_recompile_limit_hit = True
     device = best_device()

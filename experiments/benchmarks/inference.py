@@ -1,10 +1,10 @@
-"""From files to predictions: a published recipe against ours, with an empty and with a filled feature cache.
+"""Compare a published recipe with ours from files to predictions, with an empty and with a filled feature cache.
 
     python -m experiments.benchmarks.inference --sets mnre twitter2017
 
-Each measurement begins with the data folder and ends with the predictions of all its rows: it reads the text, splits it
-into word pieces, looks at the images, and runs the model. The recipe is that of `experiments.benchmarks.recipe`; ours
-is what `mmib predict` does, evidence included.
+Each measurement begins with the data folder and ends with the predictions of all its rows: reading the text,
+tokenization, reading the images, and running the model. The recipe is that of `experiments.benchmarks.recipe`; ours is
+what `mmib predict` does, including evidence.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ PUBLISHED_BATCH, OUR_BATCH = 8, 64
 
 
 class Way(NamedTuple):
-    """A way from files to predictions.
+    """A way to get from files to predictions.
 
     Attributes:
         setup: how the model is run.
-        batch_size: rows of a batch.
-        filled: whether the feature cache holds all images before.
+        batch_size: rows per batch.
+        filled: whether all images are cached in advance.
         bf16: mixed precision.
     """
 
@@ -55,11 +55,11 @@ WAYS = {
 
 @torch.inference_mode()
 def predict(module: ExtractionModule, batch: PostBatch, way: Way) -> Any:
-    """The predictions of a batch."""
+    """Predict a batch."""
     with torch.autocast(batch.rows.device.type, torch.bfloat16, enabled=way.bf16):
         if not way.setup.per_row:
             return module.predict_step(batch, 0)
-        # Published code takes the best relation or path, and nothing else.
+        # Published code only computes the best relation or path.
         scores = module.network.scores(module.backbone(batch).states)
         if isinstance(batch, MNERBatch):
             return cast(Any, module).crf.viterbi(scores, batch.word_mask)
@@ -67,14 +67,14 @@ def predict(module: ExtractionModule, batch: PostBatch, way: Way) -> Any:
 
 
 def run(module: ExtractionModule, folder: Path, name: str, way: Way, filled: Path, workers: int) -> float:
-    """Rows a second from the files in a folder to predictions.
+    """Rows per second from the files in a folder to predictions.
 
     Args:
         module: the model.
         folder: root of the set.
-        name: of the set.
-        way: how.
-        filled: a cache that holds the features of its images.
+        name: name of the set.
+        way: how to predict.
+        filled: a cache with the features of its images.
         workers: processes that decode images for the recipe.
     """
     with tempfile.TemporaryDirectory() as empty, running_as(module, way.setup) as running:
@@ -92,7 +92,7 @@ def run(module: ExtractionModule, folder: Path, name: str, way: Way, filled: Pat
 
 
 def measure(name: str, arguments: argparse.Namespace) -> str:
-    """The table of a set."""
+    """Measure a set, and format its table."""
     posts = SETS[name]
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -105,7 +105,7 @@ def measure(name: str, arguments: argparse.Namespace) -> str:
             label: partial(run, module, folder / "data", name, way, filled, arguments.workers)
             for label, way in WAYS.items()
         }
-        measures["ours, filled cache"]()  # warms up
+        measures["ours, filled cache"]()  # warm-up
         found = in_turns(measures, arguments.repeats, to_standard_error)
     first = spread(found["published recipe"]).median
     rows = [
@@ -120,7 +120,7 @@ def measure(name: str, arguments: argparse.Namespace) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables."""
+    """Run the measurements, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--rows", type=int, default=96)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: measuring in turns, tables to paste, and the machine that they ran on."""
+"""Shared by the benchmarks: measuring in turns, Markdown tables, and a description of the machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = ("torch", "pytorch-lightning", "transformers", "timm")
 
 
 class Spread(NamedTuple):
-    """Repeated measurements of one thing: their median, the lowest and the highest."""
+    """Median, minimum and maximum of repeated measurements."""
 
     median: float
     low: float
@@ -32,18 +32,18 @@ class Spread(NamedTuple):
 
 
 class Clock:
-    """Seconds from `start` on, with the device's work done."""
+    """Seconds since `start`, after the device has finished its work."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.began = 0.0
 
     def start(self) -> None:
-        """Start it."""
+        """Start the clock."""
         self.began = self._now()
 
     def seconds(self) -> float:
-        """What has passed."""
+        """Seconds since the start."""
         return self._now() - self.began
 
     def _now(self) -> float:
@@ -53,19 +53,19 @@ class Clock:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and range."""
+    """Compute median and range."""
     return Spread(statistics.median(values), min(values), max(values))
 
 
 def in_turns(
     measures: Mapping[str, Callable[[], float]], repeats: int, progress: Callable[[str], None] = lambda line: None
 ) -> dict[str, list[float]]:
-    """What each measure gives, `repeats` times: all of them once, then all again, so that drift meets each alike.
+    """Run each measure `repeats` times, one round of all measures after the other, so that drift affects all alike.
 
     Args:
-        measures: by name.
-        repeats: rounds.
-        progress: receives what was measured.
+        measures: measures by name.
+        repeats: number of rounds.
+        progress: receives a line per measurement.
     """
     found: dict[str, list[float]] = {name: [] for name in measures}
     for number in range(1, repeats + 1):
@@ -76,13 +76,13 @@ def in_turns(
 
 
 def to_standard_error(line: str) -> None:
-    """Progress, apart from the tables on standard output."""
+    """Print progress, separate from the tables on standard output."""
     print(line, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether a GPU may compute products and convolutions of float32 numbers in TF32."""
+    """Allow or forbid TF32 for products and convolutions of float32 numbers on a GPU."""
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     _set_tf32("high" if allowed else "highest", allowed)
     try:
@@ -97,18 +97,18 @@ def _set_tf32(products: str, convolutions: bool) -> None:
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table."""
+    """Format a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def best_device() -> torch.device:
-    """The GPU where there is one."""
+    """The GPU if available, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def machine(device: torch.device | None = None) -> str:
-    """One line: processor, threads in use, load when asked, GPU, versions."""
+    """One line: processor, number of threads, current load, GPU, versions."""
     device = device or best_device()
     load = f"load {os.getloadavg()[0]:.1f} of {os.cpu_count()} cores"
     parts = [_processor(), f"{torch.get_num_threads()} threads", load]

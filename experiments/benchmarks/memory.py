@@ -1,12 +1,12 @@
-"""Memory of reading and loading, for sets of growing size: a process each, so that nothing of one stays for the next.
+"""Memory of reading and loading sets of growing size, each in a new process, so that no memory is reused.
 
     python -m experiments.benchmarks.memory --posts 12500 50000 200000
     python -m experiments.benchmarks.memory --tasks mre --posts 1000000 --own-images
 
-Posts of the demo corpus are repeated in MNRE's and in Twitter-2017's format: with their few images (`--posts`), and
-each with a tiny image of its own and a tiny image encoder (`--own-images`). The first process of a size reads and
-tokenises, the second finds that done, and goes through an epoch of batches. Peaks are those of the resident set.
-Private memory is what cannot be dropped when it becomes scarce; mapped files can. Linux only.
+Posts of the demo corpus are repeated in the formats of MNRE and Twitter-2017: with their few images (`--posts`), or
+with a tiny image for each post and a tiny image encoder (`--own-images`). For each size, the first process reads and
+tokenises, the second finds the cached result, and both go through an epoch of batches. Peaks are of the resident set.
+Private memory cannot be dropped when memory is scarce, while mapped files can. Linux only.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ SPLIT = "train"
 YEAR = 2017
 STATUS, PEAK_RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 MB = 1e6
-# Images of posts' own: names behind those of the demo corpus, pixels enough to be photographs to no eye.
+# Images of single posts: numbered after those of the demo corpus, and much smaller than photographs.
 OWN_IMAGE, OWN_SIZE = 10**9, 8
 
 
 def reader_of(root: Path, task: str) -> Reader:
-    """The reader of a task's posts."""
+    """Create the reader of a task's posts."""
     return MNREReader(root) if task == "mre" else TwitterReader(root, YEAR)
 
 
 def write_posts(root: Path, task: str, posts: int, demo: Path, own_images: bool = False) -> None:
-    """A data folder with so many training posts: those of the demo corpus, over and over, and its images, or own ones.
+    """Write a data folder with so many training posts: repeated posts of the demo corpus, with its images or new ones.
 
-    Images of a folder that is there are kept: a larger set has those of a smaller one.
+    Images in an existing folder are kept: a larger set includes those of a smaller one.
     """
     if not root.is_dir():
         shutil.copytree(demo, root)
@@ -67,7 +67,7 @@ def write_posts(root: Path, task: str, posts: int, demo: Path, own_images: bool 
 
 
 def _with_own_images(blocks: Iterable[str], root: Path, task: str) -> Iterator[str]:
-    """The posts, each naming an image of its own, which is written."""
+    """Yield the posts, each with its own image, and write the images."""
     folder = reader_of(root, task).image_folder(SPLIT)
     for number, block in enumerate(blocks):
         file = folder / f"{OWN_IMAGE + number}.jpg"
@@ -81,7 +81,7 @@ def _with_own_images(blocks: Iterable[str], root: Path, task: str) -> Iterator[s
 
 
 def _blocks(lines: Iterable[str]) -> list[str]:
-    """The lines of each post of a Twitter file."""
+    """Split a Twitter file into the lines of each post."""
     blocks: list[str] = []
     for line in lines:
         if line.startswith(IMAGE_LINE):
@@ -91,7 +91,7 @@ def _blocks(lines: Iterable[str]) -> list[str]:
 
 
 def memory() -> dict[str, float]:
-    """MB of this process: `peak` since it was last asked for, and `private` now."""
+    """Memory of this process in MB: `peak` since the last call, and `private` now."""
     lines = (line.split() for line in STATUS.read_text().splitlines())
     sizes = {line[0]: int(line[1]) * 1024 / MB for line in lines if line[-1] == "kB"}
     PEAK_RESET.write_text("5")
@@ -99,7 +99,7 @@ def memory() -> dict[str, float]:
 
 
 def measure(root: Path, task: str, batch_size: int, image_encoder: str) -> dict[str, Any]:
-    """Memory of this process before, after reading, and over an epoch of batches, with the seconds that these took."""
+    """Memory of this process before and after reading, and over an epoch of batches, with their durations."""
     torch.manual_seed(0)
     encoders: dict[str, Any] = {
         "text_encoder": TextEncoder(pretrained=False),
@@ -120,7 +120,7 @@ def measure(root: Path, task: str, batch_size: int, image_encoder: str) -> dict[
 
 
 def in_a_process(root: Path, task: str, batch_size: int, image_encoder: str) -> dict[str, Any]:
-    """What `measure` finds in a process of its own."""
+    """Run `measure` in a new process."""
     options = ["--child", str(root), "--tasks", task, "--batch-size", str(batch_size)]
     options += ["--image-encoder", image_encoder]
     command = [sys.executable, "-m", "experiments.benchmarks.memory", *options]
@@ -130,7 +130,7 @@ def in_a_process(root: Path, task: str, batch_size: int, image_encoder: str) -> 
 
 
 def measure_sizes(task: str, sizes: list[int], batch_size: int, own_images: bool) -> str:
-    """The table of a task."""
+    """Measure a task, and format its table."""
     rows = []
     encoder = ENCODERS["tiny"].image if own_images else "pip:efficientnet-lite0"
     last: tuple[int, dict[str, Any]] | None = None
@@ -178,7 +178,7 @@ def measure_sizes(task: str, sizes: list[int], batch_size: int, own_images: bool
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables."""
+    """Run the measurements, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posts", nargs="*", type=int, default=[12_500, 50_000, 200_000])
     parser.add_argument("--own-images", nargs="*", type=int, default=[5_000, 20_000], help="such sets too")

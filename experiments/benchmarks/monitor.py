@@ -1,9 +1,9 @@
-"""What IBMonitor costs: training steps with it and without it, in turns.
+"""Cost of IBMonitor: training steps with and without it, in turns.
 
     python -m experiments.benchmarks.monitor --steps 60 --rounds 3 -- --config mre-demo
 
-What stands behind `--` are options of `mmib fit`; its data and features should be at hand. Prints the median step of
-both and their ratio. The sums that the monitor reads are taken in either case: they normalise the loss.
+Arguments after `--` are options of `mmib fit`; its data and features should be available. Prints the median step of
+both and their ratio. The sums that the monitor reads are computed in either case, as they normalise the loss.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SKIPPED_STEPS = 10
 
 
 class Stopwatch(pl.Callback):
-    """Writes the seconds from the start of each batch to the start of the next into a file.
+    """Writes the times between the starts of consecutive batches, in seconds, to a file.
 
     Args:
         path: the file; JSON.
@@ -35,17 +35,17 @@ class Stopwatch(pl.Callback):
         self.starts: list[float] = []
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Lightning's hook."""
+        """See `pytorch_lightning.Callback`."""
         self.starts.append(time.perf_counter())
 
     def on_train_end(self, *_: Any) -> None:
-        """Lightning's hook."""
+        """See `pytorch_lightning.Callback`."""
         steps = [after - before for before, after in zip(self.starts, self.starts[1:], strict=False)]
         self.path.write_text(json.dumps(steps[SKIPPED_STEPS:]))
 
 
 def time_steps(options: list[str], monitors: list[str], steps: int) -> list[float]:
-    """Seconds of each training step of a short run with these further callbacks."""
+    """Seconds of each training step of a short run with these additional callbacks."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/steps.json"
         stopwatch = {"class_path": "experiments.benchmarks.monitor.Stopwatch", "init_args": {"path": path}}
@@ -64,7 +64,7 @@ def time_steps(options: list[str], monitors: list[str], steps: int) -> list[floa
 
 
 def main() -> None:
-    """Print the table."""
+    """Run the measurements, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=60, help="timed steps a round")
     parser.add_argument("--rounds", type=int, default=3)

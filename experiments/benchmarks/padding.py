@@ -1,10 +1,10 @@
-"""How much of a batch is padding: what packing several posts into one row could still save.
+"""Share of padding in batches, which packing several posts into one row could still save.
 
     python -m experiments.benchmarks.padding --batch-sizes 8 16 64 256
 
-Shares of the positions of an epoch that hold no word piece: with every post padded to the maximum length, with each
-batch padded to its longest post in random order, as our own sampler puts batches together, and within a budget of as
-many word pieces as such a batch has on average. Nothing is timed.
+Prints the share of positions of an epoch without a word piece: with every post padded to the maximum length, with each
+batch padded to its longest post, in random order or as batched by our sampler, and within a budget of as many word
+pieces as such a batch has on average. Nothing is timed.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from mmib.datamodules.examples import fit_words
 from mmib.datamodules.markers import mark_entities
 from mmib.encoders.text import WordTokenizer, load_tokenizer
 
-VOCABULARY = "pip:minilm-l6"  # that of bert-base-uncased
+VOCABULARY = "pip:minilm-l6"  # the vocabulary of bert-base-uncased
 
 
 def lengths_of(rows: Iterable[Any], posts: PostSet, tokenizer: WordTokenizer) -> np.ndarray:
-    """(N,) word pieces of each row, special ones and markers included."""
+    """(N,) word pieces of each row, including special pieces and markers."""
     rows = list(rows)
     words = tokenizer.pieces([row.words for row in rows])
     if posts.task == "mre":
@@ -41,21 +41,21 @@ def lengths_of(rows: Iterable[Any], posts: PostSet, tokenizer: WordTokenizer) ->
 
 
 def share_of_padding(lengths: np.ndarray, batch_size: int, max_tokens: int | None = None) -> float:
-    """Of the positions of an epoch of our own sampler."""
+    """Share of padding in an epoch of our sampler."""
     sizes = np.stack([lengths, np.ones_like(lengths)], axis=1)
     sampler = GlobalBatchSampler(sizes, batch_size, shuffle=True, seed=0, max_tokens=max_tokens)
     return 1 - lengths.sum() / sum(len(share.rows) * share.size.pieces for share in sampler)
 
 
 def share_in_random_order(lengths: np.ndarray, batch_size: int) -> float:
-    """The same, of batches that are padded to their longest row, but drawn at random."""
+    """Share of padding in batches in random order, each padded to its longest row."""
     order = np.random.default_rng(0).permutation(lengths)
     batches = (order[start : start + batch_size] for start in range(0, len(order), batch_size))
     return 1 - lengths.sum() / sum(len(batch) * batch.max() for batch in batches)
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table."""
+    """Compute the shares, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8, 16, 64, 256])

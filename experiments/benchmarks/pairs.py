@@ -1,11 +1,11 @@
-"""Relations in posts of four entities or more: markers in the text, a pass a pair, against levitated ones, one pass.
+"""Relations in posts with four or more entities: inserted markers, one pass per pair, against levitated ones, one pass.
 
     python -m experiments.benchmarks.pairs --root data/demo --posts 64
 
-The same posts of the demo corpus with their gold entities, in turns, by two models that differ in their markers. They
-have random weights unless exports are named: what is measured does not depend on them. Counted are the rows that the
-text encoder is given a post, and their word pieces, markers and padding included. On a CPU seconds are those that the
-process has computed on one thread, so that other work on the machine is not measured.
+Two models that differ in their markers take turns on the same posts of the demo corpus, with their gold entities. Their
+weights are random unless exports are given, as the results do not depend on them. The table has the rows per post in
+the text encoder, and their word pieces, including markers and padding. On a CPU, seconds are the CPU time of one
+thread, so that other load on the machine is not measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Ask = Callable[[Extractor, Sequence[Post]], object]
 
 
 class Counted(NamedTuple):
-    """What a text encoder was given: times, rows in all, and word pieces in all."""
+    """Input of a text encoder: number of calls, rows in total, and word pieces in total."""
 
     calls: int
     rows: int
@@ -44,7 +44,7 @@ class Counted(NamedTuple):
 
 
 def posts_of(root: Path, split: str, count: int) -> list[Post]:
-    """The first posts of a demo corpus with an image and `ENTITIES` entities or more, with their gold entities."""
+    """Read the first posts of a demo corpus with an image and at least `ENTITIES` entities, which are given."""
     images = twitter_folders(root, split).images
     found = []
     for record in read_truth(root, split):
@@ -61,7 +61,7 @@ def posts_of(root: Path, split: str, count: int) -> list[Post]:
 
 
 def random_model(markers: Markers, text: str, image: str) -> TrainedModel:
-    """A model of relations with pretrained encoders and random weights behind them."""
+    """Build a model of relations with pretrained encoders and otherwise random weights."""
     torch.manual_seed(0)
     encoders = TextEncoder(text, markers=markers), ImageEncoder(image)
     network = build("mre", MNRE, encoders, {}, {}).eval().requires_grad_(False)
@@ -69,10 +69,10 @@ def random_model(markers: Markers, text: str, image: str) -> TrainedModel:
 
 
 def models_of(arguments: argparse.Namespace) -> dict[str, Extractor]:
-    """An extractor for each way to mark entities.
+    """Create an extractor for each marker placement.
 
     Raises:
-        ConfigError: the exports named are not one of each.
+        ConfigError: the given exports are not one of each.
     """
     if not arguments.model:
         models = [random_model(markers, arguments.text_encoder, arguments.image_encoder) for markers in MARKERS]
@@ -85,7 +85,7 @@ def models_of(arguments: argparse.Namespace) -> dict[str, Extractor]:
 
 
 def one_by_one(extractor: Extractor, posts: Sequence[Post]) -> None:
-    """A call a post."""
+    """Extract with one call per post."""
     for post in posts:
         extractor.extract_batch([post])
 
@@ -94,7 +94,7 @@ WAYS: dict[str, Ask] = {"one by one": one_by_one, "in batches": Extractor.extrac
 
 
 def counted(extractor: Extractor, ask: Ask, posts: Sequence[Post]) -> Counted:
-    """What the text encoder is given while it is asked about the posts."""
+    """Count the input of the text encoder while the posts are extracted."""
     assert extractor.relations is not None
     shapes: list[torch.Size] = []
 
@@ -111,7 +111,7 @@ def counted(extractor: Extractor, ask: Ask, posts: Sequence[Post]) -> Counted:
 
 
 def rate(extractor: Extractor, ask: Ask, posts: Sequence[Post]) -> float:
-    """Posts a second: of the process's own time on a CPU, of the clock on a GPU."""
+    """Posts per second: of CPU time on a CPU, of wall time on a GPU."""
     device = extractor.readers[0].device
     if device.type == "cpu":
         began = time.process_time()
@@ -124,7 +124,7 @@ def rate(extractor: Extractor, ask: Ask, posts: Sequence[Post]) -> float:
 
 
 def measure(extractors: dict[str, Extractor], posts: Sequence[Post], repeats: int) -> str:
-    """The table."""
+    """Run the measurements, and format the table."""
     rows = []
     for shown, subset in (
         ("text", [Post(post.text, entities=post.entities) for post in posts]),
@@ -144,7 +144,7 @@ def measure(extractors: dict[str, Extractor], posts: Sequence[Post], repeats: in
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table; status 2 where there is no corpus or no pair of models."""
+    """Run the measurements, and print the table; exit status 2 without a corpus or a pair of models."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[], help="two exports or runs, one of each")
     parser.add_argument("--text-encoder", default="pip:minilm-l6", help="of models of random weights")

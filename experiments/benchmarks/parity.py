@@ -1,4 +1,4 @@
-"""Losses and gradients of a training step, against those that the CPU computes in float64 from the same weights."""
+"""Compare losses and gradients of a training step with those in float64 on the CPU, from the same weights."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from mmib.schema import PostBatch
 from mmib.tasks.mner import MNERBatch
 
 CPU = torch.device("cpu")
-SHORTEST = 5  # word pieces of a post, markers included
+SHORTEST = 5  # word pieces of the shortest post, including markers
 
 
 class Step(NamedTuple):
-    """The loss of a batch, and its gradient by each parameter that is trained."""
+    """The loss of a batch, and its gradient with respect to each trained parameter."""
 
     loss: float
     gradients: dict[str, Tensor]
 
 
 class Difference(NamedTuple):
-    """How far a step is from another, relative to the latter.
+    """Relative difference of a step from a reference.
 
     Attributes:
-        loss: of the loss.
+        loss: difference of the loss.
         gradients: norm of the difference of all gradients.
-        parameter: the parameter whose gradient differs most of those that weigh anything.
-        worst: by how much.
+        parameter: the parameter whose gradient differs most, not counting negligible gradients.
+        worst: difference of that gradient.
     """
 
     loss: float
@@ -45,7 +45,7 @@ class Difference(NamedTuple):
 
 
 def ragged_batch(module: ExtractionModule, rows: int, pieces: int, regions: int) -> PostBatch:
-    """A batch of rows of different lengths and numbers of regions, the first without an image; on the CPU."""
+    """Generate a batch on the CPU: rows of different lengths and numbers of regions, the first without an image."""
     batch = random_batch(module, rows, pieces, regions).to(CPU)
     lengths = torch.linspace(SHORTEST, pieces, rows).long()
     seen = torch.arange(regions) < torch.arange(rows)[:, None] % (regions + 1)
@@ -56,7 +56,7 @@ def ragged_batch(module: ExtractionModule, rows: int, pieces: int, regions: int)
 
 
 def step(module: ExtractionModule, batch: PostBatch, setup: Setup = OURS, products_in_tf32: bool = False) -> Step:
-    """A step without dropout and noise, on the module's device."""
+    """Run a step without dropout and noise, on the module's device."""
     module.eval().zero_grad()
     with tf32(products_in_tf32), running_as(module, setup):
         loss = compute(module, batch.to(module.device), setup).loss
@@ -66,15 +66,15 @@ def step(module: ExtractionModule, batch: PostBatch, setup: Setup = OURS, produc
 
 
 def reference_step(module: ExtractionModule, batch: PostBatch) -> Step:
-    """The same by the CPU in float64."""
+    """Run the step on the CPU in float64."""
     return step(copy.deepcopy(module).to(CPU).double(), batch)
 
 
 def difference(found: Step, reference: Step) -> Difference:
-    """Of a step from the reference; not a number where one of its values is none."""
+    """Compute the difference of a step from the reference; NaN if a value of the step is NaN."""
     whole = _norm(reference.gradients.values())
     apart = {name: (found.gradients[name] - gradient).norm() for name, gradient in reference.gradients.items()}
-    # Gradients that are zero but for rounding have no relative error.
+    # Gradients that are zero up to rounding have no meaningful relative error.
     shares = {
         name: float(apart[name] / gradient.norm())
         for name, gradient in reference.gradients.items()

@@ -1,10 +1,10 @@
-"""A published recipe: this project's own network, run as the released code of the field runs its own.
+"""A published recipe: our network, run in the way that the field's released code runs its own.
 
 Every post is padded to the maximum length; every image is decoded and encoded at each step, although the encoder is
 frozen; arithmetic is float32; all positions are fused, and those that the head reads are gathered row by row; the CRF
 is the package pytorch-crf, which also decodes at each training step; AdamW is not fused. Each of these is a field of
 `Setup`, so that they can be changed one at a time on the same weights and rows. Nothing else is slowed down: the image
-encoder runs without a graph, attention is PyTorch's own, decoding records no graph.
+encoder runs without a graph, attention is PyTorch's own, and decoding records no graph.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from mmib.schema import NO_LABEL, ConfigError, PostBatch, Window
 from mmib.tasks.mner import OUTSIDE_ID, MNERBatch
 
 LEARNING_RATE = 3e-5
-# Processes that decode images ahead; on CPUs every core computes already.
+# Processes that decode images in advance; on CPUs every core is already computing.
 WORKERS = 4 if torch.cuda.is_available() else 0
 
 
 class Encoders(NamedTuple):
-    """Shapes of both encoders; their weights are sampled at random."""
+    """Shapes of both encoders; their weights are random."""
 
     text: BertConfig
     image: str
@@ -60,19 +60,19 @@ ENCODERS = {
 
 @dataclass(frozen=True)
 class Setup:
-    """How the network is run; by default as the field's released code does it.
+    """How the network is run; by default as in the field's released code.
 
     Attributes:
         cached: image features come from the cache.
-        padded: every row is padded to the maximum length of its set; else to the longest of its batch.
-        bucketed: rows of similar length stand together, as this project's own loader has them.
-        per_row: all positions are fused, and gathered in a loop; else only those that the head reads, at once.
+        padded: every row is padded to the maximum length of its set, rather than to the longest of its batch.
+        bucketed: rows of similar length are batched together, as by our own loader.
+        per_row: all positions are fused, then gathered in a loop, rather than only those that the head reads, at once.
         packaged_crf: the CRF is pytorch-crf.
         decoding: the CRF also decodes in training.
         bf16: mixed precision.
         fused: AdamW is fused.
-        compiled: layers and attention blocks are compiled, where the module was built for that.
-        lightning: `Trainer.fit` runs it, with the monitor that `mmib fit` has.
+        compiled: layers and attention blocks are compiled, if the module was built for that.
+        lightning: `Trainer.fit` runs it, with the monitor of `mmib fit`.
     """
 
     cached: bool = False
@@ -93,14 +93,14 @@ PUBLISHED = Setup()
 def build_module(
     task: str, encoders: Encoders, folder: Path, compiled: bool = False, tokenizer: Path | None = None
 ) -> ExtractionModule:
-    """A model of random weights.
+    """Build a model with random weights.
 
     Args:
-        task: decides on its head.
-        encoders: shapes.
-        folder: an empty one, where the text encoder's configuration is written beside its tokenizer.
-        compiled: its blocks can be compiled; whether they are is a matter of `Setup`.
-        tokenizer: folder of one; None takes that of the encoder that comes as a package.
+        task: task, which determines the head.
+        encoders: shapes of the encoders.
+        folder: an empty folder, for the text encoder's configuration and its tokenizer.
+        compiled: whether its blocks can be compiled; `Setup` determines whether they are.
+        tokenizer: folder of a tokenizer; None for that of the packaged encoder.
     """
     copy_tokenizer(tokenizer or packaged_file("pip:minilm-l6").parent, folder)
     encoders.text.save_pretrained(folder)
@@ -108,19 +108,19 @@ def build_module(
     backbone = MultimodalIB(text, ImageEncoder(encoders.image, pretrained=False))
     if task == "mre":
         return MREModule(backbone, compile=compiled)
-    # Without constraints, which pytorch-crf has not: both then compute the same.
+    # Without constraints, which pytorch-crf does not have, so that both compute the same.
     return MNERModule(backbone, constrained=False, compile=compiled)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:
-    """Copy the files of a tokenizer, and nothing else, from one folder into another."""
+    """Copy only the files of a tokenizer from one folder to another."""
     for pattern in ("*token*", "vocab*"):
         for file in source.glob(pattern):
             shutil.copy(file, folder)
 
 
 class PerRowFusion(nn.Module):
-    """Fuses all positions, and gathers those that the head reads row by row."""
+    """Fuses all positions, then gathers those that the head reads, row by row."""
 
     def __init__(self, backbone: MultimodalIB) -> None:
         super().__init__()
@@ -128,12 +128,12 @@ class PerRowFusion(nn.Module):
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """The backbone's, for the data module."""
+        """The backbone's text encoder, for the data module."""
         return self.backbone.text_encoder
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """The backbone's, for the data module."""
+        """The backbone's image encoder, for the data module."""
         return self.backbone.image_encoder
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
@@ -146,10 +146,10 @@ class PerRowFusion(nn.Module):
 
 
 class PackagedCRF(nn.Module):
-    """pytorch-crf with the parameters of our own CRF.
+    """pytorch-crf with the parameters of our CRF.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: pytorch-crf is not installed.
     """
 
     def __init__(self, crf: LinearChainCRF) -> None:
@@ -169,13 +169,13 @@ class PackagedCRF(nn.Module):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor) -> list[list[int]]:
-        """The most probable tags of each post's words."""
+        """Return the most probable tags of each post's words."""
         return self.package.decode(emissions, mask=mask)
 
 
 @contextlib.contextmanager
 def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionModule]:
-    """The module with those parts replaced that a setup has in another form; the weights are the same."""
+    """A context in which the setup's variants replace parts of the module; the weights are the same."""
     network: Any = module.network
     parts = {name: part for name, part in network.named_children() if name in ("backbone", "crf")}
     others: dict[str, nn.Module] = {}
@@ -192,19 +192,19 @@ def running_as(module: ExtractionModule, setup: Setup) -> Iterator[ExtractionMod
 
 
 def _put_in(module: ExtractionModule, parts: dict[str, nn.Module]) -> None:
-    """Set parts of a module and of its network, which has them in common."""
+    """Set parts of a module and of its network, which share them."""
     for name, part in parts.items():
         setattr(module, name, part)
         setattr(module.network, name, part)
 
 
 def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int = 0) -> DataLoader[Any]:
-    """Batches of the rows that a data module has read.
+    """Load the rows that a data module has read.
 
     Args:
-        data: gives features where they are cached, else pixels.
-        setup: how batches are put together and padded.
-        posts: kind of set.
+        data: yields features if they are cached, else pixels.
+        setup: how rows are batched and padded.
+        posts: the data set.
         workers: processes that load batches; our own loader has none.
     """
     loader = data.train_dataloader()
@@ -232,13 +232,13 @@ def make_loader(data: PostDataModule, setup: Setup, posts: PostSet, workers: int
 
 @dataclass(frozen=True)
 class WordPadding:
-    """Collates, and pads what belongs to words to so many."""
+    """A collate function that pads word positions to a fixed number."""
 
     collate: Callable[[SampledShare], PostBatch]
     words: int
 
     def __call__(self, sampled: SampledShare) -> PostBatch:
-        """The padded batch."""
+        """Collate and pad a batch."""
         batch = self.collate(sampled)
         if not isinstance(batch, MNERBatch):
             return batch
@@ -253,13 +253,13 @@ class WordPadding:
 
 
 def make_optimizer(module: ExtractionModule, fused: bool) -> torch.optim.AdamW:
-    """AdamW over what is trained."""
+    """AdamW over the trained parameters."""
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=LEARNING_RATE, weight_decay=0.01, fused=fused)
 
 
 def compute(module: ExtractionModule, batch: PostBatch, setup: Setup) -> Objective:
-    """The objective of a batch, in training, of a module that is running as its setup says."""
+    """Objective of a batch in training, for a module that runs as in its setup."""
     device = batch.rows.device
     with torch.autocast(device.type, torch.bfloat16, enabled=setup.bf16), attention_for_training(device):
         objective = module.objective(batch)
@@ -269,7 +269,7 @@ def compute(module: ExtractionModule, batch: PostBatch, setup: Setup) -> Objecti
 
 
 def training_step(module: ExtractionModule, optimizer: torch.optim.Optimizer, batch: PostBatch, setup: Setup) -> None:
-    """Forward, backward and optimiser step."""
+    """Run forward pass, backward pass and optimiser step."""
     objective = compute(module, batch, setup)
     optimizer.zero_grad()
     objective.loss.backward()

@@ -1,11 +1,11 @@
-"""How the cost of training grows: with the rows of a batch, the word pieces of a post, its regions, and the set's size.
+"""How the cost of training grows with the rows of a batch, the word pieces and regions of a post, and the set's size.
 
     python -m experiments.benchmarks.scaling --encoders base --repeats 3
 
-One of them is changed at a time, in turns, on the same weights; the others stay at what `--batch-size`, `--pieces` and
-`--regions` say. Image features are given, as from the cache. "Grows as" is the slope between the first and last line
-on logarithmic axes: 1 is proportional, 0 is constant. The set's size does not change a step; it changes what is done
-before the first batch of an epoch, and drawing batches.
+One size varies at a time, in turns, on the same weights; the others are given by `--batch-size`, `--pieces` and
+`--regions`. Image features are given, as from the cache. "Grows as" is the slope between the first and the last line on
+logarithmic axes: 1 is proportional, 0 is constant. The size of the set does not affect a step, only the work before the
+first batch of an epoch, and the sampling of batches.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from mmib.tasks.mner import MNERBatch
 from mmib.tasks.mre import MREBatch
 
 OURS = Setup(cached=True, padded=False, bucketed=True, per_row=False, packaged_crf=False, decoding=False, fused=True)
-# Every fourth piece opens no word of its own.
+# Every fourth piece continues a word.
 PIECES_OF_WORDS = 0.75
 
 
 def random_batch(module: ExtractionModule, rows: int, pieces: int, regions: int) -> PostBatch:
-    """Rows of the same size, without padding, on the module's device."""
+    """Generate rows of the same size, without padding, on the module's device."""
     draw = partial(torch.randint, 1000, 2000)
     words = max(2, int(pieces * PIECES_OF_WORDS))
     fields = {
@@ -66,9 +66,9 @@ class Steps:
     """Training steps of a module.
 
     Args:
-        module: on its device.
+        module: the module, on its device.
         setup: how it is run.
-        steps: of a measurement, after one that warms up.
+        steps: steps per measurement, after one warm-up step.
     """
 
     def __init__(self, module: ExtractionModule, setup: Setup, steps: int) -> None:
@@ -78,7 +78,7 @@ class Steps:
         self.optimizer = make_optimizer(module, setup.fused)
 
     def time(self, rows: int, pieces: int, regions: int) -> float:
-        """Milliseconds of a step."""
+        """Milliseconds per step."""
         batch = random_batch(self.module, rows, pieces, regions)
         clock = Clock(self.module.device)
         with running_as(self.module, self.setup) as module:
@@ -91,7 +91,7 @@ class Steps:
 
 
 def draw_epoch(posts: int, batch_size: int) -> dict[str, float]:
-    """Seconds before the first batch of an epoch is known, and milliseconds to draw each further one."""
+    """Seconds until the first batch of an epoch is sampled, and milliseconds for each further one."""
     sizes = np.random.default_rng(0).integers((8, 0), (60, 5), (posts, 2))
     started = time.perf_counter()
     shares = iter(GlobalBatchSampler(sizes, batch_size, shuffle=True, seed=0))
@@ -102,14 +102,14 @@ def draw_epoch(posts: int, batch_size: int) -> dict[str, float]:
 
 
 def growth(sizes: Sequence[int], costs: Sequence[float]) -> str:
-    """Slope between the ends on logarithmic axes."""
+    """Slope between both ends on logarithmic axes."""
     if len(sizes) < 2:
         return ""
     return f"{math.log(costs[-1] / costs[0]) / math.log(sizes[-1] / sizes[0]):.2f}"
 
 
 def grown(name: str, sizes: Sequence[int], measure: Callable[[int], float], repeats: int) -> str:
-    """The table of a step's cost against one of its sizes."""
+    """Measure the cost of a step as a function of one size, and format the table."""
     found = in_turns({f"{size} {name}": partial(measure, size) for size in sizes}, repeats, to_standard_error)
     costs = [spread(values) for values in found.values()]
     medians = [cost.median for cost in costs]
@@ -119,7 +119,7 @@ def grown(name: str, sizes: Sequence[int], measure: Callable[[int], float], repe
 
 
 def drawn(sizes: Sequence[int], batch_size: int, repeats: int) -> str:
-    """The table of what a set's size costs."""
+    """Measure the cost of the set's size, and format the table."""
     rows = []
     for posts in sizes:
         found = [draw_epoch(posts, batch_size) for _ in range(repeats)]
@@ -130,7 +130,7 @@ def drawn(sizes: Sequence[int], batch_size: int, repeats: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables."""
+    """Run the measurements, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=("mre", "mner"), default=["mre", "mner"])
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[4, 8, 16, 32, 64])

@@ -1,4 +1,4 @@
-"""Measurements in sections: each has a limit of time, one that fails leaves the others alone, all give one table."""
+"""Measurements in sections, each with a time limit; a failed section does not affect the others; one table for all."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ HEAD = ("section", "what", "measured: median (range)", "unit", "times", "of the 
 
 @dataclass
 class Figure:
-    """A measured value, or why there is none.
+    """A measured value, or the reason for having none.
 
     Attributes:
-        what: was measured.
+        what: the measured quantity.
         value: the median, with the range of repeats.
-        unit: of the value.
-        times: how many times the value that the section compares with; its title says which.
+        unit: unit of the value.
+        times: ratio to the reference value of the section, which its title names.
         of_ceiling: share of the measured rate of matrix products.
-        note: what else is to know.
+        note: further information.
         error: why it could not be measured.
     """
 
@@ -45,13 +45,13 @@ class Figure:
 
 
 class Section(NamedTuple):
-    """Figures that belong together.
+    """A group of figures.
 
     Attributes:
-        name: in one word.
-        title: what is measured, and what `Figure.times` compares with.
-        limit: share of the budget that it may take at most.
-        measure: gives the figures one by one.
+        name: name in one word.
+        title: what is measured, and the reference of `Figure.times`.
+        limit: maximum share of the budget.
+        measure: yields the figures.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Section(NamedTuple):
 
 @dataclass
 class Result:
-    """What came of a section."""
+    """Result of a section."""
 
     name: str
     title: str
@@ -73,38 +73,38 @@ class Result:
 
 
 class OutOfTime(BaseException):
-    """A section has reached its limit. No `Exception`, so that nothing takes it for a failed measurement."""
+    """A section has reached its limit. Not an `Exception`, so that it is not handled as a failed measurement."""
 
 
 def figure(what: str, unit: str, measure: Callable[[], float | Sequence[float]], **more: Any) -> Figure:
-    """A figure of one measurement or of several, which may fail.
+    """Create a figure from one or several measurements, which may fail.
 
     Args:
-        what: is measured.
-        unit: of the values.
-        measure: gives them.
+        what: the measured quantity.
+        unit: unit of the values.
+        measure: returns the values.
         more: further attributes.
     """
     try:
         values = measure()
-    except Exception as error:  # what does not work on a machine must not hide what does
+    except Exception as error:  # a failure must not hide what works on this machine
         return Figure(what, unit=unit, error=first_line(error), **more)
     return Figure(what, spread([values] if isinstance(values, (int, float)) else values), unit, **more)
 
 
 def first_line(error: BaseException) -> str:
-    """An error in a line."""
+    """Format an error in one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200] if lines else 'no more is known'}"
 
 
 def run(sections: Sequence[Section], budget: float, write: Callable[[list[Result]], None]) -> list[Result]:
-    """Measure the sections in their order.
+    """Run the sections in order.
 
     Args:
-        sections: to measure.
-        budget: seconds for all; what has not begun by then is skipped.
-        write: is given the results whenever there are more, so that they outlive a process that is killed.
+        sections: the sections.
+        budget: seconds for all sections; those that have not begun by then are skipped.
+        write: called with all results after each section, so that they survive if the process is killed.
     """
     began = time.monotonic()
     results = [Result(section.name, section.title) for section in sections]
@@ -136,7 +136,7 @@ def _run(section: Section, result: Result, limit: float) -> None:
 
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` after so many seconds."""
+    """Raise `OutOfTime` after this many seconds."""
 
     def stop(*_: Any) -> None:
         raise OutOfTime
@@ -157,13 +157,13 @@ def _free_memory() -> None:
 
 
 def failures(results: Sequence[Result]) -> list[str]:
-    """What could not be measured, with the reason."""
+    """List the failed measurements, with the reason."""
     found = [f"{result.name}: {result.error}" for result in results if result.error]
     return found + [f"{r.name}, {one.what}: {one.error}" for r in results for one in r.figures if one.error]
 
 
 def markdown(results: Sequence[Result]) -> str:
-    """The table of all sections; a line without a value says why."""
+    """Format the table of all sections; a line without a value has the reason."""
     rows: list[list[str]] = []
     for result in results:
         rows.append([f"**{result.name}**", f"{result.title}", "", "", "", "", _state(result)])
@@ -189,18 +189,18 @@ def _row(section: str, measured: Figure) -> list[str]:
 
 
 def _range(value: Spread) -> str:
-    """The median, with the range where there is one."""
+    """Format the median, and the range if it is not empty."""
     median, low, high = (f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}" for number in value)
     return median if value.low == value.high else f"{median} ({low} to {high})"
 
 
 def _cell(text: str) -> str:
-    """Text that ends no cell."""
+    """Escape text for a table cell."""
     return text.replace("|", "\\|")
 
 
 def write_report(folder: Path, name: str, head: dict[str, Any], results: Sequence[Result]) -> None:
-    """`<name>.json` and `<name>.md` in a folder."""
+    """Write `<name>.json` and `<name>.md` to a folder."""
     content = {**head, "sections": [_as_json(result) for result in results]}
     write_text(folder / f"{name}.json", json.dumps(content, indent=1) + "\n")
     lines = [f"{key}: {value}" for key, value in head.items()]
@@ -208,7 +208,7 @@ def write_report(folder: Path, name: str, head: dict[str, Any], results: Sequenc
 
 
 def _as_json(result: Result) -> dict[str, Any]:
-    """The result with its spreads by name."""
+    """Convert a result to a dictionary, with the values of its spreads by name."""
     content = asdict(result)
     for measured, one in zip(content["figures"], result.figures, strict=True):
         measured["value"] = None if one.value is None else one.value._asdict()

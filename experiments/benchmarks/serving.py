@@ -1,10 +1,10 @@
-"""Load on the service: requests a second and how long they take, with 1, 8 and 32 clients at a time.
+"""Load test of the service: requests per second and their latency, with 1, 8 and 32 concurrent clients.
 
     python -m experiments.benchmarks.serving --model exports
 
-Starts `mmib serve` as a process of its own. Each client keeps one connection and asks one post after the other, each
-with words of its own; an answer that belongs to another post, or is none, ends the measurement. The clients run on the
-same machine and take some of its time.
+Starts `mmib serve` as a separate process. Each client keeps one connection and sends one post after the other, each
+with a unique text; an answer to another post, or a missing answer, ends the measurement. The clients run on the same
+machine and take some of its time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from mmib.serve.examples import example_of
 
 CLIENTS = (1, 8, 32)
 TIMEOUT = 300
-# Posts with different words and images; more are made of these.
+# Number of posts with different words and images, from which all requests are made.
 DISTINCT = 40
 
 
 class Load(NamedTuple):
-    """What a number of clients saw.
+    """Measurements for a number of clients.
 
     Attributes:
-        rate: requests a second.
-        middle: seconds that half of the requests took at most.
-        tail: seconds that 95 of 100 took at most.
+        rate: requests per second.
+        middle: median latency in seconds.
+        tail: 95th percentile of the latency in seconds.
     """
 
     rate: float
@@ -50,7 +50,7 @@ class Load(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A service: its host and port, and its process."""
+    """A service: its host and port, and its process ID."""
 
     place: str
     process_id: int
@@ -58,10 +58,10 @@ class Running(NamedTuple):
 
 @contextmanager
 def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[Running]:
-    """A running service, which is ended afterwards.
+    """Run a service, and stop it afterwards.
 
     Raises:
-        RuntimeError: it did not start, or did not end as it should.
+        RuntimeError: it did not start, or did not stop cleanly.
     """
     named = [part for model in models for part in ("--model", str(model))]
     with started(["serve", *named, *options]) as running:
@@ -70,10 +70,10 @@ def service(models: Sequence[Path], options: Sequence[str] = ()) -> Iterator[Run
 
 @contextmanager
 def started(arguments: Sequence[str], folder: Path | None = None) -> Iterator[Running]:
-    """A command of mmib that serves a page, on any free port and in a folder; it is ended afterwards.
+    """Run an mmib command that serves a page on any free port, in a folder, and stop it afterwards.
 
     Raises:
-        RuntimeError: it did not start, or did not end as it should.
+        RuntimeError: it did not start, or did not stop cleanly.
     """
     command = [sys.executable, "-m", "mmib", *arguments, "--port", "0"]
     process = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
@@ -94,7 +94,7 @@ def started(arguments: Sequence[str], folder: Path | None = None) -> Iterator[Ru
 
 
 def posts(images: bool, entities: bool) -> list[dict[str, Any]]:
-    """Drawn posts, with their images or without, and with their entities, which a model of relations alone needs."""
+    """Generate posts, optionally with images, and with entities, which a model of relations alone requires."""
     settings = DemoSettings()
     left_out = (set() if images else {"image", "crops"}) | (set() if entities else {"entities"})
     found = []
@@ -105,10 +105,10 @@ def posts(images: bool, entities: bool) -> list[dict[str, Any]]:
 
 
 def ask(connection: http.client.HTTPConnection, post: dict[str, Any]) -> float:
-    """Seconds until the answer to a post is there.
+    """Send a post, and return the seconds until its answer.
 
     Raises:
-        RuntimeError: it is none, or that to another post.
+        RuntimeError: there is no answer, or it belongs to another post.
     """
     body = json.dumps(post).encode()
     began = time.perf_counter()
@@ -125,10 +125,10 @@ def ask(connection: http.client.HTTPConnection, post: dict[str, Any]) -> float:
 
 
 def load(place: str, clients: int, requests: int, drawn: Sequence[dict[str, Any]]) -> Load:
-    """Let clients ask at the same time, `requests` in all.
+    """Run concurrent clients that send `requests` requests in total.
 
     Raises:
-        RuntimeError: something was lost.
+        RuntimeError: a request failed.
     """
     numbers = iter(range(requests))
     taking = threading.Lock()
@@ -144,7 +144,7 @@ def load(place: str, clients: int, requests: int, drawn: Sequence[dict[str, Any]
                 if number is None or troubles:
                     return
                 post = drawn[number % len(drawn)]
-                # Words of its own behind the post, by which its answer is known.
+                # The text is extended by the number, to identify its answer.
                 seconds.append(ask(connection, {**post, "text": f"{post['text']} #{clients}of{number}"}))
         except (OSError, RuntimeError, http.client.HTTPException, ValueError) as error:
             troubles.append(error)
@@ -166,7 +166,7 @@ def load(place: str, clients: int, requests: int, drawn: Sequence[dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables."""
+    """Run the measurements, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS), help="at a time")
@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"{tasks}; {chosen.requests} requests each, entities {'given' if given else 'to be found'}\n")
         for images in (True, False):
             drawn = posts(images, given)
-            load(place, max(chosen.clients), 2 * max(chosen.clients), drawn)  # warms up
+            load(place, max(chosen.clients), 2 * max(chosen.clients), drawn)  # warm-up
             rows: dict[int, list[Load]] = {clients: [] for clients in chosen.clients}
             for _ in range(chosen.repeats):
                 for clients, found in rows.items():
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def row(clients: int, found: Sequence[Load]) -> list[object]:
-    """A line of the table; nothing was lost, or it would not have come this far."""
+    """Format a line of the table; the column of lost answers is 0, as a loss would have stopped the measurement."""
     rates = [measured.rate for measured in found]
     times = [
         f"{1000 * statistics.median(getattr(measured, name) for measured in found):.0f}" for name in ("middle", "tail")

@@ -1,9 +1,9 @@
-"""Start-up of the command: help, and errors of each kind, up to the message; then what its imports cost.
+"""Start-up time of the command, for help and for errors of each kind, and the cost of its imports.
 
     python -m experiments.benchmarks.startup --repeats 5
 
-Each is a process of its own, started in turns, with the files of the packages warm. Seconds are those on the
-wall, and those of processors (user and system), which hardly depend on what else the machine does.
+Each case is a new process, started in turns, with the package files in the disk cache. Reports wall time, and CPU time
+(user and system), which hardly depends on other load on the machine.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PACKAGES_SHOWN = 12
 
 
 class Seconds(NamedTuple):
-    """What a process took.
+    """Duration of a process.
 
     Attributes:
-        wall: from its start to its end.
+        wall: wall time from start to end.
         processor: user and system time.
     """
 
@@ -38,12 +38,12 @@ class Seconds(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What is started, and what is to come of it.
+    """A command and its expected result.
 
     Attributes:
-        arguments: of `mmib`.
-        status: exit status.
-        said: part of what it prints.
+        arguments: arguments of `mmib`.
+        status: expected exit status.
+        said: part of the expected output.
     """
 
     arguments: tuple[str, ...]
@@ -52,7 +52,7 @@ class Case(NamedTuple):
 
 
 def cases(folder: Path) -> dict[str, Case]:
-    """By name; their files are written into the folder."""
+    """Return the cases by name, and write their files into the folder."""
     syntax, key, field = (folder / f"{name}.yaml" for name in ("syntax", "key", "field"))
     syntax.write_text("trainer: [1\n", encoding="utf-8")
     key.write_text("trainers: {}\n", encoding="utf-8")
@@ -77,10 +77,10 @@ def cases(folder: Path) -> dict[str, Case]:
 
 
 def run(case: Case, folder: Path) -> Seconds:
-    """What a case takes that ends as it should.
+    """Run a case, and return its duration.
 
     Raises:
-        RuntimeError: it ended in another way.
+        RuntimeError: its result is not the expected one.
     """
     command = [sys.executable, "-m", "mmib", *case.arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -94,7 +94,7 @@ def run(case: Case, folder: Path) -> Seconds:
 
 
 def import_times(statement: str) -> Counter[str]:
-    """Seconds that the modules of each package take by themselves, by name of the package."""
+    """Seconds that importing the modules of each package takes, without nested imports, by name of the package."""
     command = [sys.executable, "-X", "importtime", "-c", statement]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
     seconds: Counter[str] = Counter()
@@ -106,7 +106,7 @@ def import_times(statement: str) -> Counter[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print both tables."""
+    """Run the cases, and print both tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--cases", nargs="+", help="parts of the names of those to measure; all by default")
@@ -119,7 +119,7 @@ def main(arguments: list[str] | None = None) -> None:
             for label, case in cases(folder).items()
             if chosen.cases is None or any(part in label for part in chosen.cases)
         }
-        for case in wanted.values():  # warms the disk
+        for case in wanted.values():  # fill the disk cache
             run(case, folder)
         processor: dict[str, list[float]] = {label: [] for label in wanted}
 

@@ -3,13 +3,13 @@
     python -m experiments.benchmarks.training --sets mnre --batch-sizes 8 16 --rows 48 --compile
     python -m experiments.benchmarks.training --rows 8 --repeats 1 --encoders tiny
 
-Each line of a table is the one before it with one change, on the same weights, rows and machine (see
-`experiments.benchmarks.recipe`). A measurement is a pass over all rows, loading included; the lines take turns.
-Floating-point operations are counted by PyTorch in the pass that warms up.
+Each line of a table makes one change to the line before it, on the same weights, rows and machine (see
+`experiments.benchmarks.recipe`). A measurement is a pass over all rows, including loading; the lines take turns.
+PyTorch counts the floating-point operations in the warm-up pass.
 
-A first epoch builds the feature cache, of images that are each one row's own here. In a real set rows share images: the
-last line puts the measured parts together for the whole set, with as many rows and distinct whole images as its text
-names; crops are taken to be each row's own.
+The first epoch also builds the feature cache. Here every row has its own images, while rows of a real set share images:
+the last line combines the measured parts for the whole set, with the number of rows and distinct whole images of its
+text; each row is assumed to have its own crops.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ FIRST_EPOCH = "first epoch, cache build included"
 
 
 def waterfall(task: str, compiled: bool = False) -> dict[str, Setup]:
-    """From the recipe to ours; each setup differs from the one before it by what its name says."""
+    """Setups from the recipe to ours; each differs from the one before it as its name says."""
     changes: dict[str, dict[str, bool]] = {
         "cached image features": {"cached": True},
         "padded to the longest of the batch": {"padded": False},
@@ -78,15 +78,15 @@ def waterfall(task: str, compiled: bool = False) -> dict[str, Setup]:
 
 @dataclass
 class Bench:
-    """A model, and what its setups need.
+    """A model with the objects that its setups need.
 
     Attributes:
         module: the model, on its device.
-        optimizers: by whether it is fused.
-        loaders: by setup.
-        rows: rows of a pass.
-        from_request: the clock starts when the first batch is asked for: what workers do for it counts too. A pass has
-            to have as many batches as there are workers.
+        optimizers: optimisers by whether they are fused.
+        loaders: loaders by setup.
+        rows: rows per pass.
+        from_request: start the clock when the first batch is requested, so that the workers' time for it counts. A pass
+            must have at least as many batches as there are workers.
     """
 
     module: ExtractionModule
@@ -96,7 +96,7 @@ class Bench:
     from_request: bool = False
 
     def run(self, setup: Setup) -> float:
-        """Rows a second over one pass."""
+        """Rows per second over one pass."""
         loader = self.loaders[setup]
         if setup.lightning:
             with running_as(self.module, setup) as module:
@@ -109,16 +109,16 @@ class Bench:
         return self.rows / clock.seconds()
 
     def flops(self, setup: Setup) -> float:
-        """Floating-point operations a row, forward and backward, image encoder included where it runs."""
+        """Floating-point operations per row, forward and backward, including the image encoder if it runs."""
         with FlopCounterMode(display=False) as counter:
             self.run(setup)
         return counter.get_total_flops() / self.rows
 
 
 def started(loader: DataLoader[Any], clock: Clock, from_request: bool = False) -> Iterator[Any]:
-    """The batches of a loader; the clock starts with the first one at hand, or when it is asked for.
+    """Yield the batches of a loader; the clock starts when the first batch is available, or when it is requested.
 
-    With the first one at hand, what workers do ahead of it is given to the recipe.
+    If it starts when the first batch is available, the workers' time before that is not charged to the recipe.
     """
     if from_request:
         clock.start()
@@ -130,31 +130,31 @@ def started(loader: DataLoader[Any], clock: Clock, from_request: bool = False) -
 
 
 class EpochClock(pl.Callback):
-    """Seconds of the last training epoch."""
+    """Measures the duration of the last training epoch in seconds."""
 
     def __init__(self, device: torch.device) -> None:
         self.clock = Clock(device)
         self.seconds = 0.0
 
     def on_train_epoch_start(self, *_: Any) -> None:
-        """Lightning's hook."""
+        """See `pytorch_lightning.Callback`."""
         self.clock.start()
 
     def on_train_epoch_end(self, *_: Any) -> None:
-        """Lightning's hook."""
+        """See `pytorch_lightning.Callback`."""
         self.seconds = self.clock.seconds()
 
 
 def fit_epoch(
     module: ExtractionModule, loader: DataLoader[Any], setup: Setup, monitors: Sequence[pl.Callback] | None = None
 ) -> float:
-    """Seconds of the second epoch of `Trainer.fit`; the first one makes the optimiser's state.
+    """Seconds of the second epoch of `Trainer.fit`; the first one creates the optimiser's state.
 
     Args:
-        module: on its device, where it stays.
-        loader: of its batches.
-        setup: decides on the precision.
-        monitors: callbacks; the monitor that `mmib fit` has by default.
+        module: the module, on its device, where it stays.
+        loader: loader of its batches.
+        setup: setup, which determines the precision.
+        monitors: callbacks; by default the monitor of `mmib fit`.
     """
     device = module.device
     timer = EpochClock(device)
@@ -172,12 +172,12 @@ def fit_epoch(
             enable_model_summary=False,
         )
         trainer.fit(module, loader)
-    module.to(device)  # Lightning leaves it on the CPU
+    module.to(device)  # Lightning moves it to the CPU
     return timer.seconds
 
 
 def build_cache(open_data: Callable[..., Any]) -> float:
-    """Seconds that reading a set and building its feature cache take."""
+    """Seconds for reading a set and building its feature cache."""
     with tempfile.TemporaryDirectory() as cache:
         data = open_data(cache=Path(cache))
         began = time.perf_counter()
@@ -186,7 +186,7 @@ def build_cache(open_data: Callable[..., Any]) -> float:
 
 
 def measure(name: str, batch_size: int, arguments: argparse.Namespace) -> str:
-    """The table of a set at a batch size, with what it rests on."""
+    """Measure a set at a batch size, and format its table with notes."""
     posts, device = SETS[name], best_device()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -205,7 +205,7 @@ def measure(name: str, batch_size: int, arguments: argparse.Namespace) -> str:
             {s: make_loader(cached if s.cached else decoded, s, posts, arguments.workers) for s in setups.values()},
             arguments.rows,
         )
-        # Lightning and compiled code count what the line before them counts.
+        # Lightning and compiled code have as many operations as the line before them.
         plain = {label: setup for label, setup in setups.items() if not (setup.lightning or setup.compiled)}
         flops = {label: bench.flops(setup) for label, setup in plain.items()}
         warm_up = {
@@ -237,14 +237,14 @@ def measure(name: str, batch_size: int, arguments: argparse.Namespace) -> str:
 
 
 def first_epoch(name: str, data_root: Path, image: float, recipe: list[float], ours: list[float]) -> str:
-    """What the first epoch of a whole set comes to, from parts that were measured.
+    """Estimate the first epoch of a whole set from the measured parts.
 
     Args:
-        name: of the set.
-        data_root: holds its text.
-        image: seconds that an image takes in the build of the cache.
-        recipe: rows a second of the recipe.
-        ours: those of ours.
+        name: name of the set.
+        data_root: folder of its text.
+        image: seconds per image for building the cache.
+        recipe: rows per second of the recipe.
+        ours: rows per second of ours.
     """
     _, rows = read_posts_of(name, data_root)
     images = len({row.image for row in rows}) + SETS[name].crops * len(rows)
@@ -284,7 +284,7 @@ def _table(rates: dict[str, list[float]], flops: dict[str, float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the tables."""
+    """Run the measurements, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS))
     parser.add_argument("--batch-sizes", nargs="+", type=int, default=[8])
@@ -304,7 +304,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def quiet_lightning() -> None:
-    """Leave the tables alone on the screen."""
+    """Silence Lightning, so that only the tables are printed."""
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="pytorch_lightning")
 

@@ -1,8 +1,8 @@
 """A text encoder on padded posts, and on the same posts packed into one row without padding.
 
-Packed, every word piece is computed once, and attention goes over each post by itself: by PyTorch's kernel for rows of
-variable length on a GPU, in half precision, and post by post elsewhere, which only serves to check that both compute
-the same.
+In packed form, every word piece is computed once, and attention is within each post: on a GPU by PyTorch's kernel for
+rows of variable length, in half precision; elsewhere post by post, which only serves to check that both compute the
+same.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NAME = "packed"
 
 
 class PackedAttention:
-    """Attention within each of the posts that are packed into one row, as transformers calls it.
+    """Attention within each of the posts packed into one row, with the signature that transformers expects.
 
     Attributes:
-        offsets: (B + 1,) where each post begins, and the end of the last.
+        offsets: (B + 1,) start of each post, and the end of the last.
         longest: word pieces of the longest post.
     """
 
@@ -32,7 +32,7 @@ class PackedAttention:
     def __call__(
         self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *_: Any, **__: Any
     ) -> tuple[Tensor, None]:
-        """(1, heads, T, d) each to (1, T, heads, d), without dropout."""
+        """Map (1, heads, T, d) inputs to (1, T, heads, d), without dropout."""
         sides = [states.squeeze(0).transpose(0, 1) for states in (query, key, value)]
         if query.is_cuda:
             from torch.nn.attention.varlen import varlen_attn  # noqa: PLC0415 - imports CUDA's kernels
@@ -45,18 +45,18 @@ class PackedAttention:
 
 
 class Encoders:
-    """Two encoders of the same random weights, one for padded and one for packed posts, without dropout.
+    """Two encoders with the same random weights, for padded and for packed posts, without dropout.
 
     Args:
-        config: their shapes.
-        device: where they are.
+        config: shapes of the encoders.
+        device: device of the encoders.
     """
 
     def __init__(self, config: BertConfig, device: torch.device) -> None:
         self.attention = PackedAttention()
         AttentionInterface.register(NAME, self.attention)
         self.device = device
-        # The configuration keeps what computes attention: each has a copy.
+        # The configuration stores the attention implementation, so each encoder has its own copy.
         self.padded, self.packed = (
             AutoModel.from_config(copy.deepcopy(config), attn_implementation=name, add_pooling_layer=False)
             for name in ("sdpa", NAME)
@@ -66,7 +66,7 @@ class Encoders:
             encoder.to(device).eval()
 
     def read(self, lengths: list[int]) -> None:
-        """Take random posts of these lengths, B in number and T pieces together, as what is encoded."""
+        """Generate the posts to encode: B random posts with these lengths, T pieces in total."""
         sizes = torch.tensor(lengths, device=self.device)
         posts = [torch.randint(1, 1000, (length,), device=self.device) for length in lengths]
         self.mask = torch.arange(max(lengths), device=self.device) < sizes[:, None]
@@ -77,16 +77,16 @@ class Encoders:
         self.attention.longest = max(lengths)
 
     def padded_states(self) -> Tensor:
-        """(B, L, D), without meaning where masked."""
+        """Encode to (B, L, D); undefined where masked."""
         states: Tensor = self.padded(input_ids=self.padded_ids, attention_mask=self.mask.long()).last_hidden_state
         return states
 
     def packed_states(self) -> Tensor:
-        """(T, D) of the same posts, one after the other."""
+        """Encode the same posts to (T, D), one after the other."""
         states: Tensor = self.packed(input_ids=self.packed_ids, position_ids=self.positions).last_hidden_state
         return states[0]
 
     def difference(self) -> float:
-        """Of the packed states from the padded ones, relative."""
+        """Relative difference of the packed from the padded states."""
         padded = self.padded_states()[self.mask].float()
         return float((self.packed_states().float() - padded).norm() / padded.norm())

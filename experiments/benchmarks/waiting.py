@@ -1,8 +1,8 @@
-"""Where a device waits for its host: kernels, gaps between them, and what makes the host wait for the device.
+"""Find where a device waits for its host: kernels, gaps between them, and operations that make the host wait.
 
-Kernels and gaps are read off a trace of PyTorch's profiler. What makes the host wait (a number read off a tensor, a
-boolean mask as an index, a copy to the host) is caught where the code asks for it, by operation, so that it is found on
-a CPU too; what the backward pass asks for by itself is only in the trace.
+Kernels and gaps come from a trace of PyTorch's profiler. Operations that make the host wait (reading a number from a
+tensor, indexing with a boolean mask, copying to the host) are intercepted where the code calls them, so they are found
+on a CPU too; those inside the backward pass are only in the trace.
 """
 
 from __future__ import annotations
@@ -26,22 +26,22 @@ DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 HOST_WORK = ("cpu_op",)
 SYNCHRONIZING_CALLS = ("cudaStreamSynchronize", "cudaEventSynchronize")
 aten = torch.ops.aten
-# The number of their results depends on values.
+# The size of their results depends on values.
 DATA_DEPENDENT = (aten.nonzero, aten.masked_select, aten._unique2, aten.unique_dim, aten._local_scalar_dense)
 INDEXED = (aten.index, aten.index_put, aten.index_put_)
 
 
 @dataclass
 class Trace:
-    """What a device did in so many steps.
+    """The work of a device over several steps.
 
     Attributes:
-        milliseconds: of a step, from the first piece of work to the last one's end.
-        kernels: pieces of work a step.
-        busy: share of the time in which there is any.
-        longest_gap: milliseconds.
-        synchronizations: of the host with the device, a step.
-        heaviest: names of kernels with the share of the work that they take.
+        milliseconds: duration of a step, from the start of the first kernel to the end of the last.
+        kernels: kernels per step.
+        busy: share of the time with a running kernel.
+        longest_gap: longest time without a kernel, in milliseconds.
+        synchronizations: synchronisations of the host with the device per step.
+        heaviest: names of kernels with their share of the busy time.
     """
 
     milliseconds: float
@@ -53,7 +53,7 @@ class Trace:
 
 
 def trace(call: Callable[[], object], steps: int, device: torch.device) -> Trace:
-    """Profile a call that does so many steps; of a CPU the outermost operations count as kernels."""
+    """Profile a call that runs `steps` steps; on a CPU, the outermost operations count as kernels."""
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler:
         call()
@@ -67,10 +67,10 @@ def trace(call: Callable[[], object], steps: int, device: torch.device) -> Trace
 
 
 def read_trace(events: Sequence[dict[str, Any]], steps: int, categories: Sequence[str]) -> Trace:
-    """What the events of a trace of so many steps come to.
+    """Summarise the events of a trace of `steps` steps.
 
     Raises:
-        ValueError: there are none of these categories.
+        ValueError: there are no events of these categories.
     """
     work = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e.get("cat") in categories)
     if not work:
@@ -92,10 +92,10 @@ def read_trace(events: Sequence[dict[str, Any]], steps: int, categories: Sequenc
 
 
 class HostReads(TorchDispatchMode):
-    """Counts, by place in the repository, the operations for whose values the host must wait.
+    """Counts the operations whose values the host must wait for, by location in the repository.
 
     Attributes:
-        places: how often each was found, as `file:line operation`.
+        places: number of occurrences, by `file:line operation`.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class HostReads(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """PyTorch's hook."""
+        """See `TorchDispatchMode`."""
         if reads_values(func, args, kwargs or {}):
             self.places[f"{_place()} {func.overloadpacket.__name__}"] += 1
         return func(*args, **(kwargs or {}))
@@ -123,7 +123,7 @@ def reads_values(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bo
 
 
 def _place() -> str:
-    """File and line, below the repository's root, of the innermost frame there; else of the innermost frame."""
+    """File and line of the innermost frame in the repository, relative to its root; else of the innermost frame."""
     frame = sys._getframe(2)
     innermost = frame
     while frame is not None:

@@ -1,4 +1,4 @@
-"""What `mmib extract` reads, to be fuzzed: exports of strangers, and posts in JSON lines and CSV."""
+"""Fuzz targets for the inputs of `mmib extract`: untrusted exports, and posts in JSON lines and CSV."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ POSTS = [{"id": "a", "text": "anna met bob in paris"}, {"text": "carl", "image":
 
 @functools.cache
 def tiny_export() -> Path:
-    """An export, made once in a process."""
+    """Export a tiny model, once per process."""
     folder = tempfile.mkdtemp(prefix="mmib-fuzz-")
     return write_tiny_export(Path(folder, "export"))
 
@@ -59,7 +59,7 @@ def _json_lines(rows: Any) -> bytes:
 
 
 def _forged(folder: Path, name: str) -> Path:
-    """An export with an input in the place of one of its files, signed as a program that writes exports would."""
+    """Replace a file of an export by the input, and update the digests as a malicious writer of exports would."""
     export = folder / "export"
     shutil.rmtree(export, ignore_errors=True)
     shutil.copytree(tiny_export(), export)
@@ -72,7 +72,7 @@ def _forged(folder: Path, name: str) -> Path:
         }
         text = json.dumps(config | {DIGEST: digest_of(config)})
     except (ValueError, TypeError, KeyError, AttributeError, OSError, RecursionError):
-        return export  # what cannot be signed is read as it is
+        return export  # if it cannot be signed, it is read unsigned
     (export / CONFIG).write_text(text, encoding="utf-8")
     return export
 
@@ -112,7 +112,7 @@ def _export_target(name: str) -> Target:
 
 
 def _mutate_header(rng: random.Random) -> bytes:
-    """Weights whose header, mostly, or values have changed."""
+    """Mutate weights: usually the header, sometimes any byte."""
     data = _file(WEIGHTS)
     (length,) = struct.unpack("<Q", data[:8])
     if rng.random() < 0.2:
@@ -146,7 +146,7 @@ def _read_posts(is_csv: bool, folder: Path) -> None:
         found = parse_json(line.encode().decode())
         check(found["row"] == row.number and ("error" in found or "entities" in found), line)
     for row in rows:
-        if row.error is not None:  # a row is refused, and the others are read
+        if row.error is not None:  # a row was refused, and the others were read
             raise DataError(row.error)
 
 
@@ -159,7 +159,7 @@ def _compressed(rng: random.Random) -> bytes:
 
 
 def extraction_targets() -> dict[str, Target]:
-    """All of these targets by name."""
+    """Return all of these targets, by name."""
     return {
         "export descriptions": _export_target(CONFIG),
         "export encoders": _export_target(f"{TEXT_ENCODER}/config.json"),

@@ -1,12 +1,12 @@
-"""Feed damaged and hostile files to everything that reads files: each ends in a typed error or a right result.
+"""Fuzz everything that reads files: each input must end in a typed error or a valid result.
 
     python -m experiments.robustness.fuzz --inputs 50000 --seed 0
-    python -m experiments.robustness.fuzz --seed 0 --target images --input 1234    # one again, with its traceback
+    python -m experiments.robustness.fuzz --seed 0 --target images --input 1234    # repeat one, with its traceback
 
-An input follows from the seed, its target and its number alone. The targets share the inputs equally, and each goes on
-until 2,000 inputs in a row have reached no line of this project that an earlier one had not. The readers run in a
-process with a bound to its memory, and each input has a bound to its time; a process that dies or hangs is a failure
-like any other, and the next one goes on behind it. Exit status 1 if there was any failure.
+An input depends only on the seed, its target and its number. The inputs are divided equally among the targets, and each
+target continues until 2,000 consecutive inputs have reached no new line of this project. The readers run in a process
+with limited memory, and each input has a time limit; a process that dies or hangs is a failure like any other, and the
+next process continues after that input. Exit status 1 if there was any failure.
 """
 
 from __future__ import annotations
@@ -39,27 +39,27 @@ from mmib.datamodules.images import UnreadableImageError
 from mmib.schema import MMIBError
 
 ACCEPTED, REFUSED = "accepted", "refused"
-# The typed errors: those for users, and the one that data modules count unreadable images by.
+# The typed errors: those for users, and the one that data modules count as an unreadable image.
 TYPED = (MMIBError, UnreadableImageError)
-# Of processor time, so that a busy machine makes no hangs.
+# CPU time, so that a busy machine causes no false hangs.
 LONGEST_S = 10.0
-# A hang in C or in sleep cannot be interrupted from within.
+# A hang in C code or in sleep cannot be interrupted from within.
 SILENT_S = 120.0
-# Imports take their time on a busy machine.
+# Imports take long on a busy machine.
 START_S = 1200.0
 MEMORY_MB = 2048
-# Inputs between two looks at the lines that they reached: a look costs as much as several inputs.
+# Inputs between two measurements of coverage, each of which costs as much as several inputs.
 LOOK = 25
 
 
 class HangError(BaseException):
-    """An input took too long. No Exception, so that no reader takes it for an error of its own."""
+    """An input took too long. Not an Exception, so that no reader catches it."""
 
 
 def draw(name: str, target: Target, seed: int, number: int) -> bytes:
-    """The input of a number: it follows from seed, target and number alone."""
+    """Generate the input of this number; it depends only on seed, target and number."""
     digits = sys.get_int_max_str_digits()
-    sys.set_int_max_str_digits(0)  # whole numbers longer than Python reads belong to what is written
+    sys.set_int_max_str_digits(0)  # inputs include integers that are longer than Python reads
     try:
         return target.mutated(random.Random(f"{seed} {name} {number}"))
     finally:
@@ -67,7 +67,7 @@ def draw(name: str, target: Target, seed: int, number: int) -> bytes:
 
 
 def try_input(target: Target, data: bytes, folder: Path) -> str:
-    """`accepted` or `refused`; any other error of the reader comes through."""
+    """Return `accepted` or `refused`; any other error of the reader is raised."""
     path = folder / target.file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
@@ -93,7 +93,7 @@ def work(seed: int, name: str, start: int, end: int) -> None:
     known: set[str] = set()
     with tempfile.TemporaryDirectory() as place, coverage.collect():
         answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries in other languages print there, too
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # native libraries print to standard output too
         os.chdir(place)
         for number in range(start, end):
             print(json.dumps({"number": number}), file=answers, flush=True)
@@ -107,25 +107,25 @@ def work(seed: int, name: str, start: int, end: int) -> None:
 
 
 def _lines_reached(coverage: Coverage) -> set[str]:
-    """The lines of this project that were executed so far, as `file:line`."""
+    """Lines of this project that have been executed so far, as `file:line`."""
     data = coverage.get_data()
     return {f"{file}:{line}" for file in data.measured_files() for line in data.lines(file) or ()}
 
 
 def hang(*_: Any) -> None:
-    """Handles the alarm."""
+    """Handle the alarm."""
     raise HangError(f"no answer after {LONGEST_S:.0f} s of processor time")
 
 
 def _bound_memory(megabytes: int) -> None:
-    """Let this process allocate so much more than it has now."""
+    """Limit this process to this much memory beyond its current size."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     bound = pages * resource.getpagesize() + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
 
 
 def _named(error: BaseException) -> str:
-    """Its kind, and the place in this project that it came through last."""
+    """Name an error by its type and the innermost line of this project in its traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     own = [frame for frame in frames if Path(frame.filename).parent.name != "robustness"]
     place = f" in {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
@@ -134,13 +134,13 @@ def _named(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an input.
+    """The outcome of an input.
 
     Attributes:
-        number: the input's.
-        outcome: `accepted`, `refused`, or the error's name.
-        traceback: of an error, else empty.
-        lines: lines of this project that no earlier input of this process had reached, known after every 25th.
+        number: number of the input.
+        outcome: `accepted`, `refused`, or the name of the error.
+        traceback: traceback of an error, or else empty.
+        lines: lines of this project that no earlier input of this process reached; updated every 25th input.
     """
 
     number: int
@@ -155,15 +155,15 @@ class Outcome:
 
 
 def worker_command(seed: int, name: str, start: int, end: int) -> list[str]:
-    """What starts a process that tries the inputs [start, end) of a target."""
+    """Command of a process that tries the inputs [start, end) of a target."""
     return [sys.executable, "-m", "experiments.robustness.fuzz", "--work", str(seed), name, str(start), str(end)]
 
 
 def outcomes(seed: int, name: str, start: int, end: int) -> Iterator[Outcome]:
-    """The outcome of each input; processes that end early are replaced."""
+    """Yield the outcome of each input; processes that end early are replaced."""
     while start < end:
         begun = None
-        # A file, because a pipe that nobody reads is full after a while: image libraries complain at length.
+        # A file, because image libraries print a lot and would fill an unread pipe.
         with tempfile.TemporaryFile("w+") as complaints:
             command = worker_command(seed, name, start, end)
             with subprocess.Popen(
@@ -190,7 +190,7 @@ def outcomes(seed: int, name: str, start: int, end: int) -> Iterator[Outcome]:
 
 
 def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
-    """The lines that a process prints, until it ends or says nothing for too long."""
+    """Yield the lines that a process prints, until it ends or is silent for too long."""
     received: queue.Queue[str] = queue.Queue()
 
     def receive() -> None:
@@ -213,15 +213,15 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[str]:
 
 @dataclass
 class Tally:
-    """What became of a target's inputs, and how many lines of this project they reached."""
+    """Outcomes of a target's inputs, and the lines of this project that they reached."""
 
     counts: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     lines: set[str] = field(default_factory=set)
-    last_new: int = 0  # the number of inputs after which a line was last reached for the first time
+    last_new: int = 0  # number of inputs when a new line was last reached
 
     def add(self, outcome: Outcome) -> None:
-        """Count an outcome."""
+        """Add an outcome."""
         self.counts["failed" if outcome.failed else outcome.outcome] += 1
         if outcome.failed:
             self.failures[outcome.outcome] += 1
@@ -230,13 +230,13 @@ class Tally:
             self.last_new = self.counts.total()
 
     def enough(self, least: int, quiet: int) -> bool:
-        """True once there were `least` inputs, and the last `quiet` of them reached nothing new."""
+        """True after `least` inputs of which the last `quiet` have reached nothing new."""
         total = self.counts.total()
         return total >= least and total - self.last_new >= quiet
 
 
 def fuzz(name: str, seed: int, least: int, quiet: int) -> Tally:
-    """Feed a target until there is enough, and print each new kind of failure with what repeats it."""
+    """Fuzz a target until it has had enough inputs; print each new failure with the command that repeats it."""
     tally = Tally()
     for outcome in outcomes(seed, name, 0, sys.maxsize):
         tally.add(outcome)
@@ -249,7 +249,7 @@ def fuzz(name: str, seed: int, least: int, quiet: int) -> Tally:
 
 
 def main() -> int:
-    """Print a tally by target, and each failure with what repeats it."""
+    """Print the counts of each target, and each failure with the command that repeats it."""
     known = list(targets())
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=50_000, help="the least number (default: %(default)s)")

@@ -1,4 +1,4 @@
-"""What is fuzzed: data sets, images, configurations and runs, and what `extraction_targets` has."""
+"""Fuzz targets: data sets, images, configurations and runs, and those of `extraction_targets`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ from mmib.tagging import count_mentions, repair, split_tag
 
 ROOT = Path(__file__).parents[2]
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-# What a pickle that is executed leaves behind.
+# Folder that a pickle creates if it is executed.
 EXECUTED = "executed"
 
 
@@ -83,7 +83,7 @@ def _read_rows(folder: Path) -> None:
 
 
 def _well_formed(rows: Any, kind: type) -> Any:
-    """The rows that can be read; what stands for the others must carry a typed error with its place."""
+    """Return the rows that can be read; each of the others must be a typed error with its location."""
     for row in rows:
         if isinstance(row, Malformed):
             check(re.search(r"\.txt:\d", str(row.error)) is not None, f"no place in {row.error}")
@@ -125,7 +125,7 @@ def _read_posts(folder: Path) -> None:
 
 
 class Exploit:
-    """A pickle that makes a folder when it is executed."""
+    """A pickle that creates a folder if it is executed."""
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
@@ -139,7 +139,7 @@ def _crop_trees(keys: tuple[Any, Any]) -> list[Any]:
 
 
 def _write_dictionary(tree: Any) -> bytes:
-    """In one of the formats in which such files are about."""
+    """Write a dictionary in one of the formats that such files have in practice."""
     rng = random.Random(repr(tree))
     buffer = io.BytesIO()
     kind = rng.randrange(6)
@@ -222,7 +222,7 @@ _MODES = ("RGB", "RGBA", "L", "LA", "P", "1", "CMYK", "I;16", "I", "F", "YCbCr")
 
 
 def _image(rng: random.Random) -> bytes:
-    """A small image of a random format and mode that go together."""
+    """Generate a small image with a random format and a mode that the format supports."""
     while True:
         mode, size = rng.choice(_MODES), (rng.randint(1, 40), rng.randint(1, 40))
         buffer = io.BytesIO()
@@ -256,7 +256,7 @@ def _yaml_files(pattern: str) -> list[Any]:
 
 
 def _with_bombs(target: Target, trees: list[Any]) -> Target:
-    """Now and then a value is one that no message may write out."""
+    """Occasionally replace a value by one that no message may write out in full."""
 
     def mutated(rng: random.Random) -> bytes:
         if rng.random() > 0.05:
@@ -288,25 +288,25 @@ def _read_study_file(folder: Path) -> None:
 
 
 class Suggestions:
-    """What an Optuna trial suggests, at a fixed place between both ends.
+    """Stand-in for an Optuna trial that suggests values at a fixed position between both ends.
 
     Args:
-        place: 0 for the lower end to 1 for the upper one.
+        place: position, from 0 for the lower end to 1 for the upper end.
     """
 
     def __init__(self, place: float) -> None:
         self.place = place
 
     def suggest_float(self, name: str, low: float, high: float) -> float:
-        """A number at the place."""
+        """Return the number at the position."""
         return (1 - self.place) * low + self.place * high
 
     def suggest_int(self, name: str, low: int, high: int) -> int:
-        """The whole number next to the place."""
+        """Return the integer nearest to the position."""
         return round(self.suggest_float(name, low, high))
 
     def suggest_categorical(self, name: str, choices: Sequence[int]) -> int:
-        """The choice next to the place."""
+        """Return the choice nearest to the position."""
         return choices[self.suggest_int(name, 0, len(choices) - 1)]
 
 
@@ -380,7 +380,7 @@ def _read_summary(folder: Path) -> None:
 
 
 def _journal() -> list[Any]:
-    """What Optuna wrote of a sweep with a finished trial, a failed one, and one that is running."""
+    """Journal that Optuna wrote for a sweep with a finished, a failed and a running trial."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "journal.log"
         study = open_study(journal, "sweep", "maximize")
@@ -415,7 +415,7 @@ _POST = {"text": "Ada met Bob", "entities": [{"start": 0, "end": 3, "type": "PER
 
 
 def _picture() -> bytes:
-    """A PNG file."""
+    """Generate a PNG file."""
     buffer = io.BytesIO()
     Image.linear_gradient("L").resize((9, 7)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -429,7 +429,7 @@ def _form(rng: random.Random) -> bytes:
 
 
 def _refused_or(read: Callable[[], object]) -> None:
-    """What the service answers with a status and a reason is a typed error."""
+    """Convert a refusal of the service, which has a status and a reason, to a typed error."""
     try:
         read()
     except RefusedError as error:
@@ -462,7 +462,7 @@ def _read_form(folder: Path) -> None:
 
 
 def targets() -> dict[str, Target]:
-    """All targets by name."""
+    """Return all targets, by name."""
     experiments = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in shipped_experiments()]
     studies = [*_yaml_files("experiments/ablations/study.yaml"), *_yaml_files("experiments/noise/*.yaml")]
     sweeps = _yaml_files("experiments/sweeps/*.yaml")
@@ -498,5 +498,5 @@ def targets() -> dict[str, Target]:
 
 
 def _items(tree: Any) -> list[Any]:
-    """What stands on the lines of a file whose mutation may have replaced the whole list."""
+    """Items for the lines of a file; a mutation may have replaced the whole list."""
     return tree if isinstance(tree, list) else [tree]

@@ -1,8 +1,8 @@
-"""Kill a training run at random moments, resume it each time, and compare it with one that was never killed.
+"""Kill a training run at random times, resume it each time, and compare it with an uninterrupted run.
 
     python -m experiments.robustness.kill_and_resume --kills 10 -- --config mre-demo --data.root /tmp/demo ...
 
-What stands behind `--` are the options of `mmib fit`. Exit status 1 if weights, metrics or logs differ in a single bit.
+Arguments after `--` are options of `mmib fit`. Exit status 1 if weights, metrics or logs differ in a single bit.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ STATE_KEYS = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", 
 
 
 def fit(options: Sequence[str], log: Path, stop: Callable[[float], bool] = lambda seconds: False) -> bool:
-    """Run `mmib fit`; kill it with all its ranks when `stop(seconds since its start)` says so.
+    """Run `mmib fit`; kill it with all its ranks when `stop(seconds since its start)` is true.
 
     Returns:
-        Whether it came to its end.
+        Whether it finished.
 
     Raises:
-        RuntimeError: it failed by itself.
+        RuntimeError: it failed without being killed.
     """
     with log.open("ab") as output:
         command = [sys.executable, "-m", "mmib", "fit", *options]
@@ -56,18 +56,18 @@ def fit(options: Sequence[str], log: Path, stop: Callable[[float], bool] = lambd
 
 
 def only_run(runs: Path) -> Path:
-    """The newest run below a folder."""
+    """Return the newest run below a folder."""
     return max(runs.glob("*/*"), key=lambda run: run.name)
 
 
 def resumable(runs: Path) -> Path | None:
-    """The newest run below a folder that has saved something to go on from."""
+    """Return the newest run below a folder that has a checkpoint to resume from."""
     begun = [path.parents[1] for name in (LAST, PREVIOUS) for path in runs.glob(f"*/*/checkpoints/{name}")]
     return max(begun, key=lambda run: run.name, default=None)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What two finished runs do not have in common."""
+    """List what differs between two finished runs."""
     found = []
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (one, other)]
     found += [f"last.ckpt: {key}" for key in STATE_KEYS if not same(states[0][key], states[1][key])]
@@ -81,7 +81,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality bit for bit, through nested containers."""
+    """Compare nested containers bit for bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -92,7 +92,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def main() -> int:
-    """Print a line a kill and the verdict."""
+    """Print a line per kill, and the verdicts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
@@ -114,7 +114,7 @@ def main() -> int:
         runs, started = work / f"killed-{len(verdicts)}", time.monotonic()
         more = killed_run(arguments.options, runs, arguments.kills - kills, duration, rng, log)
         kills += more
-        if not more:  # it was over before its moment came: the machine has less to do than before
+        if not more:  # it finished before the kill: the machine is less busy than before
             duration = time.monotonic() - started
         verdicts.append((f"a run after {more} kills", differences(whole, only_run(runs))))
         print(describe(*verdicts[-1]), flush=True)
@@ -122,7 +122,7 @@ def main() -> int:
 
 
 def killed_run(options: Sequence[str], runs: Path, kills: int, duration: float, rng: random.Random, log: Path) -> int:
-    """A run that is killed at random moments, up to `kills` times, and resumed until it is finished."""
+    """Kill a run at random times, up to `kills` times, and resume it until it finishes; return the number of kills."""
     done = 0
     run: Path | None = None
     while True:
@@ -133,14 +133,14 @@ def killed_run(options: Sequence[str], runs: Path, kills: int, duration: float, 
         done += 1
         run = resumable(runs)
         if run is None:
-            # It died before it had saved anything: the next one starts anew, and this one is no run.
+            # It was killed before its first checkpoint: start again, and remove this incomplete run.
             shutil.rmtree(runs, ignore_errors=True)
         step = torch.load(last_checkpoint(run), weights_only=True)["global_step"] if run else 0
         print(f"killed after {moment:.1f} s, checkpoint at step {step}", flush=True)
 
 
 def describe(name: str, found: list[str]) -> str:
-    """The verdict on a run in words."""
+    """Format the verdict on a run."""
     return f"{name} differs: {', '.join(found)}" if found else f"{name} is the same bit for bit"
 
 

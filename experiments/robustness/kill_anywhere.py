@@ -1,11 +1,10 @@
-"""Kill what writes files at random moments: the building of a feature cache, a training, an export.
+"""Kill programs that write files at random times: building a feature cache, training, and export.
 
     python -m experiments.robustness.kill_anywhere --kills 50 -- --wandb off
 
-After each kill every file that bears its final name must be whole, an export that was there before must be there still
-or be replaced by the new one, and the next start in the same folder must come to the same end as one that nothing
-happened to, bit for bit. Prints a line a kill and a tally; exit status 1 where something was lost. What stands behind
-`--` are further options of `mmib fit`.
+After each kill, every file with its final name must be complete, a previous export must still exist or be replaced by
+the new one, and a restart in the same folder must have the same result as an undisturbed run, bit for bit. Prints a
+line per kill and a tally; exit status 1 if anything was lost. Arguments after `--` are further options of `mmib fit`.
 """
 
 from __future__ import annotations
@@ -50,13 +49,13 @@ SHOWN = 5
 
 @dataclass(frozen=True)
 class Job:
-    """What is killed.
+    """A program to kill.
 
     Attributes:
-        run: does it in a folder, and goes on with what a killed one has left there.
-        differences: what two folders in which it was done do not have in common.
-        prepare: fills a new folder with what is there before, out of one in which it was done.
-        broken: what is not whole in a folder, beside files that cannot be read.
+        run: runs the program in a folder, and resumes what a killed one has left there.
+        differences: lists what differs between two folders in which the program has finished.
+        prepare: fills a new folder with the initial files, from a folder in which the program has finished.
+        broken: lists what is damaged in a folder, besides unreadable files.
     """
 
     run: Callable[[Path], None]
@@ -66,7 +65,7 @@ class Job:
 
 
 def cache_job(encoder: ImageEncoder, images: Sequence[Path]) -> Job:
-    """Encodes images into a feature cache."""
+    """Encode images into a feature cache."""
 
     def run(folder: Path) -> None:
         ImageFeatureCache(folder, encoder).build(images)
@@ -74,7 +73,7 @@ def cache_job(encoder: ImageEncoder, images: Sequence[Path]) -> Job:
     def compare(one: Path, other: Path) -> list[str]:
         caches = [ImageFeatureCache(folder, encoder) for folder in (one, other)]
         for cache in caches:
-            cache.build(images)  # reads what is there
+            cache.build(images)  # only reads existing features
         return [
             f"features of {image.name}"
             for image in images
@@ -85,7 +84,7 @@ def cache_job(encoder: ImageEncoder, images: Sequence[Path]) -> Job:
 
 
 def training_job(options: Sequence[str]) -> Job:
-    """Trains, selects, scores and writes predictions; goes on from the last checkpoint."""
+    """Train, select, score and write predictions; resume from the last checkpoint."""
 
     def run(folder: Path) -> None:
         if any(folder.glob("*/*/summary.json")):
@@ -104,7 +103,7 @@ def training_job(options: Sequence[str]) -> Job:
 
 
 def export_job(run: Path) -> Job:
-    """Exports a finished run, over an export that is there already."""
+    """Export a finished run, replacing an existing export."""
 
     def export(folder: Path) -> None:
         _succeed(["export", str(run), "-o", str(folder / "model")])
@@ -118,7 +117,7 @@ def export_job(run: Path) -> Job:
         return [str(name) for name in names if contents[0].get(name) != contents[1].get(name)]
 
     def prepare(done: Path, folder: Path) -> None:
-        # Hard links: an export writes new files and never into old ones.
+        # Hard links are safe: an export writes new files and never modifies old ones.
         shutil.copytree(done / "model", folder / "model", copy_function=os.link)
 
     def broken(folder: Path) -> list[str]:
@@ -149,37 +148,37 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 
 def unreadable(folder: Path) -> list[str]:
-    """The files below a folder that bear a final name and cannot be read, with the reason."""
+    """List the unreadable files with a final name below a folder, with the reason."""
     found = []
     for path in sorted(folder.rglob("*")):
         is_temporary = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if path.is_file() and not is_temporary and path.suffix in READERS:
             try:
                 READERS[path.suffix](path)
-            except Exception as error:  # readers of damaged files fail in many ways
+            except Exception as error:  # readers of damaged files raise many types of errors
                 found.append(f"{path.relative_to(folder)} ({type(error).__name__}: {error})")
     return found
 
 
 def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.inf) -> tuple[bool, float]:
-    """Do a job in a copy of this process, which has imported everything already, killed when its time is over.
+    """Run a program in a fork of this process, which has already imported everything, and kill it after a time.
 
     Returns:
-        Whether it came to its end, and its seconds.
+        Whether it finished, and its duration in seconds.
 
     Raises:
-        RuntimeError: it failed by itself.
+        RuntimeError: it failed without being killed.
     """
     output = folder.parent / "output.log"
 
     def work() -> None:
-        log = output.open("a", buffering=1)  # until the process ends, whose last words are those of its error
+        log = output.open("a", buffering=1)  # never closed, so that the error message at exit is written
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         sys.stdout = sys.stderr = log
-        # Makes torch's pool of threads anew, as a copied process must, before several threads try to at once.
+        # Creates torch's thread pool again, which a fork requires, before several threads try to at once.
         torch.set_num_threads(1)
-        # The lock of progress bars is shared with copied processes: a kill would leave it taken for ever.
+        # Forks share the lock of progress bars: a kill would leave it locked for ever.
         tqdm.set_lock(threading.RLock())
         run(folder)
 
@@ -197,13 +196,13 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
 
 
 def _last_words(log: Path) -> str:
-    """The last message of mmib itself, and the last line."""
+    """Return the last message of mmib itself, and the last line of the log."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
     return " / ".join([line for line in lines[:-1] if line.startswith("mmib: ")][-1:] + lines[-1:])
 
 
 def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -> Counter[str]:
-    """Kill a job at random moments, each time in a new folder, and start it once more; count what came of it."""
+    """Kill a program at random times, each time in a new folder, and restart it once; count the outcomes."""
     whole = work / f"{name}-whole"
     whole.mkdir(parents=True)
     _, duration = start(job.run, whole)
@@ -213,7 +212,7 @@ def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -
         folder.mkdir()
         job.prepare(whole, folder)
         outcome, seconds, lost = _killed_once(job, whole, folder, rng.uniform(0, duration))
-        if outcome == OVER:  # the machine has less to do than before
+        if outcome == OVER:  # the machine is less busy than before
             duration = seconds
         tally[outcome] += 1
         tally[LOST] += bool(lost)
@@ -224,7 +223,7 @@ def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -
 
 
 def _killed_once(job: Job, whole: Path, folder: Path, moment: float) -> tuple[str, float, list[str]]:
-    """What came of a kill: its kind, the seconds until it, and what was lost."""
+    """Return the outcome of a kill, the seconds until it, and what was lost."""
     finished, seconds, lost = False, moment, []
     try:
         finished, seconds = start(job.run, folder, moment)
@@ -237,12 +236,12 @@ def _killed_once(job: Job, whole: Path, folder: Path, moment: float) -> tuple[st
 
 
 def shares(kills: int, jobs: int) -> list[int]:
-    """Kills of each job, as even as they come."""
+    """Divide the kills among the programs as evenly as possible."""
     return [kills // jobs + (number < kills % jobs) for number in range(jobs)]
 
 
 def make_jobs(names: Sequence[str], options: Sequence[str], work: Path) -> dict[str, Job]:
-    """The jobs that are asked for, over a tiny demo corpus in the folder."""
+    """Create the requested programs, on a tiny demo corpus in the folder."""
     corpus = work / "demo"
     write_demo_corpus(corpus, DemoSettings(size="tiny"))
     places = ["--data.root", str(corpus), "--data.cache_dir", str(work / "features")]
@@ -258,7 +257,7 @@ def make_jobs(names: Sequence[str], options: Sequence[str], work: Path) -> dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a line a kill and the tally."""
+    """Print a line per kill, and the tally."""
     names = ("cache", "train", "export")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50, help="in all, shared out over the jobs (default: %(default)s)")

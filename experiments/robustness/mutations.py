@@ -1,4 +1,4 @@
-"""Mutations: what damage and malice make of a file."""
+"""Mutations of files, as from damage or malice."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-# Bytes that have broken readers of every kind: nesting, huge numbers, half characters, other line ends, other formats.
+# Bytes that have broken readers of all kinds: nesting, huge numbers, half characters, other line endings and formats.
 TOKENS: tuple[bytes, ...] = (
     *(
         b"\0",
@@ -136,7 +136,7 @@ ODD_VALUES: tuple[Any, ...] = (
 
 
 def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
-    """A few random changes of a file's bytes."""
+    """Apply a few random changes to a file's bytes."""
     for _ in range(rng.choice((1, 1, 2, 4))):
         data = _changed(rng, data)
     return data
@@ -144,7 +144,7 @@ def mutate_bytes(rng: random.Random, data: bytes) -> bytes:
 
 def _changed(rng: random.Random, data: bytes) -> bytes:
     start, end = sorted((rng.randint(0, len(data)), rng.randint(0, len(data))))
-    # Mostly a small place, so that the rest of the file stays sound.
+    # Usually a small region, so that the rest of the file stays intact.
     end = end if rng.random() < 0.3 else min(end, start + rng.randint(1, 8))
     before, part, behind = data[:start], data[start:end], data[end:]
     elsewhere = rng.randint(0, len(data))
@@ -164,7 +164,7 @@ def _changed(rng: random.Random, data: bytes) -> bytes:
 
 
 def mutate_tree(rng: random.Random, tree: Any) -> Any:
-    """A few random changes of nested containers: of values, types, keys, lengths and depth."""
+    """Apply a few random changes to nested containers: to values, types, keys, lengths and depth."""
     tree = copy.deepcopy(tree)
     for _ in range(rng.choice((1, 1, 2, 4))):
         places = list(_places(tree))
@@ -189,7 +189,7 @@ def mutate_tree(rng: random.Random, tree: Any) -> Any:
 
 
 def bomb(levels: int = 30) -> list[Any]:
-    """A list that is small in memory and astronomically long when it is written out: each level twice the one below."""
+    """A list that is small in memory and exponentially long when written: each level doubles the one below."""
     tree: list[Any] = ["lol"]
     for _ in range(levels):
         tree = [tree, tree]
@@ -197,7 +197,7 @@ def bomb(levels: int = 30) -> list[Any]:
 
 
 def _places(tree: Any) -> Sequence[tuple[Any, Any]]:
-    """Each container of a tree with each of its keys."""
+    """Pair each container of a tree with each of its keys."""
     if isinstance(tree, dict | list):
         keys = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
         return [(tree, key) for key in keys] + [place for key in keys for place in _places(tree[key])]
@@ -205,7 +205,7 @@ def _places(tree: Any) -> Sequence[tuple[Any, Any]]:
 
 
 def _odd(rng: random.Random) -> Any:
-    # A copy, because what is put into a tree may be mutated there.
+    # A copy, because a value inside a tree may be mutated there.
     return copy.deepcopy(rng.choice(ODD_VALUES))
 
 
@@ -214,7 +214,7 @@ def _hashable(value: Any) -> Any:
 
 
 def _varied(rng: random.Random, value: Any) -> Any:
-    """A value close to another one."""
+    """Return a value close to the given one."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):

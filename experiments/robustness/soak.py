@@ -1,11 +1,11 @@
-"""Let honest and hostile clients ask the service at the same time: no honest answer is lost, nor half of the speed.
+"""Run honest and hostile clients at the same time: no honest answer may be lost, and at most half of the throughput.
 
     python -m experiments.robustness.soak --model exports --requests 2000 --clients 32
 
-Starts `mmib serve` as a process of its own. The honest clients first ask alone, then beside the hostile ones, a fifth
-of all. Each client has an address of its own, as all 127.x.x.x are this machine. Exit status 1 where an honest answer
-was lost or belonged to another post, where the honest clients kept less than half of their throughput, or where the
-memory of the service grew beyond its bound.
+Starts `mmib serve` as a separate process. The honest clients first run alone, then beside the hostile ones, a fifth of
+all clients. Each client has its own address, as all of 127.x.x.x are this machine. Exit status 1 if an honest answer
+was lost or belonged to another post, if the honest clients kept less than half of their throughput, or if the memory of
+the service grew beyond its limit.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from experiments.benchmarks.serving import TIMEOUT, Running, posts, service
 JSON = {"Content-Type": "application/json"}
 ONE_BYTE_BODY = b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
 HOSTILE_SHARE, KEPT = 0.2, 0.5
-# Of the service, beyond what it has when it has warmed up: the images of one pass, and what waits.
+# Growth limit of the service's memory after warm-up: the images of one pass, and waiting posts.
 MEMORY_MB = 1500
-# How long a hostile client holds a connection on which it says nothing.
+# How long a hostile client holds a silent connection.
 HOLD_S = 3.0
 
 
 @dataclass
 class Load:
-    """What clients saw.
+    """Measurements of the clients.
 
     Attributes:
-        seconds: of each honest request, refusals that were tried again included.
-        wall: seconds from the first to the last.
-        lost: why honest requests have no answer.
-        refused: how many times honest ones were sent away (503) and asked again.
-        hostile: how hostile requests ended, by status.
+        seconds: duration of each honest request, including retries.
+        wall: seconds from the first request to the last answer.
+        lost: reasons why honest requests had no answer.
+        refused: number of honest requests that were refused (503) and retried.
+        hostile: number of hostile requests by status or error.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -61,22 +61,22 @@ class Load:
 
     @property
     def rate(self) -> float:
-        """Honest requests a second."""
+        """Honest requests per second."""
         return len(self.seconds) / self.wall
 
     @property
     def tail(self) -> float:
-        """Seconds that 95 of 100 honest requests took at most."""
+        """95th percentile of the duration of honest requests, in seconds."""
         return sorted(self.seconds)[math.ceil(0.95 * len(self.seconds)) - 1]
 
 
 def connected(place: str, address: str) -> http.client.HTTPConnection:
-    """A connection from an address of this machine."""
+    """Open a connection from one of this machine's addresses."""
     return http.client.HTTPConnection(place, timeout=TIMEOUT, source_address=(address, 0))
 
 
 def ask(place: str, address: str, post: dict[str, Any], load: Load) -> None:
-    """Ask as an honest client does: again after a while, where the service is full."""
+    """Send a request as an honest client does: retry after a while if the service is full."""
     began = time.perf_counter()
     while True:
         connection = connected(place, address)
@@ -99,14 +99,14 @@ def ask(place: str, address: str, post: dict[str, Any], load: Load) -> None:
 
 
 def _large_image() -> bytes:
-    """Of as many pixels as are taken, in a few kilobytes."""
+    """An image with the maximum number of pixels, in a few kilobytes."""
     file = io.BytesIO()
     Image.new("RGB", (5000, 5000)).save(file, "PNG")
     return file.getvalue()
 
 
 def attacks(rng: random.Random) -> Iterator[Callable[[str, str], str]]:
-    """What hostile clients do, without an end: each takes place and address, and tells how it ended."""
+    """Yield hostile requests without end; each takes place and address, and returns its status."""
     entities = [{"start": 2 * number, "end": 2 * number + 1} for number in range(50)]
     heavy = {"text": "_." * 5_000, "entities": entities, "evidence": True, "samples": 50}
     field_of_form = b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
@@ -162,7 +162,7 @@ def attacks(rng: random.Random) -> Iterator[Callable[[str, str], str]]:
 
 
 def run_clients(running: Running, drawn: Sequence[dict[str, Any]], honest: int, hostile: int, requests: int) -> Load:
-    """Let clients ask until the honest ones have had so many answers; hostile ones go on until then."""
+    """Run clients until the honest ones have sent this many requests; hostile ones continue until then."""
     load, numbers, over, taking = Load(), itertools.count(), threading.Event(), threading.Lock()
 
     def ask_on(client: int) -> None:
@@ -172,7 +172,7 @@ def run_clients(running: Running, drawn: Sequence[dict[str, Any]], honest: int, 
             if number >= requests:
                 return
             post = drawn[number % len(drawn)]
-            # Words of its own behind the post, by which its answer is known.
+            # The text is extended by the number, to identify its answer.
             ask(running.place, f"127.0.0.{2 + client}", {**post, "text": f"{post['text']} #{number}"}, load)
 
     def attack_on(client: int) -> None:
@@ -200,16 +200,16 @@ def run_clients(running: Running, drawn: Sequence[dict[str, Any]], honest: int, 
 
 
 def memory_mb(running: Running) -> float:
-    """What the service has in memory."""
+    """Resident memory of the service, in MB."""
     lines = Path(f"/proc/{running.process_id}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:")) / 1024
 
 
 def soak(running: Running, drawn: Sequence[dict[str, Any]], clients: int, requests: int) -> tuple[Load, Load, float]:
-    """What honest clients saw alone and beside hostile ones, and by how many megabytes the service grew."""
+    """Measure honest clients alone and beside hostile ones, and the growth of the service's memory in MB."""
     hostile = max(1, round(HOSTILE_SHARE * clients))
     honest = clients - hostile
-    run_clients(running, drawn, honest, 0, 2 * honest)  # warms up
+    run_clients(running, drawn, honest, 0, 2 * honest)  # warm-up
     before = memory_mb(running)
     alone = run_clients(running, drawn, honest, 0, requests // 4)
     beside = run_clients(running, drawn, honest, hostile, requests - requests // 4)
@@ -217,7 +217,7 @@ def soak(running: Running, drawn: Sequence[dict[str, Any]], clients: int, reques
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print what happened."""
+    """Run the clients, and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("exports")], help="as for mmib serve")
     parser.add_argument("--clients", type=int, default=32, help="honest and hostile (default: %(default)s)")

@@ -1,7 +1,6 @@
-"""A reader that is fuzzed: sound inputs, how they are mutated, and what reads them and checks the result.
+"""A fuzz target: valid inputs, their mutation, and a reader that checks its result.
 
-A reader raises `WrongError` where it returned something that it must never return; everything else that it raises is
-judged by `fuzz.py`.
+A reader raises `WrongError` if a result is invalid; all other errors are judged by `fuzz.py`.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from experiments.robustness.mutations import mutate_bytes, mutate_tree
 
 
 class WrongError(Exception):
-    """A reader accepted what it must refuse, or made something else of it."""
+    """A reader accepted an invalid input, or misread an input."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """A reader with what it reads.
+    """A reader and its inputs.
 
     Attributes:
-        file: where the input stands, below a folder of its own.
-        sound: draws an input that must be accepted.
-        mutated: draws a damaged one.
-        read: reads it, given the folder.
+        file: path of the input file, below a temporary folder.
+        sound: generates an input that must be accepted.
+        mutated: generates a damaged input.
+        read: reads the input, given the folder.
     """
 
     file: str
@@ -37,7 +36,7 @@ class Target:
 
 
 def structured(file: str, trees: list[Any], write: Callable[[Any], bytes], read: Callable[[Path], object]) -> Target:
-    """A target whose inputs are containers, mutated as such, as bytes, or both."""
+    """A target whose inputs are nested containers, mutated as containers, as bytes, or both."""
 
     def mutated(rng: random.Random) -> bytes:
         tree = rng.choice(trees)
@@ -54,6 +53,6 @@ def plain(file: str, inputs: Callable[[random.Random], bytes], read: Callable[[P
 
 
 def check(holds: bool, what: str) -> None:
-    """Raise `WrongError` where something does not hold."""
+    """Raise `WrongError` unless a condition holds."""
     if not holds:
         raise WrongError(what)

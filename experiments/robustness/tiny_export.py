@@ -1,4 +1,4 @@
-"""The export of a tiny model of random weights, made in a second and used by whatever needs some model."""
+"""Export a tiny model with random weights within a second, for tests that need any model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LABELS = LabelSet(("PER", "LOC"))
 
 
 def write_tiny_export(folder: Path, seed: int = 0) -> Path:
-    """An export of a model of entities, with what it was made from beside it; the weights follow from the seed."""
+    """Write an export of a model of entities, and its text encoder beside it; the weights depend only on the seed."""
     torch.manual_seed(seed)
     bert = folder.with_name(f"{folder.name}-bert")
     sizes = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": WIDTH}

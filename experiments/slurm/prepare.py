@@ -1,8 +1,8 @@
-"""Make what all ranks of a job read, before they start: the demo corpus and the features of all images.
+"""Prepare the files that all ranks of a job read: the demo corpus and the features of all images.
 
     python experiments/slurm/prepare.py --config mre-demo ...
 
-Takes the options of `mmib fit`; trains nothing and makes no run folder.
+Takes the options of `mmib fit`, but does not train and creates no run folder.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from mmib.training.cli import MMIBCommand, run
 
 
 class Preparation(MMIBCommand):
-    """`mmib fit` up to where training would start."""
+    """`mmib fit` without the training."""
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """One that writes nothing: what the configuration says of devices is for the ranks."""
+        """Create a trainer that writes nothing and uses the CPU: the configured devices are for the ranks."""
         return Trainer(
             accelerator="cpu", devices=1, logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
@@ -34,7 +34,7 @@ class Preparation(MMIBCommand):
 
 
 def main() -> int:
-    """A known error is one message, as in `mmib`."""
+    """Prepare the files; a known error is printed as one message, as in `mmib`."""
     try:
         return run(expand_configs(["fit", *sys.argv[1:]]), Preparation)
     except MMIBError as error:

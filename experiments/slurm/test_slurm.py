@@ -1,8 +1,8 @@
-"""Run the batch scripts on a SLURM of one node, which is started for that and stopped again: `make test-slurm`.
+"""Test the batch scripts on a one-node SLURM cluster that is started for the test: `make test-slurm`.
 
-A run of two tasks is requeued in mid-epoch, by `scontrol requeue`, by the signal before the time limit and by that of
-pre-emption, and must end as an uninterrupted run, bit for bit. Then a job that loses a rank, an array of sweep
-trials and one of seeds.
+A run of two tasks is requeued in mid-epoch by `scontrol requeue`, by the signal before the time limit and by the signal
+of pre-emption, and must end like an uninterrupted run, bit for bit. Then follow a job that loses a rank, an array of
+sweep trials, and an array of seeds.
 """
 
 from __future__ import annotations
@@ -71,21 +71,21 @@ PartitionName=test Nodes=ALL Default=YES MaxTime=INFINITE
 
 
 class ClusterError(Exception):
-    """What was expected did not happen; the message says what."""
+    """An expected event did not happen; the message names it."""
 
 
 def install() -> None:
-    """Make sure that SLURM and munge are there.
+    """Install SLURM and munge unless they are installed.
 
     Raises:
-        ClusterError: they are not, and cannot be installed.
+        ClusterError: they are missing, and cannot be installed.
     """
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     if not missing():
         return
     if os.geteuid() == 0 and shutil.which("apt-get"):
         print(f"installing {' and '.join(PACKAGES)}", flush=True)
-        # Another installation may be under way; it is waited for.
+        # Wait for the lock, as another installation may be running.
         wait = ["-o", f"DPkg::Lock::Timeout={INSTALL_S}"]
         command = ["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", *wait, *PACKAGES]
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
@@ -96,13 +96,13 @@ def install() -> None:
 
 
 def missing() -> list[str]:
-    """The programs of SLURM and munge that are not there."""
+    """List the programs of SLURM and munge that are missing."""
     return [program for program in PROGRAMS if not shutil.which(program)]
 
 
 @contextmanager
 def cluster(work: Path) -> Iterator[None]:
-    """A SLURM of one node with two CPUs on the loopback, for the commands that run in here."""
+    """Start a SLURM cluster on the loopback interface, one node with two CPUs, for the commands in this context."""
     for folder in ("state", "spool"):
         (work / folder).mkdir()
     key = work / "munge.key"
@@ -116,7 +116,7 @@ def cluster(work: Path) -> Iterator[None]:
     files |= {"seed-file": work / "munge.seed", "log-file": work / "munged.log"}
     with ExitStack() as stack:
         stack.callback(end_leftovers)
-        # --force: it would refuse a temporary folder, which others may write into.
+        # --force: munged refuses a temporary folder, because others can write to it.
         daemon(stack, work, "munged", "--foreground", "--force", *(f"--{name}={file}" for name, file in files.items()))
         wait_for(files["socket"].exists, "munged to listen", START_S)
         daemon(stack, work, "slurmctld", "-D", "-c")
@@ -127,31 +127,31 @@ def cluster(work: Path) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of the loopback that nothing listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def daemon(stack: ExitStack, work: Path, *command: str) -> None:
-    """Start a program that is stopped when `stack` is left."""
+    """Start a program, and stop it when `stack` is closed."""
     with (work / f"{command[0]}.output").open("ab") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
     stack.callback(end_process, process)
 
 
 def end_leftovers() -> None:
-    """Kill what is left of the cluster: a job that hangs outlives the daemon that would end it."""
+    """Kill the cluster's remaining processes: a hanging job outlives the daemon that should end it."""
     mark = f"SLURM_CONF={os.environ.pop('SLURM_CONF')}".encode()
     for process in Path("/proc").glob("[0-9]*"):
-        # Processes end meanwhile, and those of others cannot be read.
+        # Processes may end in the meantime, and those of other users cannot be read.
         with suppress(OSError):
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 os.kill(int(process.name), signal.SIGKILL)
 
 
 def cancel_all() -> None:
-    """End all jobs."""
+    """Cancel all jobs."""
     user = pwd.getpwuid(os.geteuid()).pw_name
     subprocess.run(["scancel", "--user", user], check=False)
     try:
@@ -161,15 +161,15 @@ def cancel_all() -> None:
 
 
 def ask(*command: str) -> str:
-    """What a command prints; nothing where it fails."""
+    """Return the output of a command; empty if it fails without output."""
     return subprocess.run(command, check=False, capture_output=True, text=True).stdout.strip()
 
 
 def wait_for(done: Callable[[], object], what: str, seconds: float = JOB_S) -> None:
-    """Wait until something is so.
+    """Wait until a condition holds.
 
     Raises:
-        ClusterError: it took too long.
+        ClusterError: it does not hold in time.
     """
     end = time.monotonic() + seconds
     while not done():
@@ -198,20 +198,20 @@ class Job:
 
     @property
     def run(self) -> Path:
-        """Its run folder, which is named after the job."""
+        """Run folder, which is named after the job."""
         return self.work / "runs" / "resume" / f"slurm-{self.id}"
 
     def step(self) -> int:
-        """The optimiser step of its newest checkpoint."""
+        """Optimiser step of the newest checkpoint; 0 without one."""
         last = self.run / "checkpoints" / LAST
         return int(torch.load(last, weights_only=True, mmap=True)["global_step"]) if last.is_file() else 0
 
     def wait_for_step(self, step: int) -> None:
-        """Wait until it runs and has a checkpoint of this step or a later one."""
+        """Wait until the job is running and has a checkpoint of this step or a later one."""
         self._wait(lambda: self.state == "RUNNING" and self.step() >= step, f"a checkpoint of step {step}")
 
     def wait_for_restart(self, restarts: int) -> None:
-        """Wait until SLURM has started it again, without the pause that SLURM makes before that."""
+        """Wait until SLURM has restarted the job, skipping the delay that SLURM makes before a restart."""
 
         def restarted() -> bool:
             if self.state == "PENDING":
@@ -221,7 +221,7 @@ class Job:
         self._wait(restarted, "the job to start again")
 
     def wait_for_end(self) -> None:
-        """Wait until all its tasks have succeeded."""
+        """Wait until all tasks of the job have succeeded."""
         self._wait(lambda: set(self.state.split()) == {"COMPLETED"}, "the job to succeed")
 
     def _wait(self, done: Callable[[], bool], what: str) -> None:
@@ -234,7 +234,7 @@ class Job:
 
 
 def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
-    """A job that is requeued several times against one that is left alone."""
+    """Compare a job that is requeued several times with an undisturbed one."""
     two = ["--ntasks-per-node=2"]
     whole = Job(work, two, ["job.sh"])
     whole.wait_for_end()
@@ -255,10 +255,10 @@ def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
 
 
 def test_death(work: Path) -> Iterator[tuple[str, bool]]:
-    """A job one of whose ranks is killed."""
+    """Kill a rank of a job."""
     job = Job(work, ["--ntasks-per-node=2"], ["job.sh"])
     job.wait_for_step(1)
-    # PID, job, step, local and global number of the task
+    # PID, job, step, and local and global number of the task
     processes = [process.split() for process in ask("scontrol", "listpids", job.id).splitlines()]
     os.kill(next(int(process[0]) for process in processes if process[4] == "1"), signal.SIGKILL)
     killed = time.monotonic()
@@ -269,7 +269,7 @@ def test_death(work: Path) -> Iterator[tuple[str, bool]]:
 
 
 def test_arrays(work: Path) -> Iterator[tuple[str, bool]]:
-    """Three trials, and two seeds."""
+    """Run an array of three trials, and an array of two seeds."""
     trials = work / "trials.txt"
     trials.write_text("\n".join(TRIALS) + "\n")
     short = ("--trainer.max_epochs", "1")
@@ -285,7 +285,7 @@ def test_arrays(work: Path) -> Iterator[tuple[str, bool]]:
 
 
 def option(run: Path, *names: str) -> object:
-    """A setting of a run."""
+    """Value of a setting of a run."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     for name in names:
         config = config[name]
@@ -293,17 +293,17 @@ def option(run: Path, *names: str) -> object:
 
 
 def describe(run: Path) -> str:
-    """The scores of a finished run."""
+    """Format the scores of a finished run."""
     summary = json.loads((run / "summary.json").read_text())
     return ", ".join(f"{split} F1 {summary[split]['f1']:.3f}" for split in ("val", "test"))
 
 
 def main() -> int:
-    """Print a line a check and a summary."""
+    """Print a line per check, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="keep the folder with runs and logs; failures keep it too")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # exit normally, so that the cluster is stopped too
     os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     os.environ["OMP_NUM_THREADS"] = "1"
     work = Path(tempfile.mkdtemp(prefix="mmib-slurm-"))
@@ -327,7 +327,7 @@ def main() -> int:
 
 
 def line(what: str, good: bool) -> str:
-    """A line of the summary."""
+    """Format a line of the summary."""
     return f"{'PASS' if good else 'FAIL'}  {what}"
 
 

@@ -1,4 +1,4 @@
-"""The command `mmib crop-objects`: makes object crops for those who have only the images."""
+"""The command `mmib crop-objects`: detect objects in the images of a data set, and save them as crops."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mmib.datamodules.twitter_files import YEARS
 from mmib.schema import DataError
 
 SPLITS = ("train", "val", "test")
-# A run that is killed repeats what it did since it last wrote its record.
+# Seconds between saves of the record; a killed run repeats the work since the last save.
 SAVE_EVERY_S = 20
-# Detectors scale the short side up and the long side down: of a narrower image no pixel is left.
+# Detectors scale the short side up and limit the long side: a narrower image would be left without pixels.
 LEAST_SIDE = 8
 MOST_STRETCH = 20
 REASONS_SHOWN = 5
 
 
 def run(arguments: list[str]) -> int:
-    """Make the crops of every split that has text and images."""
+    """Create the crops of every split that has text and images."""
     options = _parser().parse_args(arguments)
     if not options.root.is_dir():
         raise DataError(f"the data folder {options.root} does not exist: name the folder with the text and the images")
@@ -43,7 +43,7 @@ def run(arguments: list[str]) -> int:
     loaded: list[Detector] = []
 
     def detector() -> Detector:
-        """Loaded for the first image: a run with nothing left to do needs none."""
+        """Load the detector for the first image: a run with nothing left to do needs none."""
         if not loaded:
             loaded.append(ZeroShotDetector(options.detector, options.threshold, options.device))
         return loaded[0]
@@ -60,13 +60,13 @@ def run(arguments: list[str]) -> int:
 
 
 def cut(split: Split, settings: Settings, detector: Callable[[], Detector], batch_size: int) -> str:
-    """Find and cut out the objects of a split that have not been cut out yet.
+    """Detect objects of a split, and save the crops that do not exist yet.
 
     Args:
-        split: what to look for.
-        settings: must be those of earlier crops.
-        detector: gives the detector; called only where an image is left.
-        batch_size: images that are searched together.
+        split: the images, and what to search for in each.
+        settings: must equal those of earlier crops.
+        detector: returns the detector; only called if images are left to search.
+        batch_size: number of images per batch.
 
     Returns:
         A summary to print.
@@ -104,7 +104,7 @@ def _search(
 
 
 def _read(requests: Sequence[Request], store: CropStore) -> Iterable[tuple[Request, Image.Image]]:
-    """The images that can be searched; the others are recorded with the reason."""
+    """Yield the images that can be searched; for the others, record the reason."""
     for request in requests:
         if not request.file.is_file():
             store.fail(request, "missing")

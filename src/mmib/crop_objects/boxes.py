@@ -1,4 +1,4 @@
-"""Which of the detected boxes become crops, and which pixels they hold."""
+"""Choose which detected boxes become crops, and round them to pixels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mmib.crop_objects.detector import Detection
 from mmib.schema import Box
 
-# Boxes that overlap more show the same object, found by two phrases.
+# Boxes with a larger overlap (IoU) show the same object, detected for two phrases.
 SAME_OBJECT = 0.7
 
 
@@ -23,7 +23,7 @@ class Pixels(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Number of pixels; 0 of an empty one."""
+        """Number of pixels; 0 for an empty rectangle."""
         return max(0, self.right - self.left) * max(0, self.lower - self.upper)
 
     def overlap(self, other: Pixels) -> float:
@@ -37,12 +37,12 @@ class Pixels(NamedTuple):
         return common / (self.area + other.area - common)
 
     def relative(self, width: int, height: int) -> Box:
-        """As x0 y0 x1 y1 in 0..1 of an image."""
+        """Convert to x0 y0 x1 y1 in 0..1 of an image."""
         return self.left / width, self.upper / height, self.right / width, self.lower / height
 
 
 def choose(found: Sequence[Detection], width: int, height: int, most: int) -> list[tuple[Pixels, Detection]]:
-    """The best `most` objects of an image, best first, each once; boxes without a pixel inside it are left out."""
+    """Choose the `most` best objects of an image, best first, without duplicates and boxes empty after clipping."""
     chosen: list[tuple[Pixels, Detection]] = []
     finite = (one for one in found if all(map(math.isfinite, (*one.box, one.score))))
     for detection in sorted(finite, key=lambda one: (-one.score, one.box)):

@@ -1,4 +1,4 @@
-"""Zero-shot detectors of transformers behind one small interface."""
+"""Zero-shot object detectors from transformers, behind one small interface."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ OWL = ("owlv2", "owlvit")
 
 @dataclass(frozen=True)
 class Detection:
-    """An object that was found in an image.
+    """An object detected in an image.
 
     Attributes:
         box: x0 y0 x1 y1 in pixels of the image.
         score: confidence of the detector, 0..1.
-        phrase: the phrase that it matches.
+        phrase: the phrase that the object matches.
     """
 
     box: Box
@@ -38,10 +38,10 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds what phrases name."""
+    """Detects objects named by phrases."""
 
     def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
-        """The objects in each image that match its phrases, one or more, in any order."""
+        """Return the objects in each image that match its phrases (one or more), in any order."""
 
 
 class ZeroShotDetector:
@@ -49,18 +49,18 @@ class ZeroShotDetector:
 
     Args:
         name: a local folder, or a hub name.
-        threshold: least score of an object; None takes the default of the family: 0.25 (Grounding DINO) or 0.1 (OWL).
-        device: where it runs; None takes a GPU where there is one.
+        threshold: minimum score of an object; None for the default of the family: 0.25 (Grounding DINO) or 0.1 (OWL).
+        device: the device to run on; None for a GPU if available.
 
     Raises:
-        EncoderError: it cannot be loaded, or is none of these.
+        EncoderError: the model cannot be loaded, or is not of these families.
         ConfigError: the device cannot be used.
     """
 
     def __init__(self, name: str = DEFAULT_DETECTOR, threshold: float | None = None, device: str | None = None) -> None:
         settle_hub_mode()
-        # A local folder must never make a request to the hub, not even where a file is missing in it.
-        # Nor is code run that lies beside the weights: transformers would ask, and wait for an answer.
+        # A local folder must never cause a request to the hub, not even if a file is missing in it.
+        # Code beside the weights is not run either: transformers would ask, and wait for an answer.
         local = {"local_files_only": Path(name).is_dir(), "trust_remote_code": False}
         try:
             family = AutoConfig.from_pretrained(name, **local).model_type
@@ -69,8 +69,8 @@ class ZeroShotDetector:
                 raise EncoderError(f"{name!r} is a {family}, and no zero-shot detector known here: take one of {known}")
             self.processor: Any = AutoProcessor.from_pretrained(name, **local)
             model = AutoModelForZeroShotObjectDetection.from_pretrained(name, **local)
-        # Damaged weights and ones of another shape come as RuntimeError and SafetensorError, odd configurations as
-        # KeyError, AttributeError and TypeError.
+        # Damaged or mismatched weights raise RuntimeError and SafetensorError, unusual configurations KeyError,
+        # AttributeError and TypeError.
         except (OSError, ValueError, RuntimeError, KeyError, AttributeError, TypeError, SafetensorError) as error:
             raise _not_loaded(name, error) from error
         self.grounding = family in GROUNDING
@@ -79,13 +79,13 @@ class ZeroShotDetector:
         self.model: Any = model.eval().to(self.device)
 
     def detect(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[Detection]]:
-        """See `Detector.detect`; what is found in an image does not depend on the others.
+        """See `Detector.detect`; the result for an image does not depend on the other images.
 
         Raises:
             ConfigError: the images do not fit into memory together.
         """
         found: list[list[Detection]] = [[] for _ in images]
-        # Grounding DINO pads to the largest image and does not mask all of the padding: only equal sizes go together.
+        # Grounding DINO pads to the largest image and does not mask all padding: only batch images of equal size.
         sizes = [image.size if self.grounding else None for image in images]
         for size in dict.fromkeys(sizes):
             numbers = [number for number, other in enumerate(sizes) if other == size]
@@ -113,7 +113,7 @@ class ZeroShotDetector:
     def _inputs(self, images: list[Image.Image], phrases: list[list[str]]) -> Any:
         if self.grounding:
             return self.processor(images=images, text=phrases, padding=True, return_tensors="pt")
-        # The processor would pad with blanks, which are phrases too and take boxes from the real ones.
+        # The processor would pad with blanks, which count as phrases and take boxes from the real ones.
         most = max(map(len, phrases))
         filled = [list(itertools.islice(itertools.cycle(names), most)) for names in phrases]
         length = self.model.config.text_config.max_position_embeddings
@@ -123,7 +123,7 @@ class ZeroShotDetector:
 
     def _detections(self, result: Any, phrases: Sequence[str]) -> list[Detection]:
         scores, boxes = result["scores"].tolist(), result["boxes"].tolist()
-        # Grounding DINO gives the words that a box fits, OWL the number of the phrase.
+        # Grounding DINO returns the words that a box matches, OWL the index of the phrase.
         names = (
             result["text_labels"] if self.grounding else [phrases[label % len(phrases)] for label in result["labels"]]
         )

@@ -1,18 +1,18 @@
-"""What to look for in an image: noun phrases of its post, found without any model or download."""
+"""Phrases to search for in an image: noun phrases of its post, extracted without a model or download."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 
-# A phrase of more words is several; its last words name the object.
+# A longer phrase is usually several; its last words name the object.
 MOST_WORDS = 4
 MOST_PHRASES = 8
-# Longer "words" are addresses, laughter and the like.
+# Longer "words" are URLs, laughter and the like.
 LONGEST_WORD = 25
 
-# A phrase ends at each of these: determiners, pronouns, prepositions, conjunctions, auxiliaries, the commonest verbs
-# and adverbs, and the abbreviations of posts.
+# Each of these ends a phrase: determiners, pronouns, prepositions, conjunctions, auxiliaries, the most common verbs and
+# adverbs, and abbreviations in posts.
 BREAKS = frozenset(
     """
     a an the this that these those some any no every each either neither both all many much more most few several
@@ -45,9 +45,9 @@ _CAPITALS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 
 
 def noun_phrases(words: Sequence[str]) -> tuple[str, ...]:
-    """Runs of content words of a post, in lower case, each once, at most `MOST_PHRASES`.
+    """Return sequences of content words of a post, in lower case, without duplicates, at most `MOST_PHRASES`.
 
-    Runs end at function words, common verbs, punctuation, user names and addresses; a hashtag is a separate phrase.
+    A sequence ends at function words, common verbs, punctuation, user names and URLs; a hashtag is a separate phrase.
     """
     runs: list[list[str]] = [[]]
     for word in words:
@@ -60,7 +60,7 @@ def noun_phrases(words: Sequence[str]) -> tuple[str, ...]:
                 runs.append([])
             else:
                 runs[-1].append(part)
-        # Punctuation may stick to a word, as in "Paris," or "Obama:".
+        # Punctuation may be attached to a word, as in "Paris," or "Obama:".
         if alone or not word.endswith(parts[-1]):
             runs.append([])
     phrases = (" ".join(run[-MOST_WORDS:]).lower() for run in runs if run)
@@ -68,7 +68,7 @@ def noun_phrases(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _parts(word: str) -> list[str]:
-    """The words in a token; none in user names and addresses."""
+    """Split a token into words; user names and URLs have none."""
     if word.startswith(("@", "http", "www.")) or "://" in word or ".co/" in word:
         return []
     parts = _CAPITALS.sub(" ", word).split() if word.startswith("#") else [word]

@@ -1,4 +1,4 @@
-"""Which objects to look for in which image of a data set."""
+"""Determine which objects to search for in which image of a data set."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ MOST_OBJECTS = {"mnre": 3, "twitter": 4}
 
 @dataclass(frozen=True)
 class Request:
-    """An image, and what to look for in it.
+    """An image, and the phrases to search for in it.
 
     Attributes:
         image: name of the image in the data set.
-        file: its path.
-        phrases: one or more.
+        file: path of the image.
+        phrases: one or more phrases.
     """
 
     image: str
@@ -41,7 +41,7 @@ class Request:
 
     @property
     def name(self) -> str:
-        """Unique in its split, and usable as a file name."""
+        """A name that is unique in its split, and valid as a file name."""
         digest = hashlib.sha256(json.dumps([self.image, self.phrases]).encode()).hexdigest()[:16]
         stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in Path(self.image).stem[:40])
         return f"{stem}-{digest}"
@@ -52,10 +52,10 @@ class Split:
     """A split whose text was found.
 
     Attributes:
-        name: for messages.
+        name: name for messages.
         files: where its crops are written.
-        requests: by row number (MNRE) or image name (Twitter); rows may share one.
-        images: where its images are expected.
+        requests: by row number (MNRE) or image name (Twitter); rows may share a request.
+        images: the folder where its images are expected.
     """
 
     name: str
@@ -65,10 +65,10 @@ class Split:
 
 
 def mnre_splits(root: Path, splits: Sequence[str], phrases: Phrases) -> list[Split]:
-    """The splits of MNRE that are found; each row looks for the phrases of its text.
+    """Return the existing splits of MNRE; each row searches for the phrases of its text.
 
     Raises:
-        DataError: none is found, or one is malformed.
+        DataError: no split exists, or one is malformed.
     """
     reader = MNREReader(root)
     found = []
@@ -84,10 +84,10 @@ def mnre_splits(root: Path, splits: Sequence[str], phrases: Phrases) -> list[Spl
 
 
 def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phrases: Phrases) -> list[Split]:
-    """The splits of the Twitter sets that are found; posts that share an image look for the phrases of all.
+    """Return the existing splits of the Twitter sets; posts that share an image search for the phrases of all.
 
     Raises:
-        DataError: none is found, or one is malformed.
+        DataError: no split exists, or one is malformed.
     """
     found = []
     for reader in (TwitterReader(root, year) for year in years):
@@ -104,13 +104,13 @@ def twitter_splits(root: Path, years: Sequence[int], splits: Sequence[str], phra
 
 
 def _request(images: ImageNames, image: str, posts: Sequence[Post], phrases: Phrases) -> Request:
-    """What to look for in the image of posts; a missing image has the path of its name."""
+    """Build the request for the image of these posts; a missing image has the path of its name."""
     file = images.find(image) or images.folder / image
     return Request(image, file, _phrases([post.words for post in posts], phrases))
 
 
 def _phrases(texts: Sequence[Sequence[str]], wanted: Phrases) -> tuple[str, ...]:
-    """The phrases of all texts of an image; the entity types also where no text has a noun phrase."""
+    """Phrases of all texts of an image; the entity types if there is no noun phrase."""
     nouns = [phrase for words in texts for phrase in noun_phrases(words)] if wanted == "nouns" else []
     return tuple(dict.fromkeys(nouns))[:MOST_PHRASES] or TYPES
 

@@ -1,4 +1,4 @@
-"""The crops of a split on disk: files are complete at every moment, and a record lets a stopped run resume."""
+"""The crops of a split on disk: files are never partial, and a record lets an interrupted run resume."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class Settings:
-    """What decides which crops are made.
+    """Settings that determine which crops are made.
 
     Attributes:
-        detector: its name.
-        threshold: least score, or None for that of the detector.
+        detector: name of the detector.
+        threshold: minimum score, or None for the detector's default.
         phrases: `nouns` or `types`.
-        objects: most crops of an image.
+        objects: maximum number of crops per image.
         format: `png` or `jpg`.
     """
 
@@ -41,14 +41,14 @@ class Settings:
 
 
 class CropStore:
-    """What has been found in the images of a split so far.
+    """The objects found in the images of a split so far.
 
     Args:
         files: where the crops are written.
-        settings: those of this run.
+        settings: the settings of this run.
 
     Raises:
-        DataError: the split has crops that were not made here, or a damaged record.
+        DataError: the split has crops that were not made by this command, or a damaged record.
         ConfigError: its crops were made with other settings.
     """
 
@@ -83,14 +83,14 @@ class CropStore:
         return results
 
     def is_finished(self, request: Request) -> bool:
-        """Whether an image has been searched, and its crops still exist; unreadable images are tried again."""
+        """Whether an image has been searched and its crops still exist; failed images are tried again."""
         result = self.results.get(request.name)
         if result is None or result["failure"] is not None:
             return False
         return all((self.files.crops / one["crop"]).is_file() for one in result["objects"])
 
     def add(self, request: Request, image: Image.Image, objects: Sequence[tuple[Pixels, Detection]]) -> None:
-        """Write the crops of an image, which may be none."""
+        """Save the crops of an image; there may be none."""
         kept = []
         for number, (pixels, detection) in enumerate(objects):
             name = f"{request.name}-{number}.{self.settings.format}"
@@ -118,7 +118,7 @@ class CropStore:
         write_text(self.record, json.dumps(content, indent=1) + "\n")
 
     def publish(self, requests: Mapping[Key, Request]) -> None:
-        """Write the files that data modules read: boxes, and then the dictionary that names the crops."""
+        """Write the files that data modules read: the boxes, then the dictionary of crops."""
         found = {key: self.results[request.name]["objects"] for key, request in requests.items()}
         boxes = {one["crop"]: one["box"] for objects in found.values() for one in objects}
         write_text(self.files.boxes, json.dumps(boxes, indent=1) + "\n")

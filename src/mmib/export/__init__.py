@@ -1,4 +1,4 @@
-"""The command `mmib export`: makes a folder out of runs that is all that is needed to use their models."""
+"""The command `mmib export`: export trained models to a self-contained folder."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ RUNS = Path("runs")
 
 
 class Choice(NamedTuple):
-    """The run of a task that is exported where none is named.
+    """The run of a task that is exported by default.
 
     Attributes:
         run: the run.
-        among: how many runs it was chosen among, itself included.
-        equal: how many of them have the same F1, itself included.
+        among: number of candidate runs, including this one.
+        equal: number of candidates with the same F1, including this one.
     """
 
     run: FinishedRun
@@ -28,7 +28,7 @@ class Choice(NamedTuple):
     equal: int = 1
 
     def __str__(self) -> str:
-        """What was chosen, and why."""
+        """Describe the run and why it was chosen."""
         task = task_of(self.run.task, self.run.folder, self.run.summary.get("plugins") or ())
         chosen = f"{task.title}: {self.run.folder}"
         shared = f"on {self.run.summary.get('corpus', 'its data')}, the data of the newest run"
@@ -39,7 +39,7 @@ class Choice(NamedTuple):
 
 
 def run(arguments: list[str]) -> int:
-    """Export and print the folder.
+    """Export the models and print the folder.
 
     Raises:
         ExportError: there is no run to export, or the folder cannot be written.
@@ -99,10 +99,10 @@ def run(arguments: list[str]) -> int:
 
 
 def best_runs(folder: Path) -> list[Choice]:
-    """Of each task the run of best validation F1 among those on the newest run's data; of equals the newest.
+    """For each task, choose the run with the best validation F1 on the newest run's data; the newest among equals.
 
     Raises:
-        ExportError: there is none.
+        ExportError: there is no finished run.
     """
     by_task: dict[str, list[FinishedRun]] = {}
     for run in newest_first(single_runs(folder)):
@@ -122,10 +122,10 @@ def best_runs(folder: Path) -> list[Choice]:
 
 
 def _f1(run: FinishedRun) -> float:
-    """On validation; -1 where the run was not scored on it."""
+    """F1 on the validation split; -1 if the run was not scored on it."""
     return float((run.summary["val"] or {}).get("f1", -1.0))
 
 
 def _data(run: FinishedRun) -> tuple[Any, ...]:
-    """What scores must share to be compared."""
+    """What two runs must share for their scores to be comparable."""
     return run.summary.get("corpus"), run.fingerprint("val"), run.labels

@@ -1,4 +1,4 @@
-"""The model card of an export: what was trained on what, what it reaches, how it is used, what it cannot do."""
+"""The model card of an export: training data, scores, use, and limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmib.schema import SHIPPED_TASKS, Task, task_named
 
 SCORES = ("precision", "recall", "f1", "accuracy")
 SPLITS = {"test": "Test", "val": "Validation"}
-# Tasks of the Hub, by what a task finds. It has none for relations, which are classes of a text with marked spans.
+# Tasks of the Hub, by what a task finds. The Hub has no task for relations, which classify a text with marked spans.
 PIPELINES = {"entities": "token-classification", "relations": "text-classification", "labels": "text-classification"}
 USE = """## Use
 
@@ -46,7 +46,7 @@ terms, which hold for the weights too where their owners say so. Look them up be
 
 
 def model_card(models: Sequence[TrainedModel]) -> str:
-    """The card of one model, or of one of each task."""
+    """Format the card of one model, or of one model per task."""
     tasks = [task_named(model.task) for model in models]
     names = " and ".join(
         f"{task.title} on {model.card.get('corpus', 'unnamed data')}" for task, model in zip(tasks, models, strict=True)
@@ -56,9 +56,9 @@ def model_card(models: Sequence[TrainedModel]) -> str:
 
 
 def _front(tasks: Sequence[Task], models: Sequence[TrainedModel]) -> str:
-    """What a model hub reads of a card."""
+    """Format the metadata that a model hub reads from a card."""
     results = [result for task, model in zip(tasks, models, strict=True) for result in _results(task, model)]
-    # Where there are several, that of entities: the others read what it finds.
+    # With several models, use the task of entities: the others read its output.
     found = [task.finds for task in tasks]
     data = ModelCardData(
         library_name="mmib",
@@ -73,7 +73,7 @@ def _front(tasks: Sequence[Task], models: Sequence[TrainedModel]) -> str:
 
 
 def _results(task: Task, model: TrainedModel) -> Iterator[EvalResult]:
-    """The finite scores of a model on each split, as a hub lists them. A model is of one training, thus of one seed."""
+    """The finite scores of a model on each split, in the hub's format. A model is from one training, so one seed."""
     corpus = str(model.card.get("corpus", "unnamed data"))
     for split, title in SPLITS.items():
         scores = model.card.get(split) or {}
@@ -93,7 +93,7 @@ def _results(task: Task, model: TrainedModel) -> Iterator[EvalResult]:
 
 
 def _plugins(tasks: Sequence[Task]) -> str:
-    """How the tasks that do not come with mmib are made known."""
+    """Explain how to register tasks that do not come with mmib."""
     return "".join(
         f"\nThe task {task.name} is a plugin: add `--plugin {type(task).__module__}`, or in Python import that module "
         "first.\n"
@@ -120,7 +120,7 @@ def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
 
 
 def facts(model: TrainedModel) -> list[tuple[str, Any]]:
-    """What a model is and what made it, as names and values for people."""
+    """Architecture and training of a model, as names and values for readers of the card."""
     backbone, temperature = model.network.backbone, model.temperature
     known: list[tuple[str, Any]] = [
         ("labels", ", ".join(model.labels.scored)),
@@ -149,7 +149,7 @@ def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def _int8(measured: dict[str, Any]) -> str:
-    """What products of 8-bit integers cost."""
+    """Compare size and F1 of the 8-bit integer and float32 networks."""
     files = (("model.onnx", "float32"), ("model.int8.onnx", "int8"))
     rows = [(name, f"{measured[key]['bytes']:,}", f"{measured[key]['f1']:.4f}") for name, key in files]
     split = SPLITS[measured["split"]].lower()
@@ -157,7 +157,7 @@ def _int8(measured: dict[str, Any]) -> str:
 
 
 def _table(heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table; empty where it would have no row."""
+    """Format a Markdown table; empty if there are no rows."""
     if not rows:
         return ""
     lines = [heading, ["---"] * len(heading), *rows]

@@ -1,13 +1,13 @@
-"""Exported models: one folder that holds all that is needed to use a model, checked when it is read.
+"""Exported models: one self-contained folder per model, verified when it is read.
 
 - `model.safetensors`: weights of the whole network
 - `config.json`: task, labels, network, image preprocessing, calibration, and the checksums of the other files
 - `text_encoder/`: the text encoder's configuration and its tokenizer
 - `README.md`: the model card
-- `model.onnx`: where it was asked for, the whole network for other runtimes; where it tags words, with `crf.json` and
-  `numpy_crf.py`, which decode emissions; `model.int8.onnx`, the same with products of 8-bit integers
+- `model.onnx`: if requested, the whole network for other runtimes; for tagging with a CRF also `crf.json` and
+  `numpy_crf.py`, which decode emissions; `model.int8.onnx`, the same network with 8-bit integer matrix products
 
-A folder for several tasks holds one of these for each, named after its task, and a config.json that says so.
+A folder for several tasks has one such subfolder per task, named after it, and a config.json that lists them.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ FORMAT = 2
 MODEL_TYPE = "mmib"
 CONFIG, WEIGHTS, TEXT_ENCODER, CARD = "config.json", "model.safetensors", "text_encoder", "README.md"
 DIGEST = "digest"
-# Names of the encoders' weights in a network.
+# Prefixes of the encoders' weights in a network.
 ENCODERS = ("backbone.text_encoder", "backbone.image_encoder")
 
 
@@ -59,17 +59,17 @@ def write_export(
     onnx: bool = False,
     int8: Mapping[str, PostDataModule] | None = None,
 ) -> None:
-    """Write a folder with one model, or with one of each task; it appears when it is complete and could be read.
+    """Write a folder with one model, or with one model per task; it appears once it is complete and has been read back.
 
     Args:
-        models: what to write.
-        folder: where; an export that is there already is replaced.
-        onnx: write each network as `model.onnx` too, compared with PyTorch first.
-        int8: by task, the rows to score `model.int8.onnx` on, which is written beside `model.onnx` where these are.
+        models: the models.
+        folder: the output folder; an existing export is replaced.
+        onnx: also write each network as `model.onnx`, after comparing it with PyTorch.
+        int8: validation rows by task; each of these tasks also gets `model.onnx` and `model.int8.onnx`, scored on them.
 
     Raises:
-        ExportError: two models of one task, the folder holds something else, or it cannot be written; with `onnx` and
-            `int8`, a package is missing, or a network does not export.
+        ExportError: two models have the same task, the folder is not an export, or it cannot be written; with `onnx`
+            or `int8`, a package is missing, or a network cannot be exported.
     """
     int8 = int8 or {}
     if onnx or int8:
@@ -79,8 +79,8 @@ def write_export(
         raise ExportError("an export holds one model of each task: export the runs into separate folders")
     if folder.exists() and not _replaceable(folder):
         raise ExportError(f"{folder} holds something else than an export: choose another folder, or empty it")
-    folder = Path(os.path.realpath(folder))  # a link is followed
-    # Beside the folder, so that it can be put in place by renaming.
+    folder = Path(os.path.realpath(folder))  # follow a link
+    # Write beside the folder, so that a rename puts it in place.
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
     try:
         if len(models) == 1:
@@ -98,11 +98,11 @@ def write_export(
 
 
 def read_export(folder: Path) -> list[TrainedModel]:
-    """The models of an exported folder, checked against what its config.json says of them.
+    """Read the models of an exported folder, and verify them against its config.json.
 
     Raises:
-        ExportError: it is no export, of a newer format, damaged, or was edited.
-        TaskError: no module registered its task.
+        ExportError: the folder is not an export, has a newer format, is damaged, or was edited.
+        TaskError: its task is not registered.
     """
     config = read_config(folder)
     parts = config.get("parts")
@@ -118,10 +118,10 @@ def read_export(folder: Path) -> list[TrainedModel]:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What an export says of itself.
+    """Read an export's config.json.
 
     Raises:
-        ExportError: it is no export, or one of a newer format.
+        ExportError: the folder is not an export, or has a newer format.
     """
     path = folder / CONFIG
     if not path.is_file():
@@ -141,18 +141,18 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def digest_of(config: dict[str, Any]) -> str:
-    """SHA-256 of what a config.json says, whatever its layout, without the digest itself."""
+    """SHA-256 of the content of a config.json, independent of its layout and without the digest itself."""
     content = {name: value for name, value in config.items() if name != DIGEST}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _code() -> dict[str, Any]:
-    """Which code wrote an export; that of the training is among the facts of the run."""
+    """The version of the code that writes the export; the card has the version that trained the model."""
     return {"mmib": revision().version, "git": revision().git}
 
 
 def _replaceable(folder: Path) -> bool:
-    """Whether a folder is empty or an export, maybe one that cannot be read any more."""
+    """Whether a folder is empty or an export, even one that cannot be read any more."""
     if not folder.is_dir():
         return False
     if not any(folder.iterdir()):
@@ -165,7 +165,7 @@ def _replaceable(folder: Path) -> bool:
 
 
 def _write_model(model: TrainedModel, folder: Path, onnx: bool, rows: PostDataModule | None) -> TrainedModel:
-    """Write a model; it is returned with what was measured of it."""
+    """Write a model, and return it with the int8 measurements added to its card."""
     backbone = model.network.backbone
     folder.mkdir(parents=True)
     weights = {name: tensor.detach().cpu().clone() for name, tensor in model.network.state_dict().items()}
@@ -256,18 +256,18 @@ def _read_model(folder: Path, config: dict[str, Any]) -> TrainedModel:
         raise
     except (SafetensorError, MMIBError) as error:
         raise ExportError(f"{path} describes no model that can be built: {error}") from error
-    # transformers, timm and tokenizers raise any type of error for values that make no sense.
+    # transformers, timm and tokenizers raise errors of any type for invalid values.
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ExportError(f"{path} describes no model that can be built: {reason}") from error
 
 
 def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:
-    """The label set of an export, whose config.json must be as it was written.
+    """Read the label set of an export after verifying the digest of its config.json.
 
     Raises:
-        ExportError: it was edited: weights know labels by their numbers, so that another name or order misleads.
-        ConfigError: it is no label set.
+        ExportError: it was edited: weights refer to labels by index, so another name or order would be wrong.
+        ConfigError: it is not a valid label set.
     """
     if config.get(DIGEST) != digest_of(config):
         raise ExportError(
@@ -278,10 +278,10 @@ def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:
 
 
 def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
-    """The label set of an export of version 0.1, which lists what its head scores.
+    """Return the label set of an export of version 0.1, which lists the outputs of its head.
 
     Raises:
-        ExportError: it lists something else than the released data set of its task.
+        ExportError: the list differs from the labels of the released data set of its task.
     """
     labels = LABELS_BEFORE_0_2.get(config["task"])
     if labels is None or list(task_named(config["task"]).outputs(labels)) != config["labels"]:
@@ -293,7 +293,7 @@ def _labels_before_0_2(path: Path, config: dict[str, Any]) -> LabelSet:
 
 
 def _encoders(folder: Path, text: dict[str, Any], image: dict[str, Any]) -> tuple[TextEncoder, ImageEncoder]:
-    """Encoders of random weights, which are about to be replaced; nothing is asked of a model hub."""
+    """Build encoders with random weights, which will be replaced; nothing is downloaded."""
     words = TextEncoder(str(folder / TEXT_ENCODER), pretrained=False, markers=text.get("markers", "inserted"))
     pictures = ImageEncoder(
         image["architecture"],

@@ -1,7 +1,7 @@
-"""What the export of a stranger may ask for: encoders of the libraries' own registries, and finite weights.
+"""Checks of an untrusted export: only encoders from the libraries' own registries, and finite weights.
 
-A person's own configuration may name any encoder. An export comes from anywhere, so that nothing in it may run code,
-name another place to load from, or reach the network.
+A user's own configuration may name any encoder. An export may come from anyone, so nothing in it may run code, load
+from another place, or access the network.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from mmib.export.values import entries
 from mmib.labels import shown
 from mmib.schema import ExportError
 
-# Where code beside the weights is named, and kernels of the hub, which are code too.
+# Settings that name code beside the weights, or kernels on the hub, which are code too.
 CODE = ("auto_map", "custom_pipelines", "attn_implementation", "_attn_implementation", "experts_implementation")
-# Names of settings and models of transformers that look other names up on the hub and in folders, through timm or, as
-# DETR and its like do with `backbone`, while their configuration is read.
+# Parts of names of settings and models in transformers that look up other models on the hub or in folders while
+# their configuration is read, through timm or, as in DETR and similar models, through `backbone`.
 IMAGES = ("backbone", "timm")
 TEXT_MODELS = frozenset().union(
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
@@ -38,20 +38,20 @@ TEXT_MODELS = frozenset().union(
     MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES,
     TOKENIZER_MAPPING_NAMES,
 )
-# Of what is listed, one by one, while a configuration is read; of other whole numbers; and of names that are no sizes.
+# Settings that make a configuration list so many items; the limits for these and for others; names that are not sizes.
 LISTED = ("num_labels", "_num_labels", "extra_ids")
 MOST_LISTED, LARGEST = 100_000, 2**24
 NO_SIZES = ("theta", "model_max_length")
-# Arguments of `timm.create_model` that name files, or decide what is built otherwise than by the architecture.
+# Arguments of `timm.create_model` that name files, or that change what is built beyond the architecture.
 ARGUMENTS_OF_FILES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
 
 
 def check_text_encoder(folder: Path) -> None:
-    """Refuse the text encoder of an export unless transformers builds it without any other code.
+    """Refuse the text encoder of an export unless transformers can build it without other code.
 
     Raises:
-        ExportError: a JSON file names code, an encoder of images or a size beyond all bounds, or config.json a type of
-            model that transformers does not have.
+        ExportError: a JSON file names code, an image encoder or an excessive size, or config.json has a model type that
+            transformers does not have.
     """
     for path in sorted(folder.glob("*.json")):
         try:
@@ -78,10 +78,10 @@ def check_text_encoder(folder: Path) -> None:
 
 
 def check_image_encoder(architecture: Any, model_args: Any) -> None:
-    """Refuse an image encoder of an export unless timm lists it and builds it without any file.
+    """Refuse the image encoder of an export unless timm lists it and can build it without files.
 
     Raises:
-        ExportError: another name, or arguments that name files.
+        ExportError: timm does not list the name, or the arguments name files.
     """
     if not isinstance(architecture, str) or architecture not in timm.list_models():
         raise ExportError(
@@ -115,7 +115,7 @@ def _check_number(name: str, value: Any, path: Path) -> None:
 
 
 def _is_known(model_type: Any) -> bool:
-    """Whether transformers has an encoder of this type, or a part of one, which builds none of images out of a name."""
+    """Whether transformers has an encoder of this type, or a part of one, that names no image encoder."""
     if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         return False
     return not any(part in field.name for field in dataclasses.fields(CONFIG_MAPPING[model_type]) for part in IMAGES)

@@ -1,7 +1,7 @@
-"""Exports on a model hub: pushed in one commit, and pulled into the cache of the hub's library.
+"""Push exports to a model hub in one commit, and pull them into the cache of the hub's library.
 
-What is pulled is a stranger's: nothing but the files of an export is downloaded, so that no pickle and no
-configuration of a run comes along, and they are read with the checks of `mmib.export.foreign`.
+A pulled model is untrusted: only the files of an export are downloaded, so no pickle and no run configuration, and
+they are read with the checks of `mmib.export.foreign`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from mmib.schema import ExportError
 
 FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*numpy_crf.py", f"*{CARD}")
 NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
-# What a hub answers, and what can be done about it.
+# Status codes of a hub, and what to do about them.
 ANSWERS = {
     401: "it does not know who asks (401), or there is no such model: see the name, or log in with hf auth login",
     403: "you may not (403): ask its owner for access, and see that your token allows it",
@@ -29,16 +29,16 @@ ANSWERS = {
 
 
 def is_hub_name(source: Path | str) -> bool:
-    """Whether a source is `USER/NAME` or `USER/NAME@REVISION`, and nothing on this machine.
+    """Whether a source is `USER/NAME` or `USER/NAME@REVISION`, and not a path on this machine.
 
-    Where USER is a folder here, a path was meant and mistyped: nobody shall be asked for it.
+    If a local folder USER exists, the source is a mistyped path, which must not be looked up on the hub.
     """
     text = str(source)
     return bool(NAME.fullmatch(text)) and not Path(text).exists() and not Path(text).parent.is_dir()
 
 
 def located(source: Path | str) -> Path:
-    """The folder of a source: itself, or that of the model of the hub which it names.
+    """Return the folder of a source: the source itself, or the downloaded folder if it names a model on the hub.
 
     Raises: see `pull`.
     """
@@ -46,36 +46,36 @@ def located(source: Path | str) -> Path:
 
 
 def pull(source: str) -> Path:
-    """The folder of a model of the hub, downloaded unless it is in the cache already.
+    """Return the folder of a model on the hub, and download it unless it is cached.
 
     Args:
         source: `USER/NAME`, or `USER/NAME@REVISION` for a branch, a tag or a commit.
 
     Raises:
-        ExportError: it cannot be had; or it is no export.
+        ExportError: it cannot be downloaded, or it is not an export.
     """
     found = NAME.fullmatch(source)
     if found is None:
         raise ExportError(f"{source!r} is no name of a model on the hub: write USER/NAME or USER/NAME@REVISION")
     with _answers(f"the model {source} cannot be pulled"):
         folder = Path(snapshot_download(found["name"], revision=found["revision"], allow_patterns=list(FILES)))
-    # In the cache other programs may have put it: a run is read by the classes that its configuration names.
+    # Another program may have cached it: a run would be read by the classes that its configuration names.
     if (folder / "config.yaml").exists():
         raise ExportError(f"the model {source} of the hub is a run and no export: ask its author for mmib export")
     return folder
 
 
 def push(folder: Path, name: str, public: bool = False) -> str:
-    """Put an export on the hub, in one commit, so that nobody pulls a half of it; its address.
+    """Upload an export to the hub in one commit, so that no partial export can be pulled, and return its address.
 
     Args:
-        folder: the export, which is read first as a stranger's is.
-        name: `USER/NAME`; it is made where it is not there yet.
-        public: where it is made, for everybody to see.
+        folder: the export, which is first read with the checks for untrusted exports.
+        name: `USER/NAME`; created if it does not exist.
+        public: create it as a public model.
 
     Raises:
-        ExportError: it is no export, or the hub does not take it.
-        TaskError: no module registered its task.
+        ExportError: the folder is not an export, or the hub refuses it.
+        TaskError: its task is not registered.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         raise ExportError(f"{name!r} is no name for a model on the hub: write USER/NAME")
@@ -91,16 +91,16 @@ def push(folder: Path, name: str, public: bool = False) -> str:
 
 @contextmanager
 def _answers(what: str) -> Iterator[None]:
-    """While the hub is asked: its refusals and a missing network become one sentence each.
+    """Turn refusals of the hub and network failures into one-line errors.
 
     Raises:
-        ExportError: it refuses, or cannot be reached.
+        ExportError: the hub refuses the request, or cannot be reached.
     """
     try:
         yield
     except HFValidationError as error:
         raise ExportError(f"{what}: the name is not one that the hub has, {_line(error)}") from error
-    # Its library hides the first error behind others, and the errors of its transport have changed between versions.
+    # The hub's library wraps the original error in others, and the transport's errors differ between versions.
     except Exception as error:
         refusal = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
         if refusal is not None:

@@ -1,4 +1,4 @@
-"""An ONNX file whose matrix products are of 8-bit integers, and the F1 that they cost on a run's validation rows."""
+"""Write an ONNX file with 8-bit integer matrix products, and measure its F1 on a run's validation rows."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mmib.runs.reader import FinishedRun
 from mmib.schema import ExportError, MMIBError, PostBatch, task_named
 
 INT8_MODEL = "model.int8.onnx"
-# Not convolutions: onnxruntime has no ConvInteger on processors.
+# Without convolutions: onnxruntime has no ConvInteger on CPUs.
 PRODUCTS = ("MatMul", "Gemm")
 SPLIT = "val"
 
 
 def validation_data(run: FinishedRun, model: TrainedModel) -> PostDataModule:
-    """The validation rows of a run, as pixels: the ONNX network begins with these.
+    """Load the validation rows of a run, as pixels: the ONNX network takes pixels as input.
 
     Raises:
-        ExportError: the rows are not where the run had them, or are others by now.
+        ExportError: the rows are missing, or have changed since the run.
         RunError: the run's configuration is damaged.
     """
     described = run.config().get("data") or {}
@@ -41,7 +41,7 @@ def validation_data(run: FinishedRun, model: TrainedModel) -> PostDataModule:
         found = getattr(importlib.import_module(module), name)
         parser = ArgumentParser(exit_on_error=False)
         parser.add_class_arguments(found, skip={"text_encoder", "image_encoder"}, sub_configs=False)
-        # Pixels that training changes at random are not cached; those of validation are left as they are.
+        # With augmentation, pixels are not cached as features; those of the validation split are not augmented.
         settings = parser.parse_object({**described["init_args"], "augment": model.reads_images, "workers": 0})
         data: PostDataModule = found(
             **vars(parser.instantiate_classes(settings)),
@@ -66,12 +66,12 @@ def write_int8(model: TrainedModel, data: PostDataModule, folder: Path) -> dict[
     """Write `model.int8.onnx` beside `model.onnx`, and score both.
 
     Args:
-        model: what `model.onnx` was written from.
-        data: the rows to score them on, as pixels.
-        folder: where they are.
+        model: the model that `model.onnx` was written from.
+        data: the rows to score both files on, as pixels.
+        folder: the folder of the files.
 
     Returns:
-        For the model card: rows, bytes and F1 (a fraction) of both files.
+        Split, number of rows, and bytes and F1 (a fraction) of both files, for the model card.
 
     Raises:
         ExportError: the network has no matrix product with fixed weights.
@@ -87,15 +87,15 @@ def write_int8(model: TrainedModel, data: PostDataModule, folder: Path) -> dict[
 
 
 def quantized(file: Path) -> bytes:
-    """An ONNX network with products of 8-bit integers: weights scaled by channel, activations as they come.
+    """Quantise an ONNX network to 8-bit integer products: weights per channel, activations dynamically.
 
     Raises:
-        ExportError: it has no matrix product with fixed weights.
+        ExportError: the network has no matrix product with fixed weights.
     """
     import onnx  # noqa: PLC0415 - an extra
     from onnxruntime.quantization import QuantType, quantize_dynamic  # noqa: PLC0415
 
-    # It recommends a preparation that would fold some shapes, by a warning of the root logger.
+    # It warns, through the root logger, that a preprocessing step is missing, which would only fold some shapes.
     with tempfile.TemporaryDirectory() as folder, _without_warnings():
         made = Path(folder) / INT8_MODEL
         quantize_dynamic(file, made, op_types_to_quantize=list(PRODUCTS), weight_type=QuantType.QInt8, per_channel=True)
@@ -121,7 +121,7 @@ def _without_warnings() -> Iterator[None]:
 
 @torch.no_grad()
 def f1(files: Sequence[Path], model: TrainedModel, data: PostDataModule) -> dict[Path, float]:
-    """F1, a fraction, of ONNX networks on validation rows, whose images are decoded once for all of them."""
+    """F1, a fraction, of ONNX networks on validation rows, whose images are decoded only once."""
     sessions = {file: open_session(file) for file in files}
     metrics = {file: task_named(model.task).metric(model.labels, sync_on_compute=False) for file in files}
     nothing = torch.zeros(0, *model.image_encoder.input_size)
@@ -135,7 +135,7 @@ def f1(files: Sequence[Path], model: TrainedModel, data: PostDataModule) -> dict
 
 
 def _array(batch: PostBatch, name: str, nothing: torch.Tensor) -> np.ndarray:
-    """An input of the network; no pixels, where no post of a batch has an image."""
+    """Return an input of the network as an array; empty pixels if no post of the batch has an image."""
     value = getattr(batch, name)
     found: np.ndarray = (nothing if value is None else value).numpy()
     return found

@@ -1,4 +1,4 @@
-"""A trained model without what trained it, and how it is built from a description."""
+"""A trained model independent of its training, and how to build it from a description."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import ExportError, RunError, Task, task_named
 
-# What a backbone takes as callables of its width, and the base of each.
+# Parts that a backbone takes as callables of its width, and the base class of each.
 PARTS: dict[str, type[nn.Module]] = {"gaussian": GaussianEncoder, "alignment": Alignment, "fusion": Fusion}
-# Where those of the project are.
+# The package of mmib's own parts.
 PARTS_PACKAGE = "mmib.nn."
 ENCODERS: dict[str, type[nn.Module]] = {"text_encoder": TextEncoder, "image_encoder": ImageEncoder}
 BEST = Path("checkpoints") / "best.ckpt"
@@ -39,16 +39,16 @@ BEST = Path("checkpoints") / "best.ckpt"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with its weights, and what must be known to use it.
+    """A network with its weights, and the settings needed to use it.
 
     Attributes:
         network: in evaluation mode, without gradients.
         parts: class and settings of each of `PARTS`.
-        max_length: most word pieces that it reads of a post.
-        max_crops: most object crops that it has seen beside the whole image.
+        max_length: maximum number of word pieces of a post.
+        max_crops: maximum number of object crops besides the whole image, as in training.
         reads_images: whether it was trained with images.
-        temperature: of its confidence.
-        card: scores and settings of the run, for people.
+        temperature: the calibration of its confidence.
+        card: scores and settings of the run, for readers of the model card.
     """
 
     network: ExtractionNetwork
@@ -61,22 +61,22 @@ class TrainedModel:
 
     @property
     def task(self) -> str:
-        """Name of its task."""
+        """Name of the task."""
         return self.network.task
 
     @property
     def image_encoder(self) -> ImageEncoder:
-        """What encodes its images: a model of side texts is not exported."""
+        """The image encoder; a model that reads side texts of images is never exported."""
         return cast(ImageEncoder, self.network.backbone.image_encoder)
 
     @property
     def labels(self) -> LabelSet:
-        """What it predicts."""
+        """The labels that it predicts."""
         return self.network.labels
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of what its head scores, by id."""
+        """Names of the outputs of the head, by id."""
         return task_named(self.task).outputs(self.labels)
 
 
@@ -87,18 +87,18 @@ def build(
     parts: dict[str, Any],
     settings: dict[str, Any],
 ) -> ExtractionNetwork:
-    """A network of random weights.
+    """Build a network with random weights.
 
     Args:
         task: name of the task whose head it has.
-        labels: what it predicts.
-        encoders: of text and image.
-        parts: class and settings of each of `PARTS`, as in a configuration file; what is left out is the default.
-        settings: of the network, see `ExtractionNetwork.settings`.
+        labels: the labels that it predicts.
+        encoders: text encoder and image encoder.
+        parts: class and settings of each of `PARTS`, as in a configuration file; missing parts are the default.
+        settings: settings of the network, see `ExtractionNetwork.settings`.
 
     Raises:
-        TaskError: there is no such task.
-        ExportError: a class that is not there or may not stand there.
+        TaskError: the task is not registered.
+        ExportError: a class does not exist or is not allowed as this part.
     """
     named: dict[str, Any] = {
         name: part(parts[name], base, name) for name, base in PARTS.items() if parts.get(name) is not None
@@ -108,12 +108,12 @@ def build(
 
 
 def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], Any]:
-    """What builds a part of given width: a class with its settings.
+    """Return a callable that builds a part of a given width, from its class and settings.
 
-    Custom classes must have been imported before: a model that comes from elsewhere imports nothing.
+    Custom classes must already be imported: a model from elsewhere causes no imports.
 
     Raises:
-        ExportError: the class is not there, or no such part.
+        ExportError: the class does not exist, or is not such a part.
     """
     if isinstance(description, str):
         description = {"class_path": description}
@@ -135,15 +135,15 @@ def part(description: Any, base: type[nn.Module], name: str) -> Callable[[int], 
 
 
 def checked_arguments(found: type[nn.Module], arguments: Any, what: str) -> dict[str, Any]:
-    """Numbers, texts and switches for the constructor of a class, which says what each may be.
+    """Check constructor arguments, which must be numbers, strings or booleans, against the constructor's types.
 
     Args:
-        found: the class; what is built for it, such as a width, is not among the arguments.
-        arguments: by name.
-        what: begins the error.
+        found: the class; parameters that are built for it, such as the width, cannot be given.
+        arguments: the arguments by name.
+        what: the beginning of the error message.
 
     Raises:
-        ExportError: one is of another type than the constructor says, or unknown to it.
+        ExportError: an argument is unknown to the constructor or has another type than it declares.
     """
     if not isinstance(arguments, dict) or any(isinstance(value, dict | list) for value in arguments.values()):
         raise ExportError(f"{what} has the arguments {arguments!r}: expected names with a number, text or switch each")
@@ -157,10 +157,10 @@ def checked_arguments(found: type[nn.Module], arguments: Any, what: str) -> dict
 
 
 def load_weights(network: ExtractionNetwork, weights: dict[str, Any], source: Path) -> None:
-    """Put weights into a network and make it ready for use.
+    """Load weights into a network, and set it to evaluation mode without gradients.
 
     Raises:
-        ExportError: they are those of another network.
+        ExportError: the weights are of another network.
     """
     try:
         network.load_state_dict(weights)
@@ -172,13 +172,13 @@ def load_weights(network: ExtractionNetwork, weights: dict[str, Any], source: Pa
 
 
 def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
-    """The model that a finished run selected, or that another of its checkpoints holds.
+    """Load the selected model of a finished run, or the model of another checkpoint of it.
 
     Raises:
         RunError: the run has not finished, or its predictions are damaged.
         TaskError: its task is not registered.
         CheckpointError: the checkpoint is missing or damaged, or has other labels than the run.
-        ExportError: the run's encoders are of custom classes.
+        ExportError: an encoder of the run is a custom class, it reads side texts, or its configuration is invalid.
     """
     run = read_run(folder)
     task = task_of(run.task, folder, run.summary.get("plugins") or ())
@@ -212,10 +212,10 @@ def model_of_run(folder: Path, checkpoint: Path | None = None) -> TrainedModel:
 
 
 def _check_image_source(source: str, folder: Path) -> None:
-    """Refuse a run on side texts of images.
+    """Refuse a run that reads side texts of images.
 
     Raises:
-        ExportError: it is one.
+        ExportError: the image source is not pixels.
     """
     if source != "pixels":
         raise ExportError(
@@ -226,7 +226,7 @@ def _check_image_source(source: str, folder: Path) -> None:
 
 
 def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, Any]:
-    """Settings of an encoder of the project's own class; weights that the checkpoint replaces are not loaded."""
+    """Settings of an encoder of mmib's own class, without pretrained weights: the checkpoint replaces them."""
     if description["class_path"] != f"{base.__module__}.{base.__name__}":
         raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
     kept = {"name", "markers", "regions", "model_args"} & description["init_args"].keys()
@@ -234,25 +234,25 @@ def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, An
 
 
 def _lora(settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides which layers of a text encoder have LoRA matrices, where any have."""
+    """Settings that determine which layers of a text encoder have LoRA matrices; empty without LoRA."""
     if settings.get("lora") is None:
         return {}
     return {"lora": LoraSettings(**settings["lora"]), "trainable_layers": settings.get("trainable_layers")}
 
 
 def _settings_of(task: Task) -> list[str]:
-    """What the constructor of a task's network takes beside backbone and labels."""
+    """Parameters of a task's network other than backbone and labels."""
     return [name for name in inspect.signature(task.network).parameters if name not in ("backbone", "labels")]
 
 
 def _weights_of(network: ExtractionNetwork, state: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint holds of the network; terms of the objective may have weights too."""
+    """Weights of the network in a checkpoint; terms of the objective may have weights of their own."""
     children = dict(network.named_children())
     return {name: tensor for name, tensor in state.items() if name.partition(".")[0] in children}
 
 
 def _temperature(run: FinishedRun, task: Task) -> Temperature:
-    """Fitted on validation; 1 where the run has no predictions of it.
+    """Temperature fitted on the validation split; 1 if the run has no predictions for it.
 
     Raises:
         RunError: a prediction is damaged.
@@ -269,7 +269,7 @@ def _temperature(run: FinishedRun, task: Task) -> Temperature:
 
 
 def _card(run: FinishedRun, model: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    """What a model card says of the run: nothing that names a place on this machine."""
+    """Facts about the run for the model card, without paths on this machine."""
     known = {"experiment", "corpus", "seed", "data", "images", "versions", "selected", "val", "test", "ceiling"}
     card = {name: value for name, value in run.summary.items() if name in known}
     if card.get("selected"):

@@ -1,10 +1,10 @@
-"""Decodes a linear-chain CRF with numpy alone; an ONNX export holds a copy of this file and its scores, `crf.json`.
+"""Decode a linear-chain CRF with NumPy alone; an ONNX export has a copy of this file and its scores, `crf.json`.
 
-What is computed is what `mmib.nn.crf.LinearChainCRF` computes. `start` (K,), `transition` (K, K) from row to column and
-`end` (K,) are scores in nats, with those of forbidden steps so low that no path takes them.
+The results are those of `mmib.nn.crf.LinearChainCRF`. `start` (K,), `transition` (K, K) from row to column, and
+`end` (K,) are scores in nats; those of forbidden transitions are so low that no path takes them.
 
-Shapes: B posts, W words, K tags. Masks are boolean and left-aligned: the words of a post come first. What stands
-behind them changes nothing. W is at least 1; a post may have no word.
+Shapes: B posts, W words, K tags. Masks are boolean and left-aligned: the words of a post come first. Values at
+masked positions have no effect. W is at least 1; a post may have no words.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from numpy.typing import ArrayLike, NDArray
 def viterbi(
     emissions: ArrayLike, mask: ArrayLike, start: ArrayLike, transition: ArrayLike, end: ArrayLike
 ) -> NDArray[np.int64]:
-    """The most probable tags of each post.
+    """Return the most probable tag sequence of each post.
 
     Args:
         emissions: (B, W, K) scores in nats.
-        mask: (B, W) True on words.
-        start: of the first tag.
-        transition: of neighbouring tags.
-        end: of the last tag.
+        mask: (B, W) True at words.
+        start: scores of the first tag.
+        transition: scores of transitions between neighbouring tags.
+        end: scores of the last tag.
 
     Returns:
         (B, W) tag ids, 0 where masked.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: the shapes do not match.
     """
     scores, words, first, step, last = _fitting(emissions, mask, start, transition, end)
     best = first + scores[:, 0]
     came_from = []
     for word in range(1, scores.shape[1]):
         reached, there = best[:, :, None] + step, words[:, word, None]
-        # Behind its last word a post stays where it was.
+        # Past its last word, a post keeps its state.
         came_from.append(np.where(there, reached.argmax(axis=1), np.arange(len(step))))
         best = np.where(there, reached.max(axis=1) + scores[:, word], best)
     path = [(best + last).argmax(axis=1)]
@@ -48,13 +48,13 @@ def viterbi(
 def marginals(
     emissions: ArrayLike, mask: ArrayLike, start: ArrayLike, transition: ArrayLike, end: ArrayLike
 ) -> NDArray[np.float64]:
-    """Probability of each tag at each word; arguments as in `viterbi`.
+    """Return the probability of each tag at each word; arguments as in `viterbi`.
 
     Returns:
         (B, W, K), summing to 1 over the tags of a word; zero where masked.
 
     Raises:
-        ValueError: shapes that do not fit each other.
+        ValueError: the shapes do not match.
     """
     scores, words, first, step, last = _fitting(emissions, mask, start, transition, end)
     before, after = [first + scores[:, 0]], [np.broadcast_to(last, scores[:, 0].shape)]
@@ -72,7 +72,7 @@ def marginals(
 def _fitting(
     emissions: ArrayLike, mask: ArrayLike, start: ArrayLike, transition: ArrayLike, end: ArrayLike
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """The arguments as arrays, with zeros for the emissions of no word."""
+    """Convert the arguments to arrays, with zero emissions at masked positions."""
     words = np.asarray(mask, dtype=bool)
     scores, *chain = (np.asarray(array, dtype=np.float64) for array in (emissions, start, transition, end))
     tags = scores.shape[-1]

@@ -1,4 +1,4 @@
-"""The whole network as an ONNX file, from word pieces and pixels to scores; compared with PyTorch before it is kept."""
+"""Export the whole network to ONNX, from word pieces and pixels to scores, and compare it with PyTorch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from mmib.nn.crf import LinearChainCRF
 from mmib.schema import ExportError, PostBatch, Prepared, task_named
 
 MODEL, CRF_SCORES, CRF_CODE = "model.onnx", "crf.json", "numpy_crf.py"
-MOST_BYTES = 2**31 - 2**24  # of a protobuf message, less what describes the network
-# Between scores of PyTorch and of onnxruntime; the second is relative, for networks of large scores.
+MOST_BYTES = 2**31 - 2**24  # limit of a protobuf message, minus space for the graph
+# Maximum difference of scores between PyTorch and onnxruntime; the relative one is for networks with large scores.
 TOLERANCE, RELATIVE_TOLERANCE = 1e-4, 1e-5
 
-# Sizes by axis; those that are free have a name instead.
+# Size of each axis; a dynamic axis has a name instead.
 Axes = tuple[str | int, ...]
 
 
 class Inputs(NamedTuple):
-    """What the network takes, as `PostBatch` has it; `pixels` (P, 3, height, width), P may be 0."""
+    """Inputs of the network, as in `PostBatch`; `pixels` (P, 3, height, width), where P may be 0."""
 
     input_ids: Tensor
     text_mask: Tensor
@@ -48,7 +48,7 @@ TYPES = {
 
 
 class Sizes(NamedTuple):
-    """Of a batch that is sampled at random: posts, word pieces, words and pictures of a post at most."""
+    """Maximum sizes of a random batch: posts, word pieces, words, and images per post."""
 
     posts: int
     pieces: int
@@ -56,14 +56,14 @@ class Sizes(NamedTuple):
     pictures: int
 
 
-# What the network is traced with; it must hold for other sizes too.
+# The network is traced with these sizes, but must work for others too.
 EXAMPLE = Sizes(posts=3, pieces=11, words=5, pictures=2)
-# None of the last has an image.
+# The last one has no images.
 TRIALS = (EXAMPLE, Sizes(1, 16, 1, 1), Sizes(4, 9, 7, 3), Sizes(2, 10, 3, 0))
 
 
 class ScoringNetwork(nn.Module):
-    """From tensors to scores at the means of the latents, by operations whose shapes depend on no values of tensors."""
+    """Maps tensors to scores at the means of the latents; no shape depends on the values of tensors."""
 
     def __init__(self, network: ExtractionNetwork) -> None:
         super().__init__()
@@ -78,9 +78,9 @@ class ScoringNetwork(nn.Module):
         region_mask: Tensor,
         boxes: Tensor,
     ) -> Tensor:
-        """`Inputs` to logits (B, C) or emissions (B, W, K)."""
+        """Map `Inputs` to logits (B, C) or emissions (B, W, K)."""
         backbone = self.network.backbone
-        nothing = torch.zeros_like(input_ids)  # fields that only training and evidence look at
+        nothing = torch.zeros_like(input_ids)  # for fields that only training and evidence use
         batch = PostBatch(
             rows=nothing[:, 0],
             input_ids=input_ids,
@@ -98,7 +98,7 @@ class ScoringNetwork(nn.Module):
         return self.network.scores(fused.states)
 
     def _features(self, pixels: Tensor, region_mask: Tensor) -> Tensor:
-        """(B, R, V) features of the regions that are there, in their order, and zeros for the others."""
+        """(B, R, V) features of the regions in the mask, in order, and zeros elsewhere."""
         encoded = self.network.backbone.image_encoder(pixels).flatten(0, 1)
         with_zero = torch.cat([encoded.new_zeros(1, encoded.shape[1]), encoded])
         there = region_mask.flatten().long()
@@ -106,7 +106,7 @@ class ScoringNetwork(nn.Module):
 
 
 def require_packages() -> None:
-    """Raise unless what an ONNX export needs is installed.
+    """Check that the packages for the ONNX export are installed.
 
     Raises:
         ExportError: a package is missing.
@@ -116,14 +116,14 @@ def require_packages() -> None:
 
 
 def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
-    """Write `model.onnx` and, where a CRF tags words, what decodes its emissions, into a folder.
+    """Write `model.onnx` into a folder and, for tagging with a CRF, the files that decode its emissions.
 
     Returns:
-        What a description of the folder should say: types and shapes, what the scores are of, special pieces, boxes of
-        a picture's regions, and the largest deviation measured.
+        A description for config.json: types and shapes, names of the scores, special pieces, boxes of an image's
+        regions, and the largest deviation measured.
 
     Raises:
-        ExportError: the network does not export, or then computes something else than PyTorch does.
+        ExportError: the network cannot be exported, or the exported one computes different scores.
         OSError: a file cannot be written.
     """
     if task_named(model.task).finds == "relations" and model.network.backbone.text_encoder.levitated:
@@ -165,12 +165,12 @@ def write_onnx(model: TrainedModel, folder: Path) -> dict[str, Any]:
 
 
 def _tags_words(model: TrainedModel) -> bool:
-    """Whether the head scores every word, and not the post or a pair of entities as a whole."""
+    """Whether the head scores every word, rather than the post or a pair of entities."""
     return task_named(model.task).finds == "entities"
 
 
 def _positions(model: TrainedModel) -> str | int:
-    """How many positions of a post the head reads: one a word, or as many as in the task's own batches."""
+    """Number of positions of a post that the head reads: one per word, or as many as in the task's own batches."""
     if _tags_words(model):
         return "words"
     task, tokenizer = task_named(model.task), model.network.backbone.text_encoder.tokenizer
@@ -187,7 +187,7 @@ def _positions(model: TrainedModel) -> str | int:
 
 
 def _axes(model: TrainedModel) -> dict[str, Axes]:
-    """Of each of the `Inputs`."""
+    """Axes of each of the `Inputs`."""
     text: Axes = ("posts", "pieces")
     return {
         "input_ids": text,
@@ -209,10 +209,10 @@ def _output_axes(model: TrainedModel) -> Axes:
 
 
 def _content(network: ScoringNetwork, model: TrainedModel) -> bytes:
-    """The ONNX file's content.
+    """Return the content of the ONNX file.
 
     Raises:
-        ExportError: an operation that ONNX has no words for, or more weights than one file holds.
+        ExportError: ONNX does not support an operation, or the weights exceed the size of one file.
     """
     size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     if size > MOST_BYTES:
@@ -225,10 +225,10 @@ def _content(network: ScoringNetwork, model: TrainedModel) -> bytes:
 
 
 def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedModel) -> float:
-    """How far scores of onnxruntime and PyTorch lie apart, over batches of several shapes.
+    """Largest difference between the scores of onnxruntime and PyTorch, over batches of several shapes.
 
     Raises:
-        ExportError: further than they may, or onnxruntime cannot compute them.
+        ExportError: it exceeds the tolerance, or onnxruntime cannot compute the scores.
     """
     largest = 0.0
     try:
@@ -244,7 +244,7 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
             largest = max(largest, float(np.abs(found - expected).max()))
     except ExportError:
         raise
-    # onnxruntime's own errors share no base but Exception.
+    # onnxruntime's errors have no common base class but Exception.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"onnxruntime cannot run the exported network: {reason[:300]}") from error
@@ -252,14 +252,14 @@ def _largest_deviation(content: bytes, network: ScoringNetwork, model: TrainedMo
 
 
 def _sampled(model: TrainedModel, sizes: Sizes) -> Inputs:
-    """Posts of random pieces, lengths and pictures; the first is as long as they get, and the last has no image."""
+    """Sample posts with random pieces, lengths and images; the first has the maximum lengths, the last has no image."""
     generator = torch.Generator().manual_seed(0)
     encoder, tokenizer = model.image_encoder, model.network.backbone.text_encoder.tokenizer
     posts, pieces = sizes.posts, min(sizes.pieces, model.max_length)
     read = _positions(model)
 
     def whole(low: int, high: int, *shape: int) -> Tensor:
-        """Numbers from low to high, both included."""
+        """Random integers from low to high, inclusive."""
         return torch.randint(low, high + 1, shape, generator=generator)
 
     lengths, pictures = whole(1, pieces, posts), whole(0, sizes.pictures, posts)

@@ -1,4 +1,4 @@
-"""The command `mmib push`: puts an exported folder on a model hub."""
+"""The command `mmib push`: upload an exported folder to a model hub."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from mmib.base.argument_parser import CommandParser
 
 
 def run(arguments: list[str]) -> int:
-    """Push and print the address.
+    """Upload the folder and print its address.
 
     Raises:
-        ExportError: it is no export, or the hub does not take it.
+        ExportError: the folder is not an export, or the hub refuses it.
         TaskError: its task is not registered.
         PluginError: a plugin cannot be imported.
     """

@@ -1,4 +1,4 @@
-"""The sizes that an export describes, compared with those of its weights before anything is built."""
+"""Compare the sizes that an export describes with those of its weights before anything is built."""
 
 from __future__ import annotations
 
@@ -17,24 +17,25 @@ from mmib.encoders.pretrained import weightless
 from mmib.schema import ExportError
 
 MOST_TENSORS = 50_000
-# What is built and left out again, such as the decoder of T5 and the image tower of CLIP, is not among the weights.
+# Limits as multiples of the stored weights: some modules are built and dropped again, such as the decoder of T5 and the
+# image tower of CLIP.
 TENSORS_LEFT_OUT, SIZE_LEFT_OUT = 4, 8
-# Of tables that are computed and not stored, such as masks of attention; in values, all together.
+# Limit for buffers that are computed and not stored, such as attention masks: number of values, in total.
 LARGEST_TABLES = 2**28
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 def check_sizes(build: Callable[[], Mapping[str, nn.Module]], weights: Path) -> None:
-    """Build encoders of shapes alone, and refuse them where the weights are others.
+    """Build the encoders without memory for weights, and refuse them if the shapes of the weights differ.
 
     Args:
-        build: builds the encoders, by the names of their weights.
+        build: builds the encoders, keyed by the prefixes of their weights.
         weights: the safetensors file.
 
     Raises:
-        ExportError: the file has other tensors for them, or the description asks for far more than there is.
-        SafetensorError: it is none.
+        ExportError: the file has other tensors for them, or the description asks for far more than it has.
+        SafetensorError: it is not a safetensors file.
     """
     found = _shapes(weights)
     try:
@@ -42,7 +43,7 @@ def check_sizes(build: Callable[[], Mapping[str, nn.Module]], weights: Path) -> 
             built = build()
     except ExportError:
         raise
-    # An operation that needs values. Anything else is said once more when they are built with them.
+    # An operation needs values. Any other error is raised again when the encoders are built with values.
     except Exception:
         return
     for prefix, encoder in built.items():
@@ -58,14 +59,14 @@ def check_sizes(build: Callable[[], Mapping[str, nn.Module]], weights: Path) -> 
 
 @contextmanager
 def bounded(weights: Path) -> Iterator[None]:
-    """In here this thread builds at most a few times what a safetensors file holds.
+    """A context in which this thread can build at most a few times the content of a safetensors file.
 
-    A description may ask for any number of layers of any width, which would be built before it is seen that they are
-    not those of the file.
+    A description may ask for any number of layers of any width; without a limit they would be built before the mismatch
+    with the file is noticed.
 
     Raises:
-        ExportError: more was asked for.
-        SafetensorError: it is no such file.
+        ExportError: the limit is exceeded.
+        SafetensorError: it is not a safetensors file.
     """
     found = _shapes(weights)
     thread = threading.get_ident()
@@ -96,7 +97,7 @@ def bounded(weights: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        for what, number in left.items():  # libraries make other errors of that of the hook
+        for what, number in left.items():  # libraries replace the error of the hook with others
             if number < 0:
                 raise ExportError(
                     f"the weights of {weights} do not fit its description, which asks for far more {what} than there "
@@ -109,11 +110,11 @@ def bounded(weights: Path) -> Iterator[None]:
 
 
 class _TooLargeError(Exception):
-    """More is built than there are weights for."""
+    """The description asks for more than the limits allow."""
 
 
 def _shapes(weights: Path) -> Shapes:
-    """The shapes of a safetensors file, of which only the header is read."""
+    """Read the shapes in a safetensors file; only its header is read."""
     with safe_open(weights, "pt") as file:
         names = list(file.keys())
         if len(names) > MOST_TENSORS:

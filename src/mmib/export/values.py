@@ -1,4 +1,4 @@
-"""What the values of an export's config.json may be: each has a type and a range."""
+"""Types and ranges of the values in an export's config.json."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 
 from mmib.schema import ExportError
 
-# Far beyond any model that was trained, and far below what fills a memory.
+# Far above any trained model, and far below what exhausts memory.
 LONGEST_INPUT, MOST_CROPS, LARGEST_SIDE = 2**24, 1_000, 4_096
-# The scores of a run, for people: a run that diverged has NaN among them.
+# The scores of a run, for readers of the card: a run that diverged has NaN among them.
 CARD = "trained"
 
 
 class Range(NamedTuple):
-    """What a value may be: a test, and its words."""
+    """The allowed values: a test, and its description."""
 
     holds: Callable[[Any], bool]
     words: str
@@ -59,7 +59,7 @@ RANGES: dict[str, Range] = {
     "parts_of_network": OBJECT,
     "head": OBJECT,
     "calibration": OBJECT,
-    # Far wider than what `mmib.analysis.calibration` looks for a temperature in.
+    # Far wider than the range in which `mmib.analysis.calibration` searches for a temperature.
     "calibration.value": _number(1e-3, 1e3),
     "text_encoder": OBJECT,
     "text_encoder.markers": Range(lambda value: value in ("inserted", "levitated"), "inserted or levitated"),
@@ -78,12 +78,12 @@ RANGES: dict[str, Range] = {
 
 
 def check_values(config: dict[str, Any], path: Path) -> None:
-    """Refuse a description of a model whose values are of another type or out of their range.
+    """Refuse a model description with values of the wrong type or out of range.
 
-    What is missing is refused where it is used.
+    Missing values are refused when they are used.
 
     Raises:
-        ExportError: the first of them.
+        ExportError: a value is not allowed; the message names the first.
     """
     for name, allowed in RANGES.items():
         found = _found(config, name.split("."))
@@ -100,7 +100,7 @@ def check_values(config: dict[str, Any], path: Path) -> None:
 
 
 def entries(content: Any) -> Iterator[tuple[str, Any]]:
-    """Every name of an object inside a JSON value, with what it stands for."""
+    """Yield every name in the objects inside a JSON value, with its value."""
     waiting = [content]
     while waiting:
         value = waiting.pop()
@@ -112,7 +112,7 @@ def entries(content: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _found(config: Any, keys: list[str]) -> list[Any]:
-    """The value under nested keys, in a list that is empty where there is none."""
+    """Return the value under nested keys, in a list that is empty if there is none."""
     for key in keys:
         if not isinstance(config, dict) or key not in config:
             return []

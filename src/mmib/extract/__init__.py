@@ -1,4 +1,4 @@
-"""The command `mmib extract`: what models find in the posts of a file, or in one on the command line."""
+"""The command `mmib extract`: extract entities, relations and labels from a file of posts or from one post."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ STANDARD_INPUT = 0
 
 
 def run(arguments: list[str]) -> int:
-    """Extract; a bad row is reported in the output and ends nothing.
+    """Extract; a bad row is reported in the output and does not stop the run.
 
     Raises:
-        ConfigError: options that do not go together.
+        ConfigError: options that contradict each other.
         ExportError: a model that cannot be read.
         EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         TaskError: a model of a task that is not registered.
         PluginError: a plugin cannot be imported.
         DataError: an input that cannot be read.
-        InputError: a text on the command line that nothing can be extracted from.
-        RunError: an output that cannot be written, was begun with other settings, or is being written.
+        InputError: a text on the command line from which nothing can be extracted.
+        RunError: the output cannot be written, was begun with other settings, or is being written by another process.
     """
     chosen = _parsed(arguments)
     if (chosen.text is None) == (chosen.posts is None):
@@ -67,7 +67,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _check_outputs(chosen: argparse.Namespace) -> None:
-    """Refuse outputs that would destroy an input or each other, and a graph that cannot be written."""
+    """Refuse outputs that would overwrite an input or each other, and unknown graph formats."""
     posts = STANDARD_INPUT if chosen.posts == "-" else chosen.posts and Path(chosen.posts)
     inputs = [*chosen.model, *(source for source in (posts, chosen.image) if source is not None)]
     if chosen.output is not None:
@@ -86,7 +86,7 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
 
 
 def _check_shards(chosen: argparse.Namespace) -> None:
-    """Refuse shards and workers of what cannot be read several times, or has no file to go to."""
+    """Refuse --shard and --workers if the input cannot be read more than once or the output is not a file."""
     if chosen.workers < 1:
         raise ConfigError(f"--workers is {chosen.workers}: one process or more extract")
     if chosen.shard is None and chosen.workers == 1:
@@ -188,14 +188,14 @@ def _to_file(chosen: argparse.Namespace) -> None:
 
 
 def _shard(arguments: list[str], shard: Shard, output: Path) -> None:
-    """What a worker does."""
+    """Extract one shard, in a worker process."""
     chosen = _parsed(arguments)
     chosen.shard, chosen.output = shard, output
     _to_file(chosen)
 
 
 def _source(chosen: argparse.Namespace) -> tuple[Path | None, Path, bool]:
-    """The file of posts, None for standard input; where images lie; and whether it is CSV."""
+    """Return the file of posts (None for standard input), the folder of the images, and whether the file is CSV."""
     path = None if chosen.posts == "-" else Path(chosen.posts)
     folder = chosen.images or (Path() if path is None else path.parent)
     return path, folder, chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
@@ -209,7 +209,7 @@ def _extractor(chosen: argparse.Namespace) -> Extractor:
 
 
 def _finish(output: Path, graph: Path | None) -> int:
-    """Say what is in the output, and merge it into a graph."""
+    """Print the number of rows and errors in the output, and merge its triples into a graph."""
     from mmib.extract.graph import merged, write_graph  # noqa: PLC0415 - help needs no networkx
 
     total = errors = 0

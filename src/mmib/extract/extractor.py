@@ -1,4 +1,4 @@
-"""`mmib.Extractor`: entities, relations and labels out of the text and the image of a post."""
+"""`mmib.Extractor`: extracts entities, relations and labels from the text and the image of a post."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16"]
 MOST_CHARACTERS = 100_000
-# Posts whose pictures are in memory at a time.
+# Number of posts whose images are in memory at the same time.
 POSTS = 32
 ReaderT = TypeVar("ReaderT", bound=ModelReader)
 
 
 @dataclass(frozen=True)
 class Post:
-    """What can be known of a post beforehand; see `Extractor.extract`."""
+    """A post with everything known about it before extraction; see `Extractor.extract`."""
 
     text: str
     image: ImageSource | None = None
@@ -47,28 +47,28 @@ class Post:
     entities: Sequence[Any] | None = None
 
 
-# By what a task finds, see `Task.finds`.
+# Keyed by what a task finds, see `Task.finds`.
 READERS: dict[str, type[ModelReader]] = {"entities": EntityReader, "relations": RelationReader, "labels": LabelReader}
 
 
 class Extractor:
-    """Extracts entities, relations between them, and labels of whole posts, by a trained model of a task each.
+    """Extracts entities, relations between them, and labels of whole posts, with one trained model per task.
 
     Args:
-        models: one, or one of each task; their encoders may differ.
-        device: where to compute.
-        precision: `float32`, or `bf16` to multiply the matrices of text encoder, bottlenecks and heads in it.
+        models: one model, or one of each task; their encoders may differ.
+        device: the device to compute on.
+        precision: `float32`, or `bf16` for the matrix products of the text encoder, the bottlenecks and the heads.
 
     Attributes:
-        entities: finds entities; None without such a model.
-        relations: finds relations; None without such a model.
-        labels: label whole posts, a reader for each such model.
-        readers: all of them.
+        entities: the reader that finds entities; None without such a model.
+        relations: the reader that finds relations; None without such a model.
+        labels: the readers that label whole posts, one for each such model.
+        readers: all readers.
 
     Raises:
-        ExportError: no model, two of one task, two that find entities or relations, or relations of entity types that
-            the model of entities does not have.
-        ConfigError: the device is not there or has no bf16, or the precision is unknown.
+        ExportError: there is no model, two models of the same task, or two that both find entities or relations; or
+            the entity types of the relations are unknown to the model of entities.
+        ConfigError: the device is not available or does not support bf16, or the precision is unknown.
         EncoderError: the runtime of an image encoder cannot run it.
     """
 
@@ -89,16 +89,16 @@ class Extractor:
 
     @property
     def entity_types(self) -> list[str]:
-        """Types that entities may have: those of the model that finds them, else those that relations ask for."""
+        """Types that entities may have: those of the model of entities, or else the argument types of the relations."""
         if self.entities is not None:
             return list(self.entities.labels.names)
         return _argument_types(self.relations)
 
     def _check_types(self) -> list[str]:
-        """Types that relations ask for and that no entity will have.
+        """Argument types of relations that the model of entities does not have.
 
         Raises:
-            ExportError: no relation fits any two entities that may be found.
+            ExportError: no relation fits any pair of entity types.
         """
         if self.entities is None or self.relations is None:
             return []
@@ -119,23 +119,23 @@ class Extractor:
         runtime: Runtime = "torch",
         precision: Precision = "float32",
     ) -> Self:
-        """An extractor of exported folders, finished runs or checkpoints: of one task, or one of each.
+        """Load exported folders, finished runs or checkpoints: one, or one of each task.
 
-        A source `USER/NAME` or `USER/NAME@REVISION` that is nothing on this machine is the name of an export on the
-        Hugging Face hub. Exported folders need neither a network nor the run that they were made from. Nothing that
-        they name is imported: modules with custom tasks or parts must have been before.
+        A source `USER/NAME` or `USER/NAME@REVISION` that does not exist on this machine is the name of an export on the
+        Hugging Face hub. Exported folders need neither a network nor the run they were made from. Loading imports no
+        modules that a model names: import those of custom tasks or parts first.
 
         Args:
             sources: the models.
-            device: where to compute.
-            runtime: what encodes images on a processor, see `ImageEncoder`.
+            device: the device to compute on.
+            runtime: the runtime that encodes images on a CPU, see `ImageEncoder`.
             precision: see the class.
 
         Raises:
             ExportError: a source is none of these, is damaged, was edited, or was made by a newer version; or
                 the hub refuses it.
-            TaskError: no module registered its task; the text names the module that does.
-            ConfigError: the device is not there or has no bf16, or the runtime or precision is unknown.
+            TaskError: its task is not registered; the message names the module that registers it.
+            ConfigError: the device is not available or does not support bf16, or the runtime or precision is unknown.
             EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         """
         models = [model for source in sources for model in trained_models(Path(source))]
@@ -152,32 +152,32 @@ class Extractor:
         evidence: bool = False,
         samples: int = 0,
     ) -> Extraction:
-        """Entities, relations and labels of one post.
+        """Extract the entities, relations and labels of one post.
 
         Args:
-            text: the post as it was written.
+            text: the text of the post, as written.
             image: its image: a path, the bytes of a file, or a PIL image.
-            crops: boxes x0 y0 x1 y1 in 0..1 of objects in the image, or pictures of them. Without any, a model that
-                was trained with crops sees the image whole and cut into a grid.
-            entities: those that are known already, by start, end and maybe type: none are looked for then. A model
-                of relations without one of entities needs them, and takes any type.
-            evidence: report what the results rest on.
-            samples: sample the latents so many times, two at least, for the spread of each confidence.
+            crops: boxes x0 y0 x1 y1 in 0..1 of objects in the image, or images of the objects. Without crops, a model
+                that was trained with them sees the whole image and the cells of a grid.
+            entities: known entities, by start, end and optionally type; no others are then searched for. They are
+                required, and may have any type, if there is a model of relations and none of entities.
+            evidence: report the evidence for the results.
+            samples: number of samples of the latents, at least two, that estimate the spread of each confidence.
 
         Raises:
-            InputError: nothing can be extracted from this; the text says why.
+            InputError: nothing can be extracted from this input; the message says why.
         """
         (result,) = self.extract_batch([Post(text, image, crops, entities)], evidence, samples)
         return result
 
     def extract_batch(self, posts: Sequence[Post | str], evidence: bool = False, samples: int = 0) -> list[Extraction]:
-        """The same of many posts, in less time than one by one.
+        """Extract from many posts, which is faster than one by one.
 
         Raises:
-            InputError: of the first post that nothing can be extracted from. `prepare` and `read` go on behind one.
+            InputError: nothing can be extracted from a post. To continue past such a post, use `prepare` and `read`.
         """
         whole = [Post(post) if isinstance(post, str) else post for post in posts]
-        # Texts of like length together, so that little of a batch is padding. What is no text is refused later.
+        # Sort by length, so that batches have little padding. A text that is not a string is refused later.
         order = sorted(range(len(whole)), key=lambda number: len(str(whole[number].text)))
         result: dict[int, Extraction] = {}
         for start in range(0, len(order), POSTS):
@@ -185,17 +185,17 @@ class Extractor:
             try:
                 prepared = in_threads(self.prepare, [whole[number] for number in numbers])
             except InputError:
-                for post in whole:  # the first in the order of the caller
+                for post in whole:  # raise for the first in the caller's order
                     self.prepare(post)
                 raise
             result |= zip(numbers, self.read(prepared, evidence, samples), strict=True)
         return [result[number] for number in range(len(whole))]
 
     def prepare(self, post: Post) -> PreparedPost:
-        """Look a post over, without asking a model.
+        """Validate a post and load its image, without running a model.
 
         Raises:
-            InputError: nothing can be extracted from it.
+            InputError: nothing can be extracted from the post.
         """
         text = _checked_text(post.text)
         given = None
@@ -221,7 +221,7 @@ class Extractor:
         return PreparedPost(text, tokens, given, seen, notes)
 
     def _notes(self) -> list[str]:
-        """What is true of every result."""
+        """Notes that apply to every result."""
         if not self._unknown_types:
             return []
         types = ", ".join(self._unknown_types)
@@ -229,10 +229,10 @@ class Extractor:
 
     @torch.inference_mode()
     def read(self, posts: Sequence[PreparedPost], evidence: bool = False, samples: int = 0) -> list[Extraction]:
-        """What is in posts that were prepared.
+        """Extract from prepared posts.
 
         Raises:
-            InputError: a negative number of samples.
+            InputError: the number of samples is negative.
         """
         if samples < 0:
             raise InputError(f"samples is {samples}: latents are sampled 0 times or more")
@@ -254,7 +254,7 @@ class Extractor:
         ]
 
     def look(self, posts: Sequence[PreparedPost]) -> dict[ViewKey, list[Regions]]:
-        """The regions of posts, by the view of their readers: readers with the same image encoder share one pass."""
+        """Regions of posts by the view of the readers; readers with the same image encoder share one forward pass."""
         regions: dict[ViewKey, list[Regions]] = {}
         for reader in self.readers:
             if reader.view_key not in regions:
@@ -264,7 +264,7 @@ class Extractor:
     def _entities(
         self, posts: Sequence[PreparedPost], regions: dict[ViewKey, list[Regions]], wanted: Wanted
     ) -> tuple[list[list[Entity]], list[Evidence | None]]:
-        """Each post's entities, given or found, in order of the text, and what those found rest on."""
+        """Entities of each post, given or found, in text order, and the evidence for those found."""
         entities = [sorted(post.given or (), key=lambda entity: (entity.start, entity.end)) for post in posts]
         reasons: list[Evidence | None] = [None] * len(posts)
         asked = [number for number, post in enumerate(posts) if post.given is None]
@@ -291,17 +291,17 @@ def _only(readers: list[ReaderT], finds: str) -> ReaderT | None:
 
 
 def _argument_types(relations: RelationReader | None) -> list[str]:
-    """Entity types that relations ask for, each once."""
+    """Entity types that relations take as arguments, without duplicates."""
     arguments = {} if relations is None else relations.labels.arguments
     return list(dict.fromkeys(name for pair in arguments.values() for name in pair))
 
 
 def trained_models(source: Path) -> list[TrainedModel]:
-    """The models of an export, here or on the hub, of a run, or of a checkpoint of one.
+    """Load the models of an export (local or on the hub), of a run, or of a checkpoint of a run.
 
     Raises: see `Extractor.from_pretrained`.
     """
-    # The encoders' packages take seconds to import, and some import what no model needs, such as timm does with wandb.
+    # The encoders' packages take seconds to import, and some import more than models need: timm imports wandb.
     from mmib.export.folder import read_export
     from mmib.export.hub import located
     from mmib.export.model import model_of_run

@@ -1,4 +1,4 @@
-"""A knowledge graph out of what was extracted from many posts: entities, relations, and the posts that say so."""
+"""Merge extractions from many posts into a knowledge graph of entities, relations, and the posts that state them."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ import networkx
 from mmib.base.files import write_text
 from mmib.schema import ConfigError
 
-# Stands for the type of an entity that was given without one; no type is written so.
+# The type of an entity that was given without one; no real type is written like this.
 UNTYPED = "*"
 ENTITY, RELATION, POST = "urn:mmib:entity:", "urn:mmib:relation:", "urn:mmib:post:"
 TERMS = "urn:mmib:term:"
-# What XML 1.0 has no character for.
+# Characters that XML 1.0 does not allow.
 UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def check_format(path: Path) -> None:
-    """Refuse a file name that says no format.
+    """Refuse a file name whose extension is not a graph format.
 
     Raises:
-        ConfigError: with those that there are.
+        ConfigError: the extension is unknown; the message lists the formats.
     """
     if path.suffix not in WRITERS:
         raise ConfigError(f"a graph is written to a file that ends in {', '.join(WRITERS)}, not to {path.name}")
 
 
 def merged(records: Iterable[dict[str, Any]]) -> networkx.MultiDiGraph:
-    """One node for each name and type, one edge for each relation between two of them, with the posts they come from.
+    """Build a graph: a node per name and type, an edge per relation between two nodes, both with their source posts.
 
-    Names are equal where they differ in case and space alone. An edge's confidence is the highest of its posts.
+    Names that differ only in case and white space are equal. An edge's confidence is the highest of its posts.
     """
     graph = networkx.MultiDiGraph()
     for record in records:
@@ -52,7 +52,7 @@ def merged(records: Iterable[dict[str, Any]]) -> networkx.MultiDiGraph:
 
 
 def write_graph(graph: networkx.MultiDiGraph, path: Path) -> None:
-    """As node-link JSON, GraphML, or Turtle, by the ending of the name."""
+    """Write node-link JSON, GraphML, or Turtle, by the file extension."""
     write_text(path, WRITERS[path.suffix](graph))
 
 
@@ -75,7 +75,7 @@ def _json(graph: networkx.MultiDiGraph) -> str:
 
 
 def _graphml(graph: networkx.MultiDiGraph) -> str:
-    """Lists are not known to GraphML: posts are JSON in a string."""
+    """GraphML has no lists: posts are JSON in a string."""
     flat = networkx.MultiDiGraph()
     for node, attributes in graph.nodes(data=True):
         flat.add_node(_writable(node), **_flat(attributes))
@@ -96,7 +96,7 @@ def _writable(value: Any) -> Any:
 
 
 def _turtle(graph: networkx.MultiDiGraph) -> str:
-    """Each relation as a triple, and as a statement that names its posts and its confidence."""
+    """Write each relation as a triple, and as a reified statement with its posts and confidence."""
     import rdflib  # noqa: PLC0415 - the other formats do without
 
     terms = rdflib.Namespace(TERMS)

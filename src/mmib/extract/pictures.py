@@ -1,4 +1,4 @@
-"""The images of posts, from wherever they come, and the pictures of them that a model looks at."""
+"""Load the images of posts from any source, and cut them into the views that a model encodes."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ ImageSource = str | Path | bytes | Image.Image
 CropSource = ImageSource | Sequence[float]
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-# A PIL image may be a file still, which its first use decodes; two posts may show one and the same.
+# A PIL image may still be a lazy file, which its first use decodes; two posts may share one.
 _LOADING = Lock()
 
 
 @dataclass(frozen=True)
 class View:
-    """A picture that becomes regions: the whole image or a part of it, with its box."""
+    """An image that is encoded into regions: the whole image or a part of it, with its box."""
 
     picture: Image.Image
     box: Box
 
 
 def in_threads(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list[ResultT]:
-    """What `work` makes of each item, in order; Pillow decodes and scales on all cores at once.
+    """Apply `work` to each item, in order; Pillow decodes and scales on all cores in parallel.
 
-    Raises whatever it raises of the first item in order that it fails at.
+    Raises the exception of the first item, in order, for which `work` fails.
     """
     if len(items) < 2 or decoders() < 2:
         return [work(item) for item in items]
@@ -47,7 +47,7 @@ def in_threads(work: Callable[[ItemT], ResultT], items: Sequence[ItemT]) -> list
 def pixels_of(
     pictures: Sequence[Image.Image], transform: Callable[[Image.Image], Tensor], size: int
 ) -> Iterator[Tensor]:
-    """Pixels (N, 3, height, width), at most `size` pictures at a time; threads scale the next while these are used."""
+    """Yield pixels (N, 3, height, width) of at most `size` images; threads scale the next ones meanwhile."""
     return map(torch.stack, batches_ahead(_threads(), transform, pictures, size))
 
 
@@ -57,10 +57,10 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def open_image(source: Any) -> Image.Image:
-    """An image as RGB.
+    """Open an image as RGB.
 
     Raises:
-        InputError: it is none, or cannot be read.
+        InputError: the source is not an image, or cannot be read.
     """
     try:
         if isinstance(source, Image.Image):
@@ -70,7 +70,7 @@ def open_image(source: Any) -> Image.Image:
             return read_image(io.BytesIO(source))
         if isinstance(source, str | Path):
             return read_image(Path(source))
-    # What Pillow says of a broken image that a caller has opened comes in any kind.
+    # Pillow raises errors of any of these types for a broken image that the caller has opened.
     except (UnreadableImageError, OSError, ValueError) as error:
         name = f" {source}" if isinstance(source, str | Path) else ""
         raise InputError(f"the image{name} cannot be read: {error}") from error
@@ -78,16 +78,16 @@ def open_image(source: Any) -> Image.Image:
 
 
 def views(image: Image.Image, crops: Sequence[CropSource] | None, most: int) -> list[View]:
-    """The whole image, and as many of its parts as the model takes beside it.
+    """Return the whole image and as many parts of it as the model takes.
 
     Args:
         image: the whole image.
-        crops: boxes x0 y0 x1 y1 in 0..1 of objects in it, or pictures of them. None cuts it into a grid, so that
-            there is something to attend to.
-        most: parts at most, as in training; 0 where the model has seen whole images alone.
+        crops: boxes x0 y0 x1 y1 in 0..1 of objects in it, or images of the objects. None cuts the image into a grid,
+            so that there are regions to attend to.
+        most: maximum number of parts, as in training; 0 if the model was trained on whole images only.
 
     Raises:
-        InputError: a crop that is none.
+        InputError: a crop is neither a box nor an image.
     """
     if crops is not None and not isinstance(crops, list | tuple):
         raise InputError(f"crops are a list, not {crops!r}")
@@ -96,9 +96,9 @@ def views(image: Image.Image, crops: Sequence[CropSource] | None, most: int) -> 
 
 
 def grid(most: int, aspect: float) -> list[Box]:
-    """Boxes of the finest grid of at most `most` cells, that has the squarest cells for the image's width / height."""
+    """Boxes of the grid with the most cells, up to `most`, whose cells are squarest for this aspect ratio (w / h)."""
     sizes = [(rows, columns) for rows in range(1, most + 1) for columns in range(1, most // rows + 1)]
-    # One cell is the whole image once more.
+    # A single cell would repeat the whole image.
     sizes = [(rows, columns) for rows, columns in sizes if rows * columns > 1]
     if not sizes:
         return []

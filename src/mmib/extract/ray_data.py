@@ -1,4 +1,4 @@
-"""Extraction in Ray Data, for clusters without a batch system."""
+"""Extraction with Ray Data, for clusters without a batch system."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ COLUMNS = ("image", "crops", "entities")
 
 
 class ExtractPosts:
-    """What `ray.data.Dataset.map_batches` calls: an actor reads the models once, and gets one batch after another.
+    """A callable class for `ray.data.Dataset.map_batches`: each actor loads the models once and processes many batches.
 
-    A batch has the column `text` and where there are any `id`, `image` (the path or the bytes of a file), `crops` and
-    `entities`, as the rows of `mmib extract`. It comes back with one more column, `extracted`: what was found in each
-    row, or `error` with the reason, as a line of JSON.
+    A batch has the column `text` and optionally `id`, `image` (the path or the bytes of a file), `crops` and
+    `entities`, as the rows of `mmib extract`. The result has one more column, `extracted`: for each row the
+    extraction, or `error` with the reason, as a line of JSON.
 
     Args:
         sources: the models, see `Extractor.from_pretrained`.
-        options: of `Extractor.from_pretrained`, such as `device`, `runtime` and `precision`.
-        evidence: report what the results rest on.
-        samples: of the latents, two or more, for the spread of confidence.
+        options: options of `Extractor.from_pretrained`, such as `device`, `runtime` and `precision`.
+        evidence: report the evidence for the results.
+        samples: number of samples of the latents, two or more, that estimate the spread of confidence.
 
     Raises:
         ConfigError: Ray Data is not installed.
@@ -49,10 +49,10 @@ class ExtractPosts:
         self.samples = samples
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The columns of a batch, and `extracted`.
+        """Return the columns of a batch and the new column `extracted`.
 
         Raises:
-            ConfigError: there is no column of texts.
+            ConfigError: the batch has no column `text`.
         """
         if "text" not in batch:
             raise ConfigError(f"the batch has no column 'text': it has {', '.join(batch) or 'none'}")
@@ -71,7 +71,7 @@ class ExtractPosts:
 
 
 def _plain(value: Any) -> Any:
-    """A value of a column without NumPy: arrays of arrays as lists, NaN, which stands for nothing there, as None."""
+    """Convert a column value to plain Python: nested arrays to lists, and NaN, which marks missing values, to None."""
     if isinstance(value, np.ndarray | list | tuple):
         return [_plain(part) for part in value]
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What each trained network reads in prepared posts: entities, relations between entities, or labels of posts."""
+"""Run trained networks on prepared posts, and read entities, relations or labels of posts from their output."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
     from mmib.backbone import Posteriors
     from mmib.export.model import TrainedModel
 
-ROWS = 32  # of a batch
-PAIRS = 256  # of a batch of posts with all pairs of entities in one row, those that fill up rows included
-MOST_PAIRS = 200  # of one post
+ROWS = 32  # per batch
+PAIRS = 256  # per batch of posts with all pairs of entities in one row, padding included
+MOST_PAIRS = 200  # per post
 DIGITS = 6
 
 
 @dataclass
 class PreparedPost:
-    """A post that has been looked over and can be read.
+    """A validated post, ready to be read.
 
     Attributes:
-        text: the post.
+        text: the text of the post.
         tokens: its words, at least one.
-        given: entities that the caller knows; None where they are to be found.
-        views: by the most crops that a model takes, the pictures that it looks at; empty without an image.
-        notes: what the reader of the result should know.
+        given: entities given by the caller; None if they are to be found.
+        views: the views of its image, by the maximum number of crops of a model; empty without an image.
+        notes: remarks for the reader of the result.
     """
 
     text: str
@@ -59,44 +59,44 @@ class PreparedPost:
     notes: list[str] = field(default_factory=list)
 
     def words(self) -> list[str]:
-        """The words alone."""
+        """The words as strings."""
         return [token.text for token in self.tokens]
 
     def span(self, entity: Entity) -> Span:
-        """Words [start, end) of an entity, whose ends are ends of words."""
+        """Word span [start, end) of an entity, whose boundaries are word boundaries."""
         inside = [place for place, token in enumerate(self.tokens) if entity.start <= token.start < entity.end]
         return inside[0], inside[-1] + 1
 
 
 class Regions(NamedTuple):
-    """The regions of a post's image: features (R, V), None without an image, and their boxes."""
+    """Regions of a post's image: features (R, V), None without an image, and their boxes."""
 
     features: Tensor | None
     boxes: list[Box]
 
 
 class ViewKey(NamedTuple):
-    """What decides which regions a model sees: the image encoder, none where it is empty, and the most crops."""
+    """What determines the regions a model sees: the image encoder (empty for none) and the maximum number of crops."""
 
     encoder: str
     crops: int
 
 
 class Wanted(NamedTuple):
-    """What is asked for beside the result: evidence, and how many samples of the latents."""
+    """What to compute besides the result: evidence, and the number of samples of the latents."""
 
     evidence: bool = False
     samples: int = 0
 
 
 class Scored(NamedTuple):
-    """What a network says of a batch.
+    """Output of a network for a batch.
 
     Attributes:
-        decoded: what its scores at the means of the latents come to, as `ExtractionNetwork.decode` gives it.
-        scores: these scores.
+        decoded: decoded scores at the means of the latents, as returned by `ExtractionNetwork.decode`.
+        scores: the scores at the means of the latents.
         sampled: the scores at samples of the latents.
-        evidence: where it was asked for, (B, ...) each.
+        evidence: tensors (B, ...), if requested.
     """
 
     decoded: dict[str, Tensor]
@@ -106,17 +106,17 @@ class Scored(NamedTuple):
 
 
 class ModelReader:
-    """Puts posts before a network.
+    """Runs a network on posts.
 
-    The labels of these posts are not known: a task encodes them as posts that are annotated with something.
+    The labels of these posts are unknown: they are encoded by the task as posts with placeholder labels.
 
     Args:
-        model: the network and how it reads.
-        device: where it computes.
-        bf16: whether matrices are multiplied in bf16; the weights of the text encoder's are put into it for good.
+        model: the network and its settings.
+        device: the device to compute on.
+        bf16: whether matrix products use bf16; the text encoder's weights are converted to it permanently.
 
     Raises:
-        EncoderError: the runtime of its image encoder cannot run it.
+        EncoderError: the runtime of the image encoder cannot run it.
     """
 
     def __init__(self, model: TrainedModel, device: torch.device, bf16: bool = False) -> None:
@@ -127,7 +127,7 @@ class ModelReader:
         self.device = device
         self.bf16 = bf16
         if bf16:
-            # Under autocast they would be converted for every batch.
+            # Autocast would convert them again for every batch.
             for module in model.network.backbone.text_encoder.modules():
                 if isinstance(module, nn.Linear):
                     module.to(torch.bfloat16)
@@ -142,11 +142,11 @@ class ModelReader:
 
     @cached_property
     def view_key(self) -> ViewKey:
-        """Equal for readers that see the same regions in an image, so that it is encoded once for both."""
+        """Equal for readers that see the same regions of an image, so that the image is encoded once for both."""
         return ViewKey(self.image_encoder.fingerprint() if self.reads_images else "", self.max_crops)
 
     def look(self, posts: Sequence[PreparedPost]) -> list[Regions]:
-        """The regions of each post's image."""
+        """Encode the regions of each post's image."""
         seen = [post.views.get(self.max_crops, []) if self.reads_images else [] for post in posts]
         pictures = [view.picture for views in seen for view in views]
         encoded: list[Tensor] = []
@@ -161,21 +161,21 @@ class ModelReader:
         return found
 
     def encode(self, row: int, post: AnnotatedPost, pieces: list[list[int]]) -> Any:
-        """The example of a post, see `Task.encode`."""
+        """Encode a post as an example, see `Task.encode`."""
         levitated = self.network.backbone.text_encoder.levitated
         return self.task.encode(row, post, pieces, Prepared(self.tokenizer, self.max_length, self.labels, levitated))
 
     def unannotated(
         self, posts: Sequence[PreparedPost], annotate: Callable[[list[str]], AnnotatedPost], what: str
     ) -> list[Any]:
-        """The example of each post; posts get a note where words are not seen.
+        """Encode each post as an example; posts get a note if some of their words are not seen.
 
         Args:
             posts: the posts.
-            annotate: from words to a post as a reader of data would yield it, with labels that say nothing.
-            what: begins the note, such as `entities were looked for in`.
+            annotate: turns words into a post as a reader of data yields it, with placeholder labels.
+            what: the beginning of the note, such as `entities were looked for in`.
         """
-        # A word has a piece at least: what comes behind so many is never seen, and would cost a step of the CRF each.
+        # A word has at least one piece: words past `max_length` are never seen, and each would cost a step of the CRF.
         readable = [post.words()[: self.max_length] for post in posts]
         pieces = self.tokenizer.pieces(readable)
         examples = []
@@ -193,7 +193,7 @@ class ModelReader:
     def batches(
         self, examples: Sequence[Example], regions: Sequence[Regions], wanted: Wanted
     ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
-        """Examples of similar length together: which they are, their batch, and what the network says."""
+        """Batch examples of similar length: yield their indices, the batch, and the output of the network."""
         order = sorted(range(len(examples)), key=lambda number: len(examples[number].input_ids))
         for start in range(0, len(order), ROWS):
             numbers = order[start : start + ROWS]
@@ -201,7 +201,7 @@ class ModelReader:
             yield numbers, batch, self.score(batch, wanted)
 
     def collate(self, examples: Sequence[Example], regions: Sequence[Regions]) -> PostBatch:
-        """The batch of examples and their regions, where the network computes."""
+        """Collate examples and their regions into a batch on the device."""
         images = collate_regions(
             [image.boxes for image in regions], [image.features for image in regions], self.image_encoder.dim
         )
@@ -209,7 +209,7 @@ class ModelReader:
         return self.task.collate(examples, fields, self.labels).to(self.device)
 
     def score(self, batch: PostBatch, wanted: Wanted) -> Scored:
-        """What the network says of a batch; of each pair of entities, where a row has several."""
+        """Run the network on a batch; a batch with several pairs of entities per row has an output per pair."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             return self._scored(batch, wanted)
 
@@ -234,8 +234,8 @@ class ModelReader:
     def _evidence(
         self, batch: PostBatch, found: Posteriors, weights: Tensor | None, similarity: Tensor
     ) -> dict[str, Tensor]:
-        """What the scores of a batch rest on; see `mmib.information.evidence`."""
-        if batch.markers is not None:  # a row for each pair
+        """Evidence for the scores of a batch; see `mmib.information.evidence`."""
+        if batch.markers is not None:  # scores have a row per pair
             row, _ = _pairs(batch.markers)
             weights = None if weights is None else by_pair(batch, weights)
             similarity, markers = similarity[row], found.markers
@@ -256,13 +256,13 @@ class ModelReader:
 
 
 def _pairs(markers: Tensor) -> tuple[Tensor, Tensor]:
-    """Row and number in it of each pair of entities that there is, of (B, P, 4) places."""
+    """Row and index within it of each pair of entities, from (B, P, 4) positions; padding is skipped."""
     row, number = (markers >= 0).all(dim=2).nonzero(as_tuple=True)
     return row, number
 
 
 def by_pair(batch: PostBatch, values: Tensor) -> Tensor:
-    """(B, 2P, ...) values of opening markers to (N, 2, ...), one row a pair that there is; others stay as they are."""
+    """Reshape (B, 2P, ...) values of opening markers to (N, 2, ...), a row per pair; return others unchanged."""
     if batch.markers is None:
         return values
     pairs: Tensor = values.unflatten(1, (batch.markers.shape[1], -1))
@@ -270,12 +270,12 @@ def by_pair(batch: PostBatch, values: Tensor) -> Tensor:
 
 
 class EntityReader(ModelReader):
-    """Finds entities: words tagged in BIO."""
+    """Finds entities from the BIO tags of words."""
 
     def read(
         self, posts: Sequence[PreparedPost], regions: Sequence[Regions], wanted: Wanted
     ) -> list[tuple[list[Entity], Evidence | None]]:
-        """The entities of each post, and what they rest on; posts get a note where words are not seen."""
+        """Entities of each post, and the evidence for them; posts get a note if some of their words are not seen."""
         examples = self._examples(posts)
         result: list[tuple[list[Entity], Evidence | None]] = [([], None)] * len(posts)
         for numbers, batch, scored in self.batches(examples, regions, wanted):
@@ -299,17 +299,17 @@ class EntityReader(ModelReader):
         return self.unannotated(posts, untagged, "entities were looked for in")
 
     def _confidence(self, batch: PostBatch, scored: Scored) -> list[Tensor]:
-        """(B, W) probability of each predicted tag, at each sample of the latents."""
+        """Probabilities (B, W) of each predicted tag, one tensor per sample of the latents."""
         tags = scored.decoded["predicted"].clamp(min=0)[:, :, None]
         return [self._probabilities(scores, batch).gather(2, tags).squeeze(2) for scores in scored.sampled]
 
     def _probabilities(self, scores: Tensor, batch: PostBatch) -> Tensor:
-        """(B, W, K) of the tags, of their scores."""
+        """Probabilities (B, W, K) of the tags, from their scores."""
         crf = getattr(self.network, "crf", None)
         return crf.marginals(scores, batch.position_mask) if isinstance(crf, LinearChainCRF) else scores.softmax(dim=2)
 
     def _entities(self, post: PreparedPost, tags: Sequence[str], sure: Sequence[Sequence[float]]) -> list[Entity]:
-        """The entities that tags mark; `sure` is the probability of each tag, at the means and at each sample."""
+        """Entities from tags; `sure` holds the probability of each tag, at the means and at each sample."""
         result = []
         for found in entities(tags):
             start, end = post.tokens[found.start].start, post.tokens[found.end - 1].end
@@ -322,13 +322,13 @@ class EntityReader(ModelReader):
 
 
 class Choice(NamedTuple):
-    """The class that a network chose for a row.
+    """The predicted class of a row.
 
     Attributes:
-        name: the class.
+        name: name of the class.
         confidence: its calibrated probability.
         spread: standard deviation of the confidence over samples of the latents.
-        evidence: what the choice rests on.
+        evidence: the evidence for the class.
     """
 
     name: str
@@ -338,7 +338,7 @@ class Choice(NamedTuple):
 
 
 class ClassReader(ModelReader):
-    """Chooses one class for each row."""
+    """Predicts one class for each row."""
 
     def choices(
         self,
@@ -348,14 +348,14 @@ class ClassReader(ModelReader):
         wanted: Wanted,
         left_out: str | None = None,
     ) -> Iterator[tuple[int, Choice]]:
-        """The number of each example, and its class.
+        """Yield the index of each example, and its class.
 
         Args:
-            posts: that of each example.
+            posts: the post of each example.
             examples: the rows.
-            regions: those of each example.
-            wanted: what is asked for beside the class.
-            left_out: a class whose examples are not of interest.
+            regions: the regions of each example.
+            wanted: what to compute besides the class.
+            left_out: a class whose examples are skipped.
         """
         for numbers, batch, scored in self.batches(examples, regions, wanted):
             reads = batch.positions.shape[1]
@@ -376,7 +376,7 @@ class ClassReader(ModelReader):
 
 
 class Pair(NamedTuple):
-    """Two entities of a post, head first, that a relation is looked for between."""
+    """Two entities of a post, as head and tail of a candidate relation."""
 
     post: int
     head: int
@@ -386,13 +386,13 @@ class Pair(NamedTuple):
 class RelationReader(ClassReader):
     """Finds relations between entities.
 
-    All pairs of a post are asked about in one row, where markers levitate over its text; else each in a row.
+    With levitated markers, all pairs of a post with the same text share one row; otherwise each pair has its own row.
     """
 
     def batches(
         self, examples: Sequence[Any], regions: Sequence[Regions], wanted: Wanted
     ) -> Iterator[tuple[list[int], PostBatch, Scored]]:
-        """See `ModelReader.batches`; one pair an example."""
+        """See `ModelReader.batches`; each example is one pair."""
         if not self.network.backbone.text_encoder.levitated:
             yield from super().batches(examples, regions, wanted)
             return
@@ -406,7 +406,7 @@ class RelationReader(ClassReader):
     def read(
         self, posts: Sequence[PreparedPost], found: Sequence[list[Entity]], regions: Sequence[Regions], wanted: Wanted
     ) -> list[list[Relation]]:
-        """The relations between each post's entities; of two orders of a pair the one that says more is kept."""
+        """Relations between each post's entities; of the two orders of a pair, the better-ranked relation is kept."""
         pairs, examples = self._examples(posts, found)
         by_pair: dict[tuple[int, frozenset[int]], Relation] = {}
         rows = [posts[pair.post] for pair in pairs], examples, [regions[pair.post] for pair in pairs]
@@ -461,7 +461,7 @@ class RelationReader(ClassReader):
 
 
 def _same_texts(examples: Sequence[Any]) -> list[list[int]]:
-    """Which examples see the same words of one post; of a post that is too long pairs far apart see others."""
+    """Group examples with the same words of one post; in a post that is too long, distant pairs see other words."""
     texts: dict[tuple[int, tuple[int, ...]], list[int]] = {}
     for number, example in enumerate(examples):
         texts.setdefault((example.row, tuple(example.word_ids)), []).append(number)
@@ -469,7 +469,7 @@ def _same_texts(examples: Sequence[Any]) -> list[list[int]]:
 
 
 def _in_batches(rows: Sequence[list[int]], examples: Sequence[Any]) -> Iterator[list[list[int]]]:
-    """Rows of several pairs in batches of little padding: up to `ROWS`, with up to `PAIRS` pairs, but one at least."""
+    """Batch rows of several pairs with little padding: up to `ROWS` rows and `PAIRS` pairs, but at least one row."""
     batch: list[list[int]] = []
     for row in sorted(rows, key=lambda numbers: (len(numbers), len(examples[numbers[0]].input_ids))):
         if batch and (len(batch) == ROWS or (len(batch) + 1) * len(row) > PAIRS):
@@ -481,10 +481,10 @@ def _in_batches(rows: Sequence[list[int]], examples: Sequence[Any]) -> Iterator[
 
 
 class LabelReader(ClassReader):
-    """Labels whole posts."""
+    """Predicts labels of whole posts."""
 
     def read(self, posts: Sequence[PreparedPost], regions: Sequence[Regions], wanted: Wanted) -> list[PostLabel]:
-        """The label of each post; posts get a note where words are not seen."""
+        """Label of each post; posts get a note if some of their words are not seen."""
 
         def unlabelled(words: list[str]) -> LabelledPost:
             return LabelledPost(words=words, image="", place="", label=self.labels.names[0])
@@ -495,10 +495,10 @@ class LabelReader(ClassReader):
 
 
 def candidate_pairs(found: Sequence[Entity], labels: LabelSet) -> list[tuple[int, int]]:
-    """Heads and tails to look for relations between: first the orders that some relation's argument types allow.
+    """Candidate pairs (head, tail) for relations, first those whose types some relation allows as arguments.
 
-    A pair that no relation fits in either order comes last, in the order of the text. Entities of unknown type fit
-    all, and so does every pair where relations have no argument types.
+    A pair that fits no relation in either order comes last, once, in text order. Entities of unknown type fit every
+    relation; if relations have no argument types, every pair fits.
     """
     may_relate = functools.cache(labels.may_relate)
     fitting, others = [], []
@@ -514,7 +514,7 @@ def candidate_pairs(found: Sequence[Entity], labels: LabelSet) -> list[tuple[int
 
 
 def _words_seen(example: Example) -> int:
-    """How many words, from the first on, the encoder sees whole."""
+    """Number of leading words that the encoder sees in full."""
     return max(example.word_ids) + 1
 
 
@@ -529,7 +529,7 @@ def _spread(samples: Sequence[float]) -> float | None:
 def _evidence(
     found: dict[str, Tensor], row: int, post: PreparedPost, image: Regions, reads: int, unread: int = 0
 ) -> Evidence:
-    """Evidence of a row, as lists without padding; the head reads `reads` positions, and not `unread` more."""
+    """Evidence for a row, as lists without padding; the head reads `reads` positions, but not `unread` more."""
     words, regions = len(post.tokens), len(image.boxes)
     kl = [_number(value) for value in found["kl"][row].tolist()[:words]]
     weights = found["attention"][row].tolist() if regions and "attention" in found else []
@@ -546,5 +546,5 @@ def _evidence(
 
 
 def _number(value: float) -> float | None:
-    """A number as JSON can hold it; None for NaN."""
+    """Round a number for JSON; None for NaN."""
     return None if math.isnan(value) else round(value, DIGITS)

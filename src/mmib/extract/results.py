@@ -1,4 +1,4 @@
-"""What is extracted from a post: plain data that JSON can hold."""
+"""Results of the extraction from a post: plain data that can be written as JSON."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from typing import Any
 from mmib.labels import shown
 from mmib.schema import InputError
 
-# Keys that `Extraction.to_dict` leaves out where there is nothing behind them.
+# Keys that `Extraction.to_dict` omits if they are empty.
 OPTIONAL = ("evidence", "spread", "labels")
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a prediction rests on.
+    """The evidence for a prediction.
 
     Attributes:
-        tokens: characters [start, end) of each word.
-        kl: nats that the latents of each word hold; None for a word that the encoder does not see.
-        regions: box x0 y0 x1 y1 in 0..1 of each image region, zeros where unknown; empty without an image.
-        kl_image: nats that the latents of each region hold.
-        attention: weights over the regions, adding up to 1: of each word (entities), None where it is not seen, of
-            head and tail (relations), or of what the classifier reads (labels of posts). Empty without an image or for
-            a fusion that does not attend.
-        similarity: how well text and image belong together, as the model was trained to judge: a cosine (InfoNCE) or a
-            probability (JSD); None without an image.
+        tokens: character offsets [start, end) of each word.
+        kl: KL divergence of each word's latents in nats; None for a word that the encoder does not see.
+        regions: box x0 y0 x1 y1 in 0..1 of each image region, zeros if unknown; empty without an image.
+        kl_image: KL divergence of each region's latents in nats.
+        attention: weights over the regions, which sum to 1: for each word (entities; None if the word is not seen),
+            for head and tail (relations), or for the positions the classifier reads (labels of posts). Empty without
+            an image, or if the fusion has no attention.
+        similarity: how well text and image match, as trained: a cosine (InfoNCE) or a probability (JSD); None without
+            an image.
     """
 
     tokens: list[tuple[int, int]]
@@ -42,11 +42,11 @@ class Entity:
     """A named entity.
 
     Attributes:
-        text: its characters.
-        start, end: where they stand in the post, [start, end).
-        type: one of the label set's; None where it was given without one.
-        confidence: 0 to 1, the least calibrated CRF marginal among its words; None where it was given.
-        spread: standard deviation of the confidence over samples of the latents, where these were asked for.
+        text: the text of the mention.
+        start, end: its character offsets in the post, [start, end).
+        type: a type of the label set; None if the entity was given without one.
+        confidence: 0 to 1, the lowest calibrated CRF marginal of its words; None if the entity was given.
+        spread: standard deviation of the confidence over samples of the latents, if requested.
     """
 
     text: str
@@ -62,13 +62,13 @@ class Relation:
     """A relation between two entities.
 
     Attributes:
-        label: one of the label set's, and not its negative class.
-        head, tail: positions in `Extraction.entities`.
+        label: a label of the label set other than the negative class.
+        head, tail: indices into `Extraction.entities`.
         confidence: 0 to 1, the calibrated probability of the label.
-        compatible: whether the label's argument types are those of the entities; an entity without a type fits every
-            relation, and a relation without argument types every pair.
-        spread: standard deviation of the confidence over samples of the latents, where these were asked for.
-        evidence: where it was asked for.
+        compatible: whether the entities have the label's argument types; an entity without a type fits every relation,
+            and a relation without argument types fits every pair.
+        spread: standard deviation of the confidence over samples of the latents, if requested.
+        evidence: the evidence for the label, if requested.
     """
 
     label: str
@@ -85,10 +85,10 @@ class PostLabel:
     """The label of a post as a whole.
 
     Attributes:
-        label: one of the label set's, its negative class included.
+        label: a label of the label set, which may be the negative class.
         confidence: 0 to 1, the calibrated probability of the label.
-        spread: standard deviation of the confidence over samples of the latents, where these were asked for.
-        evidence: where it was asked for.
+        spread: standard deviation of the confidence over samples of the latents, if requested.
+        evidence: the evidence for the label, if requested.
     """
 
     label: str
@@ -99,15 +99,15 @@ class PostLabel:
 
 @dataclass(frozen=True)
 class Extraction:
-    """What was found in a post.
+    """The result of the extraction from one post.
 
     Attributes:
-        text: the post.
-        entities: in order of the text.
-        relations: type-compatible ones first, the most confident first.
-        notes: what the reader of the result should know: what was not looked at, and why.
-        evidence: of the entities, where it was asked for.
-        labels: of the whole post, by the name of the task that gives it.
+        text: the text of the post.
+        entities: in text order.
+        relations: type-compatible ones first, then by decreasing confidence.
+        notes: remarks for the reader of the result: which parts of the input were not read, and why.
+        evidence: the evidence for the entities, if requested.
+        labels: labels of the whole post, by the name of the task.
     """
 
     text: str
@@ -118,7 +118,7 @@ class Extraction:
     labels: dict[str, PostLabel] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON; what was not asked for is left out, and labels of posts where no model gives any."""
+        """Convert to a dictionary for JSON, without evidence, spread and labels that are empty."""
         result: dict[str, Any] = _filled(asdict(self))
         return result
 
@@ -130,15 +130,15 @@ def _filled(value: Any) -> Any:
 
 
 def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> Entity:
-    """An entity as a caller gives it: an `Entity`, a mapping with start, end and maybe type, or a tuple of these.
+    """Convert an entity given by a caller: an `Entity`, a mapping with start, end and maybe type, or a tuple.
 
     Args:
-        text: the post.
-        entity: what was given.
-        types: those that it may have; None for any.
+        text: the text of the post.
+        entity: the given entity.
+        types: allowed types; None for any.
 
     Raises:
-        InputError: it is none, does not lie in the text, or is of another type.
+        InputError: it is not an entity, is outside the text, or has another type.
     """
     start: Any
     end: Any

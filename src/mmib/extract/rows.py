@@ -1,4 +1,4 @@
-"""Posts in files: JSON lines or CSV, compressed or not. One row at a time, and a bad one stops nothing."""
+"""Read posts from files: JSON lines or CSV, maybe compressed. Rows are streamed; a bad row does not stop reading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmib.base.files import parse_json
 from mmib.extract.extractor import Post
 from mmib.schema import DataError, InputError
 
-# Characters of a row; a post with every word of a dictionary is shorter.
+# Maximum characters of a row; more than a post with every word of a dictionary.
 LONGEST = 4_000_000
 GZIP = b"\x1f\x8b"
 
@@ -28,10 +28,10 @@ class Row:
     """A row of a file.
 
     Attributes:
-        number: which row of the file, from 1, blank lines not counted.
-        id: what the row calls itself, else its number.
-        post: what is in it; None where it is no post.
-        error: why it is none.
+        number: row number in the file, from 1, not counting blank lines.
+        id: the row's own id, or else its number.
+        post: the post; None if the row is not a valid post.
+        error: why the row is not a valid post.
     """
 
     number: int
@@ -42,10 +42,10 @@ class Row:
 
 @contextmanager
 def opened(path: Path | None, standard_input: TextIO) -> Iterator[BufferedReader]:
-    """A file, or standard input where there is none.
+    """Open a file, or standard input if the path is None.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     if path is None:
         yield cast(BufferedReader, standard_input.buffer)
@@ -59,15 +59,15 @@ def opened(path: Path | None, standard_input: TextIO) -> Iterator[BufferedReader
 
 
 def read_rows(file: BufferedReader, is_csv: bool, folder: Path) -> Iterator[Row]:
-    """The rows of a file, in order; the last one is an error where the file is damaged behind those before.
+    """Yield the rows of a file, in order; if the file is damaged, the last row is an error.
 
     Args:
-        file: of JSON objects, one a line, or of CSV with a heading; in UTF-8, maybe compressed with gzip.
-        is_csv: which of the two.
-        folder: below which the images of rows lie.
+        file: JSON objects, one per line, or CSV with a header; UTF-8, optionally compressed with gzip.
+        is_csv: whether the file is CSV.
+        folder: the folder that image paths of rows are relative to.
 
     Raises:
-        DataError: a CSV without a column `text`, a text in UTF-16, or a disk that gives no more.
+        DataError: the CSV has no column `text`, the text is UTF-16, or the disk cannot be read further.
     """
     number = 0
     try:
@@ -81,17 +81,17 @@ def read_rows(file: BufferedReader, is_csv: bool, folder: Path) -> Iterator[Row]
 
 
 def _text(file: BufferedReader) -> TextIO:
-    """What is in a file, decompressed and without a byte-order mark."""
+    """Decompress a file, and drop a byte-order mark."""
     head = file.peek(len(GZIP))
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise DataError("the posts are in UTF-16: save them as UTF-8")
     source = gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else file
-    # What is no UTF-8 must reach its row as an error, and stop no other.
+    # Invalid UTF-8 must become an error of its own row and not affect other rows.
     return io.TextIOWrapper(cast(BufferedReader, source), "utf-8-sig", "surrogateescape", newline="")
 
 
 def _lines(text: TextIO) -> Iterator[str]:
-    """The lines of a text; of one that is too long its first `LONGEST` characters."""
+    """Yield the lines of a text, each cut to its first `LONGEST` characters."""
     while line := text.readline(LONGEST):
         yield line
         while _is_cut(line):
@@ -153,7 +153,7 @@ def _row(number: int, content: Any, folder: Path) -> Row:
         if "text" not in content:
             raise InputError("the row has no 'text': each needs the text of a post")
         for name in ("crops", "entities"):
-            if isinstance(content.get(name), str):  # of a CSV
+            if isinstance(content.get(name), str):  # from a CSV
                 content[name] = _list(name, content[name])
         image = content.get("image")
         if image is not None and not isinstance(image, str):

@@ -1,4 +1,4 @@
-"""An extraction in shards, on many machines or processes, and the command `mmib merge-shards`, which joins them."""
+"""Extraction in shards, by several machines or processes, and the command `mmib merge-shards`, which joins them."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Shard(NamedTuple):
     """A part of the rows of a file.
 
     Attributes:
-        number: which part, from 1.
-        of: how many there are.
+        number: number of the shard, from 1.
+        of: number of shards.
     """
 
     number: int
@@ -30,10 +30,10 @@ class Shard(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """`3/64`, the third of 64.
+        """Parse a shard such as `3/64`, the third of 64.
 
         Raises:
-            ConfigError: there is no such shard.
+            ConfigError: the text is not a valid shard.
         """
         found = SHARD.fullmatch(text)
         shard = cls(int(found[1]), int(found[2])) if found else cls(0, 0)
@@ -45,10 +45,10 @@ class Shard(NamedTuple):
         return f"{self.number}/{self.of}"
 
     def rows(self, total: int, together: int) -> range:
-        """Numbers, from 1, of its rows of a file of `total`.
+        """Row numbers of this shard, from 1, in a file of `total` rows.
 
-        Rows that are read `together` stay together: a confidence may depend, in its last digits, on the rows that are
-        in the same batch.
+        Groups of `together` rows that form a batch are not split: the last digits of a confidence may depend on the
+        other rows of its batch.
         """
         batches = -(-total // together)
         first, end = (number * batches // self.of * together for number in (self.number - 1, self.number))
@@ -56,13 +56,13 @@ class Shard(NamedTuple):
 
 
 def note_shard(output: Path, shard: Shard, key: dict[str, Any]) -> None:
-    """Write beside a complete output which shard it is, and of what."""
+    """Write a note beside a complete output: which shard of which extraction it is."""
     note = {"shard": list(shard), "of": key, "sha256": checksum(output)}
     write_text(note_file(output), json.dumps(note, sort_keys=True) + "\n")
 
 
 def is_complete(output: Path, shard: Shard, key: dict[str, Any]) -> bool:
-    """Whether an output is this shard, complete and undamaged."""
+    """Whether an output is this shard of this extraction, complete and undamaged."""
     try:
         return read_note(output) == (shard, json.loads(json.dumps(key)))
     except RunError:
@@ -70,10 +70,10 @@ def is_complete(output: Path, shard: Shard, key: dict[str, Any]) -> bool:
 
 
 def read_note(output: Path) -> tuple[Shard, dict[str, Any]]:
-    """Which shard an output is, and what decided its content.
+    """Read which shard an output is, and the key of its extraction.
 
     Raises:
-        RunError: it is none, not complete, or damaged.
+        RunError: the output is not a shard, is incomplete, or is damaged.
     """
     try:
         note = parse_json(note_file(output).read_text(encoding="utf-8"))
@@ -87,15 +87,15 @@ def read_note(output: Path) -> tuple[Shard, dict[str, Any]]:
 
 
 def note_file(output: Path) -> Path:
-    """What says which shard an output is."""
+    """Path of the note that says which shard an output is."""
     return output.with_name(f".{output.name}.shard")
 
 
 def merge(outputs: Sequence[Path], to: Path) -> None:
-    """Put the outputs of all shards of one extraction into a file, in the order of their rows.
+    """Concatenate the outputs of all shards of one extraction, in row order.
 
     Raises:
-        RunError: they are not the shards of one extraction, all of them and each once.
+        RunError: the outputs are not all the shards of one extraction, each exactly once.
         OSError: the file cannot be written.
     """
     notes = [(*read_note(output), output) for output in outputs]
@@ -118,11 +118,11 @@ def merge(outputs: Sequence[Path], to: Path) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Merge.
+    """Merge the shards.
 
     Raises:
-        ConfigError: an output that is one of the shards.
-        RunError: files that are not all shards of one extraction.
+        ConfigError: the output is one of the shards.
+        RunError: the files are not all the shards of one extraction.
     """
     parser = CommandParser(
         prog="mmib merge-shards",

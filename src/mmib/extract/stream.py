@@ -1,4 +1,4 @@
-"""Extraction over a file of posts: in order, in constant memory, and resumed where it was stopped."""
+"""Extraction over a file of posts: in order, in constant memory, and resumable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmib.schema import InputError, RunError
 def extracted(
     extractor: Extractor, rows: Iterable[Row], evidence: bool = False, samples: int = 0
 ) -> Iterator[dict[str, Any]]:
-    """For each row, in order, what was found in it, or the reason why nothing could be: `row`, `id`, and these."""
+    """Yield a record per row, in order: `row`, `id`, and the extraction, or `error` with the reason for having none."""
     for chunk in _batched(rows):
         prepared = in_threads(partial(_prepared, extractor), chunk)
         good = [post for post in prepared if isinstance(post, PreparedPost)]
@@ -54,7 +54,7 @@ def _prepared(extractor: Extractor, row: Row) -> PreparedPost | str:
 
 
 def line_of(record: dict[str, Any]) -> str:
-    """A record as a line of JSON; where it holds what JSON cannot, an error stands in its place."""
+    """Format a record as a line of JSON; a record with values that JSON cannot represent becomes an error."""
     try:
         return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
     except ValueError:
@@ -63,18 +63,19 @@ def line_of(record: dict[str, Any]) -> str:
 
 
 class Output:
-    """A file of JSON lines that is written beside its name, and gets it when it is complete.
+    """An output file of JSON lines, written under a temporary name and renamed when complete.
 
     Args:
-        path: the file; where it is a link, that which it leads to.
-        key: what decides its content; what was written for another key is not resumed.
-        resume: resume what is there; standard input cannot be read again from its start.
+        path: the file; links are followed.
+        key: what determines the content; output for another key is not resumed.
+        resume: resume a partial output; False for standard input, which cannot be read again from its start.
 
     Attributes:
-        done: rows that are there already.
+        done: number of rows already written.
 
     Raises:
-        RunError: what is there was begun with other settings, cannot be read or written, or is being written.
+        RunError: the partial output was begun with other settings, cannot be read or written, or is being written by
+            another process.
     """
 
     def __init__(self, path: Path, key: dict[str, Any], resume: bool = True) -> None:
@@ -92,7 +93,7 @@ class Output:
             raise RunError(f"{path} cannot be written: {error}; choose another place with -o") from error
 
     def write(self, records: Iterable[dict[str, Any]]) -> None:
-        """Append records, on disk every few posts, then give the file its name."""
+        """Append records, synced to disk every `POSTS` rows, then rename the file."""
         try:
             with self.file, tqdm(desc="posts", unit="post", initial=self.done) as bar:
                 for number, record in enumerate(records, start=1):
@@ -101,14 +102,14 @@ class Output:
                     if number % POSTS == 0:
                         self._settle()
                 self._settle()
-                # Before the file is closed, so that no other process takes it for one that was left.
+                # Rename before closing, so that no other process takes the partial file for an abandoned one.
                 self.part.replace(self.path)
                 self.settings.unlink()
         except OSError as error:
             raise RunError(f"{self.path} cannot be written: {error}; make room and start the same again") from error
 
     def _opened(self) -> BinaryIO:
-        """The part, locked against other processes."""
+        """Open the partial file, locked against other processes."""
         while True:
             file = self.part.open("ab")
             try:
@@ -124,7 +125,7 @@ class Output:
             file.close()  # its process has just completed it
 
     def _begun(self, key: str, resume: bool) -> int:
-        """The number of rows that are there for the same key; what else is there is cut off."""
+        """Return the number of complete rows written for the same key; truncate anything else."""
         rows, end = _whole_lines(self.part)
         known = self.settings.read_text(encoding="utf-8") if self.settings.is_file() else None
         if rows and known not in (None, key):
@@ -142,7 +143,7 @@ class Output:
 
 
 def _whole_lines(path: Path) -> tuple[int, int]:
-    """How many lines of a file are complete, and the bytes of these."""
+    """Return the number of complete lines of a file, and their size in bytes."""
     lines = end = 0
     with path.open("rb") as file:
         for line in file:
@@ -152,7 +153,7 @@ def _whole_lines(path: Path) -> tuple[int, int]:
 
 
 def key_of(sources: Iterable[Path], posts: BufferedReader, options: dict[str, Any]) -> dict[str, Any]:
-    """What decides the output of an extraction: the contents of the models and of the input, and the options.
+    """Return what determines the output of an extraction: the contents of the models and of the input, and the options.
 
     Raises:
         OSError: a file cannot be read.
@@ -164,7 +165,7 @@ def key_of(sources: Iterable[Path], posts: BufferedReader, options: dict[str, An
 
 
 def _files_of(source: Path) -> list[Path]:
-    """The files of a model that decide what it finds; an export's config.json holds the checksums of the others."""
+    """Files of a model that affect its results; an export's config.json has the checksums of the others."""
     from mmib.export.model import BEST  # noqa: PLC0415 - help needs no torch
 
     is_checkpoint = source.is_file()

@@ -1,4 +1,4 @@
-"""An extraction by several processes of one machine, a shard each."""
+"""Extraction by several processes on one machine, one shard each."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ Extract = Callable[[list[str], Shard, Path], None]
 
 
 def by_workers(extract: Extract, arguments: list[str], workers: int, output: Path) -> None:
-    """Extract into a file by so many processes, each with its share of the cores.
+    """Extract into a file with several processes, each with an equal share of the cores.
 
-    Their shards lie beside the output until all are complete; started again, the same resumes each.
+    The shards are beside the output until all are complete; running the same command again resumes each.
 
     Args:
-        extract: of a module, gets the arguments, a shard and the file that it is written to.
-        arguments: of the command.
-        workers: how many.
-        output: the file.
+        extract: a module-level function of the arguments, a shard and the file to write it to.
+        arguments: the arguments of the command.
+        workers: number of processes.
+        output: the output file.
 
     Raises:
-        MMIBError: what a process ended with.
+        MMIBError: a process failed with this error.
         RunError: a process was killed.
     """
     shards = [Shard(number, workers) for number in range(1, workers + 1)]
     parts = [output.with_name(f".{output.name}.{shard.number}-of-{shard.of}") for shard in shards]
-    # Not forked: threads of PyTorch and of onnxruntime do not live on in a copy of their process.
+    # Spawned, not forked: threads of PyTorch and onnxruntime do not survive a fork.
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
         futures = [
             pool.submit(_extract, extract, arguments, shard, part) for shard, part in zip(shards, parts, strict=True)

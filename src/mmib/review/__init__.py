@@ -1,4 +1,4 @@
-"""The command `mmib review`: a page on which a person corrects predictions, and the file of the corrections."""
+"""The command `mmib review`: correct predictions on a web page, and save the corrections to a file."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from mmib.base.argument_parser import CommandParser
 from mmib.schema import ConfigError
 
-# The page is always for this machine alone: whoever reaches it may change the file.
+# Only ever reachable from this machine: anyone who can open the page can change the file.
 HOST = "127.0.0.1"
 
 
 def run(arguments: list[str]) -> int:
-    """Serve the page until it is interrupted.
+    """Serve the page until interrupted.
 
     Raises:
-        ConfigError: a missing package, an address that cannot be listened at, a file of corrections that is open in
-            another process, or options that the predictions have no use for.
-        DataError, RunError: predictions or corrections that cannot be read, or that are of different data sets.
-        TaskError: predictions of a task that is not registered, or finds neither entities nor relations.
+        ConfigError: a missing package, an address that cannot be bound, a file of corrections that is open in another
+            process, or options that do not apply to the predictions.
+        DataError, RunError: predictions or corrections that cannot be read, or that belong to different data sets.
+        TaskError: the task of the predictions is not registered, or finds neither entities nor relations.
         PluginError: a plugin cannot be imported.
     """
     chosen = _parser().parse_args(arguments)

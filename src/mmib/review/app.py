@@ -1,4 +1,4 @@
-"""The page as a web application: it serves predictions, and takes corrections."""
+"""The web application of the page: serves predictions, and receives corrections."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from mmib.serve.messages import GivenEntity, Message
 from mmib.serve.pages import File, equip
 from mmib.serve.receive import JSON, RefusedError, content_type, read_json, receive_body
 
-# Of the page alone.
+# Files used only by this page.
 PAGE: dict[str, File] = {
     "/": ("mmib.review", "review.html", "text/html"),
     "/review.css": ("mmib.review", "review.css", "text/css"),
     "/review.js": ("mmib.review", "review.js", "text/javascript"),
     "/edits.js": ("mmib.review", "edits.js", "text/javascript"),
 }
-# Pixels of the longer side of an image on the page.
+# Maximum length of the longer side of an image on the page, in pixels.
 LONGEST_SIDE = 1024
 
 
@@ -42,14 +42,14 @@ class GivenRelation(Message):
 
 
 class Correction(Message):
-    """What a person says of a post; `entities` and `relations` are missing where a correction is taken back."""
+    """A person's annotation of a post; without `entities` it withdraws an earlier correction."""
 
     version: int = Field(ge=0, description="version of the post when it was opened")
     entities: list[GivenEntity] | None = None
     relations: list[GivenRelation] = Field(default_factory=list)
 
     def annotation(self) -> Annotation | None:
-        """What is in the post, or None where a correction is taken back."""
+        """Return the annotation, or None if the correction is withdrawn."""
         if self.entities is None:
             return None
         entities = [Entity(entity.start, entity.end, entity.type) for entity in self.entities]
@@ -57,12 +57,12 @@ class Correction(Message):
 
 
 def create_app(corrections: Corrections, images: Path | None, hosts: frozenset[str] | None) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        corrections: where they go.
-        images: the folder that images lie in, if it is known.
-        hosts: see `mmib.serve.guard.allowed_hosts`.
+        corrections: the corrections to show and save.
+        images: the folder of the images, if known.
+        hosts: accepted host names, see `mmib.serve.guard.allowed_hosts`.
     """
     app = FastAPI(title="mmib review", docs_url=None, redoc_url=None, openapi_url=None)
     equip(app, PAGE, hosts)

@@ -1,4 +1,4 @@
-"""The file of corrections: JSON lines that `mmib fit` trains on, complete on disk after each correction."""
+"""The file of corrections: JSON lines that `mmib fit` can train on, saved completely after each correction."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from mmib.serve.receive import RefusedError
 ROW = "row"
 IDENTITY = ("tokens", "text", "image")
 BOTH = ("entities", "relations")
-# Of a post that nobody has corrected.
+# Version of a post without corrections.
 FIRST_VERSION = 0
 
 
 class Corrections:
-    """What people have said of posts; posts that nobody has reviewed are not in the file.
+    """Corrections of posts; posts that have not been reviewed are not in the file.
 
     Args:
-        path: the file; what is in it is taken over.
-        predictions: what is reviewed.
+        path: the file; corrections in an existing file are kept.
+        predictions: the reviewed predictions.
 
     Raises:
-        DataError: the file cannot be read, or holds corrections of other posts.
+        DataError: the file cannot be read, or has corrections of other posts.
     """
 
     def __init__(self, path: Path, predictions: Predictions) -> None:
@@ -48,7 +48,7 @@ class Corrections:
     @classmethod
     @contextmanager
     def opened(cls, path: Path, predictions: Predictions, inputs: Sequence[Path]) -> Iterator[Self]:
-        """The corrections, locked against other processes while they are open.
+        """Open the corrections, locked against other processes.
 
         Raises:
             ConfigError: the file is one of the inputs, is being reviewed by another process, or cannot be written.
@@ -76,35 +76,35 @@ class Corrections:
         return row in self._lines
 
     def version(self, row: int) -> int:
-        """How often a post has been saved since the review was started."""
+        """Number of times a post has been saved in this session."""
         return self._versions.get(row, FIRST_VERSION)
 
     def annotation(self, row: int) -> Annotation:
-        """What is marked in a post: by a person, or else by the model.
+        """Annotation of a post: the correction, or else the model's proposal.
 
         Raises:
-            RefusedError: there is no such post.
+            RefusedError: the post does not exist.
         """
         post = self.post(row)
         return _annotation(post, self._lines[row]) if row in self._lines else post.proposal
 
     def post(self, row: int) -> Post:
-        """The post of a row.
+        """Return the post of a row.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: the post does not exist.
         """
         if row not in self._posts:
             raise RefusedError(404, f"there is no post {row}: load the page again")
         return self._posts[row]
 
     def save(self, row: int, annotation: Annotation | None, version: int) -> int:
-        """Write a correction, or take it back; the file is complete on disk when this returns.
+        """Save or withdraw a correction; the file is complete on disk when this returns.
 
         Args:
-            row: of the post.
-            annotation: what is in it; None takes it out of the file.
-            version: of the post when it was opened.
+            row: row of the post.
+            annotation: the new annotation; None removes the post from the file.
+            version: version of the post when it was opened.
 
         Returns:
             The new version of the post.
@@ -142,13 +142,13 @@ class Corrections:
                     f"{self.path}, {place} is no correction of these predictions, but of another data set: name "
                     "another file with -o"
                 )
-            # As strictly as training will.
+            # Validate as strictly as training does.
             parse_post(json.dumps(line), f"{self.path}, {place}", BOTH)
             yield post.row, line
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
-    """What differs where another program has written a file; None where it is not there."""
+    """Return values that change when another program writes the file; None if it does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -157,7 +157,7 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 
 
 def _line(post: Post, annotation: Annotation, predictions: Predictions) -> dict[str, Any]:
-    """A correction as training reads it.
+    """Format a correction as a line of training data.
 
     Raises:
         InputError: it cannot be trained on.
@@ -182,7 +182,7 @@ def _line(post: Post, annotation: Annotation, predictions: Predictions) -> dict[
 
 
 def _offsets(post: Post, entity: Entity) -> tuple[int, int]:
-    """An entity in the unit of its line: words where the post is given as such, else characters."""
+    """Span of an entity in the unit of its line: words if the post is given as tokens, else characters."""
     if "tokens" not in post.content:
         return entity.start, entity.end
     starts, ends = ([span[place] for span in post.words] for place in (0, 1))
@@ -193,7 +193,7 @@ def _offsets(post: Post, entity: Entity) -> tuple[int, int]:
 
 
 def _annotation(post: Post, line: dict[str, Any]) -> Annotation:
-    """What a line of the file marks, with what is known of the same findings of the model."""
+    """Annotation of a line of the file, with the model's evidence for the same entities and relations."""
     known = {(entity.start, entity.end): entity for entity in post.proposal.entities}
     entities = []
     for entry in line["entities"]:

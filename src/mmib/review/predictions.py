@@ -1,4 +1,4 @@
-"""Predictions as a person reviews them: out of the prediction files of runs, and out of what `mmib extract` writes."""
+"""Read predictions for review, from the prediction files of runs or from the output of `mmib extract`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from mmib.schema import ConfigError, DataError, RunError, Span, Task, task_named
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a finding rests on.
+    """Evidence for an entity or relation.
 
     Attributes:
-        regions: boxes x0 y0 x1 y1 in 0..1 of the image's regions, zeros where unknown.
-        weights: attention over them, adding up to 1.
-        similarity: of text and image; None where it is not known.
+        regions: boxes x0 y0 x1 y1 in 0..1 of the image's regions, zeros if unknown.
+        weights: attention over them, which sums to 1.
+        similarity: similarity of text and image; None if unknown.
     """
 
     regions: list[list[float]]
@@ -37,7 +37,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Entity:
-    """An entity: characters [start, end) and its type, which is None where entities have none."""
+    """An entity: character span [start, end) and type; the type is None if entities have none."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class Entity:
 
 @dataclass(frozen=True)
 class Relation:
-    """A relation between two entities, by their positions."""
+    """A relation between two entities, given by their indices."""
 
     head: int
     tail: int
@@ -59,7 +59,7 @@ class Relation:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What is marked in a post."""
+    """The entities and relations of a post."""
 
     entities: list[Entity] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
@@ -67,16 +67,16 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Post:
-    """A post with what a model proposes.
+    """A post with a model's proposal.
 
     Attributes:
-        row: its number in the file of the posts.
-        content: what the line of a correction holds beside the annotation: `tokens` or `text`, `image` and `id`.
-        text: the post.
-        words: characters [start, end) of its words; empty where they are not known.
-        proposal: what the model found.
-        certainty: 0 to 1, see `mmib.records.Proposal`; None where nothing was found.
-        kl: nats that the latents of each word hold; empty where they are not known.
+        row: row number in the file of the posts.
+        content: fields of a correction besides the annotation: `tokens` or `text`, `image` and `id`.
+        text: the text of the post.
+        words: character spans [start, end) of its words; empty if unknown.
+        proposal: entities and relations that the model predicted.
+        certainty: 0 to 1, see `mmib.records.Proposal`; None without predicted entities or relations.
+        kl: KL divergence of each word's latents in nats; empty if unknown.
     """
 
     row: int
@@ -98,11 +98,11 @@ class Predictions:
     """The predictions of a file.
 
     Attributes:
-        posts: the least certain first.
-        types: entity types to choose from; empty where the entities are given.
-        relations: relations to choose from; empty where there are none to review.
-        negative: the relation that stands for none.
-        root: the folder that the images lie in, if it is known.
+        posts: sorted by certainty, the least certain first.
+        types: entity types to choose from; empty if the entities are given.
+        relations: relations to choose from; empty if there are none to review.
+        negative: the negative class of the relations.
+        root: the folder of the images, if known.
     """
 
     posts: list[Post]
@@ -119,17 +119,17 @@ def read_predictions(
     types: Sequence[str] = (),
     relations: Sequence[str] = (),
 ) -> Predictions:
-    """The predictions of a file.
+    """Read the predictions of a file.
 
     Args:
-        path: `predictions/SPLIT.jsonl` of a run, or what `mmib extract` wrote.
-        task: name of the task of a run that left no summary, such as one of `mmib predict`.
-        posts: the file that was given to `mmib extract`, which names the images.
-        types, relations: further ones to choose from beside those that `mmib extract` found.
+        path: `predictions/SPLIT.jsonl` of a run, or output of `mmib extract`.
+        task: name of the task, for a run without a summary, such as one of `mmib predict`.
+        posts: the input of `mmib extract`, which names the images.
+        types, relations: more labels to choose from, besides those in the output of `mmib extract`.
 
     Raises:
-        ConfigError: options that the file has no use for, or a task that is missing.
-        DataError, RunError: the file cannot be read, or is none of these.
+        ConfigError: options that do not apply to the file, or a missing task.
+        DataError, RunError: the file cannot be read, or is neither of these.
         TaskError: the task is not registered, or finds neither entities nor relations.
     """
     if path.is_dir():
@@ -178,7 +178,7 @@ def _labels(path: Path) -> Any:
 
 
 def _grouped(task: Task, records: Iterable[Record]) -> list[list[Record]]:
-    """The records of each post: a row of relation extraction is one pair of its entities."""
+    """Group the records by post: in relation extraction, each pair of entities of a post has its own record."""
     if task.finds == "entities":
         return [[record] for record in records]
     groups: dict[tuple[Any, ...], list[Record]] = {}
@@ -208,7 +208,7 @@ def _of_records(task: Task, labels: LabelSet, records: list[Record]) -> Post:
 
 
 def _annotation(proposed: Iterable[tuple[Record, Proposal]], words: Sequence[Span]) -> Annotation:
-    """Entities by their words, each once, and the relations between them."""
+    """Entities from their word spans, without duplicates, and the relations between them."""
     found = [(record, finding) for record, proposal in proposed for finding in proposal.findings]
     entities: dict[Span, Entity] = {}
     for record, finding in found:
@@ -246,7 +246,7 @@ def _evidence(record: Record, positions: Sequence[int]) -> Evidence | None:
 
 
 def _looking(regions: list[list[float]], rows: Sequence[Any], similarity: float | None) -> Evidence | None:
-    """Evidence by the mean of rows of attention."""
+    """Evidence from the mean of attention rows."""
     if not rows or not regions:
         return None
     weights = np.asarray(rows, dtype=np.float64)
@@ -255,7 +255,7 @@ def _looking(regions: list[list[float]], rows: Sequence[Any], similarity: float 
     return Evidence(regions, weights.mean(axis=0).round(4).tolist(), similarity)
 
 
-# What `mmib extract` writes
+# Output of `mmib extract`
 
 
 def _of_extraction(path: Path, posts: Path | None, types: Sequence[str], relations: Sequence[str]) -> Predictions:
@@ -263,7 +263,7 @@ def _of_extraction(path: Path, posts: Path | None, types: Sequence[str], relatio
     found = []
     for post in json_lines.read(path, Options(posts=posts), Notes()):
         line = lines[post.place]
-        # Errors are those of a file that was changed: mmib extract writes what can be read here.
+        # Only a file that was changed raises these errors: the output of mmib extract can be read.
         try:
             evidence = line.get("evidence")
             entities = [
@@ -323,5 +323,5 @@ def _relation_evidence(evidence: Any) -> Evidence | None:
 
 
 def _least_certain_first(posts: list[Post]) -> list[Post]:
-    """In order of certainty; those in which nothing was found come last."""
+    """Sort by certainty; posts without predicted entities or relations come last."""
     return sorted(posts, key=lambda post: (2.0 if post.certainty is None else post.certainty, post.row))

@@ -1,4 +1,4 @@
-"""The command `mmib serve`: a page and a JSON API over trained models."""
+"""The command `mmib serve`: serve trained models as a web page and a JSON API."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ HELP = {
 
 
 def run(arguments: list[str]) -> int:
-    """Serve until it is interrupted.
+    """Serve until interrupted.
 
     Raises:
-        ConfigError: a limit that cannot work, a missing package, or an address that cannot be listened at.
+        ConfigError: a limit that cannot work, a missing package, or an address that cannot be bound.
         ExportError: a model that cannot be read.
         EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         TaskError: a model of a task that is not registered.
@@ -42,7 +42,7 @@ def run(arguments: list[str]) -> int:
 
     from mmib.serve.process import listen, serve  # noqa: PLC0415 - help needs no torch
 
-    # Before the models are read, which takes longer than to find that the port is in use.
+    # Bind before loading the models, which takes longer than finding out that the port is in use.
     with listen(chosen.host, chosen.port) as listener:
         from mmib.extract.extractor import Extractor  # noqa: PLC0415
 

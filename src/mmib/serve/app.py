@@ -1,4 +1,4 @@
-"""The service as a web application: the page, and the API that it and programs use."""
+"""The web application: the page, and the API that the page and other programs use."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from mmib.serve.pages import File, equip
 from mmib.serve.receive import FORM, JSON, RefusedError, content_type, read_form, read_json, receive_body
 from mmib.serve.service import Service
 
-# Of the page alone.
+# Files used only by this page.
 PAGE: dict[str, File] = {
     "/": ("mmib.serve", "page.html", "text/html"),
     "/page.js": ("mmib.serve", "page.js", "text/javascript"),
@@ -62,12 +62,12 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
-    """The application.
+    """Create the application.
 
     Args:
-        extractor: reads posts.
-        limits: of requests.
-        hosts: names by which it may be requested, see `mmib.serve.guard.allowed_hosts`; None for any.
+        extractor: extracts from posts.
+        limits: limits of requests.
+        hosts: accepted host names, see `mmib.serve.guard.allowed_hosts`; None accepts any.
     """
     service = Service(extractor, limits or Limits())
 
@@ -77,7 +77,7 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
         yield
         await asyncio.to_thread(service.batcher.close)
 
-    # FastAPI's pages about an API would fetch scripts from elsewhere.
+    # No documentation pages: those of FastAPI load scripts from other sites.
     app = FastAPI(
         title="mmib",
         version=metadata.version("mmib"),
@@ -91,7 +91,7 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
     _add_answers(app, service)
     _add_facts(app, service)
     describe(app, [PostMessage, PostRequest, BatchRequest])
-    # Added last, it is outermost: it sees what the guard refuses too.
+    # Added last, it is the outermost middleware, and also sees requests that the guard refuses.
     paths = {route.path for route in app.routes if isinstance(route, Route)}
     app.add_middleware(Observer, metrics=service.metrics, paths=paths)
     return app
@@ -183,7 +183,7 @@ def _client(request: Request) -> str:
 
 
 def _questions(posts: Sequence[Any], wanted: Wanted, limits: Limits) -> list[Question | InputError]:
-    """The question of each post of a request, or why there is none."""
+    """Validate each post of a request: the question, or an error with the reason for having none."""
     items: list[Question | InputError] = []
     for content in posts:
         try:

@@ -1,4 +1,4 @@
-"""Gathers posts of requests that wait at the same time, so that the models read them together."""
+"""Batch the posts of concurrent requests, so that the models process them together."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mmib.extract.readers import Wanted
 from mmib.extract.results import Extraction
 from mmib.serve.fairness import FairQueue
 
-# Expected for one pass through the models: while it lasts, everybody else waits.
+# Expected duration of one pass through the models; all other requests wait for it.
 PASS_S = 2.0
-# Of a post whose entities are to be found.
+# Assumed for a post whose entities are to be found.
 TYPICAL_ENTITIES, TYPICAL_CHARACTERS = 4, 100
-# Beyond these hardly anything is read: texts are cut, and pairs whose entities were cut off are left out.
+# Larger values hardly add work: texts are truncated, and pairs with truncated entities are skipped.
 MOST_CHARACTERS, MOST_PAIRS = 500, 150
-# Of a sample of the latents, as a share of reading the post.
+# Cost of one sample of the latents, relative to processing the post.
 WORK_OF_SAMPLE = 0.035
 
 
@@ -29,9 +29,9 @@ class Question(NamedTuple):
     """A post of a request.
 
     Attributes:
-        post: what to read.
-        pixels: of its image, 0 without one.
-        wanted: what is requested beside the result.
+        post: the post.
+        pixels: number of pixels of its image, 0 without one.
+        wanted: what is requested besides the result.
     """
 
     post: Post
@@ -40,7 +40,7 @@ class Question(NamedTuple):
 
     @property
     def work(self) -> float:
-        """How much there is to do for the models, roughly: a text a pair of entities, and the heads for each sample."""
+        """Rough estimate of the work for the models: one text per pair of entities, and the heads for each sample."""
         entities = TYPICAL_ENTITIES if self.post.entities is None else len(self.post.entities)
         pairs = min(entities * (entities - 1), MOST_PAIRS)
         length = max(1.0, min(len(self.post.text), MOST_CHARACTERS) / TYPICAL_CHARACTERS)
@@ -49,7 +49,7 @@ class Question(NamedTuple):
 
 @dataclass(eq=False)
 class Job:
-    """A question of a client and its future answer."""
+    """A question of a client, and the future of its answer."""
 
     question: Question
     client: str
@@ -57,13 +57,13 @@ class Job:
 
 
 class Batcher:
-    """One thread that reads waiting posts, of all clients alike, as many at a time as the limits allow.
+    """A thread that processes waiting posts, fairly among clients, in batches as large as the limits allow.
 
     Args:
-        extractor: reads posts.
-        posts: most posts at a time.
-        pixels: most pixels of their images together; one post is always read.
-        seconds: that a pass is expected to take at most; one post is always read.
+        extractor: extracts from posts.
+        posts: maximum number of posts per batch.
+        pixels: maximum total pixels of their images; a single post may exceed it.
+        seconds: maximum expected duration of a batch; a single post may exceed it.
     """
 
     def __init__(self, extractor: Extractor, posts: int, pixels: int, seconds: float = PASS_S) -> None:
@@ -76,13 +76,13 @@ class Batcher:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Start, or start again."""
+        """Start the thread, also after `close`."""
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="mmib-serve", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """End when all waiting posts have been read."""
+        """Stop once all waiting posts have been processed."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -91,11 +91,11 @@ class Batcher:
 
     @property
     def running(self) -> bool:
-        """Whether questions are being answered."""
+        """Whether the thread is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def ask(self, questions: Sequence[Question], client: str = "") -> list[Future[Extraction]]:
-        """The future answers; a question that is cancelled before its turn is not read."""
+        """Return the futures of the answers; a question that is cancelled before its turn is skipped."""
         jobs = [Job(question, client) for question in questions]
         with self._changed:
             self._waiting.add(client, jobs)
@@ -109,7 +109,7 @@ class Batcher:
                 self._read(started)
 
     def _next(self) -> list[Job]:
-        """Jobs for one pass: the next in turn, and others that request the same; none at the end."""
+        """Take the jobs of the next batch, all with the same options; none after `close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             return self._waiting.take(self._fits)
@@ -120,14 +120,14 @@ class Batcher:
         return same and len(jobs) < self.posts and pixels <= self.pixels
 
     def _read(self, jobs: Sequence[Job]) -> None:
-        """Answer jobs; where reading them together fails, each is read alone, for an answer or failure by itself."""
+        """Answer jobs; if the batch fails, process each job alone, so that each has its own answer or error."""
         ready, prepared = [], []
         for job in jobs:
             try:
                 with self._charged([job]):
                     prepared.append(self.extractor.prepare(job.question.post))
                 ready.append(job)
-            except Exception as error:  # whatever it is, it concerns this post alone and is its answer
+            except Exception as error:  # any error concerns this post alone and is its answer
                 job.answer.set_exception(error)
         try:
             with self._charged(ready):
@@ -143,7 +143,7 @@ class Batcher:
 
     @contextmanager
     def _charged(self, jobs: Sequence[Job]) -> Iterator[None]:
-        """Share the time that this takes between the clients of jobs."""
+        """Charge the time of the enclosed work to the clients of the jobs."""
         began = time.monotonic()
         try:
             yield

@@ -1,4 +1,4 @@
-"""Connections to the service: how many a client may have, and how long they may take for the head of a request."""
+"""Connections to the service: limits on their number per client, and on the time to send a request head."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ HEAD_S = 10.0
 
 
 class BoundedConnection(H11Protocol):
-    """A connection that is closed where its client has too many, or sends no whole head of a request in time.
+    """A connection that is closed if its client has too many, or does not send a whole request head in time.
 
-    Bodies and answers have their own time, see `mmib.serve.limits.Limits.seconds`.
+    Bodies and answers have their own time limit, see `mmib.serve.limits.Limits.seconds`.
 
     Attributes:
-        most: connections of one client; those beyond are closed at once.
-        seconds: until the head of a request has arrived, from its connection or its first byte on.
+        most: maximum connections per client; further ones are closed at once.
+        seconds: time limit for a request head, from the connection or from the first byte of a later request.
     """
 
     most: int = 64
@@ -63,7 +63,7 @@ def _client(connection: Any) -> str:
 
 
 def bounded(connections: int) -> type[BoundedConnection]:
-    """Connections of which a client may have so many, for `uvicorn.Config`."""
+    """Return a connection class for `uvicorn.Config` with this limit of connections per client."""
 
     class Connection(BoundedConnection):
         most = connections

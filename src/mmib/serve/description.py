@@ -1,4 +1,4 @@
-"""The description of the API: that of FastAPI, with the bodies that this service parses itself."""
+"""The OpenAPI description: that of FastAPI, plus the request bodies that this service parses itself."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ COMPONENT = "#/components/schemas/{model}"
 
 
 def request_body(bodies: dict[str, type[BaseModel]]) -> dict[str, Any]:
-    """The body of an operation by content type, for `openapi_extra`."""
+    """Describe the body of an operation by content type, for `openapi_extra`."""
     content = {name: {"schema": {"$ref": COMPONENT.format(model=body.__name__)}} for name, body in bodies.items()}
     return {"requestBody": {"required": True, "content": content}}
 
 
 def describe(app: FastAPI, bodies: Sequence[type[BaseModel]]) -> None:
-    """Add these bodies to the description of an application."""
+    """Add the schemas of these bodies to the OpenAPI description of an application."""
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -1,4 +1,4 @@
-"""Posts to try, generated like the demo corpus: names, texts and images are made up."""
+"""Example posts, generated like the demo corpus: names, texts and images are made up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmib.datamodules.demo.pictures import draw_picture
 from mmib.datamodules.demo.posts import Post, draw_post
 from mmib.serve.messages import Example, GivenEntity
 
-# Numbers beyond the posts of every corpus; the hard ones pick one of several people by words.
+# Numbers beyond the posts of every corpus; in the hard ones, the text selects one of several people in the image.
 SPLIT = "test"
 POSTS = (
     *(("easy", 900_001), ("hard", 900_005), ("hard", 900_008)),
@@ -22,13 +22,13 @@ POSTS = (
 
 @functools.cache
 def generate_examples(types: frozenset[str] | None = None) -> list[Example]:
-    """The posts, generated at the first call; see `example_of` for the types."""
+    """Generate the posts at the first call; see `example_of` for the types."""
     settings = DemoSettings()
     return [example_of(draw_post(settings, SPLIT, number, level), settings.seed, types) for level, number in POSTS]
 
 
 def example_of(post: Post, seed: int, types: Container[str] | None = None) -> Example:
-    """A generated post as a request, with the boxes of its crops and its entities, untyped where not of `types`."""
+    """Convert a generated post to a request with crops and entities; types of entities not in `types` are dropped."""
     drawing = draw_picture(post, seed)
     file = io.BytesIO()
     drawing.image.save(file, "JPEG", quality=90)

@@ -1,4 +1,4 @@
-"""Who a client is, and how clients share the time of the models."""
+"""Identify clients, and share the time of the models among them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-# Clients whose use of the models is remembered.
+# Number of clients whose usage is remembered.
 MOST_ACCOUNTS = 1_000
-# Seconds in which half of what a client has used is forgotten.
+# Half-life of a client's usage, in seconds.
 HALF_LIFE_S = 300.0
-# How much of an expensive post a client's next posts are still expected to cost.
+# Decay, per post, of the cost expected from a client after an expensive post.
 DECAY = 0.8
-# Of seconds a unit of work: the first guess, and how much of it the next pass leaves.
+# Seconds per unit of work: the initial estimate, and its weight in the running average.
 FIRST_RATE, KEPT_RATE = 0.01, 0.8
 ItemT = TypeVar("ItemT")
 
 
 def client_of(host: str | None) -> str:
-    """Who is behind an address: of IPv6, where a household has a whole network, all addresses of one."""
+    """Return the client of an address; for IPv6, where one household has a whole /64 network, that network."""
     try:
         address = ipaddress.ip_address(host or "")
     except ValueError:
@@ -33,13 +33,13 @@ def client_of(host: str | None) -> str:
 
 @dataclass
 class _Account(Generic[ItemT]):
-    """What a client has used of the models.
+    """Usage of the models by a client.
 
     Attributes:
-        used: seconds, as far as they were not forgotten when it was last charged.
-        charged: when that was.
-        cost: seconds that its last posts took, the longest ago the least; None before the first.
-        waiting: its posts, in order of arrival.
+        used: decayed usage in seconds, as of the last charge.
+        charged: time of the last charge.
+        cost: seconds that its recent posts took, decayed per post; None before the first.
+        waiting: its waiting posts, in order of arrival.
     """
 
     used: float = 0.0
@@ -48,24 +48,23 @@ class _Account(Generic[ItemT]):
     waiting: deque[ItemT] = field(default_factory=deque)
 
     def used_by(self, now: float) -> float:
-        """Seconds that it has used, of which half are forgotten in each half-life."""
+        """Usage in seconds, decayed to the present."""
         return float(self.used * 0.5 ** ((now - self.charged) / HALF_LIFE_S))
 
 
 class FairQueue(Generic[ItemT]):
-    """What waits for the models, in an order in which each client gets the same share of their time.
+    """A queue of posts that gives each client the same share of the models' time.
 
-    The next is of the client that would have used least of the last minutes once its post has been read: decay usage
-    scheduling (Hellerstein 1993) by finish times (Demers et al. 1989). So clients with cheap posts who ask again when
-    they are answered stay ahead of expensive ones, and no more of what a client left unused can be claimed later than
-    those minutes hold. For the order, what a post costs is estimated from its work; for how many are read together,
-    also from the client's last posts. Those that are expected to be expensive, as the first of each client is, are
-    read with few others, so that these do not wait for them long.
+    The next post is of the client with the lowest recent usage after that post: decay usage scheduling (Hellerstein
+    1993) by finish times (Demers et al. 1989). So clients with cheap posts who ask again once answered stay ahead of
+    expensive ones, and unused time can only be claimed while it is recent. For the order, the cost of a post is
+    estimated from its work; for the batch size, also from the client's last posts. Posts that are expected to be
+    expensive, which include the first of each client, are batched with few others, so that these do not wait long.
 
     Args:
-        seconds: expected for one pass at most; a single post may take longer.
-        work: of a post, in any unit.
-        clock: tells the time in seconds.
+        seconds: maximum expected duration of a pass; a single post may exceed it.
+        work: returns the work of a post, in any unit.
+        clock: returns the time in seconds.
     """
 
     def __init__(
@@ -81,7 +80,7 @@ class FairQueue(Generic[ItemT]):
         return any(account.waiting for account in self._accounts.values())
 
     def add(self, client: str, items: Iterable[ItemT]) -> None:
-        """Let posts of a client wait."""
+        """Add waiting posts of a client."""
         account = self._accounts.setdefault(client, _Account())
         account.waiting.extend(items)
         self._accounts.move_to_end(client)
@@ -92,14 +91,14 @@ class FairQueue(Generic[ItemT]):
             del self._accounts[oldest]
 
     def take(self, fits: Callable[[list[ItemT], ItemT], bool]) -> list[ItemT]:
-        """Posts for one pass, one of each client in turn.
+        """Take posts for one pass, one of each client in turn.
 
         Args:
-            fits: whether a post may be read with those that were taken; the first always is.
+            fits: whether a post may join those already taken; it is not asked about the first.
         """
         now = self._clock()
         waiting = (account for account in self._accounts.values() if account.waiting)
-        # By its work alone: a post that once took long for another reason would wait for minutes.
+        # Only by work: otherwise a post after one that was slow for another reason would wait for minutes.
         accounts = sorted(
             waiting, key=lambda account: account.used_by(now) + self._rate * self._work(account.waiting[0])
         )
@@ -117,10 +116,10 @@ class FairQueue(Generic[ItemT]):
         return taken
 
     def charge(self, posts: Sequence[tuple[str, ItemT]], seconds: float) -> None:
-        """Share the time that a pass took between clients, by the work of their posts.
+        """Divide the duration of a pass among clients, by the work of their posts.
 
-        Nobody is charged more than twice what its post should have taken, unless that was read alone: which of several
-        was the expensive one is not known.
+        A client is charged at most twice the expected cost of its post, unless the post was processed alone: in a batch
+        it is unknown which post was the expensive one.
         """
         total = sum(self._work(item) for _, item in posts)
         now = self._clock()
@@ -132,13 +131,13 @@ class FairQueue(Generic[ItemT]):
             account.used, account.charged = account.used_by(now) + share, now
             account.cost = max(share, DECAY * (account.cost or 0.0))
         if posts:
-            measured = min(seconds / total, 2 * self._rate)  # a pass with more work than it seemed says little
+            measured = min(seconds / total, 2 * self._rate)  # limits passes with more work than estimated
             self._rate = KEPT_RATE * self._rate + (1 - KEPT_RATE) * measured
 
     def _expected(self, account: _Account[ItemT], item: ItemT) -> float:
-        """Seconds that a post may take; of a client that nothing is known of, as long as a pass."""
+        """Expected seconds for a post; for an unknown client, at least those of a whole pass."""
         return max(self.seconds if account.cost is None else 0.0, self._cost(account, item))
 
     def _cost(self, account: _Account[ItemT], item: ItemT) -> float:
-        """Seconds that a post will take, by its work and the client's last posts."""
+        """Estimated seconds for a post, from its work and the client's last posts."""
         return max(account.cost or 0.0, self._rate * self._work(item))

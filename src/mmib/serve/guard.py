@@ -1,4 +1,4 @@
-"""Checks every request before all else, and adds headers to every answer: who may request, what a browser may do."""
+"""Access control for browsers: check host and origin of every request, and add security headers to every answer."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def allowed_hosts(address: str) -> frozenset[str] | None:
-    """Names by which a service at an address may be requested: those of this machine; elsewhere all (None).
+    """Host names that a service at an address accepts: those of this machine for a loopback address, else any (None).
 
-    A page from elsewhere can point one of its names at this machine, and the browser then lets it read the answers of
-    the service; but the browser sends that name.
+    This prevents DNS rebinding: a web site can resolve one of its names to this machine, and the browser then lets the
+    site read the answers of the service; but the browser sends that name as the host.
     """
     return LOOPBACK | {address} if ipaddress.ip_address(address).is_loopback else None
 
 
 class Guard:
-    """Refuses requests by other names than those allowed and from pages of other sites; adds security headers.
+    """Refuses requests with unknown host names and from pages of other sites; adds security headers.
 
     Args:
-        app: answers all other requests.
-        hosts: see `allowed_hosts`.
+        app: the application that answers accepted requests.
+        hosts: accepted host names, see `allowed_hosts`.
     """
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
@@ -60,14 +60,14 @@ class Guard:
         app = self.app
         if self.hosts is not None and _name(f"//{host}") not in self.hosts:
             app = JSONResponse({"error": "this service does not answer requests by this name"}, 421)
-        # Pages of other sites may send forms without permission, and would keep the models busy.
+        # Pages of other sites can send forms without permission, and would keep the models busy.
         elif origin is not None and _place(origin) != host.lower():
             app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)
         await app(scope, receive, answer)
 
 
 def _place(address: str) -> str | None:
-    """Name and port of an address, or None where it is none."""
+    """Name and port of an address, or None if it is invalid."""
     try:
         return urlsplit(address).netloc.lower()
     except ValueError:

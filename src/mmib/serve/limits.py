@@ -14,15 +14,15 @@ class Limits:
 
     Attributes:
         body: bytes of a request, image included.
-        characters: of a post's text.
-        pixels: of an image, and of all images that are in memory for one pass through the models.
-        entities: given with a post.
-        samples: of the latents, for the spread of confidence.
-        posts: in one request, and read in one pass through the models.
-        waiting: posts that are received, wait or are read at a time; further ones are refused.
-        client: of these, posts of one client, which is an address; behind a proxy all have the proxy's.
-        connections: of one client.
-        seconds: until a request is given up.
+        characters: characters of a post's text.
+        pixels: pixels of an image, and of all images that are in memory for one pass through the models.
+        entities: entities given with a post.
+        samples: samples of the latents, for the spread of confidence.
+        posts: posts per request, and per pass through the models.
+        waiting: posts being received, waiting or processed at a time; further ones are refused.
+        client: posts of one client among these; a client is an address, so behind a proxy all share one.
+        connections: connections per client.
+        seconds: timeout of a request.
     """
 
     body: int = 8_000_000
@@ -37,14 +37,14 @@ class Limits:
     seconds: float = 60.0
 
     def __post_init__(self) -> None:
-        """Check.
+        """Check the limits.
 
         Raises:
-            ConfigError: a limit that no request meets, or fewer slots, for all or for a client, than a request takes.
+            ConfigError: a limit that no request can meet, or fewer slots, in total or per client, than a request takes.
         """
         for field in fields(self):
             value = getattr(self, field.name)
-            # Nothing given and nothing sampled is still a request.
+            # Requests without entities or samples are valid, so these limits may be 0.
             enough = value >= 0 if field.name in ("entities", "samples") else value > 0
             if not enough or not math.isfinite(value):
                 raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")

@@ -1,4 +1,4 @@
-"""Messages of requests and answers."""
+"""Messages of requests and responses."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from mmib.schema import InputError
 from mmib.serve.batcher import Question
 from mmib.serve.limits import Limits
 
-# Pillow knows many more, some of which start other programs. A file of one of these is never read as another format.
+# Pillow knows many more, some of which start other programs. Files are only read as one of these formats.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
-# In place of messages of Pydantic that speak of Python.
+# Replacements for messages of Pydantic that mention Python.
 REASONS = {
     "extra_forbidden": "this field is unknown",
     "missing": "this field is missing",
@@ -28,7 +28,7 @@ REASONS = {
 
 
 def _image_bytes(value: Any) -> bytes:
-    if isinstance(value, bytes):  # of an upload
+    if isinstance(value, bytes):  # from an upload
         return value
     if not isinstance(value, str):
         raise ValueError("an image is its file in base64, no path and no address")
@@ -54,13 +54,13 @@ Box = Annotated[list[Share], Field(min_length=4, max_length=4)]
 
 
 class Message(BaseModel):
-    """Strict: no unknown field, no number for a string."""
+    """A message with strict validation: no unknown fields, no numbers for strings."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
 class GivenEntity(Message):
-    """An entity that is known already."""
+    """A known entity."""
 
     start: int = Field(ge=0, description="offset of the first character")
     end: int = Field(ge=1, description="offset after the last character")
@@ -83,18 +83,18 @@ class PostMessage(Message):
 
 
 class Options(Message):
-    """What is requested beside the result."""
+    """What to return besides the result."""
 
     evidence: bool = Field(False, description="also report the evidence for each result: attention, KL, similarity")
     samples: int = Field(0, ge=0, description="latent samples to estimate the spread of confidence")
 
 
 class PostRequest(PostMessage, Options):
-    """A post, and what is requested."""
+    """A post, and what to return for it."""
 
 
 class BatchRequest(Options):
-    """Several posts; an invalid one is reported in its place."""
+    """Several posts; an invalid one is reported at its position in the results."""
 
     posts: list[Any] = Field(
         min_length=1, json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/PostMessage"}, {}]}}
@@ -108,19 +108,19 @@ class Problem(BaseModel):
 
 
 class BatchAnswer(BaseModel):
-    """Of each post, in order, its result or why there is none."""
+    """The result of each post, in order, or the reason for having none."""
 
     results: list[Extraction | Problem]
 
 
 class Liveness(BaseModel):
-    """Whether the service works."""
+    """Whether the service is alive."""
 
     alive: bool = Field(description="whether the thread that processes posts is running")
 
 
 class Health(BaseModel):
-    """Whether posts are taken."""
+    """Whether the service accepts posts."""
 
     ready: bool = Field(description="whether the service is running and can accept a post")
     version: str
@@ -130,7 +130,7 @@ class Health(BaseModel):
 
 
 class ModelDescription(BaseModel):
-    """One of the models."""
+    """Description of a model."""
 
     task: str
     title: str = Field(description="display name of the task")
@@ -160,7 +160,7 @@ class Description(BaseModel):
 
 
 class Example(BaseModel):
-    """A generated post to try: names and image are made up."""
+    """A generated example post: names and image are made up."""
 
     text: str
     image: str = Field(description="JPEG file in base64")
@@ -169,10 +169,10 @@ class Example(BaseModel):
 
 
 def question(message: PostMessage, wanted: Wanted, limits: Limits) -> Question:
-    """The question of a message, checked.
+    """Validate a message and convert it to a question.
 
     Raises:
-        InputError: it exceeds a limit, or its image is none.
+        InputError: it exceeds a limit, or its image cannot be read.
     """
     if len(message.text) > limits.characters:
         raise InputError(f"the text has {len(message.text):,} characters: at most {limits.characters:,} are accepted")
@@ -184,10 +184,10 @@ def question(message: PostMessage, wanted: Wanted, limits: Limits) -> Question:
 
 
 def wanted_of(options: Options, limits: Limits) -> Wanted:
-    """What is requested beside the result.
+    """What to return besides the result.
 
     Raises:
-        InputError: more samples than the limit.
+        InputError: more samples are requested than the limit.
     """
     if options.samples > limits.samples:
         raise InputError(f"{options.samples:,} samples are requested: at most {limits.samples:,} are accepted")
@@ -195,7 +195,7 @@ def wanted_of(options: Options, limits: Limits) -> Wanted:
 
 
 def reason(error: ValidationError) -> str:
-    """What was wrong with a message, as one line."""
+    """Summarise the errors of a message in one line."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     reasons = []
     for problem in problems[:3]:
@@ -207,7 +207,7 @@ def reason(error: ValidationError) -> str:
 
 
 def _pixels(data: bytes, limits: Limits) -> int:
-    """Pixels of an image by its header, before it is decoded."""
+    """Number of pixels of an image from its header, without decoding it."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             pixels = image.width * image.height

@@ -1,6 +1,6 @@
-"""What operators see of the service: metrics for Prometheus, and a line of JSON for each request.
+"""Observability of the service: metrics for Prometheus, and a line of JSON for each request.
 
-Neither holds anything of a post, of a query or of who asked: paths are those of the service, all others are `other`.
+Neither contains posts, queries or clients: paths are those of the service, and any other path is `other`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ REQUESTS = logging.getLogger("mmib.requests")
 REQUEST_ID = "X-Request-Id"
 OTHER = "other"
 METHODS = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "PATCH", "DELETE")
-# From what the page's files take to the default limit of a request.
+# From the time for a file of the page to the default timeout of a request.
 SECONDS = (0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class Metrics:
-    """Counts of one service, in the text format of Prometheus.
+    """Metrics of one service, in the text format of Prometheus.
 
     Args:
-        waiting: gives the number of posts that are received, wait or are read.
-        ready: gives whether posts are taken.
+        waiting: returns the number of posts being received, waiting or processed.
+        ready: returns whether posts are accepted.
     """
 
     def __init__(self, waiting: Callable[[], int], ready: Callable[[], bool]) -> None:
@@ -59,17 +59,17 @@ class Metrics:
         )
 
     def text(self) -> bytes:
-        """All of them, as Prometheus reads them."""
+        """All metrics in the format that Prometheus reads."""
         return generate_latest(self.registry)
 
 
 class Observer:
-    """Counts and logs every request, refused ones too, and gives its answer an id that the log has.
+    """Counts and logs every request, including refused ones, and adds a request id to the response and the log.
 
     Args:
-        app: answers requests.
-        metrics: counts.
-        paths: of the service.
+        app: the application.
+        metrics: the metrics to update.
+        paths: paths of the service.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, paths: Collection[str]) -> None:
@@ -112,10 +112,10 @@ class Observer:
 
 
 class JSONFormatter(logging.Formatter):
-    """Records as lines of JSON."""
+    """Formats records as lines of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line of a record; `facts` of its extra are fields of their own."""
+        """Format a record as a line; `facts` in its extra become top-level fields."""
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, Any] = {"time": when, "level": record.levelname.lower(), "message": record.getMessage()}
         line |= getattr(record, "facts", {})
@@ -125,7 +125,7 @@ class JSONFormatter(logging.Formatter):
 
 
 def log_as_json() -> None:
-    """Write everything that is logged, and every request, to standard error as lines of JSON."""
+    """Write all log records, including one per request, to standard error as lines of JSON."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSONFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

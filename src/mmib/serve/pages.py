@@ -1,4 +1,4 @@
-"""What the applications with a page share: its files, and how errors are answered."""
+"""Shared by the applications with a page: static files and error responses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmib.schema import InputError
 from mmib.serve.guard import Guard
 from mmib.serve.receive import RefusedError
 
-# By path: package, file and media type.
+# Package, file name and media type, by path.
 File = tuple[str, str, str]
 FILES: dict[str, File] = {
     "/page.css": ("mmib.serve", "page.css", "text/css"),
@@ -27,12 +27,12 @@ FILES: dict[str, File] = {
 
 
 def equip(app: FastAPI, files: Mapping[str, File], hosts: frozenset[str] | None) -> None:
-    """Give an application its page, the protections of `Guard`, and errors as `{"error": "a sentence"}`.
+    """Add the page, the protections of `Guard`, and errors as `{"error": "a sentence"}` to an application.
 
     Args:
         app: the application.
-        files: those of its page alone; it also gets `FILES`.
-        hosts: see `mmib.serve.guard.allowed_hosts`.
+        files: files used only by its page; `FILES` are added too.
+        hosts: accepted host names, see `mmib.serve.guard.allowed_hosts`.
     """
     app.add_middleware(Guard, hosts=hosts)
     for error in (RefusedError, InputError, HTTPException):
@@ -48,7 +48,7 @@ def _add_file(app: FastAPI, path: str, content: bytes, media: str) -> None:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException):  # no such page, or not by this method
+    if isinstance(error, HTTPException):  # unknown path, or wrong method
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
     status = error.status if isinstance(error, RefusedError) else 422
     return JSONResponse({"error": str(error)}, status, {"Retry-After": "1"} if status == 503 else None)

@@ -1,4 +1,4 @@
-"""The service as a process: its address, its log, and how it ends."""
+"""The service as a process: its socket, its log, and its shutdown."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from mmib.serve.guard import allowed_hosts
 from mmib.serve.limits import Limits
 from mmib.serve.observation import REQUESTS, log_as_json
 
-# Seconds beyond the time limits of the requests that run when the service is asked to end.
+# Seconds to wait at shutdown beyond the timeouts of running requests.
 GRACE = 5
 MOST_PORTS = 65535
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that accepts connections.
+    """Open a socket that accepts connections.
 
     Raises:
-        ConfigError: it cannot be made.
+        ConfigError: the socket cannot be opened.
     """
     if not 0 <= port <= MOST_PORTS:
         raise ConfigError(f"the service cannot listen at port {port}: choose --port from 0 to {MOST_PORTS}")
@@ -37,7 +37,7 @@ def listen(host: str, port: int) -> socket.socket:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, _, _, _, address = found[0]
         return socket.create_server(address[:2], family=family)
-    # UnicodeError where the host cannot be a name.
+    # UnicodeError if the host is not a valid name.
     except (OSError, UnicodeError) as error:
         raise ConfigError(
             f"the service cannot listen at {host}, port {port}: {error}; choose others with --host and --port"
@@ -45,7 +45,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The address of a listening socket for a browser."""
+    """Return the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
@@ -53,19 +53,19 @@ def address_of(listener: socket.socket) -> str:
 def serve(
     extractor: Extractor, limits: Limits, listener: socket.socket, browse: bool = False, json_log: bool = False
 ) -> None:
-    """Answer requests until the process is asked to end; running requests are finished.
+    """Serve until the process is told to stop; running requests are finished.
 
     Args:
-        extractor: reads posts.
-        limits: of the service.
-        listener: the socket that listens.
+        extractor: extracts from posts.
+        limits: limits of the service.
+        listener: the listening socket.
         browse: open the page in a browser.
-        json_log: log requests, and all that is logged, as lines of JSON.
+        json_log: log requests, and all other records, as lines of JSON.
     """
     app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
     if json_log:
         log_as_json()
-    # What is wrong with a form is answered to its client.
+    # Errors in a form are reported to its client.
     logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     run(app, limits, listener, "mmib serves", browse, json_log)
 
@@ -78,15 +78,15 @@ def run(
     browse: bool = False,
     json_log: bool = False,
 ) -> None:
-    """Run an application until the process is asked to end; running requests are finished.
+    """Run an application until the process is told to stop; running requests are finished.
 
     Args:
         app: the application.
-        limits: its connections, and how long a request may take.
-        listener: the socket that listens.
-        announcement: what is reported with the address.
+        limits: limits on connections and on the duration of a request.
+        listener: the listening socket.
+        announcement: text printed with the address.
         browse: open the page in a browser.
-        json_log: report the address as a line of JSON, and leave the format of the log as it is.
+        json_log: report the address as a line of JSON, and leave the log format as it is.
     """
     address = address_of(listener)
     config = uvicorn.Config(
@@ -98,13 +98,13 @@ def run(
         server_header=False,
         proxy_headers=False,
         ws="none",
-        # One limit for a request to arrive, one for its answer.
+        # A request and its response each have this time limit.
         timeout_graceful_shutdown=round(2 * limits.seconds) + GRACE,
     )
     server = uvicorn.Server(config)
 
-    # While it runs uvicorn listens to signals itself; afterwards it raises them again, which would end the process with
-    # their number instead of 0.
+    # While running, uvicorn handles signals itself; afterwards it raises them again, which would end the process with
+    # the exit status of the signal instead of 0.
     def end(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
 

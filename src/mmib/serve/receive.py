@@ -1,4 +1,4 @@
-"""Receives the bodies of requests, up to a limit, and parses them."""
+"""Receive request bodies up to a size limit, and parse them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from mmib.serve.messages import Message, PostRequest, reason
 
 JSON, FORM = "application/json", "multipart/form-data"
 MOST_FIELDS = 10
-# Of a length; Python reads none of thousands.
+# Digits of a content length; Python refuses to convert thousands of digits.
 DIGITS = 20
 MessageT = TypeVar("MessageT", bound=Message)
 
 
 class RefusedError(Exception):
-    """A request that is answered with an HTTP status and a reason.
+    """A request that is answered with an HTTP error status and a reason.
 
     Args:
-        status: the status.
+        status: the HTTP status.
         reason: a sentence.
     """
 
@@ -35,13 +35,13 @@ class RefusedError(Exception):
 
 
 async def receive_body(request: Request, most: int, seconds: float) -> bytes:
-    """The body of a request.
+    """Receive the body of a request.
 
     Raises:
         RefusedError: it has more bytes than `most`, takes too long, or ends early.
     """
     too_large = RefusedError(413, f"the request is larger than {most:,} bytes: send a smaller image or fewer posts")
-    # Clients that announce a length are refused before they send the body.
+    # If the client announces the length, refuse before it sends the body.
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > DIGITS or int(length) > most):
         raise too_large
@@ -62,10 +62,10 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
 
 
 def content_type(request: Request, known: tuple[str, ...]) -> str:
-    """The content type of a request.
+    """Return the content type of a request.
 
     Raises:
-        RefusedError: it is not one of those known, or of another character set than UTF-8.
+        RefusedError: it is not one of the known types, or its character set is not UTF-8.
     """
     media, options = parse_options_header(request.headers.get("content-type"))
     found, charset = media.decode("latin-1"), options.get(b"charset", b"utf-8").decode("latin-1")
@@ -77,10 +77,10 @@ def content_type(request: Request, known: tuple[str, ...]) -> str:
 
 
 def read_json(message: type[MessageT], body: bytes) -> MessageT:
-    """The message of a JSON body.
+    """Parse the message in a JSON body.
 
     Raises:
-        RefusedError: it is no JSON, or no such message.
+        RefusedError: the body is not JSON, or not a valid message.
     """
     try:
         return message.model_validate_json(body)
@@ -90,14 +90,14 @@ def read_json(message: type[MessageT], body: bytes) -> MessageT:
 
 
 def read_form(media: str, body: bytes) -> PostRequest:
-    """The post of a form: text, an image as a file, the other fields as JSON.
+    """Parse the post in a form: text, an image as a file, and the other fields as JSON.
 
     Args:
-        media: its content type, with the boundary of its parts.
+        media: the content type, with the boundary of the parts.
         body: the form.
 
     Raises:
-        RefusedError: it is no form, or no such post.
+        RefusedError: the body is not a form, or not a valid post.
     """
     return _post_of(_parse_form(media, body))
 

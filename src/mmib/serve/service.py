@@ -1,4 +1,4 @@
-"""Between requests and models: how many may wait, how long, and what is answered."""
+"""Connects requests and models: queueing, timeouts, and the answers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ LOG = logging.getLogger("uvicorn.error")
 
 
 class Service:
-    """Answers questions; used from the event loop alone.
+    """Answers questions; only for use from the event loop.
 
     Args:
-        extractor: reads posts.
-        limits: of requests.
+        extractor: extracts from posts.
+        limits: limits of requests.
     """
 
     def __init__(self, extractor: Extractor, limits: Limits) -> None:
@@ -41,10 +41,10 @@ class Service:
         self.metrics = Metrics(lambda: self.slots.occupied, lambda: self.ready)
 
     async def answer(self, questions: Sequence[Question], client: str) -> list[Extraction | InputError | RefusedError]:
-        """What is found in each post, or why nothing is.
+        """Return the extraction from each post, or the reason for having none.
 
         Raises:
-            RefusedError: it takes too long.
+            RefusedError: the request timed out.
         """
         answers = [asyncio.wrap_future(answer) for answer in self.batcher.ask(questions, client)]
         try:
@@ -63,16 +63,16 @@ class Service:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread that reads posts runs."""
+        """Whether the thread that processes posts is running."""
         return self.batcher.running
 
     @property
     def ready(self) -> bool:
-        """Whether a post would be taken now."""
+        """Whether a post would be accepted now."""
         return self.alive and self.slots.occupied < self.slots.most
 
     def health(self) -> Health:
-        """Whether posts are taken."""
+        """Report whether posts are accepted."""
         models = self.description().models
         return Health(
             ready=self.ready,
@@ -88,14 +88,14 @@ class Service:
         return None if entities is None else frozenset(entities.labels.names)
 
     def description(self) -> Description:
-        """Models and limits."""
+        """Describe models and limits."""
         models = [_describe(reader) for reader in self.extractor.readers]
         types = self.extractor.entity_types
         return Description(models=models, entity_types=types, limits=self.limits, formats=list(FORMATS))
 
 
 def _public(result: Extraction | BaseException) -> Extraction | InputError | RefusedError:
-    """A result for the outside; an unexpected error goes into the log."""
+    """Convert a result for the client; an unexpected error is logged."""
     if isinstance(result, Extraction | InputError):
         return result
     LOG.error("a post could not be read", exc_info=result)
@@ -136,7 +136,7 @@ def _summary(reader: ModelReader) -> str:
 
 
 def _facts(reader: ModelReader) -> list[tuple[str, str]]:
-    """What the model card says."""
+    """Facts from the model card."""
     card = reader.model.card
     known: list[tuple[str, Any]] = [("data", card.get("corpus")), *facts(reader.model)]
     for split in _mapping(card, "data"):
@@ -150,6 +150,6 @@ def _facts(reader: ModelReader) -> list[tuple[str, str]]:
 
 
 def _mapping(card: dict[str, Any], name: str) -> dict[str, Any]:
-    """A part of a card; empty where there is none, since an export may come from anywhere."""
+    """A part of a card; empty if there is none, since an export may be untrusted."""
     found = card.get(name)
     return found if isinstance(found, dict) else {}

@@ -1,4 +1,4 @@
-"""How clients share the slots for posts that wait."""
+"""Share the slots for waiting posts among clients."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class _Holding:
 
 
 class Slots:
-    """Slots for posts, from before their request is received until it is answered; used from the event loop alone.
+    """Slots for posts, held from before a request is received until it is answered; only for use from the event loop.
 
-    Where all are taken, a client that holds fewer than another displaces the newest request of the one that holds most
-    (longest queue drop, Suter et al. 1998): no client can keep others out by taking all.
+    If all slots are taken, a client that holds fewer than another displaces the newest request of the client that holds
+    most (longest queue drop, Suter et al. 1998), so no client can keep others out by taking all slots.
 
     Args:
-        most: slots.
-        of_client: slots that one client may hold.
+        most: number of slots.
+        of_client: maximum number of slots per client.
 
     Attributes:
-        occupied: slots that are held.
+        occupied: number of slots in use.
     """
 
     def __init__(self, most: int, of_client: int) -> None:
@@ -43,7 +43,7 @@ class Slots:
         """Hold slots for posts of a client.
 
         Raises:
-            RefusedError: there are none for this client, or another one was given these.
+            RefusedError: no slots are left for this client, or another client displaced it.
         """
         self._make_room(client, count)
         holding = _Holding(client, count, asyncio.timeout(None))
