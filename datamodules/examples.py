@@ -1,4 +1,4 @@
-"""Collation of the fields that batches of all tasks share; without training code, so that exported models can use it."""
+"""Collation of the fields that batches of all tasks share; free of training code, for use by exported models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def fit_words(
     words: list[list[int]], tokenizer: WordTokenizer, max_length: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Return input ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
+    """Return ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
     ids = list(tokenizer.prefix)
     word_ids = [NO_WORD] * len(ids)
     end = max_length - len(tokenizer.suffix)
