@@ -73,7 +73,7 @@ REMEDIES = {
 NAMES_SHOWN = 5
 # Posts tokenised at a time: enough for a fast tokenizer, few enough to need little memory.
 POSTS_TOKENISED = 1024
-# Posts whose images are looked for at a time: more than the usual data sets have, with little memory for a million.
+# Posts whose images are looked for at a time: all posts of the usual data sets, few of a million.
 POSTS_LOCATED = 16_384
 
 
@@ -577,7 +577,7 @@ class PostDataModule(pl.LightningDataModule):
         return [] if self.pixel_encoder is None else self.pixel_encoder.region_boxes()
 
     def _image(self, split: str, row: int) -> str:
-        """Name of the own image of a row's post, even if the model is shown another; empty if it has none."""
+        """Name of the image that a row's post names, even if the model is shown another; empty without one."""
         examples = self.examples[split]
         return examples.image_name(row) if isinstance(examples, StoredExamples) else ""
 

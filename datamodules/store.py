@@ -183,7 +183,7 @@ class StoredExamples(Sequence[ExampleT]):
         return self._images.looked_for()
 
     def image_name(self, row: int) -> str:
-        """Name of the own image of a row's post; the model may be shown another."""
+        """Name of the image that a row's post names; the model may be shown another."""
         name: str = self._store[row][0]
         return name
 

@@ -14,7 +14,7 @@ from mmib.schema import DataError, Post
 from mmib.tagging import entities
 
 WORD = re.compile(r"\w+")
-# Number of shared consecutive words that count as a quotation: captions of other images have one in 1 of 1,000 posts.
+# Number of shared consecutive words that count as a quotation: captions of other images quote one post in a thousand.
 QUOTATION = 4
 # If the share of texts that name an entity of their post exceeds that by chance by this, they were written from posts.
 LEAK = 0.5

@@ -277,7 +277,7 @@ def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str])
 
 
 def _draw_noise(settings: DemoSettings, split: str, rng: random.Random, scene: Picture) -> Picture:
-    """Sample an irrelevant image: `scene` or an unrelated one; `rng` is separate so as not to shift the post's stream."""
+    """Sample an irrelevant image, `scene` or an unrelated one; a separate `rng` leaves the post's stream unchanged."""
     shares = settings.kind_shares(split)
     name = rng.choices(list(shares), list(shares.values()))[0]
     return scene if name == SCENE else Picture(unrelated=name)
