@@ -83,7 +83,7 @@ def by_source(example: Example) -> tuple[list[Picture], list[Picture]]:
 
 
 def region_boxes(example: Example, cells: Sequence[Box]) -> list[Box]:
-    """The box of each region of a row; a region of a side text has the box of its image.
+    """The box of each region of a row; a region of a side text has the box of the whole image.
 
     Args:
         example: the row.

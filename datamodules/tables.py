@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 
 HASH_BYTES = 16
-# New entries wait in a dict until there are more than this, or than a tenth of the sorted ones: few moves per entry.
+# New entries wait in a dict until they exceed this number and a tenth of the sorted ones, so each moves few times.
 FEWEST_WAITING = 1024
 
 

@@ -57,7 +57,7 @@ def _released(path: Path) -> list[SetFiles]:
     """The data sets in a released layout."""
     found = _sets_of(path)
     if not found and path.name in ("txt", *(f"twitter{year}" for year in YEARS)):
-        # The path is the folder of the texts; the root is the folder above it.
+        # If the path is the folder of the texts, the root is the folder above it.
         above = path.absolute().parent
         found = [files for files in _sets_of(above) if files.reader.text_file("train").parent.name == path.name]
     for child in sorted(child for child in path.iterdir() if child.is_dir()):

@@ -16,7 +16,7 @@ from mmib.tagging import entities
 WORD = re.compile(r"\w+")
 # Number of shared consecutive words that count as a quotation: captions of other images quote one post in a thousand.
 QUOTATION = 4
-# If the share of texts that name an entity of their post exceeds that by chance by this, they were written from posts.
+# If the share of texts that name an entity of their post exceeds chance by more than this, they leak the entities.
 LEAK = 0.5
 OTHER_SIDE_TEXTS = "other_side_texts"
 

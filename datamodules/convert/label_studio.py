@@ -216,7 +216,7 @@ def _task(post: AnnotatedPost, options: Options) -> dict[str, Any]:
     sure = post.confidences()
     prediction: dict[str, Any] = {"model_version": "mmib", "result": [*regions, *relations]}
     if sure:
-        # Of the least sure finding: sorted by score, the posts that need a look come first.
+        # The lowest confidence: sorted by score, the posts that need review come first.
         prediction["score"] = min(sure)
     data: dict[str, Any] = {} if post.id is None else {"id": post.id}
     data[options.text_field or "text"] = post.text
