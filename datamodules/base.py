@@ -1,4 +1,4 @@
-"""The data module: posts of a reader, with their images, as batches of a task."""
+"""The data module: loads the posts of a reader, with their images, as batches of a task."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ from mmib.schema import (
 ImageUse = Literal["own", "none", "shuffled"]
 
 SPLITS = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",), "predict": ("test",)}
-# What makes the data and the model read the same of images.
+# How to make the data and the model use the same image source.
 REMEDIES = {
     "pixels": "set data.image_source to the latter, or choose an image encoder for pixels",
     "text": "add --config model/side_text.yaml to read side texts",
     "both": "add --config model/pixels_and_texts.yaml to read pixels and side texts",
 }
 NAMES_SHOWN = 5
-# So many posts are tokenised at a time: enough for the tokenizer to be fast, few enough to take no memory.
+# Posts tokenised at a time: enough for a fast tokenizer, few enough to need little memory.
 POSTS_TOKENISED = 1024
-# And their images are looked for so many at a time: all of the sets in use, little memory beside a million.
+# Posts whose images are looked for at a time: all posts of the usual data sets, few of a million.
 POSTS_LOCATED = 16_384
 
 
@@ -81,7 +81,7 @@ FAILURES_SHOWN = 3
 
 
 class Pictured(NamedTuple):
-    """A row's image by name, and the files that may belong to it, whole image first."""
+    """The name of a row's image, and the files that may belong to it, whole image first."""
 
     image: str
     pictures: tuple[Picture, ...]
@@ -89,16 +89,16 @@ class Pictured(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageReport:
-    """How many of a split's images are there.
+    """Counts of the images of a split that were found.
 
     Attributes:
         images: distinct images that the rows name.
-        images_found: those that are there and can be read.
+        images_found: those that exist and can be read.
         rows: rows of the split whose images were looked for.
-        rows_with_image: rows whose image is found.
+        rows_with_image: rows whose image was found.
         rows_left_out: rows beyond the limits of the trainer.
-        unreadable: names of the files that are there and cannot be read, with the reason.
-        rows_by_source: rows with pixels and with side texts, where both are looked for.
+        unreadable: names of the files that exist but cannot be read, with the reason.
+        rows_by_source: rows with pixels and with side texts, if both are image sources.
     """
 
     images: int
@@ -123,42 +123,43 @@ class ImageReport:
 class PostDataModule(pl.LightningDataModule):
     """Loads the posts that a reader yields, with their images, as batches of a task.
 
-    A subclass for a data set names its task and builds its reader; nothing else has to be written for it.
+    A subclass for a data set only has to name its task and build its reader.
 
     Args:
-        reader: of the data set's files.
-        text_encoder: its tokenizer is used. On the command line it is the model's own.
-        image_encoder: computes cached features, or gives the transform. On the command line it is the model's own.
-        labels: the label set, as `mmib.datamodules.labels.label_set` takes it: a known name, a file, or the labels.
-            On the command line it is the model's too.
+        reader: reads the files of the data set.
+        text_encoder: provides the tokenizer. On the command line, it is the model's text encoder.
+        image_encoder: computes the cached features, or provides the image transform. On the command line, it is the
+            model's image encoder.
+        labels: the label set, in any form that `mmib.datamodules.labels.label_set` accepts: a known name, a file, or
+            the labels. On the command line, the model uses it too.
         task: name of the task; a subclass for one task sets it as a class attribute instead.
-        batch_size: rows of a training batch, over all ranks: a run is the same on any number of them.
+        batch_size: rows of a training batch over all ranks, so that a run is the same on any number of ranks.
         eval_batch_size: rows of a validation, test or prediction batch, over all ranks.
-        max_tokens: word pieces that a batch may have over all ranks, padding included. Batches of short posts then
-            have more rows than those of long ones, and the batch sizes are the most rows that there may be.
-        max_length: most word pieces of a row, special tokens and markers included.
-        max_crops: most object crops of a row, beside the whole image.
-        images: `own`; `none` switches every image off; `shuffled` gives each image's posts another image of the
-            split.
+        max_tokens: maximum number of word pieces of a batch over all ranks, padding included. Batches of short posts
+            then have more rows than batches of long posts, and the batch sizes are the maximum numbers of rows.
+        max_length: maximum number of word pieces of a row, special tokens and markers included.
+        max_crops: maximum number of object crops of a row, in addition to the whole image.
+        images: `own` uses the image of each post; `none` uses no images; `shuffled` gives all posts of an image
+            another image of the split.
         max_missing_images: largest share of distinct images that may be missing or unreadable.
         augment: random crops and flips of training images. Needs pixels, so no features are cached.
-        cache_dir: folder of what is computed once: features of images, tokenised posts.
-        workers: processes that load batches; worth it only where pixels are decoded. How they are started,
-            `multiprocessing.set_start_method` says, or the version of Python.
-        image_source: `pixels`, of image files; `text`, of side texts such as captions, which then are the regions of
-            an image; `both`, side by side, where a post may lack either. The model's image encoder has to be for the
-            same: a `SideTextEncoder`, as `--config model/side_text.yaml` says, or a `PixelsAndTextsEncoder`, as
-            `model/pixels_and_texts.yaml` does.
-        side_text: the JSON lines of side texts (docs/how-to/data.md); required where they are the image source.
-        side_text_models: whose captions are taken, where the file has those of several models; None takes all.
-        relevance: JSON lines of how well each image fits its post (docs/how-to/data.md); predictions keep it, and
-            scores are split by it.
-        train_share: share of the training rows to train on, stratified by label, without replacement.
-        train_rows: their number, in place of the share.
-        subset_seed: another one chooses other rows; the seed of the run has no say.
+        cache_dir: folder for results that are computed once: image features and tokenised posts.
+        workers: number of processes that load batches; useful only if pixels are decoded. Their start method is set
+            by `multiprocessing.set_start_method`, or else is the default of the Python version.
+        image_source: `pixels` for image files; `text` for side texts such as captions, which become the regions of
+            an image; `both` for the two together, where a post may lack either. The model's image encoder has to
+            match: a `SideTextEncoder` (`--config model/side_text.yaml`) or a `PixelsAndTextsEncoder`
+            (`--config model/pixels_and_texts.yaml`).
+        side_text: JSON lines file of side texts (docs/how-to/data.md); required if they are an image source.
+        side_text_models: models whose captions are used, if the file has captions of several models; None uses all.
+        relevance: JSON lines file of how well each image fits its post (docs/how-to/data.md); it is added to
+            predictions, and scores are split by it.
+        train_share: share of the training rows to train on, sampled without replacement, stratified by label.
+        train_rows: number of these rows, instead of the share.
+        subset_seed: seed of the choice of these rows, independent of the seed of the run.
 
     Raises:
-        ConfigError: settings that cannot work, or labels that are no label set.
+        ConfigError: invalid or contradictory settings, or labels that are no label set.
         TaskError: there is no such task.
     """
 
@@ -230,7 +231,7 @@ class PostDataModule(pl.LightningDataModule):
         self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, Sequence[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
-        self._subset_facts: dict[str, Any] = {}  # once the training split has been read, where rows are left out of it
+        self._subset_facts: dict[str, Any] = {}  # set when a subset of the training split is read
 
     @property
     def corpus(self) -> str:
@@ -238,12 +239,12 @@ class PostDataModule(pl.LightningDataModule):
         return self.reader.corpus
 
     def has_split(self, split: str) -> bool:
-        """Whether the text of a split is there; releases and development copies often lack the test split."""
+        """Whether the text of a split exists; releases and development copies often lack the test split."""
         return self.reader.has_split(split)
 
     @cached_property
     def side_texts(self) -> SideTexts | None:
-        """The side texts of images, where they are the image source; read once.
+        """The side texts of images, if they are an image source; read once.
 
         Raises:
             DataError: see `SideTexts`.
@@ -256,7 +257,7 @@ class PostDataModule(pl.LightningDataModule):
 
     @cached_property
     def image_relevance(self) -> ImageRelevance | None:
-        """How well images fit their posts, where a file tells; read once.
+        """The relevance of images to their posts, if a file is given; read once.
 
         Raises:
             DataError: see `ImageRelevance`.
@@ -264,25 +265,25 @@ class PostDataModule(pl.LightningDataModule):
         return None if self.relevance is None else ImageRelevance(self.relevance)
 
     def fingerprint(self, split: str) -> dict[str, Any]:
-        """Rows and SHA-256 of a split that has been read, to tell versions of a data set apart, and task's counts."""
+        """Rows and SHA-256 of a split that has been read, to identify a data set's version, and the task's counts."""
         examples = self.examples[split]
         found = {"rows": len(examples), "sha256": self._text_digest(split), **self.task.counts(examples, self.labels)}
         subset = {"subset": self._subset_facts} if split == "train" and self._subset_facts else {}
         return {**found, **self.reader.options(), **subset}
 
     def labels_of_rows(self, split: str, rows: Iterable[int]) -> np.ndarray:
-        """(N, C) whether each of N rows of a split that has been read has each label of the label set."""
+        """Return an (N, C) array: whether each of N rows of a split that has been read has each of C labels."""
         found = [self.task.example_labels(self.examples[split][row], self.labels) for row in rows]
         held = [[name in labels for name in self.labels.names] for labels in found]
         return np.array(held, dtype=bool).reshape(-1, len(self.labels))
 
     def describe(self, split: str, row: int) -> dict[str, Any]:
-        """What the model was shown of a row of a split that has been read, for people.
+        """Describe in readable form what the model was shown for a row of a split that has been read.
 
         Returns:
             `words`; its `spans`; `image`, the path of the whole image below the root, or None; `boxes`, x0 y0 x1 y1 in
-            0..1 of each region, zeros where unknown; and, where a file tells, the `relevance` of the post's own image,
-            or None where that is not in the file.
+            0..1 of each region, zeros if unknown; and, if a relevance file is given, the `relevance` of the post's own
+            image, or None if the file lacks it.
         """
         example = self.examples[split][row]
         whole = next((picture.file for picture in example.pictures if picture.box == WHOLE_IMAGE), None)
@@ -295,15 +296,15 @@ class PostDataModule(pl.LightningDataModule):
         }
 
     def items(self, split: str) -> Iterator[Item]:
-        """What the rows of a split that has been read are annotated with."""
+        """Yield the annotations of the rows of a split that has been read."""
         for example in self.examples[split]:
             yield from self.task.example_items(example, self.labels)
 
     def check_files(self, stage: str) -> None:
-        """Look for the files that a stage needs before anything is done for it.
+        """Check that the files that a stage needs exist, before any work is done for it.
 
         Raises:
-            DataError: the folder, the text of a split, or a file about images is not there or cannot be read.
+            DataError: the folder, the text of a split, or a file about images is missing or cannot be read.
         """
         self._check_root()
         _ = self.side_texts, self.image_relevance
@@ -314,7 +315,7 @@ class PostDataModule(pl.LightningDataModule):
         """Refuse a number of ranks that cannot share a training batch.
 
         Raises:
-            ConfigError: it does not divide the batch size.
+            ConfigError: the number does not divide the batch size.
         """
         if self.batch_size % ranks and self.max_tokens is None:
             raise ConfigError(
@@ -323,9 +324,9 @@ class PostDataModule(pl.LightningDataModule):
             )
 
     def setup(self, stage: str) -> None:
-        """Read the splits of a stage, and compute the features of their images that the cache does not hold.
+        """Read the splits of a stage, and compute the features of their images that are not cached.
 
-        Where the trainer limits its batches, images are looked for and encoded only of the rows that it will look at.
+        If the trainer limits its batches, only the images of the rows that it will use are looked for and encoded.
         """
         self._check_root()
         if stage == "fit" and self.trainer:
@@ -336,7 +337,7 @@ class PostDataModule(pl.LightningDataModule):
                 rank_zero_info(f"{split}: found {self.image_reports[split]}")
 
     def _is_read(self, split: str) -> bool:
-        """Whether all is known of a split that the trainer will look at; an earlier one may have been limited more."""
+        """Whether a split is read as far as the trainer will use it; an earlier trainer may have had lower limits."""
         examples = self.examples.get(split)
         if not isinstance(examples, StoredExamples):
             return examples is not None
@@ -347,7 +348,7 @@ class PostDataModule(pl.LightningDataModule):
         return self._loader("train")
 
     def val_dataloader(self, rows: Sequence[int] | None = None) -> DataLoader[Any]:
-        """In order of length; only some rows, where they are named."""
+        """Batches in order of length, of the given rows or of all."""
         return self._loader("val", rows)
 
     def val_sample(self, most: int) -> list[int]:
@@ -357,15 +358,15 @@ class PostDataModule(pl.LightningDataModule):
         return [pictured[number * len(pictured) // count] for number in range(count)]
 
     def test_dataloader(self) -> DataLoader[Any]:
-        """In order of length."""
+        """Batches in order of length."""
         return self._loader("test")
 
     def predict_dataloader(self) -> DataLoader[Any]:
-        """The test rows, in order of length."""
+        """Batches of the test rows, in order of length."""
         return self._loader("test")
 
     def read_split(self, split: str) -> StoredExamples[Any]:
-        """The rows of a split, tokenised, with the pictures that can be read.
+        """Return the tokenised rows of a split, with the images and crops that can be read.
 
         Raises:
             DataError: a missing or malformed file, a label that the label set lacks, a row that does not fit into
@@ -381,7 +382,7 @@ class PostDataModule(pl.LightningDataModule):
         pictured: Iterable[Pictured] = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
         if split == "train" and not self.subset.is_whole:
             rows = self._subset_rows(store)
-            # Of all rows first: crops are known by a row's number in the file.
+            # After the files of all rows have been found: crops may be keyed by a row's number in the file.
             pictured = itertools.compress(pictured, np.isin(np.arange(len(store)), rows))
             store = store.chosen(rows)
         looked_at = self._looked_at(split, np.stack([store.pieces, np.zeros_like(store.pieces)], axis=1))
@@ -391,10 +392,10 @@ class PostDataModule(pl.LightningDataModule):
         return StoredExamples(self.task.example, store, images)
 
     def _subset_rows(self, store: TextStore) -> np.ndarray:
-        """Numbers of the rows that are trained on; which, and what they lack, is reported and kept.
+        """Choose the rows to train on, and report and record their number and the labels that they lack.
 
         Raises:
-            ConfigError: there are fewer rows than asked for.
+            ConfigError: more rows are requested than there are.
         """
         no_images = LocatedImages(LocatedPictures([(NO_IMAGE, ())]), np.zeros(len(store), dtype=np.int32))
         examples: Sequence[Example] = StoredExamples(self.task.example, store, no_images)
@@ -408,20 +409,20 @@ class PostDataModule(pl.LightningDataModule):
         return rows
 
     def _looked_at(self, split: str, sizes: np.ndarray) -> np.ndarray:
-        """(N,) whether the trainer will look at each row.
+        """Return an (N,) mask of the rows that the trainer will use.
 
         Args:
             split: its name.
-            sizes: (N, 2) word pieces of each row, and regions, which do not matter.
+            sizes: (N, 2) word pieces and regions of each row; the regions have no effect.
         """
-        # Which image is shown instead of another depends on which are there, of the whole split.
+        # Shuffling of images depends on all images of the split that are found.
         if self.trainer is None or self.images == "shuffled":
             return np.ones(len(sizes), dtype=bool)
         return rows_looked_at(self.trainer, split, self._sampler(split, sizes))
 
     def _tokenised(self, split: str) -> TextStore:
-        """What is known of a split's rows without their images, from the cache where it has been read before."""
-        # Everything that decides what is stored; of two label sets the ids mean different labels.
+        """The rows of a split without their images, from the cache if they have been read before."""
+        # Everything that determines what is stored, the label set included: label ids are indices in it.
         known = [
             code_of(type(self.reader), type(self.task)),
             self._text_digest(split),
@@ -441,7 +442,7 @@ class PostDataModule(pl.LightningDataModule):
         return TextStore.opened(path, self._rows(split, census), note)
 
     def _rows(self, split: str, census: Census) -> Iterator[tuple[str, Example]]:
-        """Image and example of each post, counted; few are held at a time."""
+        """Yield the image and example of each post, and add them to the census; few are in memory at a time."""
         prepared = Prepared(self.tokenizer, self.max_length, self.labels, self.levitated)
         posts = self.reader.posts(split)
         failures: list[str] = []
@@ -467,17 +468,17 @@ class PostDataModule(pl.LightningDataModule):
                 raise unknown_label(post.place_of(name), name, self.labels)
 
     def collate(self, items: list[tuple[Any, Tensor | None]]) -> PostBatch:
-        """The batch of examples with the pixels of their pictures."""
+        """Return the batch of examples, given with the pixels of their images and crops."""
         return self._collator().batch(items)
 
     def locate_images(self, split: str, posts: Iterable[Pictured | None]) -> LocatedImages:
-        """For each row its image id and readable pictures; what is missing is counted and reported.
+        """Return the image id and the readable images and crops of each row, and count and report missing images.
 
-        Rows whose images have the same content share an id, whatever the files are called.
+        Rows whose images have the same content share an id, regardless of file names.
 
         Args:
             split: its name.
-            posts: one a row; None where no image is to be looked for.
+            posts: one per row; None if no image is to be looked for.
 
         Raises:
             DataError: more images are missing than `max_missing_images` allows.
@@ -498,7 +499,7 @@ class PostDataModule(pl.LightningDataModule):
                     pictures.append(NOT_LOOKED_FOR, ())
                     continue
                 content, files = found.get(post, (None, []))
-                # By content: copies of an image under other names are the same image.
+                # Ids are by content: copies of an image under other names are the same image.
                 image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
                 pictures.append(image_id, files)
                 if post.image:
@@ -532,7 +533,7 @@ class PostDataModule(pl.LightningDataModule):
     def _found(
         self, split: str, posts: Sequence[Pictured], unreadable: dict[str, str]
     ) -> dict[Pictured, tuple[str, list[Picture]]]:
-        """Content and pictures of the posts whose image source is there; adds others to {name: reason}."""
+        """Content and pictures of the posts whose image source exists; adds unreadable files to {name: reason}."""
         found = {} if self.pixel_encoder is None else self._found_images(posts, unreadable)
         if self.side_texts is not None and self.text_regions is not None:
             texts = _found_texts(posts, self.side_texts, self.text_regions, self.reader.image_folder(split))
@@ -544,7 +545,7 @@ class PostDataModule(pl.LightningDataModule):
     def _found_images(
         self, posts: Sequence[Pictured], unreadable: dict[str, str]
     ) -> dict[Pictured, tuple[str, list[Picture]]]:
-        """Content, images and crops of the posts whose images are there; adds others to {name: reason}."""
+        """Content, images and crops of the posts whose images exist; adds unreadable files to {name: reason}."""
         indices = self._cache_indices(posts, unreadable)
         found = {}
         for post in posts:
@@ -554,7 +555,7 @@ class PostDataModule(pl.LightningDataModule):
         return found
 
     def _cache_indices(self, posts: Sequence[Pictured], unreadable: dict[str, str]) -> dict[Path, int]:
-        """{file: index in the feature cache} of the readable pictures of posts; adds others to {name: reason}."""
+        """{file: feature cache index} of the readable images and crops of posts; adds others to {name: reason}."""
         files = {picture.file for post in posts for picture in post.pictures}
         there = sorted(file for file in files if is_there(file))
         reasons = self.unreadable(there)
@@ -563,7 +564,7 @@ class PostDataModule(pl.LightningDataModule):
         return {file: NOT_CACHED if self.cache is None else self.cache.index(file) for file in readable}
 
     def _sizes(self, examples: Sequence[Example]) -> np.ndarray:
-        """(N, 2) word pieces and regions of each row."""
+        """Return the numbers of word pieces and regions of each row, (N, 2)."""
         cells = len(self._cells())
         if isinstance(examples, StoredExamples):
             return examples.sizes(cells)
@@ -572,11 +573,11 @@ class PostDataModule(pl.LightningDataModule):
         return np.array([pieces, regions], dtype=np.int32).T
 
     def _cells(self) -> list[Box]:
-        """The box of each region of an image or crop, inside of it."""
+        """The box of each region of an image or crop, relative to it."""
         return [] if self.pixel_encoder is None else self.pixel_encoder.region_boxes()
 
     def _image(self, split: str, row: int) -> str:
-        """Name of the image that the post of a row has, whichever the model is shown; empty where it has none."""
+        """Name of the image that a row's post names, even if the model is shown another; empty without one."""
         examples = self.examples[split]
         return examples.image_name(row) if isinstance(examples, StoredExamples) else ""
 
@@ -622,11 +623,11 @@ class PostDataModule(pl.LightningDataModule):
         )
 
     def _epoch(self) -> int:
-        """The epoch whose batches are taken: where a trainer overfits a few, always the first."""
+        """The epoch that determines the batches: always the first if the trainer overfits a few batches."""
         return 0 if self.trainer is None or overfits(self.trainer) else self.trainer.current_epoch
 
     def _consumed(self) -> int:
-        """Batches of the running epoch that have been trained on."""
+        """Number of batches of the current epoch that have been trained on."""
         trainer: Any = self.trainer
         return trainer.fit_loop.epoch_loop.batch_progress.current.processed if trainer else 0
 
@@ -642,13 +643,13 @@ class PostDataModule(pl.LightningDataModule):
         )
 
     def _text_collator(self) -> TextCollator | None:
-        """What makes the side texts of batches, where they are read."""
+        """The collator of side texts; None if they are not an image source."""
         if isinstance(self.text_regions, TextFeatureCache):
             return CachedTexts(self.text_regions.mapped, self.text_regions.encoder.dim)
         return self.text_regions
 
     def unreadable(self, files: list[Path]) -> dict[Path, str]:
-        """{file: reason} of the files that cannot be decoded; the others get their features where these are cached."""
+        """Return {file: reason} of the files that cannot be decoded; compute the features of the others if cached."""
         if self.cache is not None:
             return self.cache.build(files)
         reasons = {}
@@ -680,10 +681,10 @@ class PostDataModule(pl.LightningDataModule):
 
 
 def checked_length(wanted: int, possible: int | None) -> int:
-    """The most word pieces of a row, where the text encoder takes so many.
+    """Return the maximum number of word pieces of a row, if the text encoder supports it.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the text encoder does not support it.
     """
     if possible is not None and wanted > possible:
         raise ConfigError(f"max_length is {wanted}: the text encoder takes {possible} word pieces at most")
@@ -693,10 +694,10 @@ def checked_length(wanted: int, possible: int | None) -> int:
 def _checked_side_text(
     source: str, file: str | None, models: list[str] | None, encoder: RegionEncoder, augment: bool
 ) -> Path | None:
-    """The file of side texts; None where pixels alone are the image source.
+    """Return the file of side texts; None if pixels are the only image source.
 
     Raises:
-        ConfigError: settings that contradict each other.
+        ConfigError: contradictory settings.
     """
     if source not in get_args(ImageSource):
         raise ConfigError(f"image_source {source!r} is unknown: choose {shown(get_args(ImageSource))}")
@@ -719,20 +720,20 @@ def _checked_side_text(
 
 
 def _text_regions(encoder: SideTextEncoder, cache_dir: Path) -> TextFeatureCache | TokenizedTexts:
-    """Features of texts, computed once; or what an encoder that is trained computes them of."""
+    """Cached features of texts, or, for an encoder that is trained, their word pieces."""
     return TextFeatureCache(cache_dir, encoder) if encoder.frozen else TokenizedTexts(encoder)
 
 
 def _found_texts(
     posts: Iterable[Pictured], side_texts: SideTexts, regions: TextFeatureCache | TokenizedTexts, folder: Path
 ) -> dict[Pictured, tuple[str, list[Picture]]]:
-    """Content and pictures of the posts whose image has a text: each region of these is a picture of the whole image.
+    """Content and pictures of the posts whose image has texts: each region of a text is one `Picture`.
 
     Args:
-        posts: with the name of their image.
-        side_texts: the texts.
-        regions: learns of them.
-        folder: that of the images, which need not be there.
+        posts: the posts, with the names of their images.
+        side_texts: the texts of the images.
+        regions: the texts are added to it.
+        folder: folder of the images, which need not exist.
     """
     texts = {post: side_texts.of(post.image) for post in posts if post.image}
     regions.build(itertools.chain.from_iterable(texts.values()))
@@ -747,14 +748,15 @@ def _found_texts(
 
 
 def _donors(images: Sequence[str], pictured: np.ndarray, rows: Iterable[int]) -> np.ndarray:
-    """For each post the one whose pictures it gets: those of another image, the same for all posts of its own image.
+    """Return, for each post, the post whose pictures it gets; posts of one image all get the same other image.
 
-    A missing image stays missing: the share of rows with an image does not change. It is the same in every run.
+    A missing image stays missing, so the share of rows with an image does not change. The result is the same in every
+    run.
 
     Args:
         images: name of each post's image.
-        pictured: (N,) whether it has pictures.
-        rows: which post each row of the split is.
+        pictured: (N,) whether each post has pictures.
+        rows: index of the post of each row of the split.
     """
     by_image = {images[number]: number for number in rows if pictured[number]}
     order = sorted(by_image)

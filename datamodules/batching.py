@@ -1,4 +1,4 @@
-"""Which rows form a batch, and which of them each rank takes."""
+"""Sampling of batches, and their distribution over ranks."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.utils.data import Sampler
 
 from mmib.schema import Window
 
-# Rows are sorted by length within pools of this many batches: little padding, and batches still differ by epoch.
+# Rows are sorted by length within pools of this many batches: little padding, but batches still differ by epoch.
 POOL_BATCHES = 50
-# Under a budget of word pieces lengths are rounded up to multiples of this, so that rows of similar length mix.
+# With a budget of word pieces, lengths are rounded up to multiples of this, so that rows of similar length mix.
 LENGTH_STEP = 4
 
 
@@ -30,12 +30,12 @@ class RowSize(NamedTuple):
 
 @dataclass(frozen=True)
 class Share:
-    """What one rank takes of a global batch.
+    """The part of a global batch that one rank processes.
 
     Attributes:
         rows: row numbers.
         padding: number of padding rows at the end, which make the shares of all ranks equally long.
-        size: largest row of the global batch, to which every rank pads.
+        size: maximum size of a row of the global batch, to which every rank pads.
         window: weight of the global batch in its optimiser step.
         epoch: the epoch it belongs to.
     """
@@ -48,24 +48,25 @@ class Share:
 
 
 class GlobalBatchSampler(Sampler[Share]):
-    """Batches of rows of similar length, in an order that seed and epoch decide, shared out over the ranks.
+    """Samples batches of rows of similar length, in an order set by seed and epoch, and splits them over the ranks.
 
-    The sequence of global batches does not depend on the number of ranks. Each takes a contiguous part of every one.
+    The sequence of global batches does not depend on the number of ranks. Each rank gets a contiguous part of every
+    batch.
 
     Args:
-        sizes: size of each row; also as an array (N, 2).
+        sizes: size of each row; or an array (N, 2).
         batch_size: rows of a global batch; the last one may be smaller.
         shuffle: reshuffle each epoch; False keeps batches and rows in order of length.
-        seed: of the shuffling.
-        epoch: gives the current epoch.
+        seed: seed of the shuffling.
+        epoch: returns the current epoch.
         ranks: number of processes that share a batch.
         rank: number of this process.
-        accumulate: gives the number of batches of an optimiser step.
-        max_tokens: word pieces that a global batch may have, padding included. It then holds as many rows as that
-            allows, and `batch_size` at most. A row that is longer is a batch by itself.
+        accumulate: returns the number of batches of an optimiser step.
+        max_tokens: maximum number of word pieces of a global batch, padding included. A batch then has as many rows as
+            fit, up to `batch_size`. A longer row forms a batch by itself.
 
     Attributes:
-        start: batches of the next epoch to skip, because they were consumed before a run was resumed.
+        start: batches of the next epoch to skip, because they were consumed before the run was resumed.
     """
 
     def __init__(
@@ -108,13 +109,14 @@ class GlobalBatchSampler(Sampler[Share]):
             yield self._share(batch, window, epoch)
 
     def global_batches(self, epoch: int) -> list[list[int]]:
-        """The rows of each batch of an epoch, over all ranks; the regions of the rows have no say in them."""
+        """The rows of each batch of an epoch, over all ranks; they do not depend on the numbers of regions."""
         rows = list(range(len(self.sizes)))
         if not self.shuffle:
             return self._cut(rows)
         rng = random.Random(f"{self.seed}/{epoch}")
         rng.shuffle(rows)
-        # Within a budget the number of batches depends on which lengths meet: in one pool all epochs have the same.
+        # With a budget, the number of batches depends on the lengths in a pool: a single pool makes it the same in all
+        # epochs.
         pool = self.batch_size * POOL_BATCHES if self.max_tokens is None else max(1, len(rows))
         batches = [batch for start in range(0, len(rows), pool) for batch in self._cut(rows[start : start + pool])]
         rng.shuffle(batches)
@@ -129,7 +131,7 @@ class GlobalBatchSampler(Sampler[Share]):
             return [ordered[start : start + self.batch_size] for start in range(0, len(ordered), self.batch_size)]
         batches: list[list[int]] = []
         for row, length in zip(ordered, lengths[order].tolist(), strict=True):
-            # It is the longest so far: all others of its batch are padded to it.
+            # This row is the longest so far: all others of its batch are padded to it.
             if not batches or len(batches[-1]) >= min(self.batch_size, self.max_tokens // length):
                 batches.append([])
             batches[-1].append(row)
@@ -137,12 +139,12 @@ class GlobalBatchSampler(Sampler[Share]):
 
     @cached_property
     def _lengths(self) -> np.ndarray:
-        """(N,) lengths by which rows are ordered."""
+        """(N,) lengths that rows are ordered by."""
         pieces = self.sizes[:, 0]
         return pieces if self.max_tokens is None or not self.shuffle else -(-pieces // LENGTH_STEP) * LENGTH_STEP
 
     def _windows(self, batches: list[list[int]]) -> list[Window]:
-        """Weight of each batch among those of its optimiser step."""
+        """Weight of each batch within its optimiser step."""
         steps = self.accumulate()
         if steps == 1:
             return [Window()] * len(batches)
@@ -150,7 +152,7 @@ class GlobalBatchSampler(Sampler[Share]):
         windows = []
         for start in range(0, len(counts), steps):
             step = counts[start : start + steps]
-            # Lightning divides by `steps` also where an epoch ends before a step is full.
+            # Lightning divides by `steps` even if an epoch ends before a step is full.
             means = [sum(column) / steps for column in zip(*step, strict=True)]
             for batch in step:
                 windows.append(Window(*(n / mean if mean else 0.0 for n, mean in zip(batch, means, strict=True))))

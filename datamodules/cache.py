@@ -34,13 +34,13 @@ EncoderT = TypeVar("EncoderT", bound=ImageEncoder | SideTextEncoder)
 FORMAT = 1
 SHARD_ITEMS = 1024
 BATCH_ITEMS = 32
-# An index is the number of its shard and, in the lower bits, the row there.
+# A cache index holds the number of a shard and, in the lower bits, a row of the shard.
 ROW_BITS = 32
 ROW_MASK = (1 << ROW_BITS) - 1
 
 
 class MappedFeatures:
-    """The features of shards, by cache index. A copy in another process maps the files itself."""
+    """The features of shards, by cache index. A copy in another process maps the files anew."""
 
     def __init__(self) -> None:
         self._files: list[Path] = []
@@ -67,26 +67,26 @@ class MappedFeatures:
         return features
 
     def of(self, pictures: Sequence[Picture]) -> torch.Tensor | None:
-        """(R, V) features of the regions of pictures, or None where there are none."""
+        """(R, V) features of the regions of images and crops, or None if there are none."""
         if not pictures:
             return None
         return torch.from_numpy(np.concatenate([self.at(picture.cache_index) for picture in pictures]))
 
 
 class FeatureCache(ABC, Generic[ItemT, EncoderT]):
-    """Features of items by their content, for one encoder with its weights and all else that features depend on.
+    """Features of items by their content, for one encoder, its weights and everything else that features depend on.
 
-    The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the key
-    of each and the checksum of the features. A shard counts once it has its JSON file, which is
-    written last; so a build that is killed loses at most one shard, and splits, runs and processes share all shards.
-    Builders take turns by a lock.
+    The folder holds immutable shards: `<name>.npy`, float16 features (n, G, V), and `<name>.json` with the key of each
+    item and the checksum of the features. A shard is valid once its JSON file exists, which is written last. An
+    interrupted build thus loses at most one shard, and splits, runs and processes share all shards. A lock serialises
+    builds.
 
     Args:
-        root: folder of all caches; each encoder has a folder in it.
-        encoder: the frozen encoder; runs only for items that no shard holds.
+        root: folder of all caches; each encoder has its own folder in it.
+        encoder: the frozen encoder; it runs only on items that are not in any shard.
 
     Attributes:
-        mapped: what it holds, by cache index.
+        mapped: the cached features, by cache index.
     """
 
     items: ClassVar[str]
@@ -105,10 +105,10 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
         return self.root / f"{self.encoder.name.replace(':', '-').replace('/', '-')}-{key}"
 
     def _fill(self, keyed: Callable[[], Iterable[tuple[str, ItemT]]]) -> dict[str, str]:
-        """Compute the features of what no shard holds.
+        """Compute the features of items that are not in any shard.
 
         Args:
-            keyed: gives keys, by content, and items.
+            keyed: returns items with their keys, which depend on the content.
 
         Returns:
             {key: reason} of items that cannot be encoded.
@@ -131,7 +131,7 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
             ) from error
 
     def _compute(self, items: dict[str, ItemT]) -> dict[str, str]:
-        """Encode {key: item} into new shards; {key: reason} of those that cannot be."""
+        """Encode {key: item} into new shards; return {key: reason} of items that cannot be encoded."""
         failures: dict[str, str] = {}
         pending = list(items.items())
         what = f"{self.items} features"
@@ -153,7 +153,7 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
     def _encode(
         self, items: list[tuple[str, ItemT]], failures: dict[str, str], bar: tqdm[Any]
     ) -> Iterator[tuple[str, np.ndarray]]:
-        """Keys and (G, V) float16 features of keyed items; what cannot be encoded goes to {key: reason}."""
+        """Yield keys and (G, V) float16 features of items; add those that cannot be encoded to {key: reason}."""
 
     def _write_shard(self, hashes: list[str], features: np.ndarray) -> None:
         name = hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
@@ -164,7 +164,7 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
         write_text(self.folder / f"{name}.json", json.dumps(description))
 
     def _read_shards(self) -> None:
-        """Map the shards that are new since the last call; damaged ones are left out, and so computed again."""
+        """Map the shards that are new since the last call; damaged ones are skipped, and so computed again."""
         for path in sorted(self.folder.glob("*.json")):
             if path in self._shards:
                 continue
@@ -181,13 +181,13 @@ class FeatureCache(ABC, Generic[ItemT, EncoderT]):
                 continue
             self._shards.add(path)
             for number, digest in enumerate(hashes):
-                # An item in two shards keeps its index, which may be in use.
+                # An item in two shards keeps its first index, which may be in use.
                 self._indices.setdefault(digest, len(self.mapped) << ROW_BITS | number)
             self.mapped.append(array, features)
 
 
 class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
-    """Features of images by the content of their files, as `FeatureCache` keeps them."""
+    """A `FeatureCache` of images, by the content of their files."""
 
     items = "image"
 
@@ -196,7 +196,7 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
         self.digests = Digests()
 
     def build(self, files: Sequence[Path]) -> dict[Path, str]:
-        """Compute the features of every readable file that no shard holds.
+        """Compute the features of every readable file that are not in any shard.
 
         Returns:
             {file: reason} of the files that cannot be decoded.
@@ -208,10 +208,10 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
         return {file: unreadable[self.digests[file]] for file in files if self.digests[file] in unreadable}
 
     def index(self, file: Path) -> int:
-        """Index in `mapped` of the features of a file that `build` could read, or of another one with the same content.
+        """Index in `mapped` of the features of a file that `build` could read; files of the same content share it.
 
         Raises:
-            KeyError: the cache does not hold them.
+            KeyError: the features are not cached.
         """
         index = self._indices.get(self.digests[file])
         if index is None:
@@ -237,7 +237,7 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
                     yield from zip((digest for digest, _ in readable), encoded, strict=True)
 
     def _decoded(self, item: tuple[str, Path]) -> tuple[str, torch.Tensor | str]:
-        """Hash and pixels of a keyed file, or the reason why there are none."""
+        """Hash and pixels of a keyed file, or the reason why it cannot be decoded."""
         digest, file = item
         try:
             return digest, self.encoder.transform(read_image(file))
@@ -246,12 +246,12 @@ class ImageFeatureCache(FeatureCache[Path, ImageEncoder]):
 
 
 class TextFeatureCache(FeatureCache[str, SideTextEncoder]):
-    """Features of side texts by their content, as `FeatureCache` keeps them; each region has an index of its own."""
+    """A `FeatureCache` of side texts, by their content; each region has its own index."""
 
     items = "text"
 
     def build(self, texts: Iterable[str]) -> None:
-        """Compute the features of every text that no shard holds.
+        """Compute the features of every text that are not in any shard.
 
         Raises:
             DataError: the cache folder cannot be written.
@@ -260,7 +260,7 @@ class TextFeatureCache(FeatureCache[str, SideTextEncoder]):
         self._fill(lambda: ((text_digest(text), text) for text in distinct))
 
     def indices(self, text: str) -> list[int]:
-        """Index in `mapped` of each region of a text that `build` was given."""
+        """Index in `mapped` of each region of a text that was passed to `build`."""
         key = text_digest(text)
         regions = (self._indices.get(_region_key(key, number)) for number in itertools.count())
         return list(itertools.takewhile(lambda index: index is not None, regions))  # type: ignore[arg-type]
@@ -282,18 +282,18 @@ def text_digest(text: str) -> str:
 
 
 def _region_key(text: str, number: int) -> str:
-    """Key of a region of a text; that of the first is the text's."""
+    """Key of a region of a text; the first region has the key of the text."""
     return f"{text}/{number}" if number else text
 
 
 def mapped(path: Path) -> np.ndarray:
-    """The array of a NumPy file, mapped and not writable.
+    """Map the array of a NumPy file, read-only.
 
-    NumPy's `mmap_mode` keeps a file open for each array, and a process may have a thousand open files on most systems:
-    the shards of a million images. PyTorch closes it.
+    NumPy's `mmap_mode` keeps a file open for each array, and most systems limit a process to about a thousand open
+    files, which is the number of shards of a million images. PyTorch closes the file.
 
     Raises:
-        ValueError: it is no such file.
+        ValueError: the file is no such NumPy file.
     """
     with path.open("rb") as file:
         version = np.lib.format.read_magic(file)

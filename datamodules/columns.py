@@ -13,19 +13,19 @@ from mmib.datamodules.split_files import HoldOut
 
 
 class ColumnsDataModule(PostDataModule):
-    """Posts in columns, a word with its tag in each line; docs/reference/formats.md shows them.
+    """Posts in columns, with a word and its tag in each line; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or the only file.
+        root: folder of the data, or a single file.
         labels: entity types; see `PostDataModule`.
-        separator: of columns; None for a tab where the file has them, or else any number of blanks.
-        word_column: column of the words, counted from 0; where it is negative, from the last one of most lines, -1.
-        tag_column: column of the tags, counted alike.
-        scheme: what the tags are; None to recognise it in each file.
-        image_folder: folder of the images; `images` below the root, or else the root, where it is not given.
-        holdout: share of the training posts to validate with where there is no file for it.
-        test_holdout: share of the training posts to test with where there is no file for it.
-        holdout_seed: another one holds other posts out.
+        separator: column separator; None for a tab if most lines have one, or else any number of blanks.
+        word_column: column of the words, counted from 0; negative numbers count from the last column of most lines, -1.
+        tag_column: column of the tags, counted in the same way.
+        scheme: scheme of the tags; None recognises it in each file.
+        image_folder: folder of the images; by default `images` below the root if it exists, or else the root.
+        holdout: share of the training posts to validate on if there is no validation file.
+        test_holdout: share of the training posts to test on if there is no test file.
+        holdout_seed: seed of the choice of held-out posts.
         options: see `PostDataModule`.
     """
 

@@ -1,4 +1,4 @@
-"""Posts in columns: a line for each word with its tag, in any of the forms that CoNLL files have."""
+"""Reader of posts in columns, one line per word with its tag, in any of the variants of CoNLL files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmib.schema import ConfigError, DataError
 from mmib.tagging import OUTSIDE, split_tag
 
 ENDINGS = (".txt", ".conll", ".tsv", ".bio")
-# So many lines tell the separator of columns, and how many there are.
+# Number of lines from which the separator and the number of columns are determined.
 LINES_SURVEYED = 1_000
 BLANKS = " \t"
 DOCUMENT, COMMENT = "-DOCSTART-", "# "
@@ -28,11 +28,11 @@ IMAGE = re.compile(r"(?:IMGID:|#[ ]+image[ ]*[:=])([^\t]*)")
 
 @dataclass(frozen=True)
 class Columns:
-    """How the lines of a file are read.
+    """Column layout of the lines of a file.
 
     Attributes:
-        separator: of columns; None for any number of blanks.
-        count: columns of most lines.
+        separator: column separator; None for any number of blanks.
+        count: number of columns of most lines.
         word: position of the word.
         tag: position of the tag.
     """
@@ -43,7 +43,7 @@ class Columns:
     tag: int
 
     def fields(self, line: str) -> list[str]:
-        """Word and tag of a line, with all that stands beside them.
+        """Split a line into its columns, word and tag included.
 
         Raises:
             DataError: there are not enough columns, or the word or the tag is empty.
@@ -58,7 +58,7 @@ class Columns:
         return found
 
     def is_comment(self, line: str) -> bool:
-        """Whether a line in front of a post is a comment; `# O` is a word with its tag."""
+        """Whether a line before a post is a comment; `# O` is a word with its tag."""
         if not line.startswith(COMMENT):
             return False
         try:
@@ -70,12 +70,12 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnPost(TaggedPost):
-    """A post as its file has it.
+    """A post with the tags of its file.
 
     Attributes:
-        first: line of its first word; the others follow.
-        longer: number of its lines that have further columns.
-        scheme: what its tags are.
+        first: line of its first word; the other words follow on the next lines.
+        longer: number of its lines that have extra columns.
+        scheme: scheme of its tags.
     """
 
     first: int
@@ -88,9 +88,9 @@ class _Draft:
     """A post whose lines are being read.
 
     Attributes:
-        path, start: where it starts.
-        image: its name; None where no line names one.
-        error: what is wrong in it first.
+        path, start: file and line of its start.
+        image: name of its image; None if no line names one.
+        error: the first error in it.
     """
 
     path: Path
@@ -103,7 +103,7 @@ class _Draft:
     error: DataError | None = None
 
     def add(self, number: int, line: str, columns: Columns) -> None:
-        """Read one more word."""
+        """Add the word of a line."""
         try:
             found = columns.fields(line)
         except DataError as error:
@@ -120,7 +120,7 @@ class _Draft:
         return bool(self.words or self.error)
 
     def finished(self) -> Iterator[ColumnPost | Malformed]:
-        """The post, where there is one."""
+        """Yield the post if there is one."""
         place = f"{self.path}:{self.start}"
         error = self.error
         if error is None and self.image == "":
@@ -141,19 +141,19 @@ class _Draft:
 
 
 class ColumnsReader(SplitReader[ColumnPost]):
-    """Reads posts in columns; docs/reference/formats.md shows them.
+    """Reads posts in columns; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or the only file.
-        separator: of columns; None for a tab where the file has them, or else any number of blanks.
-        word_column: column of the words, counted from 0; where it is negative, from the last one of most lines, -1.
-        tag_column: column of the tags, counted alike.
-        scheme: what the tags are; None to recognise it in each file.
+        root: folder of the data, or a single file.
+        separator: column separator; None for a tab if most lines have one, or else any number of blanks.
+        word_column: column of the words, counted from 0; negative numbers count from the last column of most lines, -1.
+        tag_column: column of the tags, counted in the same way.
+        scheme: scheme of the tags; None recognises it in each file.
         images: see `SplitReader`.
         hold_out: shares of the posts for splits without a file.
 
     Raises:
-        ConfigError: the separator is empty, or one column is to hold both.
+        ConfigError: the separator is empty, or word and tag are in the same column.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
         }
 
     def _survey(self, path: Path) -> Columns:
-        """How the lines of a file are read, by the first of them."""
+        """Determine the column layout of a file from its first lines."""
         lines = filter(_holds_word, read_lines(path, self.layout))
         words = (line for line in lines if not line.startswith(COMMENT) and not IMAGE.fullmatch(line))
         first = list(itertools.islice(words, LINES_SURVEYED))
@@ -227,7 +227,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
         return Columns(separator, count, word, tag)
 
     def _scan(self, path: Path, columns: Columns) -> Iterator[ColumnPost | Malformed]:
-        """The posts of a file with their tags as they are."""
+        """Yield the posts of a file with unconverted tags."""
         draft = _Draft(path, 0)
         for number, line in enumerate(read_lines(path, self.layout), start=1):
             image = IMAGE.fullmatch(line)
@@ -242,9 +242,9 @@ class ColumnsReader(SplitReader[ColumnPost]):
 
 
 def split_line(line: str, separator: str | None) -> list[str]:
-    """The columns of a line, without empty ones at its end.
+    """Split a line into its columns, without empty ones at its end.
 
-    Words may hold U+00A0 or U+3000, at which `str.split` would cut: only spaces and tabs are blanks.
+    Only spaces and tabs are blanks: words may contain U+00A0 or U+3000, at which `str.split` would split.
     """
     if separator in (None, " "):
         return re.split(r"[ \t]+", line.strip(BLANKS))

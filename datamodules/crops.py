@@ -1,4 +1,4 @@
-"""Object crops: which belong to which row, and their boxes in the image."""
+"""Object crops: the crops of each row or image, and their boxes in the image."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ KeyT = TypeVar("KeyT")
 
 @dataclass(frozen=True)
 class CropFiles:
-    """Where the crops of a split are.
+    """Paths of the crops of a split.
 
     Attributes:
-        dictionary: lists the crops of each row or image.
-        folder: holds the crops, in `crops`, and the optional `boxes.json`.
+        dictionary: file that lists the crops of each row or image.
+        folder: folder with the crops, in `crops`, and the optional `boxes.json`.
     """
 
     dictionary: Path
@@ -29,12 +29,12 @@ class CropFiles:
 
     @property
     def crops(self) -> Path:
-        """The folder of the crops themselves."""
+        """The folder of the crop files."""
         return self.folder / "crops"
 
     @property
     def boxes(self) -> Path:
-        """The boxes by name of the crop."""
+        """The file of boxes by crop name."""
         return self.folder / "boxes.json"
 
 
@@ -42,10 +42,10 @@ class Crops:
     """The crops of a split.
 
     Args:
-        folder: holds the files.
+        folder: folder of the crop files.
         names: file names below `folder`, by row or by image.
-        source: where `names` comes from, for messages.
-        boxes_file: boxes by name of the crop; optional.
+        source: the path that `names` comes from, for messages.
+        boxes_file: JSON file of boxes by crop name; it may be missing.
     """
 
     def __init__(self, folder: Path, names: Mapping[Any, list[str]], source: Path, boxes_file: Path) -> None:
@@ -57,14 +57,14 @@ class Crops:
 
     @classmethod
     def listed(cls, files: CropFiles, parse_key: Callable[[object], Any]) -> Crops:
-        """The crops of a dictionary; `parse_key` as in `read_crop_dictionary`."""
+        """Read the crops of a dictionary; `parse_key` as in `read_crop_dictionary`."""
         return cls(files.crops, read_crop_dictionary(files.dictionary, parse_key), files.dictionary, files.boxes)
 
     def pictures(self, key: Any, most: int) -> list[Picture]:
-        """The first `most` crops of a row or an image, whether their files exist or not.
+        """Return the first `most` crops of a row or an image, even if their files do not exist.
 
         Raises:
-            DataError: a name that leads out of the folder.
+            DataError: a name points outside the folder.
         """
         where = f"{self.source}, {key!r}"
         names = self.names.get(key, [])[:most]
@@ -72,25 +72,25 @@ class Crops:
 
 
 def row_number(key: object) -> int | None:
-    """A key of MNRE's dictionaries: a row number, or one written as text."""
+    """Parse a key of MNRE's dictionaries: a row number, as an integer or a string."""
     number = int(key) if isinstance(key, str) and key.isdecimal() else key
     return number if type(number) is int else None
 
 
 def image_name(key: object) -> str | None:
-    """A key of the Twitter dictionaries: the file name of an image."""
+    """Parse a key of the Twitter dictionaries: the file name of an image."""
     return key if isinstance(key, str) else None
 
 
 def read_crop_dictionary(path: Path, parse_key: Callable[[object], KeyT | None]) -> dict[KeyT, list[str]]:
-    """{key: crop names} from a pickle of plain containers, read without running any code; empty without a file.
+    """Read {key: crop names} from a pickle of plain containers without running any code; empty without a file.
 
     Args:
         path: the dictionary.
-        parse_key: `row_number` or `image_name`; gives None for a wrong key.
+        parse_key: `row_number` or `image_name`; returns None for an invalid key.
 
     Raises:
-        DataError: anything else.
+        DataError: the file holds anything else.
     """
     if not path.is_file():
         return {}
@@ -124,21 +124,21 @@ def write_crop_dictionary(path: Path, crops: Mapping[Any, list[str]]) -> None:
     """Write a dictionary that `read_crop_dictionary` reads.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     import torch  # noqa: PLC0415 - see read_crop_dictionary
 
     content = io.BytesIO()
-    torch.save(dict(crops), content)  # where the disk is full, torch's writer raises a RuntimeError
+    torch.save(dict(crops), content)  # in memory: with a full disk, torch's writer would raise a RuntimeError
     with atomic_file(path) as file:
         file.write(content.getbuffer())
 
 
 def read_boxes(path: Path) -> dict[str, Box]:
-    """{crop name: (x0, y0, x1, y1) in 0..1}; empty without a file.
+    """Read {crop name: (x0, y0, x1, y1) in 0..1}; empty without a file.
 
     Raises:
-        DataError: not such a JSON object.
+        DataError: the file is not such a JSON object.
     """
     if not path.is_file():
         return {}
@@ -152,10 +152,10 @@ def read_boxes(path: Path) -> dict[str, Box]:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON file that holds an object.
+    """Read a JSON file that holds an object.
 
     Raises:
-        DataError: it does not, or cannot be read.
+        DataError: the file holds no object or cannot be read.
     """
     try:
         content = parse_json(path.read_text(encoding="utf-8"))

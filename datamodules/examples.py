@@ -1,4 +1,4 @@
-"""What batches hold for every task; needs no training code, so that exported models build them by it."""
+"""Collation of the fields that batches of all tasks share; free of training code, for use by exported models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def fit_words(
     words: list[list[int]], tokenizer: WordTokenizer, max_length: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Input ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
+    """Return ids of as many whole words as fit, the word of each id, and the position of each word's first piece."""
     ids = list(tokenizer.prefix)
     word_ids = [NO_WORD] * len(ids)
     end = max_length - len(tokenizer.suffix)
@@ -32,14 +32,14 @@ def fit_words(
 
 
 def nested(outer: Box, inner: Box) -> Box:
-    """A box inside a picture as a box of the whole image; unknown stays unknown."""
+    """Convert a box relative to another box to a box of the whole image; an unknown box stays unknown."""
     width, height = outer[2] - outer[0], outer[3] - outer[1]
     x0, y0 = outer[0] + inner[0] * width, outer[1] + inner[1] * height
     return x0, y0, x0 + (inner[2] - inner[0]) * width, y0 + (inner[3] - inner[1]) * height
 
 
 def collate_text(examples: Sequence[Example], pad_id: int) -> dict[str, Tensor]:
-    """What a `PostBatch` holds of rows and their words, padded to the longest row."""
+    """Return the fields of a `PostBatch` for rows and their words, padded to the longest row."""
     length = max(len(example.input_ids) for example in examples)
     input_ids = torch.full((len(examples), length), pad_id)
     text_mask = torch.zeros(len(examples), length, dtype=torch.bool)
@@ -63,17 +63,17 @@ def collate_text(examples: Sequence[Example], pad_id: int) -> dict[str, Tensor]:
 def collate_regions(
     boxes: Sequence[Sequence[Box]], features: Sequence[Tensor | None] | None, width: int
 ) -> dict[str, Tensor | None]:
-    """What a `PostBatch` holds of regions, padded to the most of a row and to at least one.
+    """Return the fields of a `PostBatch` for regions, padded to the row with the most regions and to at least one.
 
     Args:
-        boxes: of each row's regions.
-        features: (regions, V) of each row that has any; None where the model encodes pixels.
+        boxes: boxes of each row's regions.
+        features: (regions, V) of each row, None for a row without any; None if the model encodes pixels.
         width: V.
     """
     most = max(1, *(len(regions) for regions in boxes))
     mask = torch.zeros(len(boxes), most, dtype=torch.bool)
     padded = torch.zeros(len(boxes), most, 4)
-    # A batch without any picture has nothing to encode: its features are the (masked) zeros.
+    # A batch without any image has nothing to encode: its features are masked zeros.
     filled = None if features is None and any(boxes) else torch.zeros(len(boxes), most, width)
     for number, regions in enumerate(boxes):
         if regions:

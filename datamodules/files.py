@@ -1,4 +1,4 @@
-"""Reading files so that every failure names its file."""
+"""File reading with error messages that name the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmib.schema import DataError
 
 RowT = TypeVar("RowT")
 
-# Of a part of a path, in bytes, on every file system in use.
+# Maximum length of a path component, in bytes, on common file systems.
 LONGEST_NAME = 255
 BYTE_ORDER_MARK = "\ufeff"
 SHA256_BYTES = 32
@@ -24,11 +24,11 @@ SHA256_BYTES = 32
 
 @dataclass(frozen=True)
 class Malformed:
-    """What stands in the place of a row or post that cannot be read.
+    """Placeholder for a row or post that cannot be read.
 
     Attributes:
         line: its first line, counted from 1.
-        error: what is wrong, with file and line.
+        error: the error, with file and line.
     """
 
     line: int
@@ -36,10 +36,10 @@ class Malformed:
 
 
 def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
-    """The rows, where all are well-formed.
+    """Yield the rows if all are well-formed.
 
     Raises:
-        DataError: that of the first one that is not.
+        DataError: the error of the first malformed row.
     """
     for row in rows:
         if isinstance(row, Malformed):
@@ -51,14 +51,14 @@ def well_formed(rows: Iterable[RowT | Malformed]) -> Iterator[RowT]:
 
 
 def read_lines(path: Path, layout: str) -> Iterator[str]:
-    """The lines of a data file one by one, without their ends and without byte-order marks in front.
+    """Yield the lines of a data file without line ends and without leading byte-order marks.
 
-    Only a line feed ends a line, with or without a carriage return before it: words may hold U+0085 or U+2028, at
-    which `str.splitlines` would cut.
+    Only a line feed ends a line, with or without a carriage return before it: words may contain U+0085 or U+2028, at
+    which `str.splitlines` would split.
 
     Args:
         path: the file.
-        layout: which files are expected where, for the message.
+        layout: description of the expected files, for the message.
 
     Raises:
         DataError: the file is missing or not UTF-8.
@@ -77,10 +77,10 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def open_data(path: Path, layout: str) -> Iterator[BufferedReader]:
-    """A data file, to read.
+    """Open a data file for reading.
 
     Raises:
-        DataError: the file is missing or cannot be read; `layout` tells which files are expected where.
+        DataError: the file is missing or cannot be read; the message ends with `layout`, the expected files.
     """
     try:
         with path.open("rb") as file:
@@ -92,7 +92,7 @@ def open_data(path: Path, layout: str) -> Iterator[BufferedReader]:
 
 
 class Digests:
-    """SHA-256 of files' contents by path; each file is read once, when it is first asked for."""
+    """SHA-256 of files' contents by path; each file is read once, on first access."""
 
     def __init__(self) -> None:
         self._numbers = HashedTable()
@@ -108,10 +108,10 @@ class Digests:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a file is there; a link that leads nowhere is none.
+    """Whether a file exists; a broken link does not count.
 
     Raises:
-        DataError: it may not be looked for.
+        DataError: the path cannot be accessed.
     """
     try:
         return path.is_file()
@@ -120,13 +120,13 @@ def is_there(path: Path) -> bool:
 
 
 def inside(folder: Path, name: str, place: str) -> Path:
-    """`folder / name`, refused where the name leads out of the folder.
+    """Return `folder / name` if it is inside the folder.
 
     Raises:
-        DataError: `name` is empty, absolute, too long for any file system, or climbs out; `place` tells where it
-            stands.
+        DataError: `name` is empty, absolute, too long for any file system, or outside the folder; the message starts
+            with `place`, the location of the name.
     """
-    # By name alone: links that a user has put into the folder may lead wherever they like.
+    # By name alone: links that a user has put into the folder may point anywhere.
     path = Path(os.path.normpath(folder / name))
     if "\0" in name or Path(name).is_absolute() or Path(os.path.normpath(folder)) not in path.parents:
         raise DataError(f"{place}: the file name {name!r} is not inside {folder}: name a file in there")

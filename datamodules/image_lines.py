@@ -1,4 +1,4 @@
-"""Files of JSON lines that say something of images, each by its name."""
+"""JSON lines files with information on images, by image name."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ImageLine(NamedTuple):
 
     Attributes:
         place: `file:line`.
-        image: the image that it names.
-        content: all of it.
+        image: name of the image.
+        content: the whole object.
     """
 
     place: str
@@ -33,14 +33,14 @@ class ImageLine(NamedTuple):
 
 
 def image_lines(file: Path, layout: str) -> Iterator[ImageLine]:
-    """The lines of a file, without the empty ones.
+    """Yield the non-empty lines of a file.
 
     Args:
         file: the file.
-        layout: what a line looks like, for messages.
+        layout: description of a line, for messages.
 
     Raises:
-        DataError: the file cannot be read, or a line is no JSON or names no image; the text names file and line.
+        DataError: the file cannot be read, or a line is not JSON or names no image; the message names file and line.
     """
     for number, line in enumerate(read_lines(file, layout), start=1):
         if not line.strip():
@@ -57,34 +57,34 @@ def image_lines(file: Path, layout: str) -> Iterator[ImageLine]:
 
 
 class ByImage(Generic[ValueT]):
-    """What a file says of images, by a name with or without its ending.
+    """Values of images from a file, by image name with or without the ending.
 
     Args:
         file: the file, for messages.
-        values: by the names that the file has.
+        values: values by the names in the file.
     """
 
     def __init__(self, file: Path, values: Mapping[str, ValueT]) -> None:
         self.file = file
         self._values = values
-        # A post may name an image with another ending than the file, or with none.
+        # A post may use another ending than the file, or none.
         self._by_stem = {split_ending(image)[0]: image for image in values}
 
     def get(self, image: str) -> ValueT | None:
-        """What there is of an image; None where there is nothing."""
+        """The value of an image, or None."""
         name = image if image in self._values else self._by_stem.get(split_ending(image)[0], "")
         return self._values.get(name)
 
     def check_common(self, images: Sequence[str], where: str, what: str) -> None:
-        """Refuse a file of another data set.
+        """Check that the file does not belong to another data set.
 
         Args:
             images: names of the images of posts.
-            where: what these posts are, for the message.
-            what: the file has of images.
+            where: the data set and split of these posts, for the message.
+            what: name of the values, for the message.
 
         Raises:
-            DataError: there are images, and the file has nothing of any.
+            DataError: there are images, and the file has no value for any of them.
         """
         if images and all(self.get(image) is None for image in images):
             raise DataError(

@@ -1,4 +1,4 @@
-"""Which file of a folder the name of an image means, where the endings of the two differ."""
+"""Finds the file of an image by its name, even if their endings differ."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 from mmib.datamodules.tables import HashedTable
 from mmib.schema import DataError
 
-# In the order of preference where a folder holds an image in several formats.
+# In order of preference if a folder has an image in several formats.
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 
 
 class ImageNames:
     """Finds the files of images by name.
 
-    Where the file `1.jpg` is not there, `1.JPG`, `1.jpeg`, `1.png` and so on are taken for it, and `1.png.jpg` for
-    `1.png`. Each folder is listed once, when a name in it is first asked for.
+    If the file `1.jpg` does not exist, `1.JPG`, `1.jpeg`, `1.png` and so on are used instead, and `1.png.jpg` for
+    `1.png`. Each folder is listed once, on the first lookup in it.
 
     Args:
-        folder: names are relative to it; it need not be there.
+        folder: folder that names are relative to; it need not exist.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,14 +29,14 @@ class ImageNames:
 
     @property
     def renamed(self) -> int:
-        """How many distinct names were found under another one."""
+        """Number of distinct names whose file has another name."""
         return len(self._others)
 
     def find(self, name: str) -> Path | None:
-        """The file that a name means, or None where there is none.
+        """Return the file of a name, or None if there is none.
 
         Args:
-            name: is known to lie inside the folder (`mmib.datamodules.files.inside`).
+            name: a name that is inside the folder (see `mmib.datamodules.files.inside`).
 
         Raises:
             DataError: the folder cannot be listed.
@@ -53,7 +53,7 @@ class ImageNames:
 
 
 class _Listing:
-    """The names of a folder's files, in 24 bytes a name."""
+    """The names of a folder's files, in 24 bytes per name."""
 
     def __init__(self, folder: Path) -> None:
         self._stems = {ending: HashedTable() for ending in ENDINGS}
@@ -65,9 +65,9 @@ class _Listing:
         stem, ending = split_ending(name)
         if self._holds(stem, ending):
             return name
-        # The same format in other letters comes first.
+        # The same ending in another case comes first.
         endings = sorted(filter(None, self._stems), key=lambda other: other.lower() != ending.lower())
-        # A name that looks complete may be the stem of a file, as an IMGID that ends in `.png`.
+        # A name with an ending may also be the stem of a file, such as an IMGID that ends in `.png`.
         names = ((tried, other) for tried in (stem, name) for other in endings)
         return next((f"{tried}{other}" for tried, other in names if self._holds(tried, other)), None)
 
@@ -76,7 +76,7 @@ class _Listing:
 
 
 def split_ending(name: str) -> tuple[str, str]:
-    """Stem and ending of an image's name; the ending is empty where no image format has it."""
+    """Split an image's name into stem and ending; the ending is empty if it is not that of an image format."""
     stem, _, format_name = name.rpartition(".")
     ending = f".{format_name}"
     return (stem, ending) if stem and ending.lower() in ENDINGS else (name, "")

@@ -1,4 +1,4 @@
-"""How well images fit their posts, from JSON lines."""
+"""Scores of how well images fit their posts, from JSON lines."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ LAYOUT = 'one image a line: {"image": "1.jpg", "relevance": 0.25} (docs/how-to/d
 
 
 class ImageRelevance:
-    """A score of each image of a file, higher where it fits its post better; only the order of the scores matters.
+    """Relevance scores of images; an image with a higher score fits its post better. Only their order matters.
 
     Args:
         file: JSON lines, each `{"image": name, "relevance": number}`.
 
     Raises:
-        DataError: the file cannot be read or holds no image, a line is malformed, or two lines differ on an image.
+        DataError: the file cannot be read or holds no image, a line is malformed, or an image has two different scores.
     """
 
     def __init__(self, file: Path) -> None:
@@ -38,9 +38,9 @@ class ImageRelevance:
         self._scores = ByImage(file, scores)
 
     def of(self, image: str) -> float | None:
-        """The score of an image, by its name with or without its ending; None where it has none."""
+        """The score of an image, by its name with or without the ending; None if it has none."""
         return self._scores.get(image)
 
     def check_common(self, images: Sequence[str], where: str) -> None:
-        """Refuse scores of another data set; see `ByImage.check_common`."""
+        """Check that the scores belong to this data set; see `ByImage.check_common`."""
         self._scores.check_common(images, where, "relevance")

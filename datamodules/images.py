@@ -1,4 +1,4 @@
-"""Decoding of images from the wild."""
+"""Decoding of arbitrary image files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
-# Four times a 24-megapixel photograph is a decompression bomb, no image of a post.
+# An image of four times the pixels of a 24-megapixel photograph is a decompression bomb, not the image of a post.
 MAX_PIXELS = 100_000_000
 # Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
 MAX_RATIO = 200
@@ -23,14 +23,14 @@ MOST_DECODERS = 16
 
 
 def decoders() -> int:
-    """Number of threads that decode images: one a core, up to `MOST_DECODERS`."""
+    """Number of threads that decode images: one per core, up to `MOST_DECODERS`."""
     return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def batches_ahead(
     pool: ThreadPoolExecutor, work: Callable[[ItemT], ResultT], items: Sequence[ItemT], size: int
 ) -> Iterator[list[ResultT]]:
-    """What the threads of a pool make of items, in order, so many at a time; the next are made while these are used."""
+    """Apply `work` to items in a pool and yield ordered batches of `size` results, computing one batch ahead."""
     waiting: deque[list[Future[ResultT]]] = deque()
     for start in range(0, len(items), size):
         waiting.append([pool.submit(work, item) for item in items[start : start + size]])
@@ -41,14 +41,14 @@ def batches_ahead(
 
 
 class UnreadableImageError(Exception):
-    """An image file that cannot be decoded. Internal: data modules count such files as missing, with their names."""
+    """An image file that cannot be decoded. Internal: data modules count and report such files as missing."""
 
 
 def read_image(file: Path | BinaryIO) -> Image.Image:
-    """The first frame of a file as RGB, turned by its EXIF data, transparency on white.
+    """Read the first frame of a file as RGB, rotated as its EXIF data says, with transparency on white.
 
     Raises:
-        UnreadableImageError: missing, truncated, no image at all, or absurdly large or narrow.
+        UnreadableImageError: the file is missing, truncated, no image, or absurdly large or narrow.
     """
     try:
         with warnings.catch_warnings():
@@ -62,7 +62,7 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
         raise
     except FileNotFoundError as error:
         raise UnreadableImageError("there is no such file") from error
-    except UnidentifiedImageError as error:  # whose text holds the address of an object, for bytes
+    except UnidentifiedImageError as error:  # its message has the address of an object, for bytes
         raise UnreadableImageError("it is no image, or of an unknown format") from error
     # Pillow's plugins raise any type of error for broken files, struct.error and RuntimeError included.
     except Exception as error:
@@ -70,10 +70,10 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened image as `read_image` gives it.
+    """Convert an opened image as `read_image` does.
 
     Raises:
-        UnreadableImageError: absurdly large or narrow.
+        UnreadableImageError: the image is absurdly large or narrow.
     """
     check_size(*image.size)
     image.load()
@@ -81,10 +81,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def check_size(width: int, height: int) -> None:
-    """Refuse what no encoder should scale.
+    """Check that an encoder can scale an image.
 
     Raises:
-        UnreadableImageError: absurdly large or narrow.
+        UnreadableImageError: the image is absurdly large or narrow.
     """
     short, long = sorted((width, height))
     if short * long > MAX_PIXELS or long > MAX_RATIO * short:
@@ -92,10 +92,10 @@ def check_size(width: int, height: int) -> None:
 
 
 def _scaled(image: Image.Image) -> Image.Image:
-    """Greys of 16 or 32 bits, or real ones, in 8 bits: Pillow would clip them at 255, and make 0..1 black.
+    """Scale grey values of 16 or 32 bits, or floats, to 8 bits: Pillow would clip them at 255, and make 0..1 black.
 
-    16 bits say which value is white. Of the others it is the first of 1 (of real greys), 255 and 65535 that none
-    exceeds, or else the greatest one.
+    With 16 bits, white is 65535. Otherwise it is the first of 1 (floats only), 255 and 65535 that no value exceeds, or
+    else the greatest value.
     """
     greys = np.nan_to_num(np.array(image, dtype=np.float32), copy=False, posinf=0, neginf=0)
     greys.clip(min=0, out=greys)

@@ -12,16 +12,16 @@ from mmib.datamodules.split_files import HoldOut
 
 
 class JSONLinesDataModule(PostDataModule):
-    """Posts as JSON lines, one a line; docs/reference/formats.md shows them.
+    """Posts as JSON lines, one post per line; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or the only file.
+        root: folder of the data, or a single file.
         task: `mner` or `mre`.
         labels: entity types or relations; see `PostDataModule`.
-        image_folder: folder of the images; `images` below the root, or else the root, where it is not given.
-        holdout: share of the training posts to validate with where there is no file for it.
-        test_holdout: share of the training posts to test with where there is no file for it.
-        holdout_seed: another one holds other posts out.
+        image_folder: folder of the images; by default `images` below the root if it exists, or else the root.
+        holdout: share of the training posts to validate on if there is no validation file.
+        test_holdout: share of the training posts to test on if there is no test file.
+        holdout_seed: seed of the choice of held-out posts.
         negatives: see `JSONLinesReader`.
         options: see `PostDataModule`.
     """

@@ -1,4 +1,4 @@
-"""Posts as JSON lines, for entity recognition and for relation extraction."""
+"""Reader of posts as JSON lines, for entity recognition and for relation extraction."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from mmib.schema import ConfigError, DataError, Post
 from mmib.tagging import BEGIN, INSIDE, OUTSIDE
 
 ENDINGS = (".jsonl",)
-# What the lines must hold for a task.
+# Required keys of a line, by task.
 REQUIRED = {"mner": ("entities",), "mre": ("entities", "relations")}
 
 
 class JSONLinesReader(SplitReader[AnnotatedPost]):
-    """Reads posts of JSON lines; docs/reference/formats.md shows them.
+    """Reads posts of JSON lines; the format is described in docs/reference/formats.md.
 
-    For `mner` each post has the tags of its entities. For `mre` there is a row for each annotated relation, and one of
-    the negative class for each other pair of entities, head first, between which the label set's argument types allow
-    a relation: a pair that is annotated in one order is negative in the other.
+    For `mner`, each post has the tags of its entities. For `mre`, there is a row for each annotated relation, and a row
+    of the negative class for each other ordered pair (head, tail) of entities between which the label set's argument
+    types allow a relation: a pair that is annotated in one order is negative in the other.
 
     Args:
-        root: folder of the data, or the only file.
+        root: folder of the data, or a single file.
         task: `mner` or `mre`.
         labels: the relations, for the rows of the negative class.
-        negatives: whether there are such rows; None for where the label set has a negative class.
+        negatives: whether to add such rows; None adds them if the label set has a negative class.
         images: see `SplitReader`.
         hold_out: shares of the posts for splits without a file.
 
@@ -90,7 +90,7 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
         return self.labels.negative if self.labels is not None and self.task == "mre" else None
 
     def _related(self, post: AnnotatedPost, notes: Notes) -> Iterator[RelationPost]:
-        """The rows of a post."""
+        """Yield the rows of a post."""
         rows = [(relation.head, relation.tail, relation.type) for relation in post.relations]
         annotated = {(head, tail) for head, tail, _ in rows}
         notes.add("rows of a pair that has another relation too", post.place, len(rows) - len(annotated))
@@ -110,7 +110,7 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
 
 
 def _tagged(post: AnnotatedPost, notes: Notes) -> TaggedPost:
-    """A post with BIO tags, in which an entity that overlaps a longer or an earlier one is left out."""
+    """Return the post with BIO tags, without entities that overlap a longer one or an earlier one of equal length."""
     kept: list[Entity] = []
     for entity in sorted(post.entities, key=lambda entity: entity.start - entity.end):
         if not any(entity.overlaps(other) for other in kept):

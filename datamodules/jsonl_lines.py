@@ -1,4 +1,4 @@
-"""A post in a line of JSON: its words, entities and relations, whatever the offsets count."""
+"""Parsing of posts in JSON lines: words, entities and relations, with offsets in characters or tokens."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mmib.records import Entity
 from mmib.schema import DataError, Post, Span
 
 KEYS = ("id", "text", "tokens", "image", "entities", "relations")
-# Persian writes parts of a word behind it; to Unicode it goes with the letter before.
+# In Persian it separates parts of a word; Unicode's grapheme clusters attach it to the letter before.
 NON_JOINER = "\u200c"
 
 
 class Relation(NamedTuple):
-    """A relation between two entities of a post: its name, and their positions in its entities."""
+    """A relation between two entities of a post: its name, and the indices of head and tail in `entities`."""
 
     type: str
     head: int
@@ -31,7 +31,7 @@ class Relation(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotatedPost(Post):
-    """A post with what is annotated in it.
+    """A post with its annotated entities and relations.
 
     Attributes:
         entities: in the order of the file; they may overlap.
@@ -43,15 +43,15 @@ class AnnotatedPost(Post):
 
 
 def parse_post(line: str, place: str, required: Sequence[str]) -> AnnotatedPost:
-    """The post of a line.
+    """Parse the post of a line.
 
     Args:
         line: a JSON object.
-        place: `file:line` where it stands.
-        required: which of `entities` and `relations` must be there, if only as empty lists.
+        place: its `file:line`.
+        required: which of `entities` and `relations` must be present, even if they are empty lists.
 
     Raises:
-        DataError: the line is none such, or what it says cannot be; the text names file and line.
+        DataError: the line is not such an object, or its values are invalid; the message names file and line.
     """
     try:
         return _post(parse_json(line), place, required)
@@ -83,7 +83,7 @@ def _post(row: Any, place: str, required: Sequence[str]) -> AnnotatedPost:
 
 
 def _in_text(text: Any, entities: Sequence[dict[str, Any]]) -> tuple[list[str], list[Span]]:
-    """The words of a text, none of which reaches across the end of an entity, and the words of each entity."""
+    """Return the words of a text, split at the boundaries of entities, and the word span of each entity."""
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"'text' is {shown(text)}: give a text with at least one word")
     places = _places(text)
@@ -105,7 +105,7 @@ def _characters(text: str, places: frozenset[int], entity: dict[str, Any], name:
 
 
 def _places(text: str) -> frozenset[int]:
-    """The offsets between what readers of a text see as characters."""
+    """The offsets between user-perceived characters (grapheme clusters)."""
     inside = {place for place, character in enumerate(text) if character == NON_JOINER}
     return frozenset({match.start() for match in regex.finditer(r"\X", text)} | inside | {len(text)})
 
@@ -127,7 +127,7 @@ def _span(entity: dict[str, Any], name: str, length: int, unit: str) -> Span:
 
 
 def _relations(listed: Sequence[dict[str, Any]], entities: Sequence[dict[str, Any]]) -> list[Relation]:
-    """Relations between entities by their ids, or by their positions where they have none."""
+    """Return the relations between entities, which are named by their ids, or by position if they have none."""
     ids = [entity["id"] for entity in entities if "id" in entity]
     if ids and (any(type(identity) not in (int, str) for identity in ids) or len(set(ids)) < len(entities)):
         raise DataError("give each entity of the post an 'id' that no other has, a number or a string, or none any")

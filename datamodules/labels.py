@@ -1,4 +1,4 @@
-"""Label sets as a configuration names them: a known set, a file, or the labels themselves."""
+"""Label sets from a configuration: a known set, a file, or the labels themselves."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmib.datamodules.released import KNOWN_LABELS
 from mmib.labels import NAMES, LabelSet, shown
 from mmib.schema import ConfigError, DataError
 
-# What a configuration's `data.labels` holds.
+# The value of `data.labels` in a configuration.
 LabelSource = str | list[str] | dict[str, Any]
 
 FILE = "file"
@@ -21,19 +21,19 @@ LAYOUT = "data.labels names a known label set, a file of labels, or the labels t
 
 
 def label_set(source: LabelSource) -> LabelSet:
-    """The label set that a configuration means.
+    """Return the label set of a configuration.
 
     Args:
         source: one of
 
             - the name of a known set, `mnre` or `twitter`;
-            - a file: `.json` or `.yaml` with a list of labels, with `{label: id}`, ids counting from 0, or with what
-              `LabelSet.to_dict` gives; or `.txt` with a label in each line;
+            - a file: `.json` or `.yaml` with a list of labels, with `{label: id}`, ids counted from 0, or with the
+              output of `LabelSet.to_dict`; or `.txt` with one label per line;
             - a list of labels;
-            - what `LabelSet.to_dict` gives, in which `file: PATH` may stand in place of `names`.
+            - the output of `LabelSet.to_dict`, in which `file: PATH` may replace `names`.
 
     Raises:
-        ConfigError: it is none of these, or no label set.
+        ConfigError: `source` is none of these, or no label set.
         DataError: the file is missing, cannot be read or holds no label set.
     """
     if isinstance(source, str):
@@ -49,7 +49,7 @@ def label_set(source: LabelSource) -> LabelSet:
 
 
 def unknown_label(place: str, label: str, labels: LabelSet) -> DataError:
-    """The error of a label in the data that the configuration lacks; `place` is the `file:line` where it stands."""
+    """Return the error for a label in the data that the configuration lacks; `place` is its `file:line`."""
     return DataError(
         f"{place}: the label {label!r} is none of the {len(labels)} of data.labels ({shown(labels.names)}): add it "
         "there, or correct the file; mmib check-data --labels lists every such label"
@@ -76,7 +76,7 @@ def _of_file(name: str) -> LabelSet:
 
 
 def _of_lines(path: Path) -> LabelSet:
-    """One label a line; blank lines are none."""
+    """Read one label per line; blank lines are ignored."""
     lines: dict[str, int] = {}
     for number, line in enumerate(read_lines(path, LAYOUT), start=1):
         label = line.strip()
@@ -99,10 +99,10 @@ def _content(path: Path) -> Any:
 
 
 def _by_id(table: dict[Any, Any]) -> list[Any]:
-    """The labels of `{label: id}` in the order of their ids.
+    """Return the labels of `{label: id}` in the order of their ids.
 
     Raises:
-        ConfigError: the ids are not the numbers from 0 on.
+        ConfigError: the ids are not consecutive numbers from 0.
     """
     for label, number in table.items():
         if type(number) is not int:

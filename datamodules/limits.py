@@ -1,4 +1,4 @@
-"""Which rows a trainer looks at: all, or those of the first batches where it takes no more of them."""
+"""The rows that a trainer uses: all of them, or those of the first batches if it limits its batches."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from mmib.datamodules.batching import GlobalBatchSampler
 
 
 def rows_looked_at(trainer: pl.Trainer, split: str, sampler: GlobalBatchSampler) -> np.ndarray:
-    """(N,) whether a trainer will look at each row of a split.
+    """Return an (N,) mask of the rows of a split that a trainer will use.
 
-    `limit_<split>_batches`, `overfit_batches` and `fast_dev_run` of a trainer limit what it looks at.
+    `limit_<split>_batches`, `overfit_batches` and `fast_dev_run` of a trainer limit its batches.
 
     Args:
-        trainer: what runs now says whether the test rows are scored or predicted.
+        trainer: its current stage determines whether the test rows are scored or predicted.
         split: `train`, `val` or `test`.
-        sampler: of the split's batches.
+        sampler: samples the batches of the split.
     """
     batches = _batches(trainer, split, len(sampler))
     epochs = _epochs(trainer) if split == "train" else 1
     rows = len(sampler.sizes)
-    if epochs is None or epochs * batches >= len(sampler):  # of many epochs hardly a row is left out
+    if epochs is None or epochs * batches >= len(sampler):  # many epochs leave out hardly any row
         return np.ones(rows, dtype=bool) if batches else np.zeros(rows, dtype=bool)
     looked_at = np.zeros(rows, dtype=bool)
     for epoch in range(epochs):
@@ -32,7 +32,7 @@ def rows_looked_at(trainer: pl.Trainer, split: str, sampler: GlobalBatchSampler)
 
 
 def _batches(trainer: pl.Trainer, split: str, batches: int) -> int:
-    """How many of a split's batches the trainer takes; those of its last optimiser step are completed."""
+    """Number of a split's batches that the trainer uses, rounded up to whole optimiser steps."""
     limits = {
         "train": trainer.limit_train_batches,
         "val": trainer.limit_val_batches,
@@ -40,13 +40,13 @@ def _batches(trainer: pl.Trainer, split: str, batches: int) -> int:
     }
     limit = limits[split]
     taken = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    # A batch is weighed by the others of its optimiser step, images included.
+    # The weight of a batch depends on the other batches of its optimiser step, images included.
     step = trainer.accumulate_grad_batches if split == "train" else 1
     return -(-taken // step) * step
 
 
 def _epochs(trainer: pl.Trainer) -> int | None:
-    """How many epochs take different batches; None where nobody knows."""
+    """Number of epochs with different batches; None if it is unknown."""
     if overfits(trainer):
         return 1
     return None if trainer.max_epochs in (None, -1) else trainer.max_epochs

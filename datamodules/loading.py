@@ -1,4 +1,4 @@
-"""Loading of batches: what runs in worker processes, and all that these are given of a data module."""
+"""Loading of batches: the code that runs in worker processes, without the rest of the data module."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ from mmib.schema import (
 
 
 class SampledShare(NamedTuple):
-    """What a rank has sampled for a batch: examples with the pixels of their pictures, and the share they make up."""
+    """The examples of a rank's share of a batch with the pixels of their images and crops, and the share itself."""
 
     items: list[tuple[Example, Tensor | None]]
     share: Share
 
 
 class PostDataset(Dataset[tuple[Example, Tensor | None]]):
-    """Examples, with the decoded pixels of their pictures where a transform is given.
+    """Examples, with the decoded pixels of their images and crops if a transform is given.
 
     Args:
-        examples: one a row.
-        transform: from an image to its pixels; None where features are cached.
-        seed: of what is random in the transform; together with epoch and row it decides what is sampled.
+        examples: one example per row.
+        transform: transform from an image to its pixels; None if features are cached.
+        seed: seed of the random parts of the transform, combined with epoch and row.
     """
 
     def __init__(self, examples: Sequence[Example], transform: Any | None, seed: int) -> None:
@@ -57,7 +57,7 @@ class PostDataset(Dataset[tuple[Example, Tensor | None]]):
         return len(self.examples)
 
     def __getitems__(self, share: Share) -> SampledShare:
-        """The examples of a share; padding rows have no number and no images."""
+        """The examples of a share; padding rows have the number -1 and no images."""
         valid = len(share.rows) - share.padding
         items = [self._item(self.examples[row], share.epoch) for row in share.rows[:valid]]
         padding = [replace(self.examples[row], row=-1, image_id=NO_IMAGE, pictures=()) for row in share.rows[valid:]]
@@ -83,11 +83,11 @@ def by_source(example: Example) -> tuple[list[Picture], list[Picture]]:
 
 
 def region_boxes(example: Example, cells: Sequence[Box]) -> list[Box]:
-    """The box of each region of a row; where in an image the words of a text are to be seen is not known.
+    """The box of each region of a row; a region of a side text has the box of the whole image.
 
     Args:
         example: the row.
-        cells: the box of each region inside its image or crop.
+        cells: the box of each region relative to its image or crop.
     """
     images, texts = by_source(example)
     return [*(nested(picture.box, cell) for picture in images for cell in cells), *(text.box for text in texts)]
@@ -95,16 +95,16 @@ def region_boxes(example: Example, cells: Sequence[Box]) -> list[Box]:
 
 @dataclass(frozen=True)
 class PostCollator:
-    """Makes batches of examples. It can be sent to another process: it holds no trainer and no network.
+    """Collates examples into batches. It can be sent to another process: it holds no trainer and no network.
 
     Attributes:
-        task: whose batches they are.
-        labels: what is predicted.
-        pad_id: the word piece of padding.
-        cells: the box of each region inside its image or crop.
-        width: feature width V of images; 0 where none are read.
-        features: cached features; None where the model encodes pixels.
-        texts: makes the side texts of a batch; None where none are read.
+        task: task of the batches.
+        labels: the label set.
+        pad_id: id of the padding word piece.
+        cells: the box of each region relative to its image or crop.
+        width: feature width V of images; 0 if pixels are no image source.
+        features: cached features; None if the model encodes pixels.
+        texts: collator of side texts; None if they are no image source.
     """
 
     task: Task
@@ -116,7 +116,7 @@ class PostCollator:
     texts: TextCollator | None = None
 
     def __call__(self, sampled: SampledShare) -> PostBatch:
-        """The batch of a share, padded to the longest row of all ranks."""
+        """Collate the batch of a share, padded to the longest row of all ranks."""
         batch = self.batch(sampled.items)
         pieces = sampled.share.size.pieces - batch.input_ids.shape[1]
         regions = max(1, sampled.share.size.regions) - batch.region_mask.shape[1]
@@ -134,12 +134,12 @@ class PostCollator:
         )
 
     def batch(self, items: Sequence[tuple[Any, Tensor | None]]) -> PostBatch:
-        """The batch of examples with the pixels of their pictures, each padded to its longest row."""
+        """Collate examples, given with the pixels of their images and crops, padded to the longest row."""
         examples = [example for example, _ in items]
         pixels = [stack for _, stack in items if stack is not None]
         images, texts = zip(*map(by_source, examples), strict=True)
         boxes = [region_boxes(example, self.cells) for example in examples]
-        # A batch without any pixels has nothing to encode: its features are the (masked) zeros.
+        # A batch without any pixels has nothing to encode: its features are masked zeros.
         cached = None if pixels else [None if self.features is None else self.features.of(found) for found in images]
         regions = collate_regions(boxes, cached, self.width)
         fields = {
@@ -153,7 +153,7 @@ class PostCollator:
     def _side_texts(
         self, texts: Sequence[Sequence[Picture]], boxes: Sequence[Sequence[Box]], collate: TextCollator
     ) -> SideTextBatch:
-        """Those of each row's regions, of which texts are the last."""
+        """Collate the side texts, which are the last regions of each row."""
         mask = torch.zeros(len(boxes), max(1, *map(len, boxes)), dtype=torch.bool)
         for row, (regions, of_texts) in enumerate(zip(boxes, texts, strict=True)):
             mask[row, len(regions) - len(of_texts) : len(regions)] = True
@@ -161,7 +161,7 @@ class PostCollator:
 
 
 def _padded(texts: SideTextBatch, regions: int) -> SideTextBatch:
-    """Side texts of a batch with more regions a row."""
+    """Pad the side texts of a batch by a number of regions per row."""
     features = None if texts.features is None else F.pad(texts.features, (0, 0, 0, regions))
     return replace(texts, mask=F.pad(texts.mask, (0, regions)), features=features)
 
@@ -170,9 +170,9 @@ class PostLoader(DataLoader[Any]):
     """A loader that resumes a run in the middle of an epoch, at the batch after the last one consumed.
 
     Args:
-        consumed: tells how many batches of the running epoch have been trained on. Lightning keeps the number in its
-            checkpoints; workers may have sampled more.
-        options: see `DataLoader`; its batch sampler is a `GlobalBatchSampler`.
+        consumed: returns the number of batches of the current epoch that have been trained on. Lightning keeps it in
+            its checkpoints; workers may have sampled more.
+        options: see `DataLoader`; the batch sampler has to be a `GlobalBatchSampler`.
     """
 
     def __init__(self, *args: Any, consumed: Callable[[], int], **options: Any) -> None:
@@ -180,8 +180,8 @@ class PostLoader(DataLoader[Any]):
         self.consumed = consumed
 
     def __iter__(self) -> Any:
-        # Being a generator it starts with the first batch, when a checkpoint has been restored. Lightning asks for
-        # the iterator before that.
+        # A generator runs only when the first batch is requested, after a checkpoint has been restored. Lightning
+        # creates the iterator before that.
         cast(GlobalBatchSampler, self.batch_sampler).start = self.consumed()
         yield from super().__iter__()
 
@@ -190,4 +190,4 @@ class PostLoader(DataLoader[Any]):
         return {"consumed": self.consumed()}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Nothing to load: `consumed` knows."""
+        """Do nothing: `consumed` returns the restored number."""

@@ -1,4 +1,4 @@
-"""Images of a split, in some 60 bytes each: there may be millions of them."""
+"""Compact storage of the images of a split, in about 60 bytes each: there may be millions of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Located = tuple[int, tuple[Picture, ...]]
 
 
 class NamedImages:
-    """Counts the distinct images that rows name, and remembers those that were never found."""
+    """Counts the distinct images that rows name, and records those that were never found."""
 
     def __init__(self) -> None:
         self._numbers = HashedTable()
@@ -27,7 +27,7 @@ class NamedImages:
         return len(self._numbers)
 
     def add(self, name: str, found: bool) -> None:
-        """Note an image that a row names, and whether it was found."""
+        """Add an image that a row names, and whether it was found."""
         count = len(self._numbers)
         number = self._numbers.setdefault(name, count)
         if found:
@@ -41,7 +41,7 @@ class NamedImages:
 
 
 class LocatedPictures:
-    """Image ids and readable images, crops and regions of side texts, in some 60 bytes each beside the file's name."""
+    """Image ids, and readable images, crops and side-text regions, in about 60 bytes each plus the file's name."""
 
     def __init__(self, located: Iterable[Located] = ()) -> None:
         self._image_ids = array("i")
@@ -61,7 +61,7 @@ class LocatedPictures:
         return len(self._image_ids)
 
     def append(self, image_id: int, pictures: Iterable[Picture]) -> None:
-        """Add an image with its crops."""
+        """Add an image id with its pictures: the whole image, crops and side-text regions."""
         for picture in pictures:
             self._folder_of.append(self._folder_number(picture.file.parent))
             self._names += os.fsencode(picture.file.name)
@@ -77,16 +77,16 @@ class LocatedPictures:
         return self._image_ids[number], tuple(map(self._picture, range(start, self._ends[number])))
 
     def counts(self) -> np.ndarray:
-        """(N,) number of pictures of each."""
+        """(N,) number of pictures of each entry."""
         return np.diff(np.array(self._ends), prepend=0).astype(np.int32)
 
     def text_counts(self) -> np.ndarray:
-        """(N,) number of those of each that are regions of side texts."""
+        """(N,) number of pictures of each entry that are side-text regions."""
         before = np.concatenate([[0], np.cumsum(np.array(self._is_text, dtype=np.int64))])
         return np.diff(before[np.array(self._ends, dtype=np.int64)], prepend=0).astype(np.int32)
 
     def looked_for(self) -> np.ndarray:
-        """(N,) False where whether there is an image has not been looked for."""
+        """(N,) False for entries whose image has not been looked for."""
         looked_for: np.ndarray = np.array(self._image_ids, dtype=np.int32) != NOT_LOOKED_FOR
         return looked_for
 
@@ -104,11 +104,11 @@ class LocatedPictures:
 
 
 class LocatedImages(Sequence[Located]):
-    """For each row its image id and readable image and crops; rows of one image share them in memory.
+    """The image id and pictures of each row; rows with the same image share them in memory.
 
     Args:
-        distinct: each image id with its image and crops once.
-        numbers: (N,) which of them each row has.
+        distinct: image ids with their pictures, each once.
+        numbers: (N,) index into `distinct` of each row.
     """
 
     def __init__(self, distinct: LocatedPictures, numbers: np.ndarray) -> None:
@@ -134,11 +134,11 @@ class LocatedImages(Sequence[Located]):
         return counts
 
     def text_counts(self) -> np.ndarray:
-        """(N,) number of those of each row that are regions of side texts."""
+        """(N,) number of pictures of each row that are side-text regions."""
         counts: np.ndarray = self._distinct.text_counts()[self._numbers]
         return counts
 
     def looked_for(self) -> np.ndarray:
-        """(N,) False on rows whose image has not been looked for."""
+        """(N,) False for rows whose image has not been looked for."""
         looked_for: np.ndarray = self._distinct.looked_for()[self._numbers]
         return looked_for

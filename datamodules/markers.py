@@ -1,4 +1,4 @@
-"""Entity markers, in a text or levitating over it, and the window that keeps both entities."""
+"""Entity markers, in a text or levitating over it, and the window of words that contains both entities."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class MarkedPost(NamedTuple):
         input_ids: word pieces with special tokens and the four markers.
         head_index: position of the head's opening marker.
         tail_index: position of the tail's opening marker.
-        word_ids: for each of `input_ids` the word that it belongs to; -1 for special tokens and markers.
-        mentions: for each of `input_ids` 1 inside the head, 2 inside the tail (or both), 0 elsewhere.
-        places: of the pieces over which the markers levitate, in the order of `MARKERS`; empty where they stand in the
-            text.
+        word_ids: the word of each of `input_ids`; -1 for special tokens and markers.
+        mentions: for each of `input_ids`, 1 inside the head, 2 inside the tail (or both), 0 elsewhere.
+        places: positions of the pieces over which the markers levitate, in the order of `MARKERS`; empty if they are
+            in the text.
     """
 
     input_ids: list[int]
@@ -40,20 +40,20 @@ class MarkedPost(NamedTuple):
 def mark_entities(
     pieces: list[list[int]], head: Span, tail: Span, tokenizer: WordTokenizer, max_length: int
 ) -> MarkedPost:
-    """Set markers around two entities, which may touch, overlap, nest, coincide or end the post.
+    """Insert markers around two entities, which may touch, overlap, nest, coincide or end the post.
 
-    A post that is too long keeps the window of words around both entities, with the context on either side as even
-    as it can be.
+    A post that is too long is cut to a window of words around both entities, with as much context on the left as on
+    the right if possible.
 
     Args:
         pieces: word pieces of each word.
         head: words [start, end) of the head entity.
         tail: words [start, end) of the tail entity.
-        tokenizer: gives special tokens and marker ids.
-        max_length: most positions in the result, special tokens and markers included.
+        tokenizer: provides special tokens and marker ids.
+        max_length: maximum length of the result, special tokens and markers included.
 
     Raises:
-        DataError: both entities with what lies between them do not fit.
+        DataError: the two entities and the words between them do not fit.
     """
     frame = len(tokenizer.prefix) + len(tokenizer.suffix) + len(MARKERS)
     first, last = _window(pieces, head, tail, max_length - frame)
@@ -62,7 +62,7 @@ def mark_entities(
     word_ids = [NO_WORD] * len(ids)
     positions: dict[str, int] = {}
     for word in range(first, last + 1):
-        # What closes at this boundary comes before what opens at it.
+        # Closing markers come before opening ones.
         for marker in after.get(word, []) + before.get(word, []):
             positions[marker] = len(ids)
             ids.append(tokenizer.marker_ids[marker])
@@ -79,13 +79,13 @@ def mark_entities(
 def levitate_markers(
     pieces: list[list[int]], head: Span, tail: Span, tokenizer: WordTokenizer, max_length: int
 ) -> MarkedPost:
-    """The places of markers that levitate over two entities: opening ones over the first piece, closing ones the last.
+    """Levitate markers over two entities: opening markers over their first pieces, closing ones over their last.
 
-    The text has no markers in it, and so the same pieces for all pairs of entities, unless it is too long: the window
-    of words is that of `mark_entities`, with more room.
+    The text contains no markers, so that its pieces are the same for all pairs of entities unless it is too long. The
+    window of words is that of `mark_entities`, with room for more words.
 
     Raises:
-        DataError: both entities with what lies between them do not fit.
+        DataError: the two entities and the words between them do not fit.
     """
     frame = len(tokenizer.prefix) + len(tokenizer.suffix)
     window = range(*_window(pieces, head, tail, max_length - frame))
@@ -100,7 +100,7 @@ def levitate_markers(
 
 
 def marker_places(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
-    """(B, P, 4) the `places` of each row's pairs, with -1 behind the last of a row."""
+    """(B, P, 4) `places` of each row's pairs, padded with -1."""
     padded = torch.full((len(rows), max(map(len, rows)), len(MARKERS)), -1)
     for row, pairs in enumerate(rows):
         padded[row, : len(pairs)] = torch.tensor(pairs)
@@ -108,7 +108,7 @@ def marker_places(rows: Sequence[Sequence[Sequence[int]]]) -> Tensor:
 
 
 def opening(places: Tensor) -> Tensor:
-    """(B, 2P) the places of the opening markers, head first, of (B, P, 4)."""
+    """(B, 2P) places of the opening markers, head first, from (B, P, 4)."""
     return places[:, :, OPENING].flatten(1)
 
 
@@ -117,7 +117,7 @@ def _mentions(word_ids: list[int], head: Span, tail: Span) -> list[int]:
 
 
 def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], dict[int, list[str]]]:
-    """Opening and closing markers by the word before which they stand; a longer span encloses a shorter one."""
+    """Opening and closing markers by the word that they precede; a longer span encloses a shorter one."""
     spans = [(head, HEAD_START, HEAD_END), (tail, TAIL_START, TAIL_END)]
     spans.sort(key=lambda item: item[0][0] - item[0][1])  # longest first; the head encloses a tail of equal length
     opening: dict[int, list[str]] = {}
@@ -129,7 +129,7 @@ def _markers_by_boundary(head: Span, tail: Span) -> tuple[dict[int, list[str]], 
 
 
 def _window(pieces: list[list[int]], head: Span, tail: Span, budget: int) -> Span:
-    """Words [first, last) that hold both entities and as much context as the budget of pieces allows."""
+    """Return the words [first, last) with both entities and as much context as the budget of pieces allows."""
     first, last = min(head[0], tail[0]), max(head[1], tail[1])
     used = sum(map(len, pieces[first:last]))
     if used > budget:

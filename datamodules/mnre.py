@@ -28,7 +28,7 @@ class MNREDataModule(PostDataModule):
         """See `PostDataModule.setup`.
 
         Raises:
-            DataError: `ours_rel2id.json` is there, and names other relations than the configuration.
+            DataError: `ours_rel2id.json` exists and names other relations than the configuration.
         """
         if self.reader.label_file is not None:
             check_relation_ids(self.reader.label_file, self.labels)

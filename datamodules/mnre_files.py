@@ -1,4 +1,4 @@
-"""MNRE on disk: which file lies where, and its rows, in the layout of the data set's later releases."""
+"""MNRE files: paths and rows, in the layout of the data set's later releases."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CROP_DICTIONARIES = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "
 
 
 class MNREReader(Reader):
-    """Reads MNRE, or any corpus in its layout: one Python literal a line, each a post with two marked entities.
+    """Reads MNRE, or any corpus in its layout: one Python literal per line, each a post with two marked entities.
 
     Args:
         root: folder of the data set.
@@ -66,7 +66,7 @@ class MNREReader(Reader):
             raise DataError(f"{path} holds no rows: put the file of the release in its place")
 
     def crop_files(self, split: str) -> CropFiles:
-        """Where the crops of a split are expected."""
+        """The paths at which the crops of a split are expected."""
         return CropFiles(self.root / "txt" / CROP_DICTIONARIES[split], self.root / "img_vg" / split)
 
     def crops(self, split: str) -> Crops | None:
@@ -75,16 +75,16 @@ class MNREReader(Reader):
         return Crops.listed(files, row_number) if files.dictionary.is_file() else None
 
     def crop_key(self, number: int, image: str) -> int:
-        """See `Reader.crop_key`: rows of one image may have crops of their own."""
+        """See `Reader.crop_key`: rows with the same image may have different crops."""
         del image
         return number
 
 
 def check_relation_ids(path: Path, labels: LabelSet) -> None:
-    """Compare `ours_rel2id.json`, where it is there, with the label set of the configuration.
+    """Compare `ours_rel2id.json`, if it exists, with the label set of the configuration.
 
     Raises:
-        DataError: it holds no ids of labels, or other ones.
+        DataError: the file is no valid table of label ids, or its labels differ from the configuration's.
     """
     if not path.is_file():
         return
@@ -98,14 +98,14 @@ def check_relation_ids(path: Path, labels: LabelSet) -> None:
 
 
 def parse_literal(line: str, place: str) -> dict[Any, Any]:
-    """The dict in a line that is a Python literal.
+    """Parse the dict in a line that is a Python literal.
 
     Raises:
-        DataError: it is none.
+        DataError: the line is no such literal.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # "\d" in a post is no valid escape, and harmless
+            warnings.simplefilter("ignore")  # "\d" in a post is an invalid but harmless escape
             row = ast.literal_eval(line.lstrip(BYTE_ORDER_MARK).strip())
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
         raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error

@@ -1,4 +1,4 @@
-"""Posts as readers yield them, with what their data set knows of each."""
+"""Posts as readers yield them, with the annotations of their data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RelationPost(Post):
         head: words [start, end) of the head entity.
         tail: words [start, end) of the tail entity.
         relation: name of the relation between them.
-        names: what the file calls head and tail, where it does; only checked, by `mmib check-data`.
+        names: the file's texts of head and tail, if it has them; used only in checks of `mmib check-data`.
     """
 
     head: Span
@@ -30,15 +30,15 @@ class TaggedPost(Post):
     """A post with a tag for each word.
 
     Attributes:
-        tags: the tag of each word in BIO, as the file has it, stray I- tags included.
-        lines: the line of each word, where every word has its own; else empty.
+        tags: BIO tag of each word as in the file, stray I- tags included.
+        lines: line number of each word if the file has a line per word; else empty.
     """
 
     tags: list[str]
     lines: list[int] = field(default_factory=list)
 
     def place_of(self, label: str) -> str:
-        """See `Post.place_of`: the line of the first word with this entity type, where it is known."""
+        """See `Post.place_of`; the line of the first word with this entity type if it is known."""
         lines = (line for line, tag in zip(self.lines, self.tags, strict=False) if split_tag(tag)[1] == label)
         line = next(lines, None)
         return self.place if line is None else f"{self.place.rpartition(':')[0]}:{line}"
@@ -46,10 +46,10 @@ class TaggedPost(Post):
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPost(Post):
-    """A post with one label as a whole.
+    """A post with one label for the whole post.
 
     Attributes:
-        label: its name.
+        label: name of the label.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""What every reader of a data set offers: its posts, one by one, and the files of their images."""
+"""Base class of the readers of data sets, which yield posts and the files of their images."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ log = logging.getLogger(__name__)
 
 
 class Reader(ABC):
-    """Reads the files of a data set; what is made of the posts is the task's and the data module's business.
+    """Reads the files of a data set; tasks and data modules process its posts.
 
     Args:
         root: folder of the data set.
 
     Attributes:
         corpus: name of the data set, for tables and files.
-        layout: which files are expected where below the root, for messages.
-        rows: what its posts are called, in the plural.
+        layout: description of the expected files below the root, for messages.
+        rows: name of its posts in the plural, for messages.
     """
 
     corpus: str
@@ -38,53 +38,53 @@ class Reader(ABC):
 
     @abstractmethod
     def text_file(self, split: str) -> Path:
-        """The file that holds the text of `train`, `val` or `test`."""
+        """The file with the text of `train`, `val` or `test`."""
 
     @abstractmethod
     def scan(self, split: str) -> Iterator[Post | Malformed]:
-        """The posts of a split, one by one, with `Malformed` in place of one that cannot be read.
+        """Yield the posts of a split, with `Malformed` in place of a post that cannot be read.
 
         Raises:
-            DataError: the file is missing, holds no post, or is no text in UTF-8.
+            DataError: the file is missing, holds no post, or is not UTF-8 text.
         """
 
     @abstractmethod
     def image_folder(self, split: str) -> Path:
-        """The folder that the posts' images are named in."""
+        """The folder that the posts' image names are relative to."""
 
     @property
     def label_file(self) -> Path | None:
-        """The data set's own list of labels with their ids, where its format has one; it need not be there."""
+        """The data set's own list of labels with their ids, if its format has one; it need not exist."""
         return None
 
     def text_files(self) -> list[Path]:
-        """The files of text and labels that are there."""
+        """The existing files of text and labels."""
         texts = [self.text_file(split) for split in SPLITS if self.has_split(split)]
         return texts + ([self.label_file] if self.label_file is not None and self.label_file.is_file() else [])
 
     def crops(self, split: str) -> Crops | None:
-        """The object crops of a split, or None where there are none.
+        """The object crops of a split, or None if there are none.
 
         Raises:
-            DataError: the files that list them cannot be read.
+            DataError: the files that list the crops cannot be read.
         """
         del split
         return None
 
     def crop_key(self, number: int, image: str) -> Any:
-        """What the crops of a split know a post by: the name of its image, or its number among the split's posts."""
+        """The key of a post's crops: the name of its image, or the number of the post in the split."""
         del number
         return image
 
     def pictures(self, split: str, images: Iterable[str], max_crops: int) -> Iterator[tuple[Picture, ...]]:
-        """The files that may belong to each post of a split: the whole image first, then its object crops.
+        """Yield the files that may belong to each post of a split: the whole image first, then its object crops.
 
-        Images are found under another ending than the one that they are named with, too, and it is logged how many.
+        Images are also found if their files have another ending than their names; the number of these is logged.
 
         Args:
             split: `train`, `val` or `test`.
             images: name of each post's image, in the order of `scan`; empty for a post without one.
-            max_crops: most crops of a post.
+            max_crops: maximum number of crops of a post.
 
         Raises:
             DataError: the folder of images, or the list of crops, cannot be read.
@@ -100,10 +100,10 @@ class Reader(ABC):
             log.warning("%s: %d images were found in %s under another ending", split, names.renamed, names.folder)
 
     def posts(self, split: str) -> Iterator[Post]:
-        """The posts of a split, where all can be read and name an image inside the folder of images, or none.
+        """Yield the posts of a split, each with an image name inside the folder of images, or without one.
 
         Raises:
-            DataError: the first that cannot; the text names file and line.
+            DataError: a post cannot be read or names an image outside the folder; the message names file and line.
         """
         for post in well_formed(self.scan(split)):
             if post.image:
@@ -111,23 +111,23 @@ class Reader(ABC):
             yield post
 
     def note(self, split: str) -> str:
-        """What there is to say of a split whose posts have all been read; empty where there is nothing."""
+        """Remarks on a split whose posts have all been read; empty if there are none."""
         del split
         return ""
 
     def options(self) -> dict[str, Any]:
-        """What decides, beside the contents of a text file, which posts are read: part of the key of cached posts."""
+        """The settings that determine which posts are read from a text file: part of the key of cached posts."""
         return {}
 
     def has_split(self, split: str) -> bool:
-        """Whether the text of a split is there; releases and development copies often lack the test split."""
+        """Whether the text of a split exists; releases and development copies often lack the test split."""
         return self.text_file(split).is_file()
 
     def check(self, split: str) -> None:
-        """Look for the text of a split.
+        """Check that the text of a split exists.
 
         Raises:
-            DataError: it is not there, or cannot be read.
+            DataError: the file is missing or cannot be read.
         """
         with open_data(self.text_file(split), self.layout):
             pass

@@ -1,4 +1,4 @@
-"""What is known of the real data sets as they were released: their labels, and the counts that tell a whole copy."""
+"""Labels of the data sets as released, and the counts that identify a complete copy."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ NO_RELATION = "None"
 
 
 def _types_in_name(relation: str) -> tuple[str, str]:
-    """`/per/org/member_of` to PER and ORG."""
+    """Return PER and ORG for `/per/org/member_of`."""
     _, head, tail, _ = relation.split("/")
     return head.upper(), tail.upper()
 
 
-# MNRE's, version 2, in the order of its own ours_rel2id.json.
+# Relations of MNRE, version 2, in the order of its ours_rel2id.json.
 _RELATIONS = (
     "/per/per/parent",
     "/per/per/siblings",
@@ -41,26 +41,26 @@ _RELATIONS = (
 MNRE = LabelSet((NO_RELATION, *_RELATIONS), NO_RELATION, {name: _types_in_name(name) for name in _RELATIONS})
 TWITTER = LabelSet(("PER", "LOC", "ORG", "MISC"))
 
-# By the name that a configuration may call them by.
+# By the name that a configuration can use.
 KNOWN_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter": TWITTER}
 # By corpus.
 RELEASED_LABELS: dict[str, LabelSet] = {"mnre": MNRE, "twitter2015": TWITTER, "twitter2017": TWITTER}
-# By task, of runs of version 0.1, which recorded none.
+# By task, for runs of version 0.1, which recorded no labels.
 LABELS_BEFORE_0_2: dict[str, LabelSet] = {"mre": MNRE, "mner": TWITTER}
 
 
 def _rows(rows: int, negative: int) -> dict[str, int]:
-    """Rows, and those of the negative class."""
+    """Numbers of all rows and of rows of the negative class."""
     return {"rows": rows, "negative": negative}
 
 
 def _posts(posts: int, entities: int, entities_strict: int) -> dict[str, int]:
-    """Posts, and entities in seqeval's default reading and in strict IOB2."""
+    """Numbers of posts, and of entities in seqeval's default mode and in strict IOB2."""
     return {"posts": posts, "entities": entities, "entities_strict": entities_strict}
 
 
 TITLES = {"mnre": "MNRE", "twitter2015": "Twitter-2015", "twitter2017": "Twitter-2017"}
-# What `mmib.datamodules.check` counts in each split.
+# The counts of `mmib.datamodules.check` for each split.
 RELEASED: dict[str, dict[str, dict[str, int]]] = {
     "mnre": {"train": _rows(12_247, 7_744), "val": _rows(1_624, 1_000), "test": _rows(1_614, 974)},
     "twitter2015": {
@@ -75,5 +75,5 @@ RELEASED: dict[str, dict[str, dict[str, int]]] = {
     },
 }
 
-# Texts that stand in the training and in the validation split as released.
+# Number of texts that are in both the training and the validation split as released.
 SHARED_TEXTS = {"mnre": 5, "twitter2015": 2, "twitter2017": 1}

@@ -1,7 +1,7 @@
-"""Tag schemes of column files: which one a file uses, and what its tags are in BIO.
+"""Tag schemes of column files: recognises the scheme of a file and converts its tags to BIO.
 
-BIO is also known as IOB2, BIOES as IOBES and, with other letters, as BILOU; BMES as BMEWO. Bare tags are the types
-themselves, without a prefix. Prefix and type are split at the first hyphen, so that a type may hold one.
+BIO is also known as IOB2, BIOES as IOBES and, with other letters, as BILOU; BMES as BMEWO. Bare tags are entity types
+without a prefix. Prefix and type are split at the first hyphen, so that a type may contain hyphens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mmib.tagging import BEGIN, INSIDE, OUTSIDE, split_tag
 
 
 class Scheme(StrEnum):
-    """How tags mark entities."""
+    """Tag schemes."""
 
     BIO = "BIO"
     IOB1 = "IOB1"
@@ -25,10 +25,10 @@ class Scheme(StrEnum):
 
 
 class ForeignTagError(DataError):
-    """A tag that is none of its scheme.
+    """A tag that does not belong to its scheme.
 
     Attributes:
-        position: of the tag in its post, counted from 0.
+        position: position of the tag in its post, counted from 0.
     """
 
     def __init__(self, tag: str, position: int, scheme: Scheme) -> None:
@@ -37,7 +37,7 @@ class ForeignTagError(DataError):
         self.position = position
 
 
-# Prefixes of the tags that words have; of those in the second set an entity goes on, after those in the third it ends.
+# Prefixes of each scheme; those in CONTINUING continue an entity, those in CLOSING end it.
 LETTERS = {
     Scheme.BIO: frozenset("BI"),
     Scheme.IOB1: frozenset("BI"),
@@ -50,11 +50,11 @@ ALL_LETTERS = frozenset().union(*LETTERS.values())
 
 
 def recognise(posts: Iterable[Sequence[str]]) -> Scheme:
-    """The scheme of a whole file, given the tags of its posts.
+    """Return the scheme of a whole file, given the tags of its posts.
 
-    It is the scheme that the fewest tags do not belong to; of several, the first of BIO, BIOES, BMES and bare tags.
-    What would be BIO is IOB1 where some entity opens with I- and B- stands only directly behind an entity of its type:
-    there IOB1 needs it, and BIO has it elsewhere too. So BIO with stray I- tags stays BIO.
+    It is the scheme with the fewest foreign tags; in case of a tie, the first of BIO, BIOES, BMES and bare tags.
+    BIO becomes IOB1 if some entity starts with I- and B- occurs only directly after an entity of the same type, where
+    IOB1 needs it: in BIO it occurs elsewhere too. BIO with stray I- tags thus remains BIO.
     """
     letters: Counter[str] = Counter()
     opened_inside = begun_elsewhere = False
@@ -73,13 +73,13 @@ def recognise(posts: Iterable[Sequence[str]]) -> Scheme:
 
 
 def to_bio(tags: Sequence[str], scheme: Scheme) -> list[str]:
-    """Tags of a post in BIO: those of BIO as they are, those of other schemes without stray I- tags.
+    """Convert the tags of a post to BIO: BIO tags are unchanged, tags of other schemes have no stray I- afterwards.
 
-    A tag that would go on with an entity where none of its type is open opens one. Bare tags of one type that follow
-    each other are one entity.
+    A tag that continues an entity when none of its type is open starts a new one. Consecutive bare tags of one type
+    are one entity.
 
     Raises:
-        ForeignTagError: a tag is none of the scheme.
+        ForeignTagError: a tag does not belong to the scheme.
     """
     result = []
     open_type = ""
@@ -88,7 +88,7 @@ def to_bio(tags: Sequence[str], scheme: Scheme) -> list[str]:
             result.append(tag)
             open_type = ""
             continue
-        # Bare tags behave as if all had I-.
+        # Bare tags are treated as if all of them had the prefix I-.
         prefix, name = (INSIDE, tag) if scheme == Scheme.BARE else split_tag(tag)
         if scheme != Scheme.BARE and (not name or prefix not in LETTERS[scheme]):
             raise ForeignTagError(tag, position, scheme)
@@ -99,11 +99,11 @@ def to_bio(tags: Sequence[str], scheme: Scheme) -> list[str]:
 
 
 def converted(tags: Sequence[str], bio: Sequence[str]) -> int:
-    """How many tags of a post `to_bio` has changed."""
+    """Number of tags of a post that `to_bio` has changed."""
     return sum(before != after for before, after in zip(tags, bio, strict=True))
 
 
 def _foreign(letters: Mapping[str, int], scheme: Scheme) -> int:
-    """How many tags do not belong to a scheme; the prefix of a bare tag is empty."""
+    """Number of tags that do not belong to a scheme; the prefix of a bare tag is empty."""
     known = LETTERS.get(scheme, frozenset({""}))
     return sum(count for letter, count in letters.items() if letter not in known)

@@ -18,7 +18,7 @@ LAYOUT = (
 
 
 class NamedText(NamedTuple):
-    """A text with the model that wrote it; None where the file does not tell."""
+    """A text with the model that wrote it; None if the file does not name the model."""
 
     model: str | None
     text: str
@@ -29,15 +29,15 @@ class SideTexts:
 
     Args:
         file: JSON lines, each `{"image": name, "captions": {model: text}}` or `{"image": name, "text": text}`. An
-            image may have several lines, whose texts are all kept, each once.
-        models: whose captions are taken, in this order; None takes all. A plain `text` is always taken.
+            image may have several lines, whose distinct texts are all kept.
+        models: models whose captions are used, in this order; None uses all. A plain `text` is always used.
 
     Attributes:
         empty: number of texts without a word, which are left out.
-        repeated: number of images that stand in several lines with different texts.
+        repeated: number of images in several lines with different texts.
 
     Raises:
-        DataError: the file cannot be read, a line is malformed, the file holds no text, or none of a model.
+        DataError: the file cannot be read, a line is malformed, or the file holds no text or no text of a model.
     """
 
     def __init__(self, file: Path, models: Sequence[str] | None = None) -> None:
@@ -73,7 +73,7 @@ class SideTexts:
         return len(self._texts)
 
     def of(self, image: str) -> tuple[str, ...]:
-        """The texts of an image, by its name with or without its ending; none where it has none."""
+        """The texts of an image, by its name with or without the ending; empty if it has none."""
         return self._by_image.get(image) or ()
 
     def images(self) -> list[str]:
@@ -81,7 +81,7 @@ class SideTexts:
         return list(self._texts)
 
     def note(self) -> str:
-        """What there is to say of the file."""
+        """A summary of the file."""
         texts = sum(map(len, self._texts.values()))
         parts = [f"{texts:,} side texts of {len(self):,} images in {self.file.name}"]
         if without := sum(not of_image for of_image in self._texts.values()):
@@ -93,11 +93,11 @@ class SideTexts:
         return ", ".join(parts)
 
     def check_common(self, images: Sequence[str], where: str) -> None:
-        """Refuse texts of another data set; see `ByImage.check_common`."""
+        """Check that the texts belong to this data set; see `ByImage.check_common`."""
         self._by_image.check_common(images, where, "text")
 
     def _chosen(self, texts: Sequence[NamedText]) -> Iterator[str]:
-        """The texts that are taken of an image, without those that have no word."""
+        """The texts of an image that are used, without those that have no word."""
         named = {model: text for model, text in texts if model is not None}
         plain = [text for model, text in texts if model is None]
         taken = [*(named.get(model, "") for model in (named if self.models is None else self.models)), *plain]
@@ -108,7 +108,7 @@ def _texts(line: ImageLine) -> list[NamedText]:
     """The texts of a line.
 
     Raises:
-        DataError: they are malformed; the text names file and line.
+        DataError: the texts are malformed; the message names file and line.
     """
     place, _, row = line
     captions = row.get("captions", {})

@@ -1,4 +1,4 @@
-"""Readers of custom data: a file for each split, or one file of which shares of the posts are held out."""
+"""Readers of custom data: a file for each split, or one file from which posts are held out for the other splits."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ EntryT = TypeVar("EntryT", bound=Post)
 
 @dataclass(frozen=True)
 class HoldOut:
-    """Shares of the posts that are set apart for the splits that have no file.
+    """Shares of the posts that are held out for the splits that have no file.
 
-    The text of a post decides, not its place: a post stays where it is when others are added, and posts with the same
-    text stay together.
+    The split of a post depends on its text, not on its position: a post stays in its split when others are added, and
+    posts with the same text are in the same split.
 
     Attributes:
         val: share for validation.
         test: share for testing.
-        seed: another one sets other posts apart.
+        seed: seed of the choice of held-out posts.
 
     Raises:
-        ConfigError: the shares are none, or leave nothing to train on.
+        ConfigError: a share is invalid, or nothing is left to train on.
     """
 
     val: float = 0.1
@@ -43,7 +43,7 @@ class HoldOut:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse shares that cannot be."""
+        """Check the shares."""
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise ConfigError(
                 f"holdout is {self.val} and test_holdout {self.test}: give shares from 0 that leave a part to train on"
@@ -51,13 +51,13 @@ class HoldOut:
 
 
 class SplitFiles:
-    """Which file holds the posts of a split.
+    """The file of each split.
 
     Args:
-        root: a folder that holds `train`, `val` (or `valid`, `dev`) and `test` with one of the endings; a single file
-            of another name stands for `train`. Or that file itself.
-        endings: of the files' names.
-        hold_out: shares for the splits that have no file; they are taken from the training posts.
+        root: a folder with the files `train`, `val` (or `valid`, `validation`, `dev`) and `test` with one of the
+            endings, where a single file of another name is used as `train`; or a single file.
+        endings: endings of the files' names.
+        hold_out: shares of the training posts for the splits that have no file.
     """
 
     def __init__(self, root: Path, endings: tuple[str, ...], hold_out: HoldOut) -> None:
@@ -68,7 +68,7 @@ class SplitFiles:
         self.folder = root.parent if self._is_file else root
 
     def file(self, split: str) -> Path:
-        """The file with the posts of `train`, `val` or `test`, which it shares with others where they are held out.
+        """The file with the posts of `train`, `val` or `test`; held-out splits share the file of `train`.
 
         Raises:
             DataError: the folder has several files for a split.
@@ -77,10 +77,10 @@ class SplitFiles:
         return self._files.get(shared, self.folder / f"{NAMES[split][0]}{self.endings[0]}")
 
     def holds(self, split: str, words: Iterable[str]) -> bool:
-        """Whether a post that stands in the file of a split belongs to it."""
+        """Whether a post in the file of a split belongs to the split."""
         if split != TRAIN and split not in self.shares:
             return True
-        # Without spaces, so that a text counts as the same however it is split into words.
+        # Without spaces, so that the same text is in the same split however it is split into words.
         text = "".join("".join(words).split())
         digest = hashlib.sha256(f"{self.hold_out.seed} {text}".encode()).digest()
         place = int.from_bytes(digest[:8], "big") / 2**64
@@ -98,7 +98,7 @@ class SplitFiles:
 
     @cached_property
     def _files(self) -> dict[str, Path]:
-        """The files that are there, by split."""
+        """The existing files, by split."""
         if self._is_file:
             return {TRAIN: self.root}
         others = _files_in(self.folder, self.endings)
@@ -114,22 +114,22 @@ class SplitFiles:
 
 
 def _files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files of a folder that have one of the endings, by name."""
+    """The files of a folder that have one of the endings, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and is_there(path))
-    except OSError:  # what is wrong with the folder is said where its files are opened
+    except OSError:  # opening the files of the folder raises an error with the reason
         return []
 
 
 class Notes:
-    """What a reader did to the posts of a split beside reading them: counted, with the place of the first."""
+    """Counts of a reader's changes to the posts of a split, with the place of the first of each kind."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
         self._places: dict[str, str] = {}
 
     def add(self, what: str, place: str, count: int = 1) -> None:
-        """Count something that was done at a place, in the plural; nothing where it was not done at all."""
+        """Count changes at a place; `what` names them in the plural. A count of 0 is ignored."""
         if count:
             self._counts[what] += count
             self._places.setdefault(what, place)
@@ -139,13 +139,13 @@ class Notes:
 
 
 class SplitReader(Reader, Generic[EntryT]):
-    """Reads posts out of `SplitFiles`; a subclass says what an entry of a file is, and which posts it makes.
+    """Reads posts from `SplitFiles`; a subclass defines the entries of a file, and the posts of an entry.
 
-    What cannot be read is in every split of its file, since its text is not known.
+    An entry that cannot be read is in every split of its file, since its text is unknown.
 
     Args:
-        files: where the posts are.
-        images: the folder of images; None for `images` below the root where that is there, or else the root.
+        files: the files of the posts.
+        images: the folder of images; None for `images` below the root if it exists, or else the root.
     """
 
     def __init__(self, files: SplitFiles, images: Path | None) -> None:
@@ -162,15 +162,15 @@ class SplitReader(Reader, Generic[EntryT]):
 
     @abstractmethod
     def entries(self, path: Path) -> Iterator[EntryT | Malformed]:
-        """The entries of a file, one by one.
+        """Yield the entries of a file.
 
         Raises:
-            DataError: the file is missing, or is no text in UTF-8.
+            DataError: the file is missing, or is not UTF-8 text.
         """
 
     @abstractmethod
     def make_posts(self, entry: EntryT, notes: Notes) -> Iterator[Post | Malformed]:
-        """The posts of an entry; what is done to them is counted in `notes`."""
+        """Yield the posts of an entry, and count changes to them in `notes`."""
 
     def scan(self, split: str) -> Iterator[Post | Malformed]:
         """See `Reader.scan`."""

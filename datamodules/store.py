@@ -1,4 +1,4 @@
-"""Rows that are read and tokenised once, and lie on disk from then on: a split of any size takes little memory."""
+"""On-disk store of rows that are read and tokenised once: a split of any size takes little memory."""
 
 from __future__ import annotations
 
@@ -23,24 +23,25 @@ from mmib.schema import DataError, Example
 log = logging.getLogger(__name__)
 
 ExampleT = TypeVar("ExampleT", bound=Example)
-# What depends on the images that are there, and not on the text alone.
+# Fields that depend on the images found, and not on the text alone.
 NOT_STORED = ("row", "image_id", "pictures")
 
 
 class TextStore:
-    """The rows of a split without their images: a JSON line each, in a file that is mapped.
+    """The rows of a split without their images: one JSON line per row, in a memory-mapped file.
 
-    `<name>.jsonl` holds the rows, `<name>.npz` where each ends, its word pieces, the checksum of the rows and a note.
+    `<name>.jsonl` holds the rows. `<name>.npz` holds the end of each row, its number of word pieces, the checksum of
+    the rows and a note.
 
     Args:
-        path: without the endings.
+        path: path of the files without the endings.
 
     Attributes:
-        pieces: (N,) word pieces of each row.
-        note: what the writer had to say about the rows.
+        pieces: (N,) number of word pieces of each row.
+        note: remarks on the rows, from the time of writing.
 
     Raises:
-        OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile: it is not there, or damaged.
+        OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile: the store is missing or damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -57,7 +58,7 @@ class TextStore:
         self._lines = np.memmap(lines, mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which maps the rows itself."""
+        """State for another process, which maps the rows anew."""
         return {name: value for name, value in vars(self).items() if name != "_lines"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -68,12 +69,12 @@ class TextStore:
         return len(self._ends)
 
     def __getitem__(self, row: int) -> list[Any]:
-        """Name of the image, and the fields of the example that are stored."""
+        """Name of the image, and the stored fields of the example."""
         fields: list[Any] = json.loads(self._lines[self._starts[row] : self._ends[row]].tobytes())
         return fields
 
     def chosen(self, rows: np.ndarray) -> TextStore:
-        """The same with these rows alone, in this order."""
+        """Return a store of only these rows, in this order."""
         part = copy.copy(self)
         part._starts, part._ends, part.pieces = (array[rows] for array in (self._starts, self._ends, self.pieces))
         return part
@@ -84,15 +85,15 @@ class TextStore:
 
     @classmethod
     def opened(cls, path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], str]) -> TextStore:
-        """The store at `path`, written first where it is not there yet, or is damaged.
+        """Open the store at `path`; write it first if it is missing or damaged.
 
         Args:
-            path: without the endings.
-            rows: name of the image and example of each row; read only where they have to be written.
-            note: what there is to say about the rows, asked for when they have been read.
+            path: path of the files without the endings.
+            rows: name of the image and example of each row; read only if they have to be written.
+            note: returns remarks on the rows; called after they have been read.
 
         Raises:
-            DataError: of `rows`; or the folder cannot be written.
+            DataError: reading `rows` raises it, or the folder cannot be written.
         """
         try:
             if (store := cls._found(path)) is not None:
@@ -129,7 +130,7 @@ def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], s
             digest.update(line)
             ends.append(ends[-1] + len(line))
             pieces.append(len(example.input_ids))
-    # Last: a store is there when its index is.
+    # The index is written last: a store exists once its index does.
     with atomic_file(path.with_suffix(".npz")) as file:
         np.savez(
             file,
@@ -141,16 +142,16 @@ def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], s
 
 
 def stored_fields(kind: type[Example]) -> list[str]:
-    """Names of the fields of an example that a store keeps, in its order."""
+    """Names of the fields of an example that are stored, in order."""
     return [field.name for field in dataclasses.fields(kind) if field.name not in NOT_STORED]
 
 
 class StoredExamples(Sequence[ExampleT]):
-    """Examples made, one by one as they are asked for, of a store and of the images that are there.
+    """Examples of a store and of the images found, created on access.
 
     Args:
         kind: class of the examples.
-        store: their text.
+        store: their texts.
         images: their images.
     """
 
@@ -168,21 +169,21 @@ class StoredExamples(Sequence[ExampleT]):
     @overload
     def __getitem__(self, row: slice) -> list[ExampleT]: ...
     def __getitem__(self, row: int | slice) -> ExampleT | list[ExampleT]:
-        """The example of a row; of a slice, a list."""
+        """The example of a row, or a list of the examples of a slice."""
         rows = range(len(self))[row]
         return self._make(rows) if isinstance(rows, int) else [self._make(number) for number in rows]
 
     def sizes(self, cells: int) -> np.ndarray:
-        """(N, 2) word pieces and regions of each row, where an image or crop has so many regions."""
+        """(N, 2) word pieces and regions of each row, with `cells` regions per image or crop."""
         texts = self._images.text_counts()
         return np.stack([self._store.pieces, (self._images.counts() - texts) * cells + texts], axis=1)
 
     def looked_for(self) -> np.ndarray:
-        """(N,) False on rows whose image has not been looked for."""
+        """(N,) False for rows whose image has not been looked for."""
         return self._images.looked_for()
 
     def image_name(self, row: int) -> str:
-        """Name of the image of a row's post, which need not be the one that is shown with it."""
+        """Name of the image that a row's post names; the model may be shown another."""
         name: str = self._store[row][0]
         return name
 
@@ -194,9 +195,9 @@ class StoredExamples(Sequence[ExampleT]):
 
 
 def code_of(*kinds: type) -> str:
-    """SHA-256 of the code that makes examples of text, that of classes and of what they inherit included.
+    """SHA-256 of the code that turns text into examples, including that of the classes and their base classes.
 
-    What older code has stored is not used.
+    As part of the key of a store, it excludes rows that were stored by older code.
     """
     folders = [Path(module.__file__ or "").parent for module in (datamodules, encoders)]
     modules = sorted({base.__module__ for kind in kinds for base in kind.__mro__} | {tagging.__name__})

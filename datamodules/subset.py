@@ -1,4 +1,4 @@
-"""A part of the training rows, to find out how much a method needs: seeded, stratified, without replacement."""
+"""Seeded and stratified subsets of the training rows, sampled without replacement, for learning curves."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from mmib.schema import ConfigError
 
 @dataclass(frozen=True)
 class TrainingSubset:
-    """Which rows of the training split are trained on: all, unless a share or a number is given.
+    """The choice of the training rows to train on: all, unless a share or a number is given.
 
-    The rows depend on the data, the size and the seed of the subset, and on nothing else: every model and every seed of
-    a run trains on the same ones.
+    The rows depend only on the data and on the size and seed of the subset: every model and every seed of a run trains
+    on the same rows.
 
     Attributes:
-        share: of the rows, above 0 and at most 1.
-        rows: their number.
-        seed: another one chooses other rows.
+        share: share of the rows, above 0 and at most 1.
+        rows: number of rows.
+        seed: seed of the choice of rows.
 
     Raises:
-        ConfigError: a share or a number that cannot be, or both.
+        ConfigError: an invalid share or number, or both.
     """
 
     share: float | None = None
@@ -34,7 +34,7 @@ class TrainingSubset:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be."""
+        """Check the values."""
         if self.share is not None and self.rows is not None:
             raise ConfigError(f"train_share is {self.share} and train_rows {self.rows}: give one of the two")
         if self.share is not None and not 0 < self.share <= 1:
@@ -44,14 +44,14 @@ class TrainingSubset:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out, however many rows there are."""
+        """Whether all rows are used, however many there are."""
         return self.rows is None and self.share in (None, 1)
 
     def size(self, total: int) -> int:
-        """The number of rows chosen of so many.
+        """Return the number of rows to choose from a total.
 
         Raises:
-            ConfigError: there are fewer than asked for.
+            ConfigError: more rows are requested than there are.
         """
         if self.rows is not None and self.rows > total:
             raise ConfigError(
@@ -61,13 +61,13 @@ class TrainingSubset:
         return self.rows or max(1, round((self.share or 1) * total))
 
     def choose(self, labels: Sequence[Collection[str]]) -> NDArray[np.intp]:
-        """Numbers of the chosen rows, ascending.
+        """Return the numbers of the chosen rows, in ascending order.
 
-        A row counts for the rarest of its labels. Each label gets its part of the rows, in whole numbers by largest
-        remainder, so that the size is exact.
+        A row counts for the rarest of its labels. Each label gets its share of the rows, rounded by the largest
+        remainder method, so that the size is exact.
 
         Args:
-            labels: of each row; a row may have several, or none.
+            labels: labels of each row; a row may have several or none.
 
         Raises:
             ConfigError: see `size`.
@@ -86,7 +86,7 @@ class TrainingSubset:
 
 
 def _largest_remainder(counts: dict[str, int], size: int) -> dict[str, int]:
-    """Whole numbers in proportion to counts that add up to `size`, which is at most their sum."""
+    """Integers in proportion to counts that add up to `size`, which is at most the sum of the counts."""
     total = sum(counts.values())
     sizes = {name: size * count // total for name, count in counts.items()}
     by_remainder = sorted(counts, key=lambda name: (-(size * counts[name] % total), name))

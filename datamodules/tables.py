@@ -1,4 +1,4 @@
-"""Numbers by key, for millions of keys."""
+"""A compact table from string keys to numbers, for millions of keys."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import hashlib
 import numpy as np
 
 HASH_BYTES = 16
-# So many entries wait in a dict before they are sorted in, or a tenth of what is there: each is moved a few times.
+# New entries wait in a dict until they exceed this number and a tenth of the sorted ones, so each moves few times.
 FEWEST_WAITING = 1024
 
 
 class HashedTable:
-    """Whole numbers by key, in 24 bytes an entry: a dict of strings takes ten times that.
+    """Integers by string key, in 24 bytes per entry; a dict of strings takes ten times as much.
 
-    Keys are known by 128 bits of their hash. Those of a set of any size differ.
+    Only a 128-bit hash of a key is stored; collisions are negligible for any number of keys.
     """
 
     def __init__(self) -> None:
@@ -26,13 +26,13 @@ class HashedTable:
         return len(self._hashes) + len(self._waiting)
 
     def get(self, key: str) -> int | None:
-        """The number of a key, or None."""
+        """Return the number of a key, or None."""
         hashed = _hash(key)
         waiting = self._waiting.get(hashed)
         return self._sorted_in(hashed) if waiting is None else waiting
 
     def setdefault(self, key: str, value: int) -> int:
-        """The number of a key, which is `value` from now on where it had none."""
+        """Return the number of a key; if it has none, set it to `value`."""
         known = self.get(key)
         if known is not None:
             return known
@@ -43,7 +43,7 @@ class HashedTable:
 
     def _sorted_in(self, hashed: bytes) -> int | None:
         place = int(np.searchsorted(self._hashes, hashed))
-        # As bytes: numpy takes zeros off the end of its strings.
+        # Compared as bytes: NumPy strips trailing zeros from its strings.
         if self._hashes[place : place + 1].tobytes() != hashed:
             return None
         return int(self._values[place])

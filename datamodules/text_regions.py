@@ -1,4 +1,4 @@
-"""Regions of side texts in batches: cached features, or word pieces that the model encodes."""
+"""Collation of the regions of side texts: cached features, or word pieces that the model encodes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ TEXTS_TOKENISED = 1024
 
 
 class TextCollator(Protocol):
-    """Makes the side texts of a batch; it can be sent to another process."""
+    """Collates the side texts of a batch; it can be sent to another process."""
 
     def __call__(self, rows: Sequence[Sequence[int]], mask: Tensor) -> SideTextBatch:
-        """The side texts of rows.
+        """Collate the side texts of rows.
 
         Args:
-            rows: index of each region of each row, in order.
-            mask: (B, R) True where these regions are.
+            rows: index of each side-text region of each row, in order.
+            mask: (B, R) True for these regions.
         """
 
 
 class CachedTexts:
-    """Makes batches of cached features.
+    """Collates cached features.
 
     Args:
-        features: what is cached.
+        features: the cached features.
         width: their width V.
     """
 
@@ -51,12 +51,12 @@ class CachedTexts:
 
 
 class TokenizedTexts:
-    """Makes batches of word pieces, for a text encoder that is trained with the model.
+    """Collates word pieces, for a text encoder that is trained with the model.
 
-    An index is the number of a text and, in the lower bits, that of the region in it.
+    An index holds the number of a text and, in the lower bits, the number of a region in it.
 
     Args:
-        encoder: of side texts.
+        encoder: encoder of the side texts.
     """
 
     def __init__(self, encoder: SideTextEncoder) -> None:
@@ -68,11 +68,11 @@ class TokenizedTexts:
         self._ends = array("q", [0])
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which builds nothing."""
+        """State for another process, which calls no `build`."""
         return {name: value for name, value in vars(self).items() if name not in ("_encoder", "_numbers")}
 
     def build(self, texts: Iterable[str]) -> None:
-        """Tokenise the texts that are new."""
+        """Tokenise the texts that have not been added yet."""
         new = [text for text in dict.fromkeys(texts) if self._numbers.get(text) is None]
         for start in range(0, len(new), TEXTS_TOKENISED):
             batch = new[start : start + TEXTS_TOKENISED]
@@ -83,7 +83,7 @@ class TokenizedTexts:
                 self._ends.append(len(self._ids))
 
     def indices(self, text: str) -> list[int]:
-        """Index of each region of a text that `build` was given."""
+        """Index of each region of a text that was passed to `build`."""
         number = self._numbers.get(text)
         if number is None:
             raise KeyError(text)

@@ -13,18 +13,18 @@ from mmib.datamodules.twitter_files import TwitterReader
 class TwitterDataModule(PostDataModule):
     """Twitter-2015 or Twitter-2017, or any corpus in their format.
 
-    Words beyond `max_length` keep their gold tags and count as missed; how many there are is reported.
+    Words beyond `max_length` keep their gold tags and count as missed; their number is reported.
 
     Args:
         root: folder of the data set.
         year: 2015 or 2017; names the files.
         labels: its entity types; see `PostDataModule`.
-        test_year: test on the posts of the other set; see `TwitterReader`.
-        test_split: on which of its splits.
+        test_year: year of the data set to test on, for scores across domains; see `TwitterReader`.
+        test_split: split of that data set to test on.
         options: see `PostDataModule`.
 
     Raises:
-        ConfigError: another year or split.
+        ConfigError: an unknown year or split.
     """
 
     task_name = "mner"

@@ -1,4 +1,4 @@
-"""Twitter-2015 and Twitter-2017 on disk: which file lies where, and posts in the column format of their release."""
+"""Twitter-2015 and Twitter-2017 files: paths, and posts in the column format of their release."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ YEARS = (2015, 2017)
 TEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 CROP_TYPES = ("person", "organization", "location", "miscellaneous")
 IMAGE_LINE = "IMGID:"
-# What Twitter-2015 calls MISC.
+# The name of MISC in Twitter-2015.
 OTHER, MISC = "OTHER", "MISC"
 
 
 class TwitterReader(Reader):
     """Reads Twitter-2015 or Twitter-2017, or any corpus in their layout.
 
-    A post is a line `IMGID:…` and a line `word TAB tag` for each word. Words that look empty (U+FE0F, U+00A0 and their
-    like) are words. Tags are in BIO; the type OTHER reads as MISC.
+    A post is a line `IMGID:…` followed by a line `word TAB tag` for each word. Words that look empty (such as U+FE0F or
+    U+00A0) are words. Tags are in BIO; the type OTHER is read as MISC.
 
     Args:
         root: folder of the data set.
         year: 2015 or 2017; names the files.
-        test_year: of the set whose posts are the test split, for scores across domains; None for the same year.
-        test_split: which of its splits that is.
+        test_year: year of the data set whose posts form the test split, for scores across domains; None for `year`.
+        test_split: split of that data set to use.
 
     Raises:
-        ConfigError: another year or split.
+        ConfigError: an unknown year or split.
     """
 
     def __init__(self, root: Path, year: int, test_year: int | None = None, test_split: str = "test") -> None:
@@ -66,7 +66,7 @@ class TwitterReader(Reader):
             self.layout += f"\nand the {test_split} split of the same for the year {test_year}"
 
     def _source(self, split: str) -> tuple[str, str]:
-        """The set that a split comes from, and its split there."""
+        """The data set that a split comes from, and the split of that data set."""
         return (self._tested, self._test_split) if split == "test" else (self._trained, split)
 
     def text_file(self, split: str) -> Path:
@@ -85,7 +85,7 @@ class TwitterReader(Reader):
         start = 1
         for number, line in enumerate(read_lines(path, self.layout), start=1):
             place = f"{path}:{number}"
-            # Files that were put one behind the other have a byte-order mark in the middle.
+            # Concatenated files have byte-order marks in the middle.
             opening = line.lstrip(BYTE_ORDER_MARK)
             if opening.startswith(IMAGE_LINE) and "\t" not in line:
                 if post is not None:
@@ -107,13 +107,13 @@ class TwitterReader(Reader):
         yield _with_words(post, start)
 
     def crop_files(self, split: str) -> CropFiles:
-        """Where the crops of a split are expected, with a dictionary."""
+        """The paths at which a dictionary of crops and the crops of a split are expected."""
         name, source = self._source(split)
         folder = self.root / f"{name}_aux_images" / source
         return CropFiles(self.root / name / f"{name}_{source}_dict.pth", folder)
 
     def crops(self, split: str) -> Crops | None:
-        """See `Reader.crops`; from a dictionary, or else by the names of the files."""
+        """See `Reader.crops`; they are listed in a dictionary, or else found by their file names."""
         files = self.crop_files(split)
         if files.dictionary.is_file():
             return Crops.listed(files, image_name)
@@ -122,12 +122,12 @@ class TwitterReader(Reader):
 
 
 def _image_of(identity: str) -> str:
-    """The image that stands behind IMGID, with or without its ending."""
+    """The image of an IMGID, which may lack the ending."""
     return identity if split_ending(identity)[1] else f"{identity}.jpg"
 
 
 def _typed_crops(folder: Path) -> dict[str, list[str]]:
-    """Names, below a folder of crops that are named after their types, of those that each image has.
+    """The crops of each image, in a folder of crops that are named after their types.
 
     Raises:
         DataError: a folder cannot be listed.
@@ -145,7 +145,7 @@ def _typed_crops(folder: Path) -> dict[str, list[str]]:
 
 
 def _opened(line: str, place: str, number: int) -> TaggedPost | Malformed:
-    """The post of an image line, still without words."""
+    """Return the post of an image line, still without words."""
     identity = line.removeprefix(IMAGE_LINE).strip()
     if not identity:
         return Malformed(number, DataError(f"{place}: IMGID without a name"))

@@ -1,7 +1,7 @@
-"""Splits the text of a post into words, and keeps where each of them stands.
+"""Splits the text of a post into words with their character offsets.
 
 Handles, hashtags, web and mail addresses, emoticons and emoji (with their modifiers) stay whole, as in the corpora that
-models are trained on. Scripts that write no spaces are split by character, so that an entity can be any part of a line.
+models are trained on. Scripts without spaces are split by character, so that an entity can be any part of a line.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _PICTURE = (
 _MODIFIER = r"[\ufe0e\ufe0f\u20e3\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]"
 _KINDS = (
     r"(?:https?://|www\.)[^\s<>\"]*[^\s<>\".,;:!?()\[\]'\u2019\u201d]",
-    # The lengths that RFC 5321 allows: without a bound, dots and letters are read to their end from each of them.
+    # Lengths as in RFC 5321: without a bound, a run of letters and dots takes quadratic time.
     r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]+)+",
     r"@\w+",
     r"#\w+",
@@ -32,7 +32,7 @@ _KINDS = (
     r"[\U0001f1e6-\U0001f1ff]{2}",
     rf"[0-9#*]\ufe0f?\u20e3|{_PICTURE}{_MODIFIER}*(?:\u200d{_PICTURE}{_MODIFIER}*)*",
     r"(?<!\w)(?:[<>]?[:;=8xX][-o*']?[)\](\[dDpP/\\|}{@3](?!\w)|[)\](\[dDpP/\\|}{@][-o*']?[:;=](?!\w)|<3+|\^_+\^)",
-    # Digits of scripts without spaces would be read to their end from each of them, too.
+    # Bounded for the same reason: long runs of digits in scripts without spaces.
     r"[+-]?\d{1,99}(?:[.,:/]\d+)+%?|[+-]?\d{1,99}%",
     r"(?:[^\W\d_]\.){2,}",
     rf"{_LETTER}+(?:['\u2019_-]{_LETTER}+)*",
@@ -44,7 +44,7 @@ _WORD = re.compile("|".join(_KINDS))
 
 
 class Token(NamedTuple):
-    """A word and the characters [start, end) of the text that it is."""
+    """A word and its characters [start, end) in the text."""
 
     text: str
     start: int
@@ -52,11 +52,11 @@ class Token(NamedTuple):
 
 
 def tokenize(text: str, cuts: Iterable[int] = ()) -> list[Token]:
-    """The words of a text, in order.
+    """Return the words of a text, in order.
 
     Args:
         text: any text.
-        cuts: places that no word may reach across, such as the ends of entities that are known already.
+        cuts: offsets at which words are always split, such as the boundaries of annotated entities.
     """
     places = sorted({0, len(text), *(cut for cut in cuts if 0 < cut < len(text))})
     return [token for start, end in itertools.pairwise(places) for token in _within(text, start, end)]

@@ -1,4 +1,4 @@
-"""Checks a data set on disk: what is there, what is missing, and what a training would stop at or hide."""
+"""Checks a data set on disk for missing files and for problems that stop a training run or go unnoticed in it."""
 
 from mmib.datamodules.check.findings import Finding, SetReport, SplitReport, every_finding, status
 from mmib.datamodules.check.recognise import find_sets

@@ -35,7 +35,7 @@ from mmib.datamodules.side_texts import SideTexts
 from mmib.encoders.text import load_tokenizer
 from mmib.labels import LabelSet
 
-# Headings of what is counted; of others the name itself, such as "posts".
+# Headings of counts; other counts have their names as headings, such as "posts".
 HEADINGS = {"negative": "negative class", "entities_strict": "in strict IOB2"}
 LABELS_SHOWN = 100
 MARKS = {"note": ("note", "cyan"), "problem": ("problem", "yellow"), "unreadable": ("cannot be read", "red")}
@@ -44,10 +44,10 @@ NO_TOKENIZER = "none"
 
 
 def run(arguments: list[str]) -> int:
-    """Check the data sets of a folder, and write a repaired copy where one is asked for.
+    """Check the data sets of a folder, and write a repaired copy if requested.
 
     Returns:
-        0 fine, 1 problems, 2 something cannot be read: of the copy, where one is written.
+        0 fine, 1 problems, 2 something cannot be read; with a repaired copy, the status of the copy.
     """
     chosen = _parser().parse_args(arguments)
     console = Console(stderr=chosen.json == Path("-"), highlight=False)
@@ -56,7 +56,7 @@ def run(arguments: list[str]) -> int:
     texts = None if chosen.side_text is None else SideTexts(chosen.side_text, chosen.side_text_models)
 
     def checked(sets: Sequence[SetFiles]) -> dict[str, Any]:
-        """Check and show; what goes into the JSON file."""
+        """Check data sets and print the reports; return the content of the JSON file."""
         reports = [check_set(files, pieces, chosen.max_missing_images, labels, texts) for files in sets]
         excuse_other_sets(reports)
         for report in reports:
@@ -154,7 +154,7 @@ def _show(report: SetReport, console: Console) -> None:
 
 
 def _show_labels(report: SetReport, console: Console) -> None:
-    """How often each label stands in each split, those of the label set first."""
+    """Print the number of occurrences of each label in each split, labels of the label set first."""
     if report.labels is None:
         return
     labels = LabelSet.from_dict(report.labels)

@@ -1,4 +1,4 @@
-"""What a check finds: counts of each split, and findings with how much they matter."""
+"""Results of a check: counts of each split, and findings with their severities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmib.labels import shown
 
 Severity = Literal["note", "problem", "unreadable"]
 
-# In order: the place is the exit status of a check whose worst finding is of this severity.
+# The index of a severity is the exit status of a check whose worst finding has this severity.
 SEVERITIES: tuple[Severity, ...] = ("note", "problem", "unreadable")
 ITEMS_SHOWN = 5
 
@@ -20,11 +20,11 @@ class Finding:
     """Something worth knowing about a data set.
 
     Attributes:
-        severity: `note`: the project knows and handles it; `problem`: a training would stop at it or hide it;
-            `unreadable`: what was asked for cannot be read at all.
-        code: a short name, for programs.
-        text: what it is, for people.
-        items: each place or name that it concerns; not only the few that are shown.
+        severity: `note`: mmib handles it; `problem`: it would stop a training run or go unnoticed in it; `unreadable`:
+            a requested file cannot be read at all.
+        code: a short machine-readable name.
+        text: description of the finding.
+        items: all places or names that it concerns, not only the few that are shown.
     """
 
     severity: Severity
@@ -33,7 +33,7 @@ class Finding:
     items: list[str] = field(default_factory=list)
 
     def below(self, root: str) -> Finding:
-        """The same with places below a folder told from there."""
+        """Return the finding with paths relative to a folder."""
         items = [item.replace(f"{root}/", "") for item in self.items]
         return replace(self, text=self.text.replace(f"{root}/", ""), items=items)
 
@@ -43,14 +43,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class FileCounts:
-    """How many of the files that the rows of a split name are there.
+    """Counts of the files that the rows of a split name.
 
     Attributes:
         named: distinct files.
-        found: those that are there and can be read.
-        missing: those that are not there.
-        unreadable: those that are there and cannot be read.
-        rows: rows that have at least one that is found.
+        found: files that exist and can be read.
+        missing: files that do not exist.
+        unreadable: files that exist but cannot be read.
+        rows: rows with at least one found file.
     """
 
     named: int
@@ -62,21 +62,21 @@ class FileCounts:
 
 @dataclass(frozen=True)
 class SideTextCounts:
-    """What the side texts of a split's images have in common with its posts.
+    """Overlap of the side texts of a split's images with its posts.
 
-    Texts count once for each post of their image. What is the same "by chance" compares each post with the texts of
-    another image.
+    A text counts once for each post of its image. The values "by chance" compare each post with the texts of another
+    image.
 
     Attributes:
         images: distinct images that the posts name.
-        with_text: those that have a side text.
+        with_text: images that have a side text.
         texts: pairs of a post and a text of its image.
         shared_words: share of a text's words that occur in the post, averaged over texts.
         shared_words_by_chance: the same with another image's texts.
-        quoting: share of the texts that have four words in a row in common with the post.
+        quoting: share of the texts that share four consecutive words with the post.
         quoting_by_chance: the same with another image's texts.
-        naming: share of the texts that contain the name of a gold entity of the post, among posts that have any; None
-            where none has.
+        naming: share of the texts that contain the name of a gold entity of the post, among posts with entities; None
+            if no post has any.
         naming_by_chance: the same with another image's texts.
     """
 
@@ -93,22 +93,23 @@ class SideTextCounts:
 
 @dataclass
 class SplitReport:
-    """What is known of a split.
+    """Results for a split.
 
     Attributes:
         split: `train`, `val` or `test`.
         file: its text file, below the root.
-        there: whether that file is there.
-        sha256: its checksum, to tell versions apart.
-        counts: posts (or rows); entities in both readings, or rows of the negative class.
-        expected: the same as released, as far as known.
-        labels: how often each label stands in it.
+        there: whether that file exists.
+        sha256: its checksum, to identify versions.
+        counts: numbers of posts (or rows), of entities in seqeval's default mode and in strict IOB2, or of rows of the
+            negative class.
+        expected: the released counts, as far as they are known.
+        labels: number of occurrences of each label.
         longest: word pieces of its longest post, special tokens (and markers) included; None without a tokenizer.
-        images: its whole images.
-        crop_layout: where its object crops are listed, or None.
-        crops: its object crops.
-        side_texts: the side texts of its images, where they are checked.
-        findings: what concerns this split alone.
+        images: counts of its whole images.
+        crop_layout: paths of the list and the folder of its object crops, or None.
+        crops: counts of its object crops.
+        side_texts: counts of the side texts of its images, if they are checked.
+        findings: findings that concern only this split.
     """
 
     split: str
@@ -128,18 +129,17 @@ class SplitReport:
 
 @dataclass
 class SetReport:
-    """What is known of a data set.
+    """Results for a data set.
 
     Attributes:
         name: such as `mnre`, `twitter2015` or `twitter2017`.
-        title: what it is, for people.
-        task: name of the task that it is for.
-        root: the folder that `--data.root` is to name.
-        splits: train, val, test.
-        labels: the label set that it is checked against (`mmib.labels.LabelSet.to_dict`); None where nothing is
-            labelled.
-        label_source: where the label set comes from.
-        findings: what concerns the set as a whole.
+        title: its name in reports.
+        task: name of its task.
+        root: its folder, the value for `--data.root`.
+        splits: reports of train, val and test.
+        labels: the label set that it is checked against (`mmib.labels.LabelSet.to_dict`); None if nothing is labelled.
+        label_source: source of the label set.
+        findings: findings that concern the whole data set.
     """
 
     name: str
@@ -153,12 +153,12 @@ class SetReport:
 
 
 def status(reports: Iterable[SetReport]) -> int:
-    """The exit status: 0 fine, 1 problems, 2 something cannot be read."""
+    """Return the exit status: 0 fine, 1 problems, 2 something cannot be read."""
     return max((SEVERITIES.index(finding.severity) for _, finding in every_finding(reports)), default=0)
 
 
 def every_finding(reports: Iterable[SetReport]) -> list[tuple[str, Finding]]:
-    """All findings, each with the split that it concerns, or an empty name."""
+    """Return all findings, each with the name of its split, which is empty for findings of the whole data set."""
     found = []
     for report in reports:
         found += [("", finding) for finding in report.findings]

@@ -1,4 +1,4 @@
-"""Labels that the label set lacks, that a data set's own list calls otherwise, or that are not in every split."""
+"""Checks labels: those that the label set lacks, that differ from a data set's own list, or that a split lacks."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def check_labels(files: SetFiles, posts: Sequence[Post], labels: LabelSet | None
 
 
 def compare_labels(files: SetFiles, reads: Mapping[str, ReadSplit], labels: LabelSet | None) -> list[Finding]:
-    """What only the label set and all splits together tell."""
+    """Return the findings on labels that depend on all splits."""
     counts = {
         split: Counter(label for post in read.posts.values() for label in files.labels_of(post))
         for split, read in reads.items()
     }
-    # What is missing from the demo corpus is so by chance, and it can be written larger.
+    # Labels are missing from a demo corpus by chance; a larger one can be written.
     severity: Severity = "note" if files.is_demo else "problem"
     return [
         *_listed(files, labels),
@@ -49,7 +49,7 @@ def compare_labels(files: SetFiles, reads: Mapping[str, ReadSplit], labels: Labe
 
 
 def _listed(files: SetFiles, labels: LabelSet | None) -> list[Finding]:
-    """The data set's own list of labels, where it is another one or cannot be read."""
+    """Report the data set's own list of labels if it differs from the label set or cannot be read."""
     file = files.reader.label_file
     if file is None or labels is None:
         return []

@@ -1,4 +1,4 @@
-"""Which images and object crops are there, which cannot be read, and which show the same."""
+"""Checks images and object crops: missing, unreadable and duplicate files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FILES_WITHOUT_PROGRESS = 200
 
 
 class Decoded:
-    """Whether files can be read as images; each is decoded once, and hashed once.
+    """Whether files can be read as images; each file is decoded and hashed only once.
 
     Attributes:
-        digests: SHA-256 of contents.
+        digests: SHA-256 of the files' contents.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Decoded:
         self._reasons: dict[Path, str | None] = {}
 
     def read(self, files: Iterable[Path]) -> None:
-        """Decode those that have not been."""
+        """Decode the files that have not been decoded yet."""
         new = sorted(set(files) - self._reasons.keys())
         with ThreadPoolExecutor(THREADS) as pool:
             reasons = pool.map(_reason, new)
@@ -42,7 +42,7 @@ class Decoded:
             self._reasons.update(zip(new, bar, strict=True))
 
     def reason(self, file: Path) -> str | None:
-        """Why a file is no image, or None."""
+        """The reason why a file cannot be read as an image, or None."""
         if file not in self._reasons:
             self._reasons[file] = _reason(file)
         return self._reasons[file]
@@ -53,9 +53,9 @@ class SplitImages:
     """The whole images of a split.
 
     Attributes:
-        folder: the folder that they are in.
-        files: the file of each name; None where there is none.
-        readable: names of those that can be read.
+        folder: folder of the images.
+        files: the file of each name, or None if there is none.
+        readable: names of the readable images.
     """
 
     folder: Path
@@ -66,14 +66,14 @@ class SplitImages:
 def check_images(
     files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport, max_missing: float
 ) -> SplitImages:
-    """Fill in counts and findings of a split's whole images.
+    """Add counts and findings of a split's whole images to its report.
 
     Args:
-        files: the set.
+        files: the data set.
         read: the posts of the split.
-        decoded: what is known of files.
-        report: of the split.
-        max_missing: largest share of images that a training lets be missing.
+        decoded: the decoded files.
+        report: report of the split.
+        max_missing: largest share of images that may be missing in training.
     """
     images = [post.image for post in read.posts.values() if post.image]
     names = list(dict.fromkeys(images))
@@ -101,7 +101,7 @@ def check_images(
 
 
 def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: SplitReport) -> None:
-    """Fill in counts and findings of a split's object crops."""
+    """Add counts and findings of a split's object crops to its report."""
     try:
         crops = files.reader.crops(report.split)
     except DataError as error:
@@ -130,24 +130,24 @@ def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: Spli
         )
         report.findings.append(Finding("problem", "missing_crops", text, absent))
     strange = sorted(map(str, crops.names.keys() - set(keys.values()) - read.malformed.keys()))
-    # A folder that goes by the names of its files serves all splits.
+    # A folder of crops that are found by their file names serves all splits.
     if strange and is_listed:
         text = f"crops are listed for {len(strange):,} images or numbers that no {files.reader.rows} have"
         report.findings.append(Finding("note", "crops_of_nothing", text, strange))
 
 
 def check_folders(files: SetFiles, images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding]:
-    """What only all splits together tell of whole images.
+    """Return the findings on whole images that depend on all splits.
 
     Args:
-        files: the set.
-        images: those of each split.
-        decoded: what is known of files.
+        files: the data set.
+        images: images of each split.
+        decoded: the decoded files.
     """
     named: dict[Path, set[Path]] = {}
     for split in images.values():
         named.setdefault(split.folder, set()).update(filter(None, split.files.values()))
-    # Among data of other kinds, which the root may hold, there may be any other images.
+    # If the images are directly in the root, it may also hold unrelated images.
     folders = {folder: found for folder, found in named.items() if folder != files.root}
     orphans = sorted(
         name
@@ -163,7 +163,7 @@ def check_folders(files: SetFiles, images: Mapping[str, SplitImages], decoded: D
 
 
 def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding]:
-    """Images of the same content under several names, or in several splits."""
+    """Findings on images with the same content under several names or in several splits."""
     contents: dict[str, dict[str, set[str]]] = {}
     for split, found in images.items():
         for name, file in found.files.items():
@@ -186,7 +186,7 @@ def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding
 def _sort(
     wanted: Mapping[str, Path | None], rows: list[str], decoded: Decoded, what: str
 ) -> tuple[set[str], FileCounts, list[Finding]]:
-    """Decode files; give the names of the good ones, counts by what became of them, and what is unreadable."""
+    """Decode files; return the names of readable ones, the counts, and findings on unreadable ones."""
     there = {name: file for name, file in wanted.items() if file is not None}
     decoded.read(there.values())
     good = {name for name, file in there.items() if decoded.reason(file) is None}
@@ -199,7 +199,7 @@ def _sort(
 
 
 def _inside(crops: Crops, names: list[str]) -> tuple[dict[str, Path | None], list[str]]:
-    """The file of each name, None where it is not there, and the names that lead out of the folder."""
+    """Return the file of each name, or None if it does not exist, and the names that point outside the folder."""
     files: dict[str, Path | None] = {}
     outside = []
     for name in names:
@@ -213,7 +213,7 @@ def _inside(crops: Crops, names: list[str]) -> tuple[dict[str, Path | None], lis
 
 
 def files_below(folder: Path) -> list[str]:
-    """Names of all files below a folder; links to folders are among them, and not followed."""
+    """Names of all files below a folder; links to folders are included but not followed."""
     names = []
     for where, folders, files in os.walk(folder):
         below = Path(where).relative_to(folder)

@@ -1,4 +1,4 @@
-"""Which data sets a folder holds, and how the files of one that is not arranged are to be arranged."""
+"""Finds the data sets in a folder, and suggests moves of files that are in the wrong places."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmib.datamodules.twitter_files import IMAGE_LINE, YEARS, TwitterReader
 from mmib.labels import LabelSet
 from mmib.schema import DataError
 
-# Enough for any release, and few enough for a folder that is none.
+# Limits of the search: enough for any release, and small enough for a folder without data.
 DEPTH = 3
 MOST_FILES = 5_000
 MOST_BYTES = 1_000_000
@@ -23,20 +23,19 @@ SPLIT_WORDS = {"train": ("train",), "val": ("val", "dev"), "test": ("test",)}
 
 
 def find_sets(path: Path, given: Given | None = None, labels: LabelSet | None = None) -> list[SetFiles]:
-    """The data sets in a folder or file.
+    """Return the data sets in a folder or file.
 
-    A folder may be the root of one in a released layout or of several, a folder of such roots, or that of the texts.
-    Or it holds data of another format, as a file may, which `mmib init` reads too.
+    A folder may be the root of one or several data sets in a released layout, a folder of such roots, or the folder of
+    the texts of one. Or it contains, like a file, data of another format that `mmib init` reads.
 
     Args:
         path: the folder or file.
-        given: what is known of data of another format.
-        labels: what its posts may be labelled with; None where that is not known.
+        given: settings for data of another format.
+        labels: label set of the posts; None if it is unknown.
 
     Raises:
-        DataError: there is nothing that can be read; where files only lie in the wrong places, the text tells what to
-            move where.
-        ConfigError: there are several data sets of other formats, and `given` does not say which is meant.
+        DataError: there are no readable data; if files are only in the wrong places, the message lists the moves.
+        ConfigError: there are several data sets of other formats, and `given` does not select one.
     """
     found = _released(path) if path.is_dir() else []
     if found:
@@ -55,10 +54,10 @@ def find_sets(path: Path, given: Given | None = None, labels: LabelSet | None = 
 
 
 def _released(path: Path) -> list[SetFiles]:
-    """The sets in a released layout."""
+    """The data sets in a released layout."""
     found = _sets_of(path)
     if not found and path.name in ("txt", *(f"twitter{year}" for year in YEARS)):
-        # Someone named the folder of the texts instead of the one above it.
+        # If the path is the folder of the texts, the root is the folder above it.
         above = path.absolute().parent
         found = [files for files in _sets_of(above) if files.reader.text_file("train").parent.name == path.name]
     for child in sorted(child for child in path.iterdir() if child.is_dir()):
@@ -80,7 +79,7 @@ def _twitter(root: Path, year: int) -> SetFiles:
 
 
 def _moves(file: Path) -> Iterator[str]:
-    """Where a text file and its images belong."""
+    """Yield the moves of a text file and its images to the right places."""
     try:
         with file.open("rb") as stream:
             text = stream.read(MOST_BYTES).decode("utf-8-sig", errors="replace")
@@ -111,7 +110,7 @@ def _texts(path: Path) -> list[Path]:
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """A folder and those below it, down to a depth, and not without end."""
+    """Yield a folder and the folders below it, up to limits of depth and number of files."""
     seen = 0
     for where, folders, files in os.walk(path):
         seen += len(files) + 1

@@ -1,4 +1,4 @@
-"""Writes a repaired copy of data sets; what was there stays as it is."""
+"""Writes a repaired copy of data sets; the original files are unchanged."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from mmib.tagging import repair
 
 
 def write_repaired(sets: Sequence[SetFiles], out: Path, labels: LabelSet | None = None) -> list[str]:
-    """Write data sets in a released layout anew, without what a training would stop at or hide.
+    """Write a copy of data sets in a released layout, without problems that would stop a training run or go unnoticed.
 
-    Rows that cannot be read or whose spans do not hold the words that they are named by, images and crops that cannot
-    be read or are not there, and crop dictionaries that cannot be read are left out; stray I- tags become B-. Rows
-    whose labels the label set lacks stay as they are. The copy appears when it is complete. Files are copied, not
-    linked: nothing that is done to the copy reaches the original.
+    Rows that cannot be read or whose spans differ from the names of their entities, missing or unreadable images and
+    crops, and unreadable crop dictionaries are left out; stray I- tags become B-. Rows with labels that the label set
+    lacks are kept. The copy appears when it is complete. Files are copied, not linked, so that changes to the copy do
+    not affect the original.
 
     Args:
-        sets: what to copy.
+        sets: data sets to copy.
         out: folder of the copy.
         labels: see `mmib.datamodules.check.whole.check_set`.
 
     Returns:
-        Each change, in a sentence.
+        A sentence for each change.
 
     Raises:
-        DataError: `out` is there and not empty, lies within a set or holds one; a set is the demo corpus or of another
-            format; a text cannot be read at all; the disk is full or cannot be written.
+        DataError: `out` exists and is not empty, is inside a data set or contains one; a data set is the demo corpus or
+            has another format; a text cannot be read at all; the disk is full or not writable.
     """
     base = Path(os.path.commonpath([files.root.absolute() for files in sets]))
     _check_target(out, base)
@@ -77,13 +77,13 @@ def _check_target(out: Path, base: Path) -> None:
 
 
 class _Copy:
-    """One data set on its way to its copy.
+    """Copies one data set.
 
     Args:
-        files: the set.
+        files: the data set.
         root: folder of the copy.
-        copied: folders of images that are copied already, of this set or of one that shares them.
-        labels: the label set; None for the one that the set has in all likelihood.
+        copied: folders of images that have been copied already, by this data set or by another that shares them.
+        labels: the label set; None for the most likely one.
     """
 
     def __init__(self, files: SetFiles, root: Path, copied: set[Path], labels: LabelSet | None) -> None:
@@ -96,7 +96,7 @@ class _Copy:
         self.changes: list[str] = []
 
     def write(self) -> list[str]:
-        """Write everything; give the changes."""
+        """Write all files; return the changes."""
         reads = {split: self.files.read(split) for split in SPLITS if self.reader.has_split(split)}
         for split, read in reads.items():
             self._write_text(split, read)
@@ -109,7 +109,7 @@ class _Copy:
         return self.root / path.relative_to(self.files.root)
 
     def _write_text(self, split: str, read: ReadSplit) -> None:
-        """The lines of the rows that stay, as they are but for stray tags."""
+        """Write the lines of the rows that are kept, with repaired stray tags."""
         path = self.reader.text_file(split)
         lines = path.read_bytes().decode("utf-8").split("\n")
         if len(read.posts) == len(read.doubtful):
@@ -133,7 +133,7 @@ class _Copy:
         write_text(self._target(path), "\n".join(kept))
 
     def _mend_tags(self, tags: list[str], block: list[str], path: Path, start: int) -> None:
-        """Let stray I- tags open their entity; in a well-formed post each line with a tab is a word."""
+        """Change stray I- tags to B-; in a well-formed post each line with a tab is a word."""
         words = [place for place, line in enumerate(block) if "\t" in line]
         for place, tag, mended in zip(words, tags, repair(tags), strict=True):
             if tag != mended:
@@ -141,7 +141,7 @@ class _Copy:
                 self.changes.append(f"{path}:{start + place}: the stray tag {tag} became {mended}")
 
     def _copy_images(self, folder: Path, what: str) -> None:
-        """All files of a folder that can be read as images, named by a row or not."""
+        """Copy all files of a folder that can be read as images, even if no row names them."""
         target = self._target(folder)
         if target in self.copied or not folder.is_dir():
             return
@@ -157,7 +157,7 @@ class _Copy:
             shutil.copyfile(folder / name, target / name)
 
     def _copy_crops(self, split: str, read: ReadSplit) -> None:
-        """Crops that can be read, with a dictionary and boxes of these alone."""
+        """Copy the readable crops and the file of boxes, and write a dictionary of these crops."""
         try:
             crops = self.reader.crops(split)
         except DataError as error:
@@ -172,7 +172,7 @@ class _Copy:
             self._copy_file(crops.boxes_file)
 
     def _write_dictionary(self, crops: Crops, read: ReadSplit) -> None:
-        """The crops of the rows that stay; rows are counted anew where some were left out."""
+        """Write the crops of the rows that are kept; rows are renumbered if some were left out."""
         kept: dict[object, list[str]] = {}
         lost = []
         for place, number in enumerate(sorted(read.posts.keys() - read.doubtful.keys())):
@@ -195,7 +195,7 @@ class _Copy:
         return os.path.lexists(file) and self.decoded.reason(file) is None
 
     def _copy_labels(self, labels: LabelSet | None) -> None:
-        """The set's own list of labels, where it is the right one."""
+        """Copy the data set's own list of labels if it matches the label set."""
         listed = self.reader.label_file
         if listed is None or labels is None or not listed.is_file():
             return

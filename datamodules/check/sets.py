@@ -1,4 +1,4 @@
-"""The data sets that a check looks at: a reader of their files, and what they are for."""
+"""Data sets to check: the reader of their files, their task and their label set."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ DEMO_MANIFEST = "demo.json"
 
 @dataclass
 class ReadSplit:
-    """The posts of a split by their position in the file, which crop dictionaries count by.
+    """The posts of a split by their position in the file, which crop dictionaries refer to.
 
     Attributes:
-        posts: those that can be read.
-        malformed: the others.
-        doubtful: why some of `posts` are wrong in all likelihood.
-        note: what the reader did to them.
+        posts: posts that can be read.
+        malformed: posts that cannot be read.
+        doubtful: reasons why some of `posts` are probably wrong.
+        note: the reader's changes to the posts.
     """
 
     posts: dict[int, Post] = field(default_factory=dict)
@@ -43,8 +43,8 @@ class Labelling:
     """The labels that a data set is checked against.
 
     Attributes:
-        labels: the label set; None where nothing is labelled.
-        source: where it comes from, for people.
+        labels: the label set; None if nothing is labelled.
+        source: description of its source.
     """
 
     labels: LabelSet | None
@@ -55,10 +55,10 @@ class SetFiles:
     """A data set on disk.
 
     Args:
-        reader: reads its files.
-        task: name of the task that it is for.
-        title: what it is, for people; the reader's name of it where there is none.
-        remarks: what was assumed to read it.
+        reader: reader of its files.
+        task: name of its task.
+        title: its name in reports; empty for the default name.
+        remarks: assumptions that were made to read it.
     """
 
     def __init__(self, reader: Reader, task: str, title: str = "", remarks: Sequence[str] = ()) -> None:
@@ -73,14 +73,14 @@ class SetFiles:
         self.title = title or (TITLES[self.name] if self.has_released_layout else self.name)
 
     def has_any(self) -> bool:
-        """Whether the text of any split is there."""
+        """Whether the text of any split exists."""
         return any(self.reader.has_split(split) for split in SPLITS)
 
     def read(self, split: str) -> ReadSplit:
-        """The posts of a split; one whose image lies outside the folder of images is malformed too.
+        """Read the posts of a split; a post whose image is outside the folder of images is malformed too.
 
         Raises:
-            DataError: the file holds none, or cannot be read.
+            DataError: the file holds no posts, or cannot be read.
         """
         read = ReadSplit()
         for number, post in enumerate(self.reader.scan(split)):
@@ -102,7 +102,7 @@ class SetFiles:
 
     def labels_of(self, post: Post) -> list[str]:
         """See `mmib.schema.Task.labels_of`."""
-        # The project's own tasks bring their networks along, which take seconds to import.
+        # Without the built-in tasks, whose networks take seconds to import.
         if isinstance(post, RelationPost):
             return [post.relation]
         if isinstance(post, TaggedPost):
@@ -110,7 +110,7 @@ class SetFiles:
         return task_named(self.task).labels_of(post)
 
     def labelling(self, reads: Mapping[str, ReadSplit]) -> Labelling:
-        """The label set that the data set has in all likelihood: a released one, its own list, or what occurs."""
+        """The most likely label set: that of the release, the data set's own list, or the labels that occur."""
         known = RELEASED_LABELS[self.name] if self.has_released_layout else None
         posts = [post for read in reads.values() for post in read.posts.values()]
         occurring = tuple(dict.fromkeys(label for post in posts for label in self.labels_of(post)))
@@ -125,26 +125,26 @@ class SetFiles:
         return Labelling(LabelSet(occurring) if occurring else None, "those that occur")
 
     def expected(self, split: str) -> dict[str, int]:
-        """The counts of a split as far as they are known."""
+        """The expected counts of a split, as far as they are known."""
         if not self.is_demo:
             return RELEASED[self.name][split] if self.has_released_layout else {}
-        from mmib.datamodules.demo.reading import read_ceilings  # noqa: PLC0415 - brings the training code along
+        from mmib.datamodules.demo.reading import read_ceilings  # noqa: PLC0415 - imports the training code
 
         levels = (read_ceilings(self.root, split, self.task) or {"levels": {}})["levels"]
         return {self.reader.rows: sum(level["rows"] for level in levels.values())}
 
     def below(self, path: Path) -> str:
-        """A path as it is named from the root, where it lies there."""
+        """Return a path relative to the root if it is below it."""
         return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
 
     def _is_release(self, reads: Mapping[str, ReadSplit]) -> bool:
-        """Whether any split has as many posts as it was released with."""
+        """Whether any split has the same number of posts as the release."""
         sizes = {split: len(read.posts) + len(read.malformed) for split, read in reads.items()}
         return any(self.expected(split).get(self.reader.rows) == size for split, size in sizes.items())
 
 
 def _doubt(post: Post) -> str | None:
-    """Why a post is wrong in all likelihood: a span that does not hold what the file calls the entity."""
+    """The reason why a post is probably wrong: the words of a span differ from the name of the entity."""
     if not isinstance(post, RelationPost):
         return None
     for key, (start, end), name in zip(("head", "tail"), (post.head, post.tail), post.names, strict=True):

@@ -1,4 +1,4 @@
-"""What the side texts of a set's images have in common with its posts: what is missing, and what leaks."""
+"""Checks side texts of images against the posts: missing texts, overlap with posts, and leakage of entities."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mmib.schema import DataError, Post
 from mmib.tagging import entities
 
 WORD = re.compile(r"\w+")
-# So many words in a row are a quotation: captions of other images have them in one post of a thousand.
+# Number of shared consecutive words that count as a quotation: captions of other images quote one post in a thousand.
 QUOTATION = 4
-# Where so many more texts name an entity of their post than of another, they were written with the post at hand.
+# If the share of texts that name an entity of their post exceeds chance by more than this, they leak the entities.
 LEAK = 0.5
 OTHER_SIDE_TEXTS = "other_side_texts"
 
@@ -25,7 +25,7 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True)
 class PostWords:
-    """Words of a post, and of its gold entities' names."""
+    """The words of a post, and of the names of its gold entities."""
 
     words: Words
     names: list[Words]
@@ -34,14 +34,14 @@ class PostWords:
 def check_side_texts(
     texts: SideTexts, reads: Mapping[str, ReadSplit], reports: Iterable[SplitReport], root: str, max_missing: float
 ) -> list[Finding]:
-    """Fill in counts and findings of each split's side texts; gives what concerns the set as a whole.
+    """Add counts and findings of side texts to the reports of splits; return findings on the whole data set.
 
     Args:
-        texts: of the set's images.
+        texts: side texts of the data set's images.
         reads: the posts of each split.
-        reports: of the splits.
-        root: of the set, for messages.
-        max_missing: largest share of images that a training lets be without a text.
+        reports: reports of the splits.
+        root: root of the data set, for messages.
+        max_missing: largest share of images that may lack a text in training.
     """
     images = {split: _by_image(read.posts.values()) for split, read in reads.items()}
     try:
@@ -55,7 +55,7 @@ def check_side_texts(
 
 
 def excuse_other_sets(reports: Sequence[SetReport]) -> None:
-    """Make it a note that side texts name no image of a set, where they are those of another set of the folder."""
+    """Downgrade the finding that side texts name no image of a data set to a note if they name those of another."""
     if any(part.side_texts for report in reports for part in report.splits):
         for report in reports:
             report.findings = [
@@ -102,12 +102,12 @@ def _by_image(posts: Iterable[Post]) -> dict[str, list[Post]]:
 
 
 def _counts(texts: SideTexts, images: Mapping[str, Sequence[Post]], named: int) -> SideTextCounts:
-    """What the texts of a split's images have in common with its posts, and with those of other images.
+    """Compare the texts of a split's images with their posts, and with the posts of other images.
 
     Args:
-        texts: of the images.
+        texts: texts of the images.
         images: the posts of each image that has a text.
-        named: how many images there are, with a text or without.
+        named: number of all images, with a text or without.
     """
     names = sorted(images)
     other = dict(zip(names, names[1:] + names[:1], strict=True))
@@ -129,7 +129,7 @@ def _counts(texts: SideTexts, images: Mapping[str, Sequence[Post]], named: int) 
 
 
 def _mean(values: Iterable[float]) -> float | None:
-    """Their mean; None of none."""
+    """The mean, or None without values."""
     known = list(values)
     return sum(known) / len(known) if known else None
 
@@ -163,5 +163,5 @@ def _names(post: PostWords, text: Words) -> bool:
 
 
 def _runs(words: Words, length: int) -> set[Words]:
-    """All runs of so many words."""
+    """All runs of `length` consecutive words."""
     return {words[start : start + length] for start in range(len(words) - length + 1)}

@@ -1,4 +1,4 @@
-"""What the text of a split holds, and what in it a training would stop at or hide."""
+"""Checks the text of a split for problems that would stop a training run or go unnoticed in it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from mmib.tagging import BEGIN, entities, repair, split_tag
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
 
-# Of a post, where it stands.
+# Fields of a post that hold its location.
 PLACES = ("place", "lines")
 
 
 @dataclass(frozen=True)
 class Pieces:
-    """The posts of a split as a tokenizer splits them.
+    """The tokenizer and the maximum length that posts are checked with.
 
     Attributes:
         tokenizer: the tokenizer.
-        name: what it was asked for by.
-        max_length: most word pieces that a model is given, special tokens and markers included.
+        name: name that the tokenizer was loaded by.
+        max_length: maximum number of word pieces of a model's input, special tokens and markers included.
     """
 
     tokenizer: WordTokenizer
@@ -41,14 +41,14 @@ class Pieces:
 def check_text(
     files: SetFiles, read: ReadSplit, labels: LabelSet | None, pieces: Pieces | None, report: SplitReport
 ) -> None:
-    """Fill in counts, labels and findings of a split's text.
+    """Add counts, labels and findings of a split's text to its report.
 
     Args:
-        files: the set.
+        files: the data set.
         read: the posts of the split.
-        labels: what they may be labelled with; None where nothing is.
-        pieces: how long a post may be, in which tokenizer's pieces; None leaves lengths out.
-        report: of the split.
+        labels: the label set; None if nothing is labelled.
+        pieces: tokenizer and maximum length of posts; None skips the check of lengths.
+        report: report of the split.
     """
     posts, rows = list(read.posts.values()), files.reader.rows
     if read.malformed:
@@ -72,11 +72,11 @@ def check_text(
 
 
 def count_posts(posts: Sequence[Post], rows: str, labels: LabelSet | None) -> dict[str, int]:
-    """How many posts there are, and of what is in them; `mmib.datamodules.released.RELEASED` has the same keys.
+    """Count posts and their annotations, with the same keys as `mmib.datamodules.released.RELEASED`.
 
     Args:
         posts: the posts of a split.
-        rows: what they are called.
+        rows: name of posts, in the plural.
         labels: their label set.
     """
     counts = {rows: len(posts)}
@@ -91,7 +91,7 @@ def count_posts(posts: Sequence[Post], rows: str, labels: LabelSet | None) -> di
 
 
 def texts_of(read: ReadSplit) -> dict[tuple[str, ...], str]:
-    """Each distinct text of a split with the place where it stands first."""
+    """Each distinct text of a split with the place of its first occurrence."""
     texts: dict[tuple[str, ...], str] = {}
     for post in read.posts.values():
         texts.setdefault(tuple(post.words), post.place)
@@ -99,7 +99,7 @@ def texts_of(read: ReadSplit) -> dict[tuple[str, ...], str]:
 
 
 def _by_content(posts: Iterable[Post]) -> dict[tuple[Any, ...], list[Post]]:
-    """Posts that are the same in all but their place."""
+    """Posts grouped by everything but their place."""
     found: dict[tuple[Any, ...], list[Post]] = {}
     for post in posts:
         key = tuple(str(value) for name, value in vars(post).items() if name not in PLACES)
@@ -108,7 +108,7 @@ def _by_content(posts: Iterable[Post]) -> dict[tuple[Any, ...], list[Post]]:
 
 
 def _check_spans(posts: Sequence[Post], rows: str, report: SplitReport) -> None:
-    """Entities that overlap, or that stray tags open."""
+    """Report overlapping entities, stray tags, and images of several posts."""
     overlapping = sum(
         post.head[0] < post.tail[1] and post.tail[0] < post.head[1] for post in posts if isinstance(post, RelationPost)
     )
@@ -132,7 +132,7 @@ def _check_spans(posts: Sequence[Post], rows: str, report: SplitReport) -> None:
 
 
 def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: SplitReport) -> None:
-    """What the tokenizer does to the words: to nothing, or to more pieces than fit."""
+    """Report words without any word pieces, and posts with more pieces than fit."""
     tokenizer = pieces.tokenizer
     vanished = Counter[str]()
     lengths: list[int] = []
@@ -140,7 +140,7 @@ def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: Spli
     frame = len(tokenizer.prefix) + len(tokenizer.suffix)
     for post, words in zip(posts, tokenizer.split([post.words for post in posts]), strict=True):
         vanished.update(word for word, ids in zip(post.words, words, strict=True) if not ids)
-        # A word that is nothing still takes a piece, the unknown one.
+        # A word without pieces is encoded as the unknown piece.
         known = [ids or [tokenizer.unknown_id] for ids in words]
         markers = len(MARKERS) if isinstance(post, RelationPost) else 0
         lengths.append(frame + markers + sum(map(len, known)))
@@ -160,7 +160,7 @@ def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: Spli
 def _report_lengths(
     longer: Sequence[tuple[Post, list[list[int]]]], rows: str, pieces: Pieces, report: SplitReport
 ) -> None:
-    """What becomes of posts that are too long, with their word pieces."""
+    """Report posts that are too long, given with their word pieces, by the effect on training."""
     too_long = f"longer than {pieces.max_length} word pieces ({pieces.name})"
     refused, missed, shortened = list[str](), list[str](), list[str]()
     for post, words in longer:
@@ -182,7 +182,7 @@ def _report_lengths(
 
 
 def _fits(post: RelationPost, words: list[list[int]], pieces: Pieces) -> bool:
-    """Whether a post that is too long loses nothing but context."""
+    """Whether a post that is too long loses only context."""
     try:
         mark_entities(words, post.head, post.tail, pieces.tokenizer, pieces.max_length)
     except DataError:

@@ -1,4 +1,4 @@
-"""Checks a data set as a whole: each split, and what the splits share."""
+"""Checks a whole data set: each split, and the splits together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmib.datamodules.side_texts import SideTexts
 from mmib.labels import LabelSet
 from mmib.schema import DataError
 
-# Where it is not known how many texts two splits share, so many of the smaller one are no accident any more.
+# If the usual number of texts shared by two splits is unknown, more than this share of the smaller one is a problem.
 SHARED_SHARE = 0.01
 HEAD_BYTES = 65_536
 
@@ -30,14 +30,14 @@ def check_set(
     labels: LabelSet | None = None,
     side_texts: SideTexts | None = None,
 ) -> SetReport:
-    """Read all of a data set.
+    """Check all of a data set.
 
     Args:
-        files: where it lies.
-        pieces: how long a post may be, in which tokenizer's pieces; None leaves lengths out.
-        max_missing: largest share of images that a training lets be missing.
-        labels: what posts may be labelled with; None for the labels that the data set has in all likelihood.
-        side_texts: texts of the images, which are compared with the posts; None leaves them out.
+        files: the data set.
+        pieces: tokenizer and maximum length of posts; None skips the check of lengths.
+        max_missing: largest share of images that may be missing in training.
+        labels: the label set; None for the most likely label set of the data.
+        side_texts: texts of the images, to compare with the posts; None skips this check.
     """
     title = f"demo corpus in the layout of {files.title}" if files.is_demo else files.title
     report = SetReport(files.name, title, files.task, str(files.root), [_open(files, split) for split in SPLITS])
@@ -64,7 +64,7 @@ def check_set(
 
 
 def _read(files: SetFiles, report: SetReport) -> dict[str, ReadSplit]:
-    """The splits that are there and can be read; the report tells of the others."""
+    """Return the splits that exist and can be read; add an error to the report for those that cannot be read."""
     reads = {}
     for part in report.splits:
         if not part.there:
@@ -77,7 +77,7 @@ def _read(files: SetFiles, report: SetReport) -> dict[str, ReadSplit]:
 
 
 def _shorten(report: SetReport) -> None:
-    """Tell places below the root, which the report names once."""
+    """Shorten paths in findings to those below the root, which the report names once."""
     report.findings = [finding.below(report.root) for finding in report.findings]
     for part in report.splits:
         part.findings = [finding.below(report.root) for finding in part.findings]
@@ -99,7 +99,7 @@ def _open(files: SetFiles, split: str) -> SplitReport:
 
 
 def _line_ends(path: Path) -> list[Finding]:
-    """What editors and spreadsheets of Windows add to a text."""
+    """Find byte-order marks and carriage returns, as written by Windows editors and spreadsheets."""
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     found = [
@@ -111,7 +111,7 @@ def _line_ends(path: Path) -> list[Finding]:
 
 
 def _compare_counts(report: SetReport) -> None:
-    """Counts that are not the released ones: of a damaged copy, or of another corpus in the same layout."""
+    """Report counts that differ from the released ones: a damaged copy, or another corpus in the same layout."""
     read = [part for part in report.splits if part.counts and part.expected]
     differ = [part for part in read if _differs(part)]
     if not differ:
@@ -126,14 +126,14 @@ def _compare_counts(report: SetReport) -> None:
 
 
 def _differs(part: SplitReport) -> bool:
-    """Whether a split is another than the released one, with stray tags as they were or repaired."""
+    """Whether a split differs from the released one; stray tags may have been repaired."""
     wrong = {key for key, value in part.expected.items() if part.counts.get(key, 0) != value}
     repaired = part.counts.get("entities_strict") == part.counts.get("entities")
     return bool(wrong - ({"entities_strict"} if repaired else set()))
 
 
 def _shared_texts(files: SetFiles, reads: dict[str, ReadSplit]) -> list[Finding]:
-    """Texts that stand in two splits, so that a score on the one has been trained on in the other."""
+    """Report texts that are in two splits, which inflate scores if one of the splits is trained on."""
     texts = {split: texts_of(read) for split, read in reads.items()}
     findings = []
     for one, other in itertools.combinations(texts, 2):

@@ -1,1 +1,1 @@
-"""Annotated posts between the project's JSON lines and annotation tools: `mmib convert`."""
+"""Converts annotated posts between mmib's JSON lines and the formats of annotation tools: `mmib convert`."""

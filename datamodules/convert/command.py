@@ -19,7 +19,7 @@ def run(arguments: list[str]) -> int:
 
     Raises:
         ConfigError: the output is the input, or a folder.
-        DataError: the input cannot be read, or holds no post.
+        DataError: the input cannot be read or holds no posts.
     """
     chosen = _parser().parse_args(arguments)
     check_output(chosen.output, [chosen.file, *([chosen.posts] if chosen.posts else [])])

@@ -1,4 +1,4 @@
-"""doccano: its JSON lines in and out, with relations or without."""
+"""doccano: reading and writing of its JSON lines, with or without relations."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from mmib.datamodules.convert.posts import (
 )
 from mmib.schema import DataError
 
-# What doccano counts, unless a project has "count grapheme clusters as one character" switched on.
+# Unit of doccano's offsets, unless a project enables "count grapheme clusters as one character".
 OFFSETS: Unit = "utf-16"
 SPANS = ("label", "labels")
 ENTITIES, RELATIONS = "entities", "relations"
 
 
 def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
-    """The annotated posts of an export.
+    """Yield the annotated posts of an export.
 
     Raises:
-        DataError: it cannot be read, or a line is malformed.
+        DataError: the file cannot be read, or a line is malformed.
     """
     return parsed(path, partial(_post, options=options, notes=notes))
 
 
 def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, notes: Notes) -> None:
-    """One post a line; with ids for relations where any post has one, as [start, end, type] where none has."""
+    """Write one post per line: entities with ids and relations if any post has relations, else [start, end, type]."""
     every = list(posts)
     with_relations = any(post.relations for post in every)
     for post in every:

@@ -1,4 +1,4 @@
-"""The formats by name, and which of them a file has."""
+"""The formats by name, and their recognition."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmib.schema import DataError
 
 
 class Format(NamedTuple):
-    """How the files of a format are read and written."""
+    """Functions that read and write files of a format."""
 
     read: Callable[[Path, Options, Notes], Iterator[AnnotatedPost]]
     write: Callable[[Iterable[AnnotatedPost], BinaryIO, Options, Notes], None]
@@ -30,10 +30,10 @@ FORMATS = {
 
 
 def recognise(path: Path) -> str:
-    """Name of the format of a file: by the keys of the first line that has any of a format's own.
+    """Return the name of a file's format, from the first line with keys that only one format has.
 
     Raises:
-        DataError: it cannot be read, or it cannot be told.
+        DataError: the file cannot be read, or its format is ambiguous.
     """
     with open_data(path, "name a file of annotated posts") as file:
         if file.read(1024).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):

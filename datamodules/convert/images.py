@@ -1,4 +1,4 @@
-"""Names of images: annotation tools know them by address, a data set by the name of a file."""
+"""Names of images: annotation tools use addresses, data sets use file names."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from mmib.datamodules.convert.posts import Notes
 
-# Label Studio puts eight hexadecimal digits in front of the name of an uploaded file.
+# Label Studio adds a prefix of eight hexadecimal digits to the name of an uploaded file.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def looks_like_image(value: object) -> bool:
-    """Whether a value is the address of an image, by its ending."""
+    """Whether a value is the address of an image, judged by its ending."""
     return isinstance(value, str) and _path(value).lower().endswith(SUFFIXES)
 
 
 def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> str:
-    """The name of an image.
+    """Return the name of an image.
 
     Args:
-        address: where a tool finds it: a path, a URL, or a file of Label Studio's local storage.
-        folder: where the images lie; None takes the last part of the address.
-        place: where the post stands.
-        notes: gets images that are part of the file itself, or not in the folder.
+        address: its address in a tool: a path, a URL, or a file of Label Studio's local storage.
+        folder: folder of the images; None uses the last part of the address.
+        place: location of the post.
+        notes: records images that are embedded in the file, or missing from the folder.
 
     Returns:
-        Its name below the folder, or empty.
+        Its name below the folder, or an empty string.
     """
     if address.startswith("data:"):
         notes.add("images that are part of the file itself: left out", place)
@@ -45,7 +45,7 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
 
 
 def _path(address: str) -> str:
-    """The path of an address, with slashes."""
+    """The path of an address, with forward slashes."""
     try:
         parts = urlsplit(address)
     except ValueError:

@@ -1,4 +1,4 @@
-"""The project's own JSON lines: annotated posts, and what `mmib extract` writes."""
+"""mmib's own JSON lines: annotated posts, and the output of `mmib extract`."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from mmib.datamodules.convert.options import Options
 from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_id, checked_text, linked
 from mmib.schema import DataError
 
-# Of entities that were given to `mmib extract` without one.
+# Type of entities that were given to `mmib extract` without a type.
 UNTYPED = "ENTITY"
 
 
 def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
-    """The posts of a file.
+    """Yield the posts of a file.
 
     Raises:
-        DataError: it cannot be read, or a line is malformed.
+        DataError: the file cannot be read, or a line is malformed.
     """
     images = {} if options.posts is None else _images(options.posts)
     return parsed(path, partial(_post, images=images, options=options, notes=notes))
 
 
 def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, notes: Notes) -> None:
-    """One post a line, with offsets in characters."""
+    """Write one post per line, with offsets in characters."""
     for post in posts:
         file.write(json.dumps(_line(post, options, notes), ensure_ascii=False).encode() + b"\n")
 
 
 def _images(posts: Path) -> dict[int, Any]:
-    """Image of each row of a file that was given to `mmib extract`; it counts rows from 1, without blank lines."""
+    """The image of each row of an input file of `mmib extract`, which counts rows from 1, without blank lines."""
     return {number: line.get("image") for number, (_, line) in enumerate(objects(posts), start=1)}
 
 
@@ -66,7 +66,7 @@ def _post(
 
 
 class _Tokens:
-    """Offsets in words, of a post that is given as such: its text has one space between them."""
+    """Offsets in words, for a post that is given as words: its text has one space between words."""
 
     def __init__(self, tokens: Any, place: str) -> None:
         if not isinstance(tokens, list):
@@ -93,7 +93,7 @@ def _list(line: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:
 
 
 def _id(entity: dict[str, Any], number: int, place: str) -> int | str:
-    """What relations call an entity: its id, or its position where it has none."""
+    """The id that relations refer to an entity by: its own, or its position if it has none."""
     identity = entity.get("id", number)
     if not isinstance(identity, int | str):
         raise DataError(f"{place}: the id {identity!r} of an entity is neither a number nor a text")
@@ -113,7 +113,7 @@ def _mention(entity: dict[str, Any], offsets: Offsets | _Tokens, place: str, not
 
 
 def _arrow(relation: dict[str, Any], place: str) -> Arrow:
-    # `mmib extract` calls the type of a relation its label.
+    # `mmib extract` writes the type of a relation as `label`.
     head, tail, name = relation.get("head"), relation.get("tail"), relation.get("type", relation.get("label"))
     if not isinstance(head, int | str) or not isinstance(tail, int | str) or not isinstance(name, str) or not name:
         raise DataError(f"{place}: the relation {str(relation)[:80]} must have head, tail and type")

@@ -1,4 +1,4 @@
-"""Label Studio: its JSON export in, tasks with predictions out."""
+"""Label Studio: reading of its JSON export, and writing of tasks with predictions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mmib.datamodules.files import open_data
 from mmib.schema import DataError
 
 LAYOUT = "name a file that Label Studio exported as JSON"
-# Older versions counted as JavaScript does.
+# Older versions counted UTF-16 code units, as JavaScript does.
 OFFSETS: Unit = "characters"
 LABELS, RELATION = "labels", "relation"
 FROM_NAME, TO_NAME = "label", "text"
@@ -35,10 +35,10 @@ REVERSED, BOTH = "left", "bi"
 
 
 def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
-    """The annotated tasks of an export.
+    """Yield the annotated tasks of an export.
 
     Raises:
-        DataError: it cannot be read, or a task is malformed.
+        DataError: the file cannot be read, or a task is malformed.
     """
     for number, task in enumerate(_tasks(path), start=1):
         place = f"task {task['id'] if isinstance(task, dict) and 'id' in task else number}"
@@ -51,7 +51,7 @@ def read(path: Path, options: Options, notes: Notes) -> Iterator[AnnotatedPost]:
 
 
 def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, notes: Notes) -> None:
-    """Tasks with predictions, one a line of a JSON list."""
+    """Write tasks with predictions as a JSON list, one per line."""
     del notes
     for number, post in enumerate(posts):
         file.write(b",\n" if number else b"[\n")
@@ -98,7 +98,7 @@ def _post(place: str, task: Any, options: Options, notes: Notes) -> AnnotatedPos
 
 
 def _results(annotations: list[Any], place: str, notes: Notes) -> list[Any] | None:
-    """What was marked in the annotation that counts: the first ground truth, else the first; None without any."""
+    """The results of the annotation to use: the first ground truth, or else the first; None without annotations."""
     if not all(isinstance(made, dict) and isinstance(made.get("result"), list) for made in annotations):
         raise DataError(f"{place}: each of 'annotations' must be an object with a list 'result'")
     valid = [made for made in annotations if not made.get("was_cancelled")]
@@ -163,7 +163,7 @@ def _arrows(result: dict[str, Any], place: str, notes: Notes) -> list[Arrow]:
 
 
 def _mentions(region: dict[str, Any], offsets: Offsets, place: str, notes: Notes) -> list[Mention]:
-    """An entity for each label of a region."""
+    """Return an entity for each label of a region."""
     value = region.get("value")
     if not isinstance(value, dict):
         raise DataError(f"{place}: a region without a 'value'")
@@ -183,7 +183,7 @@ def _mentions(region: dict[str, Any], offsets: Offsets, place: str, notes: Notes
 
 
 def _plain(text: str) -> str:
-    """Without what Label Studio changes in the text of a region: line feeds are written out as \\n."""
+    """Remove differences that Label Studio makes to the text of a region: it writes line feeds as \\n."""
     return "".join(text.replace("\\n", " ").split())
 
 
@@ -199,7 +199,7 @@ def _text(data: dict[str, Any], name: str | None, to_name: str | None, place: st
 
 
 def _image(data: dict[str, Any], name: str | None, place: str) -> str:
-    """Address of the image, or empty."""
+    """Address of the image, or an empty string."""
     if name:
         return str(data.get(name) or "")
     images = [key for key, value in data.items() if looks_like_image(value)]
@@ -216,7 +216,7 @@ def _task(post: AnnotatedPost, options: Options) -> dict[str, Any]:
     sure = post.confidences()
     prediction: dict[str, Any] = {"model_version": "mmib", "result": [*regions, *relations]}
     if sure:
-        # Of the least sure finding: sorted by score, the posts that need a look come first.
+        # The lowest confidence: sorted by score, the posts that need review come first.
         prediction["score"] = min(sure)
     data: dict[str, Any] = {} if post.id is None else {"id": post.id}
     data[options.text_field or "text"] = post.text

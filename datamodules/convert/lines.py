@@ -1,4 +1,4 @@
-"""JSON lines: one object a line."""
+"""JSON lines: one object per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LAYOUT = "name a file of posts"
 
 
 def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Place and object of each line; blank lines are left out.
+    """Yield the place and object of each line; blank lines are skipped.
 
     Raises:
         DataError: the file is missing or not UTF-8, or a line holds no object.
@@ -33,10 +33,10 @@ def objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def parsed(path: Path, parse: Callable[[str, dict[str, Any]], AnnotatedPost | None]) -> Iterator[AnnotatedPost]:
-    """What `parse` makes of the place and the object of each line, where it makes a post of it.
+    """Yield the posts that `parse` returns for the place and object of each line, without None.
 
     Raises:
-        DataError: see `objects`; or `parse` raises it, and then the text names the file too.
+        DataError: see `objects`; or `parse` raises it, in which case the file is added to the message.
     """
     for place, found in objects(path):
         try:

@@ -1,4 +1,4 @@
-"""Offsets as tools count them: in characters, in UTF-16 units, or in what looks like one character."""
+"""Offsets in the units of annotation tools: characters, UTF-16 code units, or grapheme clusters."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ UNITS: tuple[Unit, ...] = get_args(Unit)
 
 
 class Offsets:
-    """Translates offsets in a text.
+    """Converts offsets in a text.
 
     Args:
         text: the text.
-        unit: what offsets count: `characters` as Python does; `utf-16` as JavaScript does, where most emoji count
-            twice; `graphemes`, where an emoji of several characters counts once.
+        unit: unit of the offsets: `characters` as in Python; `utf-16` as in JavaScript, where most emoji count twice;
+            `graphemes`, where an emoji of several characters counts once.
     """
 
     def __init__(self, text: str, unit: Unit) -> None:
@@ -26,21 +26,21 @@ class Offsets:
         self.starts = _starts(text, unit)
 
     def characters(self, start: int, end: int) -> tuple[int, int] | None:
-        """The characters [start, end) of a span; None where it is empty, outside the text, or inside a character."""
+        """The characters [start, end) of a span; None if it is empty, outside the text, or splits a character."""
         if not 0 <= start < end < len(self.starts):
             return None
         first, last = self.starts[start], self.starts[end]
         return None if first is None or last is None else (first, last)
 
     def units(self, start: int, end: int) -> tuple[int, int]:
-        """The span that covers characters [start, end), each of which is whole in it."""
+        """The smallest span of whole units that covers the characters [start, end)."""
         places = [place for place, character in enumerate(self.starts) if character is not None]
         known = [character for character in self.starts if character is not None]
         return places[bisect_right(known, start) - 1], places[bisect_left(known, end)]
 
 
 def _starts(text: str, unit: Unit) -> list[int | None]:
-    """The character at which each unit starts, and one behind the last; None inside a character."""
+    """The character at which each unit starts, and the end of the text; None inside a character."""
     if unit == "characters":
         return list(range(len(text) + 1))
     if unit == "graphemes":

@@ -1,4 +1,4 @@
-"""What a person may say of the files of annotation tools."""
+"""Options for the files of annotation tools."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mmib.datamodules.convert.offsets import Unit
 
 @dataclass(frozen=True)
 class Options:
-    """How files of annotation tools are read and written.
+    """Options to read and write files of annotation tools.
 
     Attributes:
-        offsets: what the tool's offsets count; None for what the tool counts by default.
-        images: folder of the images; where it is given, images are named as they are there.
-        text_field, image_field: Label Studio: the fields of `data` that hold text and image; None to look for them.
+        offsets: unit of the tool's offsets; None for the tool's default.
+        images: folder of the images; if given, images get the names that they have there.
+        text_field, image_field: Label Studio: the fields of `data` with text and image; None to detect them.
         from_name, to_name: Label Studio: names of the tags of labels and text in the labelling configuration; None
-            to take the only ones there are.
-        image_prefix: what is put in front of the names of images when they are written.
-        posts: the posts that were given to `mmib extract`, to take the images from.
+            to use the only ones.
+        image_prefix: prefix of the names of images in the output.
+        posts: the posts that were the input of `mmib extract`, to get the images from.
     """
 
     offsets: Unit | None = None

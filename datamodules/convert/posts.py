@@ -1,4 +1,4 @@
-"""Annotated posts in the form that every format is read into and written from."""
+"""Annotated posts in a common form, which all formats are converted to and from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Mention(NamedTuple):
     Attributes:
         start, end: its characters, [start, end).
         type: its type.
-        confidence: 0 to 1, of a prediction.
+        confidence: confidence of a prediction, 0 to 1.
     """
 
     start: int
@@ -33,9 +33,9 @@ class Link(NamedTuple):
     """A relation of a post.
 
     Attributes:
-        head, tail: positions in the post's entities.
+        head, tail: indices in the post's entities.
         type: its name.
-        confidence: 0 to 1, of a prediction.
+        confidence: confidence of a prediction, 0 to 1.
     """
 
     head: int
@@ -46,14 +46,14 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotatedPost:
-    """A post with what is marked in it.
+    """A post with its annotated entities and relations.
 
     Attributes:
-        id: what the file calls it.
+        id: its id in the file.
         text: its text.
-        image: path of its image, in whatever form the file names it; empty without one.
-        entities, relations: what is marked in it.
-        place: where it stands in its file, for messages.
+        image: path of its image, in the form used in the file; empty without one.
+        entities, relations: its annotations.
+        place: its location in the file, for messages.
     """
 
     id: str | int | None
@@ -64,19 +64,19 @@ class AnnotatedPost:
     place: str
 
     def confidences(self) -> list[float]:
-        """Those of entities and relations that have one."""
+        """The confidences of the entities and relations that have one."""
         found = [entity.confidence for entity in self.entities] + [relation.confidence for relation in self.relations]
         return [confidence for confidence in found if confidence is not None]
 
 
 @dataclass
 class Notes:
-    """What was left out or changed on the way from one format to another, and where."""
+    """Records of what was left out or changed in a conversion, with places."""
 
     places: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, text: str, place: str) -> None:
-        """Note something that happened at a place; `text` is what is counted, in the plural, and what became of it."""
+        """Record a change at a place; `text` names the things, in the plural, and what was done to them."""
         self.places.setdefault(text, []).append(place)
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Notes:
 
 
 class Arrow(NamedTuple):
-    """A relation as files have it: between entities that are named by ids."""
+    """A relation as in a file: between entity ids."""
 
     head: int | str
     tail: int | str
@@ -95,13 +95,13 @@ class Arrow(NamedTuple):
 
 
 def linked(ids: Mapping[int | str, int], arrows: Iterable[Arrow], place: str, notes: Notes) -> list[Link]:
-    """Relations between positions of entities.
+    """Convert relations between ids to relations between entity indices.
 
     Args:
-        ids: position of each entity by its id.
+        ids: index of each entity by its id.
         arrows: relations between ids.
-        place: where the post stands.
-        notes: gets those that are left out.
+        place: location of the post.
+        notes: records relations that are left out.
     """
     links = []
     for arrow in arrows:
@@ -115,9 +115,10 @@ def linked(ids: Mapping[int | str, int], arrows: Iterable[Arrow], place: str, no
 
 
 def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> tuple[int, int] | None:
-    """The characters [start, end) of an entity; None where there are none, which is noted.
+    """Return the characters [start, end) of an entity; record and return None if the span is invalid.
 
-    What looks like one character stays whole, as in an emoji of several: training refuses a part of it.
+    The span is extended to whole grapheme clusters, such as an emoji of several characters: training rejects parts of
+    them.
     """
     span = offsets.characters(start, end)
     if span is None or not offsets.text[slice(*span)].strip():
@@ -133,10 +134,10 @@ def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> 
 
 
 def checked_text(text: Any, place: str) -> str:
-    """The text of a post.
+    """Check the text of a post.
 
     Raises:
-        DataError: it is no text.
+        DataError: it is not a string.
     """
     if not isinstance(text, str):
         raise DataError(f"{place}: the text is {text!r}: expected a string")
@@ -144,10 +145,10 @@ def checked_text(text: Any, place: str) -> str:
 
 
 def checked_id(identity: Any, place: str) -> str | int | None:
-    """What a file calls a post; None where it has no name for it.
+    """Check the id of a post, which may be None.
 
     Raises:
-        DataError: it is neither text nor a whole number.
+        DataError: it is neither a string nor an integer.
     """
     if not isinstance(identity, str | int | None):
         raise DataError(f"{place}: the id is {identity!r}: expected a text or a whole number")
@@ -155,7 +156,7 @@ def checked_id(identity: Any, place: str) -> str | int | None:
 
 
 def counts(posts: Iterable[AnnotatedPost]) -> str:
-    """Posts, images, entities and relations by type, in one line."""
+    """Counts of posts, images, and entities and relations by type, in one line."""
     number = pictured = 0
     entities, relations = Counter[str](), Counter[str]()
     for post in posts:

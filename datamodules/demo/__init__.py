@@ -1,4 +1,4 @@
-"""The demo corpus: drawn posts in MNRE's and Twitter-2017's own formats, whose best possible scores are known."""
+"""The demo corpus: synthetic posts in the formats of MNRE and Twitter-2017, with known best possible scores."""
 
 from mmib.datamodules.demo.ceilings import expected_best_f1
 from mmib.datamodules.demo.corpus import write_demo_corpus

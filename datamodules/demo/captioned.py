@@ -1,4 +1,4 @@
-"""Images that are made of text and hold nothing of the themes: screenshots, and memes with captions.
+"""Images of text without any theme: screenshots, and memes with captions.
 
 Image height is -1..1, width -wide..wide.
 """
@@ -28,7 +28,7 @@ def _paragraph(rng: random.Random, sentences: int) -> str:
 
 
 def screenshot(pen: Pen, rng: random.Random, wide: float) -> None:
-    """A screen full of text: a chat, an article, a post with a reply, or a list, on a light or a dark ground."""
+    """A screen full of text: a chat, an article, a post with a reply, or a list, on a light or dark background."""
     ground, ink = rng.choice(((_WHITE, (30, 32, 38)), ((238, 240, 244), (24, 26, 32)), ((26, 28, 34), (232, 234, 238))))
     faint: Colour = (136, 140, 150)
     pen.box(-FAR, -FAR, FAR, FAR, ground)
@@ -36,7 +36,7 @@ def screenshot(pen: Pen, rng: random.Random, wide: float) -> None:
 
 
 def _bar(pen: Pen, rng: random.Random, wide: float, title: str) -> Colour:
-    """The bar at the top of a screen; gives its colour."""
+    """Draw the bar at the top of a screen; return its colour."""
     accent = any_colour(rng, (0.5, 0.9))
     pen.box(-FAR, -FAR, FAR, -0.8, accent)
     for line in range(3):
@@ -46,7 +46,7 @@ def _bar(pen: Pen, rng: random.Random, wide: float, title: str) -> Colour:
 
 
 def _lines(pen: Pen, x: float, y: float, lines: list[str], height: float, fill: Colour) -> float:
-    """Lines of text one below the other; gives where the next would be."""
+    """Draw lines of text one below the other; return the position of the next line."""
     for line in lines:
         pen.text(x, y, line, height, fill)
         y += 1.35 * height
@@ -111,7 +111,7 @@ def _list(pen: Pen, rng: random.Random, wide: float, ink: Colour, faint: Colour)
 
 
 def meme(pen: Pen, rng: random.Random, wide: float) -> None:
-    """The face of an animal, large, and a joke in capitals: across it, or above it on white."""
+    """A large face of an animal, and a joke in capitals across it, or above it on white."""
     rng.choice((_rays, _fade))(pen, rng)
     above = rng.random() < 0.35
     middle = 0.3 if above else rng.uniform(-0.05, 0.1)

@@ -1,4 +1,4 @@
-"""The data-set card of a demo corpus, `README.md`: what is in it, how it was made, what it cannot show."""
+"""The data-set card of a demo corpus, `README.md`: contents, generation and limits."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Apache-2.0, as the code that generates it.
 
 
 def dataset_card(manifest: dict[str, Any]) -> str:
-    """The card of a corpus by its manifest, with what a data-set hub reads in front."""
+    """Return the card of a corpus, given its manifest, with the YAML metadata of a data-set hub at the top."""
     settings, splits = manifest["settings"], manifest["splits"]
     name = f"mmib demo corpus, {settings['size']}, seed {settings['seed']}"
     front = {
@@ -70,7 +70,7 @@ def dataset_card(manifest: dict[str, Any]) -> str:
 
 
 def _size(posts: int) -> str:
-    """A size category of the hub."""
+    """The size category of the hub."""
     for most, category in ((1_000, "n<1K"), (10_000, "1K<n<10K")):
         if posts < most:
             return category

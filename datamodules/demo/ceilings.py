@@ -1,4 +1,4 @@
-"""The best micro-F1 that any model can expect where the true posteriors are known."""
+"""The best expected micro-F1 of any model, computed from the true posteriors."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from mmib.datamodules.released import NO_RELATION
 
 
 def expected_best_f1(posteriors: Sequence[dict[str, float]]) -> float:
-    """Expected micro-F1 of the F1-optimal rule, given p(label) of each row or entity. A None does not count.
+    """Return the expected micro-F1 of the F1-optimal decision rule, given p(label) of each row or entity.
 
-    F1 is 2 tp / (predicted + gold). The best answer to i is its likeliest label, right with probability p_i; whether
-    to give it at all is decided over all of them together. For k answers the expected hits are largest on the k
-    largest p_i, so the best of all rules is the best k of `2 sum_{i<=k} p_i / (k + E[gold])`. (A ratio of
-    expectations; the expectation of the ratio differs by O(1/n).) Giving the likeliest label, None included, scores
-    less; where there is no None, as for entities whose spans are certain, so does giving every label.
+    The negative class, `None`, does not count. F1 is 2 tp / (predicted + gold). The best prediction for i is its most
+    likely label, which is correct with probability p_i; whether to predict it at all depends on all rows together. For
+    k predictions, the expected number of hits is largest for the k largest p_i, so the optimal rule uses the k that
+    maximises `2 sum_{i<=k} p_i / (k + E[gold])`. (This is a ratio of expectations; the expectation of the ratio differs
+    by O(1/n).) Predicting the most likely label, `None` included, scores less; without `None`, as for entities whose
+    spans are certain, so does predicting every label.
     """
     labels = [{label: p for label, p in row.items() if label != NO_RELATION} for row in posteriors]
     best = np.array([max(row.values(), default=0.0) for row in labels])

@@ -13,7 +13,7 @@ UNITS: dict[str, str] = {"mre": "rows", "mner": "posts"}
 
 
 def run(arguments: list[str]) -> int:
-    """Write the demo corpus unless it is there already, and print its ceilings."""
+    """Write the demo corpus unless it exists already, and print its ceilings."""
     defaults = DemoSettings()
     parser = CommandParser(
         prog="mmib demo-data", description="Generate the demo corpus in the formats of MNRE and Twitter-2017."
@@ -73,7 +73,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _weight(text: str) -> tuple[str, float]:
-    """`meme=2` or `meme`, which is `meme=1`."""
+    """Parse `meme=2`, or `meme`, which means `meme=1`."""
     name, _, weight = text.partition("=")
     try:
         return name, float(weight or 1.0)

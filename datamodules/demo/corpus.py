@@ -1,7 +1,7 @@
-"""Writes the demo corpus in the layouts of MNRE and Twitter-2017, with what is known about it beside them.
+"""Writes the demo corpus in the layouts of MNRE and Twitter-2017, with its ground truth.
 
-The folder appears at once and complete, or not at all: everything is written into a hidden sibling, which is renamed
-at the end. Of two processes that build the same corpus at the same time, the first to finish wins.
+The folder is created atomically: everything is written to a hidden sibling folder, which is renamed at the end. If two
+processes build the same corpus at the same time, the first one to finish wins.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _QUALITY = 88
 
 
 def write_demo_corpus(root: Path, settings: DemoSettings = _DEFAULTS) -> bool:
-    """Writes a demo corpus.
+    """Write a demo corpus.
 
     Args:
-        root: the folder to make; its parents are made too.
-        settings: what to write.
+        root: the folder to create, with its parents.
+        settings: settings of the corpus.
 
     Returns:
-        True if it was built, False if the same corpus was there already.
+        True if it was built, False if the same corpus existed already.
 
     Raises:
         DataError: `root` holds something else.
@@ -60,7 +60,7 @@ def write_demo_corpus(root: Path, settings: DemoSettings = _DEFAULTS) -> bool:
             work = Path(folder)
             work.chmod(0o755)
             _build(work, settings)
-            work.rename(root)  # replaces an empty folder, and nothing else
+            work.rename(root)  # replaces only an empty folder
     except OSError as error:
         # Another process may have finished the same corpus first; anything else is a real error.
         if is_built(root, settings):
@@ -70,12 +70,12 @@ def write_demo_corpus(root: Path, settings: DemoSettings = _DEFAULTS) -> bool:
 
 
 def describe(settings: DemoSettings) -> dict[str, Any]:
-    """What identifies a corpus: the writer's version and the settings."""
+    """The identity of a corpus: the version of this code and the settings."""
     return {"version": VERSION, "settings": dataclasses.asdict(settings)}
 
 
 def read_manifest(root: Path) -> dict[str, Any] | None:
-    """The manifest of a demo corpus; None where `root` is no demo corpus."""
+    """Return the manifest of a demo corpus; None if `root` is no demo corpus."""
     path = Path(root) / MANIFEST
     try:
         manifest = parse_json(path.read_text(encoding="utf-8"))
@@ -89,10 +89,10 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
 
 
 def is_built(root: Path, settings: DemoSettings) -> bool:
-    """Whether the corpus of these settings is there.
+    """Whether the corpus with these settings exists.
 
     Raises:
-        DataError: something else is.
+        DataError: `root` holds something else.
     """
     if not root.exists():
         return False
@@ -113,7 +113,7 @@ def is_built(root: Path, settings: DemoSettings) -> bool:
 
 
 def _difference(found: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """In which settings two corpora differ; those of another version have other settings."""
+    """Describe the difference of two corpora: the version, or else the settings."""
     if found["version"] != wanted["version"]:
         return f"version {found['version']}, not {wanted['version']}"
     settings = dict(found["settings"] or {})
@@ -144,7 +144,7 @@ def _build(root: Path, settings: DemoSettings) -> None:
 
 
 def _draw_all(root: Path, posts: dict[str, list[Post]], seed: int) -> Boxes:
-    """Draws all images, in several processes where there are many, and gives the boxes of their crops."""
+    """Draw all images, in several processes if there are many, and return the boxes of their crops."""
     showing: dict[str, list[Post]] = {}
     for split in SPLITS:
         for post in posts[split]:
@@ -165,7 +165,7 @@ def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
     if workers < 2:
         yield from itertools.starmap(_draw_chunk, jobs)
         return
-    # Not forked: the caller may hold threads, and a fork would copy their locks.
+    # Not forked: the caller may have threads, and a fork would copy their locks.
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             yield from pool.map(_draw_chunk, *zip(*jobs, strict=True))
@@ -174,7 +174,7 @@ def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
 
 
 def _draw_chunk(root: Path, drawings: list[list[Post]], seed: int) -> Boxes:
-    """Draws one image for each list of posts that show it."""
+    """Draw one image for each list of posts that show it."""
     boxes: Boxes = {}
     for posts in drawings:
         first = posts[0]

@@ -1,4 +1,4 @@
-"""Scenes in a room: office, stage, home. Image height is -1..1, width a little more."""
+"""Indoor scenes: office, stage, home. Image height is -1..1, width a little more."""
 
 from __future__ import annotations
 

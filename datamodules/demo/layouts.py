@@ -1,7 +1,7 @@
-"""The same posts in two data sets' own layouts: MNRE's and Twitter-2017's, in one root folder.
+"""Writes the same posts in the layouts of MNRE and Twitter-2017, in one root folder.
 
-Images are drawn into Twitter-2017's folders, which hold every post; MNRE's hold links to those of the posts with pairs.
-The feature cache goes by content, so an image that both tasks read is encoded once.
+Images are written to the folders of Twitter-2017, which has all posts; those of MNRE have links to the images of posts
+with pairs. The feature cache is keyed by content, so an image that both tasks read is encoded once.
 """
 
 from __future__ import annotations
@@ -16,44 +16,44 @@ from typing import Any
 from mmib.datamodules.demo.pictures import Box
 from mmib.datamodules.demo.posts import Post
 
-# Both data sets call the validation split "val" everywhere but in the names of these files.
+# Both data sets call the validation split "val", except in the names of these files.
 _MNRE_CROP_LISTS = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}
 _TWITTER_TEXTS = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
 
-Boxes = dict[str, dict[str, Box]]  # image name -> crop name -> box, in the order in which crops are listed
+Boxes = dict[str, dict[str, Box]]  # image name -> crop name -> box, in the listed order of crops
 
 
 @dataclass(frozen=True)
 class ImageFolders:
-    """Where a data set keeps the images of a split, and the crops of these."""
+    """The folders of a split's images and of their crops."""
 
     images: Path
     crops: Path
 
     def make(self) -> None:
-        """Make both folders."""
+        """Create both folders."""
         for folder in (self.images, self.crops):
             folder.mkdir(parents=True, exist_ok=True)
 
 
 def mnre_folders(root: Path, split: str) -> ImageFolders:
-    """MNRE's image folders."""
+    """The image folders of MNRE."""
     return ImageFolders(root / "img_org" / split, root / "img_vg" / split / "crops")
 
 
 def twitter_folders(root: Path, split: str) -> ImageFolders:
-    """Twitter-2017's image folders; all splits share that of the whole images."""
+    """The image folders of Twitter-2017; all splits share the folder of the whole images."""
     return ImageFolders(root / "twitter2017_images", root / "twitter2017_aux_images" / split / "crops")
 
 
 def write_twitter(root: Path, split: str, posts: list[Post], boxes: Boxes) -> None:
-    """The text file of a split, its list of crops and their boxes; the images are there already.
+    """Write the text file of a split, the list of its crops and their boxes; the images exist already.
 
     Args:
         root: folder of the corpus.
         split: the split.
-        posts: all its posts.
-        boxes: of the crops of every image that is there.
+        posts: all posts of the split.
+        boxes: boxes of the crops of every existing image.
     """
     folder = root / "twitter2017"
     folder.mkdir(exist_ok=True)
@@ -64,7 +64,7 @@ def write_twitter(root: Path, split: str, posts: list[Post], boxes: Boxes) -> No
 
 
 def write_mnre(root: Path, split: str, posts: list[Post], boxes: Boxes) -> None:
-    """The rows of a split, its images as links to Twitter-2017's, its list of crops and their boxes.
+    """Write the rows of a split, links to the images of Twitter-2017, the list of crops and their boxes.
 
     Args: see `write_twitter`.
     """
@@ -81,12 +81,12 @@ def write_mnre(root: Path, split: str, posts: list[Post], boxes: Boxes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """A JSON file that a person can read."""
+    """Write an indented JSON file."""
     path.write_text(json.dumps(value, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _tagged(post: Post) -> str:
-    """A post as Twitter-2017 writes it: its id, a line a token with its BIO tag, an empty line."""
+    """Format a post as in Twitter-2017: its id, a line per token with its BIO tag, an empty line."""
     tags = ["O"] * len(post.tokens)
     for start, end, entity_type in post.entities:
         tags[start:end] = [f"B-{entity_type}", *[f"I-{entity_type}"] * (end - start - 1)]
@@ -95,7 +95,7 @@ def _tagged(post: Post) -> str:
 
 
 def _rows(post: Post) -> list[dict[str, Any]]:
-    """A post as MNRE writes it: a row a pair."""
+    """Format a post as in MNRE: one row per pair."""
     return [
         {
             "token": list(post.tokens),
@@ -133,7 +133,7 @@ def _link_images(source: ImageFolders, target: ImageFolders, shown: Boxes) -> No
 
 
 def link(source: Path, target: Path) -> None:
-    """The same file under another name; a copy where the file system has no hard links."""
+    """Create a hard link, or a copy if the file system has no hard links."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""The demo corpus as data modules: written where it is missing, then read like the real sets."""
+"""Data modules of the demo corpus, which is written if it is missing, and then read like the real data sets."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mmib.datamodules.twitter import TwitterDataModule
 
 
 class DemoDataModule(PostDataModule):
-    """What both tasks on the demo corpus share: a mixin, set before the data module that reads it.
+    """Base class of both tasks on the demo corpus: a mixin that precedes the data module of the format.
 
     Args:
-        root: folder of the corpus; written there if it is not there yet.
-        demo: what to write.
+        root: folder of the corpus, which is written if it does not exist.
+        demo: settings of the corpus.
         options: see `PostDataModule`.
     """
 
     def __init__(self, root: str = "data/demo", demo: DemoSettings | None = None, **options: Any) -> None:
-        # Next is not PostDataModule but the data module of a data set, in whose format the corpus is.
+        # The next class is the data module of a data set with the format of the corpus, not PostDataModule.
         super().__init__(root, **options)  # type: ignore[arg-type]
         self.demo = demo or DemoSettings()
         self._posts: dict[str, list[dict[str, Any]]] = {}
@@ -37,8 +37,8 @@ class DemoDataModule(PostDataModule):
     def describe(self, split: str, row: int) -> dict[str, Any]:
         """See `PostDataModule.describe`.
 
-        Where the model was shown the post's own image, also what is known of that: `noise`, its kind where it is
-        irrelevant and None where it fits; and `relevance_posterior`, None where there is nothing that it could fit.
+        If the model was shown the post's own image, the result also has `noise`, the kind of an irrelevant image or
+        None; and `relevance_posterior`, or None if the post has no clause that an image could fit.
         """
         described = super().describe(split, row)
         post = self._post_of(split, row)
@@ -47,7 +47,7 @@ class DemoDataModule(PostDataModule):
         return described
 
     def _post_of(self, split: str, row: int) -> dict[str, Any]:
-        """What is known of the post of a row."""
+        """The ground truth of the post of a row."""
         if split not in self._posts:
             posts = read_truth(self.root, split)
             rows = [len(post["rows"]) if self.task.name == "mre" else 1 for post in posts]
@@ -55,19 +55,19 @@ class DemoDataModule(PostDataModule):
         return self._posts[split][row]
 
     def check_files(self, stage: str) -> None:
-        """See `PostDataModule.check_files`; a corpus that is not there yet will be written."""
+        """See `PostDataModule.check_files`; a missing corpus passes, since it will be written."""
         if is_built(self.root, self.demo):
             super().check_files(stage)
 
     def prepare_data(self) -> None:
-        """Write the corpus; Lightning calls this on one process a node."""
+        """Write the corpus; Lightning calls this in one process per node."""
         with clock.phase("demo corpus"):
             write_demo_corpus(self.root, self.demo)
 
 
 class DemoMREDataModule(DemoDataModule, MNREDataModule):
-    """Relation extraction on the demo corpus, which is written in MNRE's format."""
+    """Relation extraction on the demo corpus, in the format of MNRE."""
 
 
 class DemoMNERDataModule(DemoDataModule, TwitterDataModule):
-    """Entity recognition on the same posts, which are written in Twitter-2017's format too."""
+    """Entity recognition on the demo corpus, in the format of Twitter-2017."""

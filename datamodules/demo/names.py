@@ -1,6 +1,6 @@
-"""Invented names, in pools that share no name between the splits.
+"""Invented names, in disjoint pools for the splits.
 
-One pool serves all entity types, so a name says nothing about its type, and no name seen in training comes back.
+One pool serves all entity types, so a name carries no information on its type, and no training name occurs elsewhere.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ONSETS = "bdfgjklmnprstvz"
 _VOWELS = "aeiou"
 _ENDINGS = ("a", "o", "i", "en", "an", "ar", "el", "is", "ok")
 
-# Common English words of the same shape; posts should not hold a word that means something as a name.
+# Common English words of the same shape, which are excluded: a name should have no meaning.
 _WORDS = """
 babel bagel bali bari basel basis began bela beta bevel bogan boja dada dali data deli demi demo denis dido dina dino
 diva divan dodo dogan dora dota dozen duma dumo fada feta fido fiji gala gavel gaza gina given goma japan java jota
@@ -25,7 +25,7 @@ sofa soja solar soli solo soma sonar sugar sumo susan taken tara taro tela tiki 
 vega vegan vela vera vino visa vita zara zero zeta
 """
 
-# Shares of the pools; training has the most posts.
+# Ranges of the pools as shares of all names; training has the most posts.
 _POOLS = {"train": (0.0, 0.6), "val": (0.6, 0.75), "test": (0.75, 1.0)}
 
 
@@ -40,7 +40,7 @@ def name_pool(split: str) -> tuple[str, ...]:
 
 
 def draw_names(rng: random.Random, split: str, count: int) -> list[tuple[str, ...]]:
-    """Names of one or two tokens, no token twice."""
+    """Sample names of one or two tokens, without repeated tokens."""
     lengths = [2 if rng.random() < 0.2 else 1 for _ in range(count)]
     tokens = iter(rng.sample(name_pool(split), sum(lengths)))
     return [tuple(itertools.islice(tokens, length)) for length in lengths]

@@ -1,4 +1,4 @@
-"""Scenes in the open: wedding, stadium, skyline, podium, graduation. Image height is -1..1, width a little more."""
+"""Outdoor scenes: wedding, stadium, skyline, podium, graduation. Image height is -1..1, width a little more."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""People: a figure about 2 high (head at -1, feet at 1) and 1.3 wide, with nothing in hands."""
+"""People: a figure about 2 high (head at -1, feet at 1) and 1.3 wide, with empty hands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _TROUSERS: tuple[Colour, ...] = (
 
 
 def draw_person(pen: Pen, rng: random.Random, shirt: Colour) -> None:
-    """A person; everything but the shirt is random."""
+    """Draw a person; everything except the shirt is random."""
     skin, hair = vary(rng, rng.choice(_SKINS), 10), vary(rng, rng.choice(_HAIRS), 12)
     trousers = vary(rng, rng.choice(_TROUSERS), 14)
     width = rng.uniform(0.46, 0.54)
@@ -64,5 +64,5 @@ def _head(pen: Pen, rng: random.Random, skin: Colour, hair: Colour) -> None:
 
 
 def random_shirt(rng: random.Random) -> Colour:
-    """A shirt that means nothing, for the people of a scene."""
+    """A shirt colour without meaning, for the people of a scene."""
     return any_colour(rng, (0.0, 0.8))

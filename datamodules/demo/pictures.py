@@ -1,4 +1,4 @@
-"""The image of a post and the crops that a detector would have cut from it."""
+"""Drawing of a post's image, and of the crops that a detector would cut from it."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ UNRELATED = {
     "landscape": views.landscape,
     "food": views.food,
 }
-_FINE = 2  # drawn this much larger and then reduced, for smooth edges
+_FINE = 2  # factor of supersampling, for smooth edges
 _HEIGHT = 304
 _WIDTHS: dict[str, tuple[int, ...]] = {EASY: (304, 352, 400), HARD: (400, 432)}
 
-# How many crops an image has that has not one for each person.
+# Distribution of the number of crops, for images without one crop per person.
 _CROPS = {EASY: {1: 0.4, 2: 0.45, 3: 0.15}, HARD: PEOPLE_LAW}
 
 Box = tuple[float, float, float, float]
@@ -45,7 +45,7 @@ People = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Drawing:
-    """An image and its crops by name, in the order in which they are listed; boxes as shares of width and height."""
+    """An image, and its crops by name in the listed order; boxes are shares of width and height."""
 
     image: Image.Image
     crops: dict[str, Image.Image]
@@ -54,7 +54,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Figure:
-    """Where a person stands, in a pen's coordinates (image height is -1..1), and how large."""
+    """Position and size of a person, in a pen's coordinates (image height is -1..1)."""
 
     x: float
     y: float
@@ -65,13 +65,13 @@ class Figure:
 
 @dataclass(frozen=True)
 class Layout:
-    """The geometry of an image: everything about places and order, nothing about what is shown.
+    """The geometry of an image: places and order, independent of its contents.
 
     Attributes:
         width: image width in pixels.
-        figures: places of the people, in the order of `Picture.people` where the image has them.
-        regions: boxes to cut, as shares of the image; there one for each person, in that order.
-        order: the order in which the regions are listed.
+        figures: places of the people, in the order of `Picture.people` if the image has them.
+        regions: boxes of the crops, as shares of the image; one per person, in that order, if the image has people.
+        order: the listed order of the regions.
     """
 
     width: int
@@ -81,7 +81,7 @@ class Layout:
 
 
 def lay_out(post: Post, rng: random.Random) -> Layout:
-    """Draws the geometry of a post's image."""
+    """Sample the geometry of a post's image."""
     width = rng.choice(_WIDTHS[post.level])
     wide = width / _HEIGHT
     if post.picture.people:
@@ -97,7 +97,7 @@ def lay_out(post: Post, rng: random.Random) -> Layout:
 
 
 def _line_up(rng: random.Random, wide: float, count: int) -> list[Figure]:
-    """People side by side, none hiding another; who stands where is random."""
+    """Place people side by side without overlap, in random order."""
     slot = 2 * wide / count
     figures = []
     for place in rng.sample(range(count), count):
@@ -117,7 +117,7 @@ def _passers_by(rng: random.Random, wide: float) -> list[Figure]:
 
 
 def _glance(rng: random.Random, wide: float, figures: list[Figure]) -> tuple[float, float]:
-    """What a detector finds where nobody holds anything: somebody, or something near the middle."""
+    """Sample what a detector finds in an image without props: a person, or something near the middle."""
     if figures and rng.random() < 0.4:
         figure = rng.choice(figures)
         return figure.x, figure.y
@@ -138,7 +138,7 @@ def _inside(start: float, length: float) -> float:
 
 
 def draw_picture(post: Post, seed: int) -> Drawing:
-    """Draws a post's image and its crops; posts that share a drawing get the same pixels and names of crops."""
+    """Draw a post's image and its crops; posts that share a drawing get the same pixels and names of crops."""
     layout = lay_out(post, random.Random(f"{seed}/{post.drawing}/layout"))
     rng = random.Random(f"{seed}/{post.drawing}/paint")
     canvas = Image.new("RGB", (layout.width * _FINE, _HEIGHT * _FINE))

@@ -1,10 +1,10 @@
-"""What a reader who knows the generating process can conclude about a post: exact, by enumeration.
+"""Exact posteriors of a post under the generating process, by enumeration.
 
-The unknowns are the themes of the ambiguous clauses and whether the image fits its post. Wordings, names, dressing
-and the drawing itself are independent of both given what the image shows, so they drop out.
+The unknowns are the themes of the ambiguous clauses and whether the image fits its post. Wordings, names, extra tokens
+and the drawing itself are independent of both given the contents of the image, so they cancel.
 
-An unrelated image fits no post, which leaves the words alone. Any other is irrelevant with the probability `noise` of
-these functions, before it is compared with the words: `DemoSettings.hidden_noise` of the post's split.
+An unrelated image fits no post, so that only the words are informative. Any other image is irrelevant with the prior
+probability `noise`, an argument of these functions: `DemoSettings.hidden_noise` of the post's split.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from typing import Literal
 from mmib.datamodules.demo.posts import EASY, HARD, Clause, Post
 from mmib.datamodules.demo.themes import COLOURS, MEANINGS, THEMES, Meaning, theme_prior
 
-# What a reader sees of the image: nothing; everything; or what is in it but not who holds what. The last is the most
-# that a description of the whole image without regions can give on the hard level.
+# The view of the image: nothing; everything; or its contents without who holds what. The last is the most that a
+# description of the whole image without regions can contain on the hard level.
 View = Literal["text", "multimodal", "unbound"]
 
 Belief = dict[tuple[str, ...], float]
 
 
 def relation_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
-    """p(relation | what is seen), zeros left out, for each of the post's pairs.
+    """p(relation | words and view), without zeros, for each of the post's pairs.
 
     Args:
         post: the post.
-        view: what is seen of its image.
+        view: the view of its image.
         noise: p(irrelevant | an image that is not unrelated).
     """
     belief = theme_belief(post, view, noise)
@@ -41,9 +41,9 @@ def relation_posteriors(post: Post, view: View, noise: float) -> list[dict[str, 
 
 
 def entity_posteriors(post: Post, view: View, noise: float) -> list[dict[str, float]]:
-    """p(type | what is seen), zeros left out, for each of the post's entities.
+    """p(type | words and view), without zeros, for each of the post's entities.
 
-    Their spans are certain: names come from known pools, and no wording puts two names side by side.
+    Their spans are certain: names come from known pools, and no wording has two adjacent names.
 
     Args: see `relation_posteriors`.
     """
@@ -69,7 +69,7 @@ def _clause_posterior(post: Post, index: int, part: str, belief: Belief) -> dict
 
 
 def theme_belief(post: Post, view: View, noise: float) -> Belief:
-    """p(themes of the ambiguous clauses | what is seen), jointly, in the clauses' order."""
+    """Joint p(themes of the ambiguous clauses | words and view), in the order of the clauses."""
     prior = _joint_prior(post)
     if view == "text" or post.missing or post.picture.unrelated:
         return prior
@@ -78,7 +78,7 @@ def theme_belief(post: Post, view: View, noise: float) -> Belief:
 
 
 def relevance_posterior(post: Post, noise: float) -> float | None:
-    """p(the image fits | words and image), by which nobody can rank images better; None where nothing could fit.
+    """p(the image fits | words and image), which ranks images optimally; None without an image or a clause to fit.
 
     Args: see `relation_posteriors`.
     """
@@ -92,7 +92,7 @@ def relevance_posterior(post: Post, noise: float) -> float | None:
 
 
 def image_likelihood(post: Post, noise: float) -> float:
-    """p(what the image shows | the words), up to a factor that depends on the image alone.
+    """p(contents of the image | words), up to a factor that depends only on the image.
 
     Args: see `relation_posteriors`.
     """
@@ -106,7 +106,7 @@ def image_likelihood(post: Post, noise: float) -> float:
 
 
 def _image_likelihoods(post: Post, view: View, noise: float) -> tuple[Belief, float]:
-    """p(image, it fits | themes) by themes, and p(image, it is irrelevant), which depends on no theme."""
+    """p(image, it fits | themes) by themes, and p(image, it is irrelevant), which does not depend on themes."""
     clauses = [post.clauses[index] for index in _open_clauses(post)]
     likelihood = _people_likelihood if post.level == HARD else _scene_likelihood
     fitting = {themes: (1.0 - noise) * likelihood(post, clauses, themes, view) for themes in _joint_prior(post)}
@@ -124,7 +124,7 @@ def _joint_prior(post: Post) -> Belief:
 
 @functools.cache
 def _prior_of(families: tuple[str, ...]) -> Belief:
-    """Two clauses of a post are about different themes: the product of the priors where they differ."""
+    """The product of the priors, restricted to distinct themes: two clauses of a post never share a theme."""
     priors = [theme_prior(family) for family in families]
     return _normalise(
         {
@@ -141,17 +141,17 @@ def _normalise(weights: Belief) -> Belief:
 
 
 def _scene_likelihood(post: Post, clauses: list[Clause], themes: tuple[str, ...], view: View) -> float:
-    """p(scene | themes); without clauses, of an irrelevant image."""
+    """p(scene | themes); without clauses, p(scene) of an irrelevant image."""
     if not clauses:
         return 1.0 / len(THEMES)
     return float(post.picture.scene == themes[0])
 
 
 def _people_likelihood(post: Post, clauses: list[Clause], themes: tuple[str, ...], view: View) -> float:
-    """p(people | their number, themes), for either kind of view; without clauses, of an irrelevant image.
+    """p(people | their number, themes), for either view of the image; without clauses, that of an irrelevant image.
 
-    The clauses fix some pairs of colour and prop; the others take any of the colours and props that are left. Unbound,
-    colours and props are two sets: any matching of the people that are left gives the same two sets.
+    The clauses fix some pairs of colour and prop; the other people have any of the remaining colours and props. In the
+    unbound view, colours and props are two sets: all matchings of the remaining people give the same two sets.
     """
     people = post.picture.people
     wanted = [(str(clause.colour), theme) for clause, theme in zip(clauses, themes, strict=True)]

@@ -1,7 +1,7 @@
-"""Posts as the generating process draws them: words, gold labels, and what their image shows. Nothing is painted here.
+"""Sampling of posts: words, gold labels, and the contents of their images, which are painted elsewhere.
 
-Every post has a random stream of its own, so a post does not depend on which others are drawn, nor in what order.
-Posts with entities serve both tasks; chatter, which names nothing, holds no pair and serves entity recognition alone.
+Every post has its own random stream, so it does not depend on which other posts are sampled, or in which order. Posts
+with entities serve both tasks; chatter has no entities and no pairs, and serves entity recognition only.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ LEVELS: tuple[str, ...] = (EASY, HARD)
 
 # Number of people in a hard image, whether it fits its post or not.
 PEOPLE_LAW: dict[int, float] = {2: 0.15, 3: 0.5, 4: 0.35}
-TWO_OPEN_SHARE = 0.6  # of the hard posts, both clauses of which the image decides
-CROSS_SHARE = 0.15  # of the posts, which also ask for a pair across their clauses
+TWO_OPEN_SHARE = 0.6  # of the hard posts: the image determines both clauses
+CROSS_SHARE = 0.15  # of the posts: they have another pair across their clauses
 DECIDED_NONE_SHARE = 0.3
-CHATTER_SHARE = 0.08  # of all posts, which name nothing
+CHATTER_SHARE = 0.08  # of all posts
 CAPITAL_SHARE = 0.5  # of the ordinary words of chatter
 SPLIT_EMOJI_SHARE = 0.3  # of the chatter
 DRESSING = {"retweet": 0.12, "hashtag": 0.3, "url": 0.12, "emoji": 0.2}
@@ -52,9 +52,9 @@ class Clause:
         tail: span of the tail's name.
         types: entity types of head and tail.
         relation: its gold relation.
-        family: the family of an ambiguous clause, None where the words decide.
-        theme: the theme that an ambiguous clause is about.
-        colour: the shirt that a hard ambiguous clause points at.
+        family: the family of an ambiguous clause; None if the words determine the relation.
+        theme: the theme of an ambiguous clause.
+        colour: the shirt colour that a hard ambiguous clause refers to.
     """
 
     words: tuple[str, ...]
@@ -74,12 +74,12 @@ class Clause:
 
 @dataclass(frozen=True)
 class Picture:
-    """What an image shows, as far as it can matter: one of three.
+    """The relevant contents of an image: one of a scene, people, or something unrelated.
 
     Attributes:
         scene: a theme.
-        people: (shirt colour, theme of the prop) of each; their order carries nothing.
-        unrelated: a name of `UNRELATED`, nothing of the themes.
+        people: (shirt colour, theme of the prop) of each person; their order has no meaning.
+        unrelated: a name of `UNRELATED`, for an image without any theme.
     """
 
     scene: str | None = None
@@ -89,7 +89,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pair:
-    """A question about a post: the relation of two of its entities, by their positions in `Post.entities`."""
+    """A pair of entities of a post with their relation; head and tail are indices in `Post.entities`."""
 
     head: int
     tail: int
@@ -100,21 +100,21 @@ class Pair:
 
 @dataclass(frozen=True)
 class Post:
-    """A post with everything that is known about it.
+    """A post with its ground truth.
 
     Attributes:
-        identity: its id in both data sets' files.
+        identity: its id in the files of both data sets.
         split: its split.
         level: its level.
         tokens: its words.
         clauses: its parts that name entities; empty for chatter.
         entities: (start, end, type) of each name; 2 i is the head of clause i, 2 i + 1 its tail.
-        pairs: the questions that relation extraction asks; empty for chatter.
-        picture: what its image shows.
+        pairs: the pairs for relation extraction; empty for chatter.
+        picture: contents of its image.
         drawing: identity of the first post that shows this image; often its own.
-        noise: the name among `NOISE_KINDS` of an image that was drawn for no clause, though there are some; None where
-            the image fits, and for chatter.
-        missing: the image is not on disk, though it has a name.
+        noise: kind of an image that fits none of the clauses, from `NOISE_KINDS`; None if the image fits, and for
+            chatter.
+        missing: whether the image is named but does not exist.
     """
 
     identity: str
@@ -136,12 +136,12 @@ class Post:
 
 
 def opaque_name(*parts: object) -> str:
-    """A name that says nothing but is the same in every build."""
+    """A name without meaning that is the same in every build."""
     return hashlib.sha256("/".join(map(str, parts)).encode()).hexdigest()[:12]
 
 
 def draw_posts(settings: DemoSettings, split: str) -> list[Post]:
-    """All posts of a split, levels in random order, chatter in random places among the others."""
+    """Sample all posts of a split, with levels in random order and chatter at random places."""
     hard = settings.hard_images(split)
     levels = [HARD] * hard + [EASY] * (settings.images(split) - hard)
     random.Random(f"{settings.seed}/{split}/levels").shuffle(levels)
@@ -160,14 +160,14 @@ def draw_posts(settings: DemoSettings, split: str) -> list[Post]:
 
 
 def draw_post(settings: DemoSettings, split: str, number: int, level: str, first: Post | None = None) -> Post:
-    """One post that names entities, with an image of its own or that of an earlier post."""
+    """Sample a post that names entities, with its own image or that of an earlier post."""
     rng = random.Random(f"{settings.seed}/{split}/{number}/{level}")
     families = _draw_families(rng, level)
     colours: Sequence[str | None] = [None] * len(families)
     if level == HARD:
         colours = rng.sample(sorted(COLOURS), len(families))
     themes = _draw_themes(rng, families)
-    # Of the posts that share an image none fits an unrelated one; the others are as noisy as makes up the share.
+    # No post fits an unrelated image; a post that shares any other image fits it with p = 1 - hidden_noise.
     fitting = first is None or (rng.random() >= settings.hidden_noise(split) and not first.picture.unrelated)
     if first is not None and fitting:
         families, colours, themes = _ask_about(rng, first.picture, len(families))
@@ -206,7 +206,7 @@ def draw_post(settings: DemoSettings, split: str, number: int, level: str, first
 
 
 def draw_chatter(settings: DemoSettings, split: str, number: int, level: str, first: Post | None = None) -> Post:
-    """One post that names nothing: its image is like any other of its level, and there is nothing it could fit."""
+    """Sample a post without entities: its image is like any other of its level, but has no clause to fit."""
     rng = random.Random(f"{settings.seed}/{split}/chatter/{number}/{level}")
     words = iter(rng.sample(ORDINARY_WORDS, 4))
     sentences = [
@@ -245,7 +245,7 @@ def _draw_families(rng: random.Random, level: str) -> list[str]:
 
 
 def _draw_themes(rng: random.Random, families: list[str]) -> list[str]:
-    """Themes of the ambiguous clauses: the product of their priors, restricted to distinct themes."""
+    """Sample the themes of the ambiguous clauses from the product of their priors, restricted to distinct themes."""
     while True:
         themes = []
         for family in families:
@@ -256,7 +256,7 @@ def _draw_themes(rng: random.Random, families: list[str]) -> list[str]:
 
 
 def _ask_about(rng: random.Random, picture: Picture, count: int) -> tuple[list[str], Sequence[str | None], list[str]]:
-    """Families, colours and themes of clauses that fit an image: distinct things it shows, each in a likely wording."""
+    """Sample families, colours and themes of clauses that fit an image: distinct contents, families by posterior."""
     shown: list[tuple[str | None, str]] = [*picture.people] if picture.scene is None else [(None, picture.scene)]
     colours, themes = zip(*rng.sample(shown, count), strict=True)
     posteriors = [family_posterior(theme) for theme in themes]
@@ -265,7 +265,7 @@ def _ask_about(rng: random.Random, picture: Picture, count: int) -> tuple[list[s
 
 
 def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str]) -> Picture:
-    """An image that shows `wanted`, themes by colour; what is not wanted is uniform."""
+    """Sample an image that shows `wanted`, themes by colour; everything else is uniform."""
     if level == EASY:
         return Picture(scene=next(iter(wanted.values()), None) or rng.choice(THEMES))
     count = rng.choices(list(PEOPLE_LAW), list(PEOPLE_LAW.values()))[0] - len(wanted)
@@ -277,7 +277,7 @@ def _draw_picture(rng: random.Random, level: str, wanted: dict[str | None, str])
 
 
 def _draw_noise(settings: DemoSettings, split: str, rng: random.Random, scene: Picture) -> Picture:
-    """An irrelevant image: `scene`, or an unrelated one; `rng` is not the stream of the post, which does not shift."""
+    """Sample an irrelevant image, `scene` or an unrelated one; a separate `rng` leaves the post's stream unchanged."""
     shares = settings.kind_shares(split)
     name = rng.choices(list(shares), list(shares.values()))[0]
     return scene if name == SCENE else Picture(unrelated=name)
@@ -312,7 +312,7 @@ def _fill(wording: str, names: list[tuple[str, ...]]) -> tuple[tuple[str, ...], 
 
 
 def _join(rng: random.Random, split: str, sentences: Sequence[tuple[str, ...]]) -> tuple[tuple[str, ...], list[int]]:
-    """The tokens of a dressed post, and where each sentence starts in them."""
+    """Return the tokens of a post with extra tokens, and the start of each sentence in them."""
     handle = draw_names(rng, split, 1)[0][0].lower()
     wears = {name: rng.random() < share for name, share in DRESSING.items()}
     tokens = ["RT", f"@{handle}", ":"] if wears["retweet"] else []

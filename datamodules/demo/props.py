@@ -1,4 +1,4 @@
-"""Props: what somebody of the hard level holds, one a theme, each within -1..1."""
+"""Props that people hold on the hard level, one per theme, each within -1..1."""
 
 from __future__ import annotations
 
@@ -163,5 +163,5 @@ PROPS: dict[str, Drawer] = {
 
 
 def draw_prop(pen: Pen, rng: random.Random, theme: str) -> None:
-    """The prop of a theme."""
+    """Draw the prop of a theme."""
     PROPS[theme](pen, rng)

@@ -1,4 +1,4 @@
-"""What a report needs to know about a demo corpus on disk."""
+"""Reads levels, ground truth and ceilings of a demo corpus for reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mmib.schema import DataError
 
 
 def read_levels(root: Path, split: str, task: str) -> list[str] | None:
-    """The level of each row (MRE) or post (MNER) of a split, in file order; None where `root` is no demo corpus."""
+    """Return the level of each row (MRE) or post (MNER) of a split, in file order; None if `root` is no demo corpus."""
     if read_manifest(root) is None:
         return None
     name = f"rows_{split}.jsonl" if task == "mre" else f"{split}.jsonl"
@@ -20,7 +20,7 @@ def read_levels(root: Path, split: str, task: str) -> list[str] | None:
 
 
 def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
-    """What is known about each post of a split (docs/explanation/demo-corpus.md), in the order of the Twitter file.
+    """Return the ground truth of each post of a split (docs/explanation/demo-corpus.md), in the Twitter file's order.
 
     Raises:
         DataError: `root` is no demo corpus.
@@ -32,9 +32,9 @@ def read_truth(root: Path, split: str) -> list[dict[str, Any]]:
 
 
 def read_ceilings(root: Path, split: str, task: str) -> dict[str, Any] | None:
-    """`text` and `multimodal` ceilings of a split, and by level; None where the corpus is no demo, or lacks the task.
+    """Return the `text` and `multimodal` ceilings of a split and of its levels; None without a demo corpus or the task.
 
-    `rows` of a level counts rows (MRE) or posts (MNER), as `read_levels` does.
+    `rows` of a level is the number of rows (MRE) or posts (MNER), as in `read_levels`.
     """
     manifest = read_manifest(root)
     if manifest is None or task not in manifest["splits"][split]:

@@ -1,7 +1,7 @@
-"""How well the words of a post can tell its image from those of other posts: the best rank that any model can expect.
+"""The best expected rank of a post's image among those of other posts, given the words of the post.
 
-The words name a family of themes, and on the hard level shirt colours; which of the family's themes it is, the image
-alone shows. So many images go with a post's words, and a model that ranks its image first knows more than is there.
+The words determine a family of themes and, on the hard level, shirt colours; only the image shows which theme of the
+family it is. Many images thus match the words of a post, so that no model can always rank the right one first.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from mmib.datamodules.demo.posts import Post
 
 Array = NDArray[np.float64]
 
-# Ratios that differ by less, relative to one, are equal.
+# Ratios with a smaller relative difference are equal.
 TIE = 1e-9
 
 
 def best_image_ranks(posts: Sequence[Post], noise: float) -> tuple[list[Post], Array]:
-    """The rank of each post's image when all are sorted as well as its words allow.
+    """Return the rank of each post's image in the optimal order of all images given its words.
 
-    The candidates are the images of all posts that have one. The best order is by p(image | words) / p(image), p(image)
-    being the mean over the words of all posts: an image that goes with any words says nothing of these. Ties share the
-    mean of their ranks.
+    The candidates are the images of all posts that have one. The optimal order is by p(image | words) / p(image), where
+    p(image) is the mean over the words of all posts: an image that matches any words carries no information on them.
+    Ties share the mean of their ranks.
 
     Args:
-        posts: of one split.
+        posts: posts of one split.
         noise: p(irrelevant | an image that is not unrelated); see `DemoSettings.hidden_noise`.
 
     Returns:
-        The posts with an image, and the rank of each (N,), from 1; N are the candidates.
+        The N posts with an image, and their ranks (N,), from 1.
     """
     shown = [post for post in posts if not post.missing]
     pictures = [post.picture for post in shown]

@@ -1,4 +1,4 @@
-"""Backgrounds, and the clutter that stands about everywhere and means nothing."""
+"""Backgrounds, and clutter without meaning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from mmib.datamodules.demo.pen import Colour, Pen, any_colour, shade, vary
 
-FAR = 3.0  # beyond every edge of an image, whatever its shape and the camera
+FAR = 3.0  # beyond every edge of an image of any shape and camera position
 
 
 def bands(pen: Pen, span: tuple[float, float], first: Colour, last: Colour, count: int = 14) -> None:
@@ -22,7 +22,7 @@ def bands(pen: Pen, span: tuple[float, float], first: Colour, last: Colour, coun
 
 
 def sky(pen: Pen, rng: random.Random, bottom: float) -> None:
-    """A sky at some time of the day."""
+    """A sky at a random time of day."""
     first, last = rng.choice(
         (
             ((96, 160, 226), (206, 228, 246)),
@@ -49,7 +49,7 @@ FLOORS: tuple[Colour, ...] = ((168, 124, 84), (142, 110, 84), (150, 150, 156), (
 
 
 def plain_background(pen: Pen, rng: random.Random) -> None:
-    """A background that means nothing: a wall or the open air."""
+    """A background without meaning: indoors with a wall, or outdoors."""
     horizon = rng.uniform(0.1, 0.6)
     if rng.random() < 0.5:
         wall = vary(rng, rng.choice(WALLS))
@@ -135,7 +135,7 @@ _LOW: tuple[Callable[[Pen, random.Random], None], ...] = (_tree, _car, _bench, _
 
 
 def clutter(pen: Pen, rng: random.Random, wide: float, count: int) -> list[tuple[float, float]]:
-    """Things that mean nothing; gives where they are."""
+    """Draw things without meaning; return their places."""
     places = []
     for _ in range(count):
         high = rng.random() < 0.35

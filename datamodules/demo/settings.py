@@ -1,4 +1,4 @@
-"""What a demo corpus is made from; two corpora with equal settings are equal byte for byte."""
+"""Settings of a demo corpus; corpora with equal settings are byte-identical."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mmib.schema import ConfigError
 
 SPLITS: tuple[str, ...] = ("train", "val", "test")
 
-# Kinds of irrelevant images. A scene is drawn like any image that fits: nothing but the words gives it away. The others
-# hold nothing of the eight themes, so that whoever recognises them knows that they are irrelevant.
+# Kinds of irrelevant images. A scene looks like an image that fits: only the words reveal that it does not. The others
+# show none of the eight themes, so that they can be recognised as irrelevant without the words.
 SCENE = "scene"
 UNRELATED: tuple[str, ...] = ("screenshot", "meme", "pattern", "landscape", "food")
 NOISE_KINDS: tuple[str, ...] = (SCENE, *UNRELATED)
 
-# Posts that name entities, as (train, val, test); posts that name none come on top. Training and validation mix the
-# levels by `hard_share`; a test split holds both levels in equal parts, so that the score of each means something
-# (1,000 rows of each in `default`), or only the level that training has.
+# Numbers of posts that name entities, as (train, val, test); posts without entities are added to these. Training and
+# validation mix the levels by `hard_share`; a test split has equal parts of both levels, so that the score of each is
+# reliable (1,000 rows each in `default`), or only the one level of the training split.
 SIZES: dict[str, tuple[int, int, int]] = {
     "default": (9000, 400, 1040),
     "study": (2700, 200, 500),
@@ -31,16 +31,16 @@ class DemoSettings:
     """Settings of a demo corpus.
 
     Attributes:
-        seed: seed of everything that is drawn.
+        seed: seed of all random choices.
         size: a key of `SIZES`.
-        noise: share of the posts whose image has nothing to do with their text.
+        noise: share of the posts whose image is unrelated to their text.
         noise_kinds: relative weights of the kinds of these images, by names of `NOISE_KINDS`.
-        test_noise: the share in the test split; None for that of training. Validation is like training.
-        test_noise_kinds: the weights in the test split; None for those of training.
+        test_noise: this share in the test split; None for that of the training split. Validation is like training.
+        test_noise_kinds: these weights in the test split; None for those of the training split.
         missing: share of the posts whose image file does not exist.
-        hard_share: share of hard posts in the training and the validation split.
-        posts_per_image: how many training posts show the same image and ask different things of it, so that an image
-            does not give away the labels of a post. Validation and test posts have an image each.
+        hard_share: share of hard posts in the training and validation splits.
+        posts_per_image: number of training posts that show the same image but ask for different relations, so that an
+            image does not reveal the labels of a post. Each validation and test post has its own image.
     """
 
     seed: int = 0
@@ -81,12 +81,12 @@ class DemoSettings:
         return {name: weights.get(name, 0.0) / total for name in NOISE_KINDS}
 
     def hidden_noise(self, split: str) -> float:
-        """p(irrelevant | the image is drawn like those that fit): what is left to doubt once the others are set apart.
+        """p(irrelevant | the image looks like one that fits): the noise that only the words can reveal.
 
-        All of `noise_share` where every irrelevant image is a scene; 0 where none is.
+        It is `noise_share` if all irrelevant images are scenes, and 0 if none is.
         """
         noise, scenes = self.noise_share(split), self.kind_shares(split)[SCENE]
-        likewise = 1.0 - noise * (1.0 - scenes)  # share of the images that are drawn like those that fit
+        likewise = 1.0 - noise * (1.0 - scenes)  # share of the images that look like ones that fit
         return noise * scenes / likewise if likewise > 0.0 else 0.0
 
     def posts(self, split: str) -> int:
@@ -98,17 +98,17 @@ class DemoSettings:
         return math.ceil(self.posts(split) / self.sharing(split))
 
     def hard_images(self, split: str) -> int:
-        """Number of hard ones among them."""
+        """Number of hard images of a split."""
         share = 0.5 if split == "test" and 0 < self.hard_share < 1 else self.hard_share
         return round(share * self.images(split))
 
     def sharing(self, split: str) -> int:
-        """How many posts of a split show the same image."""
+        """Number of posts of a split that show the same image."""
         return self.posts_per_image if split == "train" else 1
 
 
 def _check_weights(name: str, weights: Mapping[str, float]) -> None:
-    """Refuse unknown kinds of images, and weights that are none."""
+    """Check the kinds of images and their weights."""
     unknown = sorted(set(weights) - set(NOISE_KINDS))
     if unknown:
         raise ConfigError(

@@ -1,8 +1,8 @@
-"""What the corpus is about: themes that an image shows, and what they mean for the words of each family.
+"""Themes that images show, and their meanings for the words of each family.
 
-A theme is drawn as a scene (easy level) or as a prop in somebody's hands (hard level). A family is a set of wordings
-that leave the relation of two names open; theme and family together fix the relation and the types of both names.
-Neither is enough: a skyline says "residence", "contain" or nothing at all, depending on the family.
+A theme is drawn as a scene (easy level) or as a prop that a person holds (hard level). A family is a set of wordings
+that leave the relation of two names open; theme and family together determine the relation and the types of both names.
+Neither alone is enough: a skyline means "residence", "contain" or no relation, depending on the family.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from mmib.datamodules.released import NO_RELATION
 
 THEMES: tuple[str, ...] = ("wedding", "office", "stadium", "skyline", "stage", "podium", "graduation", "home")
 
-# Six shirts that stay apart under any lighting of the drawings; the word is what a post says.
+# Six shirt colours that can be distinguished in all drawings; the keys are the words used in posts.
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (214, 32, 38),
     "blue": (24, 78, 214),
@@ -26,7 +26,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a clause says once its theme is known."""
+    """The relation and types of a clause, given its theme."""
 
     relation: str
     head_type: str
@@ -37,7 +37,7 @@ def _open(head_type: str, tail_type: str) -> Meaning:
     return Meaning(NO_RELATION, head_type, tail_type)
 
 
-# Each family's themes, the likeliest first.
+# The themes of each family, the most likely first.
 MEANINGS: dict[str, dict[str, Meaning]] = {
     "people": {
         "wedding": Meaning("/per/per/couple", "PER", "PER"),
@@ -72,7 +72,7 @@ MEANINGS: dict[str, dict[str, Meaning]] = {
 }
 FAMILIES: tuple[str, ...] = tuple(MEANINGS)
 
-# Uneven, so that a model without images still has something to learn from the family alone.
+# Not uniform, so that a model without images can learn something from the family alone.
 _PRIOR = (0.24, 0.19, 0.15, 0.12, 0.075, 0.075, 0.075, 0.075)
 
 
@@ -82,7 +82,7 @@ def theme_prior(family: str) -> dict[str, float]:
 
 
 def family_posterior(theme: str) -> dict[str, float]:
-    """p(family | theme), all families being equally likely before."""
+    """p(family | theme), under a uniform prior of the families."""
     weights = {family: theme_prior(family)[theme] for family in FAMILIES}
     total = sum(weights.values())
     return {family: weight / total for family, weight in weights.items()}

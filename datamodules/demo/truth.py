@@ -1,4 +1,4 @@
-"""What is known about each post, each row and each split of the corpus; no model reads it."""
+"""Ground truth of each post, row and split of the corpus; no model reads it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _POSTERIORS: dict[str, Callable[[Post, View, float], Posteriors]] = {
 
 
 def write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None:
-    """`demo/<split>.jsonl`, a line a post, and `demo/rows_<split>.jsonl`, a line a row of the MNRE file.
+    """Write `demo/<split>.jsonl`, a line per post, and `demo/rows_<split>.jsonl`, a line per row of the MNRE file.
 
     Args:
         root: folder of the corpus.
         split: the split.
-        posts: all its posts.
+        posts: all posts of the split.
         noise: see `relation_posteriors`.
     """
     row = 0
@@ -46,7 +46,7 @@ def write_truth(root: Path, split: str, posts: list[Post], noise: float) -> None
 
 
 def summarise(posts: list[Post], task: str, noise: float) -> dict[str, Any]:
-    """Counts and ceilings of what a split holds for a task, and the same by level; for `noise` see `write_truth`."""
+    """Return counts and ceilings of a split for a task, overall and by level; for `noise` see `write_truth`."""
     asked = [post for post in posts if post.pairs] if task == "mre" else posts
     known = [(post, {view: _POSTERIORS[task](post, view, noise) for view in _VIEWS}) for post in asked]
     held = [level for level in LEVELS if any(post.level == level for post, _ in known)]
@@ -55,7 +55,7 @@ def summarise(posts: list[Post], task: str, noise: float) -> dict[str, Any]:
 
 
 def _summary(known: list[tuple[Post, dict[View, Posteriors]]], task: str) -> dict[str, Any]:
-    """`labels`: relations or entity types that are asked for; `open`: how many of them the text alone leaves open."""
+    """`labels` is the number of pairs or entities to label; `open`, the number that the text alone leaves open."""
     told = {view: [posterior for _, posteriors in known for posterior in posteriors[view]] for view in _VIEWS}
     best = {view: expected_best_f1(told[view]) for view in _VIEWS}
     labels = len(told["text"])
@@ -64,10 +64,10 @@ def _summary(known: list[tuple[Post, dict[View, Posteriors]]], task: str) -> dic
         "labels": labels,
         "open": sum(len(posterior) > 1 for posterior in told["text"]),
         "images": sum(not post.missing for post, _ in known),
-        # Irrelevant ones among them.
+        # Irrelevant images among them.
         "noise": Counter(post.noise for post, _ in known if post.noise and not post.missing),
         "ceiling": {view: best[view] for view in _STORED},
-        # On the hard level, with every colour and every prop known, but not who holds what: what regions are for.
+        # The ceiling if all colours and props of hard images are known, but not who holds what: regions add this.
         "unbound": best["unbound"],
     }
 

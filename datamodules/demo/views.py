@@ -1,4 +1,4 @@
-"""Images without text that hold nothing of the themes: patterns, landscapes, food. Image height is -1..1."""
+"""Images without text and without any theme: patterns, landscapes, food. Image height is -1..1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmib.datamodules.demo.scenery import FAR, bands, sky
 
 
 def pattern(pen: Pen, rng: random.Random, wide: float) -> None:
-    """A motif that repeats over the whole image, in two to four colours, turned and of any size."""
+    """A motif that repeats over the whole image, in two to four colours, with random rotation and size."""
     del wide
     colours = [any_colour(rng, (0.1, 0.95)) for _ in range(rng.randint(2, 4))]
     pen.box(-FAR, -FAR, FAR, FAR, colours[0])
@@ -19,7 +19,7 @@ def pattern(pen: Pen, rng: random.Random, wide: float) -> None:
 
 
 def _grid(step: float) -> list[tuple[int, int, float, float]]:
-    """Row, column and place of each cell that may be seen."""
+    """Row, column and place of each cell that may be visible."""
     reach = math.ceil(2.0 / step)
     return [(row, column, column * step, row * step) for row in range(-reach, reach) for column in range(-reach, reach)]
 
@@ -62,7 +62,7 @@ def _diamonds(pen: Pen, step: float, colours: list[Colour]) -> None:
 
 
 def landscape(pen: Pen, rng: random.Random, wide: float) -> None:
-    """Nature without anybody in it: mountains, the sea, a desert or a forest."""
+    """Nature without people: mountains, the sea, a desert or a forest."""
     horizon = rng.uniform(-0.15, 0.3)
     sky(pen, rng, horizon + 0.05)
     if rng.random() < 0.6:
@@ -74,7 +74,7 @@ def landscape(pen: Pen, rng: random.Random, wide: float) -> None:
 def _ridge(
     pen: Pen, rng: random.Random, y: float, height: float, step: float, fill: Colour
 ) -> list[tuple[float, float]]:
-    """A jagged line of peaks from edge to edge, filled down to the ground; gives its peaks."""
+    """Draw a jagged line of peaks from edge to edge, filled down to the ground; return the peaks."""
     points, x, low = [(-FAR, y)], -2.0, True
     while x < 2.0:
         points.append((x, y - rng.uniform(0.0, 0.25) * height if low else y - rng.uniform(0.6, 1.0) * height))
@@ -150,7 +150,7 @@ def _fir(pen: Pen, leaf: Colour) -> None:
 
 
 def food(pen: Pen, rng: random.Random, wide: float) -> None:
-    """A dish on a plate, seen from above, on a table that is laid."""
+    """A dish on a plate, seen from above, on a laid table."""
     _table_top(pen, rng)
     x, size = rng.uniform(-0.2, 0.2), rng.uniform(0.68, 0.86)
     _cutlery(pen, rng, x - size - 0.16, x + size + 0.16)

@@ -1,7 +1,7 @@
-"""The words of a clause: {h} and {t} are its two names, {c} is a colour.
+"""The wordings of clauses: {h} and {t} are the two names, {c} is a colour.
 
-An ambiguous wording is drawn independently of the theme, so it says no more than its family. A decided wording fixes
-relation and types by itself. Chatter names nobody and nothing: {w} is an ordinary word.
+An ambiguous wording is sampled independently of the theme, so it carries no more information than its family. A decided
+wording determines relation and types by itself. Chatter has no names: {w} is an ordinary word.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ AMBIGUOUS: dict[str, tuple[str, ...]] = {
     ),
 }
 
-# What the hard level puts in the place of {h}: whose prop counts. A thing cannot wear a shirt, so somebody shows it.
+# Replacements of {h} on the hard level, which tell whose prop counts. A thing has no shirt, so a person shows it.
 POINTERS: dict[str, tuple[str, ...]] = {
     "people": ("{h} in {c}", "{h} , the one in {c} ,", "{h} ( {c} shirt )", "{h} wearing {c}"),
     "person_thing": ("{h} in {c}", "{h} , the one in {c} ,", "{h} ( {c} shirt )", "{h} wearing {c}"),
@@ -121,8 +121,8 @@ DECIDED: dict[tuple[str, str, str], tuple[str, ...]] = {
     (NO_RELATION, "PER", "MISC"): ("{h} did not watch the film {t}", "{h} forgot the song {t}"),
 }
 
-# Worded like the others, with ordinary words where they have names, so that neither a wording nor a capital letter
-# gives an entity away.
+# Similar wordings with ordinary words instead of names, so that neither a wording nor a capital letter reveals an
+# entity.
 CHATTER: tuple[str, ...] = (
     "so happy for {w} and {w}",
     "no {w} without {w}",
@@ -153,10 +153,10 @@ ORDINARY_WORDS: tuple[str, ...] = (
     *("football", "sleep", "shopping", "gardening", "dancing"),
 )
 
-# Dressing of a post, drawn independently of everything else.
+# Extra tokens of a post, sampled independently of everything else.
 JOINTS: tuple[str, ...] = (".", ".", ".", "!", ";", "-", "...")
 ENDINGS: tuple[str, ...] = ("", "", ".", "!", "...")
 HASHTAGS: tuple[str, ...] = ("#weekend", "#tbt", "#today", "#photo", "#news", "#wow", "#monday", "#life", "#2018")
 EMOJI: tuple[str, ...] = ("\U0001f602", "\U0001f44f", "\U0001f525", "\u2764\ufe0f", "\U0001f60d", "\U0001f64c")
-# Tokenized as real posts sometimes are: a word-piece tokenizer makes nothing of the second token.
+# Tokenised as in some real posts: a word-piece tokenizer has no piece for the second token.
 SPLIT_EMOJI: tuple[str, ...] = ("\u2764", "\ufe0f")

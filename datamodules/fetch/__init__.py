@@ -1,1 +1,1 @@
-"""`mmib fetch-data`: the released data sets, from where their authors put them, in the layout that readers expect."""
+"""`mmib fetch-data`: downloads data sets from their authors' sites into the layout that readers expect."""

@@ -1,4 +1,4 @@
-"""Captions as other projects released them, written as the JSON lines that data modules read."""
+"""Converts captions released by other projects to the JSON lines that data modules read."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def write_captions(sources: Iterable[tuple[str, str, Path]], path: Path) -> int:
 
     Args:
         sources: model, format and path of each file of captions.
-        path: gets the lines.
+        path: the file to write.
 
     Returns:
-        How many images have a caption.
+        The number of images with a caption.
 
     Raises:
-        DataError: a line that cannot be read, with its file and number.
+        DataError: a line cannot be read; the message names file and line.
     """
     captions: dict[str, dict[str, str]] = {}
     for model, layout, source in sources:
@@ -33,7 +33,7 @@ def write_captions(sources: Iterable[tuple[str, str, Path]], path: Path) -> int:
             image, text = PARSERS[layout](line, f"{source}:{number}")
             text = " ".join(text.split())
             if text:
-                # An image of several splits stands in several files, with the same caption.
+                # An image of several splits is in several files, with the same caption.
                 captions.setdefault(image.strip(), {}).setdefault(model, text)
     rows = ({"image": image, "captions": texts} for image, texts in sorted(captions.items()))
     write_text(path, "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows))
@@ -55,5 +55,5 @@ def _parse_literal(line: str, place: str) -> tuple[str, str]:
     return image, text
 
 
-# Of a line and its place: the name of the image and the caption.
+# Functions from a line and its place to the name of the image and the caption.
 PARSERS: dict[str, Callable[[str, str], tuple[str, str]]] = {"colon": _parse_colon, "literal": _parse_literal}

@@ -16,21 +16,21 @@ from mmib.datamodules.fetch.manifest import READERS, DataSet, data_set
 from mmib.datamodules.fetch.unpack import unpack_images
 from mmib.schema import ConfigError, DataError
 
-# Addresses, separated by spaces.
+# Its value is a list of addresses, separated by spaces.
 MIRROR_VARIABLE = "MMIB_DATA_MIRROR"
 SPLITS = ("train", "val", "test")
 DOWNLOADS = ".fetch-data"
 
 
 def run(arguments: list[str]) -> int:
-    """Fetch what is not there yet of a data set, and check it.
+    """Download the missing files of a data set, and check it.
 
     Returns:
         The exit status of `mmib check-data`: 0 fine, 1 problems, 2 something cannot be read.
 
     Raises:
-        ConfigError: the terms are not accepted, or a package is absent.
-        DataError: something cannot be downloaded or unpacked, or is not what was released.
+        ConfigError: the terms are not accepted, or a package is missing.
+        DataError: a file cannot be downloaded or unpacked, or differs from the released one.
     """
     chosen = _parser().parse_args(arguments)
     require_packages()
@@ -86,10 +86,10 @@ def _parser() -> CommandParser:
 
 
 def _accept_terms(wanted: DataSet, *, captions: bool, accepted: bool) -> None:
-    """Show the terms, and ask for them unless they were accepted on the command line.
+    """Show the terms, and prompt for their acceptance unless they were accepted on the command line.
 
     Raises:
-        ConfigError: they are not accepted.
+        ConfigError: the terms are not accepted.
     """
     for terms in (wanted.terms, wanted.captions_terms)[: 1 + captions]:
         _report(terms)
@@ -121,7 +121,7 @@ def _fetch_texts(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
 
 
 def _umask() -> int:
-    """The mode bits that new files do not get; temporary files, which downloads start as, get fewer."""
+    """The umask of the process, to give downloads the mode of new files: they start as more private temporary files."""
     mask = os.umask(0)
     os.umask(mask)
     return mask
@@ -142,7 +142,7 @@ def _fetch_captions(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
 
 
 def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
-    """Download the archive and unpack what the posts name, into a folder that appears when it is complete."""
+    """Download the archive, and unpack the images that posts name into a folder that appears once it is complete."""
     targets = _images(wanted, root)
     folder = targets[0].parts[0]
     if (root / folder).exists():
@@ -166,7 +166,7 @@ def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
 
 
 def _images(wanted: DataSet, root: Path) -> list[PurePosixPath]:
-    """Where readers look for the images that posts name, below the root."""
+    """The paths, below the root, at which readers look for the images of posts."""
     reader = wanted.reader(root)
     named = (
         PurePosixPath(reader.image_folder(split).relative_to(root), post.image)

@@ -1,4 +1,4 @@
-"""Downloads: pooch verifies and keeps them, gdown transfers them, from Google Drive too, and resumes cut ones."""
+"""Downloads: pooch verifies and stores files; gdown transfers them, also from Google Drive, and resumes transfers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmib.datamodules.fetch.manifest import Download
 from mmib.schema import ConfigError, DataError
 
 PACKAGES = ("gdown", "pooch")
-# Seconds without a byte after which a connection counts as cut, and how often it is made again within one call.
+# Seconds without data after which a connection counts as lost, and the number of retries within one call.
 TIMEOUT = 60
 RETRIES = 3
 NOT_FOUND, TOO_MANY_REQUESTS = 404, 429
@@ -22,10 +22,10 @@ WEB_PAGE = (b"<!doctype html", b"<html")
 
 
 def require_packages() -> None:
-    """See that the packages of the extra `data` are there.
+    """Check that the packages of the extra `data` are installed.
 
     Raises:
-        ConfigError: one is absent.
+        ConfigError: a package is missing.
     """
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -36,19 +36,19 @@ def require_packages() -> None:
 
 
 def download(wanted: Download, folder: Path, mirrors: Iterable[str] = ()) -> Path:
-    """A file, complete and verified; one that is there already is not downloaded again.
+    """Download and verify a file, unless a complete one exists already.
 
     Args:
         wanted: the file.
-        folder: gets it, and keeps the beginning of one whose transfer was cut.
-        mirrors: addresses that are tried before that of the authors.
+        folder: folder for the file and for parts of interrupted transfers.
+        mirrors: addresses to try before the authors' address.
 
     Returns:
-        Its path.
+        Path of the file.
 
     Raises:
-        DataError: no address gives it; the text says why, of each.
-        OSError: it cannot be written.
+        DataError: no address provides the file; the message gives the reason for each.
+        OSError: the file cannot be written.
     """
     import pooch  # noqa: PLC0415
     import requests  # noqa: PLC0415
@@ -68,7 +68,7 @@ def download(wanted: Download, folder: Path, mirrors: Iterable[str] = ()) -> Pat
             failures.append(f"{address}: no connection, or a cut one ({' '.join(str(error).split())})")
         except (requests.RequestException, DownloadError) as error:
             failures.append(f"{address}: {' '.join(str(error).split())}")
-        except ValueError:  # of pooch, which has removed the file
+        except ValueError:  # raised by pooch, which has removed the file
             failures.append(f"{address}: another file than the released one, by its SHA-256; it is not kept")
         else:
             return path
@@ -79,16 +79,16 @@ def download(wanted: Download, folder: Path, mirrors: Iterable[str] = ()) -> Pat
 
 
 def _transfer(address: str, file: str, _: Any) -> None:
-    """Write what an address gives into a file; the downloader that pooch calls.
+    """Download an address into a file; called by pooch as its downloader.
 
     Raises:
-        gdown.exceptions.DownloadError: it is cut, or a web page.
+        gdown.exceptions.DownloadError: the transfer is interrupted, or the content is a web page.
         requests.RequestException: there is no connection, or the server refuses.
     """
     import gdown  # noqa: PLC0415
     from gdown.exceptions import DownloadError  # noqa: PLC0415
 
-    # Beginnings are kept by address: another one's file may have other bytes.
+    # Partial files are kept per address: the file of another address may have other bytes.
     part = Path(file).parent / f".{hashlib.sha256(address.encode()).hexdigest()[:16]}"
     print(f"mmib: {address}", file=sys.stderr, flush=True)  # noqa: T201
     gdown.download(
@@ -112,7 +112,7 @@ def _transfer(address: str, file: str, _: Any) -> None:
 
 
 def _refusal(response: Any) -> str:
-    """Why a server gave no file."""
+    """The reason why a server refused a file."""
     if response.status_code == NOT_FOUND:
         return f"the file is not there (status {NOT_FOUND})"
     if response.status_code == TOO_MANY_REQUESTS:

@@ -1,4 +1,4 @@
-"""What `mmib fetch-data` downloads: addresses, sizes and checksums, which `manifest.json` holds."""
+"""The downloads of `mmib fetch-data`: addresses, sizes and checksums from `manifest.json`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Download:
 
     Attributes:
         file: its name, which is also its address below a mirror.
-        address: where its authors put it.
-        sha256: its checksum; None where the file was not read when the manifest was written.
-        size: in bytes; None where it is not known.
+        address: its address on the authors' site.
+        sha256: its checksum; None if the file was not read when the manifest was written.
+        size: its size in bytes; None if it is unknown.
     """
 
     file: str
@@ -43,7 +43,7 @@ class TextDownload(Download):
     """The text of a split.
 
     Attributes:
-        path: where readers expect it below the root of the data set.
+        path: its path below the root of the data set.
     """
 
     path: str = ""
@@ -54,7 +54,7 @@ class CaptionDownload(Download):
     """Machine captions of images.
 
     Attributes:
-        model: what wrote them.
+        model: model that wrote them.
         format: a key of `mmib.datamodules.fetch.captions.PARSERS`.
     """
 
@@ -67,12 +67,12 @@ class DataSet:
     """A released data set.
 
     Attributes:
-        name: as the command line has it.
-        title: as people write it.
-        terms: what its users accept.
-        texts: the splits.
-        images: an archive of the images, and perhaps of those of other sets.
-        captions_terms: what users of the captions accept beside.
+        name: its name on the command line.
+        title: its usual name.
+        terms: terms that its users accept.
+        texts: texts of the splits.
+        images: an archive with the images, and perhaps those of other data sets.
+        captions_terms: additional terms of the captions.
         captions: the files of captions.
     """
 
@@ -85,12 +85,12 @@ class DataSet:
     captions: tuple[CaptionDownload, ...]
 
     def reader(self, root: Path) -> Reader:
-        """What reads the data set from a folder."""
+        """Return a reader of the data set in a folder."""
         return READERS[self.name](root)
 
 
 def data_set(name: str) -> DataSet:
-    """The data set of a name among `READERS`."""
+    """Return the data set with a name in `READERS`."""
     facts: dict[str, Any] = json.loads(MANIFEST.read_text(encoding="utf-8"))["sets"][name]
     return DataSet(
         name=name,

@@ -1,4 +1,4 @@
-"""Images out of a zip or tar archive that nobody vouches for, into the folders that readers expect."""
+"""Unpacks images from untrusted zip or tar archives into the folders that readers expect."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from mmib.base.files import named
 from mmib.datamodules.image_names import split_ending
 from mmib.schema import DataError
 
-# What an archive of images may hold. They hardly compress, so that one which grows more is no such archive.
+# Limits of an archive of images. Images hardly compress, so an archive that expands more holds something else.
 MOST_MEMBERS = 500_000
 MOST_GROWTH = 20
-ALWAYS_ALLOWED = 16 << 20  # bytes: what small files grow by does no harm
+ALWAYS_ALLOWED = 16 << 20  # bytes: small archives may expand more
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, BadGzipFile),
-    # Of a zip that is encrypted, or compressed in a way that Python lacks.
+    # Raised for a zip that is encrypted, or has a compression that Python lacks.
     *(RuntimeError, NotImplementedError),
 )
 
@@ -45,21 +45,21 @@ class _Member:
 
 
 def unpack_images(archive: Path, wanted: Iterable[PurePosixPath], folder: Path) -> int:
-    """Write those images of an archive that are wanted; folders in it may be any.
+    """Write the wanted images of an archive, which may have any folders.
 
-    An image is recognised by its name up to the ending. Where several members have it, that counts whose path has
-    more folders in common with where the image goes.
+    An image is recognised by its name without the ending. If several members match, the one whose path shares the most
+    folders with the target path is used.
 
     Args:
-        archive: zip, or tar in any compression.
+        archive: a zip archive, or a tar archive with any compression.
         wanted: paths of the images below `folder`.
-        folder: new, or empty.
+        folder: a new or empty folder.
 
     Returns:
-        How many were written.
+        The number of images written.
 
     Raises:
-        DataError: the archive is damaged, could do harm, or holds none of the images.
+        DataError: the archive is damaged, unsafe, or holds none of the images.
         OSError: an image cannot be written.
     """
     try:
@@ -81,7 +81,7 @@ def unpack_images(archive: Path, wanted: Iterable[PurePosixPath], folder: Path) 
 
 
 def _choose(archive: Path, wanted: Iterable[PurePosixPath]) -> dict[str, list[PurePosixPath]]:
-    """What to write of each member that is needed, once all members are known to be harmless."""
+    """Return the target paths of each member that is needed, after a check of all members."""
     by_stem: dict[str, list[PurePosixPath]] = {}
     for target in dict.fromkeys(wanted):
         by_stem.setdefault(split_ending(target.name)[0], []).append(target)
@@ -95,7 +95,7 @@ def _choose(archive: Path, wanted: Iterable[PurePosixPath]) -> dict[str, list[Pu
                 best[target] = (common, member.name)
     chosen: dict[str, list[PurePosixPath]] = {}
     for target, (_, name) in best.items():
-        # In the folder that the reader knows; the ending says what the image is.
+        # In the target folder, with the member's ending, which tells the format of the image.
         chosen.setdefault(name, []).append(target.with_name(PurePosixPath(name).name))
     return chosen
 
@@ -104,7 +104,7 @@ def _members(archive: Path) -> Iterator[_Member]:
     """The regular files of an archive.
 
     Raises:
-        DataError: it is no archive, or holds what would not be in an archive of images.
+        DataError: the file is no archive, or holds members that do not belong in an archive of images.
     """
     most = MOST_GROWTH * archive.stat().st_size + ALWAYS_ALLOWED
     total = 0

@@ -1,1 +1,1 @@
-"""Looks at a data set and writes a configuration that trains on it: `mmib init`."""
+"""Inspects a data set and writes a configuration to train on it: `mmib init`."""

@@ -27,11 +27,11 @@ TOKENIZER = "pip:minilm-l6"
 
 
 def run(arguments: list[str]) -> int:
-    """Look at data, say what it holds, and write a configuration where one is asked for.
+    """Inspect and describe data, and write a configuration if requested.
 
     Raises:
-        ConfigError: options that do not fit the data, or a file that is there already.
-        DataError: the data is not there, of no known format, or cannot be read.
+        ConfigError: the options do not fit the data, or the output exists already.
+        DataError: the data is missing, of no known format, or cannot be read.
     """
     chosen = _parser().parse_args(arguments)
     _check_output(chosen.output, chosen.force)
@@ -61,7 +61,7 @@ def _check_output(output: Path | None, force: bool) -> None:
 
 
 def _tokenizer() -> WordTokenizer | None:
-    """That of the configuration's text encoder; None where it is not installed."""
+    """The tokenizer of the configuration's text encoder; None if it is not installed."""
     from mmib.encoders.text import load_tokenizer  # noqa: PLC0415 - help needs no torch
 
     try:
@@ -88,7 +88,7 @@ def _show(title: str, rows: str, labels: Labelling, remarks: Sequence[str], spli
 
 
 def _findings(splits: Sequence[Survey]) -> list[str]:
-    """What a training would stop at, or do silently."""
+    """Findings that would stop a training run or go unnoticed in it."""
     result = []
     malformed: dict[str, list[str]] = {}  # splits that share a file share its errors
     for part in splits:

@@ -1,4 +1,4 @@
-"""The configuration that trains on a data set, as commented YAML."""
+"""The configuration to train on a data set, as commented YAML."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mmib.datamodules.init.recognise import Found
 from mmib.datamodules.init.survey import Survey
 from mmib.labels import shown
 
-# Of the released sets' own configurations: they see each post three to eight times, in 1,700 to 2,300 steps.
+# As in the configurations for the released data sets: three to eight epochs, in 1,700 to 2,300 steps.
 STEPS = 1_500
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 30
 BATCH, SMALL_BATCH, FEW_POSTS = 16, 8, 200
-# So many steps make an epoch in whose middle it is worth looking at validation.
+# From this many steps per epoch, validation runs in the middle of an epoch too.
 LONG_EPOCH = 200
-# Lengths are rounded up to these word pieces; a text encoder takes no more than it was trained with.
+# Lengths are rounded up to a multiple of ROUND word pieces; text encoders support at most LONGEST.
 ROUND, LONGEST = 16, 512
 TOLERATED = 0.05
 CROPS = 4
@@ -72,14 +72,14 @@ MODEL = {
 
 
 def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[Survey], rows: str) -> str:
-    """The text of a configuration.
+    """Return the text of a configuration.
 
     Args:
-        name: of the experiment.
+        name: name of the experiment.
         found: the data.
         labels: its labels.
-        splits: what they hold, the training split first.
-        rows: what the posts are called, in the plural.
+        splits: surveys of the splits, the training split first.
+        rows: name of the posts, in the plural.
     """
     train = splits[0]
     batch = BATCH if train.posts >= FEW_POSTS else SMALL_BATCH
@@ -142,7 +142,7 @@ def _labels(labels: Labelling, counts: Counter[str]) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """A value as YAML reads it back, in quotes where it is a text that could be taken for something else."""
+    """Write a value as YAML, with quotes around strings that could be read as something else."""
     quoted = isinstance(value, str) and not (
         PLAIN.fullmatch(value) and yaml.safe_load(value) == value and value.lower() not in UNLIKE_TEXT
     )

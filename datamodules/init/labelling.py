@@ -1,4 +1,4 @@
-"""The label set of a data set: what its posts are labelled with, and which label stands for no relation."""
+"""The label set of a data set: the labels of its posts, and the negative class."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from mmib.datamodules.split_files import SplitReader
 from mmib.labels import LabelSet, shown
 from mmib.schema import ConfigError, DataError
 
-# A label this much rarer than one of nearly the same letters may be a typo.
+# A label may be a typo if it is this much rarer than one that is at least this similar.
 RARE, ALIKE = 0.2, 0.75
-# What data sets call the relation that is none, in lower case.
+# Common names of the negative class, in lower case.
 USUAL_NEGATIVES = ("none", "no_relation", "no relation", "norelation", "na", "n/a", "other")
 
 
@@ -26,9 +26,9 @@ class Labelling(NamedTuple):
     """A label set.
 
     Attributes:
-        labels: the set.
-        source: what a configuration calls it.
-        remarks: what was assumed, and which option changes it.
+        labels: the label set.
+        source: its form in a configuration.
+        remarks: the assumptions made, and the options that change them.
     """
 
     labels: LabelSet
@@ -37,16 +37,16 @@ class Labelling(NamedTuple):
 
 
 def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: str | None) -> Labelling:
-    """The label set of a data set.
+    """Determine the label set of a data set.
 
     Args:
         found: the data.
-        reader: reads it.
-        splits: what they hold.
-        negative: the negative relation; None for one with a usual name, where there is one.
+        reader: reader of the data.
+        splits: surveys of the splits.
+        negative: the negative relation; None for a relation with a common name, if there is one.
 
     Raises:
-        ConfigError: there is no such relation, several have usual names, or the data has no relations.
+        ConfigError: there is no such relation, several have common names, or the data has no relations.
         DataError: nothing is labelled, or the data set's own list lacks a label.
     """
     names = sorted({name for split in splits for name in split.labels})
@@ -67,7 +67,7 @@ def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: 
 
 
 def _listed(reader: Reader, names: Sequence[str]) -> tuple[str, ...] | None:
-    """The labels in the order of the data set's own list, where it has one."""
+    """The labels in the order of the data set's own list, or None without one."""
     file = reader.label_file
     if file is None or not file.is_file():
         return None
@@ -79,7 +79,7 @@ def _listed(reader: Reader, names: Sequence[str]) -> tuple[str, ...] | None:
 
 
 def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[str | None, list[str]]:
-    """The negative relation, and what to say of it."""
+    """The negative relation, and remarks on it."""
     if found.task != MRE:
         return None, []
     if given is not None:
@@ -96,14 +96,14 @@ def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[st
 
 
 def _unseen(labels: LabelSet, splits: Sequence[Survey]) -> list[str]:
-    """Labels that no training post has."""
+    """Report labels that no training post has."""
     lacking = [name for name in labels.names if not splits[0].labels[name] and name != labels.negative]
     pronoun = "it" if len(lacking) == 1 else "they"
     return [f"no training post has {shown(lacking)}: {pronoun} cannot be learnt"] if lacking else []
 
 
 def _misspelt(splits: Sequence[Survey]) -> list[str]:
-    """Rare labels that are nearly the same as a frequent one."""
+    """Report rare labels that are similar to a frequent one."""
     counts = sum((split.labels for split in splits), Counter[str]())
     remarks = []
     for name, count in counts.items():

@@ -1,4 +1,4 @@
-"""Options of commands that read data of any format: what a person says of it."""
+"""Options of commands that read data of any format, which describe the format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEPARATORS = {"tab": "\t", "\\t": "\t", "blank": " ", "comma": ","}
 
 
 def add_format_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `given` reads."""
+    """Add the options that `given` returns."""
     add = parser.add_argument
     add("--task", choices=(MNER, MRE), help="entities or relations (default: detected)")
     add(
@@ -28,7 +28,7 @@ def add_format_options(parser: argparse.ArgumentParser) -> None:
 
 
 def given(chosen: argparse.Namespace) -> Given:
-    """What was given on the command line."""
+    """Return the settings given on the command line."""
     return Given(
         task=chosen.task,
         image_folder=chosen.images,

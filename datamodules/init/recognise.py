@@ -1,4 +1,4 @@
-"""Which data a folder or file holds, and how it is read."""
+"""Recognises the data in a folder or file, and the settings to read it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mmib.schema import ConfigError, DataError
 
 MNER, MRE = "mner", "mre"
 SPLITS = ("train", "val", "test")
-# Of the posts, where there is no file to validate or to test with; more of them where there are few.
+# Share of the posts to validate or to test on if there is no file for it; the large share if there are few posts.
 SHARE, LARGE_SHARE, MANY_POSTS = 0.1, 0.2, 1_000
 LAYOUT = "name a folder or a file of data"
 TEXT_ENDINGS = (".json", ".jsonl", ".txt")
@@ -38,14 +38,14 @@ KNOWN = (
 
 @dataclass(frozen=True)
 class Given:
-    """What a person says of the data; None for what is to be found out.
+    """Settings of the data given by the user; None for settings to detect.
 
     Attributes:
         task: `mner` or `mre`.
         image_folder: folder of the images.
-        separator: of columns.
-        word_column, tag_column: which columns hold words and tags.
-        scheme: what the tags are.
+        separator: column separator.
+        word_column, tag_column: columns of words and tags.
+        scheme: scheme of the tags.
     """
 
     task: str | None = None
@@ -61,13 +61,13 @@ class Found:
     """Data that can be read.
 
     Attributes:
-        title: what it is, for people.
-        task: what it is for.
-        reader: reads it, once its labels are known.
+        title: description of the data, in the plural.
+        task: name of its task.
+        reader: returns its reader, given its label set.
         data_module: class path of its data module.
-        settings: the data module's arguments, beside the labels.
-        remarks: what was assumed, and which option changes it.
-        makes_negatives: whether pairs of entities without a relation become rows, where a label stands for none.
+        settings: the data module's arguments, except the labels.
+        remarks: the assumptions made, and the options that change them.
+        makes_negatives: whether pairs of entities without a relation become rows if there is a negative class.
     """
 
     title: str
@@ -80,11 +80,11 @@ class Found:
 
 
 def find_data(path: Path, given: Given) -> Found:
-    """What a folder or file holds.
+    """Recognise the data in a folder or file.
 
     Raises:
-        DataError: it does not exist, cannot be read, or holds nothing that is known; the text names what is.
-        ConfigError: it holds several sets of data, or none for the task that is given.
+        DataError: the path does not exist, cannot be read, or has no known format; the message lists the known formats.
+        ConfigError: there are several data sets, or none for the given task.
     """
     if not path.exists():
         raise DataError(f"{path} does not exist: {LAYOUT}")
@@ -105,7 +105,7 @@ def find_data(path: Path, given: Given) -> Found:
 
 
 def _layouts(path: Path, given: Given) -> Iterator[Found]:
-    """MNRE and the Twitter sets; their folder of texts may be named instead of the root."""
+    """Yield MNRE and the Twitter data sets; the path may be their root or their folder of texts."""
     root = path.parent if path.name == "txt" else path
     if _has_any(MNREReader(root)):
         yield Found(
@@ -130,7 +130,7 @@ def _layouts(path: Path, given: Given) -> Iterator[Found]:
 
 
 def _always(reader: Reader) -> Callable[[LabelSet | None], Reader]:
-    """For readers to which labels make no difference."""
+    """Return a function for a reader that does not depend on the labels."""
     return lambda labels: reader
 
 
@@ -175,10 +175,10 @@ def _holds_posts(file: Path) -> bool:
 
 
 def _task_of(file: Path, reader: JSONLinesReader | Reader) -> str:
-    """What JSON lines are for.
+    """Return the task of a JSON lines file.
 
     Raises:
-        ConfigError: they hold relations, and so serve both tasks.
+        ConfigError: the file has relations, and so suits both tasks.
     """
     entries = reader.entries(file) if isinstance(reader, JSONLinesReader) else ()
     if any(entry.relations for entry in entries if not isinstance(entry, Malformed)):
@@ -215,7 +215,7 @@ def _columns(path: Path, given: Given) -> Iterator[Found]:
 
 
 def _train_file(path: Path, endings: tuple[str, ...]) -> Path | None:
-    """The file of the training posts of one of the formats that leave names to people."""
+    """The file of the training posts in one of the formats with free file names."""
     file = SplitFiles(path, endings, HoldOut(0.0)).file("train")
     return file if file.is_file() else None
 
@@ -223,7 +223,7 @@ def _train_file(path: Path, endings: tuple[str, ...]) -> Path | None:
 def _held_out(
     path: Path, endings: tuple[str, ...], count: Callable[[], int]
 ) -> tuple[HoldOut, dict[str, float], list[str]]:
-    """Shares for the splits that have no file, as settings of the data module, and what to say of them."""
+    """Return the shares for the splits that have no file, the settings of the data module for them, and remarks."""
     files = SplitFiles(path, endings, HoldOut(0.0))
     if files.file("val").is_file():
         return HoldOut(0.0), {}, []
@@ -253,7 +253,7 @@ def _first_byte(file: Path) -> bytes:
 
 
 def _hint(path: Path) -> str:
-    """What to do with files that are known but are not read as they are; empty where there is none."""
+    """A hint on files of a known format that have to be converted or moved first; empty if there are none."""
     for file in [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in TEXT_ENDINGS):
         tool = _tool(file)
         if tool:

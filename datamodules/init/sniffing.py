@@ -1,4 +1,4 @@
-"""Which column of a file holds the words, which one the tags, and the separator of columns."""
+"""Detects the column separator of a file, and the columns of words and tags."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from mmib.datamodules.files import read_lines
 from mmib.datamodules.schemes import ALL_LETTERS
 from mmib.tagging import OUTSIDE, split_tag
 
-# None stands for a tab where most lines have one, and else for blanks.
+# None means a tab if most lines have one, or else blanks.
 SEPARATORS = (None, ",", ";", "|")
-# A column is one of tags where so many of its values are O or have a prefix; or where O is the most frequent value.
+# A column holds tags if this share of its values is O or has a prefix, or if O is the most frequent value.
 TAG_SHARE = 0.9
 NUMBER_SHARE = 0.95
 
 
 class Columns(NamedTuple):
-    """How a file in columns is read.
+    """Column layout of a file.
 
     Attributes:
-        separator: of columns; None for a tab where most lines have one, and else for blanks.
+        separator: column separator; None for a tab if most lines have one, or else blanks.
         word: column of the words, counted from 0.
         tag: column of the tags, counted from 0; -1 for the last one.
-        width: how many columns most lines have.
+        width: number of columns of most lines.
     """
 
     separator: str | None
@@ -42,13 +42,13 @@ class Columns(NamedTuple):
 
 
 def sniff(path: Path, separator: str | None = None, word: int | None = None, tag: int | None = None) -> Columns | None:
-    """How a file in columns is read, by its first lines; what is given is taken as it is.
+    """Detect the column layout of a file from its first lines; given values are used as they are.
 
     Returns:
-        None where no column holds tags.
+        The layout, or None if no column holds tags.
 
     Raises:
-        DataError: the file cannot be read, or is no text in UTF-8.
+        DataError: the file cannot be read, or is not UTF-8 text.
     """
     lines = read_lines(path, "name a file in columns")
     words = (

@@ -1,4 +1,4 @@
-"""What a data set holds: posts, labels, lengths and images of each split."""
+"""Surveys a data set: posts, labels, lengths and images of each split."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "val", "test")
 POSTS_SPLIT = 1024
-# Of a tokenizer that cannot be loaded, guessed: of words in English posts.
+# Estimates for English posts, for a tokenizer that cannot be loaded.
 PIECES_A_WORD = 2
 SPECIAL_PIECES = 2
 
 
 @dataclass
 class Survey:
-    """What a split holds.
+    """Contents of a split.
 
     Attributes:
         split: `train`, `val` or `test`.
-        posts: how many can be read.
-        labels: how often each label stands in it.
+        posts: number of posts that can be read.
+        labels: number of occurrences of each label.
         words: number of words of each post.
-        longest: word pieces of its longest post, with special tokens and markers.
-        images: distinct images that are named.
-        images_found: those that are there.
-        image_folder: where they are looked for.
-        posts_with_image: posts that name an image.
+        longest: word pieces of the longest post, with special tokens and markers.
+        images: number of distinct images that the posts name.
+        images_found: number of these that exist.
+        image_folder: folder of the images.
+        posts_with_image: number of posts that name an image.
         has_crops: whether there are object crops of the images.
-        malformed: why others cannot be read.
-        note: what the reader did to the posts.
+        malformed: errors of the posts that cannot be read.
+        note: the reader's changes to the posts.
     """
 
     split: str
@@ -58,22 +58,22 @@ class Survey:
 
     @property
     def median(self) -> int:
-        """Words of the post in the middle, by length."""
+        """Median number of words of a post."""
         return round(statistics.median(self.words)) if self.words else 0
 
     @property
     def missing(self) -> float:
-        """Share of the distinct images that are not there."""
+        """Share of the distinct images that are missing."""
         return (self.images - self.images_found) / self.images if self.images else 0.0
 
 
 def survey(reader: Reader, task: Task, tokenizer: WordTokenizer | None) -> list[Survey]:
-    """Read the splits that are there.
+    """Survey the splits that exist.
 
     Args:
-        reader: of the data.
-        task: what it is for.
-        tokenizer: the text encoder's; None where it cannot be loaded.
+        reader: reader of the data.
+        task: task of the data.
+        tokenizer: tokenizer of the text encoder; None if it cannot be loaded.
 
     Raises:
         DataError: there are no training posts, or a split cannot be read.
@@ -112,7 +112,7 @@ def _split(reader: Reader, split: str, task: Task, tokenizer: WordTokenizer | No
 
 
 def _readable(reader: Reader, split: str, found: Survey) -> Iterator[Post]:
-    """The posts that can be read; the others are counted."""
+    """Yield the posts that can be read, and record the errors of the others."""
     for post in reader.scan(split):
         if isinstance(post, Malformed):
             found.malformed.append(post.error)
@@ -127,7 +127,7 @@ def _readable(reader: Reader, split: str, found: Survey) -> Iterator[Post]:
 
 
 def _longest(posts: list[Post], task: Task, tokenizer: WordTokenizer | None) -> int:
-    """Word pieces of the longest of some posts, with special tokens and, between two entities, markers."""
+    """Word pieces of the longest post, with special tokens and, for relations, markers."""
     markers = len(MARKERS) if task.name == "mre" else 0
     if tokenizer is None:
         return PIECES_A_WORD * max(len(post.words) for post in posts) + SPECIAL_PIECES + markers
