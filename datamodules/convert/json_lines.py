@@ -57,7 +57,7 @@ def _post(
     entities = [_mention(entity, offsets, place, notes) for entity in listed]
     arrows = [_arrow(relation, place) for relation in _list(line, "relations", place)]
     ids: dict[int | str, int] = {_id(entity, number, place): number for number, entity in enumerate(listed)}
-    image = line.get("image") or images.get(line.get("row", 0)) or ""
+    image = line.get("image") or images.get(_row(line, place)) or ""
     if not isinstance(image, str):
         raise DataError(f"{place}: 'image' is {image!r}: expected the name of a file")
     return AnnotatedPost(
@@ -83,6 +83,14 @@ class _Tokens:
     def characters(self, start: int, end: int) -> tuple[int, int] | None:
         """See `Offsets.characters`."""
         return (self.starts[start], self.ends[end - 1]) if 0 <= start < end <= len(self.starts) else None
+
+
+def _row(line: dict[str, Any], place: str) -> int:
+    """The number of the post's row in the file that it was extracted from."""
+    row = line.get("row", 0)
+    if not isinstance(row, int):
+        raise DataError(f"{place}: 'row' is {row!r}: expected a number")
+    return row
 
 
 def _list(line: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:

@@ -67,7 +67,7 @@ def unpack_images(archive: Path, wanted: Iterable[PurePosixPath], folder: Path) 
         written = 0
         with tqdm(total=sum(map(len, chosen.values())), unit="image", desc="unpacking") as bar:
             for member in _members(archive):
-                for target in chosen.get(member.name, ()):
+                for target in chosen.pop(member.name, ()):  # of members with the same name, the first
                     _write(member, folder / target)
                     written += 1
                     bar.update()

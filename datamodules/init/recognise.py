@@ -254,13 +254,17 @@ def _first_byte(file: Path) -> bytes:
 
 def _hint(path: Path) -> str:
     """A hint on files of a known format that have to be converted or moved first; empty if there are none."""
-    for file in [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in TEXT_ENDINGS):
+    for file in [path] if path.is_file() else sorted(_texts_in(path)):
         tool = _tool(file)
         if tool:
             return f", but {file} is an export of {tool}: mmib convert {file} -o posts.jsonl makes posts of it"
         if _first_byte(file) == b"{" and "'img_id'" in next(read_lines(file, LAYOUT)).replace('"', "'"):
             return f", but {file} holds rows of MNRE: mmib check-data {file.parent} says where they go"
     return ""
+
+
+def _texts_in(folder: Path) -> list[Path]:
+    return [file for file in folder.iterdir() if file.suffix in TEXT_ENDINGS and file.is_file()]
 
 
 def _tool(file: Path) -> str:

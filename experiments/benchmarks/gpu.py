@@ -354,16 +354,18 @@ class Workbench:
         """Measure the peak memory of a step with AdamW."""
         module = self.module("mre")
         for rows in self.sizes.batch_sizes:
-            recipe: float | None = None
-            for label, setup in {
-                "recipe, float32": PUBLISHED,
-                "ours, float32": OURS,
-                "ours, bf16": replace(OURS, bf16=True),
-            }.items():
+            recipe: float | None = None  # stays None if the recipe, which is first, fails
+            for number, (label, setup) in enumerate(
+                {
+                    "recipe, float32": PUBLISHED,
+                    "ours, float32": OURS,
+                    "ours, bf16": replace(OURS, bf16=True),
+                }.items()
+            ):
                 found = figure(f"batch {rows}, {label}", "MB", partial(self._peak, module, rows, setup))
                 if found.value is not None:
-                    recipe = recipe or found.value.median
-                    found.times = found.value.median / recipe
+                    recipe = found.value.median if number == 0 else recipe
+                    found.times = found.value.median / recipe if recipe else None
                 yield found
 
     def _peak(self, module: ExtractionModule, rows: int, setup: Setup) -> float:
@@ -393,7 +395,7 @@ class Workbench:
         folder = self.set_folder("mnre", rows)
         self.data("mnre", module, inference.OUR_BATCH, rows)
         recipe: float | None = None
-        for label, way in inference.WAYS.items():
+        for number, (label, way) in enumerate(inference.WAYS.items()):
             measure = partial(inference.run, module, folder, "mnre", way, filled, WORKERS)
             found = figure(
                 f"{label}, batch {way.batch_size}",
@@ -401,8 +403,8 @@ class Workbench:
                 lambda measure=measure: [measure() for _ in range(self.sizes.repeats + 1)][1:],
             )
             if found.value is not None:
-                recipe = recipe or found.value.median
-                found.times = found.value.median / recipe
+                recipe = found.value.median if number == 0 else recipe
+                found.times = found.value.median / recipe if recipe else None
             yield found
         module.eval()
         for count in (1, *self.sizes.batch_sizes):

@@ -72,7 +72,8 @@ def read_trace(events: Sequence[dict[str, Any]], steps: int, categories: Sequenc
     Raises:
         ValueError: there are no events of these categories.
     """
-    work = sorted((e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e.get("cat") in categories)
+    spans = [(e["ts"], e["ts"] + e["dur"], e["name"]) for e in events if e.get("cat") in categories]
+    work = sorted(spans, key=lambda span: (span[0], -span[1]))  # an event before those within it
     if not work:
         raise ValueError(f"the trace holds no events of {', '.join(categories)}: the profiler has no access to them")
     time_of: Counter[str] = Counter()

@@ -104,7 +104,8 @@ def main() -> int:
     log = work / "output.log"
     for name in ("whole", "again"):
         started = time.monotonic()
-        fit([*arguments.options, "--runs", str(work / name)], log)
+        if not fit([*arguments.options, "--runs", str(work / name)], log):
+            raise SystemExit(f"the {name!r} run was killed from outside, perhaps for lack of memory: {log}")
         duration = time.monotonic() - started
     whole = only_run(work / "whole")
     verdicts = [("a second run", differences(whole, only_run(work / "again")))]

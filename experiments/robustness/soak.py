@@ -95,6 +95,7 @@ def ask(place: str, address: str, post: dict[str, Any], load: Load) -> None:
         time.sleep(0.1)
     if answer.status != 200 or content["text"] != post["text"]:
         load.lost.append(f"{answer.status}: {str(content)[:200]}")
+        return
     load.seconds.append(time.perf_counter() - began)
 
 

@@ -148,7 +148,7 @@ def _csv(lines: Iterator[str]) -> Iterator[tuple[Any, str | None]]:
 def _row(number: int, content: Any, folder: Path) -> Row:
     if not isinstance(content, dict):
         return Row(number, number, error=f"expected an object with 'text', got {type(content).__name__}")
-    name_of_row = content.get("id", number)
+    name_of_row = number if content.get("id") is None else content["id"]
     try:
         if "text" not in content:
             raise InputError("the row has no 'text': each needs the text of a post")

@@ -194,7 +194,7 @@ def _offsets(post: Post, entity: Entity) -> tuple[int, int]:
 
 def _annotation(post: Post, line: dict[str, Any]) -> Annotation:
     """Annotation of a line of the file, with the model's evidence for the same entities and relations."""
-    known = {(entity.start, entity.end): entity for entity in post.proposal.entities}
+    known = {_span(entity): entity for entity in post.proposal.entities}
     entities = []
     for entry in line["entities"]:
         start, end = entry["start"], entry["end"]
@@ -205,11 +205,15 @@ def _annotation(post: Post, line: dict[str, Any]) -> Annotation:
         entities.append(Entity(start, end, name, evidence=before.evidence if before else None))
     proposed = post.proposal.entities
     looking = {
-        (proposed[link.head].start, proposed[link.tail].start): link.evidence for link in post.proposal.relations
+        (_span(proposed[link.head]), _span(proposed[link.tail])): link.evidence for link in post.proposal.relations
     }
     links = []
     for entry in line["relations"]:
         head, tail = entry["head"], entry["tail"]
-        evidence = looking.get((entities[head].start, entities[tail].start))
+        evidence = looking.get((_span(entities[head]), _span(entities[tail])))
         links.append(Relation(head, tail, entry["type"], evidence=evidence))
     return Annotation(entities, links)
+
+
+def _span(entity: Entity) -> tuple[int, int]:
+    return entity.start, entity.end

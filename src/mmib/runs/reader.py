@@ -278,7 +278,8 @@ def find_runs(folders: Iterable[Path]) -> list[FinishedRun]:
                 studies = sorted(str(path.parent) for path in folder.rglob(STUDY))
                 remedy = f"; it holds studies, each with a page: mmib report {studies[0]}" if studies else ""
                 raise RunError(f"{folder} holds no finished training: none below it has left a summary.json{remedy}")
-        found |= {run.folder: run for run in runs if run.folder not in found}
+        for run in runs:
+            found.setdefault(run.folder.resolve(), run)
     return list(found.values())
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from mmib.runs.reader import FinishedRun, read_run
+from mmib.runs.resumption import resumable
 from mmib.schema import RunError
 
 LOG = "output.log"
@@ -126,8 +127,8 @@ def finished_run(folder: Path) -> FinishedRun | None:
 
 def unfinished_run(folder: Path) -> Path | None:
     """Return the interrupted run of a trial that can be resumed; None without one."""
-    checkpoints = sorted(folder.glob("*/*/checkpoints/last.ckpt"))
-    return checkpoints[-1].parents[1] if checkpoints else None
+    begun = [path.parent for path in sorted(folder.glob("*/*/checkpoints")) if resumable(path.parent)]
+    return begun[-1] if begun else None
 
 
 @contextmanager

@@ -114,7 +114,11 @@ def _add_answers(app: FastAPI, service: Service) -> None:
                 message = await asyncio.to_thread(read_form, request.headers["content-type"], body)
             else:
                 message = await asyncio.to_thread(read_json, PostRequest, body)
-            item = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
+            try:
+                item = await asyncio.to_thread(question, message, wanted_of(message, limits), limits)
+            except InputError:
+                service.count_refused(1)
+                raise
             (result,) = await service.answer([item], client)
             if isinstance(result, Exception):
                 raise result
@@ -139,6 +143,7 @@ def _add_answers(app: FastAPI, service: Service) -> None:
             wanted = wanted_of(message, limits)
             async with service.slots.hold(client, len(message.posts) - 1):
                 items = await asyncio.to_thread(_questions, message.posts, wanted, limits)
+                service.count_refused(sum(isinstance(item, InputError) for item in items))
                 answers = iter(await service.answer([item for item in items if isinstance(item, Question)], client))
                 results = [next(answers) if isinstance(item, Question) else item for item in items]
             return await asyncio.to_thread(lambda: JSONResponse({"results": [_plain(result) for result in results]}))

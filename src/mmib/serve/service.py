@@ -61,6 +61,10 @@ class Service:
             self.metrics.posts.labels(_outcome(result)).inc()
         return found
 
+    def count_refused(self, posts: int) -> None:
+        """Count posts that were refused before they were processed."""
+        self.metrics.posts.labels("refused").inc(posts)
+
     @property
     def alive(self) -> bool:
         """Whether the thread that processes posts is running."""
