@@ -101,8 +101,8 @@ class Picture:
     Attributes:
         file: the image file; for side texts that of the whole image, which may be missing.
         box: its box in the whole image, x0 y0 x1 y1 in 0..1.
-        cache_index: index of its features in the feature cache, once they have been located there. For side texts
-            without cached features it encodes the text's index and the place in the text.
+        cache_index: index of its features in the feature cache, once they have been located there; for side texts
+            without a cache, an index that encodes the text and the region in it.
         is_text: whether it is a region of a side text.
     """
 
@@ -251,7 +251,7 @@ class PostBatch:
 
     @property
     def position_mask(self) -> torch.Tensor:
-        """(B, Q) True where `positions` holds a position. In the base class every entry does, unless it is negative."""
+        """(B, Q) True where `positions` holds a position to read; False where it is negative."""
         return self.positions >= 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
