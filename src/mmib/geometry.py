@@ -123,7 +123,7 @@ def effective_rank(vectors: Array) -> float:
 
 
 def modality_gap(text: Array, image: Array) -> float:
-    """Return the distance between the centroids of two sets of unit vectors, 0 to 2 (Liang et al. 2022, section 2.1)."""
+    """Return the distance of the centroids of two sets of unit vectors, 0 to 2 (Liang et al. 2022, section 2.1)."""
     return float(np.linalg.norm(text.mean(axis=0) - image.mean(axis=0))) if len(text) else np.nan
 
 

@@ -58,7 +58,7 @@ class MeanKL(Regularizer):
     def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
         """See `Regularizer.forward`."""
         posterior: Posterior = getattr(output, self.modality)
-        if self.modality == "text" and output.markers is not None:  # the released code has markers in the text
+        if self.modality == "text" and output.markers is not None:  # markers count as text
             posterior = Posterior(*(torch.cat(both, dim=1) for both in zip(posterior, output.markers, strict=True)))
         with autocast_off(posterior.mean):
             kl: Tensor = posterior._replace(mask=batch.valid[:, None].expand_as(posterior.mask)).kl()
