@@ -276,7 +276,7 @@ class InfoNCEAlignment(Alignment):
     def _column_losses(self, logits: Tensor, candidates: Candidates) -> Tensor:
         """Return (B,) InfoNCE from the images of this rank's rows to the texts of all ranks.
 
-        Each rank has the logits of its own texts. The log-sum-exps of its columns are combined with those of the others.
+        Each rank has the logits of its own texts; the log-sum-exps of its columns are combined with the other ranks'.
         """
         parts = self.of_all_ranks(lowered(logits, candidates).logsumexp(dim=0)[None])
         columns = parts.logsumexp(dim=0).narrow(0, candidates.first, len(logits))
