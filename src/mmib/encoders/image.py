@@ -227,7 +227,7 @@ class ImageEncoder(RegionEncoder):
 
     @contextmanager
     def _evaluated(self) -> Iterator[Tensor]:
-        """Yield a zero image, (1, 3, height, width), with the network in evaluation mode, so that no statistics change."""
+        """Yield a zero image, (1, 3, height, width), with the network in evaluation mode, so that statistics are kept."""
         mode = self.encoder.training
         self.encoder.eval()
         try:
@@ -337,7 +337,7 @@ def _input_size(model_args: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _tensors_not_found() -> Iterator[list[str]]:
-    """Collect the names of tensors missing in a weight file; timm only logs them, and leaves them uninitialised."""
+    """Collect the names of tensors missing in a weight file; timm only logs them, and keeps their initial values."""
     missing: list[str] = []
 
     def collect(record: logging.LogRecord) -> bool:

@@ -56,7 +56,7 @@ def add_lora(encoder: nn.Module, settings: LoraSettings) -> None:
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
-        target_modules="|".join(map(re.escape, names)),  # a pattern of full names, as peft would match a list by endings
+        target_modules="|".join(map(re.escape, names)),  # full names, as peft matches the names of a list by endings
         fan_in_fan_out=isinstance(encoder.get_submodule(names[0]), Conv1D),
     )
     peft.inject_adapter_in_model(config, encoder)

@@ -180,7 +180,7 @@ class Classification(Task, ABC):
 
 
 class PostClassification(Classification):
-    """Base of tasks that label whole posts (`mmib.datamodules.posts.LabelledPost`), from the state of the first piece."""
+    """Base of tasks that label whole posts (`mmib.datamodules.posts.LabelledPost`), from their first piece's state."""
 
     rows: ClassVar[str] = "posts"
     example = ClassExample

@@ -43,7 +43,7 @@ OTHER_SPAN, MISSED, NOTHING = "other span", "missed", "no entity"
 
 @dataclass(kw_only=True)
 class MNERBatch(PostBatch):
-    """Posts of entity recognition, padded to W words; `positions` (B, W) are the words' first pieces, 0 if there are none.
+    """Posts of entity recognition, padded to W words; `positions` (B, W) are the words' first pieces, 0 if unseen.
 
     Attributes:
         word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond `max_length`.
