@@ -227,7 +227,7 @@ class ImageEncoder(RegionEncoder):
 
     @contextmanager
     def _evaluated(self) -> Iterator[Tensor]:
-        """Yield a zero image, (1, 3, height, width), with the network in evaluation mode, so that statistics are kept."""
+        """Yield a zero image, (1, 3, height, width), with the network in evaluation mode, to keep its statistics."""
         mode = self.encoder.training
         self.encoder.eval()
         try:

@@ -148,7 +148,7 @@ class SideTextEncoder(RegionEncoder):
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> list[Tensor]:
-        """Return the regions of each text, (G, V) on the CPU; G is the number of word pieces without special ones, or 1."""
+        """Return the regions of each text, (G, V) on the CPU; G is 1 or the number of non-special word pieces."""
         rows = self.input_ids(texts)
         ids, mask = padded(rows, self.text_encoder.tokenizer.pad_id)
         with _evaluated(self.text_encoder):
