@@ -40,7 +40,7 @@ HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:h
 OPENING = [MARKERS.index(HEAD_START), MARKERS.index(TAIL_START)]
 
 NO_IMAGE = -1
-# The row is beyond the trainer's limits, so nobody has checked whether it has an image.
+# The row is beyond the trainer's limits, so it was not checked for an image.
 NOT_LOOKED_FOR = -2
 NO_WORD = -1
 NOT_CACHED = -1
