@@ -212,7 +212,7 @@ class ExtractionModule(pl.LightningModule):
         return {"kl_text": factor * self.beta_text, "kl_image": factor * self.beta_image, "align": self.gamma}
 
     def setup(self, stage: str) -> None:
-        """Check on Lightning's `setup` hook that the data module fits the head."""
+        """Check that the data module fits the head."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PostDataModule):
             self.check_data(data)
@@ -221,7 +221,7 @@ class ExtractionModule(pl.LightningModule):
         """Check that a data module has the model's task and label set.
 
         Raises:
-            ConfigError: If it has others.
+            ConfigError: If they differ.
         """
         if data.task.name != self.task:
             raise ConfigError(

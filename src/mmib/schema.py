@@ -36,7 +36,7 @@ NO_LABEL = -1
 
 # Added to the tokenizer as special pieces; the same characters in a post's text are never tokenised as these.
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
-# Which of them open an entity, head first.
+# Indices of the markers that open an entity, head first.
 OPENING = [MARKERS.index(HEAD_START), MARKERS.index(TAIL_START)]
 
 NO_IMAGE = -1

@@ -234,7 +234,7 @@ class TextEncoder(nn.Module):
                 raise ValueError(f"it gives states of shape {tuple(states.shape)} for {len(ids)} word pieces")
         # The type of error depends on the step that fails in an unsuitable model.
         except Exception as error:
-            if is_weightless():  # an operation that needs values
+            if is_weightless():  # an operation needs values
                 return set(self.parameters()), set()
             raise EncoderError(
                 f"{type(self.encoder).__name__} cannot serve as text encoder: it gives no states for word pieces and "

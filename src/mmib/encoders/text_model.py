@@ -50,7 +50,7 @@ def read_configuration(folder: str, dropout: float | None, options: dict[str, An
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
     except OSError as error:
         raise unreachable("text", folder, error) from error
-    except (KeyError, ValueError) as error:  # an unknown architecture, none, or one of custom code
+    except (KeyError, ValueError) as error:  # the architecture is unknown, missing, or custom code
         raise EncoderError(
             f"text encoder {folder!r} is of no architecture that transformers {transformers.__version__} has: "
             f"{first_sentence(error)}"
