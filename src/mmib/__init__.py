@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mmib.schema import MMIBError
     from mmib.training.train import train
 
-# Where the public names are; each is imported when it is first asked for: torch takes seconds.
+# Modules of the public names. Each is imported on first access, because importing torch takes seconds.
 _PUBLIC = {
     "ColumnsDataModule": "mmib.datamodules.columns",
     "CrossModalFusion": "mmib.nn.fusion",
@@ -73,7 +73,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """`mmib.Extractor` and its like, and `mmib.__version__`."""
+    """Import a public name, such as `mmib.Extractor`, or look up `mmib.__version__`."""
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name == "__version__":
@@ -82,5 +82,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What tab completion of a notebook offers."""
+    """List the public names, for tab completion."""
     return sorted({*globals(), *__all__, "__version__"})

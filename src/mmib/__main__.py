@@ -1,4 +1,4 @@
-"""`python -m mmib` is the command `mmib`."""
+"""Runs the command `mmib` as `python -m mmib`."""
 
 from mmib.cli import main
 

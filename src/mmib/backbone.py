@@ -1,4 +1,4 @@
-"""The backbone that all tasks share, multimodal information bottleneck, alignment and fusion, and the heads' base."""
+"""The backbone shared by all tasks (multimodal bottleneck, alignment, fusion), and the base of task networks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from mmib.schema import OPENING, ConfigError, PostBatch
 
 
 class Posteriors(NamedTuple):
-    """What the encoders and the bottlenecks make of a batch.
+    """Posteriors of a batch, computed by the encoders and the bottlenecks.
 
     Attributes:
-        text: of the word pieces, (B, L, D).
-        image: of the regions, (B, R, D).
-        markers: of the opening markers of each pair of entities, (B, 2P, D), where they levitate over the text.
+        text: posterior of the word pieces, (B, L, D).
+        image: posterior of the regions, (B, R, D).
+        markers: posterior of the opening markers of each entity pair, (B, 2P, D); None unless markers levitate.
     """
 
     text: Posterior
@@ -36,26 +36,26 @@ class Posteriors(NamedTuple):
     markers: Posterior | None = None
 
     def latents(self, sampled: bool) -> tuple[Latents, Latents, Latents | None]:
-        """What is sampled from each, or their means."""
+        """Return a sample of each posterior, or its mean."""
         text, image = latents(self.text, sampled), latents(self.image, sampled)
         return text, image, None if self.markers is None else latents(self.markers, sampled)
 
 
 @dataclass
 class BackboneOutput:
-    """What the backbone tells of a batch.
+    """Output of the backbone for a batch.
 
     Attributes:
         states: (B, Q, D) fused states at the batch's `positions`.
-        attention: (B, Q, R) what these took from each region; None in training, and for fusions that do not attend.
+        attention: (B, Q, R) their weights over the regions; None in training, and for fusions without attention.
         text: posterior of the word pieces, (B, L, D).
         image: posterior of the regions, (B, R, D).
-        text_latents: what was sampled from it, or its mean.
-        image_latents: the same of the image.
+        text_latents: sample or mean of the text posterior.
+        image_latents: sample or mean of the image posterior.
         kl: KL of both posteriors to their priors by modality, (B, T, D) nats; see `MultimodalIB.kl`.
         alignment: the regulariser on the latents.
-        fusion_scalars: what the fusion wants logged; see `FusionOutput.scalars`.
-        markers: posterior of opening markers that levitate over the text, (B, 2P, D); see `Posteriors`.
+        fusion_scalars: values that the fusion logs; see `FusionOutput.scalars`.
+        markers: posterior of levitated opening markers, (B, 2P, D); see `Posteriors`.
     """
 
     states: Tensor
@@ -70,13 +70,13 @@ class BackboneOutput:
     markers: Posterior | None = None
 
     def loss_terms(self, valid: Tensor, free_bits: float) -> list[LossTerm]:
-        """Rates and alignment, unweighted; see `kl_term` for the arguments."""
+        """Return rates and alignment, unweighted; see `kl_term` for the arguments."""
         masks = {"text": self.text.mask, "image": self.image.mask}
         rates = [kl_term(modality, self.kl[modality], mask, valid, free_bits) for modality, mask in masks.items()]
         return [*rates, alignment_term(self.alignment)]
 
     def moments(self, valid: Tensor) -> dict[str, LatentMoments]:
-        """Of the latents of each modality."""
+        """Return the moments of the latents of each modality."""
         sides = {"text": self.text, "image": self.image}
         return {modality: latent_moments(posterior, self.kl[modality], valid) for modality, posterior in sides.items()}
 
@@ -84,22 +84,22 @@ class BackboneOutput:
 class MultimodalIB(nn.Module):
     """Encoders, a Gaussian bottleneck for each modality, alignment between them, and fusion (paper: MMIB).
 
-    The parts that depend on the latent width D, which is the text encoder's, are given as callables of D: their
-    classes, named in a configuration with their other settings.
+    Parts that depend on the latent width D, which is the text encoder's, are passed as callables of D. In a
+    configuration they are named by class, with their other settings.
 
     Args:
-        text_encoder: gives states (B, L, D).
-        image_encoder: gives region features of width V, of pixels, side texts, or both; each has its own projection.
+        text_encoder: encodes word pieces to states (B, L, D).
+        image_encoder: encodes pixels, side texts, or both to region features of width V, each with its own projection.
         gaussian: builds the variational encoder of each modality.
         alignment: builds the alignment regulariser.
         fusion: builds the fusion.
-        text_prior: builds the prior that the text's rate is measured against.
-        image_prior: builds the image's.
-        sampling: sample the latents in training. False uses their means there too (ablation without RR). In
-            evaluation the means are used, always.
+        text_prior: builds the prior of the text's rate.
+        image_prior: builds the prior of the image's rate.
+        sampling: sample the latents in training; False uses their means (ablation without RR). Evaluation always uses
+            the means.
 
     Raises:
-        ConfigError: a prior of the text that depends on the text.
+        ConfigError: If the text prior depends on the text.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class MultimodalIB(nn.Module):
         self.image_encoder = image_encoder
         self.image_encoder.share(text_encoder)
         self.image_projection = _projection(image_encoder.dims[0], dim)
-        # Of side texts, where they stand beside pixels.
+        # For side texts, if the encoder also has pixels.
         self.side_text_projection = _projection(image_encoder.dims[1], dim) if len(image_encoder.dims) > 1 else None
         self.box_projection = nn.Linear(4, dim)
         self.text_posterior = gaussian(dim)
@@ -147,9 +147,9 @@ class MultimodalIB(nn.Module):
         )
 
     def posteriors(self, batch: PostBatch) -> Posteriors:
-        """What the encoders and the bottlenecks make of text and image.
+        """Encode text and image, and return their posteriors.
 
-        Levitated markers attend to the text in the variational encoder, and the text does not attend to them.
+        Levitated markers attend to the text in the variational encoder, but the text does not attend to them.
         """
         pieces, mask, markers = batch.input_ids, batch.text_mask, None
         if batch.markers is None:
@@ -162,10 +162,10 @@ class MultimodalIB(nn.Module):
         return Posteriors(text, self.image_posterior(self._regions(batch), batch.region_mask), markers)
 
     def kl(self, batch: PostBatch, found: Posteriors, text: Latents) -> dict[str, Tensor]:
-        """KL of the posteriors to their priors by modality, (B, T, D) nats.
+        """Return the KL of the posteriors to their priors by modality, (B, T, D) nats.
 
-        What levitated markers hold has come from the text, past its latents: it is paid for as the text's, and stands
-        at the pieces over which they levitate. Otherwise all of a text could pass the bottleneck by them, untaxed.
+        Levitated markers carry information from the text that bypasses the text's latents. Their KL is therefore added
+        to that of the pieces over which they levitate; otherwise the text could evade the bottleneck through them.
 
         Args:
             batch: the batch.
@@ -186,13 +186,13 @@ class MultimodalIB(nn.Module):
         markers: Latents | None = None,
         need_weights: bool = False,
     ) -> FusionOutput:
-        """The fused states of a batch's `positions`, or of the markers that levitate over them, (B, Q, D)."""
+        """Return the (B, Q, D) fused states at a batch's `positions`, or of the markers that levitate over them."""
         queries = text.z[_rows(batch.positions), batch.positions] if markers is None else markers.z
         fused: FusionOutput = self.fusion(queries, text, image, need_weights=need_weights)
         return fused
 
     def _regions(self, batch: PostBatch) -> Tensor:
-        """Region features and boxes, both projected, to (B, R, D)."""
+        """Return the sum of projected region features and boxes, (B, R, D)."""
         dtype = self.box_projection.weight.dtype
         sources = [features.to(dtype) for features in self.image_encoder.encode(batch)]
         projected: Tensor = self.image_projection(sources[0])
@@ -203,23 +203,23 @@ class MultimodalIB(nn.Module):
 
 
 def _rows(positions: Tensor) -> Tensor:
-    """(B, 1) the number of each row; an exported network would keep len(batch), a plain number, of its example."""
+    """(B, 1) row indices; not by len(batch), a constant that an exported network would keep from its example."""
     return torch.arange(positions.shape[0], device=positions.device)[:, None]
 
 
 def _projection(width: int, dim: int) -> nn.Sequential:
-    """Region features of some width to D."""
+    """Build the projection of region features to width D."""
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, dim))
 
 
 class ExtractionNetwork(nn.Module, ABC):
-    """Backbone and head of a task: the network as it is used, without objective, metrics and optimiser.
+    """Backbone and head of a task, without objective, metrics and optimiser.
 
-    Everything that it learns belongs to a child module, whose name is part of the names in checkpoints.
+    All parameters belong to child modules, whose names are part of the parameter names in checkpoints.
 
     Args:
         backbone: the shared network.
-        labels: what is predicted.
+        labels: label set of the predictions.
     """
 
     task: ClassVar[str]
@@ -231,34 +231,34 @@ class ExtractionNetwork(nn.Module, ABC):
         self.labels = labels
 
     def scores(self, states: Tensor) -> Tensor:
-        """(B, Q, D) fused states to what is decoded, in at least float32: logits (B, C), or emissions (B, W, K)."""
+        """Map (B, Q, D) fused states to logits (B, C) or emissions (B, W, K), in at least float32."""
         return at_least_float32(self.head(states))
 
     @abstractmethod
     def loss(self, scores: Tensor, batch: Any) -> Tensor:
-        """Task loss of each post, (B,), in nats."""
+        """Return the task loss of each post, (B,), in nats."""
 
     @abstractmethod
     def decode(self, scores: Tensor, batch: Any) -> dict[str, Tensor]:
-        """`predicted` in the form of `gold`'s, and what else is known of each row's prediction, (B, ...) each."""
+        """Return `predicted` label ids, shaped as those of `gold`, and further outputs of each row, (B, ...) each."""
 
     @abstractmethod
     def gold(self, batch: Any) -> Tensor:
-        """Gold label ids."""
+        """Return the gold label ids."""
 
     def label_counts(self, batch: Any) -> Tensor | None:
-        """(C,) how many valid posts have each label; None where a post has many labels."""
+        """(C,) number of valid posts with each label; None if a post has many labels."""
         del batch
         return None
 
     @abstractmethod
     def settings(self) -> dict[str, float | bool | None]:
-        """What decides how scores are decoded, as its constructor takes it."""
+        """Return the constructor arguments that decide how scores are decoded."""
 
 
 class Regularizer(nn.Module, ABC):
-    """A further term of the objective, made of what the backbone gives for a batch; named in a configuration."""
+    """Base of custom terms of the objective, computed from the backbone's output; named in a configuration."""
 
     @abstractmethod
     def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
-        """The term, as a sum over this rank's valid rows; its own `weight` counts in the objective."""
+        """Return the term as a sum over this rank's valid rows; its `weight` applies in the objective."""

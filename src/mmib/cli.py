@@ -1,4 +1,4 @@
-"""The command `mmib`: dispatches by its first word, and imports torch only for what needs it."""
+"""The command `mmib`: dispatches to subcommands, and imports torch only for those that need it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ OTHER_COMMANDS = {
     "aggregate": "tabulate mean, standard deviation and paired tests over runs",
     "report": "write an HTML report on one or several runs",
 }
-# Where the others are: `run(arguments)` of a module.
+# Modules of the other commands; each defines `run(arguments)`.
 MODULES = {
     "demo-data": "mmib.datamodules.demo.command",
     "init": "mmib.datamodules.init.command",
@@ -65,7 +65,7 @@ MAY_NOT = (errno.EACCES, errno.EPERM)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a known error is one message on standard error and exit status 2, without a traceback."""
+    """Run one command; expected errors print a message to standard error and exit with status 2, without traceback."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(arguments)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _ignore_output()
         return 1
     except OSError as error:
-        # Whatever was being written: a disk can be full at any moment.
+        # A disk can be full during any write.
         if error.errno in MAY_NOT:
             return _refuse(f"a file may not be opened: {error}; see who may read and write it, or choose another place")
         if error.errno not in CANNOT_WRITE:
@@ -117,7 +117,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _show(text: str) -> int:
-    """Print, also to a reader who stops early: `mmib --help | head`."""
+    """Print; the reader may close the pipe early, as in `mmib --help | head`."""
     try:
         print(text, flush=True)  # noqa: T201
     except BrokenPipeError:
@@ -126,12 +126,12 @@ def _show(text: str) -> int:
 
 
 def _ignore_output() -> None:
-    """The reader of standard output has stopped; Python flushes once more when it ends, and would complain."""
+    """Redirect standard output, whose reader is gone, to the null device, or Python's flush at exit would fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def usage() -> str:
-    """What `mmib --help` prints."""
+    """Return the output of `mmib --help`."""
     commands = "\n".join(f"  {name:13} {text}" for name, text in {**TRAINER_COMMANDS, **OTHER_COMMANDS}.items())
     experiments = "\n".join(f"  {path.stem}" for path in shipped_experiments())
     return (

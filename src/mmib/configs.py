@@ -1,4 +1,4 @@
-"""Finds configuration files: shipped experiments by name, the files that each includes, the one of a run."""
+"""Finds configuration files: shipped experiments by name, the files that they include, and that of a run."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ TOP_LEVEL = (
 
 
 def shipped_experiments() -> list[Path]:
-    """The experiment files of the installed package."""
+    """Return the experiment files of the installed package."""
     return sorted(_config_root().joinpath("experiment").glob("*.yaml"))
 
 
 def expand_configs(arguments: list[str]) -> list[str]:
-    """Replace each `--config EXPERIMENT` by the files that it includes, in order, and then the experiment itself.
+    """Replace each `--config EXPERIMENT` by the files that it includes, in order, followed by the experiment itself.
 
-    An experiment file may name others under `include`, relative to `lightning_configs/` or to itself; it then holds
-    only what differs from them. Files given later win. Where classes are named as in earlier versions, the arguments
-    have their names of today, and a file's place is taken by a copy of it that has them.
+    An experiment file may list others under `include`, relative to `lightning_configs/` or to itself, and then holds
+    only its differences from them. Later files override earlier ones. Class names of earlier versions are replaced by
+    the current ones, in the arguments as well as in a file, which is replaced by a corrected copy.
 
     Raises:
-        ConfigError: a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
+        ConfigError: If a file is missing, is no YAML mapping, has an unknown top-level key, or includes itself.
     """
     expanded: list[str] = []
     files: list[Path] = []
@@ -61,10 +61,10 @@ def expand_configs(arguments: list[str]) -> list[str]:
 
 
 def with_nulls(options: Iterable[str]) -> list[str]:
-    """Options whose nulls the parser reads as such, at any depth.
+    """Rewrite options so that the parser reads their nulls as such, at any depth.
 
-    W&B's agents write null as Python does. And what an option sets below another class, jsonargparse writes out for the
-    parser of that class, null as `None`, which that one takes for a text: such an option sets a mapping instead.
+    W&B's agents write null as `None`. jsonargparse also writes null as `None` when it passes an option below a class on
+    to that class's parser, which reads it as a string; such an option is rewritten to set a mapping.
     """
     result: list[str] = []
     for option in options:
@@ -78,7 +78,7 @@ def with_nulls(options: Iterable[str]) -> list[str]:
 
 
 def _with_null(name: str, value: str) -> str:
-    """An option that is set to null, or to a mapping or list that holds one."""
+    """Format an option whose value is null, or a mapping or list that contains null."""
     keys = name.removeprefix("--").split(".")
     if LABELS not in keys:  # None is a relation of MNRE
         value = _in_json(value)
@@ -91,7 +91,7 @@ def _with_null(name: str, value: str) -> str:
 
 
 def _in_json(value: str) -> str:
-    """What Python wrote out, in JSON; anything else as it is."""
+    """Convert a Python literal to JSON; return anything else unchanged."""
     try:
         return json.dumps(ast.literal_eval(value))
     except (ValueError, SyntaxError, TypeError):
@@ -99,9 +99,9 @@ def _in_json(value: str) -> str:
 
 
 def _classes_first(files: list[Path]) -> list[str]:
-    """Classes as options, where files set arguments of a class before one of them names it, at any depth.
+    """Return options that name classes first, at any depth, if files set arguments of a class before naming it.
 
-    The parser cannot take arguments of a class that it does not know yet.
+    The parser cannot accept arguments of a class that it does not know yet.
     """
     contents = [_load(path) for path in files]
     trainers = _mappings(content.get("trainer") for content in contents)
@@ -112,7 +112,7 @@ def _classes_first(files: list[Path]) -> list[str]:
 
 
 def _class_paths(parts: Iterable[object]) -> dict[str, object]:
-    """The class paths, and nothing else, of what files say of a setting, in order; empty where each comes in time."""
+    """Reduce the values of a setting in several files, in order, to class paths; empty if none comes too late."""
     mappings = _mappings(parts)
     named = [part["class_path"] for part in mappings if isinstance(part.get("class_path"), str)]
     arguments = _mappings(part.get("init_args") for part in mappings)
@@ -127,15 +127,15 @@ def _mappings(parts: Iterable[object]) -> list[dict[str, object]]:
 
 
 def _keys(mappings: Iterable[dict[str, object]]) -> list[str]:
-    """Those of all mappings, each once, in order."""
+    """Return the distinct keys of all mappings, in order."""
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
 def with_run_config(arguments: list[str]) -> list[str]:
-    """Put the configuration of the run named by `--run` in front, where no other is given.
+    """Insert the configuration of the run named by `--run`, unless another configuration is given.
 
     Raises:
-        ConfigError: there is no such run.
+        ConfigError: If the run does not exist.
     """
     for number, argument in enumerate(arguments):
         name, _, value = argument.partition("=")
@@ -161,7 +161,7 @@ def _with_includes(path: Path, above: tuple[Path, ...]) -> list[Path]:
 
 
 def _current(path: Path) -> Path:
-    """A configuration file, or a copy of it where it names classes as earlier versions did."""
+    """Return a configuration file, or a corrected copy if it uses class names of earlier versions."""
     content = _load(path)
     if current_class_paths(content, path) == content:
         return path
@@ -170,7 +170,7 @@ def _current(path: Path) -> Path:
 
 @cache
 def _copy(path: Path, text: str) -> Path:
-    """A file of the same name with this text, in today's units, that is there as long as the process."""
+    """Write the text, converted to current units, to a temporary file of the same name, deleted at exit."""
     folder = Path(tempfile.mkdtemp(prefix="mmib-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     copy = folder / path.name
@@ -195,7 +195,7 @@ def _load(path: Path) -> dict[str, object]:
 
 
 def _resolve(name: str, folder: Path) -> Path:
-    """The file that a name on the command line, or in an include list of a file in `folder`, stands for."""
+    """Find the file for a name on the command line, or in the include list of a file in `folder`."""
     root = _config_root()
     for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
         if name and is_file(candidate):
@@ -205,7 +205,7 @@ def _resolve(name: str, folder: Path) -> Path:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file of this name, which may be none that a file could have."""
+    """Whether the file exists; False for a name that is invalid as a file name."""
     try:
         return path.is_file()
     except OSError:

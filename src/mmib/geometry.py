@@ -1,7 +1,7 @@
-"""Geometry of a latent space: collapse, effective rank, the gap between modalities, and whose image is nearest.
+"""Geometry of a latent space: collapse, effective rank, modality gap, and retrieval rank of a post's own image.
 
-Shapes: N posts, D latent width. Vectors are compared by their directions: all figures are of unit vectors, and none
-changes where all latents of a modality are scaled alike. A vector without a direction stays zero.
+Shapes: N posts, D latent width. All measures use unit vectors, so that none changes with the scale of a modality's
+latents. A zero vector stays zero.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-# Cosines that differ by less are equal: latents come in float32.
+# Cosines that differ by less count as equal, as latents are float32.
 TIE = 1e-6
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """What a latent space is worth, in figures; NaN where there is nothing to measure.
+    """Measures of a latent space; NaN where undefined.
 
     Attributes:
-        posts: how many were measured.
+        posts: number of posts measured.
         cosine_text, cosine_image: mean cosine between the latents of different posts; 1 is collapse.
-        effective_rank_text, effective_rank_image: see `effective_rank`; 1 to the smaller of N and D.
+        effective_rank_text, effective_rank_image: see `effective_rank`; from 1 to the smaller of N and D.
         gap: see `modality_gap`.
         pair_cosine: mean cosine of a post's text and image.
         own_image_rank: median rank of a post's own image; 1 is best.
-        own_image_share: median of rank over candidates.
-        candidates: median number of images that a post's text chose from, its own included.
+        own_image_share: median of rank divided by number of candidates.
+        candidates: median number of candidate images of a post's text, its own image included.
     """
 
     posts: int
@@ -52,10 +52,10 @@ class PairedLatents:
     Args:
         text: (N, D).
         image: (N, D).
-        image_ids: (N,) posts of equal id share their image; without them each post has an image of its own.
+        image_ids: (N,) posts with the same id share their image; by default every post has a different image.
 
     Raises:
-        ValueError: text and image have not the same shape.
+        ValueError: If text and image differ in shape.
     """
 
     def __init__(self, text: NDArray[Any], image: NDArray[Any], image_ids: NDArray[Any] | None = None) -> None:
@@ -67,11 +67,11 @@ class PairedLatents:
 
     @cached_property
     def ranks(self) -> tuple[Array, Array]:
-        """See `own_image_ranks`: among all posts."""
+        """Ranks and numbers of candidates among all posts; see `own_image_ranks`."""
         return own_image_ranks(self.text, self.image, self.image_ids)
 
     def geometry(self, members: NDArray[np.bool_] | None = None) -> Geometry:
-        """The figures of all posts, or of those where `members` (N,) is True; candidates are the images of all."""
+        """Measure all posts, or those where `members` (N,) is True; candidates are always the images of all posts."""
         chosen = np.ones(len(self.text), dtype=bool) if members is None else members
         text, image = self.text[chosen], self.image[chosen]
         ranks, candidates = (values[chosen] for values in self.ranks)
@@ -91,7 +91,7 @@ class PairedLatents:
 
 
 def unit_vectors(vectors: NDArray[Any]) -> Array:
-    """(N, D) vectors of length 1 in the same directions; zero where there is none, NaN where one is not finite."""
+    """Scale (N, D) vectors to length 1; zero vectors stay zero, and vectors that are not finite become NaN."""
     widened = np.asarray(vectors, dtype=np.float64)
     norms = np.linalg.norm(widened, axis=1, keepdims=True)
     with np.errstate(invalid="ignore"):
@@ -100,19 +100,19 @@ def unit_vectors(vectors: NDArray[Any]) -> Array:
 
 
 def mean_cosine(units: Array) -> float:
-    """Mean cosine between (N, D) unit vectors of different rows; NaN for fewer than two."""
+    """Return the mean cosine between (N, D) unit vectors of different rows; NaN for fewer than two rows."""
     count = len(units)
     if count < 2:
         return np.nan
-    # All pairs without a loop: the square of the sum holds each pair twice, and each vector with itself.
+    # All pairs without a loop: the square of the sum contains each pair twice, and each vector with itself.
     pairs = np.square(units.sum(axis=0)).sum() - np.square(units).sum()
     return float(pairs / (count * (count - 1)))
 
 
 def effective_rank(vectors: Array) -> float:
-    """exp of the entropy of the normalised singular values of an (N, D) matrix; NaN where it is zero or not finite.
+    """Return exp of the entropy of the normalised singular values of an (N, D) matrix; NaN if it is zero or not finite.
 
-    How many directions the vectors really use (Roy & Vetterli 2007, definition 1).
+    It is the effective number of directions of the vectors (Roy & Vetterli 2007, definition 1).
     """
     if not vectors.any() or not np.isfinite(vectors).all():
         return np.nan
@@ -123,23 +123,23 @@ def effective_rank(vectors: Array) -> float:
 
 
 def modality_gap(text: Array, image: Array) -> float:
-    """Distance of the centres of two sets of unit vectors, 0 to 2 (Liang et al. 2022, section 2.1)."""
+    """Return the distance of the centroids of two sets of unit vectors, 0 to 2 (Liang et al. 2022, section 2.1)."""
     return float(np.linalg.norm(text.mean(axis=0) - image.mean(axis=0))) if len(text) else np.nan
 
 
 def own_image_ranks(text: Array, image: Array, image_ids: NDArray[Any]) -> tuple[Array, Array]:
-    """Rank of each post's own image among the images of other posts, by cosine with its text, and the candidates.
+    """Rank each post's own image among the images of other posts, by cosine with the post's text.
 
-    Each modality is centred first: a gap between them would decide otherwise. Ties share the mean of their ranks.
-    Posts with the same image are not each other's candidates.
+    Each modality is centred first, as the gap between them would otherwise dominate. Ties share the mean of their
+    ranks. Posts with the same image are not each other's candidates.
 
     Args:
         text: (N, D) unit vectors.
         image: (N, D) unit vectors.
-        image_ids: (N,) equal where posts share their image.
+        image_ids: (N,) image ids, equal if posts share their image.
 
     Returns:
-        Ranks (N,), from 1, and numbers of candidates (N,), the own image included.
+        Ranks (N,), from 1, and numbers of candidates (N,), each post's own image included.
     """
     cosines = _centred(text) @ _centred(image).T
     own = np.diagonal(cosines)[:, None]
@@ -152,7 +152,7 @@ def own_image_ranks(text: Array, image: Array, image_ids: NDArray[Any]) -> tuple
 
 def _centred(units: Array) -> Array:
     centred = units - units.mean(axis=0) if len(units) else units
-    # What is left of vectors that are all the same is rounding, and has no direction.
+    # Identical vectors leave only rounding errors, which have no meaningful direction.
     return unit_vectors(np.where(np.linalg.norm(centred, axis=1, keepdims=True) < TIE, 0.0, centred))
 
 

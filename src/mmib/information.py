@@ -1,4 +1,4 @@
-"""Loss terms and metric sums: what a batch adds up to, over all ranks, and the scalars that follow from it."""
+"""Loss terms, metric sums of a batch over all ranks, and the scalars computed from them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mmib.nn.precision import autocast_off
 from mmib.schema import PostBatch, Window
 
 MODALITIES = ("text", "image")
-# A latent dimension is active where its mean varies more than this over the data (Burda et al. 2016, section 5.2).
+# A latent dimension is active if the variance of its mean over the data exceeds this (Burda et al. 2016, section 5.2).
 ACTIVE_VARIANCE = 0.01
 
 
 @dataclass
 class Mean:
-    """A sum and the number of what was summed, from which a mean over any number of batches follows.
+    """A sum and its count, which add up over batches to a mean.
 
     Attributes:
         total: any shape.
@@ -36,23 +36,25 @@ class Mean:
 
     @property
     def value(self) -> Tensor:
-        """The mean; 0 where nothing was summed."""
+        """The mean; 0 if the count is 0."""
         return self.total / self.count.clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LossTerm:
-    """A term of the objective, as a sum over this rank's rows: `weight * reduce(sum / count)`, over all ranks.
+    """A term of the objective as a sum over this rank's rows.
+
+    Its value is `weight * reduce(sum / count)`, with sum and count over all ranks.
 
     Attributes:
-        name: unique in the objective; its gradient norm is logged as `grad/<name>`.
-        sum: with a graph; a scalar, or (D,) where `reduce` makes a scalar of the mean.
-        count: scalar, how many posts, positions or anchors were summed.
+        name: unique name in the objective; the gradient norm is logged as `grad/<name>`.
+        sum: scalar with a graph, or (D,) if `reduce` makes a scalar of the mean.
+        count: scalar, number of posts, positions or anchors in the sum.
         weight: factor in the objective.
-        unit: which count of a `Window` weighs it where gradients are accumulated.
-        reduce: from the global mean, of the shape of `sum`, to the scalar that is optimised.
-        logged_as: name of the mean, summed over its elements, in the logs; `loss/<name>` where none is given.
-        scalars: further means to log, by their names in the logs, without a graph; the same names for every batch.
+        unit: field of `Window` that weighs the term under gradient accumulation.
+        reduce: function from the global mean, of the shape of `sum`, to the scalar that is optimised.
+        logged_as: name in the logs of the mean, summed over its elements; by default `loss/<name>`.
+        scalars: further means to log, by name and without a graph; the names must be the same for every batch.
     """
 
     name: str
@@ -70,7 +72,7 @@ class LossTerm:
         return self.logged_as or f"loss/{self.name}"
 
     def value(self, mean: Mean, window: Window) -> Tensor:
-        """The weighted scalar, of the mean over all ranks."""
+        """Return the weighted scalar for a mean over all ranks."""
         factor: float = getattr(window, self.unit) * self.weight
         return factor * self.reduce(mean.value)
 
@@ -80,11 +82,11 @@ class LatentMoments:
     """Sums over the valid positions of a modality, without a graph.
 
     Attributes:
-        positions: how many there are.
-        kl_square: of the squared KL of a position, in nats.
-        std: of the posterior's standard deviation, averaged over latent dimensions.
-        mean: (D,) of the posterior's mean.
-        mean_square: (D,) of its square.
+        positions: number of positions.
+        kl_square: sum of the squared KL of each position, in nats squared.
+        std: sum of the posterior's standard deviation, averaged over latent dimensions.
+        mean: (D,) sum of the posterior's mean.
+        mean_square: (D,) sum of the squared mean.
     """
 
     positions: Tensor
@@ -99,10 +101,10 @@ class PairMoments:
     """Sums over the posts with an image, without a graph.
 
     Attributes:
-        count: how many there are.
-        text: (D,) of the text's mean latents as unit vectors.
-        image: (D,) of the image's.
-        cosine: of the cosine of both.
+        count: number of posts.
+        text: (D,) sum of the text's mean latents, normalised to unit length.
+        image: (D,) sum of the image's, likewise.
+        cosine: sum of the cosine of both.
     """
 
     count: Tensor
@@ -113,16 +115,16 @@ class PairMoments:
 
 @dataclass
 class MetricSums:
-    """Everything that is logged of one or several global batches, as sums that may be added up.
+    """All metrics of one or several global batches, as sums that can be added.
 
     Attributes:
-        posts: how many there were.
-        terms: each loss term, by name, before its weight.
-        scalars: further means, by their names in the logs; `loss` is the objective.
-        moments: of the latents of each modality.
-        pairs: of posts with an image.
-        labels: (C,) how many posts have each label; None where a post has many.
-        logged_as: name in the logs of each loss term.
+        posts: number of posts.
+        terms: unweighted loss terms by name.
+        scalars: further means by their names in the logs; `loss` is the objective.
+        moments: moments of the latents of each modality.
+        pairs: moments of the posts with an image.
+        labels: (C,) number of posts with each label; None if a post has many labels.
+        logged_as: name of each loss term in the logs.
     """
 
     posts: Tensor
@@ -134,28 +136,28 @@ class MetricSums:
     logged_as: dict[str, str] = field(default_factory=dict)
 
     def __add__(self, other: MetricSums) -> MetricSums:
-        """The sums of both, on the device of `other`: what comes out of a checkpoint is on the CPU."""
+        """Add two sums on the device of `other`, as sums from a checkpoint are on the CPU."""
         ours, theirs = flatten(self), flatten(other)
         both = {name: ours[name].to(value.device) + value if name in ours else value for name, value in theirs.items()}
         added: MetricSums = _filled(other, both)
         return added
 
     def detached(self) -> MetricSums:
-        """The same without a graph."""
+        """Return the sums detached from the graph."""
         detached: MetricSums = _filled(self, {name: tensor.detach() for name, tensor in flatten(self).items()})
         return detached
 
     def rate(self, modality: str) -> Tensor:
-        """Nats of each latent dimension, (D,): the KL averaged over a modality's positions; 0 where there are none."""
+        """(D,) nats of each latent dimension: the KL averaged over a modality's positions; 0 without positions."""
         return self.terms[f"kl_{modality}"].value
 
     def to_dict(self) -> dict[str, Any]:
-        """As a checkpoint holds it: nothing but dictionaries of tensors and text."""
+        """Return nested dictionaries of tensors and strings, as a checkpoint holds them."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Build the sums from the result of `to_dict`."""
         return cls(
             posts=state["posts"],
             terms={name: Mean(**mean) for name, mean in state["terms"].items()},
@@ -168,7 +170,7 @@ class MetricSums:
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Tensor]:
-    """The tensors of nested dataclasses and dictionaries, by their paths."""
+    """Return the tensors of nested dataclasses and dictionaries, by path."""
     if isinstance(value, Tensor):
         return {prefix: value}
     parts = value if isinstance(value, dict) else vars(value) if dataclasses.is_dataclass(value) else {}
@@ -176,7 +178,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _filled(value: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
-    """The inverse of `flatten`, for what is built like `value`."""
+    """Invert `flatten`: a structure like `value` with these tensors."""
     if isinstance(value, Tensor):
         return tensors[prefix]
     if isinstance(value, dict):
@@ -188,28 +190,28 @@ def _filled(value: Any, tensors: dict[str, Tensor], prefix: str = "") -> Any:
 
 
 def over_ranks(sums: MetricSums) -> MetricSums:
-    """The sums of all ranks, widened and in one collective; gradients reach the terms. Every rank must call this."""
+    """Add up the sums of all ranks, widened, in one collective that every rank must call; gradients reach the terms."""
     filled: MetricSums = _filled(sums, global_sums(flatten(sums)))
     return filled
 
 
 def post_means(values: Tensor, valid: Tensor) -> Mean:
-    """The mean of (B,) values over the valid rows."""
+    """Return the mean of (B,) values over the valid rows."""
     return Mean(values.masked_fill(~valid, 0.0).sum(), valid.sum())
 
 
 def kl_term(modality: str, kl: Tensor, positions: Tensor, valid: Tensor, free_bits: float = 0.0) -> LossTerm:
-    """The rate of a modality (paper: RR), in nats a position: the KL summed over latent dimensions.
+    """Return the rate of a modality (paper: RR) in nats per position: the KL summed over latent dimensions.
 
     Args:
         modality: `text` or `image`.
         kl: (B, T, D) nats, zero where masked.
-        positions: (B, T) True on the positions that the modality has.
+        positions: (B, T) True on valid positions of the modality.
         valid: (B,) False on padding rows.
-        free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
+        free_bits: KL per latent dimension, in nats and averaged over the batch, below which it is not penalised.
     """
     with autocast_off(kl):
-        # Widened: the spread of the KL is the difference of two sums that are nearly equal.
+        # Widened, as the variance of the KL is the difference of two nearly equal sums.
         nats = widened(kl).masked_fill(~valid[:, None, None], 0.0).sum(dim=(0, 1))
     return LossTerm(
         name=f"kl_{modality}",
@@ -222,7 +224,7 @@ def kl_term(modality: str, kl: Tensor, positions: Tensor, valid: Tensor, free_bi
 
 
 def alignment_term(output: AlignmentOutput) -> LossTerm:
-    """The alignment regulariser (paper: AR), a mean over anchors."""
+    """Return the alignment regulariser (paper: AR), a mean over anchors."""
     anchors = output.anchors
     scalars = {f"align/{name}": Mean(value * anchors, anchors) for name, value in output.scalars.items()}
     return LossTerm(
@@ -237,10 +239,10 @@ def alignment_term(output: AlignmentOutput) -> LossTerm:
 
 @torch.no_grad()
 def latent_moments(posterior: Posterior, kl: Tensor, valid: Tensor) -> LatentMoments:
-    """Sums over the positions of a modality that count.
+    """Return the sums over the valid positions of a modality.
 
     Args:
-        posterior: of (B, T) positions.
+        posterior: posterior of (B, T) positions.
         kl: (B, T, D) its KL, in nats.
         valid: (B,) False on padding rows.
     """
@@ -260,7 +262,7 @@ def latent_moments(posterior: Posterior, kl: Tensor, valid: Tensor) -> LatentMom
 
 @torch.no_grad()
 def pair_moments(text: Latents, image: Latents, valid: Tensor) -> PairMoments:
-    """Sums over posts with an image: of both sides' mean latents as unit vectors (D,), and of their cosine."""
+    """Return the sums over posts with an image, of both modalities' unit-length mean latents and of their cosine."""
     paired = (valid & text.mask.any(dim=1) & image.mask.any(dim=1))[:, None]
     with autocast_off(text.z):
         text_unit, image_unit = (
@@ -275,10 +277,10 @@ def pair_moments(text: Latents, image: Latents, valid: Tensor) -> PairMoments:
 
 
 def scalars(sums: MetricSums) -> dict[str, Tensor]:
-    """What is logged, by the names of the documentation; what nothing was summed for is left out.
+    """Return the scalars to log, by their documented names; those with a count of 0 are left out.
 
-    In nats a post (`loss`, `task`, `ib/rate_*`), a word piece or a region (`ib/kl_*`, `ib/kl_std_*`), an anchor
-    (`align/loss`).
+    `loss`, `task` and `ib/rate_*` are in nats per post, `ib/kl_*` and `ib/kl_std_*` per word piece or region, and
+    `align/loss` per anchor.
     """
     means = {**{sums.logged_as[name]: mean for name, mean in sums.terms.items()}, **sums.scalars}
     logged = {name: mean.value.sum() for name, mean in means.items() if mean.count > 0}
@@ -288,7 +290,7 @@ def scalars(sums: MetricSums) -> dict[str, Tensor]:
             logged |= _pressure_scalars(modality, logged, sums.posts / moments.positions)
     if sums.pairs.count > 0:
         centres = [side / sums.pairs.count for side in (sums.pairs.text, sums.pairs.image)]
-        # The distance of both sides' centres on the unit sphere (Liang et al. 2022, section 2.1).
+        # Distance between the modalities' centroids of unit vectors (Liang et al. 2022, section 2.1).
         logged["align/gap"] = (centres[0] - centres[1]).norm()
         logged["align/cosine"] = sums.pairs.cosine / sums.pairs.count
     return logged
@@ -305,24 +307,25 @@ def _latent_scalars(modality: str, moments: LatentMoments, kl: Tensor) -> dict[s
 
 
 def _pressure_scalars(modality: str, logged: Mapping[str, Tensor], posts: Tensor) -> dict[str, Tensor]:
-    """How strongly a rate is pressed, of what is logged and the number of posts a position."""
+    """Return the scalars on the weight of a rate, from the logged scalars and the number of posts per position."""
     beta = logged.get(f"ib/beta_{modality}")
     if beta is None:
         return {}
     rate = logged[f"ib/kl_{modality}"]
     return {
         f"ib/rate_{modality}": rate / posts,
-        # The beta of Alemi et al. 2017 (equation 17): of an objective that sums the KL over a post's positions.
+        # Beta of Alemi et al. 2017 (equation 17), for an objective that sums the KL over a post's positions.
         f"ib/beta_vib_{modality}": beta * posts,
         f"ib/share_{modality}": beta * rate / logged["loss"],
     }
 
 
 def information_plane(sums: MetricSums) -> dict[str, float]:
-    """Rate of each modality and distortion, in nats a post: mean KL, an upper bound on I(X; Z), and the task's loss.
+    """Return the rate of each modality and the distortion, in nats per post.
 
-    Where the task labels whole posts, also `information`, H(Y) minus the distortion: a lower bound on I(Z; Y) (Alemi et
-    al. 2018, section 2), with the entropy of the labels that were summed.
+    The rate is the mean KL, an upper bound on I(X; Z); the distortion is the task's loss. If the task labels whole
+    posts, `information` is H(Y) minus the distortion, a lower bound on I(Z; Y) (Alemi et al. 2018, section 2), with the
+    entropy of the summed labels.
     """
     posts = float(sums.posts)
     rates = {f"rate_{modality}": float(sums.terms[f"kl_{modality}"].total.sum()) / posts for modality in MODALITIES}
@@ -337,20 +340,20 @@ def information_plane(sums: MetricSums) -> dict[str, float]:
 def evidence(
     attention: Tensor | None, kl: dict[str, Tensor], similarity: Tensor, batch: PostBatch
 ) -> dict[str, Tensor]:
-    """What the predictions of a batch rest on; NaN where there is nothing.
+    """Return the evidence for the predictions of a batch: rates, similarity and attention; NaN where undefined.
 
     Args:
-        attention: the weights over the regions, (B, Q, R); None for a fusion that does not attend.
-        kl: by modality, (B, T, D) nats.
+        attention: (B, Q, R) weights over the regions; None for a fusion without attention.
+        kl: (B, T, D) nats by modality.
         similarity: (B,) of text and image; see `Alignment.similarity`.
         batch: the batch.
 
     Returns:
         `kl` (B, W) nats of each word that the encoder sees, summed over its pieces; `kl_image` (B, R) nats of each
-        region; `similarity` (B,); and, where the fusion attends, `attention` (B, Q, R), the weights with which each
-        position that the head reads took from the regions.
+        region; `similarity` (B,); and, with attention, `attention` (B, Q, R), the weights of the regions at each
+        position that the head reads.
     """
-    columns = batch.word_ids + 1  # what belongs to no word goes into a column of its own, before the words
+    columns = batch.word_ids + 1  # column 0 collects the pieces that belong to no word
     nats = kl["text"].sum(dim=2)
     by_word = nats.new_zeros(len(batch), int(columns.max()) + 1).scatter_add(1, columns, nats)
     seen = torch.zeros_like(by_word, dtype=torch.bool).scatter(1, columns, True)

@@ -1,4 +1,4 @@
-"""Label sets as values: they belong to a data set, and travel with everything that is trained on it."""
+"""Label sets: they belong to a data set, and are saved with every model trained on it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class LabelSet:
     """The labels of a data set: relations, entity types, or classes of whole posts.
 
     Attributes:
-        names: the labels; the position of a label is its id.
-        negative: the label that stands for none of the others, which scores leave out; None where all of them count.
-        arguments: types that a relation asks of its head and of its tail, in this order; a relation that is not in
-            here holds between any two entities.
+        names: the labels; a label's position is its id.
+        negative: the label that means none of the others, and is left out of scores; None if all labels are scored.
+        arguments: {relation: (type of head, type of tail)}; a relation that is not listed may hold between any two
+            entities.
 
     Raises:
-        ConfigError: there is no label, a label is given twice or is no text, or `negative` or one of `arguments` names
-            a label that the set does not hold.
+        ConfigError: If there is no label, a label is repeated or is no string, or `negative` or `arguments` name a
+            label that is not in the set.
     """
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class LabelSet:
     arguments: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse a set that cannot be one."""
+        """Validate the label set."""
         if not self.names:
             raise ConfigError("the label set is empty: name at least one label")
         for name in self.names:
@@ -54,10 +54,10 @@ class LabelSet:
         return len(self.names)
 
     def id_of(self, name: str) -> int:
-        """Id of a label.
+        """Return the id of a label.
 
         Raises:
-            KeyError: the set does not hold it.
+            KeyError: If the label is not in the set.
         """
         try:
             return self.names.index(name)
@@ -70,7 +70,7 @@ class LabelSet:
         return tuple(name for name in self.names if name != self.negative)
 
     def fits(self, name: str, head: str | None, tail: str | None) -> bool:
-        """Whether a relation may hold between entities of these types; an unknown type fits everything."""
+        """Whether a relation may hold between entities of these types; an unknown type (None) fits everything."""
         if name == self.negative:
             return False
         wanted = self.arguments.get(name, (None, None))
@@ -81,7 +81,7 @@ class LabelSet:
         return any(self.fits(name, head, tail) for name in self.names)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON and YAML hold it; what is not set is left out."""
+        """Return a dictionary for JSON and YAML, without unset fields."""
         result: dict[str, Any] = {NAMES: list(self.names)}
         if self.negative is not None:
             result[NEGATIVE] = self.negative
@@ -91,10 +91,10 @@ class LabelSet:
 
     @classmethod
     def from_dict(cls, value: Any) -> Self:
-        """The inverse of `to_dict`; a plain list is a set without a negative class.
+        """Build a label set from the result of `to_dict`, or from a list of labels, without a negative class.
 
         Raises:
-            ConfigError: it is no label set.
+            ConfigError: If `value` is no label set.
         """
         if isinstance(value, list | tuple):
             value = {NAMES: value}
@@ -122,7 +122,7 @@ class LabelSet:
 
 
 def difference(ours: LabelSet, theirs: LabelSet) -> str:
-    """In which way two label sets differ, with both shown; empty where they are the same."""
+    """Describe both label sets and how they differ; empty if they are equal."""
     if ours == theirs:
         return ""
     missing = [name for name in theirs.names if name not in ours.names]
@@ -138,7 +138,7 @@ def difference(ours: LabelSet, theirs: LabelSet) -> str:
 
 
 def shown(names: Sequence[str], most: int = NAMES_SHOWN) -> str:
-    """The first of many names, and how many more there are, for a message."""
+    """Return the first names, and the number of the remaining ones, for a message."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -1,4 +1,4 @@
-"""Task metrics with summed counts, so that they stay right over unequal batches and over ranks."""
+"""Task metrics from summed counts, so that they are exact over unequal batches and over ranks."""
 
 from __future__ import annotations
 
@@ -19,15 +19,14 @@ from mmib.scores import RATIOS, Counts, Scores
 
 
 class ExtractionScores(Metric, ABC):
-    """Micro precision, recall and F1 of what is extracted, accuracy of all labels, and scores by class.
+    """Micro precision, recall and F1 of the extracted items, accuracy of all labels, and scores by class.
 
     Args:
-        labels: its N names are the classes of items; the micro scores count all but the negative one.
+        labels: label set whose N names are the classes of items; the micro scores leave out the negative class.
         options: see `torchmetrics.Metric`.
 
     Attributes:
-        readings: prefix of the scores of each of the R ways to read items off the labels; the first is the one that
-            `per_class` speaks of.
+        readings: score prefixes of the R ways to read items off the labels; `per_class` uses the first.
     """
 
     full_state_update = False
@@ -50,10 +49,10 @@ class ExtractionScores(Metric, ABC):
 
     @abstractmethod
     def count(self, predictions: Tensor, gold: Tensor) -> Counts:
-        """The items of each row, (B, R, N)."""
+        """Return the counts of each row's items, (B, R, N)."""
 
     def update(self, predictions: Tensor, gold: Tensor) -> None:
-        """Count (B, ...) predicted against gold label ids; gold is -1 where there is nothing to label."""
+        """Count (B, ...) predicted against gold label ids; gold is -1 for padding."""
         counts = self.count(predictions, gold)
         self.correct += counts.correct.sum(dim=0)
         self.predicted += counts.predicted.sum(dim=0)
@@ -63,7 +62,7 @@ class ExtractionScores(Metric, ABC):
         self.labelled += labelled.sum()
 
     def compute(self) -> dict[str, float]:
-        """`precision`, `recall` and `f1` of each reading, and `accuracy`, as fractions."""
+        """Return `precision`, `recall` and `f1` of each reading, and `accuracy`, as fractions."""
         result: dict[str, float] = {}
         for reading, prefix in enumerate(self.readings):
             counts = [int(count[reading, self.scored].sum()) for count in (self.correct, self.predicted, self.gold)]
@@ -71,7 +70,7 @@ class ExtractionScores(Metric, ABC):
         return {**result, "accuracy": int(self.right_labels) / max(1, int(self.labelled))}
 
     def per_class(self) -> dict[str, dict[str, float]]:
-        """{class: precision, recall, f1 and gold count} of the classes that occur or are predicted."""
+        """Return {class: precision, recall, f1 and gold count} for the classes that occur or are predicted."""
         columns = (count[0].tolist() for count in (self.correct, self.predicted, self.gold))
         return {
             name: {**asdict(Scores.from_counts(correct, predicted, gold)), "gold": gold}
@@ -81,11 +80,11 @@ class ExtractionScores(Metric, ABC):
 
     @classmethod
     def micro_scores(cls) -> tuple[str, ...]:
-        """Names of the scores that are a ratio of sums over rows."""
+        """Return the names of the scores that are ratios of sums over rows."""
         return (*(prefix + name for prefix in cls.readings for name in RATIOS), "accuracy")
 
     def row_parts(self, predictions: Tensor, gold: Tensor, score: str) -> tuple[Tensor, Tensor]:
-        """What each row adds to the numerator and to the denominator of one of `micro_scores`, (B,) each."""
+        """Return each row's part of the numerator and of the denominator of one of `micro_scores`, (B,) each."""
         if score == "accuracy":
             labelled = gold != NO_LABEL
             right = (predictions == gold) & labelled
@@ -101,9 +100,9 @@ class ExtractionScores(Metric, ABC):
 
 
 class ClassScores(ExtractionScores):
-    """Scores of all classes but the negative one, which has a row in the table only; labels are (B,) class ids.
+    """Scores of all classes but the negative one, which only has a row in the table; labels are (B,) class ids.
 
-    The convention of MNRE: a row whose gold is negative counts against precision when another class is predicted.
+    The convention is MNRE's: a row with a negative gold class lowers precision if another class is predicted.
     """
 
     def count(self, predictions: Tensor, gold: Tensor) -> Counts:
@@ -113,6 +112,6 @@ class ClassScores(ExtractionScores):
 
 
 def label_tensor(rows: Sequence[Any]) -> Tensor:
-    """Label ids of B rows: (B,), or (B, W) padded with -1 where a row has a list of them, one a word."""
+    """Return the label ids of B rows: (B,), or (B, W) padded with -1 if each row is a list of one id per word."""
     tensors = [torch.tensor(row, dtype=torch.long) for row in rows]
     return pad_sequence(tensors, True, NO_LABEL) if tensors[0].ndim else torch.stack(tensors)

@@ -1,4 +1,4 @@
-"""The LightningModule of every task: objective, schedules and optimisation around the task's network."""
+"""The LightningModule of all tasks: objective, schedules and optimisation of a task's network."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from mmib.tasks.mre import RelationNetwork
 
 
 class Objective(NamedTuple):
-    """What a batch comes to.
+    """The objective of a batch, with everything that it was computed from.
 
     Attributes:
-        loss: scalar, of the global batch: the sum of its terms.
-        terms: each term, weighted as in the loss, by name.
-        scores: what the network decodes, of this rank's rows.
-        sums: over the global batch, without a graph.
-        output: what the backbone gives for this rank's rows.
+        loss: scalar loss of the global batch, the sum of its terms.
+        terms: the terms by name, weighted as in the loss.
+        scores: the network's scores for this rank's rows, before decoding.
+        sums: metric sums over the global batch, detached from the graph.
+        output: the backbone's output for this rank's rows.
     """
 
     loss: Tensor
@@ -56,40 +56,40 @@ class Objective(NamedTuple):
 
 
 class ObjectiveLogger(pl.Callback):
-    """Logs what the `sums` of a step hold, the losses among it; beside one, a module logs its losses to no logger."""
+    """Base of callbacks that log the `sums` of a step, losses included; with one, a module does not log its losses."""
 
 
 class ExtractionModule(pl.LightningModule):
-    """Trains and scores the network of any task.
+    """Trains and evaluates the network of any task.
 
-    It logs its losses, as `train/loss`, `train/task` (with `_step` behind the name by step), `val/loss` and `val/task`,
-    and its scores, as `val/f1` and the like. `mmib.callbacks.IBMonitor` logs the bottleneck and the alignment beside.
+    The objective is L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), plus the
+    terms of `regularizers`. KL is summed over latent dimensions and averaged over valid positions. A weight of 0
+    switches its term off; with gamma 0 the alignment's parameters are also frozen.
 
-    L = L_task + beta_text * KL_t + beta_image * KL_v + gamma * L_align (DESIGN section 2), where KL is summed over
-    latent dimensions and averaged over valid positions, and whatever `regularizers` add. A weight of 0 switches its
-    term off; with gamma 0 the alignment's parameters are frozen too.
+    The module logs its losses as `train/loss`, `train/task` (by step with the suffix `_step`), `val/loss` and
+    `val/task`, and its scores as `val/f1` etc. `mmib.callbacks.IBMonitor` also logs the bottleneck and the alignment.
 
     Args:
-        network: backbone and head of a task. Its parts become the module's own, so that checkpoints name them without
-            a prefix.
-        beta_text: weight of the text bottleneck: nats of the objective a post, for each nat of rate a word piece.
-        beta_image: weight of the image bottleneck, for each nat of rate a region.
+        network: backbone and head of a task. Its parts become submodules of this module, so that checkpoints name them
+            without a prefix.
+        beta_text: weight of the text bottleneck: nats of the objective per post for each nat of rate per word piece.
+        beta_image: weight of the image bottleneck: the same for each nat of rate per region.
         gamma: weight of the alignment regulariser.
-        beta_schedule: factor on both betas over training; constant by default.
-        free_bits: nats a latent dimension below which its KL, averaged over the batch, is not pressed further.
-        mention_dropout: probability that a gold mention, as a whole, is hidden behind mask pieces, in training only.
-            Names cannot be learnt by heart then: what they are must be read from the words around and the image.
-        regularizers: further terms of the objective, each named differently.
+        beta_schedule: factor on both betas over the course of training; constant by default.
+        free_bits: KL per latent dimension, in nats and averaged over the batch, below which it is not penalised.
+        mention_dropout: probability of replacing all word pieces of a gold mention by mask pieces, in training only.
+            The model then cannot memorise names and has to rely on the context and the image.
+        regularizers: further terms of the objective, with distinct names.
         optimizer: learning rates and schedule.
-        compile: have `torch.compile` make code of its own for the layers and attention blocks, in the first steps.
+        compile: compile the layers and attention blocks with `torch.compile`, in the first steps.
 
     Raises:
-        ConfigError: a negative weight, a dropout that is no probability, nothing to compile with, a network of another
-            task than the class, or a network with parameters that belong to none of its parts.
+        ConfigError: If a weight is negative, a dropout is no probability, the compiler is missing, the network is of
+            another task than the class, or the network has parameters outside its submodules.
 
     Attributes:
-        task: name of the network's task; a subclass for one task says so before it is built.
-        network: as it was given; its parts are the module's.
+        task: name of the network's task; a subclass for a single task sets it as a class attribute.
+        network: the network passed in; it shares its parts with the module.
     """
 
     task: str
@@ -134,7 +134,7 @@ class ExtractionModule(pl.LightningModule):
             compile_blocks(self.backbone, self.backbone.text_encoder.layers())
 
     def _adopt(self, network: ExtractionNetwork) -> None:
-        """Make the network's parts the module's own; itself it stays outside, or every name would have a prefix."""
+        """Register the network's parts as submodules, but not the network, which would prefix every parameter name."""
         direct = [name for name, _ in (*network.named_parameters(recurse=False), *network.named_buffers(recurse=False))]
         if direct:
             raise ConfigError(
@@ -154,11 +154,11 @@ class ExtractionModule(pl.LightningModule):
 
     @property
     def labels(self) -> LabelSet:
-        """What is predicted."""
+        """The label set of the predictions."""
         return self.network.labels
 
     def train(self, mode: bool = True) -> Self:
-        """The network's own flag follows, although it is no part of the module."""
+        """Set the training mode, also of the network, which is not a submodule."""
         self.network.training = mode
         return super().train(mode)
 
@@ -173,7 +173,7 @@ class ExtractionModule(pl.LightningModule):
         return self.backbone.image_encoder
 
     def objective(self, batch: PostBatch) -> Objective:
-        """The loss of the global batch, this rank's scores, and everything worth logging.
+        """Compute the loss of the global batch, this rank's scores, and all metric sums.
 
         Under DDP every rank computes the same loss; see `mmib.base.distributed` for its gradients.
         """
@@ -202,26 +202,26 @@ class ExtractionModule(pl.LightningModule):
         loss = torch.stack(list(weighted.values())).sum()
         sums.scalars["loss"] = Mean(loss * sums.posts, sums.posts)
         for modality, moments in sums.moments.items():
-            posts = sums.posts * (moments.positions > 0)  # a batch without any image has no say in the image's
+            posts = sums.posts * (moments.positions > 0)  # a batch without images does not count for the image's beta
             sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * posts, posts)
         return Objective(loss, weighted, scores, sums.detached(), output)
 
     def _weights(self) -> dict[str, float]:
-        """Of the terms that the method has, at this step."""
+        """Current weights of the built-in terms, by name."""
         factor = self.beta_schedule(self._progress())
         return {"kl_text": factor * self.beta_text, "kl_image": factor * self.beta_image, "align": self.gamma}
 
     def setup(self, stage: str) -> None:
-        """Lightning's hook: what is trained on must be what the head is for."""
+        """Check that the data module fits the head."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PostDataModule):
             self.check_data(data)
 
     def check_data(self, data: PostDataModule) -> None:
-        """Refuse a data module of another task or label set.
+        """Check that a data module has the model's task and label set.
 
         Raises:
-            ConfigError: with both shown.
+            ConfigError: If they differ.
         """
         if data.task.name != self.task:
             raise ConfigError(
@@ -232,15 +232,15 @@ class ExtractionModule(pl.LightningModule):
             raise ConfigError(f"the model has other labels than its data, {differing}: give both the same")
 
     def on_fit_start(self) -> None:
-        """The number of steps is asked for once: it builds the data loaders."""
+        """Look up the number of steps once, because that builds the data loaders."""
         self._total_steps = self.trainer.estimated_stepping_batches
 
     def on_train_batch_start(self, batch: PostBatch, batch_index: int) -> None:
-        """Noise and dropout differ between ranks and steps, and depend on nothing that would have to be saved."""
+        """Seed noise and dropout by rank and step, so that no generator state has to be saved."""
         torch.manual_seed(seed_from(run_seed(), self.global_rank, self.trainer.fit_loop.total_batch_idx))
 
     def training_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
-        """Lightning's hook; `sums` go to the callbacks, and `loss_terms` stay until the backward pass is done."""
+        """Return loss and `sums`, which callbacks read; `loss_terms` are kept until after the backward pass."""
         with attention_for_training(self.device):
             objective = self.objective(self._hide_mentions(batch))
         self.loss_terms = objective.terms
@@ -248,29 +248,29 @@ class ExtractionModule(pl.LightningModule):
         return {"loss": objective.loss, "sums": objective.sums}
 
     def on_after_backward(self) -> None:
-        """Let go of the graph."""
+        """Release the graph."""
         self.loss_terms = {}
 
     def validation_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
-        """Lightning's hook."""
+        """Evaluate a validation batch."""
         return self._evaluate(batch, "val")
 
     def test_step(self, batch: PostBatch, batch_index: int) -> dict[str, Any]:
-        """Lightning's hook."""
+        """Evaluate a test batch."""
         return self._evaluate(batch, "test")
 
     def predict_step(self, batch: PostBatch, batch_index: int) -> dict[str, Tensor]:
-        """Rows, predictions, scores and evidence of a batch."""
+        """Return rows, predictions, scores and evidence of a batch."""
         output = self.backbone(batch)
         decoded = self.network.decode(self.network.scores(output.states), batch)
         return {"rows": batch.rows, **decoded, **self._evidence(output, batch)}
 
     def on_validation_epoch_end(self) -> None:
-        """Log `val/f1` and the like."""
+        """Log `val/f1` and the other validation scores."""
         self._log_metric("val")
 
     def on_test_epoch_end(self) -> None:
-        """Log `test/f1` and the like."""
+        """Log `test/f1` and the other test scores."""
         self._log_metric("test")
 
     def _evaluate(self, batch: PostBatch, split: str) -> dict[str, Any]:
@@ -289,17 +289,17 @@ class ExtractionModule(pl.LightningModule):
         return evidence(output.attention, output.kl, similarity, batch)
 
     def _hide_mentions(self, batch: PostBatch) -> PostBatch:
-        """The batch with `mention_dropout` of its gold mentions behind mask pieces."""
+        """Replace a share of `mention_dropout` of the gold mentions by mask pieces."""
         if not self.mention_dropout:
             return batch
-        # A row has fewer mentions than word pieces: a sample for each piece is enough.
+        # A row has fewer mentions than word pieces, so one sample per piece is enough.
         dropped = torch.rand(batch.mentions.shape, device=batch.mentions.device) < self.mention_dropout
         hidden = dropped.gather(1, batch.mentions) & (batch.mentions > 0)
         masked = batch.input_ids.masked_fill(hidden, self.backbone.text_encoder.tokenizer.mask_id)
         return replace(batch, input_ids=masked)
 
     def _log_losses(self, split: str, sums: MetricSums) -> None:
-        """Show the objective, and log it with its task term where no callback logs all that the sums hold."""
+        """Show the objective on the progress bar, and log it and its task term unless an `ObjectiveLogger` does."""
         if self._trainer is None:
             return
         if split == "train":
@@ -308,7 +308,7 @@ class ExtractionModule(pl.LightningModule):
             return
         means = {"loss": sums.scalars["loss"], "task": sums.terms["task"]}
         losses = {f"{split}/{name}": mean.value.float() for name, mean in means.items()}
-        # The same on every rank: nothing is left to synchronise.
+        # Equal on all ranks, so nothing has to be synchronised.
         self.log_dict(losses, on_step=False, on_epoch=True, batch_size=int(sums.posts))
         if split == "train":
             self.log_dict({f"{name}_step": loss for name, loss in losses.items()}, on_step=True, on_epoch=False)
@@ -316,7 +316,7 @@ class ExtractionModule(pl.LightningModule):
     def _log_metric(self, split: str) -> None:
         metric = self._metric(split)
         for name, value in metric.compute().items():
-            # Bars have a line, and the loss is on it too.
+            # The progress bar is one line and also shows the loss.
             self.log(f"{split}/{name}", value, prog_bar=name == "f1")
         metric.reset()
 
@@ -324,7 +324,7 @@ class ExtractionModule(pl.LightningModule):
         return self.test_metric if split == "test" else self.val_metric
 
     def _progress(self) -> float:
-        """Share of all optimiser steps that are done, or of the time where only that ends training; 1 outside of it."""
+        """Share of the optimiser steps done, or of the time if only that ends training; 1 outside training."""
         if not self.training or self._trainer is None:
             return 1.0
         if math.isinf(self._total_steps):
@@ -332,7 +332,7 @@ class ExtractionModule(pl.LightningModule):
         return min(1.0, self.global_step / max(1, self._total_steps))
 
     def _share_of_time(self) -> float:
-        """Share of the trainer's `max_time` that has passed, by the clock of the first rank; 0 without such an end."""
+        """Share of the trainer's `max_time` that has passed, by rank 0's clock; 0 without `max_time`."""
         share = 0.0
         for callback in callbacks_of(self.trainer):
             if isinstance(callback, Timer) and (remaining := callback.time_remaining()) is not None:
@@ -340,8 +340,8 @@ class ExtractionModule(pl.LightningModule):
         return min(1.0, self.trainer.strategy.broadcast(share))
 
     def configure_optimizers(self) -> Any:
-        """AdamW over total parameter groups, with the linear schedule by step."""
-        # The fused step is several times faster; it cannot undo the loss scaling of float16 before clipping.
+        """Build AdamW over groups of all trainable parameters, with the linear schedule by step."""
+        # The fused step is several times faster, but cannot undo the loss scaling of float16 before clipping.
         optimizer = torch.optim.AdamW(self.parameter_groups(), fused=self.trainer.precision != "16-mixed")
         keep_group_settings(optimizer)
         steps, warmup = self.trainer.estimated_stepping_batches, self.optimizer.warmup
@@ -352,15 +352,15 @@ class ExtractionModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What is trained, with its learning rates and decay.
+        """Return the optimiser groups: trainable parameters with learning rates and weight decay.
 
         Raises:
-            ConfigError: a pattern of `optimizer` that matches nothing, or another mistake in it.
+            ConfigError: If a pattern of `optimizer.other_lrs` matches no parameter.
         """
         settings = self.optimizer
         rates = dict(settings.other_lrs)
         rates[r"^backbone\.text_encoder\."] = settings.text_lr
-        # An encoder of side texts may have no weights but the text encoder's.
+        # An encoder of side texts may have no weights of its own, as it uses the text encoder's.
         if any(True for _ in self.backbone.image_encoder.parameters()):
             rates[r"^backbone\.image_encoder\."] = settings.image_lr
         rates["."] = settings.lr
@@ -372,7 +372,7 @@ class ExtractionModule(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as asked; Lightning refuses to beside a fused optimiser, also where no scaling stands in the way."""
+        """Clip as configured; for bf16-mixed directly, as Lightning refuses to clip with a fused optimiser."""
         if self.trainer.precision != "bf16-mixed":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
@@ -381,12 +381,16 @@ class ExtractionModule(pl.LightningModule):
             clip(self.parameters(), gradient_clip_val)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Name task and labels, so that a checkpoint of others is recognised."""
+        """Save task and labels, by which `on_load_checkpoint` recognises a checkpoint of another model."""
         checkpoint[CHECKPOINT_TASK_KEY] = self.task
         checkpoint[CHECKPOINT_LABELS_KEY] = self.labels.to_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse a checkpoint of another task, label set or network."""
+        """Check that a checkpoint is of this task, label set and network.
+
+        Raises:
+            CheckpointError: If it is not, or if training cannot be resumed from it.
+        """
         found = checkpoint.get(CHECKPOINT_TASK_KEY)
         if found != self.task:
             raise CheckpointError(
@@ -411,7 +415,7 @@ class ExtractionModule(pl.LightningModule):
                 "mmib test, or start a new run"
             )
         groups = checkpoint["optimizer_states"][0]["param_groups"]
-        if not all("name" in group for group in groups):  # those of another optimiser, which looks itself
+        if not all("name" in group for group in groups):  # of another optimiser, which checks its groups itself
             return
         trained, trainable = _group_sizes(groups), _group_sizes(self.parameter_groups())
         if trained != trainable:
@@ -423,7 +427,7 @@ class ExtractionModule(pl.LightningModule):
 
 
 def _group_sizes(groups: list[dict[str, Any]]) -> dict[str, int]:
-    """Tensors in each of an optimiser's groups, by its name."""
+    """Number of tensors of each optimiser group, by name."""
     return {group["name"]: len(group["params"]) for group in groups}
 
 
@@ -433,10 +437,10 @@ def _described(sizes: dict[str, int]) -> str:
 
 
 def _named_once(terms: list[LossTerm]) -> list[LossTerm]:
-    """The terms, where each has a name of its own.
+    """Return the terms unchanged, after checking that their names are distinct.
 
     Raises:
-        ConfigError: two have the same.
+        ConfigError: If two terms have the same name.
     """
     names = [term.name for term in terms]
     for name in names:
@@ -452,18 +456,17 @@ class MREModule(ExtractionModule):
 
     Args:
         backbone: the shared network.
-        labels: the relations, as `mmib.datamodules.labels.label_set` takes them. On the command line they are the
-            data module's.
+        labels: the relations, in any form that `mmib.datamodules.labels.label_set` accepts. On the command line they
+            are taken from the data module.
         head_dropout: dropout on the states that the classifier reads.
-        threshold: predict the likeliest relation where its probability is above this, else the negative class. The
-            rule that is best for F1 has half of the F1 it attains as its threshold (Lipton et al. 2014, theorem 1).
-            Without a threshold the likeliest class is predicted, the negative one among them, which is best for
-            accuracy.
+        threshold: predict the most probable relation if its probability is above this, else the negative class. The
+            threshold that is optimal for F1 is half the F1 that it attains (Lipton et al. 2014, theorem 1). Without a
+            threshold the most probable class is predicted, the negative class included, which is optimal for accuracy.
         beta_text, beta_image, gamma, beta_schedule, free_bits, mention_dropout, regularizers, optimizer, compile: see
             `ExtractionModule`.
 
     Raises:
-        ConfigError: see `ExtractionModule`; a threshold outside (0, 1), or without a negative class.
+        ConfigError: See `ExtractionModule`; also if the threshold is outside (0, 1), or set without a negative class.
     """
 
     task = "mre"
@@ -503,15 +506,15 @@ class MNERModule(ExtractionModule):
 
     Args:
         backbone: the shared network.
-        labels: the entity types, as `mmib.datamodules.labels.label_set` takes them. On the command line they are the
-            data module's.
+        labels: the entity types, in any form that `mmib.datamodules.labels.label_set` accepts. On the command line they
+            are taken from the data module.
         head_dropout: dropout on the states that the emissions are computed from.
-        constrained: make tag sequences that BIO forbids impossible.
+        constrained: rule out tag sequences that are invalid in BIO.
         beta_text, beta_image, gamma, beta_schedule, free_bits, mention_dropout, regularizers, optimizer, compile: see
             `ExtractionModule`.
 
     Raises:
-        ConfigError: see `ExtractionModule`.
+        ConfigError: See `ExtractionModule`.
     """
 
     task = "mner"

@@ -1,4 +1,4 @@
-"""What depends on the progress of training: parameter groups, learning rates, and the strength of the bottleneck."""
+"""Parameter groups, learning-rate schedules, and schedules of the bottleneck's strength."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from mmib.schema import CheckpointError, ConfigError
 
-# What a configuration sets of an optimiser's group.
+# Settings of an optimiser group that come from the configuration.
 GROUP_SETTINGS = ("lr", "initial_lr", "weight_decay")
 
 
@@ -24,13 +24,13 @@ class OptimizerSettings:
     """AdamW with linear warm-up and linear decay.
 
     Attributes:
-        lr: learning rate of everything that no other setting names.
+        lr: learning rate of all parameters without another setting.
         text_lr: learning rate of the text encoder.
-        image_lr: learning rate of the image encoder, where it is not frozen.
-        other_lrs: further learning rates, {regular expression over parameter names: rate}; the first match counts,
-            before the three above.
-        weight_decay: on matrices; vectors (biases, norms, temperatures) are never decayed.
-        warmup: share of all steps (of `max_time`, where only that ends training) in which the rate rises from 0.
+        image_lr: learning rate of the image encoder, unless it is frozen.
+        other_lrs: further learning rates, {regular expression over parameter names: rate}; the first match applies, and
+            takes precedence over the three above.
+        weight_decay: weight decay of matrices; vectors (biases, norms, temperatures) are never decayed.
+        warmup: share of all steps (of `max_time`, if only that ends training) in which the rate rises from 0.
     """
 
     lr: float = 5e-4
@@ -50,18 +50,18 @@ class OptimizerSettings:
 def parameter_groups(
     named_parameters: Iterable[tuple[str, nn.Parameter]], rates: dict[str, float], weight_decay: float
 ) -> list[dict[str, object]]:
-    """Optimiser groups that claim every trainable parameter exactly once.
+    """Return optimiser groups that contain every trainable parameter exactly once.
 
     Args:
-        named_parameters: as `nn.Module.named_parameters` gives them; frozen ones are left out of the groups.
-        rates: {regular expression: learning rate}; a parameter takes the first that matches its name.
-        weight_decay: for parameters of two or more dimensions; the others get none.
+        named_parameters: result of `nn.Module.named_parameters`; frozen parameters are left out of the groups.
+        rates: {regular expression: learning rate}; the first expression that matches a parameter's name applies.
+        weight_decay: for parameters of two or more dimensions; the others have none.
 
     Returns:
         Groups with `name`, `params`, `lr`, `weight_decay`; empty ones are left out.
 
     Raises:
-        ConfigError: an expression that matches no parameter at all, or a parameter that none matches.
+        ConfigError: If an expression matches no parameter, or no expression matches a trainable parameter.
     """
     groups: dict[tuple[str, bool], dict[str, object]] = {}
     members: dict[tuple[str, bool], list[nn.Parameter]] = {}
@@ -90,9 +90,9 @@ def parameter_groups(
 
 
 class ConfiguredRates(LambdaLR):
-    """A schedule that takes its position from a checkpoint, and its rates from the configuration.
+    """A schedule that restores its position from a checkpoint, but takes its rates from the configuration.
 
-    The rates of a resumed run are then those that are configured now, from its first step on.
+    A resumed run uses the currently configured rates from its first step on.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -106,12 +106,12 @@ class ConfiguredRates(LambdaLR):
 
 
 def keep_group_settings(optimizer: torch.optim.Optimizer, other_schedule: bool = False) -> None:
-    """Have an optimiser take its state from a checkpoint, and rates and decay from the configuration.
+    """Make an optimiser restore its state from a checkpoint, but keep the configured rates and weight decay.
 
     Args:
-        optimizer: of any class.
-        other_schedule: whether its rates follow a schedule that is no `ConfiguredRates`. That one continues from the
-            rates of the checkpoint, so that a checkpoint with other settings raises a `CheckpointError`.
+        optimizer: an optimiser of any class.
+        other_schedule: whether its rates follow a schedule other than `ConfiguredRates`. Such a schedule continues from
+            the checkpoint's rates, so that loading a checkpoint with other settings raises a `CheckpointError`.
     """
 
     def configured(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def keep_group_settings(optimizer: torch.optim.Optimizer, other_schedule: bool =
 
 
 def linear_warmup_decay(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> LambdaLR:
-    """Every group's rate rises linearly over the first `warmup` share of `steps`, then falls linearly to 0."""
+    """Raise every group's rate linearly over the first `warmup` share of `steps`, then lower it linearly to 0."""
     rising = math.ceil(steps * warmup)
 
     def factor(step: int) -> float:
@@ -152,7 +152,7 @@ def linear_warmup_decay(optimizer: torch.optim.Optimizer, steps: int, warmup: fl
 def linear_warmup_decay_by_share(
     optimizer: torch.optim.Optimizer, done: Callable[[], float], warmup: float
 ) -> LambdaLR:
-    """The same where `done` tells the share of training that is done, 0..1, and nobody knows the number of steps."""
+    """Like `linear_warmup_decay`, for an unknown number of steps; `done` returns the share of training done, 0..1."""
 
     def factor(step: int) -> float:
         share = done()
@@ -162,15 +162,15 @@ def linear_warmup_decay_by_share(
 
 
 class Schedule(ABC):
-    """A factor on the strength of the bottleneck over the course of training."""
+    """Base of schedules: a factor on the strength of the bottleneck over the course of training."""
 
     @abstractmethod
     def __call__(self, progress: float) -> float:
-        """The factor, in 0..1, at `progress`, the share of training that is done (0..1): of its steps or its time."""
+        """Return the factor, 0..1, at `progress`: the share of the training's steps or time that is done, 0..1."""
 
 
 class Constant(Schedule):
-    """Always 1."""
+    """A constant factor of 1."""
 
     def __call__(self, progress: float) -> float:
         """See `Schedule`."""
@@ -178,10 +178,10 @@ class Constant(Schedule):
 
 
 class LinearWarmup(Schedule):
-    """From 0 to 1 over the first part of training, then 1.
+    """Linear warm-up from 0 to 1, then 1.
 
     Args:
-        share: the part, a share of all steps in (0, 1].
+        share: length of the warm-up as a share of all steps, in (0, 1].
     """
 
     def __init__(self, share: float = 0.3) -> None:
@@ -195,11 +195,11 @@ class LinearWarmup(Schedule):
 
 
 class Cyclic(Schedule):
-    """Repeated warm-ups (Fu et al. 2019, cyclical annealing): in each cycle 0 to 1, then 1.
+    """Repeated warm-ups (Fu et al. 2019, cyclical annealing): in each cycle from 0 to 1, then 1.
 
     Args:
-        cycles: how many over the whole training.
-        share: part of a cycle in which the factor rises, in (0, 1].
+        cycles: number of cycles in the whole training.
+        share: share of a cycle in which the factor rises, in (0, 1].
     """
 
     def __init__(self, cycles: int = 4, share: float = 0.5) -> None:

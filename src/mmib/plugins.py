@@ -1,4 +1,4 @@
-"""Plugins: modules of a user that register tasks, or hold classes that a configuration names."""
+"""Plugins: user modules that register tasks, or define classes that a configuration names."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PLUGIN_OPTION = "--plugin"
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import modules, looked for among installed ones first and then in the working directory.
+    """Import modules, searching the installed ones first and then the working directory.
 
     Args:
-        names: as Python imports them, such as `relevance` or `package.module`.
+        names: module names, such as `relevance` or `package.module`.
 
     Raises:
-        PluginError: a module is not there, or fails when it is imported.
-        MMIBError: what a module raises itself, such as `TaskError` where its task has the name of another.
+        PluginError: If a module is missing or fails to import.
+        MMIBError: If a module raises one itself, such as `TaskError` for a task name that is taken.
     """
     folder = str(Path.cwd())
     if names and folder not in sys.path:
@@ -32,14 +32,14 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def trainer_plugins(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The plugins that a trainer command asks for, and its arguments with these as the configuration's `plugins`.
+    """Return the plugins of a trainer command, and its arguments with these as the configuration's `plugins`.
 
     Args:
-        arguments: with `--plugin MODULE`, as often as wanted, and expanded `--config FILE`, each of which may hold
-            `plugins: [MODULE, …]`.
+        arguments: arguments with any number of `--plugin MODULE`, and with expanded `--config FILE`, each of which may
+            set `plugins: [MODULE, …]`.
 
     Raises:
-        ConfigError: `plugins` of a file is no list of names.
+        ConfigError: If `plugins` of a file is no list of names.
     """
     plugins: list[str] = []
     kept: list[str] = []
@@ -66,15 +66,15 @@ def _listed(path: Path) -> list[str]:
 
 
 def task_of(name: str, source: Path, plugins: Iterable[str]) -> Task:
-    """The task that a run or an export was made by; nothing that it names is imported.
+    """Return the task of a run or an export, without importing its plugins.
 
     Args:
         name: name of the task.
         source: the run or the export, for the message.
-        plugins: what it says that the task was registered by, for the message.
+        plugins: the plugins recorded in it, for the message.
 
     Raises:
-        TaskError: no module registered the task.
+        TaskError: If no module has registered the task.
     """
     if name in task_names():
         return task_named(name)
@@ -94,7 +94,7 @@ def _import(name: str, folder: str) -> None:
         importlib.import_module(name)
     except MMIBError:
         raise
-    # Whatever the user's code raises; a module may also end the program.
+    # User code may raise anything, and may also exit.
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise PluginError(

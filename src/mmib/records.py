@@ -1,4 +1,4 @@
-"""What a line of a prediction file says, and the forms in which tasks hand it on to analysis and report."""
+"""Records of prediction files, and the types in which tasks pass them to analysis and report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST = 1e-6
 
 @dataclass(frozen=True)
 class Entity:
-    """A named entity of a post: its type, first word, and the word behind its last."""
+    """A named entity of a post: its type and its words [start, end)."""
 
     type: str
     start: int
@@ -27,21 +27,21 @@ class Entity:
 
     @property
     def span(self) -> tuple[int, int]:
-        """First word, and the word behind the last."""
+        """Words [start, end)."""
         return self.start, self.end
 
     def overlaps(self, other: Entity) -> bool:
-        """Whether the two share a word."""
+        """Whether the two entities share a word."""
         return self.start < other.end and other.start < self.end
 
 
 class Item(NamedTuple):
-    """One of what a task extracts from a post: an entity, a relation, or the class of the post.
+    """An item that a task extracts from a post: an entity, a relation, or the class of the post.
 
     Attributes:
-        label: its name.
-        form: its surface form (`surface_form`); empty for the class of a whole post, and where it is not known.
-        span: words [start, end) of an entity; empty for what is of the whole row.
+        label: name of its label.
+        form: its surface form (`surface_form`); empty for the class of a whole post, and if unknown.
+        span: words [start, end) of an entity; empty for items of the whole row.
     """
 
     label: str
@@ -49,22 +49,22 @@ class Item(NamedTuple):
     span: tuple[int, ...] = ()
 
     def overlaps(self, other: Item) -> bool:
-        """Whether the two are of a common word, or of the whole row."""
+        """Whether the two items share a word, or are of the whole row."""
         return not self.span or (self.span[0] < other.span[1] and other.span[0] < self.span[1])
 
 
 def surface_form(words: Sequence[str], spans: Iterable[Sequence[int]]) -> str:
-    """The words of spans, case-folded, with a tab between the spans; empty without words or spans."""
+    """Return the words of spans, case-folded, with a tab between the spans; empty without words or spans."""
     return "\t".join(" ".join(words[start:end]).casefold() for start, end in spans) if words else ""
 
 
 @dataclass(frozen=True)
 class TrainingItems:
-    """What the rows that a model was trained on are annotated with.
+    """Gold items of the rows that a model was trained on.
 
     Attributes:
-        labels: how often each label occurs.
-        forms: the surface forms.
+        labels: number of items with each label.
+        forms: their surface forms.
     """
 
     labels: dict[str, int]
@@ -72,7 +72,7 @@ class TrainingItems:
 
     @classmethod
     def of(cls, items: Iterable[Item]) -> TrainingItems:
-        """Counts items."""
+        """Count items."""
         labels, forms = Counter[str](), set[str]()
         for item in items:
             labels[item.label] += 1
@@ -80,27 +80,27 @@ class TrainingItems:
         return cls(dict(labels), frozenset(forms - {""}))
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Return a JSON-serialisable dictionary."""
         return {"labels": self.labels, "forms": sorted(self.forms)}
 
     @classmethod
     def from_dict(cls, content: Any) -> TrainingItems:
-        """What `to_dict` gave.
+        """Build the items from the result of `to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: it is something else.
+            KeyError, TypeError, ValueError: If `content` has another form.
         """
         labels = {str(name): int(count) for name, count in content["labels"].items()}
         return cls(labels, frozenset(map(str, content["forms"])))
 
 
 class Judgement(NamedTuple):
-    """How sure a model was of a prediction, and whether it was right.
+    """A decision of a model: its logits, the prediction, and the gold answer.
 
     Attributes:
-        logits: of the alternatives, in nats; what a temperature divides.
-        predicted: which of them was predicted.
-        gold: which of them is right.
+        logits: logits of the alternatives, in nats, before a temperature.
+        predicted: index of the predicted alternative.
+        gold: index of the right alternative.
     """
 
     logits: Sequence[float]
@@ -115,12 +115,12 @@ class Judgement(NamedTuple):
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each gold class got each predicted class.
+    """Confusion matrix.
 
     Attributes:
         rows: gold classes.
         columns: predicted classes; those that are also gold come first, in the order of the rows.
-        counts: (rows, columns).
+        counts: (rows, columns) number of items.
     """
 
     rows: list[str]
@@ -129,14 +129,14 @@ class Confusion:
 
 
 class Chip(NamedTuple):
-    """Something that a prediction speaks of, as the report shows it in a line of its own.
+    """An entity or class of a prediction, as the report lists it below the post.
 
     Attributes:
-        text: what it says, such as the words of an entity or the name of a class.
+        text: text of the chip, such as the words of an entity or the name of a class.
         style: class of the style sheet: `right`, `wrong`, `head`, `tail`, or empty.
-        span: the words that it stands for; None for a class of the whole post.
-        tag: what is added in small print, such as a type and how sure the model is.
-        positions: places in the record's `attention` whose weights it stands for.
+        span: the words that it refers to; None for a class of the whole post.
+        tag: small print, such as a type and the model's confidence.
+        positions: positions in the record's `attention` whose weights it shows.
     """
 
     text: str
@@ -148,16 +148,16 @@ class Chip(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the report shows of a prediction.
+    """A prediction as the report shows it.
 
     Attributes:
         right: whether everything predicted is right and nothing is missing.
         confidence: from 0 to 1.
         classes: gold and predicted classes, by which posts are filtered.
         gold, predicted: each as one line of text, for tables.
-        lines: what is listed below the post, by heading.
+        lines: chips listed below the post, by heading.
         word_styles: classes of the style sheet for words, by position.
-        word_positions: places in the record's `attention` that pointing at a word shows, by its position.
+        word_positions: positions in the record's `attention` shown when hovering over a word, by its position.
     """
 
     right: bool
@@ -171,13 +171,13 @@ class Answer:
 
 
 class Finding(NamedTuple):
-    """An entity or a relation that a model predicts, as a person reviews it.
+    """A predicted entity or relation, for review.
 
     Attributes:
         label: its type or relation; empty for an entity whose type the task does not know.
-        spans: words [start, end): of an entity its own, of a relation those of head and tail.
-        confidence: 0 to 1; None for what was given.
-        positions: places in the record's `attention` whose weights it stands for.
+        spans: word spans [start, end): one for an entity, head and tail for a relation.
+        confidence: 0 to 1; None for entities that were given as input.
+        positions: positions in the record's `attention` whose weights it shows.
     """
 
     label: str
@@ -187,10 +187,10 @@ class Finding(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """What a model proposes to a person who reviews a prediction.
+    """A model's proposal for the review of a prediction.
 
     Attributes:
-        certainty: 0 to 1, of the decision that the model is least certain of; None where it decides nothing.
+        certainty: 0 to 1, that of the model's least certain decision; None if it decides nothing.
         findings: entities, and relations between them; the negative relation included.
     """
 
@@ -199,14 +199,14 @@ class Proposal(NamedTuple):
 
 
 def softmax(logits: Array) -> Array:
-    """(..., C) probabilities."""
+    """Return (..., C) probabilities."""
     shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
     result: Array = shares / shares.sum(axis=-1, keepdims=True)
     return result
 
 
 def log_odds(probability: Array) -> Array:
-    """Log-odds, finite also at 0 and 1."""
+    """Return the log-odds, finite also at 0 and 1."""
     bounded = np.clip(probability, LEAST, 1 - LEAST)
     result: Array = np.log(bounded) - np.log1p(-bounded)
     return result

@@ -1,8 +1,8 @@
-"""The released code's form of the bottleneck, to compare with: off unless a configuration names it.
+"""The bottleneck of the authors' released code, for comparison; used only if a configuration names it.
 
 Its variational encoder ends both heads in a LayerNorm, which fixes the norm of the mean, and its KL is a mean over
-everything, padding and latent dimensions included. A configuration of it sets both betas to 0, `gaussian` to
-`LayerNormGaussianEncoder`, `alignment` to `mmib.nn.alignment.JSDAlignment`, and adds a `MeanKL` of each modality to
+everything, padding and latent dimensions included. To use it, set both betas to 0, `gaussian` to
+`LayerNormGaussianEncoder` and `alignment` to `mmib.nn.alignment.JSDAlignment`, and add a `MeanKL` of each modality to
 `regularizers` (`experiments/ablations/released.yaml`).
 """
 
@@ -26,7 +26,7 @@ class LayerNormGaussianEncoder(GaussianEncoder):
     Args:
         dim: width D of input and latent.
         heads: attention heads.
-        dropout: of the attention block.
+        dropout: dropout of the attention block.
     """
 
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
@@ -36,14 +36,14 @@ class LayerNormGaussianEncoder(GaussianEncoder):
 
 
 class MeanKL(Regularizer):
-    """The KL of a modality to N(0, I) as a mean over posts, positions with their padding, and latent dimensions.
+    """The KL of a modality to N(0, I) as a mean over posts, positions (padding included), and latent dimensions.
 
     Args:
         modality: `text` or `image`.
-        weight: factor in the objective; the released code's is 1.
+        weight: factor in the objective; 1 in the released code.
 
     Raises:
-        ConfigError: an unknown modality, or a negative weight.
+        ConfigError: If the modality is unknown, or the weight is negative.
     """
 
     def __init__(self, modality: Literal["text", "image"], weight: float = 1.0) -> None:
@@ -58,7 +58,7 @@ class MeanKL(Regularizer):
     def forward(self, output: BackboneOutput, batch: PostBatch) -> LossTerm:
         """See `Regularizer.forward`."""
         posterior: Posterior = getattr(output, self.modality)
-        if self.modality == "text" and output.markers is not None:  # which were in the text
+        if self.modality == "text" and output.markers is not None:  # markers count as text
             posterior = Posterior(*(torch.cat(both, dim=1) for both in zip(posterior, output.markers, strict=True)))
         with autocast_off(posterior.mean):
             kl: Tensor = posterior._replace(mask=batch.valid[:, None].expand_as(posterior.mask)).kl()

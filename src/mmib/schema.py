@@ -1,8 +1,8 @@
-"""What every part of the project agrees on: errors, posts, examples, batches, and the interface of tasks.
+"""Types shared by the whole package: errors, posts, examples, batches, and the interface of tasks.
 
 Shape legend, used throughout: B posts, L word pieces, W words, Q positions that the head reads, R image regions, D
-latent width, V image feature width, C classes, K tags. Masks are boolean and True means "attend". An image id names
-an image within the data set; two rows with the same id share their image, and -1 says that the row has none.
+latent width, V image feature width, C classes, K tags. Masks are boolean, and True means "attend". An image id
+identifies an image within the data set: rows with the same id share their image, and -1 means no image.
 """
 
 from __future__ import annotations
@@ -31,31 +31,31 @@ Box = tuple[float, float, float, float]
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 UNKNOWN_BOX: Box = (0.0, 0.0, 0.0, 0.0)
 
-# Stands where a padded post has no word to label.
+# Label id of padding positions, which have no word to label.
 NO_LABEL = -1
 
-# Added to the tokenizer as pieces of their own; the same characters in a post's text are never read as these.
+# Added to the tokenizer as special pieces; the same characters in a post's text are never tokenised as these.
 HEAD_START, HEAD_END, TAIL_START, TAIL_END = MARKERS = ("<mmib:head>", "</mmib:head>", "<mmib:tail>", "</mmib:tail>")
-# Which of them open an entity, head first.
+# Indices of the markers that open an entity, head first.
 OPENING = [MARKERS.index(HEAD_START), MARKERS.index(TAIL_START)]
 
 NO_IMAGE = -1
-# Beyond the limits of the trainer: whether there is an image has not been looked for.
+# The row is beyond the trainer's limits, so it was not checked for an image.
 NOT_LOOKED_FOR = -2
 NO_WORD = -1
 NOT_CACHED = -1
 
 
 class MMIBError(Exception):
-    """Base of every error that this project raises for its user; its text says what was wrong and what to do."""
+    """Base of all errors raised for users; the message says what is wrong and what to do."""
 
 
 class ConfigError(MMIBError):
-    """A setting, or a combination of settings, that cannot work."""
+    """Invalid setting or combination of settings."""
 
 
 class DataError(MMIBError):
-    """A data file that is missing or malformed; the text names the file and, where there is one, the line."""
+    """Missing or malformed data file; the message names the file and, if possible, the line."""
 
 
 class EncoderError(MMIBError):
@@ -63,46 +63,46 @@ class EncoderError(MMIBError):
 
 
 class JobError(MMIBError):
-    """Something went wrong between the processes of a job."""
+    """Failure between the processes of a job."""
 
 
 class RunError(MMIBError):
-    """A run folder that is not there, not finished, or cannot be compared with another."""
+    """Run folder that is missing or unfinished, or cannot be compared with another."""
 
 
 class ExportError(MMIBError):
-    """A folder that is no export, is damaged, or was made by a newer version; or a run that cannot be exported."""
+    """Folder that is no export, damaged, or of a newer version; or a run that cannot be exported."""
 
 
 class InputError(MMIBError):
-    """A post that nothing can be extracted from; the text says why."""
+    """Post that nothing can be extracted from; the message says why."""
 
 
 class CheckpointError(MMIBError):
-    """A checkpoint that is unreadable, or was made by another task or version."""
+    """Checkpoint that is unreadable, or of another task or version."""
 
 
 class DivergenceError(MMIBError):
-    """A training whose losses, gradients or weights are no longer finite."""
+    """Training whose losses, gradients or weights are no longer finite."""
 
 
 class TaskError(MMIBError):
-    """A task that no module registered, or that two modules register."""
+    """Task that no module or more than one module registers."""
 
 
 class PluginError(MMIBError):
-    """A module named by `plugins` that is not there, or fails when it is imported."""
+    """Module named by `plugins` that is missing or fails to import."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What becomes regions: the whole image of a post or an object crop of it, or one region of its side texts.
+    """A source of regions: the whole image of a post, an object crop of it, or one region of its side texts.
 
     Attributes:
-        file: the file; of side texts that of the whole image, which need not be there.
-        box: where in the whole image it lies, x0 y0 x1 y1 in 0..1.
-        cache_index: number of its features in the feature cache, once the file has been located there; of side texts
-            also that of the text and the place in it, where nothing is cached.
+        file: the image file; for side texts that of the whole image, which may be missing.
+        box: its box in the whole image, x0 y0 x1 y1 in 0..1.
+        cache_index: index of its features in the feature cache, once they have been located there; for side texts
+            without a cache, an index that encodes the text and the region in it.
         is_text: whether it is a region of a side text.
     """
 
@@ -114,12 +114,12 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Post:
-    """A post as a reader yields it; a task adds fields for what it labels (`mmib.datamodules.posts`).
+    """A post as a reader yields it; tasks add fields for their annotations (`mmib.datamodules.posts`).
 
     Attributes:
         words: its words, at least one.
-        image: file name of its image; empty where it has none.
-        place: `file:line` where it stands, for messages.
+        image: file name of its image; empty without an image.
+        place: `file:line` of the post, for messages.
     """
 
     words: list[str]
@@ -134,15 +134,15 @@ class Post:
 
 @dataclass(kw_only=True)
 class Example:
-    """A row ready for batching; a task adds fields for its labels.
+    """A row ready for batching; tasks add fields for their labels.
 
     Attributes:
         row: position in the split.
-        words: the post's words, seen by the encoder or not.
+        words: all words of the post, including those that are cut off for the encoder.
         input_ids: word pieces, special tokens included.
-        word_ids: for each of them the word that it belongs to, counted from 0, or -1.
-        mentions: for each of them the gold mention it belongs to, counted from 1, or 0.
-        image_id: id of what the image shows, -1 where no picture of the row can be read, -2 where none was looked for.
+        word_ids: for each word piece the index of its word, from 0, or -1.
+        mentions: for each word piece the number of its gold mention, from 1, or 0.
+        image_id: id of the image's content; -1 if no picture of the row is readable, -2 if none was looked for.
         pictures: the readable pictures.
     """
 
@@ -155,15 +155,15 @@ class Example:
     pictures: tuple[Picture, ...] = ()
 
     def spans(self) -> dict[str, Span]:
-        """Words [start, end) of what is marked in the post for the model to see, by name."""
+        """Word spans [start, end) that are marked in the model's input, by name."""
         return {}
 
 
 class Window(NamedTuple):
-    """What the means of a batch weigh among the batches of one optimiser step.
+    """Weights of a batch's means among the batches of one optimiser step.
 
-    Each weight is the batch's count over the mean count of the step's batches, so that the average of the weighted
-    means is the mean over everything that the step sees. All 1 where gradients are not accumulated.
+    Each weight is the batch's count divided by the mean count of the step's batches, so that the average of the
+    weighted means is the mean over everything in the step. All weights are 1 without gradient accumulation.
     """
 
     posts: float = 1.0
@@ -174,14 +174,14 @@ class Window(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class SideTextBatch:
-    """The side texts of a batch's images: T texts of S word pieces at most.
+    """The side texts of a batch's images: T texts of at most S word pieces.
 
     Exactly one of `features` and `input_ids` is set: features of a frozen text encoder come from the cache, word pieces
     go through the model's text encoder.
 
     Attributes:
-        mask: (B, R) True on the regions that are of side texts.
-        features: (B, R, V) float features of these, zero elsewhere.
+        mask: (B, R) True on regions of side texts.
+        features: (B, R, V) float features of these regions, zero elsewhere.
         input_ids: (T, S) word pieces of each text, special ones included, in the order of the regions.
         text_mask: (T, S) True on word pieces; set together with `input_ids`.
     """
@@ -196,30 +196,29 @@ class SideTextBatch:
 class PostBatch:
     """Posts padded to the longest of the batch; under DDP, of the batch of all ranks.
 
-    Of images exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache,
-    pixels go through the model's own encoder. Where only side texts of the images are read, neither is.
+    For images exactly one of `features` and `pixels` is set: features of a frozen image encoder come from the cache,
+    pixels go through the model's image encoder. If only side texts of the images are read, neither is set.
 
     Attributes:
-        rows: (B,) position of each row in its split, unique within it; -1 marks a padding row, which only keeps the
-            batches of all ranks alike and counts in no loss and no score.
+        rows: (B,) position of each row in its split, unique within it; -1 marks a padding row, which only equalises
+            the batches of all ranks and is excluded from losses and scores.
         input_ids: (B, L) word-piece ids.
         text_mask: (B, L) True on word pieces, special ones included.
-        word_ids: (B, L) which word of its row a word piece belongs to, counted from 0; -1 for special pieces, markers
-            and padding.
-        mentions: (B, L) which gold entity mention of its row a word piece belongs to, counted from 1; 0 outside.
-        positions: (B, Q) places in L whose fused states the task's head reads; the others are not fused at all.
+        word_ids: (B, L) index of each word piece's word in its row, from 0; -1 for special pieces, markers and padding.
+        mentions: (B, L) number of each word piece's gold entity mention in its row, from 1; 0 outside mentions.
+        positions: (B, Q) positions in L whose fused states the task's head reads; only these are fused.
         region_mask: (B, R) True on regions; all False for a post without an image. R is at least 1.
         image_ids: (B,) image id, or -1.
         features: (B, R, V) float features of the regions, zero where masked and on regions of side texts.
-        pixels: (P, 3, height, width) normalised pixels of the pictures that are there, row by row: P times the
-            regions of a picture is the number of True in `pixel_mask`, so that nothing is encoded for padding.
+        pixels: (P, 3, height, width) normalised pixels of the available pictures, row by row: P times the regions of
+            a picture is the number of True in `pixel_mask`, so that no padding is encoded.
         boxes: (B, R, 4) x0 y0 x1 y1 in 0..1 of each region in its image; zero where unknown or masked. The whole
             image is 0 0 1 1.
-        side_texts: the side texts of the images; None where these are not read.
-        markers: (B, P, 4) places in L of the pieces over which the markers of each row's P pairs of entities levitate,
-            in the order of `MARKERS`; -1 where a row has fewer pairs. None where markers stand in the text, or there
-            are none. `positions` then are the places of the opening ones.
-        window: what the batch weighs where gradients are accumulated.
+        side_texts: the side texts of the images; None if these are not read.
+        markers: (B, P, 4) positions in L of the pieces over which the markers of each row's P entity pairs levitate,
+            in the order of `MARKERS`; -1 if a row has fewer pairs. `positions` are then those of the opening markers.
+            None if markers are inserted into the text, or if there are none.
+        window: weights of the batch under gradient accumulation.
     """
 
     rows: torch.Tensor
@@ -252,15 +251,15 @@ class PostBatch:
 
     @property
     def position_mask(self) -> torch.Tensor:
-        """(B, Q) False where `positions` has nothing to read; every row has something in each place, unless told."""
+        """(B, Q) True where `positions` holds a position to read; False where it is negative."""
         return self.positions >= 0
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The batch on another device."""
+        """Return the batch on another device."""
         return _mapped(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
-        """The batch in page-locked memory, as a DataLoader asks for it."""
+        """Return the batch in page-locked memory; called by the DataLoader."""
         return _mapped(self, lambda tensor: tensor.pin_memory())
 
 
@@ -268,7 +267,7 @@ BatchT = TypeVar("BatchT", bound="DataclassInstance")
 
 
 def _mapped(batch: BatchT, function: Callable[[torch.Tensor], torch.Tensor]) -> BatchT:
-    """A batch with what a function makes of each tensor in it."""
+    """Apply a function to every tensor of a batch."""
     changed: dict[str, Any] = {}
     for part in dataclasses.fields(batch):
         value = getattr(batch, part.name)
@@ -280,23 +279,23 @@ def _mapped(batch: BatchT, function: Callable[[torch.Tensor], torch.Tensor]) -> 
 
 
 class Census(Protocol):
-    """Counts the posts of a split while they are read."""
+    """Statistics of a split, collected while its posts are read."""
 
     def add(self, post: Any, example: Any) -> None:
-        """Count a post and what was made of it."""
+        """Count a post and its example."""
 
     def __str__(self) -> str:
-        """What there is to say, in one line."""
+        """Summary in one line."""
 
 
 class Prepared(NamedTuple):
-    """How posts are prepared for a model.
+    """Settings for encoding posts.
 
     Attributes:
-        tokenizer: the text encoder's.
-        max_length: most word pieces of a row, special tokens and markers included.
-        labels: what the configuration says that posts may be labelled with.
-        levitated: whether markers of entities levitate over the text instead of standing in it.
+        tokenizer: the text encoder's tokenizer.
+        max_length: maximum number of word pieces of a row, special tokens and markers included.
+        labels: the configured label set.
+        levitated: whether entity markers levitate over the text instead of being inserted into it.
     """
 
     tokenizer: WordTokenizer
@@ -306,13 +305,13 @@ class Prepared(NamedTuple):
 
 
 class Wording(NamedTuple):
-    """What the report and the summary call things.
+    """Terms that the report and the summary use for a task.
 
     Attributes:
-        unit: what confidence is given for, such as `row`.
-        label: what is predicted, such as `relation`.
-        confidence: what confidence is, as the end of a sentence.
-        legend: how the report marks what was found in a post; empty where nothing is marked.
+        unit: unit that has a confidence, such as `row`.
+        label: name of what is predicted, such as `relation`.
+        confidence: definition of the confidence, as the end of a sentence.
+        legend: how the report marks findings in a post; empty if it marks none.
     """
 
     unit: str
@@ -322,20 +321,20 @@ class Wording(NamedTuple):
 
 
 class Task(ABC):
-    """All that is particular to a task; everything else of the project works for any.
+    """Interface of a task; all task-specific code is behind it.
 
-    A task holds no state: one instance serves, found by its name once its module has been imported (`register_task`).
-    `mmib.tasks.base.PostClassification` has working methods for tasks that give each post one label.
+    A task is stateless: one instance is registered when its module is imported (`register_task`), and is looked up by
+    name. `mmib.tasks.base.PostClassification` implements the interface for tasks that give each post one label.
 
     Attributes:
-        name: short name, as in configurations, summaries and exports.
-        title: its name for people.
-        rows: what its rows are called, in the plural.
-        example: class of its rows ready for batching.
-        network: class of backbone and head.
-        columns: scores that the table of a run shows, with their headings.
-        wording: what the report calls things.
-        finds: what extraction makes of its predictions: `entities`, `relations` between entities, or `labels` of posts.
+        name: short name, used in configurations, summaries and exports.
+        title: name for display.
+        rows: noun for its rows, in the plural.
+        example: class of its examples.
+        network: class of its network, backbone and head.
+        columns: scores in the table of a run, with their headings.
+        wording: terms of the report.
+        finds: type of the extracted items: `entities`, `relations` between entities, or `labels` of posts.
     """
 
     name: ClassVar[str]
@@ -354,114 +353,114 @@ class Task(ABC):
     finds: ClassVar[str] = "labels"
 
     def outputs(self, labels: LabelSet) -> tuple[str, ...]:
-        """Names of what the head scores, by id: the labels, unless a task makes others of them."""
+        """Names of the head's outputs, by id: the labels, unless a task derives others from them."""
         return labels.names
 
     # From posts to batches.
 
     @abstractmethod
     def labels_of(self, post: Any) -> list[str]:
-        """The labels that a post is annotated with, repeated as often as they occur; the negative one included."""
+        """Return the labels that a post is annotated with, once per occurrence, the negative label included."""
 
     @abstractmethod
     def encode(self, row: int, post: Any, pieces: list[list[int]], prepared: Prepared) -> Any:
-        """The example of a post.
+        """Encode a post as an example.
 
         Args:
             row: its position in the split.
-            post: as its reader yields it; its labels are known to be in the label set.
+            post: the post from its reader; its labels are already checked against the label set.
             pieces: word pieces of each of its words.
-            prepared: how to prepare it.
+            prepared: the settings.
 
         Raises:
-            DataError: what has to be seen of it does not fit into `max_length`.
+            DataError: If the required part of the post does not fit into `max_length`.
         """
 
     @abstractmethod
     def collate(self, examples: Sequence[Any], fields: dict[str, Any], labels: LabelSet) -> PostBatch:
-        """The batch of examples; `fields` are those of `PostBatch` but `positions`."""
+        """Build a batch of examples; `fields` are those of `PostBatch` except `positions`."""
 
     @abstractmethod
     def census(self) -> Census:
-        """Counts what is read."""
+        """Return an empty census of a split."""
 
     def example_labels(self, example: Any, labels: LabelSet) -> Sequence[str]:
-        """The labels that an example has, each once; nothing where the task does not tell.
+        """Return the distinct labels of an example; empty if the task does not implement it.
 
-        A part of the training rows is stratified by them, and latents are described by them.
+        They stratify subsamples of the training rows, and describe the latents.
         """
         del example, labels
         return ()
 
     def example_items(self, example: Any, labels: LabelSet) -> list[Item]:
-        """What an example is annotated with, the negative label included; nothing where the task does not tell.
+        """Return the gold items of an example, the negative label included; empty if the task does not implement it.
 
-        Surface forms and labels of the training rows are taken from it, for slices of the scores.
+        Slices of the scores use their surface forms and labels in the training rows.
         """
         del example, labels
         return []
 
     def counts(self, examples: Iterable[Any], labels: LabelSet) -> dict[str, int]:
-        """What to note of a split beside its number of rows."""
+        """Return further counts of a split, beside its number of rows."""
         del examples, labels
         return {}
 
     # The model.
 
     def build_network(self, backbone: Any, labels: LabelSet, **settings: Any) -> ExtractionNetwork:
-        """Backbone and head, of random weights; `settings` are those that the network's own `settings` tells."""
+        """Build the network with random weights; `settings` are those of `ExtractionNetwork.settings`."""
         built: ExtractionNetwork = self.network(backbone, labels, **settings)
         return built
 
     @abstractmethod
     def metric(self, labels: LabelSet, **options: Any) -> ExtractionScores:
-        """The scores of predicted against gold label ids."""
+        """Return the metric of predicted against gold label ids."""
 
-    # What is written of a prediction, and read back.
+    # Prediction records, written and read back.
 
     def attention_rows(self, words: int) -> int:
-        """Of how many positions a prediction of a post of so many words keeps the attention."""
+        """Number of positions whose attention is kept in the prediction of a post with this many words."""
         del words
         return 1
 
     @abstractmethod
     def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
-        """What is gold and what is predicted in a record, the negative label included; what is right is in both.
+        """Return the gold and the predicted items of a record, the negative label included; correct ones are in both.
 
         Raises:
-            ValueError, KeyError, TypeError, IndexError: the record is damaged.
+            ValueError, KeyError, TypeError, IndexError: If the record is damaged.
         """
 
     @abstractmethod
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
-        """How sure the model was of each prediction, and whether it is right.
+        """Return the logits of each prediction, and whether it is right.
 
         Raises:
-            ValueError, KeyError, TypeError, IndexError: a record is damaged.
+            ValueError, KeyError, TypeError, IndexError: If a record is damaged.
         """
 
     @abstractmethod
     def confusion(self, records: Sequence[Record], labels: LabelSet) -> Confusion:
-        """How often each gold class got each predicted class.
+        """Return the confusion matrix of the classes.
 
         Raises:
-            ValueError, KeyError, TypeError, IndexError: a record is damaged.
+            ValueError, KeyError, TypeError, IndexError: If a record is damaged.
         """
 
     @abstractmethod
     def answer(self, record: Record, labels: LabelSet) -> Answer:
-        """What the report shows of a prediction.
+        """Return a prediction as the report shows it.
 
         Raises:
-            ValueError, KeyError, TypeError, IndexError: the record is damaged.
+            ValueError, KeyError, TypeError, IndexError: If the record is damaged.
         """
 
     def proposal(self, record: Record, labels: LabelSet) -> Proposal:
-        """What a person reviews of a prediction, and corrects; gold is not read.
+        """Return the items of a prediction for review and correction, without using the gold labels.
 
         Raises:
-            TaskError: the task finds neither entities nor relations.
-            ValueError, KeyError, TypeError, IndexError: the record is damaged.
+            TaskError: If the task finds neither entities nor relations.
+            ValueError, KeyError, TypeError, IndexError: If the record is damaged.
         """
         del record, labels
         raise TaskError(
@@ -470,16 +469,16 @@ class Task(ABC):
         )
 
 
-# Where the project's own tasks are; each registers itself when its module is imported.
+# Modules of the built-in tasks; each registers its task when it is imported.
 SHIPPED_TASKS = {"mre": "mmib.tasks.mre", "mner": "mmib.tasks.mner"}
 _TASKS: dict[str, Task] = {}
 
 
 def register_task(task: Task) -> None:
-    """Make a task known under its name; a module does so when it is imported.
+    """Register a task under its name; modules call this when they are imported.
 
     Raises:
-        TaskError: another module has registered a task of this name.
+        TaskError: If another module has registered a task of this name.
     """
     known = _TASKS.get(task.name)
     if known is not None and _origin(known) != _origin(task):
@@ -490,10 +489,10 @@ def register_task(task: Task) -> None:
 
 
 def task_named(name: Any) -> Task:
-    """The registered task of a name.
+    """Return the registered task of a name.
 
     Raises:
-        TaskError: there is none.
+        TaskError: If there is none.
     """
     if not isinstance(name, str) or name not in {**_TASKS, **SHIPPED_TASKS}:
         raise TaskError(
@@ -506,7 +505,7 @@ def task_named(name: Any) -> Task:
 
 
 def task_names() -> list[str]:
-    """Names of the project's tasks, and of those that imported modules have registered."""
+    """Return the names of the built-in tasks, and of those registered by imported modules."""
     return [*SHIPPED_TASKS, *(name for name in _TASKS if name not in SHIPPED_TASKS)]
 
 

@@ -17,7 +17,7 @@ class Scores:
 
     @classmethod
     def from_counts(cls, correct: float, predicted: float, gold: float) -> Scores:
-        """From the number of correct, predicted and gold items."""
+        """Compute the scores from the numbers of correct, predicted and gold items."""
         precision = correct / predicted if predicted else 0.0
         recall = correct / gold if gold else 0.0
         both = predicted + gold
@@ -25,7 +25,7 @@ class Scores:
 
 
 class Counts(NamedTuple):
-    """How many items are correct, predicted and gold; tensors or arrays of one shape."""
+    """Numbers of correct, predicted and gold items; tensors or arrays of the same shape."""
 
     correct: Any
     predicted: Any

@@ -1,4 +1,4 @@
-"""BIO tags: the names of a label set's tags, and the entities that they mark."""
+"""BIO tags: tag names of a label set, and the entities that tags mark."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ BEGIN, INSIDE = "B", "I"
 
 
 def bio_tags(types: Iterable[str]) -> tuple[str, ...]:
-    """Names of the tags of entity types, by id: O, then B- and I- of each type."""
+    """Return the tag names of entity types, by id: O, then B- and I- of each type."""
     return (OUTSIDE, *(f"{prefix}-{name}" for name in types for prefix in (BEGIN, INSIDE)))
 
 
 def split_tag(tag: str) -> tuple[str, str]:
-    """Prefix and type of a tag, split at its first hyphen; the type of O, and of a tag without hyphen, is empty."""
+    """Split a tag at its first hyphen into prefix and type; the type of O, and of a tag without hyphen, is empty."""
     prefix, _, name = tag.partition("-")
     return prefix, name
 
 
 def repair(tags: Sequence[str]) -> list[str]:
-    """Stray I- tags open an entity, as in seqeval's default reading: the sequence it stands for in proper BIO."""
+    """Convert tags to valid BIO: stray I- tags open an entity, as in seqeval's default mode."""
     repaired = []
     for before, tag in itertools.pairwise([OUTSIDE, *tags]):
         prefix, name = split_tag(tag)
@@ -33,13 +33,13 @@ def repair(tags: Sequence[str]) -> list[str]:
 
 
 def count_mentions(tags: Sequence[str]) -> list[int]:
-    """For each tag in proper BIO the mention that it belongs to, counted from 1; 0 for O."""
+    """Return the number of each tag's mention, from 1, or 0 for O; the tags must be valid BIO."""
     opened = itertools.accumulate(split_tag(tag)[0] == BEGIN for tag in tags)
     return [0 if tag == OUTSIDE else number for tag, number in zip(tags, opened, strict=True)]
 
 
 def entities(tags: Sequence[str]) -> list[Entity]:
-    """The entities of a post as seqeval reads them by default: a stray I- opens one."""
+    """Return the entities of a post as in seqeval's default mode: a stray I- opens an entity."""
     found: list[Entity] = []
     for word, (mention, tag) in enumerate(zip(count_mentions(repair(tags)), tags, strict=True)):
         if mention == 0:

@@ -1,1 +1,1 @@
-"""What every part builds on: files, seeding, ranks and devices, resampling, and the parser of the commands."""
+"""Basic utilities: files, seeding, ranks and devices, resampling, and the commands' argument parser."""

@@ -1,4 +1,4 @@
-"""The argument parser of the commands beside training: options in full, errors in one sentence."""
+"""The argument parser of all commands but the trainer's, with one-sentence errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNKNOWN = "unrecognized arguments: "
 
 
 class CommandParser(argparse.ArgumentParser):
-    """A parser without abbreviations, which would change their meaning when an option is added, and with `--plugin`.
+    """A parser with `--plugin`, and without abbreviations, whose meaning would change with new options.
 
     Args:
         options: see `argparse.ArgumentParser`.
@@ -32,11 +32,11 @@ class CommandParser(argparse.ArgumentParser):
         )
 
     def parse_args(self, *arguments: Any, **options: Any) -> Any:
-        """The parsed arguments; the plugins among them have been imported.
+        """Parse the arguments, and import the plugins among them.
 
         Raises:
-            ConfigError: an argument that is none.
-            PluginError: a plugin that cannot be imported.
+            ConfigError: If an argument is invalid.
+            PluginError: If a plugin cannot be imported.
         """
         chosen = super().parse_args(*arguments, **options)
         import_plugins(chosen.plugin)
@@ -44,10 +44,10 @@ class CommandParser(argparse.ArgumentParser):
         return chosen
 
     def error(self, message: str) -> NoReturn:
-        """Instead of the usage and an exit.
+        """Raise an error instead of printing the usage and exiting.
 
         Raises:
-            ConfigError: always.
+            ConfigError: Always.
         """
         if message.startswith(UNKNOWN):
             option = message.removeprefix(UNKNOWN).split()[0].partition("=")[0]
@@ -83,6 +83,6 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """A suggestion for an unknown name that is close to a known one; empty for others."""
+    """Return a suggestion for an unknown name that is close to a known one; empty for others."""
     near = difflib.get_close_matches(wrong, known, n=1)
     return f": did you mean {near[0]}?" if near else ""

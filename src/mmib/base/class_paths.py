@@ -1,4 +1,4 @@
-"""Configurations of version 0.1 with current class paths, and betas in the current unit."""
+"""Converts configurations of version 0.1 to current class paths, and betas to the current unit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from mmib.schema import ConfigError
 
-# Classes that a configuration of version 0.1 could name, and that moved in version 0.2.
+# Classes that a configuration of version 0.1 could name and that moved in version 0.2.
 RENAMED = {
     "mmib.latents.LatentSpace": "mmib.callbacks.LatentSpace",
     **{
@@ -27,22 +27,22 @@ RENAMED = {
         )
     },
 }
-# The latent width is the text encoder's.
+# Latent widths, which are those of the text encoders.
 PACKAGED_WIDTHS = {"pip:minilm-l6": 384}
 BETA = re.compile(r"\b(beta_(?:text|image))(['\"]?:\s*)([\d.+-]+(?:[eE][+-]?\d+)?)")
 CLASS_PATH = re.compile(r"[\w.]+")
-# Where a launcher sets the rank of a process: only the first one prints.
+# Variables in which launchers set the rank of a process; only the first rank prints.
 RANK_VARIABLES = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def current_class_paths(content: Any, source: Path | str) -> Any:
-    """What a configuration file or a command line holds, with current class paths.
+    """Replace old class paths in the content of a configuration file or a command line.
 
-    Where it has others, one line on standard error lists them: once a process for each source, on the first rank.
+    Replacements are listed in a line on standard error, once per process and source, on the first rank.
 
     Args:
         content: mappings and lists, of any depth.
-        source: what the line names, such as the file.
+        source: name of the source in that line, such as the file.
     """
     old = sorted(set(_renamed(content)))
     if not old:
@@ -52,23 +52,23 @@ def current_class_paths(content: Any, source: Path | str) -> Any:
 
 
 def in_current_class_paths(text: str) -> str:
-    """A text, such as that of a configuration file, in which class paths are current."""
+    """Replace old class paths in a text, such as that of a configuration file."""
     return CLASS_PATH.sub(lambda found: RENAMED.get(found[0], found[0]), text)
 
 
 def in_current_betas(text: str, content: dict[str, Any], source: Path | str) -> str:
-    """The text of a version 0.1 configuration with its betas divided by the latent width.
+    """Divide the betas in the text of a version 0.1 configuration by the latent width.
 
-    They weighed the KL averaged over latent dimensions there, and weigh its sum now. One line on standard error lists
-    them, as in `current_class_paths`.
+    In version 0.1 they weighed the KL averaged over latent dimensions; now they weigh its sum. The changes are listed
+    in a line on standard error, on the first rank.
 
     Args:
-        text: of the configuration.
-        content: what the text holds.
-        source: what the line names, such as the file.
+        text: the text of the configuration.
+        content: the content of the text.
+        source: name of the source in that line, such as the file.
 
     Raises:
-        ConfigError: the width of its text encoder is not known.
+        ConfigError: If the width of its text encoder is unknown.
     """
     if not any(float(value) for _, _, value in BETA.findall(text)):
         return text
@@ -86,7 +86,7 @@ def in_current_betas(text: str, content: dict[str, Any], source: Path | str) -> 
 
 
 def _latent_width(content: Any) -> int | None:
-    """The width of the text encoder that a configuration names; None where it names none, or one that is not here."""
+    """Return the width of a configuration's text encoder; None if it names none, or one that is not available here."""
     name: Any = content
     for key in ("model", "init_args", "backbone", "init_args", "text_encoder", "init_args", "name"):
         name = name.get(key) if isinstance(name, dict) else None
@@ -102,7 +102,7 @@ def _latent_width(content: Any) -> int | None:
 
 
 def _renamed(content: Any) -> list[str]:
-    """The class paths of earlier versions in a configuration."""
+    """Return the old class paths in a configuration."""
     if isinstance(content, dict):
         return [name for value in content.values() for name in _renamed(value)]
     if isinstance(content, list):

@@ -1,4 +1,4 @@
-"""Devices that can be computed on."""
+"""Checks of compute devices."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import torch
 
 from mmib.schema import ConfigError
 
-# What processors call the products of bf16 matrices that they compute by themselves.
+# CPU capabilities for native bf16 matrix products.
 BF16 = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def usable_device(name: str) -> torch.device:
-    """The device of a name, `cpu`, `cuda`, `cuda:1`, …, once a tensor has been put on it.
+    """Return the device of a name, `cpu`, `cuda`, `cuda:1`, …, after creating a tensor on it.
 
     Raises:
-        ConfigError: the machine has no such device, or the name is unknown.
+        ConfigError: If the machine has no such device, or the name is unknown.
     """
     try:
         device = torch.device(name)
@@ -26,10 +26,10 @@ def usable_device(name: str) -> torch.device:
 
 
 def check_bf16(device: torch.device) -> None:
-    """Refuse bf16 on a processor that would have to imitate it, which is slower than float32.
+    """Check that a CPU supports bf16 natively, as emulation is slower than float32.
 
     Raises:
-        ConfigError: the processor has no bf16, or PyTorch is too old to say.
+        ConfigError: If it does not, or PyTorch is too old to tell.
     """
     if device.type == "cpu":
         capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()

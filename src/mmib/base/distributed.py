@@ -1,11 +1,11 @@
-"""What the ranks of a job share: sums and rows over all of them, with gradients that suit DDP.
+"""Sums and rows over all ranks of a job, with gradients for DDP.
 
-Every rank computes the same loss from the same sums, but its gradient reaches only the part of the sum that the rank
-contributed. DDP then averages the ranks' gradients; each is multiplied by their number here, so that the average is the
-gradient of the loss of the global batch.
+Every rank computes the same loss from the same sums, but its gradient only reaches the part of the sum that the rank
+contributed. DDP averages the ranks' gradients, so each is multiplied here by the number of ranks, and the average is
+the gradient of the global batch's loss.
 
-Rows are another matter: each rank may make something else of those of all ranks, so that on the way back a row's
-gradients are collected from all of them. What they make of them has to enter the loss through a sum.
+Gathered rows may be used differently by each rank, so that in the backward pass the gradients of a row are summed over
+all ranks. Values computed from gathered rows must enter the loss through a global sum.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Number of ranks; 1 where nothing is distributed."""
+    """Return the number of ranks; 1 without distributed training."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this rank, from 0."""
+    """Return the index of this rank, from 0."""
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 def global_sum(tensor: Tensor) -> Tensor:
-    """The sum over ranks of a tensor that has the same shape on each. Every rank must call this."""
+    """Return the sum over ranks of a tensor with the same shape on each. Every rank must call this."""
     return tensor if world_size() == 1 else _GlobalSum.apply(tensor)
 
 
 def global_sums(values: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The sums over ranks of several tensors, `widened` and in one collective. Every rank must call this."""
+    """Return the sums over ranks of several tensors, `widened` and in one collective. Every rank must call this."""
     flat = torch.cat([widened(value).flatten() for value in values.values()])
     parts = global_sum(flat).split([value.numel() for value in values.values()])
     return {name: part.view(value.shape) for (name, value), part in zip(values.items(), parts, strict=True)}
 
 
 def widened(tensor: Tensor) -> Tensor:
-    """In float64, for sums over many values; in float32 on Apple's GPUs, which have no wider type."""
+    """Convert a tensor to float64, for sums over many values; to float32 on Apple GPUs, which have no float64."""
     return tensor.float() if tensor.device.type == "mps" else tensor.double()
 
 
@@ -52,7 +52,7 @@ def on_any_rank(flag: bool, device: torch.device) -> bool:
 
 
 def global_rows(tensor: Tensor) -> Tensor:
-    """The rows of all ranks, (N * B, ...), in order of rank, from (B, ...) of one shape on each.
+    """Gather the rows (B, ...) of all N ranks, of the same shape on each, to (N * B, ...), in order of rank.
 
     Every rank must call this.
     """
@@ -60,7 +60,7 @@ def global_rows(tensor: Tensor) -> Tensor:
 
 
 def gather_objects(value: T) -> list[T]:
-    """The value of each rank, in order of rank. Every rank must call this."""
+    """Return the value of each rank, in order of rank. Every rank must call this."""
     if world_size() == 1:
         return [value]
     values: list[Any] = [None] * world_size()

@@ -1,4 +1,4 @@
-"""Files: written so that nothing is half-written or lost, YAML and JSON whose failures are two types, checksums."""
+"""Files: atomic writing, locks, checksums, and readers of YAML and JSON with uniform errors."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ import yaml
 
 from mmib.schema import ConfigError
 
-# Values of a YAML file with its aliases expanded. No configuration comes near; a file of ten lines can go far beyond,
-# and everything that prints or compares it would never end.
+# Maximum number of values of a YAML file with its aliases expanded. No real configuration comes near it, but with
+# nested aliases a file of ten lines can exceed it so far that printing or comparing it would never end.
 MOST_VALUES = 100_000
-# Linux: names are relative to the working directory, and two of them are exchanged.
+# Linux constants of `renameat2`: paths relative to the working directory, and an exchange of two of them.
 AT_FDCWD = -100
 RENAME_EXCHANGE = 2
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, atomically."""
+    """Write a text file atomically."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name only when it is complete and on disk.
+    """Open a file that appears under its name only when it is complete and on disk.
 
-    Links are followed: the file that one leads to is replaced. What is there and is no regular file, such as a pipe or
-    /dev/null, is written into.
+    Links are followed, and their target is replaced. An existing pipe or device, such as /dev/null, is written to
+    directly.
     """
     if is_stream(path):
         with named(path), path.open("wb") as file:
@@ -50,7 +50,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         return
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not from tempfile, whose files only their owner may read: a run folder may belong to a group.
+    # Not from tempfile, whose files are readable by their owner only, while a run folder may belong to a group.
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with named(path), temporary.open("xb") as file:
@@ -64,7 +64,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether there is a pipe, a device or a socket of this name, which cannot be replaced or read twice."""
+    """Whether the path is a pipe, a device or a socket, which cannot be replaced or read twice."""
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -73,14 +73,14 @@ def is_stream(path: Path) -> bool:
 
 
 def check_output(output: Path, inputs: Iterable[Path | int] = ()) -> None:
-    """Refuse an output that would destroy an input, whatever the two are called, or that cannot be written.
+    """Check that an output file can be written, and is not one of the inputs under the same or another name.
 
     Args:
-        output: the file that is to be written.
-        inputs: files that are read, by name or descriptor, and folders whose files are.
+        output: the file to write.
+        inputs: files to read, by name or descriptor, and folders whose files are read.
 
     Raises:
-        ConfigError: it is one of the inputs, a folder, or cannot be looked at, such as a link that leads to itself.
+        ConfigError: If it is one of the inputs, a folder, or inaccessible, such as a link to itself.
     """
     try:
         found = output.stat()
@@ -93,7 +93,7 @@ def check_output(output: Path, inputs: Iterable[Path | int] = ()) -> None:
     if not stat.S_ISREG(found.st_mode):
         return
     for file in itertools.chain.from_iterable(map(_files_of, inputs)):
-        with contextlib.suppress(OSError):  # an input that is not there is refused by its reader
+        with contextlib.suppress(OSError):  # its reader reports a missing input
             if os.path.samestat(found, os.fstat(file) if isinstance(file, int) else file.stat()):
                 name = "standard input" if isinstance(file, int) else file
                 raise ConfigError(f"the output {output} is the input {name}: name another file")
@@ -106,13 +106,13 @@ def _files_of(path: Path | int) -> Iterable[Path | int]:
 
 
 def user_cache() -> Path:
-    """The folder of what mmib computes or downloads once for a person."""
+    """Return the user's cache folder for what mmib computes or downloads once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmib"
 
 
 @contextmanager
 def named(path: Path) -> Iterator[None]:
-    """Adds the file's name to an error of the system, which leaves it out where the disk is full."""
+    """Return a context that adds the file's name to an `OSError` without one, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -123,24 +123,24 @@ def named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Take turns with other processes that lock the same file."""
+    """Return a context that holds an exclusive lock on a file."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
 def replace_folder(folder: Path, new: Path) -> None:
-    """Give a new folder its name; one that has the name already is replaced in the same step, and removed.
+    """Rename a new folder to its final name; an existing folder of that name is replaced atomically, and removed.
 
-    Where the system cannot exchange names, there is an instant in which neither has it.
+    If the system cannot exchange names, there is an instant in which neither folder has the name.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: If the folder cannot be renamed.
     """
     old = new
     try:
         _exchange(folder, new)
-    except OSError:  # such as where the name is not taken
+    except OSError:  # for example because there is no folder of this name
         old = new.with_name(f"{new.name}.old")
         if folder.exists():
             folder.rename(old)
@@ -157,27 +157,27 @@ def _exchange(one: Path, other: Path) -> None:
 
 
 def checksum(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file.
+    """Return the hexadecimal SHA-256 of a file.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: If it cannot be read.
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds.
+    """Read a YAML file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not UTF-8, no plain YAML, or beyond all bounds; the text has one line.
+        OSError: If it cannot be read.
+        ValueError: If it is not UTF-8, no plain YAML, or too large; the message has one line.
     """
     text = path.read_text(encoding="utf-8")
     try:
         content = yaml.safe_load(text)
         count = _values(content, {})
-    # PyYAML's constructors fail in many ways: AttributeError for a date that is none, IndexError for an empty !!int.
+    # PyYAML raises many types of errors: AttributeError for an invalid date, IndexError for an empty !!int.
     except Exception as error:
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error
     if count > MOST_VALUES:
@@ -186,7 +186,7 @@ def read_yaml(path: Path) -> Any:
 
 
 def _values(content: Any, known: dict[int, float]) -> float:
-    """Number of values in a container, itself included; infinite where it holds itself."""
+    """Return the number of values in a container, itself included; infinite if it contains itself."""
     if not isinstance(content, dict | list | tuple | set):
         return 1
     if id(content) not in known:
@@ -197,16 +197,16 @@ def _values(content: Any, known: dict[int, float]) -> float:
 
 
 def parse_json(text: str, allow_nan: bool = False) -> Any:
-    """What a JSON text holds; where it can be read, it can be written as JSON in UTF-8 again.
+    """Parse a JSON text, and ensure that the result can be written as JSON in UTF-8 again.
 
     Args:
         text: the text.
-        allow_nan: take NaN and infinities, which are no JSON, and which scores of a run may be.
+        allow_nan: accept NaN and infinities, which are not valid JSON but may be scores of a run.
 
     Raises:
-        ValueError: it is no JSON, nested too deeply, or holds a number beyond all bounds or half a surrogate pair.
+        ValueError: If it is no JSON, nested too deeply, or contains a number that overflows or half a surrogate pair.
     """
-    text = text.lstrip("\ufeff")  # a byte-order mark, of files that were put one behind the other
+    text = text.lstrip("\ufeff")  # byte-order marks of concatenated files
     try:
         content = json.loads(text) if allow_nan else json.loads(text, parse_constant=_constant, parse_float=_finite)
         if "\\u" in text:

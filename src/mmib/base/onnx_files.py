@@ -1,4 +1,4 @@
-"""Networks as ONNX files, and onnxruntime, which runs them. The packages are an extra and imported where used."""
+"""Export of networks to ONNX, and onnxruntime sessions. The packages are an extra, and are imported on use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPSET = 20
 
 
 def missing_packages() -> list[str]:
-    """The packages that are needed and not installed."""
+    """Return the required packages that are not installed."""
     return [name for name in PACKAGES if find_spec(name) is None]
 
 
@@ -30,26 +30,26 @@ def exported(
     output: str,
     free: Mapping[str, Mapping[int, str]],
 ) -> bytes:
-    """The content of an ONNX file.
+    """Export a network, and return the content of the ONNX file.
 
     Args:
-        network: from tensors to one tensor, in evaluation mode.
-        example: what it is traced with.
+        network: network from tensors to one tensor, in evaluation mode.
+        example: example inputs for tracing.
         inputs: names of its arguments, in order.
         output: name of its result.
-        free: by argument, the axes whose size may differ from the example's, and a name for each.
+        free: by argument, the axes of variable size, with a name for each.
 
     Raises:
-        ExportError: an operation that ONNX has no words for.
+        ExportError: If an operation cannot be exported.
     """
     import onnx  # noqa: PLC0415 - an extra
 
-    # Autograd starts a thread for each device at its first backward pass, and a process with such threads cannot be
-    # forked. The exporter registers a device that is not there: let them start, as none, before it does.
+    # At its first backward pass autograd starts a thread for each device, and a process with such threads cannot be
+    # forked. The exporter registers a fake device, so a backward pass is run before it does, which starts no thread.
     torch.zeros(1, requires_grad=True).backward()
     try:
         with warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")  # about the exporter's own insides
+            warnings.simplefilter("ignore")  # on internals of the exporter
             program: Any = torch.onnx.export(
                 network,
                 tuple(example),
@@ -60,7 +60,7 @@ def exported(
                 dynamo=True,
                 verbose=False,
             )
-    # Which error it is depends on the step of the exporter that a custom network does not pass.
+    # The type of error depends on the step of the exporter that fails.
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"the network cannot be exported to ONNX ({type(error).__name__}: {reason[:300]})") from error
@@ -72,7 +72,7 @@ def exported(
 
 
 def _forget_sources(graph: Any) -> None:
-    """Take out where in which source file each operation was, which names places on this machine."""
+    """Remove the source locations of operations, which contain paths of this machine."""
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
@@ -83,16 +83,16 @@ def _forget_sources(graph: Any) -> None:
 
 
 def open_session(model: bytes | Path) -> Any:
-    """An `onnxruntime.InferenceSession` on the processor, with as many threads as PyTorch has.
+    """Return an `onnxruntime.InferenceSession` on the CPU, with as many threads as PyTorch.
 
     Raises:
-        Exception: onnxruntime cannot run the model; its errors share no other base.
+        Exception: If onnxruntime cannot run the model; its errors have no other common base class.
     """
     import onnxruntime  # noqa: PLC0415 - an extra
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would wait in a loop for the next run, on cores that PyTorch is using by then.
+    # By default its threads spin while they wait for the next run, on cores that PyTorch needs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

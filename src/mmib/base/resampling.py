@@ -1,9 +1,9 @@
-"""Scores over seeds and test rows: intervals and paired tests.
+"""Confidence intervals and paired tests of scores, over seeds and test rows.
 
 Shapes: S runs (seeds) of a configuration, N test rows, M resamples. A score is a ratio of sums over rows, such as
-micro-F1 = sum of 2 correct / sum of (predicted + gold); it comes as what each row adds to the numerator and to the
-denominator in each run, (S, N) each. All randomness is seeded: the same input gives the same figures. Scores,
-differences and intervals are fractions.
+micro-F1 = sum of 2 correct / sum of (predicted + gold), and is given by each row's part of the numerator and of the
+denominator in each run, (S, N) each. All randomness is seeded, so that results are reproducible. Scores, differences
+and intervals are fractions.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ class Bootstrap(NamedTuple):
     """Scores of S runs, and the same scores on resampled rows.
 
     Attributes:
-        scores: (S,) on the rows as they are.
-        resampled: (M, S) on the rows of each resample, which are the same for all runs.
+        scores: (S,) scores on the original rows.
+        resampled: (M, S) scores on the rows of each resample, which are the same for all runs.
     """
 
     scores: Array
     resampled: Array
 
     def of(self, runs: Sequence[int]) -> Bootstrap:
-        """The bootstrap of these runs, in this order."""
+        """Return the bootstrap of these runs, in this order."""
         return Bootstrap(self.scores[list(runs)], self.resampled[:, list(runs)])
 
 
@@ -56,19 +56,19 @@ class PairedTest(NamedTuple):
 
 
 def ratio(above: Array, below: Array) -> Array:
-    """Numerators over denominators; 0 where a denominator is 0."""
+    """Divide numerators by denominators; 0 where a denominator is 0."""
     return np.divide(above, below, out=np.zeros(np.shape(below)), where=np.asarray(below) > 0)
 
 
 def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstrap:
-    """Scores of runs on M resamples of N rows with replacement (Efron & Tibshirani 1993, chapter 6).
+    """Score runs on M resamples of N rows with replacement (Efron & Tibshirani 1993, chapter 6).
 
-    A resample holds the same rows in every run, so that differences of runs are paired by row.
+    A resample has the same rows in every run, so that differences of runs are paired by row.
 
     Args:
-        above: (S, N) what rows add to the numerator.
-        below: (S, N) what rows add to the denominator.
-        resamples: M.
+        above: (S, N) parts of the numerator.
+        below: (S, N) parts of the denominator.
+        resamples: number M of resamples.
     """
     runs, rows = above.shape
     columns = np.concatenate([above, below]).T.astype(np.float64)
@@ -83,26 +83,26 @@ def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstr
 
 
 def standard_error(above: Array, below: Array, resamples: int = 1000) -> float:
-    """Bootstrap standard error of one run's score, from the (N,) parts of its numerator and denominator."""
+    """Return the bootstrap standard error of a run's score, from the (N,) parts of its numerator and denominator."""
     return float(bootstrap(above[None], below[None], resamples).resampled.std(ddof=1))
 
 
 def mean_interval(sample: Bootstrap) -> Interval:
-    """Mean over seeds with a 95 % percentile interval over two levels, test rows and seeds; see `_means`.
+    """Return the mean over seeds with a 95 % percentile interval over test rows and seeds; see `_means`.
 
-    With one seed the interval covers the test rows only: this trained model, not training it again. With two or three
-    seeds that disagree it may be wider than a score can be; it ends at 0 and 1.
+    With one seed the interval covers only the sampling of test rows, not the variation between trainings. With two or
+    three seeds that disagree it may exceed the range of a score, and is clipped to 0 and 1.
     """
     low, high = _percentiles(_means(sample))
     return Interval(float(sample.scores.mean()), max(0.0, low), min(1.0, high))
 
 
 def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:
-    """Paired bootstrap of first minus second, whose runs are paired by seed and whose resamples hold the same rows.
+    """Paired bootstrap of first minus second, with runs paired by seed, and resamples of the same rows.
 
-    The p-value is that of the percentile interval: the level at which the interval just touches zero, at least
-    2 / (M + 1). Sources: Efron & Tibshirani 1993, chapters 15 and 16; Berg-Kirkpatrick, Burkett & Klein 2012 for its
-    use on test sets of language processing; Phipson & Smyth 2010 for the added one.
+    The p-value is the level at which the percentile interval just touches zero, at least 2 / (M + 1). Sources: Efron &
+    Tibshirani 1993, chapters 15 and 16; Berg-Kirkpatrick, Burkett & Klein 2012 for test sets of language processing;
+    Phipson & Smyth 2010 for the added one.
     """
     sample = Bootstrap(first.scores - second.scores, first.resampled - second.resampled)
     means = _means(sample)
@@ -114,18 +114,18 @@ def paired_bootstrap(first: Bootstrap, second: Bootstrap) -> PairedTest:
 def approximate_randomisation(
     above: tuple[Array, Array], below: tuple[Array, Array], resamples: int = RESAMPLES
 ) -> PairedTest:
-    """Test of two configurations by swapping their outputs on random rows, in all seeds at once.
+    """Test two configurations by swapping their outputs on random rows, in all seeds at once.
 
-    The hypothesis is that on each row it does not matter which configuration an output comes from; the seeds are taken
-    as they are, so the test covers these trained models and not training them again. p = (1 + resamples whose
-    difference is at least as large) / (1 + M). Sources: Noreen 1989; Yeh 2000 for F1; Phipson & Smyth 2010 for the
-    added one. The interval holds the differences that would not be rejected at 5 %, were the swapped differences
-    spread around each of them as they are around zero.
+    The null hypothesis is that the outputs on each row are exchangeable between the configurations. The seeds are
+    fixed, so that the test covers these trained models, but not the variation between trainings. p = (1 + resamples
+    whose difference is at least as large) / (1 + M). Sources: Noreen 1989; Yeh 2000 for F1; Phipson & Smyth 2010 for
+    the added one. The interval contains the differences that would not be rejected at 5 % if the distribution of
+    swapped differences around each of them were that around zero.
 
     Args:
         above: (S, N) parts of the numerator, of the first configuration and of the second, paired by seed.
         below: (S, N) parts of the denominator, likewise.
-        resamples: M.
+        resamples: number M of resamples.
     """
     runs, rows = above[0].shape
     columns = np.concatenate([above[1] - above[0], below[1] - below[0]]).T.astype(np.float64)
@@ -146,7 +146,7 @@ def approximate_randomisation(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values adjusted for their number, in the same order (Holm 1979)."""
+    """Adjust p-values for multiple testing (Holm 1979); the order is kept."""
     adjusted = [0.0] * len(p_values)
     largest = 0.0
     for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -156,12 +156,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _means(sample: Bootstrap) -> Array:
-    """(M,) samples of the mean over seeds: rows resampled, and an error of the seeds added.
+    """Return (M,) samples of the mean over seeds, with rows resampled and an error of the seeds added.
 
-    Three seeds cannot be resampled: their resamples take ten values and never leave the range of the three, which holds
-    the true mean of a score that varies by seed in 75 % of cases. So the seeds' level is parametric (Efron & Tibshirani
-    1993, section 6.5): seeds are taken as normal, and the error of their mean as Student's t with S - 1 degrees of
-    freedom times the standard deviation over seeds / sqrt(S). One seed does not show it: no error.
+    Three seeds cannot be resampled: their resamples have ten different means, all within the range of the three, which
+    contains the true mean of a score that varies by seed in only 75 % of cases. The seeds' level is therefore
+    parametric (Efron & Tibshirani 1993, section 6.5): seeds are assumed to be normal, and the error of their mean is
+    Student's t with S - 1 degrees of freedom times the standard deviation over seeds / sqrt(S). With one seed this
+    error is unknown and left out.
     """
     means: Array = sample.resampled.mean(axis=1)
     seeds = len(sample.scores)
@@ -178,6 +179,6 @@ def _percentiles(means: Array) -> tuple[float, float]:
 
 
 def _chunks(resamples: int, rows: int) -> Iterator[int]:
-    """Sizes of parts of the resamples that fit into memory."""
+    """Yield the sizes of chunks of the resamples that fit into memory."""
     size = max(1, CHUNK // rows)
     yield from (min(size, resamples - start) for start in range(0, resamples, size))

@@ -1,4 +1,4 @@
-"""Which state of the code is running: the commit of its git checkout, and a digest where there is none."""
+"""The revision of the running code: version, digest, and the commit of its git checkout, if any."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ TIMEOUT_S = 10
 
 
 class Revision(NamedTuple):
-    """A state of the code.
+    """A revision of the code.
 
     Attributes:
-        version: of the package.
-        digest: start of a SHA-256 over the package's own modules as they are.
-        commit: the commit of the checkout that the package is imported from; None where it is not in one.
-        dirty: whether the package's files differ from that commit, new ones included.
+        version: version of the package.
+        digest: start of a SHA-256 over the package's modules.
+        commit: commit of the checkout that the package is imported from; None if it is not in one.
+        dirty: whether the package's files, including new ones, differ from that commit.
     """
 
     version: str
@@ -31,29 +31,29 @@ class Revision(NamedTuple):
 
     @property
     def git(self) -> str | None:
-        """Start of the commit, and `-dirty` as `git describe` says it; None outside of a checkout."""
+        """Abbreviated commit, with the suffix `-dirty` as in `git describe`; None outside of a checkout."""
         return self.commit and self.commit[:SHORT] + "-dirty" * self.dirty
 
     def __str__(self) -> str:
-        """Version and commit, or version and digest."""
+        """Return version and commit, or version and digest."""
         return f"{self.version} ({f'git {self.git}' if self.git else f'code {self.digest}'})"
 
 
 @functools.cache
 def revision() -> Revision:
-    """The state of the code when this was first asked; a run asks at its start, for files may change while it runs."""
+    """Return the revision at the first call; a run calls this at its start, as files may change while it runs."""
     return describe(Path(str(resources.files("mmib"))), _version())
 
 
 def describe(root: Path, version: str) -> Revision:
-    """The state of a package's folder.
+    """Return the revision of a package's folder.
 
     Args:
-        root: the folder; it may hold links to other folders of the checkout.
-        version: of the package.
+        root: the folder; it may contain links to other folders of the checkout.
+        version: version of the package.
     """
     known = Revision(version, _digest(root))
-    # A package that is installed below somebody's checkout, as in its .venv, is no file of that checkout.
+    # A package that is installed inside another checkout, as in its .venv, is not tracked by that checkout.
     if _git(root, "ls-files", "--error-unmatch", "__init__.py") is None:
         return known
     folders = [root, *(path.resolve() for path in root.iterdir() if path.is_symlink() and path.is_dir())]
@@ -66,7 +66,7 @@ def describe(root: Path, version: str) -> Revision:
 
 
 def _version() -> str:
-    """Of the package; unknown where its sources were copied and nothing was installed."""
+    """Return the version of the package, which is unknown if it is not installed."""
     try:
         return metadata.version("mmib")
     except metadata.PackageNotFoundError:
@@ -74,9 +74,9 @@ def _version() -> str:
 
 
 def _digest(root: Path) -> str:
-    """Start of a SHA-256 over the source of everything that a run can use."""
+    """Return the start of a SHA-256 over the package's Python sources."""
     digest = hashlib.sha256()
-    # In the repository some folders of the package are symbolic links; in an installed one they are folders.
+    # Some folders of the package are symbolic links in the repository, and folders in an installed package.
     folders = os.walk(root, followlinks=True)
     for path in sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".py")):
         digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
@@ -84,8 +84,8 @@ def _digest(root: Path) -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What a git command prints; None where git is not there, refuses, or knows no checkout."""
-    # As in a hook of another repository, which names that one here.
+    """Return the output of a git command; None if git is missing or fails, or there is no checkout."""
+    # Without GIT_ variables, which name another repository if this runs in one of its hooks.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(folder), *arguments]
     try:

@@ -1,4 +1,4 @@
-"""Random numbers that depend on where in a run they are sampled, and on no state that would have to be saved."""
+"""Seeds derived from keys such as rank and step, so that no random state has to be saved."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import torch
 
 
 def run_seed() -> int:
-    """The seed given to `seed_everything`, or that of torch where there was none."""
+    """Return the seed of `seed_everything`, or torch's initial seed if there is none."""
     return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed()))
 
 
 def seed_from(*keys: object) -> int:
-    """A seed of 63 bits for what keys name, such as seed, rank and step; unrelated to those of other keys."""
+    """Return a 63-bit seed for keys such as seed, rank and step, independent of the seeds of other keys."""
     return int.from_bytes(hashlib.sha256("/".join(map(str, keys)).encode()).digest()[:8]) >> 1
 
 
 @contextmanager
 def seeded(*keys: object) -> Iterator[None]:
-    """Seeds what torch, on the CPU, and Python sample in here by `seed_from`; outside nothing changes."""
+    """Return a context in which torch, on the CPU, and Python are seeded by `seed_from`; their states are restored."""
     state = random.getstate()
     try:
         with torch.random.fork_rng(devices=[]):

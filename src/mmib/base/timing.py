@@ -1,4 +1,4 @@
-"""Where the time of a command goes: seconds by phase, each of them counted in one phase alone."""
+"""Time of a command by phase; phases do not overlap."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ SET_UP = "set-up"
 
 
 class PhaseClock:
-    """Counts seconds of wall time in the phase that was entered last; `set-up` is what no other phase claims."""
+    """Counts seconds of wall time for the phase that was entered last, and for `set-up` outside of all others."""
 
     def __init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
-        """Forget what was counted, and be in no phase but `set-up`."""
+        """Clear all counts, and enter `set-up`."""
         self._seconds: dict[str, float] = {}
         self._phases = [SET_UP]
         self._since = time.perf_counter()
 
     def enter(self, name: str) -> None:
-        """Begin a phase inside the present one, which stands still until `leave`."""
+        """Enter a phase; the current one is paused until `leave`."""
         self._count()
         self._phases.append(name)
 
     def leave(self) -> None:
-        """End the phase that was entered last."""
+        """Leave the phase that was entered last."""
         self._count()
         self._phases.pop()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Count what happens within in a phase."""
+        """Return a context that is counted as a phase."""
         self.enter(name)
         try:
             yield
@@ -41,7 +41,7 @@ class PhaseClock:
             self.leave()
 
     def seconds(self) -> dict[str, float]:
-        """{phase: seconds so far}, in the order in which they began."""
+        """Return {phase: seconds so far}, in the order of first use."""
         self._count()
         return dict(self._seconds)
 
@@ -52,11 +52,11 @@ class PhaseClock:
         self._since = now
 
 
-# Of the command that this process runs.
+# Clock of the command that this process runs.
 clock = PhaseClock()
 
 
 def duration(seconds: float) -> str:
-    """As `45 s` or `2 min 40 s`."""
+    """Format seconds, as in `45 s` or `2 min 40 s`."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"

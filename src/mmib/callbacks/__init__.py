@@ -1,4 +1,4 @@
-"""Lightning callbacks: what is logged, kept and written while a model runs."""
+"""Lightning callbacks for logging, checkpoints and output files."""
 
 from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint
 from mmib.callbacks.latents import LatentSpace

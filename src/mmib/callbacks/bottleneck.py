@@ -1,4 +1,4 @@
-"""The callback that tells whether the bottleneck of a run works: its rates at start and end, and what presses them."""
+"""Callback that records whether the bottleneck of a run works: rates at start and end, betas and gradient ratios."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from mmib.modules import ExtractionModule
 
 log = logging.getLogger(__name__)
 
-# Steps of a training at which gradients are compared, spread evenly.
+# Number of steps, spread evenly, at which gradients are compared.
 COMPARISONS = 10
-# Of two, in a training without a known end: more steps than any has.
+# Number of powers of two at which they are compared if the number of steps is unknown: more than any training has.
 MOST_POWERS = 48
-# Below this share of the task's gradient a rate is not pressed.
+# A KL gradient below this share of the task's gradient is too weak to compress.
 INERT_RATIO = 1e-3
-# A rate above this share of what it was at the start has not fallen.
+# A rate above this share of its start value has not fallen.
 FALLEN = 0.95
-# Nats a position below which latents hold nothing.
+# Nats per position below which latents hold no information.
 COLLAPSED_NATS = 0.1
 UNITS = {"text": "word piece", "image": "region"}
 
 
 class BottleneckRecord(pl.Callback):
-    """Keeps what shows whether the rates of a run are compressed; its summary and its table have it.
+    """Records whether the rates of a run are compressed, for its summary.
 
-    Of each modality: the rate of the first training batch and that of the last validation, in nats a position and a
-    post; the posterior's standard deviation, beta, and the share of beta times KL in the loss there; and the ratio of
-    the KL's gradient norm to the task's, at ten steps spread over the training (`ib/gradient_ratio_<modality>` in the
-    logs). A rate that falls to nothing in training is reported at once.
+    For each modality it records the rates of the first training batch and of the last validation, in nats per position
+    and per post; the posterior's standard deviation, beta, and the share of beta times KL in the loss at the last
+    validation; and the ratio of the KL's gradient norm to the task's at ten steps spread over the training
+    (`ib/gradient_ratio_<modality>` in the logs). It warns as soon as a rate collapses in training.
     """
 
     def __init__(self) -> None:
@@ -46,11 +46,11 @@ class BottleneckRecord(pl.Callback):
         self._compared_steps: frozenset[int] = frozenset()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Choose the steps at which gradients are compared."""
         self._compared_steps = compared_steps(float(trainer.estimated_stepping_batches))
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Lightning's hook."""
+        """Compare gradient norms when they are due."""
         step = trainer.global_step
         if step not in self._compared_steps or any(ratio["step"] == step for ratio in self._ratios):
             return
@@ -66,11 +66,11 @@ class BottleneckRecord(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """Record the first batch, and warn of a collapsed rate."""
         step = trainer.global_step
         if not self._start and trainer.fit_loop.total_batch_idx == 0:
             self._start = _numbers(outputs["sums"])
-        every = cast(Any, trainer).log_every_n_steps  # 0: no step is logged
+        every = cast(Any, trainer).log_every_n_steps  # 0 disables logging by step
         if every and step % every == 0:
             self._report_collapse(step, outputs["sums"])
 
@@ -96,16 +96,16 @@ class BottleneckRecord(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Lightning's hook."""
+        """Add the batch to the sums."""
         self._validation = added(self._validation, outputs["sums"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Record the validation."""
         if self._validation is not None:
             self._end, self._validation = _numbers(self._validation), None
 
     def summary(self) -> dict[str, dict[str, Any]]:
-        """By modality, what `mmib.training.summary` writes; empty where nothing was trained or validated."""
+        """Return the record of each modality for the summary; empty if nothing was trained or validated."""
         return {
             modality: self._of(modality)
             for modality in MODALITIES
@@ -127,11 +127,11 @@ class BottleneckRecord(pl.Callback):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook."""
+        """Return the state for resuming."""
         return {"start": self._start, "ratios": self._ratios, "collapsed": self._collapsed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook."""
+        """Restore the state."""
         self._start, self._ratios = state_dict["start"], state_dict["ratios"]
         self._collapsed = state_dict["collapsed"]
 
@@ -141,7 +141,7 @@ def _numbers(sums: MetricSums) -> dict[str, float]:
 
 
 def compared_steps(steps: float) -> frozenset[int]:
-    """The steps at which gradients are compared: ten of a training, or powers of two where it has no known end."""
+    """Return the steps at which gradients are compared: ten, or powers of two if the number of steps is unknown."""
     if not math.isfinite(steps):
         return frozenset(1 << power for power in range(MOST_POWERS))
     return frozenset(min(round(part * steps / COMPARISONS), int(steps) - 1) for part in range(1, COMPARISONS + 1))

@@ -1,4 +1,4 @@
-"""Callbacks that keep weights: the last ones, those that validation selected, and averages."""
+"""Callbacks for checkpoints: the last one, those selected by validation, and averaged weights."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from mmib.schema import CheckpointError, DivergenceError
 
 
 class AveragedWeights(WeightAveraging):
-    """Validates, while fitting, an exponential moving average of the weights; it is what `SelectedCheckpoint` keeps.
+    """Keeps an exponential moving average of the weights; validation uses it, and `SelectedCheckpoint` saves it.
 
-    Lightning's `EMAWeightAveraging` would also swap in its last average when a checkpoint is validated after fitting,
-    so that the score would not be that checkpoint's, and it would average buffers: whole numbers, such as the position
-    ids of a text encoder, which are in no checkpoint and would be wrong from the first update on. It also averages
-    one tensor at a time and out of place, which takes a quarter of a training step on a CPU.
+    It differs from Lightning's `EMAWeightAveraging` in three ways. That one also swaps in its last average when a
+    checkpoint is validated after fitting, so that the score is not the checkpoint's. It averages buffers, including
+    integers such as the position ids of a text encoder, which are in no checkpoint and would be wrong from the first
+    update on. And it averages one tensor at a time and out of place, which takes a quarter of a training step on a CPU.
 
     Args:
-        decay: what an update leaves of the average.
-        update_every_n_steps: optimiser steps between two updates.
+        decay: factor on the average in each update.
+        update_every_n_steps: optimiser steps between updates.
     """
 
     def __init__(self, decay: float = 0.99, update_every_n_steps: int = 1) -> None:
@@ -40,28 +40,28 @@ class AveragedWeights(WeightAveraging):
         self.update_every_n_steps = update_every_n_steps
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
-        """Lightning's hook."""
+        """Whether to update the average at a step."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Swap in the average, while fitting."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_start(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Swap out the average, while fitting."""
         if trainer.state.fn == TrainerFn.FITTING:
             super().on_validation_epoch_end(trainer, pl_module)
 
 
 class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Keeps `checkpoints/last.ckpt`, from which a run resumes exactly where it was, and the one before it.
+    """Saves `checkpoints/last.ckpt`, from which a run resumes exactly, and keeps the previous one.
 
-    Written every `every_n_steps` optimiser steps, after each epoch and each validation within one, and where SIGTERM
-    ends training.
+    It is written every `every_n_steps` optimiser steps, after each epoch, after each validation within an epoch, and
+    when SIGTERM ends training.
 
     Args:
-        every_n_steps: optimiser steps between two checkpoints within an epoch; 0 writes only after epochs.
+        every_n_steps: optimiser steps between checkpoints within an epoch; 0 disables these.
     """
 
     def __init__(self, every_n_steps: int = 200) -> None:
@@ -73,26 +73,26 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._order: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook."""
+        """Return the state that a resumed run is checked against."""
         batches = {"batches": self._batches, "order": self._order}
         return {"logged_rows": self._logged_rows, "ranks": self._ranks, **batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook."""
+        """Restore the state."""
         self._logged_rows, self._ranks = state_dict["logged_rows"], state_dict["ranks"]
-        # Which older checkpoints do not hold.
+        # Missing in older checkpoints.
         self._batches, self._order = state_dict.get("batches", 0), state_dict.get("order", {})
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; the state of this callback has been restored by now."""
+        """Truncate logs to the rows of the checkpoint; Lightning has restored this callback's state by now."""
         for logger in _run_loggers(trainer):
             logger.experiment.keep(self._logged_rows)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; the state of the trainer has been restored by now, too.
+        """Check that the batches are those of the checkpoint; Lightning has restored the trainer's state by now.
 
         Raises:
-            CheckpointError: the batches of an epoch, or the steps that it takes, are not those of the checkpoint.
+            CheckpointError: If the number of batches of an epoch, or what determines them, differs.
         """
         self._saved_step = trainer.global_step
         batches = int(trainer.num_training_batches)
@@ -123,26 +123,26 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """Save a checkpoint when it is due."""
         step = trainer.global_step
         due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
-        # A run resumed from here would not validate: to Lightning the checkpoint was written after the validation.
+        # A run resumed from here would skip the validation, as Lightning assumes that it precedes the checkpoint.
         if due and not is_validated_next(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Save a checkpoint after a validation within an epoch."""
         fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
-        # After the last batch the epoch ends, which is saved anyway.
+        # After the last batch the epoch ends, and is saved by `on_train_epoch_end`.
         if fitting and trainer.global_step != self._saved_step and not trainer.is_last_batch:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Save a checkpoint."""
         self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Lightning's hook; where SIGTERM came, Lightning has finished the step."""
+        """Save a checkpoint if SIGTERM ends training; Lightning has finished the step by now."""
         ended = isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
         if ended and trainer.global_step != self._saved_step:
             self._save(trainer)
@@ -151,7 +151,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         """Write the checkpoint.
 
         Raises:
-            DivergenceError: the weights are not finite; the checkpoints before stay.
+            DivergenceError: If the weights are not finite; earlier checkpoints are kept.
         """
         broken = not_finite(trainer.lightning_module.state_dict())
         if broken:
@@ -172,15 +172,15 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 
 
 class SelectedCheckpoint(ModelCheckpoint):
-    """A `ModelCheckpoint` that keeps exactly the weights that were validated, and still knows them in a resumed run.
+    """A `ModelCheckpoint` that saves exactly the validated weights, and remembers the best ones in a resumed run.
 
-    Lightning's `ModelCheckpoint` selects the first score even where it is NaN. It forgets the best one when the folder
-    has another name, so that the first resumed epoch would be selected whatever came before it. And where weights are
-    averaged, it validates the average, but saves, in a checkpoint of weights only, those of the last step.
+    Lightning's `ModelCheckpoint` selects the first score even if it is NaN. It forgets the best checkpoint if the
+    folder is renamed, so that the first resumed epoch would always be selected. With averaged weights, its checkpoints
+    of weights only contain those of the last step instead of the validated average.
     """
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
-        """Lightning's hook."""
+        """Save a checkpoint, with the averaged weights swapped in."""
         averaging = [callback for callback in callbacks_of(trainer) if isinstance(callback, AveragedWeights)]
         if not self.save_weights_only:  # Lightning then saves both, under two keys
             averaging = []
@@ -191,16 +191,16 @@ class SelectedCheckpoint(ModelCheckpoint):
             callback.on_validation_epoch_end(trainer, trainer.lightning_module)
 
     def check_monitor_top_k(self, trainer: pl.Trainer, current: Tensor | None = None) -> bool:
-        """Lightning's hook: whether a score is among the best."""
+        """Whether a score is finite and among the best."""
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook."""
+        """Restore the state for the current folder."""
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
 def batch_order(trainer: pl.Trainer) -> dict[str, Any]:
-    """What decides which rows the batches of a training hold, in which order, and which of them make a step."""
+    """Return the settings that determine the batches of a training, their order, and their grouping into steps."""
     order: dict[str, Any] = {"seed_everything": run_seed(), "accumulate_grad_batches": trainer.accumulate_grad_batches}
     data = getattr(trainer, "datamodule", None)
     if isinstance(data, PostDataModule):
@@ -212,5 +212,5 @@ def batch_order(trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def _run_loggers(trainer: pl.Trainer) -> list[RunLogger]:
-    """The logger of `metrics.csv`, on the rank that writes it."""
+    """Return the logger of `metrics.csv`, on the rank that writes it."""
     return [logger for logger in trainer.loggers if isinstance(logger, RunLogger) and trainer.is_global_zero]

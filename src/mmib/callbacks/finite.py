@@ -1,4 +1,4 @@
-"""The callback that stops a training whose numbers are no longer finite."""
+"""Callback that stops a training whose losses or gradients are no longer finite."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from mmib.modules import ExtractionModule
 from mmib.runs.resumption import resumable
 from mmib.schema import DivergenceError, PostBatch
 
-# Rows of a batch that a message names.
+# Maximum number of rows that a message lists.
 MOST_ROWS = 32
 
 
 class FiniteCheck(pl.Callback):
-    """Stops at the first loss, in training or validation, or gradient that is infinite or NaN.
+    """Stops training at the first infinite or NaN loss, in training or validation, or gradient.
 
-    Steps that the scaler of half precision skips are left to it, until its scale has fallen below 1: what overflows
-    then overflows without it, too.
+    Steps that the gradient scaler of half precision skips are ignored until its scale falls below 1, from where values
+    also overflow without scaling.
     """
 
     def __init__(self) -> None:
@@ -32,14 +32,14 @@ class FiniteCheck(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: PostBatch, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """Remember the rows of the batch for messages."""
         self._rows = batch.rows.tolist()
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Lightning's hook.
+        """Check the loss of a training batch.
 
         Raises:
-            DivergenceError: the loss is not finite.
+            DivergenceError: If it is not finite.
         """
         terms = {name: value.detach() for name, value in cast(ExtractionModule, pl_module).loss_terms.items()}
         if not _is_finite([*terms.values(), sum(terms.values(), torch.zeros(()))]) and not _is_scaled(trainer):
@@ -48,10 +48,10 @@ class FiniteCheck(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Lightning's hook, before gradients are clipped.
+        """Check the gradients, before they are clipped.
 
         Raises:
-            DivergenceError: a gradient is not finite.
+            DivergenceError: If a gradient is not finite.
         """
         gradients = {name: weights.grad for name, weights in pl_module.named_parameters() if weights.grad is not None}
         norm = torch.nn.utils.get_total_norm(gradients.values())
@@ -69,10 +69,10 @@ class FiniteCheck(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Lightning's hook.
+        """Check the loss of a validation batch while fitting.
 
         Raises:
-            DivergenceError: the loss is not finite while a model is trained.
+            DivergenceError: If it is not finite.
         """
         sums = outputs["sums"]
         if trainer.state.fn == TrainerFn.FITTING and not _is_finite([sums.scalars["loss"].value]):
@@ -96,7 +96,7 @@ def _is_finite(values: Iterable[Tensor]) -> bool:
 
 
 def _is_scaled(trainer: pl.Trainer) -> bool:
-    """Whether half precision has a scaler that skips this step and lowers its scale."""
+    """Whether a gradient scaler skips this step and lowers its scale."""
     scaler = getattr(trainer.precision_plugin, "scaler", None)
     return scaler is not None and scaler.get_scale() >= 1
 

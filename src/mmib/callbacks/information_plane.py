@@ -13,12 +13,12 @@ from mmib.base.files import write_text
 
 
 def draw_information_plane(points: Sequence[Mapping[str, float]], folder: Path) -> None:
-    """`information_plane.json` and `.svg`: rate of each modality against distortion, in nats a post, over training.
+    """Write `information_plane.json` and `.svg`: rate of each modality against distortion, in nats per post.
 
     Args:
-        points: `step`, `rate_text`, `rate_image` and `distortion` of each validation, in order; where they hold
-            `information`, a note gives its course. Those that are not finite are left out.
-        folder: where to write; nothing is without a point.
+        points: `step`, `rate_text`, `rate_image`, `distortion` and possibly `information`, whose first and last value
+            are then noted, of each validation in order. Points that are not finite are left out.
+        folder: folder to write to; nothing is written without points.
     """
     points = [point for point in points if all(map(math.isfinite, point.values()))]
     if not points:

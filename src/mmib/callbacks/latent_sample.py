@@ -18,13 +18,13 @@ class LatentSample:
     """Collects the latents of up to `posts` validation posts with an image, spread evenly over the split.
 
     Args:
-        posts: how many at most; 0 collects none.
+        posts: maximum number of posts; 0 collects none.
 
     Attributes:
-        rows: those of the posts in the split.
+        rows: rows of the posts in the split.
 
     Raises:
-        ConfigError: a negative number.
+        ConfigError: If `posts` is negative.
     """
 
     def __init__(self, posts: int) -> None:
@@ -36,13 +36,13 @@ class LatentSample:
         self._parts: list[dict[str, Tensor]] = []
 
     def start(self, trainer: pl.Trainer) -> None:
-        """Forget what has been collected, and choose among the posts of the trainer's data module."""
+        """Clear the sample, and choose posts of the trainer's data module."""
         self.rows = cast(Any, trainer).datamodule.val_sample(self.posts) if self.posts else []
         self._chosen = torch.tensor(self.rows, dtype=torch.long)
         self._parts = []
 
     def add(self, batch: PostBatch, output: BackboneOutput) -> None:
-        """Collect those posts of a batch that were chosen."""
+        """Collect the chosen posts of a batch."""
         chosen = torch.isin(batch.rows, self._chosen.to(batch.rows.device))
         found = {
             "rows": batch.rows,
@@ -53,12 +53,12 @@ class LatentSample:
         self._parts.append({key: tensor[chosen].cpu() for key, tensor in found.items()})
 
     def gathered(self) -> dict[str, Tensor]:
-        """What all ranks have collected, and forget it; every rank must call this.
+        """Gather the sample from all ranks, and clear it; every rank must call this.
 
         Returns:
-            In order of row: `rows` and `image_ids` (N,), `text` and `image` (N, D), means over a post's word pieces or
-            regions of what the backbone gives, which in evaluation are the posteriors' means. Nothing where none of the
-            posts was in a batch.
+            In order of row: `rows` and `image_ids` (N,), and `text` and `image` (N, D), the backbone's latents (the
+            posteriors' means in evaluation) averaged over a post's word pieces or regions. Empty if no chosen post was
+            in a batch.
         """
         parts = [part for kept in gather_objects(self._parts) for part in kept if len(part["rows"])]
         self._parts = []

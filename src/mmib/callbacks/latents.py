@@ -1,4 +1,4 @@
-"""Keeps latents of a sample of validation posts, for a report to show what training did to the latent space."""
+"""Callback that saves latents of a sample of validation posts, for the report on the latent space."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from mmib.schema import RunError
 
 
 class LatentSpace(pl.Callback):
-    """Keeps the latents of validation posts before training and with the checkpoint that validation selected.
+    """Saves latents of validation posts before training, and with the selected checkpoint.
 
-    `latents/start.safetensors` and `latents/selected.safetensors` in the run's folder hold, of the same posts in order
-    of row, their `rows` and `image_ids` (N,), `text` and `image` (N, D): the mean over a post's word pieces or regions
-    of the means of their posteriors; and `labels` (N, C), which labels of the label set a post has. A run that is
-    resumed keeps the first file as it is. Where no post has an image, neither is written.
+    The files `latents/start.safetensors` and `latents/selected.safetensors` in the run's folder contain, for the same
+    posts in order of row, `rows` and `image_ids` (N,); `text` and `image` (N, D), the posteriors' means averaged over a
+    post's word pieces or regions; and `labels` (N, C), the labels that each post has. A resumed run keeps the first
+    file. No file is written if no post has an image.
 
     Args:
-        posts: how many posts at most, spread evenly over those of the split that have an image; 0 keeps none.
+        posts: maximum number of posts, spread evenly over those of the split with an image; 0 saves none.
 
     Raises:
-        ConfigError: a negative number.
+        ConfigError: If `posts` is negative.
     """
 
     def __init__(self, posts: int = 400) -> None:
@@ -37,12 +37,12 @@ class LatentSpace(pl.Callback):
         self._fitted = False
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Note that later validations are of the selected checkpoint."""
         self._fitted = True
 
     @torch.no_grad()
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook; a checkpoint, where there is one, has been restored by now."""
+        """Save the latents at the start; Lightning has restored a checkpoint, if any, by now."""
         if trainer.global_step > 0 or not self.sample.posts:
             return
         module, training = cast(ExtractionModule, pl_module), pl_module.training
@@ -57,7 +57,7 @@ class LatentSpace(pl.Callback):
         self._write(trainer, "start")
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Choose the posts."""
         if self._is_selected(trainer):
             self.sample.start(trainer)
 
@@ -70,21 +70,21 @@ class LatentSpace(pl.Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Lightning's hook."""
+        """Collect the latents of a batch."""
         if self._is_selected(trainer):
             self.sample.add(batch, outputs["output"])
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Save the latents of the selected checkpoint."""
         if self._is_selected(trainer):
             self._write(trainer, "selected")
 
     def _is_selected(self, trainer: pl.Trainer) -> bool:
-        """Whether latents are wanted of this validation; what is validated after fitting is the selected checkpoint."""
+        """Whether to save latents of this validation; after fitting, the selected checkpoint is validated."""
         return self.sample.posts > 0 and self._fitted and trainer.state.fn == TrainerFn.VALIDATING
 
     def _write(self, trainer: pl.Trainer, name: str) -> None:
-        """Write what all ranks have; every rank must call this."""
+        """Write the sample of all ranks; every rank must call this."""
         tensors = self.sample.gathered()
         if not tensors or not trainer.is_global_zero:
             return

@@ -1,4 +1,4 @@
-"""The callback that logs the bottleneck and the alignment."""
+"""Callback that logs the bottleneck and the alignment."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmib.geometry import PairedLatents
 from mmib.information import MODALITIES, MetricSums, information_plane, scalars
 from mmib.modules import ExtractionModule, ObjectiveLogger
 
-# Of the latent space; the gap and the cosine of pairs are `align/gap` and `align/cosine`, of all posts.
+# Logged measures of the latent space. Gap and pair cosine are logged for all posts, as `align/gap` and `align/cosine`.
 GEOMETRY = (
     *("cosine_text", "cosine_image", "effective_rank_text", "effective_rank_image"),
     *("own_image_rank", "own_image_share"),
@@ -28,21 +28,21 @@ GEOMETRY = (
 
 
 class IBMonitor(ObjectiveLogger):
-    """Logs the bottleneck and the alignment over all ranks, under the names of the documentation.
+    """Logs the bottleneck and the alignment over all ranks, under the documented names.
 
-    An epoch's scalars come from sums over the whole epoch, a step's (with `_step` behind the name) from those of its
-    global batch, every `log_every_n_steps` steps of the trainer; validation ones carry the prefix `val/`. Validation
-    also logs the geometry of the latent space, as `val/latent/...`. At the end of fitting the information plane is
-    written into the run's folder, a point for each validation.
+    Epoch scalars are computed from sums over the whole epoch. Step scalars, with the suffix `_step`, are computed from
+    the sums of a step's global batches, every `log_every_n_steps` steps of the trainer. Validation scalars have the
+    prefix `val/`; validation also logs the geometry of the latent space as `val/latent/...`. After fitting, the
+    information plane is written to the run's folder, with a point for each validation.
 
     Args:
-        gradients_every: steps between two logs of the gradient norm of each loss term, which costs a backward pass a
-            term; 0 never logs it.
-        histograms_every: steps between two histograms of the KL by latent dimension in W&B; 0 never logs them.
-        latent_posts: of how many validation posts with an image the geometry is measured, at most; 0 never logs it.
+        gradients_every: steps between logs of the gradient norm of each loss term, each of which costs a backward pass;
+            0 disables them.
+        histograms_every: steps between histograms of the KL by latent dimension in W&B; 0 disables them.
+        latent_posts: maximum number of validation posts with an image for the geometry; 0 disables it.
 
     Raises:
-        ConfigError: a negative number of posts.
+        ConfigError: If `latent_posts` is negative.
     """
 
     def __init__(self, gradients_every: int = 0, histograms_every: int = 0, latent_posts: int = 1000) -> None:
@@ -51,13 +51,13 @@ class IBMonitor(ObjectiveLogger):
         self._train: MetricSums | None = None
         self._validation: MetricSums | None = None
         self._plane: list[dict[str, float]] = []
-        self._window: MetricSums | None = None  # of the optimiser step that is being accumulated
+        self._window: MetricSums | None = None  # sums of the optimiser step in progress
         self._logged_step = 0
         self._gradients_step = -1
         self._latents = LatentSample(latent_posts)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        """Lightning's hook."""
+        """Log gradient norms when they are due."""
         module = cast(ExtractionModule, pl_module)
         step = trainer.global_step
         if self.gradients_every and step % self.gradients_every == 0 and step != self._gradients_step:
@@ -67,7 +67,7 @@ class IBMonitor(ObjectiveLogger):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """Add the batch to the sums, and log the step when it is due."""
         step = trainer.global_step
         self._train = added(self._train, outputs["sums"])
         window = added(self._window, outputs["sums"])
@@ -81,17 +81,17 @@ class IBMonitor(ObjectiveLogger):
             self._log_histograms(trainer, window)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Log the epoch's scalars."""
         if self._train is None:
             return
         named = _named(self._train)
         _log_epoch(pl_module, named, logger=False)
-        # Lightning would log after the epoch's checkpoint was written, and a run resumed from that would lack this row.
+        # Lightning logs after writing the epoch's checkpoint; a run resumed from that would lack this row.
         _log_now(trainer, {"epoch": trainer.current_epoch, **named}, step=trainer.global_step - 1)
         self._train = None
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Choose the posts for the geometry."""
         if isinstance(getattr(trainer, "datamodule", None), PostDataModule):
             self._latents.start(trainer)
 
@@ -104,13 +104,13 @@ class IBMonitor(ObjectiveLogger):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Lightning's hook."""
+        """Add the batch to the sums."""
         self._validation = added(self._validation, outputs["sums"])
         if self._latents.rows:
             self._latents.add(batch, outputs["output"])
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Log the scalars of validation, and add a point to the information plane."""
         if self._validation is None:
             return
         named = {**scalars(self._validation), **self._geometry()}
@@ -120,24 +120,24 @@ class IBMonitor(ObjectiveLogger):
         self._validation = None
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Write the information plane."""
         if trainer.is_global_zero and self._plane:
             draw_information_plane(self._plane, Path(trainer.default_root_dir))
 
     def state_dict(self) -> dict[str, Any]:
-        """Lightning's hook: what a run needs to resume in the middle of an epoch."""
+        """Return the state for resuming in the middle of an epoch."""
         train = None if self._train is None else self._train.to_dict()
         return {"train": train, "plane": self._plane, "logged_step": self._logged_step}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Lightning's hook."""
+        """Restore the state."""
         train = state_dict["train"]
         self._train = None if train is None else MetricSums.from_dict(train)
         self._plane = state_dict["plane"]
         self._logged_step = state_dict["logged_step"]
 
     def _geometry(self) -> dict[str, Tensor]:
-        """The scalars of the latent space; every rank must call this, and has the same."""
+        """Return the scalars of the latent space, equal on all ranks; every rank must call this."""
         latents = self._latents.gathered()
         if not latents:
             return {}
@@ -158,9 +158,9 @@ class IBMonitor(ObjectiveLogger):
 
 
 def gradient_norms(module: ExtractionModule) -> dict[str, Tensor]:
-    """L2 norm over all trainable parameters of each loss term's gradient, of the global batch.
+    """Return the L2 norm of each loss term's gradient by all trainable parameters, for the global batch.
 
-    Every rank must call this, between a training step and its backward pass.
+    Every rank must call this between a training step and its backward pass.
     """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     norms = {}
@@ -172,17 +172,17 @@ def gradient_norms(module: ExtractionModule) -> dict[str, Tensor]:
 
 
 def _named(sums: MetricSums) -> dict[str, Tensor]:
-    """The scalars of training under the names of the documentation."""
+    """Return the scalars of training by their documented names."""
     return {f"train/{name}" if "/" not in name else name: value for name, value in scalars(sums).items()}
 
 
 def added(sums: MetricSums | None, more: MetricSums) -> MetricSums:
-    """The sums of both; `more` where there are none yet."""
+    """Add up two sums; return `more` if there is no first one yet."""
     return more if sums is None else sums + more
 
 
 def _log_epoch(module: pl.LightningModule, named: dict[str, Tensor], logger: bool = True) -> None:
-    # The same on every rank: nothing is left to synchronise.
+    # Equal on all ranks, so nothing has to be synchronised.
     values = {name: value.float() for name, value in named.items()}
     module.log_dict(values, on_step=False, on_epoch=True, logger=logger)
 

@@ -1,4 +1,4 @@
-"""The callback that counts training and evaluation among the phases of a command."""
+"""Callback that times training and evaluation as phases of a command."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ TRAINING, EVALUATION = "training", "evaluation"
 
 
 class PhaseTimes(pl.Callback):
-    """Counts the time of training, and that of validation and test as evaluation, also where it interrupts training."""
+    """Times training and evaluation (validation and test); validation within training counts as evaluation."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Enter the training phase."""
         clock.enter(TRAINING)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Leave the training phase."""
         clock.leave()
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Enter the evaluation phase."""
         clock.enter(EVALUATION)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Leave the evaluation phase."""
         clock.leave()
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Enter the evaluation phase."""
         clock.enter(EVALUATION)
 
     def on_test_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Leave the evaluation phase."""
         clock.leave()

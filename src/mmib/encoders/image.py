@@ -1,4 +1,4 @@
-"""Image encoding: pixels to region features with any timm model."""
+"""Image encoding: from pixels to region features with any timm model."""
 
 from __future__ import annotations
 
@@ -29,47 +29,47 @@ from mmib.schema import ConfigError, EncoderError, PostBatch
 
 Regions = Literal["crops", "grid"]
 Runtime = Literal["torch", "onnx"]
-# Images that a CPU encodes at a time; see `ImageEncoder.features`.
+# Batch size on a CPU; see `ImageEncoder.features`.
 CPU_BATCH = 4
-# Prefixes of names whose configuration and weights are timm's files in a repository of the hub, or in a folder.
+# Prefixes of names of timm models in a hub repository, or in a folder.
 HUB, FOLDER = "hf-hub:", "local-dir:"
-# What timm says of a weight file; see `_tensors_not_found`.
+# timm's log messages on a weight file; see `_tensors_not_found`.
 NOT_FOUND = re.compile(r"Missing keys \((.*)\)")
 NOT_USED = "Unexpected keys"
 
 
 class ImageEncoder(RegionEncoder):
-    """Any timm model as encoder of image regions.
+    """Encodes image regions with any timm model.
 
-    Parameters that the regions do not depend on, such as the pooling of a model whose grid is used, are frozen also
-    where the others are trained: DDP refuses parameters without a gradient.
+    Parameters that the regions do not depend on, such as the pooling of a model whose grid is used, are frozen even if
+    the others are trained, because DDP requires a gradient for every trained parameter.
 
     Args:
-        name: `pip:efficientnet-lite0`; a timm model name, with or without the tag of its weights
-            (`resnet50.a1_in1k`); `hf-hub:` and a repository of the hub, or `local-dir:` and a folder, that hold a timm
-            model.
+        name: `pip:efficientnet-lite0`; the name of a timm model, with or without the tag of its weights
+            (`resnet50.a1_in1k`); or a timm model elsewhere, as `hf-hub:` and a hub repository, or `local-dir:` and a
+            folder.
         weights: local weight file (.safetensors or .pth) for the timm model `name`.
-        pretrained: load weights; False initialises them at random.
-        frozen: no gradient, and always in evaluation mode: batch statistics neither used nor updated.
-        regions: `crops` pools the whole image and each crop into one region; `grid` makes every cell of
-            the whole image's last feature map a region.
+        pretrained: load the weights; False initialises them at random.
+        frozen: no gradients, and always in evaluation mode, so that batch statistics are neither used nor updated.
+        regions: `crops` pools the whole image and each crop to one region; `grid` makes every cell of the whole image's
+            last feature map a region.
         model_args: further arguments of `timm.create_model`, such as `img_size` (a number, or height and width) for
-            transformers, whose input size is fixed when they are built.
-        runtime: what computes the features of a frozen encoder on a processor, where they are cached or extracted
-            from: `torch`, or `onnx` for onnxruntime, which is faster and agrees to a thousandth or is refused.
+            transformers, whose input size is fixed at construction.
+        runtime: runtime of a frozen encoder on a CPU, for the feature cache and for extraction: `torch`, or `onnx` for
+            onnxruntime, which is faster and must agree with PyTorch to a thousandth.
 
     Attributes:
         dim: feature width V.
-        model_args: all that timm needs, beside the architecture, to build the same network again.
-        preprocessing: timm's data configuration, by which images are prepared.
-        transform: PIL image to normalised pixels (3, height, width), from that data configuration.
+        model_args: all arguments, beside the architecture, with which timm can rebuild the network.
+        preprocessing: timm's data configuration for preparing images.
+        transform: from PIL image to normalised pixels (3, height, width), by that data configuration.
         training_transform: the same with timm's random crops and flips.
 
     Raises:
-        EncoderError: the model is unknown, cannot be built, has no grid, its weights cannot be loaded, or the packages
-            of the runtime are not installed.
-        ConfigError: unknown regions or runtime, weights for a name that comes with some, or onnxruntime for an encoder
-            that is trained.
+        EncoderError: If the model is unknown, cannot be built or has no grid, its weights cannot be loaded, or the
+            packages of the runtime are not installed.
+        ConfigError: If regions or runtime are unknown, `weights` is set for a name that comes with weights, or
+            onnxruntime is chosen for an encoder that is not frozen.
     """
 
     source = "pixels"
@@ -94,7 +94,7 @@ class ImageEncoder(RegionEncoder):
         self.frozen = frozen
         self.run_by(runtime)
         self.encoder, self.model_args = _create(name, weights, pretrained, model_args or {})
-        # Some networks widen their features once more between pooling and classifier.
+        # Some networks widen their features again between pooling and classifier.
         self.dim: int = self.encoder.num_features if regions == "grid" else self.encoder.head_hidden_size
         self.preprocess_as(resolve_model_data_config(self.encoder, _input_size(self.model_args)))
         if frozen:
@@ -104,10 +104,10 @@ class ImageEncoder(RegionEncoder):
             self.freeze_unused()
 
     def preprocess_as(self, preprocessing: dict[str, Any]) -> None:
-        """Prepare images by a data configuration of timm: size, crop, interpolation, mean and deviation.
+        """Set timm's data configuration for preparing images: size, crop, interpolation, mean and deviation.
 
         Raises:
-            EncoderError: regions are the cells of a grid, and the features of an image of that size form none.
+            EncoderError: If regions are grid cells, and the features of an image of that size form no grid.
         """
         self.preprocessing = preprocessing
         self.input_size: tuple[int, int, int] = preprocessing["input_size"]
@@ -116,11 +116,11 @@ class ImageEncoder(RegionEncoder):
         self.training_transform: Callable[[Image.Image], Tensor] = create_transform(**preprocessing, is_training=True)
 
     def run_by(self, runtime: Runtime) -> None:
-        """Choose what computes `features` on a processor.
+        """Choose the runtime of `features` on a CPU.
 
         Raises:
-            ConfigError: an unknown runtime.
-            EncoderError: its packages are not installed.
+            ConfigError: If the runtime is unknown.
+            EncoderError: If its packages are not installed.
         """
         if runtime not in ("torch", "onnx"):
             raise ConfigError(f"the runtime {runtime!r} is unknown: choose 'torch' or 'onnx'")
@@ -129,10 +129,10 @@ class ImageEncoder(RegionEncoder):
         self.runtime = runtime
 
     def load_runtime(self) -> None:
-        """Do what the first call of `features` on a processor would: onnxruntime needs the network as a file.
+        """Prepare the runtime before the first call of `features` on a CPU; onnxruntime needs the network as a file.
 
         Raises:
-            EncoderError: `runtime` cannot run this encoder.
+            EncoderError: If `runtime` cannot run this encoder.
         """
         if self.runtime == "onnx":
             onnx_image.load(self._onnx_file)
@@ -144,11 +144,11 @@ class ImageEncoder(RegionEncoder):
 
     @property
     def architecture(self) -> str:
-        """timm's name of the network, without that of its weights."""
+        """timm's name of the network, without the tag of its weights."""
         return str(self.encoder.pretrained_cfg["architecture"])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (N, 3, height, width) to region features (N, G, V); G is 1, or the cells of the grid."""
+        """Encode pixels (N, 3, height, width) to region features (N, G, V); G is 1, or the number of grid cells."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features: Tensor = self.encoder.forward_features(pixels)
             if self.regions == "crops":
@@ -160,13 +160,13 @@ class ImageEncoder(RegionEncoder):
 
     @torch.inference_mode()
     def features(self, pixels: Tensor) -> Tensor:
-        """What `forward` gives, (N, G, V) on the CPU, of pixels on any device, for use without gradients.
+        """Return the features of `forward`, (N, G, V) on the CPU, without gradients, for pixels on any device.
 
-        A CPU encodes `CPU_BATCH` images at a time: the activations of more do not fit its caches, and each takes longer
-        (docs/explanation/performance.md).
+        A CPU encodes `CPU_BATCH` images at a time; the activations of more exceed its caches, which makes each image
+        slower (docs/explanation/performance.md).
 
         Raises:
-            EncoderError: `runtime` cannot run this encoder.
+            EncoderError: If `runtime` cannot run this encoder.
         """
         device = next(self.encoder.parameters()).device
         parts = pixels.split(CPU_BATCH if device.type == "cpu" else len(pixels))
@@ -179,10 +179,10 @@ class ImageEncoder(RegionEncoder):
         return onnx_image.network_file(self, self.name, self.fingerprint(), self.input_size)
 
     def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
-        """See `RegionEncoder.encode`: the batch's cached features, or what `forward` gives of its pixels.
+        """See `RegionEncoder.encode`: the batch's cached features, or those of its pixels.
 
         Raises:
-            ValueError: the batch holds neither.
+            ValueError: If the batch has neither.
         """
         if batch.pixels is not None:
             return (lay_out(self(batch.pixels).flatten(0, 1), batch.pixel_mask),)
@@ -190,13 +190,13 @@ class ImageEncoder(RegionEncoder):
             raise ValueError("a batch holds either features or pixels of images: this one holds neither")
         if self.frozen:
             return (batch.features,)
-        # A rank whose rows have no image still touches every parameter that the others train.
+        # A rank whose rows have no image must still use every trained parameter, for DDP.
         return (batch.features + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad),)
 
     def freeze_unused(self) -> None:
         """Freeze the parameters that no region depends on.
 
-        A subclass with another `forward` calls it at the end of its constructor.
+        A subclass that overrides `forward` calls this at the end of its constructor.
         """
         parameters = [parameter for parameter in self.parameters() if parameter.requires_grad]
         with self._evaluated() as empty, torch.enable_grad():
@@ -205,8 +205,8 @@ class ImageEncoder(RegionEncoder):
             parameter.requires_grad_(gradient is not None)
 
     def _grid(self) -> tuple[int, int]:
-        """Rows and columns of the last feature map."""
-        # Not in inference mode: some networks keep what they compute first, and would be trained with it.
+        """Return rows and columns of the last feature map."""
+        # Not in inference mode: some networks cache tensors of the first call, which training would then use.
         with self._evaluated() as empty, torch.no_grad():
             features = self.encoder.forward_features(empty)
         if not isinstance(features, Tensor):
@@ -216,7 +216,7 @@ class ImageEncoder(RegionEncoder):
             return rows, columns
         cells = features.shape[1] - self._prefix_tokens
         _, height, width = self.input_size
-        # Tokens are listed row by row, and cells are squares: their side tells how many are in a row.
+        # Tokens are listed row by row, and cells are square, so that their side gives the number of columns.
         for side in range(1, min(height, width) + 1):
             if (height // side) * (width // side) == cells:
                 return height // side, width // side
@@ -227,7 +227,7 @@ class ImageEncoder(RegionEncoder):
 
     @contextmanager
     def _evaluated(self) -> Iterator[Tensor]:
-        """An empty image, (1, 3, height, width), for the network in evaluation mode: its statistics do not change."""
+        """Yield a zero image, (1, 3, height, width), with the network in evaluation mode, to keep its statistics."""
         mode = self.encoder.training
         self.encoder.eval()
         try:
@@ -237,21 +237,21 @@ class ImageEncoder(RegionEncoder):
 
     @property
     def _prefix_tokens(self) -> int:
-        """Tokens of no cell before the others: the class token and registers."""
+        """Number of tokens before those of the cells: class token and registers."""
         return getattr(self.encoder, "num_prefix_tokens", 0)
 
     def _channels_first(self, features: Tensor) -> Tensor:
-        """A feature map as (N, V, rows, columns); some timm models, Swin among them, give channels last."""
+        """Return a feature map as (N, V, rows, columns); some timm models, such as Swin, have channels last."""
         channels_last = getattr(self.encoder, "output_fmt", "NCHW") == "NHWC"
         return features.permute(0, 3, 1, 2) if channels_last else features
 
     def region_boxes(self) -> list[tuple[float, float, float, float]]:
-        """Box of each of the G regions inside its image or crop, x0 y0 x1 y1 in 0..1, in the order of `forward`."""
+        """Return the box of each of the G regions in its image or crop, x0 y0 x1 y1 in 0..1, in `forward`'s order."""
         rows, columns = self._cells
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
-        """SHA-256 over class, weights, transform and regions: equal where features are equal, in either runtime."""
+        """Return a SHA-256 over class, weights, transform and regions; encoders with equal features share it."""
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
         if type(self) is not ImageEncoder:
             digest.update(type(self).__qualname__.encode())
@@ -260,7 +260,7 @@ class ImageEncoder(RegionEncoder):
 
 
 def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The network, and all arguments that built it."""
+    """Build the network, and return it with all its arguments."""
     comes_with_weights = name.startswith((PREFIX, HUB, FOLDER))
     if comes_with_weights and weights is not None:
         raise ConfigError(f"{name} comes with weights: leave out {weights!r}, or name the timm model they fit")
@@ -295,10 +295,10 @@ def _create(name: str, weights: str | None, pretrained: bool, model_args: dict[s
 
 
 def _check_known(name: str) -> None:
-    """Refuse a name that timm does not know.
+    """Check that timm knows a name.
 
     Raises:
-        EncoderError: with names that it knows.
+        EncoderError: If it does not; the message suggests known names.
     """
     if "/" in name or ":" in name:
         raise EncoderError(
@@ -316,7 +316,7 @@ def _check_known(name: str) -> None:
 
 
 def _saved_args(name: str) -> dict[str, Any]:
-    """The arguments that a timm model on the hub or in a folder was saved with."""
+    """Return the arguments saved with a timm model on the hub or in a folder."""
     args: dict[str, Any] = {}
     if name.startswith(HUB):
         _, _, args = load_model_config_from_hf(name.removeprefix(HUB))
@@ -327,7 +327,7 @@ def _saved_args(name: str) -> dict[str, Any]:
 
 
 def _input_size(model_args: dict[str, Any]) -> dict[str, Any]:
-    """What a data configuration takes from the arguments of a network."""
+    """Return the input size in a network's arguments, for the data configuration."""
     size = model_args.get("img_size")
     if size is None:
         return {}
@@ -337,7 +337,7 @@ def _input_size(model_args: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _tensors_not_found() -> Iterator[list[str]]:
-    """Names of the network's tensors that were not in a weight file: timm logs them, and leaves them as they were."""
+    """Collect the names of tensors missing in a weight file; timm only logs them, and keeps their initial values."""
     missing: list[str] = []
 
     def collect(record: logging.LogRecord) -> bool:
@@ -359,7 +359,7 @@ def _tensors_not_found() -> Iterator[list[str]]:
 
 
 def _not_created(name: str, weights: str | None, model_args: dict[str, Any], error: Exception) -> EncoderError:
-    """The message about a network that timm did not build."""
+    """Return the error for a network that timm failed to build."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no more is known"]
     if lines[0].startswith("Error(s) in loading state_dict"):
         return _do_not_fit(name, weights, lines[1][:200])
@@ -379,7 +379,7 @@ def _do_not_fit(name: str, weights: str | None, reason: str) -> EncoderError:
 
 
 def _create_packaged(name: str, pretrained: bool, model_args: dict[str, Any]) -> Any:
-    """A network whose packaged state dict lines up one to one, in order, with that of timm under other names."""
+    """Build a network from a packaged state dict whose tensors match timm's in order, under other names."""
     path = packaged_file(name)
     architecture = PACKAGED[name].architecture
     if architecture is None:

@@ -1,7 +1,8 @@
-"""Levitated markers: those of any number of entity pairs behind a text, which sees none of them.
+"""Levitated markers: markers of any number of entity pairs, appended to a text that does not attend to them.
 
-(Zhong and Chen 2021, section 3.3; Ye et al. 2022.) The four markers of a pair share the positions of the pieces that
-they levitate over, and see the text and each other. The text is encoded once for all pairs, as if it stood alone.
+The four markers of a pair share the positions of the pieces over which they levitate, and attend to the text and to
+each other. The text is encoded once for all pairs, as if without markers (Zhong and Chen 2021, section 3.3; Ye et al.
+2022).
 """
 
 from __future__ import annotations
@@ -17,20 +18,20 @@ from mmib.encoders.text_model import takes
 from mmib.encoders.tokenizer import WordTokenizer
 from mmib.schema import MARKERS, ConfigError, EncoderError
 
-# Longer than what attention in a sliding window sees at once.
+# Longer than the window of sliding-window attention.
 PROBED = 300
-# Of float32 rounding, as a share of the largest state; and what another position changes at least.
+# Relative to the largest state: bound on float32 rounding, and minimum change by another position.
 ROUNDING, CHANGE = 1e-4, 1e-3
 
 
 class TextWithMarkers(NamedTuple):
-    """What an encoder is given.
+    """Input of an encoder with levitated markers.
 
     Attributes:
-        input_ids: (B, N) the L pieces of a text and, behind them, M markers.
-        positions: (B, N) of each, the first piece being 0.
-        mask: (B, 1, N, N) what is added to the scores of attention: 0, or the least number where a query may not look.
-            (Numbers, because plain attention would add a boolean mask, too.)
+        input_ids: (B, N) the L pieces of a text, followed by M markers.
+        positions: (B, N) position of each, from 0 for the first piece.
+        mask: (B, 1, N, N) additive attention mask: 0, or the lowest number where a query must not attend. It is not
+            boolean because eager attention adds it to the scores.
     """
 
     input_ids: Tensor
@@ -41,14 +42,14 @@ class TextWithMarkers(NamedTuple):
 def with_markers(
     input_ids: Tensor, mask: Tensor, places: Tensor, first_marker: int, dtype: torch.dtype
 ) -> TextWithMarkers:
-    """Set markers behind a text.
+    """Append levitated markers to a text.
 
     Args:
-        input_ids: (B, L) word pieces, no markers among them.
+        input_ids: (B, L) word pieces without markers.
         mask: (B, L) True on pieces.
-        places: (B, P, 4) of the pieces that the markers of each pair levitate over; below 0 where there is no pair.
+        places: (B, P, 4) positions of the pieces over which the markers of each pair levitate; negative without a pair.
         first_marker: id of the first of `MARKERS`.
-        dtype: of the mask.
+        dtype: dtype of the returned mask.
     """
     (rows, length), pairs = input_ids.shape, places.shape[1]
     markers = torch.arange(len(MARKERS), device=input_ids.device).repeat(pairs)
@@ -68,13 +69,13 @@ def with_markers(
 
 
 def check_levitation(encoder: PreTrainedModel) -> None:
-    """Raise where an encoder's class or its attention takes no positions or masks.
+    """Check that an encoder and its attention implementation accept positions and masks.
 
     Raises:
-        EncoderError: it takes no positions, or not them alone.
-        ConfigError: its attention is one of the kernels that build their own masks.
+        EncoderError: If the encoder takes no positions, or has relative ones.
+        ConfigError: If its attention implementation builds its own masks.
     """
-    # Tables of relative positions go by where a piece stands in the sequence.
+    # Relative positions are derived from a piece's place in the sequence, not from position ids.
     if not takes(encoder, "position_ids") or any("relative" in name for name, _ in encoder.named_parameters()):
         raise _refused(encoder)
     attention = encoder.config._attn_implementation
@@ -91,20 +92,20 @@ def probe_levitation(
     plain: Callable[[Tensor, Tensor], Tensor],
     levitated: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> None:
-    """Raise unless an encoder takes positions and masks as they are given, and nothing else tells where a piece stands.
+    """Check on an example that an encoder respects positions and masks, and has no other position information.
 
     Args:
         encoder: the model.
         tokenizer: its tokenizer.
-        plain: from ids and mask to states.
-        levitated: from ids, mask and places to the states of the text and of its markers.
+        plain: maps ids and mask to states.
+        levitated: maps ids, mask and places to the states of the text and of its markers.
 
     Raises:
-        EncoderError: it does not.
+        EncoderError: If the check fails.
     """
     length = min(tokenizer.max_length or PROBED, PROBED)
     frame = len(tokenizer.prefix) + len(tokenizer.suffix)
-    # Pieces that differ: of equal ones attention makes the same wherever it looks.
+    # Distinct pieces, because attention over equal ones has the same result at any position.
     inside = [number * 7919 % tokenizer.vocabulary_size for number in range(length - frame)]
     device = next(encoder.parameters()).device
     ids = torch.tensor([[*tokenizer.prefix, *inside, *tokenizer.suffix]], device=device)
@@ -116,7 +117,7 @@ def probe_levitation(
     try:
         with torch.no_grad():
             expected, (text, markers) = plain(ids, mask), levitated(ids, mask, places)
-    # Which error it is depends on what a model does with a mask that it does not expect.
+    # The type of error depends on how a model handles an unexpected mask.
     except Exception as error:
         raise _refused(encoder) from error
     finally:

@@ -1,4 +1,4 @@
-"""Low-rank adaptation (LoRA, Hu et al. 2022) of a text encoder, by the package peft."""
+"""Low-rank adaptation (LoRA, Hu et al. 2022) of a text encoder, with the package peft."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mmib.schema import ConfigError
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """A linear layer W x becomes W x + alpha / r * B A x, of which only A (r, D_in) and B (D_out, r) are trained.
+    """LoRA: a linear layer W x becomes W x + alpha / r * B A x, and only A (r, D_in) and B (D_out, r) are trained.
 
     Attributes:
         r: rank of the matrices.
-        alpha: their scale, relative to the rank.
-        targets: what is adapted: names of linear layers, each the end of a dotted name, such as `query` or
-            `attention.output.dense`; or one regular expression, searched for in the whole dotted names. None adapts
-            all linear layers.
+        alpha: scale of the update, divided by the rank.
+        targets: linear layers to adapt: a list of names, each the end of a dotted name, such as `query` or
+            `attention.output.dense`; or a regular expression, searched in the full dotted names. None adapts all
+            linear layers.
     """
 
     r: int = 8
@@ -44,26 +44,26 @@ class LoraSettings:
 
 
 def add_lora(encoder: nn.Module, settings: LoraSettings) -> None:
-    """Add LoRA matrices, in place: of the encoder nothing else is trained then.
+    """Add LoRA matrices in place, and freeze the encoder's other parameters.
 
-    A layer that is frozen already stays as it is: LoRA changes how what is trained is trained.
+    Layers that are already frozen are not adapted.
 
     Raises:
-        ConfigError: peft is not installed, or a target names no layer that could be adapted.
+        ConfigError: If peft is not installed, or a target matches no layer that can be adapted.
     """
     names = _chosen(encoder, settings.targets)
     peft: Any = _peft()
     config = peft.LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
-        target_modules="|".join(map(re.escape, names)),  # the names in full: peft would look for endings in a list
+        target_modules="|".join(map(re.escape, names)),  # full names, as peft matches the names of a list by endings
         fan_in_fan_out=isinstance(encoder.get_submodule(names[0]), Conv1D),
     )
     peft.inject_adapter_in_model(config, encoder)
 
 
 def merge_lora(encoder: nn.Module) -> None:
-    """Add the matrices to the weights that they adapt, in place: the encoder is then what it was without LoRA."""
+    """Merge the LoRA matrices into the weights that they adapt, in place, and restore the original layers."""
     from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: PLC0415 - takes seconds
 
     for name, module in list(encoder.named_modules()):
@@ -74,10 +74,10 @@ def merge_lora(encoder: nn.Module) -> None:
 
 
 def _chosen(encoder: nn.Module, targets: list[str] | str | None) -> list[str]:
-    """Dotted names of the layers that are adapted.
+    """Return the dotted names of the layers to adapt.
 
     Raises:
-        ConfigError: a target that names none.
+        ConfigError: If a target matches none.
     """
     linear = {name: layer for name, layer in encoder.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
     trained = [name for name, layer in linear.items() if layer.weight.requires_grad]
@@ -97,10 +97,10 @@ def _chosen(encoder: nn.Module, targets: list[str] | str | None) -> list[str]:
 
 
 def _peft() -> Any:
-    """The package, which takes seconds to import.
+    """Import peft, which takes seconds.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: If it is not installed.
     """
     try:
         return importlib.import_module("peft")

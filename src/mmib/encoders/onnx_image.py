@@ -1,4 +1,4 @@
-"""A frozen image encoder in onnxruntime: exported once, compared with PyTorch, and kept by its fingerprint."""
+"""Frozen image encoders in onnxruntime: exported once, compared with PyTorch, and cached by fingerprint."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from mmib.schema import EncoderError, ExportError
 
 FORMAT = 1
 PIXELS, FEATURES = "pixels", "features"
-# Of the features' norm; beyond it the two runtimes would need caches of their own.
+# Allowed difference relative to the features' norm; beyond it the two runtimes could not share a feature cache.
 TOLERANCE = 1e-3
 OTHERWISE = "choose runtime: torch"
 
 
 def require_onnx() -> None:
-    """Raise unless what `runtime: onnx` needs is installed.
+    """Check that the packages of `runtime: onnx` are installed.
 
     Raises:
-        EncoderError: a package is missing.
+        EncoderError: If a package is missing.
     """
     if missing := missing_packages():
         raise EncoderError(f"runtime: onnx needs {', '.join(missing)}: {INSTALL}, or {OTHERWISE}")
 
 
 def network_file(encoder: nn.Module, name: str, fingerprint: str, input_size: tuple[int, int, int]) -> Path:
-    """The ONNX file of an image encoder, written first where it is not there yet, or is damaged.
+    """Return the ONNX file of an image encoder; write it first if it is missing or damaged.
 
     Args:
-        encoder: from pixels (N, 3, height, width) to features (N, G, V), in evaluation mode.
-        name: of the encoder, for messages.
-        fingerprint: equal for encoders of equal features.
+        encoder: network from pixels (N, 3, height, width) to features (N, G, V), in evaluation mode.
+        name: name of the encoder, for messages.
+        fingerprint: fingerprint shared by encoders with equal features.
         input_size: 3, height and width.
 
     Raises:
-        EncoderError: it cannot be exported or written, or gives other features in onnxruntime than in PyTorch.
+        EncoderError: If it cannot be exported or written, or its features differ between onnxruntime and PyTorch.
     """
     key = hashlib.sha256(f"{FORMAT} {torch.__version__} {input_size} {fingerprint}".encode()).hexdigest()[:32]
     path = user_cache() / "onnx" / f"{key}.onnx"
@@ -60,26 +60,26 @@ def network_file(encoder: nn.Module, name: str, fingerprint: str, input_size: tu
 
 
 def load(path: Path) -> None:
-    """Read an encoder's ONNX file, so that `run` need not."""
+    """Load an encoder's ONNX file in advance of `run`."""
     _session(path, torch.get_num_threads())
 
 
 def run(path: Path, pixels: Tensor) -> Tensor:
-    """Features (N, G, V) of pixels (N, 3, height, width), by the encoder in an ONNX file."""
+    """Compute features (N, G, V) of pixels (N, 3, height, width) with the encoder in an ONNX file."""
     (features,) = _session(path, torch.get_num_threads()).run([FEATURES], {PIXELS: pixels.contiguous().numpy()})
     return torch.from_numpy(features)
 
 
-# Not in the encoder, which may be copied and sent to other processes, as a session may not.
+# Not an attribute of the encoder, which may be copied or sent to other processes, unlike a session.
 @lru_cache(maxsize=4)
 def _session(path: Path, threads: int) -> Any:
-    """The session of a file; with another number of threads it is another one."""
+    """Return the session of a file; the number of threads is part of the cache key."""
     del threads
     return open_session(path)
 
 
 def _compared(encoder: nn.Module, name: str, input_size: tuple[int, int, int]) -> bytes:
-    """The content of the file, whose features are those of PyTorch."""
+    """Export the encoder, and return the content of the file after comparing its features with PyTorch's."""
     pixels = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0))
     try:
         content = exported(encoder, [pixels[:2]], [PIXELS], FEATURES, {PIXELS: {0: "pictures"}})
@@ -89,7 +89,7 @@ def _compared(encoder: nn.Module, name: str, input_size: tuple[int, int, int]) -
         expected = encoder(pixels)
     try:
         (features,) = open_session(content).run([FEATURES], {PIXELS: pixels.numpy()})
-    # onnxruntime's own errors share no base but Exception.
+    # onnxruntime's errors have no common base class but Exception.
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise EncoderError(f"onnxruntime cannot run the image encoder {name}: {reason}; {OTHERWISE}") from error
@@ -109,7 +109,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether the file is there, as it was written; its checksum was written last."""
+    """Whether the file exists and matches its checksum, which is written last."""
     expected = _checksum_file(path)
     return path.is_file() and expected.is_file() and expected.read_text(encoding="utf-8") == checksum(path)
 

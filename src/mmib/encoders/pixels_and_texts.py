@@ -1,4 +1,4 @@
-"""Pixels and side texts of images side by side."""
+"""Encoding of both pixels and side texts of images."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mmib.schema import ConfigError, PostBatch
 
 
 class PixelsAndTextsEncoder(RegionEncoder):
-    """An encoder of images and one of their side texts: the regions of an image are those of both.
+    """Combines an image encoder and an encoder of side texts; an image has the regions of both.
 
     Args:
-        pixels: encodes images and crops.
-        texts: encodes side texts.
+        pixels: encoder of images and crops.
+        texts: encoder of side texts.
     """
 
     source = "both"
@@ -25,7 +25,7 @@ class PixelsAndTextsEncoder(RegionEncoder):
         super().__init__()
         self.pixels = pixels
         self.texts = texts
-        self.frozen = False  # each of them knows by itself
+        self.frozen = False  # each part has its own setting
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -42,10 +42,10 @@ class PixelsAndTextsEncoder(RegionEncoder):
 
 
 def encoders_of(encoder: RegionEncoder) -> tuple[ImageEncoder | None, SideTextEncoder | None]:
-    """What an image encoder consists of: an encoder of pixels, one of side texts, or both.
+    """Return the encoders of pixels and of side texts that an image encoder consists of; None for a missing one.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: If it is of another class.
     """
     if isinstance(encoder, PixelsAndTextsEncoder):
         return encoder.pixels, encoder.texts

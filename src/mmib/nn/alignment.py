@@ -1,4 +1,4 @@
-"""Alignment regularisers: lower bounds on the information that text and image latents share (paper: AR)."""
+"""Alignment regularisers: lower bounds on the mutual information of text and image latents (paper: AR)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from mmib.schema import NO_IMAGE, ConfigError
 Granularity = Literal["post", "late"]
 Negatives = Literal["global", "local"]
 TEMPERATURE_RANGE = (0.01, 1.0)
-# Logits that differ by less, a cosine by 1e-5 or less at any usual temperature, are equal.
+# Logits that differ by less (a cosine by 1e-5 or less at usual temperatures) count as equal.
 TIE = 1e-4
-# Cosines of single tokens and regions that late interaction holds at a time: 4 MB of float32, and several copies.
+# Token-region cosines that late interaction computes at a time: 4 MB of float32, and several copies.
 MOST_PAIRS = 2**20
 
 
@@ -33,27 +33,27 @@ class Latents(NamedTuple):
     mask: Tensor
 
     def post_mean(self) -> Tensor:
-        """(B, D) mean over the valid positions; zero for a post without any."""
+        """Return the (B, D) mean over valid positions; zero for a post without any."""
         weights = self.mask.to(self.z.dtype)
         summed = torch.einsum("btd,bt->bd", self.z, weights)
         return summed / weights.sum(dim=1, keepdim=True).clamp(min=1.0)
 
     def pooled(self) -> Latents:
-        """Their means as latents of one position, masked where no position is valid."""
+        """Return the means as latents of one position, masked if no position is valid."""
         return Latents(self.post_mean()[:, None, :], self.mask.any(dim=1, keepdim=True))
 
 
 def latents(posterior: Posterior, sampled: bool) -> Latents:
-    """Latents sampled from a posterior, or its mean."""
+    """Return a sample of a posterior, or its mean."""
     return Latents(posterior.rsample() if sampled else posterior.mean, posterior.mask)
 
 
 class Candidates(NamedTuple):
-    """The images that this rank's B rows are compared with, among those of the M rows of all ranks.
+    """The candidate images of this rank's B rows, among those of the M rows of all ranks.
 
     Attributes:
-        mask: (B, M) True where image j is a candidate of row i: its own image, which is the positive, and those of rows
-            with another image. Rows without an image are False throughout.
+        mask: (B, M) True where image j is a candidate of row i: the row's own image, which is the positive, and those
+            of rows with a different image. All False for rows without an image.
         first: column of the first row's own image; that of row i is `first + i`.
     """
 
@@ -61,24 +61,23 @@ class Candidates(NamedTuple):
     first: int = 0
 
     def own(self, matrix: Tensor) -> Tensor:
-        """(B,) the entries of a (B, M) matrix for the rows' own images."""
+        """Return the (B,) entries of a (B, M) matrix for the rows' own images."""
         return matrix.diagonal(self.first)
 
     @property
     def anchors(self) -> Tensor:
-        """(B,) True for rows with an image: those that are compared."""
+        """(B,) True for anchors: rows with an image."""
         return self.own(self.mask)
 
 
 class AlignmentOutput(NamedTuple):
-    """The regulariser of this rank's rows of one batch.
+    """The regulariser on this rank's rows of a batch.
 
     Attributes:
-        loss: scalar, mean over the anchors; 0 with a graph where no row can be an anchor.
-        anchors: scalar, number of rows that were anchors: the weight of `loss` and `scalars` in a mean over ranks and
-            batches.
-        scalars: named values to log, without a graph: `temperature`, `mi_bound`, `accuracy_t2i`, `accuracy_i2t`
-            for InfoNCE, `jsd_bound` for JSD.
+        loss: scalar, mean over the anchors; 0 with a graph if there are none.
+        anchors: scalar number of anchors: the weight of `loss` and `scalars` in a mean over ranks and batches.
+        scalars: values to log, by name and without a graph: `temperature`, `mi_bound`, `accuracy_t2i` and
+            `accuracy_i2t` for InfoNCE, `jsd_bound` for JSD.
     """
 
     loss: Tensor
@@ -87,14 +86,14 @@ class AlignmentOutput(NamedTuple):
 
 
 class Alignment(nn.Module, ABC):
-    """Base of alignment regularisers. The constructor of a subclass takes the latent width D first.
+    """Base of alignment regularisers. The first constructor argument of a subclass is the latent width D.
 
     Args:
-        negatives: `global` compares the rows of all ranks, so that N ranks train as one process with their rows
-            would; `local` those of each rank among themselves.
+        negatives: `global` takes negatives from all ranks, so that N ranks train like one process with all their rows;
+            `local` takes them from the same rank.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: If `negatives` is neither.
     """
 
     def __init__(self, negatives: Negatives = "global") -> None:
@@ -106,14 +105,14 @@ class Alignment(nn.Module, ABC):
     def forward(self, text: Latents, image: Latents, image_ids: Tensor) -> AlignmentOutput:
         """Align this rank's rows with the images of all ranks.
 
-        Each rank computes its part of the regulariser of the global batch, an N-th on N ranks, and is sent no more than
-        the other ranks' images.
+        Each rank computes its share of the regulariser of the global batch, an N-th on N ranks, and receives only the
+        other ranks' images.
 
         Args:
             text: latents of the word pieces, z (B, L, D).
             image: latents of the regions, z (B, R, D).
-            image_ids: (B,) id of each row's image, -1 for none. Rows of equal id are not each other's negatives,
-                rows without an image take no part.
+            image_ids: (B,) id of each row's image, -1 for none. Rows with the same id are not each other's negatives;
+                rows without an image are ignored.
         """
         text, image = self.represent(text, image)
         known = self.of_all_ranks(torch.cat([image.mask.long(), image_ids[:, None]], dim=1))
@@ -123,32 +122,32 @@ class Alignment(nn.Module, ABC):
         return self.compare(text, images, Candidates(mask, first))
 
     def of_all_ranks(self, rows: Tensor) -> Tensor:
-        """Rows (B, ...) of each rank to those of all, in order of rank; as they are where `negatives` are local."""
+        """Gather the rows (B, ...) of all ranks, in order of rank; unchanged if `negatives` are local."""
         return rows if self.negatives == "local" else global_rows(rows)
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
-        """What is compared of each side: the latents themselves, or less, which is cheaper to gather."""
+        """Return what is compared of each modality: by default the latents; less is cheaper to gather."""
         return text, image
 
     def similarity(self, text: Latents, image: Latents) -> Tensor:
-        """(B,) similarity of each row's text and image, in the measure that is trained; NaN where there is none."""
+        """Return the (B,) similarity of each row's text and image, in the trained measure; NaN if undefined."""
         return torch.full_like(text.z[:, 0, 0], torch.nan)
 
     @abstractmethod
     def compare(self, text: Latents, image: Latents, candidates: Candidates) -> AlignmentOutput:
-        """The regulariser of what `represent` has prepared.
+        """Compute the regulariser on the output of `represent`.
 
         Args:
-            text: of this rank's B rows.
-            image: of the M rows of all ranks.
-            candidates: which of the images each row is compared with.
+            text: text of this rank's B rows.
+            image: images of the M rows of all ranks.
+            candidates: the candidate images of each row.
         """
 
 
 def candidate_mask(image_ids: Tensor) -> Tensor:
-    """(B, B) True where row j is a candidate of anchor i: the positive, which is i, and rows with another image.
+    """(B, B) True where row j is a candidate of anchor i: the positive, which is i, and rows with a different image.
 
-    Rows without an image are False throughout, also on the diagonal.
+    Rows without an image are all False, also on the diagonal.
     """
     has_image = image_ids != NO_IMAGE
     other = image_ids[:, None] != image_ids[None, :]
@@ -157,46 +156,46 @@ def candidate_mask(image_ids: Tensor) -> Tensor:
 
 
 def info_nce(logits: Tensor, candidates: Candidates) -> Tensor:
-    """InfoNCE of each anchor (van den Oord et al. 2018, equation 4): minus the log-softmax of the positive.
+    """Return InfoNCE of each anchor (van den Oord et al. 2018, equation 4): minus the log-softmax of the positive.
 
     Args:
         logits: (B, M) score of anchor i against image j.
-        candidates: a row without a candidate is no anchor.
+        candidates: the candidates; a row without any is no anchor.
 
     Returns:
-        (B,) loss in nats, 0 for rows that are no anchor.
+        (B,) loss in nats, 0 for rows that are no anchors.
     """
     losses = lowered(logits, candidates).logsumexp(dim=1) - candidates.own(logits)
     return losses.masked_fill(~candidates.anchors, 0.0)
 
 
 def lowered(logits: Tensor, candidates: Candidates) -> Tensor:
-    """Logits with those of other images so low that they count for nothing, but finite: -inf alone has no softmax."""
+    """Lower the logits of non-candidates to a negligible but finite value, as a softmax of -inf only is undefined."""
     return logits.masked_fill(~candidates.mask, torch.finfo(logits.dtype).min / 4)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Scalar mean of `values` where `mask`; 0 with a graph where nothing is."""
+    """Return the scalar mean of `values` where `mask` is True; 0 with a graph if it is nowhere."""
     return values.masked_fill(~mask, 0.0).sum() / mask.sum().clamp(min=1)
 
 
 class BoundedParameter(torch.autograd.Function):
-    """A parameter clamped to a range that gradient descent can leave its bounds again.
+    """Clamp for parameters whose gradient, unlike that of `clamp`, can lead back from the bounds.
 
-    At a bound `clamp` has no gradient, so that the parameter would stay there for good. Here a step back into the range
-    has its gradient; one further out has none, so that the way back is never long.
+    At a bound `clamp` has no gradient, so that the parameter would stay there forever. Here gradients that lead back
+    into the range pass, and gradients that lead further out are 0, so that the parameter never moves far outside.
     """
 
     @staticmethod
     def forward(ctx: Any, parameter: Tensor, low: float, high: float) -> Tensor:
-        """The values within `low` and `high`."""
+        """Clamp the values to `low` and `high`."""
         ctx.save_for_backward(parameter)
         ctx.bounds = low, high
         return parameter.clamp(low, high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """The gradient, 0 where descent would go further out."""
+        """Return the gradient, 0 where descent would lead further out."""
         (gradient,) = gradients
         (parameter,) = ctx.saved_tensors
         low, high = ctx.bounds
@@ -205,20 +204,21 @@ class BoundedParameter(torch.autograd.Function):
 
 
 class InfoNCEAlignment(Alignment):
-    """Symmetric InfoNCE on cosine similarities of linear projections (the project's default).
+    """Symmetric InfoNCE on cosine similarities of linear projections (the default).
 
-    The projections start as identities: the latents themselves are aligned, so that attention between them can use it.
+    The projections start as identities, so that the latents themselves are aligned, from which attention between them
+    benefits.
 
     Args:
         dim: latent width D.
-        granularity: `post` compares the masked means of both sides; `late` averages, over tokens and over regions,
-            the best match of each on the other side, so that single words can find single regions.
-        temperature: divides the cosines; within [0.01, 1].
-        learn_temperature: learn it in log space, from `temperature` on, within [0.01, 1].
+        granularity: `post` compares the masked means of both modalities; `late` averages, over tokens and over regions,
+            the best match of each in the other modality, so that single words can match single regions.
+        temperature: divisor of the cosines, within [0.01, 1].
+        learn_temperature: learn the temperature in log space, starting from `temperature`, within [0.01, 1].
         negatives: see `Alignment`.
 
     Raises:
-        ConfigError: an unknown granularity or a temperature outside the range.
+        ConfigError: If the granularity is unknown, or the temperature is outside the range.
     """
 
     log_temperature: Tensor
@@ -251,12 +251,12 @@ class InfoNCEAlignment(Alignment):
 
     @property
     def temperature(self) -> Tensor:
-        """The scalar temperature in use."""
+        """The current temperature, a scalar."""
         low, high = map(math.log, TEMPERATURE_RANGE)
         return cast(Tensor, BoundedParameter.apply(self.log_temperature, low, high)).exp()
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
-        """Projected latents, or their means."""
+        """Return the projected latents, or their means."""
         projected_text = Latents(at_least_float32(self.project_text(text.z)), text.mask)
         projected_image = Latents(at_least_float32(self.project_image(image.z)), image.mask)
         if self.granularity == "late":
@@ -274,9 +274,9 @@ class InfoNCEAlignment(Alignment):
         return AlignmentOutput(loss, candidates.anchors.sum(), scalars)
 
     def _column_losses(self, logits: Tensor, candidates: Candidates) -> Tensor:
-        """(B,) InfoNCE from the images of this rank's rows to the texts of all ranks.
+        """Return (B,) InfoNCE from the images of this rank's rows to the texts of all ranks.
 
-        Each rank has the logits of its own texts; what it makes of each column is put together with the others' part.
+        Each rank has the logits of its own texts; the log-sum-exps of its columns are combined with the other ranks'.
         """
         parts = self.of_all_ranks(lowered(logits, candidates).logsumexp(dim=0)[None])
         columns = parts.logsumexp(dim=0).narrow(0, candidates.first, len(logits))
@@ -284,7 +284,7 @@ class InfoNCEAlignment(Alignment):
 
     @torch.no_grad()
     def similarity(self, text: Latents, image: Latents) -> Tensor:
-        """Cosine similarity, -1 to 1; see `Alignment.similarity`."""
+        """Return the cosine similarity, -1 to 1; see `Alignment.similarity`."""
         represented = self.represent(text, image)
         with autocast_off(text.z):
             cosines = self.similarities(*represented).diagonal()
@@ -307,35 +307,35 @@ class InfoNCEAlignment(Alignment):
 
 
 def rivals(logits: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
-    """Which logits are above a positive, and which are equal to it, the positive itself among them."""
+    """Return masks of the logits that are above a positive, and of those equal to it, the positive included."""
     ahead = logits - positives
     return ahead > TIE, ahead.abs() <= TIE
 
 
 def retrieved(better: Tensor, equal: Tensor) -> Tensor:
-    """(B,) chance that the best candidate is the positive, where ties are broken at random.
+    """Return the (B,) probability that the best candidate is the positive if ties are broken at random.
 
-    Two files may hold the same image, so that ties are common; the rounding of two equal scores must not decide.
+    Two files may contain the same image, so that ties are common and must not be decided by rounding.
 
     Args:
         better: (B,) number of candidates above the positive; see `rivals`.
-        equal: (B,) number of those equal to it, the positive among them; 0 for a row that is no anchor.
+        equal: (B,) number of candidates equal to it, the positive included; 0 for a row that is no anchor.
     """
     return ((better == 0) & (equal > 0)) / equal.clamp(min=1)
 
 
 def post_similarity(text: Latents, image: Latents) -> Tensor:
-    """(B, B) cosine between the mean of text i and the mean of image j."""
+    """Return the (B, M) cosines between the mean of text i and the mean of image j."""
     text_mean = F.normalize(text.post_mean(), dim=-1)
     image_mean = F.normalize(image.post_mean(), dim=-1)
     return text_mean @ image_mean.T
 
 
 def late_similarity(text: Latents, image: Latents) -> Tensor:
-    """(B, M) late interaction: best region of each token and best token of each region, both means averaged.
+    """Return the (B, M) late interaction: the average of two means, over each token's best region and vice versa.
 
-    0 between two rows of which one has no valid position. Large batches are computed a part of the texts at a time, and
-    again on the way back, so that memory does not grow with the square of the batch.
+    It is 0 between two rows if one has no valid position. Large batches are computed in chunks of texts, and recomputed
+    in the backward pass, so that memory does not grow with the square of the batch size.
     """
     images = Latents(F.normalize(image.z, dim=-1), image.mask)
     size = max(1, MOST_PAIRS // max(1, text.z.shape[1] * image.z.shape[0] * image.z.shape[1]))
@@ -346,7 +346,7 @@ def late_similarity(text: Latents, image: Latents) -> Tensor:
 
 
 def _late_cosines(text: Latents, image: Latents) -> Tensor:
-    """`late_similarity` to images whose latents are unit vectors."""
+    """`late_similarity` for image latents that are unit vectors."""
     cosines = torch.einsum("ild,jrd->ijlr", F.normalize(text.z, dim=-1), image.z)
     lowest = -2.0  # below every cosine, finite so that a fully masked row has finite gradients
     best_region = cosines.masked_fill(~image.mask[None, :, None, :], lowest).amax(dim=3)
@@ -360,12 +360,12 @@ def _late_cosines(text: Latents, image: Latents) -> Tensor:
 
 
 class JSDAlignment(Alignment):
-    """A discriminator between true and mismatched pairs, after the method's released code.
+    """Discriminator between true and mismatched pairs, after the method's released code.
 
-    The loss is the binary cross-entropy on true pairs plus that on negatives; a row's negative image is that of the
-    next row, in cyclic order, whose image is another. `jsd_bound` = 2 log 2 - loss is at most twice the
-    Jensen-Shannon divergence between joint and product distribution; it is not mutual information. The released
-    code averages D scores a pair; here the discriminator has one.
+    The loss is the binary cross-entropy on true pairs plus that on negatives. A row's negative is the image of the next
+    row, in cyclic order, with a different image. `jsd_bound` = 2 log 2 - loss is at most twice the Jensen-Shannon
+    divergence between joint and product distribution; it is not mutual information. The released code averages D scores
+    per pair; this discriminator has one.
 
     Args:
         dim: latent width D.
@@ -377,7 +377,7 @@ class JSDAlignment(Alignment):
         self.discriminator = nn.Sequential(nn.Linear(2 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
 
     def represent(self, text: Latents, image: Latents) -> tuple[Latents, Latents]:
-        """Means."""
+        """Return the means."""
         return text.pooled(), image.pooled()
 
     def compare(self, text: Latents, image: Latents, candidates: Candidates) -> AlignmentOutput:
@@ -387,7 +387,7 @@ class JSDAlignment(Alignment):
         positive = self._score(text_mean, image_mean.narrow(0, candidates.first, len(text_mean)))
         negative = self._score(text_mean, image_mean[negatives])
         with autocast_off(positive):
-            # softplus(-s) and softplus(s) are the two cross-entropies of a sigmoid, in their stable form.
+            # softplus(-s) and softplus(s) are the two cross-entropies of a sigmoid, in stable form.
             losses = F.softplus(-at_least_float32(positive)) + F.softplus(at_least_float32(negative))
             loss = masked_mean(losses, anchors)
             bound = masked_mean(2 * math.log(2) - losses.detach(), anchors)
@@ -395,7 +395,7 @@ class JSDAlignment(Alignment):
 
     @torch.no_grad()
     def similarity(self, text: Latents, image: Latents) -> Tensor:
-        """The discriminator's probability that they belong together, 0 to 1; see `Alignment.similarity`."""
+        """Return the discriminator's probability of a true pair, 0 to 1; see `Alignment.similarity`."""
         score = at_least_float32(self._score(text.post_mean(), image.post_mean())).sigmoid()
         return score.masked_fill(~image.mask.any(dim=1), torch.nan)
 
@@ -405,10 +405,10 @@ class JSDAlignment(Alignment):
 
 
 def rolled_negatives(candidates: Candidates) -> tuple[Tensor, Tensor]:
-    """For each row the next one of all ranks, cyclically, with another image.
+    """Find for each row the next one of all ranks, cyclically, with a different image.
 
     Returns:
-        (B,) index of the negative's image (a row's own where there is none), (B,) True where there is one.
+        (B,) index of the negative's image (the row's own if there is none), and (B,) True where there is one.
     """
     size, total = candidates.mask.shape
     rows = candidates.first + torch.arange(size, device=candidates.mask.device)

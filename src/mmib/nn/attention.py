@@ -1,4 +1,4 @@
-"""The attention block that both the variational encoders and the fusion are built from."""
+"""The attention block used by the variational encoders and the fusion."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ RESIDUAL_GAIN = 0.3
 
 
 def start_small(layer: nn.Linear) -> None:
-    """Make the layer's output small before training: Glorot's weights times `RESIDUAL_GAIN`."""
+    """Initialise a layer for small outputs: Glorot's weights times `RESIDUAL_GAIN`."""
     nn.init.xavier_uniform_(layer.weight, gain=RESIDUAL_GAIN)
     nn.init.zeros_(layer.bias)
 
 
 def start_as_similarity(*projections: nn.Linear) -> None:
-    """Make the products of projected states those of the states themselves before training."""
+    """Initialise projections as identities, so that products of projected states equal those of the states."""
     for projection in projections:
         nn.init.eye_(projection.weight)
         nn.init.zeros_(projection.bias)
 
 
 class AttentionBlock(nn.Module):
-    """Multi-head attention and a feed-forward layer, each with a residual on the query and a LayerNorm after it.
+    """Multi-head attention and a feed-forward layer, each with a residual connection followed by a LayerNorm.
 
     `block(x, x, mask)` is self-attention; `block(query, context, mask)` is the paper's cross attention
-    CA(query, context, context). A query whose keys are all masked gets zero from attention, with finite gradients,
-    so that the block then passes on the query through its residual.
+    CA(query, context, context). If all keys of a query are masked, its attention output is zero, with finite gradients,
+    and the query passes through the residual.
 
-    Both residual branches start small: the block starts near the identity, up to its norms, so that pretrained states
-    reach the head unharmed. Not at zero: the parameters of attention would get no gradient in the first step and little
-    in those that follow, and a short training may not begin to use the image (docs/explanation/method.md). Attention
-    starts as a similarity: with identities for query and key projections, a query attends to the states that resemble
-    it, head by head. Words and regions whose latents the alignment has brought together therefore attend to each other
-    from the first step on. (The value projection starts at random as usual.)
+    Both residual branches start small, so that the block starts near the identity, up to its norms, and pretrained
+    states reach the head intact. They do not start at zero: the attention parameters would get no gradient in the first
+    step and little in the following ones, and a short training might never use the image
+    (docs/explanation/method.md). Query and key projections start as identities, so that a query attends to the states
+    that resemble it, head by head. Words and regions that the alignment has brought together therefore attend to each
+    other from the first step on. The value projection has the usual random initialisation.
 
     Args:
         dim: width D of queries, context and output.
         heads: attention heads; must divide `dim`.
-        dropout: on attention weights, on both residual branches.
-        normalized: compute attention's weights from queries and keys as unit-variance vectors (a LayerNorm without
-            parameters), so that they depend on the directions of states and not on their norms (Henry et al. 2020,
-            query-key normalization). A bottleneck shrinks the norms of latents, and would flatten attention with them.
+        dropout: dropout on attention weights, and on both residual branches.
+        normalized: apply a LayerNorm without parameters to the inputs of the query and key projections, so that
+            attention weights depend on the directions of states and not on their norms (Henry et al. 2020, query-key
+            normalization). A bottleneck shrinks the norms of latents, which would otherwise flatten attention.
 
     Raises:
-        ConfigError: `heads` does not divide `dim`.
+        ConfigError: If `heads` does not divide `dim`.
     """
 
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1, normalized: bool = False) -> None:
@@ -74,15 +74,15 @@ class AttentionBlock(nn.Module):
         start_small(narrow)
 
     def forward(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """Attend.
+        """Attend from queries to a context.
 
         Args:
-            query: (B, Q, D).
-            context: (B, K, D), K at least 1.
+            query: (B, Q, D) queries.
+            context: (B, K, D) states to attend to, K at least 1.
             context_mask: (B, K) boolean, True = attend.
 
         Returns:
-            (B, Q, D).
+            (B, Q, D) states of the queries.
         """
         attended = self.residual_dropout(self._attend(query, context, context_mask))
         hidden = self.attention_norm(query + attended)
@@ -91,9 +91,9 @@ class AttentionBlock(nn.Module):
 
     @torch.no_grad()
     def weights(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
-        """What the queries of `forward` attend to, without dropout: (B, Q, K), averaged over the heads.
+        """Return the attention weights of `forward`, without dropout: (B, Q, K), averaged over the heads.
 
-        A query's weights add up to 1; they are 0 where masked, and all 0 where no key is valid.
+        A query's weights sum to 1. They are 0 where masked, and all 0 if no key is valid.
         """
         queries, keys = self._queries(query), self._keys(context)
         products = queries @ keys.transpose(-2, -1)
@@ -104,7 +104,7 @@ class AttentionBlock(nn.Module):
 
     def _attend(self, query: Tensor, context: Tensor, context_mask: Tensor) -> Tensor:
         has_key = context_mask.any(dim=1, keepdim=True)
-        # Softmax over no key at all is NaN: such rows attend to everything, and the result is discarded below.
+        # A softmax over no key is NaN: such rows attend to everything, and the result is discarded below.
         keys_seen = (context_mask | ~has_key)[:, None, None, :]
         attended = F.scaled_dot_product_attention(
             self._queries(query),
@@ -126,6 +126,6 @@ class AttentionBlock(nn.Module):
         return F.layer_norm(states, states.shape[-1:]) if self.normalized else states
 
     def _split(self, states: Tensor) -> Tensor:
-        """(B, T, D) to (B, heads, T, D / heads)."""
+        """Reshape (B, T, D) to (B, heads, T, D / heads)."""
         heads: Tensor = states.unflatten(-1, (self.heads, -1))
         return heads.transpose(1, 2)

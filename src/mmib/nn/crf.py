@@ -18,7 +18,7 @@ from mmib.schema import ConfigError
 
 
 def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """What BIO allows among tag names: I-X follows B-X or I-X only, and starts no post.
+    """Return the BIO constraints of tag names: I-X follows B-X or I-X only, and does not start a post.
 
     Returns:
         (K,) allowed starts and (K, K) allowed transitions from row to column, boolean.
@@ -31,23 +31,23 @@ def bio_constraints(tags: Sequence[str]) -> tuple[Tensor, Tensor]:
 
 
 class LinearChainCRF(nn.Module):
-    """p(tags | post) = exp(score of the path) / Z, over the words of a post (Lafferty et al. 2001, equation 1).
+    """Linear-chain CRF: p(tags | post) = exp(score of the path) / Z (Lafferty et al. 2001, equation 1).
 
-    The score of a path adds up the emission of each word's tag, a start, an end and a transition for each pair of
-    neighbours, all in nats and all learnt but the emissions. They start at zero. What is forbidden has probability
-    zero and cannot be learnt.
+    The score of a path is the sum of the emissions of its tags, a start and an end score, and a transition score for
+    each pair of neighbours, in nats. All but the emissions are parameters, which start at zero. Forbidden tags and
+    transitions have probability zero.
 
-    Masks are left-aligned: True on the words of a post, which come first. What follows them, NaN included,
-    changes nothing. Posts without words are allowed, W is at least 1. Everything runs in float32, or in float64 where
-    the emissions have it, also under autocast.
+    Masks are left-aligned: True on the words of a post, which come first. Values after them, NaN included, have no
+    effect. Posts without words are allowed; W is at least 1. All computations are in float32, or in float64 for float64
+    emissions, also under autocast.
 
     Args:
         tags: number K of tags.
-        allowed_start: (K,) True where a post may start; None allows every tag.
+        allowed_start: (K,) True for tags that may start a post; None allows every tag.
         allowed_transition: (K, K) True where the column's tag may follow the row's; None allows every pair.
 
     Raises:
-        ConfigError: constraints of another number of tags.
+        ConfigError: If a constraint is not boolean, or is of another number of tags.
     """
 
     allowed_start: Tensor
@@ -64,7 +64,7 @@ class LinearChainCRF(nn.Module):
             mask = torch.ones(shape, dtype=torch.bool) if allowed is None else allowed
             if mask.shape != shape or mask.dtype != torch.bool:
                 raise ConfigError(f"{name} is {mask.dtype} {tuple(mask.shape)}: {tags} tags need booleans {shape}")
-            # The configuration decides what is allowed, not the checkpoint.
+            # Constraints come from the configuration, not from the checkpoint.
             self.register_buffer(name, mask, persistent=False)
         self.mixing = mixing_steps(self.allowed_start, self.allowed_transition)
         self.start = nn.Parameter(torch.zeros(tags))
@@ -72,10 +72,10 @@ class LinearChainCRF(nn.Module):
         self.transition = nn.Parameter(torch.zeros(tags, tags))
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor) -> Tensor:
-        """Negative log-likelihood of gold tags.
+        """Return the negative log-likelihood of gold tags.
 
-        Gold tags must be allowed ones. Each forbidden step costs 1e30 nats instead of an error, which would make the
-        device wait: the loss shows it and stays finite, the gradients keep their usual size.
+        Gold tags must be allowed. A forbidden step adds 1e30 nats instead of raising an error, which would synchronise
+        the device. The loss stays finite, and the gradients keep their usual size.
 
         Args:
             emissions: (B, W, K) scores in nats.
@@ -83,7 +83,7 @@ class LinearChainCRF(nn.Module):
             mask: (B, W) True on words.
 
         Returns:
-            (B,) nats a post, summed over its words; 0 for a post without words.
+            (B,) nats per post, summed over its words; 0 for a post without words.
         """
         emissions = at_least_float32(emissions)
         with autocast_off(emissions):
@@ -92,7 +92,7 @@ class LinearChainCRF(nn.Module):
 
     @torch.no_grad()
     def viterbi(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """The most probable tags of each post (Viterbi 1967; Rabiner 1989, equations 32 to 35).
+        """Return the most probable tags of each post (Viterbi 1967; Rabiner 1989, equations 32 to 35).
 
         Args:
             emissions: (B, W, K) scores in nats.
@@ -110,24 +110,24 @@ class LinearChainCRF(nn.Module):
             for scores in following:
                 until.append(best)
                 best = (best[:, None] + onwards).amax(dim=0).add_(scores)
-            # The way back finds the best previous tag anew, but only for the tags on the path.
+            # Backtracking recomputes the best previous tag, but only for the tags on the path.
             boundary = len(steps) - 1
             path = [mask.new_full((len(mask),), boundary, dtype=torch.long)]
             for best in reversed(until[1:]):
                 path.append(steps.index_select(1, path[-1]).add_(best).max(dim=0).indices)
-            # Where scores are no numbers, a boundary may seem best within a post.
+            # If scores are NaN, the boundary may be the best tag within a post.
             return torch.stack(path[:0:-1], dim=1).clamp_(max=boundary - 1).masked_fill_(~mask, 0)
 
     @torch.no_grad()
     def marginals(self, emissions: Tensor, mask: Tensor) -> Tensor:
-        """Probability of each tag at each word by forward and backward recursion (Rabiner 1989, equation 27).
+        """Return the marginal probability of each tag at each word, by forward-backward (Rabiner 1989, equation 27).
 
         Args:
             emissions: (B, W, K) scores in nats.
             mask: (B, W) True on words.
 
         Returns:
-            (B, W, K), summing to 1 over the tags of a word; zero where masked. Without gradients.
+            (B, W, K) probabilities that sum to 1 over the tags of a word; zero where masked. Without gradients.
         """
         emissions = at_least_float32(emissions)
         with autocast_off(emissions):
@@ -135,7 +135,7 @@ class LinearChainCRF(nn.Module):
             return _of_words(places, emissions.dtype)
 
     def scores(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Start (K,), transition (K, K) and end (K,) scores in nats, constraints applied."""
+        """Return start (K,), transition (K, K) and end (K,) scores in nats, with the constraints applied."""
         start, transition, end = (at_least_float32(scores) for scores in (self.start, self.transition, self.end))
         return (
             start.masked_fill(~self.allowed_start, FORBIDDEN),
@@ -144,7 +144,7 @@ class LinearChainCRF(nn.Module):
         )
 
     def _chain(self) -> Tensor:
-        """(K + 1, K + 1) scores with the boundary."""
+        """Return the (K + 1, K + 1) scores with the boundary."""
         return chain_scores(*self.scores())
 
 
@@ -158,7 +158,7 @@ class _NegativeLogLikelihood(torch.autograd.Function):
         framed = F.pad(tags.masked_fill(~mask, boundary), (1, 1), value=boundary)
         pairs = framed[:, :-1] * len(chain) + framed[:, 1:]
         gold_tags = framed.T[:, None]
-        # Whole numbers, so that the order in which a GPU adds them changes nothing.
+        # Integer counts, so that the order of a GPU's additions does not matter.
         counts = torch.zeros_like(expected.pairs).flatten(1)
         counts.scatter_add_(1, pairs, torch.ones_like(pairs, dtype=counts.dtype))
         gold = widened(places.scores.gather(1, gold_tags)).sum(dim=(0, 1)) + counts @ widened(chain).flatten()
@@ -177,5 +177,5 @@ class _NegativeLogLikelihood(torch.autograd.Function):
 
 
 def _of_words(places: Tensor, dtype: torch.dtype) -> Tensor:
-    """(B, W, K) without the boundary, from (P, N, B) with it."""
+    """Remove the boundary: (P, N, B) to (B, W, K)."""
     return places[1:-1, :-1].permute(2, 0, 1).to(dtype, memory_format=torch.contiguous_format)

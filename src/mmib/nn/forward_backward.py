@@ -1,11 +1,11 @@
-"""Forward-backward recursion of a linear chain: log Z and the expected counts that are its gradient.
+"""Forward-backward recursion of a linear chain: log Z, and the expected counts, which are its gradient.
 
-Posts are framed by a further tag, the boundary: once before the words, once after them, and on all padding.
-Start, end and transition scores then are one matrix, and no recursion needs to know lengths. Both directions run as one
-stack with the batch innermost, so that the number of operations grows with the longest post alone, and
-autograd records none of them (Rabiner 1989, section III).
+Posts are framed by an additional tag, the boundary: once before the words, once after them, and on all padding.
+Start, end and transition scores then form one matrix, and the recursions do not depend on lengths. Both directions run
+as one stack with the batch innermost, so that the number of operations depends only on the longest post, and autograd
+records none of them (Rabiner 1989, section III).
 
-Shapes: B posts, W words, P = W + 2 places, K tags, N = K + 1 with the boundary, which is the last.
+Shapes: B posts, W words, P = W + 2 positions, K tags, N = K + 1 with the boundary, which is last.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from torch import Tensor
 
 from mmib.base.distributed import widened
 
-# Score of what is forbidden, in nats: below that of any allowed path by far, and finite even once for every word, so
-# that neither scores nor gradients meet -inf or NaN.
+# Score in nats of what is forbidden: far below that of any allowed path, and finite even when added for every word, so
+# that neither scores nor gradients become -inf or NaN.
 FORBIDDEN = -1e30
 
-# Nats that the numbers of the scaled recursion may span. float64 has 708: a term that is lost is then smaller by 47
-# digits than the sum it belongs to.
+# Nats that the values of the scaled recursion may span. float64 has 708, so that a term that underflows is 47 digits
+# smaller than its sum.
 SCALED_RANGE = 600.0
 
 
 class Places(NamedTuple):
-    """Posts within boundaries.
+    """Posts framed by boundaries.
 
     Attributes:
-        scores: (P, N, B) nats, measured from the highest of each word, 0 for the boundary and where no tag is possible.
-        impossible: (P, N, B) True for tags outside the words and for the boundary on words.
+        scores: (P, N, B) nats relative to the highest score of each word; 0 for the boundary and for impossible tags.
+        impossible: (P, N, B) True for tags outside the words, and for the boundary on words.
     """
 
     scores: Tensor
@@ -46,9 +46,9 @@ class Expectations(NamedTuple):
     """Expectations under p(tags | post).
 
     Attributes:
-        log_z: (B,) log of the sum over all paths, nats; 0 for a post without words.
-        places: (P, N, B) probability of each tag at each place.
-        pairs: (B, N, N) expected number of neighbours with the row's tag and then the column's.
+        log_z: (B,) log of the sum over all paths, in nats; 0 for a post without words.
+        places: (P, N, B) probability of each tag at each position.
+        pairs: (B, N, N) expected number of transitions from the row's tag to the column's.
     """
 
     log_z: Tensor
@@ -57,7 +57,7 @@ class Expectations(NamedTuple):
 
 
 def frame(emissions: Tensor, mask: Tensor) -> Places:
-    """Set posts between boundaries. A constant in all emissions of a word changes no probability: it is removed.
+    """Frame posts by boundaries, and subtract each word's highest emission, which leaves probabilities unchanged.
 
     Args:
         emissions: (B, W, K) nats.
@@ -72,12 +72,12 @@ def frame(emissions: Tensor, mask: Tensor) -> Places:
 
 
 def chain_scores(start: Tensor, transition: Tensor, end: Tensor) -> Tensor:
-    """(N, N) scores of the column's tag after the row's, from start (K,), transition (K, K) and end (K,) scores."""
+    """Return (N, N) scores of the column's tag after the row's, from start (K,), transition (K, K) and end (K,)."""
     return torch.cat([torch.cat([transition, end[:, None]], dim=1), F.pad(start, (0, 1))[None]])
 
 
 def mixing_steps(allowed_start: Tensor, allowed_transition: Tensor) -> int | None:
-    """The smallest number of steps that lead from every tag to every tag; None if there is no such number.
+    """Return the smallest number of steps that lead from every tag to every tag; None if there is no such number.
 
     Args:
         allowed_start: (K,) True where a post may start.
@@ -85,7 +85,7 @@ def mixing_steps(allowed_start: Tensor, allowed_transition: Tensor) -> int | Non
     """
     step = allowed_transition.double()
     reached = step
-    # Where this many steps are not enough, no number is (Wielandt 1950).
+    # If this many steps are not enough, no number is (Wielandt 1950).
     for steps in range(1, (len(step) - 1) ** 2 + 2):
         if reached.all():
             return steps if allowed_start.any() else None
@@ -94,12 +94,12 @@ def mixing_steps(allowed_start: Tensor, allowed_transition: Tensor) -> int | Non
 
 
 def expectations(places: Places, chain: Tensor, mixing: int | None) -> Expectations:
-    """Expected counts and log Z, exact for scores of any size; in float64 where the device has it.
+    """Compute expected counts and log Z, exact for scores of any size; in float64 if the device supports it.
 
     Args:
         places: framed posts.
         chain: (N, N) `chain_scores`.
-        mixing: `mixing_steps` of what is allowed.
+        mixing: `mixing_steps` of the constraints.
     """
     scores, chain = widened(places.scores), widened(chain)
     recursion = _scaled if _can_be_scaled(scores, chain, mixing) else _exact
@@ -107,10 +107,10 @@ def expectations(places: Places, chain: Tensor, mixing: int | None) -> Expectati
 
 
 def _can_be_scaled(scores: Tensor, chain: Tensor, mixing: int | None) -> bool:
-    """Whether all sums of the scaled recursion stay in its range; False on a GPU, which would have to wait.
+    """Whether all sums of the scaled recursion stay in range; False on a GPU, where the check would synchronise.
 
-    Of the weight of all paths up to a word, those that end in a given tag have at least the share that is lost on the
-    way to it from the likeliest tag `mixing` steps before, or from the start.
+    Among all paths up to a word, those that end in a given tag have at least the share of the weight that is lost on
+    the way to it from the most probable tag `mixing` steps before, or from the start.
     """
     if mixing is None or scores.device.type != "cpu":
         return False
@@ -119,7 +119,7 @@ def _can_be_scaled(scores: Tensor, chain: Tensor, mixing: int | None) -> bool:
 
 
 def _scaled(places: Places, chain: Tensor) -> Expectations:
-    """In probabilities, scaled at each place to sum to 1: a step is a small matrix product."""
+    """Recursion in probabilities, scaled to sum to 1 at each position; a step is a small matrix product."""
     steps = chain.exp()
     both = torch.stack([steps.T, steps])
     sums = []
@@ -132,18 +132,18 @@ def _scaled(places: Places, chain: Tensor) -> Expectations:
     emitted = places.scores.exp()
     before, after = _sweep(emitted.masked_fill(places.impossible, 0.0), lambda weights: torch.bmm(both, weights), weigh)
     scales = torch.stack(sums)[:, 0]
-    # The weight of the place itself is in both directions.
+    # Both directions contain the position's own weight.
     joint = (before * after).div_(emitted)
     weight = joint.sum(dim=1, keepdim=True)
     onwards = after[1:].div_(weight[1:] * scales)
-    # In rows of tags: the product would copy another layout post by post.
+    # Tags innermost: `bmm` would copy another layout post by post.
     earlier, later = (way.permute(2, 0, 1).contiguous() for way in (before[:-1], onwards))
     pairs = torch.bmm(earlier.transpose(1, 2), later)
     return Expectations(scales.log().sum(dim=(0, 1)), joint.div_(weight), pairs.mul_(steps))
 
 
 def _exact(places: Places, chain: Tensor) -> Expectations:
-    """In nats."""
+    """Recursion in nats."""
     steps = chain[:, :, None]
     both = torch.stack([steps, steps.transpose(0, 1)])
     before, after = _sweep(
@@ -159,15 +159,15 @@ def _exact(places: Places, chain: Tensor) -> Expectations:
 def _sweep(
     places: Tensor, through: Callable[[Tensor], Tensor], weigh: Callable[[Tensor, Tensor], object]
 ) -> tuple[Tensor, Tensor]:
-    """Forward and backward recursion.
+    """Run the forward and the backward recursion.
 
     Args:
-        places: (P, N, B) weights of the tags at each place.
-        through: maps (2, N, B) weights of paths to those after one more step, backwards in the second half.
-        weigh: multiplies (2, N, B) weights of a place, in place, by those of the paths that reach it.
+        places: (P, N, B) weights of the tags at each position.
+        through: maps (2, N, B) weights of paths to those after one more step, which is backward in the second half.
+        weigh: multiplies (2, N, B) weights of a position, in place, by those of the paths that reach it.
 
     Returns:
-        (P, N, B) weights of the paths up to each place and from each place on, by the tag there.
+        (P, N, B) weights of the paths up to each position, and from each position on, by the tag there.
     """
     order = torch.arange(len(places), device=places.device)
     weights = places[torch.stack([order, order.flip(0)], dim=1)]

@@ -15,14 +15,14 @@ from mmib.nn.attention import AttentionBlock
 
 
 class FusionOutput(NamedTuple):
-    """What a fusion gives.
+    """Output of a fusion.
 
     Attributes:
         states: (B, Q, D) the fused states.
-        weights: (B, Q, R) how much each query took from each region, adding up to 1, and 0 for a post without an
-            image; None where they are not needed or the fusion does not attend.
-        scalars: values of each post, (B,), by name, such as how far a gate is open; their means are logged as
-            `fusion/<name>`. The names are the same for every batch.
+        weights: (B, Q, R) weights of each query over the regions, which sum to 1, or are 0 for a post without an image;
+            None if they are not needed, or the fusion does not attend.
+        scalars: (B,) values of each post by name, such as the opening of a gate; their means are logged as
+            `fusion/<name>`. The names must be the same for every batch.
     """
 
     states: Tensor
@@ -31,17 +31,17 @@ class FusionOutput(NamedTuple):
 
 
 class Fusion(nn.Module, ABC):
-    """Base of fusions. Its constructor takes the latent width D first."""
+    """Base of fusions. The first constructor argument of a subclass is the latent width D."""
 
     @abstractmethod
     def forward(self, queries: Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
-        """Fuse.
+        """Fuse text and image.
 
         Args:
-            queries: (B, Q, D) the text latents whose fused states are needed.
+            queries: (B, Q, D) text latents to compute fused states for.
             text: latents of all word pieces, z (B, L, D).
             image: latents of the regions, z (B, R, D).
-            need_weights: return what each query took from each region, where the fusion knows.
+            need_weights: return the weights of each query over the regions, if the fusion has them.
         """
 
 
@@ -51,8 +51,8 @@ class CrossModalFusion(Fusion):
     Args:
         dim: latent width D.
         heads: attention heads.
-        dropout: of both attention blocks.
-        normalized: of both attention blocks; see `AttentionBlock`.
+        dropout: dropout of both attention blocks.
+        normalized: normalise queries and keys in both attention blocks; see `AttentionBlock`.
     """
 
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1, normalized: bool = False) -> None:
@@ -69,11 +69,11 @@ class CrossModalFusion(Fusion):
 
 
 class LateFusion(Fusion):
-    """A baseline: every word piece meets the mean of the regions in a two-layer perceptron, without attention.
+    """Baseline without attention: a two-layer perceptron on each word piece and the mean of the regions.
 
     Args:
         dim: latent width D.
-        dropout: after the hidden layer.
+        dropout: dropout after the hidden layer.
     """
 
     def __init__(self, dim: int, dropout: float = 0.1) -> None:

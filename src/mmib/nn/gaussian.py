@@ -1,4 +1,4 @@
-"""Variational encoding of a modality: each position becomes a diagonal Gaussian."""
+"""Variational encoding of a modality: a diagonal Gaussian for each position."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Posterior(NamedTuple):
     mask: Tensor
 
     def rsample(self) -> Tensor:
-        """A reparameterised sample, (B, T, D): mean + exp(log_var / 2) * eps."""
+        """Return a reparameterised sample, (B, T, D): mean + exp(log_var / 2) * eps."""
         return self.mean + torch.exp(0.5 * self.log_var) * torch.randn_like(self.mean)
 
     def kl(self, prior: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """KL(q(z|x) || r(z)) in nats, (B, T, D): a value a latent dimension, zero where masked.
+        """Return KL(q(z|x) || r(z)) in nats per latent dimension, (B, T, D), zero where masked.
 
-        Closed form of two Gaussians: with x the mean in units of the prior and v the ratio of variances,
-        (x^2 + v - 1 - log v) / 2.
+        The closed form for two Gaussians is (x^2 + v - 1 - log v) / 2, with x the mean in units of the prior and v the
+        ratio of variances.
 
         Args:
-            prior: mean and log-variance of r, of shapes that broadcast to (B, T, D); N(0, I) without them.
+            prior: mean and log-variance of r, of shapes that broadcast to (B, T, D); N(0, I) by default.
         """
         with autocast_off(self.mean):
             mean, log_var = self.mean, self.log_var
@@ -50,16 +50,16 @@ class Posterior(NamedTuple):
 
 
 class GaussianEncoder(nn.Module):
-    """Self-attention block and two plain linear heads, for mean and log-variance (paper: variational encoder).
+    """Self-attention block and two linear heads, for mean and log-variance (paper: variational encoder).
 
-    Neither head ends in a LayerNorm: that would fix the norm of the mean and so disable the bottleneck. The mean
-    starts as the output of the block and the log-variance at -3 everywhere, so that training begins from the
-    pretrained states, with little noise.
+    Neither head ends in a LayerNorm, which would fix the norm of the mean and so disable the bottleneck. The mean
+    starts as the output of the block and the log-variance as -3, so that training begins from the pretrained states
+    with little noise.
 
     Args:
         dim: width D of input and latent.
         heads: attention heads.
-        dropout: of the attention block.
+        dropout: dropout of the attention block.
     """
 
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1) -> None:
@@ -74,13 +74,13 @@ class GaussianEncoder(nn.Module):
         self.log_var: nn.Module = log_var
 
     def forward(self, states: Tensor, mask: Tensor, context: tuple[Tensor, Tensor] | None = None) -> Posterior:
-        """(B, T, D) states and their (B, T) mask to the posterior of each position.
+        """Return the posterior of each position.
 
         Args:
-            states: of the positions.
-            mask: True on those that there are.
-            context: other states (B, S, D) to attend to, which see none of these, and their (B, S) mask; without it
-                the positions attend to each other.
+            states: (B, T, D) states of the positions.
+            mask: (B, T) True on valid positions.
+            context: other states (B, S, D) to attend to, and their (B, S) mask; by default the positions attend to each
+                other.
         """
         hidden = self.block(states, *(context or (states, mask)))
         log_var = at_least_float32(self.log_var(hidden)).clamp(*LOG_VAR_RANGE)

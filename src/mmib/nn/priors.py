@@ -1,4 +1,4 @@
-"""Priors r(z) of the bottleneck: what the rate of a modality is measured against."""
+"""Priors r(z) of the bottleneck, relative to which rates are measured."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from mmib.nn.precision import at_least_float32
 
 
 class Prior(nn.Module, ABC):
-    """Base of priors. The constructor of a subclass takes the latent width D first.
+    """Base of priors. The first constructor argument of a subclass is the latent width D.
 
-    Whatever the prior is, the rate KL(q(z|x) || r(z)), averaged over the data, bounds the information that the
-    latents hold about their input from above (Alemi et al. 2018, section 2). A prior that depends on the text bounds
-    what the image's latents hold beyond it, I(X_v; Z_v | Z_t).
+    For any prior the rate KL(q(z|x) || r(z)), averaged over the data, is an upper bound on the information that the
+    latents hold about their input (Alemi et al. 2018, section 2). With a prior that depends on the text, it bounds the
+    information of the image's latents beyond the text, I(X_v; Z_v | Z_t).
 
     Attributes:
-        needs_text: whether the prior depends on the text latents. Only the image's may.
+        needs_text: whether the prior depends on the text latents; allowed for the image's prior only.
     """
 
     needs_text = False
 
     @abstractmethod
     def forward(self, posterior: Posterior, text: Latents) -> Tensor:
-        """KL of a posterior to the prior in nats, (B, T, D): a value a latent dimension, zero where masked.
+        """Return the KL of a posterior to the prior in nats per latent dimension, (B, T, D), zero where masked.
 
         Args:
-            posterior: of the modality, (B, T, D).
+            posterior: posterior of the modality, (B, T, D).
             text: latents of the posts' word pieces, z (B, L, D).
         """
 
 
 class StandardPrior(Prior):
-    """N(0, I), the paper's.
+    """N(0, I), the paper's prior.
 
     Args:
         dim: latent width D.
@@ -52,7 +52,7 @@ class StandardPrior(Prior):
 
 
 class LearntPrior(Prior):
-    """A Gaussian with a mean and a variance for each latent dimension that are trained; it starts as N(0, I).
+    """A Gaussian with a learnt mean and variance for each latent dimension; it starts as N(0, I).
 
     Args:
         dim: latent width D.
@@ -69,11 +69,11 @@ class LearntPrior(Prior):
 
 
 class TextConditionalPrior(Prior):
-    """r(z_v | text) of the image's latents: a Gaussian that a small network reads off the mean of the text latents.
+    """r(z_v | text) of the image's latents: a Gaussian that a small network predicts from the mean text latents.
 
-    Only what the text does not tell is taxed, while N(0, I) taxes all content of an image alike (a conditional
-    entropy bottleneck, Fischer 2020, with the text as condition). All regions of a post have the same prior. It starts
-    as N(0, I).
+    It penalises only content of the image that the text does not predict, while N(0, I) penalises all content alike (a
+    conditional entropy bottleneck, Fischer 2020, conditioned on the text). All regions of a post have the same prior,
+    which starts as N(0, I).
 
     Args:
         dim: latent width D.

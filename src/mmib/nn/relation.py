@@ -8,12 +8,12 @@ from mmib.nn.precision import at_least_float32
 
 
 class RelationHead(nn.Module):
-    """Fused states at the two opening markers, concatenated, to relation logits.
+    """Classifies relations from the concatenated fused states at the two opening markers.
 
     Args:
         dim: latent width D.
         relations: number C of relations.
-        dropout: on the concatenated states.
+        dropout: dropout on the concatenated states.
     """
 
     def __init__(self, dim: int, relations: int, dropout: float = 0.1) -> None:
@@ -22,17 +22,17 @@ class RelationHead(nn.Module):
         self.classifier = nn.Linear(2 * dim, relations)
 
     def forward(self, states: Tensor) -> Tensor:
-        """(B, 2, D) states of the opening markers of head and tail to logits (B, C)."""
+        """Map (B, 2, D) states of the opening markers of head and tail to logits (B, C)."""
         logits: Tensor = self.classifier(self.dropout(states.flatten(1)))
         return logits
 
 
 def likeliest_relation(logits: Tensor, none: int, threshold: float | None = None) -> Tensor:
-    """(B, C) logits to (B,) class ids: the likeliest or, with a threshold, the likeliest relation above it, else none.
+    """Return (B,) class ids: the most probable class or, with a threshold, the most probable relation above it.
 
     Args:
-        logits: of each row and class.
-        none: class id of no relation.
+        logits: (B, C) logits of the classes.
+        none: class id of no relation, predicted if no relation exceeds the threshold.
         threshold: probability that a relation must exceed.
     """
     if threshold is None:

@@ -1,1 +1,1 @@
-"""Options of the trainer commands without the classes that take them: checked, and listed by `--help`, at once."""
+"""Fast checks and `--help` of the trainer commands' options, without importing the classes that define them."""

@@ -1,7 +1,7 @@
-"""Composes configuration files and options as the parser of the trainer commands does, and refuses what it would.
+"""Composes and checks configuration files and options in the same way as the trainer commands' parser.
 
-Only what the schema knows for certain is refused: what a class path names that the schema does not have, and all
-below it, is left to the parser.
+Only options in the schema are checked. Classes that the schema does not contain, and their arguments, are left to the
+parser.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mmib.schema import ConfigError
 
 CONFIG = "--config"
 PRINT_CONFIG = "--print_config"
-# As argparse tells a value from an option.
+# Values that argparse does not take for options.
 NEGATIVE_NUMBER = re.compile(r"-\d+$|-\d*\.\d+$")
 LONGEST_VALUE = 60
 JSON_TYPES = {"boolean": bool, "integer": int, "number": float, "string": str, "array": list, "object": dict}
 
 
 class Option(NamedTuple):
-    """An option as a configuration leaves it.
+    """An option with its configured value.
 
     Attributes:
-        name: dotted, without `init_args`.
-        node: what the schema says of it.
-        value: as configured, or the default.
-        owner: class that takes it; empty for options of the command itself.
+        name: dotted name, without `init_args`.
+        node: its node of the schema.
+        value: the configured value, or the default.
+        owner: class that has the option; empty for options of the command itself.
     """
 
     name: str
@@ -45,14 +45,14 @@ class Option(NamedTuple):
 
 
 def check(command: str, arguments: Sequence[str]) -> None:
-    """Refuse what the parser of a trainer command would refuse, as far as the schema knows.
+    """Check the arguments of a trainer command against the schema.
 
     Args:
-        command: such as `fit`.
-        arguments: those after it, with `--config FILE` for each file.
+        command: the command, such as `fit`.
+        arguments: its arguments, with `--config FILE` for each file.
 
     Raises:
-        ConfigError: an unknown option, a value of a wrong type, or no model or data.
+        ConfigError: If an option is unknown, a value has a wrong type, or model or data is missing.
     """
     if any(_is_for_the_parser(argument) for argument in arguments):
         return
@@ -65,14 +65,14 @@ def check(command: str, arguments: Sequence[str]) -> None:
 
 
 def compose(command: str, arguments: Sequence[str]) -> Node:
-    """The configuration of a command, without defaults.
+    """Compose the configuration of a command, without defaults.
 
     Args:
-        command: such as `fit`.
-        arguments: those after it, with `--config FILE` for each file.
+        command: the command, such as `fit`.
+        arguments: its arguments, with `--config FILE` for each file.
 
     Raises:
-        ConfigError: an unknown option, or a value of a wrong type.
+        ConfigError: If an option is unknown, or a value has a wrong type.
     """
     config: Node = {}
     rest = list(arguments)
@@ -93,20 +93,20 @@ def compose(command: str, arguments: Sequence[str]) -> Node:
 
 
 def options_of(command: str) -> dict[str, Node]:
-    """What the schema says of each option that a command takes."""
+    """Return the schema's nodes of a command's options, by name."""
     schema = read_schema()
     takers = schema["commands"]
     return {name: node for name, node in schema["properties"].items() if command in takers.get(name, [command])}
 
 
 def options(properties: dict[str, Node], config: Any, prefix: str = "", owner: str = "") -> Iterator[Option]:
-    """All options of a configuration in order, each before those of the class that it names.
+    """Yield all options of a configuration in order, each followed by those of the class that it names.
 
     Args:
-        properties: what the schema says of them.
-        config: what is configured of them.
-        prefix: of their names.
-        owner: class that takes them.
+        properties: the schema's nodes of the options, by name.
+        config: the configured values.
+        prefix: prefix of the options' names.
+        owner: class that has the options.
     """
     for key, node in properties.items():
         name = f"{prefix}{key}"
@@ -118,9 +118,9 @@ def options(properties: dict[str, Node], config: Any, prefix: str = "", owner: s
 
 
 def arguments_of(node: Node, value: Any) -> Node | None:
-    """What the class that a value names takes, or a data class; where none is chosen, what all known ones take.
+    """Return the arguments of the class that a value names, or of a data class.
 
-    None where this is not known.
+    If no class is chosen, these are the arguments that all known classes share. None if they are unknown.
     """
     known = classes(node)
     path = value.get("class_path") if isinstance(value, dict) else value
@@ -134,14 +134,14 @@ def arguments_of(node: Node, value: Any) -> Node | None:
 
 
 def without_bases(known: dict[str, Node]) -> list[Node]:
-    """Arguments of each known class, each once, of a base class only where it is the only one."""
+    """Return the arguments of each known class once, leaving out base classes unless they are the only ones."""
     bases = read_schema()["$defs"]
     every = {taken["title"]: taken for taken in known.values()}
     return [taken for title, taken in every.items() if title not in bases] or list(every.values())
 
 
 def _shared(properties: list[dict[str, Node]]) -> dict[str, Node]:
-    """The arguments that several classes share, with what is said of them by all."""
+    """Return the arguments that several classes share, with the parts of their nodes that agree."""
     first, *others = properties
     return {
         name: {word: part for word, part in node.items() if all(other[name].get(word) == part for other in others)}
@@ -151,7 +151,7 @@ def _shared(properties: list[dict[str, Node]]) -> dict[str, Node]:
 
 
 def _is_for_the_parser(argument: str) -> bool:
-    """Whether it is one of those that print something and end."""
+    """Whether an argument makes the parser print something and exit."""
     name = argument.partition("=")[0]
     return name == PRINT_CONFIG or (name.startswith("--") and name.endswith(".help"))
 
@@ -165,7 +165,7 @@ def _nested(keys: list[str], value: Any) -> Node:
 
 
 def _require_option(command: str, config: Node, written: str, name: str) -> None:
-    """Refuse what is written as an option, or in a file as a key, and is none of the command's."""
+    """Check that an option, or a key of a file, is one of the command's options."""
     known = options_of(command)
     wrong = name.removeprefix("--")
     if name.startswith("--") and wrong.partition(".")[0].removesuffix("+") in known:
@@ -179,7 +179,7 @@ def _require_option(command: str, config: Node, written: str, name: str) -> None
 
 
 def _require_classes(command: str, config: Node) -> None:
-    """Refuse a configuration without model or data."""
+    """Check that a configuration has model and data."""
     missing = [name for name in CLASSES if config.get(name) is None]
     if missing:
         experiments = ", ".join(path.stem for path in shipped_experiments())
@@ -190,21 +190,21 @@ def _require_classes(command: str, config: Node) -> None:
 
 
 def _merged(node: Node, old: Any, new: Any, key: str) -> Any:
-    """A value after another one, checked against a node of the schema.
+    """Merge a new value into an old one, and check it against a node of the schema.
 
     Raises:
-        ConfigError: it cannot be a value of the node.
+        ConfigError: If it is not a valid value of the node.
     """
     known = list(forms(node))
     value = _parsed(new)
     if {} in known or (value is None and any(map(_is_null, known))):
         return value
-    if isinstance(old, list) and isinstance(value, dict):  # its last item is meant
+    if isinstance(old, list) and isinstance(value, dict):  # sets arguments of the list's last item
         return old
     if any(map(is_class, known)) and isinstance(new, str | dict) and not isinstance(value, list):
         named = value if isinstance(value, dict) else {"class_path": new}
         return _with_class(node, old, named, key) if isinstance(value, dict) or new in classes(node) else new
-    # A file may hold the value.
+    # The value may be in a file.
     if isinstance(new, str) and (any(form.get("type") == "string" for form in known) or is_file(Path(new))):
         return new
     fitting = [form for form in known if _is_of_form(form, new, value)]
@@ -214,7 +214,7 @@ def _merged(node: Node, old: Any, new: Any, key: str) -> Any:
 
 
 def _with_parts(form: Node, old: Any, value: Any, key: str) -> Any:
-    """A value of a form, its parts checked; what a mapping leaves out is as before."""
+    """Check the parts of a value of a form; keys that a mapping leaves out keep their old values."""
     if isinstance(value, list):
         return [_merged(form.get("items", {}), None, item, key) for item in value]
     if not isinstance(value, dict):
@@ -222,14 +222,14 @@ def _with_parts(form: Node, old: Any, value: Any, key: str) -> Any:
     if is_record(form):
         return _with_arguments(form, _mapping(old), value, key)
     for name, part in value.items():
-        # On the command line a dot in a key does not show where the key ends.
+        # On the command line, a dotted name does not show where a key that contains dots ends.
         if not isinstance(part, dict):
             _merged(form.get("additionalProperties", {}), None, part, f"{key}.{name}")
     return {**_mapping(old), **value}
 
 
 def _with_class(node: Node, old: Any, new: Node, key: str) -> Any:
-    """A class with its arguments, after others: of another class, those remain that the new one takes too."""
+    """Merge a class and its arguments; old arguments of another class are kept if the new class has them too."""
     before = {"class_path": old} if isinstance(old, str) else _mapping(old) or _mapping(node.get("default"))
     path = new.get("class_path", before.get("class_path"))
     kept = _mapping(before.get("init_args"))
@@ -242,13 +242,13 @@ def _with_class(node: Node, old: Any, new: Node, key: str) -> Any:
 
 
 def _with_arguments(taken: Node, old: Node, given: Node, key: str) -> Node:
-    """Arguments of a class, or options of the command, after others."""
+    """Merge arguments of a class, or options of the command, into old ones."""
     merged = dict(old)
     properties = taken["properties"]
     for written, value in given.items():
         name = str(written).removesuffix("+")
         path = f"{key}.{name}" if key else name
-        if name not in properties and name in CLASS_KEYS:  # a data class may be written as a class
+        if name not in properties and name in CLASS_KEYS:  # data classes may be given as classes
             merged = _with_arguments(taken, merged, _mapping(value), key) if name == "init_args" else merged
         elif name not in properties:
             advice = did_you_mean(name, properties) or f": choose from {', '.join(sorted(properties))}"
@@ -261,7 +261,7 @@ def _with_arguments(taken: Node, old: Node, given: Node, key: str) -> Node:
 
 
 def _extended(node: Node, old: Any, new: Any, key: str) -> list[Any]:
-    """A list with further items, or with one."""
+    """Append an item, or the items of a list, to an old list."""
     value = _parsed(new)
     items = value if isinstance(value, list) else [new]
     if any(form.get("type") == "array" for form in forms(node)):
@@ -275,7 +275,7 @@ def _mapping(value: Any) -> Node:
 
 
 def _parsed(value: Any) -> Any:
-    """What a text stands for as YAML; everything else as it is."""
+    """Parse a string as YAML; return anything else unchanged."""
     if not isinstance(value, str):
         return value
     try:
@@ -289,7 +289,7 @@ def _is_null(form: Node) -> bool:
 
 
 def _is_of_form(form: Node, new: Any, value: Any) -> bool:
-    """Whether a value, as written and as YAML, is of a form; of one with parts, whatever the parts are."""
+    """Whether a value, as a string and as YAML, is of a form; its parts are not checked."""
     if "enum" in form:
         return any(type(choice) is type(found) and choice == found for choice in form["enum"] for found in (new, value))
     if form.get("type") == "string":
@@ -300,7 +300,7 @@ def _is_of_form(form: Node, new: Any, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a text is a number in Python, such as 1e-3, which is none in YAML 1.1."""
+    """Whether a string is a number in Python, such as 1e-3, which YAML 1.1 reads as a string."""
     try:
         return isinstance(value, str) and float(value) is not None
     except ValueError:

@@ -1,4 +1,4 @@
-"""The page that `mmib fit --help` prints: options in sections, with the values that a configuration gives them."""
+"""The output of `mmib fit --help`: options in sections, with their configured values."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ WIDTH = 80
 INDENT = 8
 LONGEST_VALUE = 50
 HELP = ("-h", "--help")
-# Options of the model that weigh the terms of its objective.
+# Options of the model that belong to its objective.
 OBJECTIVE = ("beta_text", "beta_image", "gamma", "beta_schedule", "free_bits", "mention_dropout", "regularizers")
-# Sections that a person looks for first, by what the names of their options begin with, and their titles.
+# Titles of the most important sections, by the prefix of their options' names.
 SECTIONS = {
     "": "run",
     "data": "data",
@@ -35,9 +35,9 @@ SECTIONS = {
     "model.backbone.fusion": "fusion",
 }
 REST = "further options of Lightning's trainer"
-# They are taken from the model or from the data: see `MMIBCommand.add_arguments_to_parser`.
+# Options that are linked to others, and not set by the user; see `MMIBCommand.add_arguments_to_parser`.
 LINKED = ("data.text_encoder.", "data.image_encoder.", "model.labels.")
-# Of files.
+# Options for configuration files only.
 UNLISTED = ("include", "plugins")
 METAVARS = {
     "boolean": "true|false",
@@ -50,15 +50,15 @@ METAVARS = {
 
 
 def help_page(command: str, purpose: str, arguments: Sequence[str]) -> str:
-    """What `--help` prints.
+    """Return the output of `--help`.
 
     Args:
-        command: such as `fit`.
-        purpose: what it does.
-        arguments: those after it, with `--config FILE` for each file; their values are shown.
+        command: the command, such as `fit`.
+        purpose: description of the command.
+        arguments: its arguments, with `--config FILE` for each file; their values are shown.
 
     Raises:
-        ConfigError: see `compose`.
+        ConfigError: See `compose`.
     """
     config = compose(command, [argument for argument in arguments if argument not in HELP])
     formatter = partial(argparse.HelpFormatter, width=WIDTH, max_help_position=INDENT)
@@ -93,7 +93,7 @@ def help_page(command: str, purpose: str, arguments: Sequence[str]) -> str:
 
 
 def _sections(command: str, config: Node) -> dict[str, list[Option]]:
-    """Options by title of their section, in the order of the page."""
+    """Return the options by the title of their section, in the order of the page."""
     found: dict[str, list[Option]] = {title: [] for title in SECTIONS.values()}
     for option in options(options_of(command), config):
         has_a_section = option.value is not None and any(is_record(form) for form in forms(option.node))
@@ -119,7 +119,7 @@ def _title(option: Option) -> str:
 
 
 def _description(option: Option) -> str:
-    """What it is, and which classes it may be."""
+    """Return the description of an option, with the classes that it accepts."""
     text = str(option.node.get("description", "")).removesuffix(".")
     known = classes(option.node)
     titles = [taken["title"] for taken in without_bases(known)]
@@ -130,7 +130,7 @@ def _description(option: Option) -> str:
 
 
 def value_types(node: Node) -> str:
-    """What stands for a value: the words that it may be, and the names of types."""
+    """Return the metavariable of a value: its types and choices, separated by bars."""
     known = list(forms(node))
     names = [METAVARS[form["type"]] for form in known if form.get("type") in METAVARS and not is_class(form)]
     words = [str(choice) for form in known for choice in form.get("enum", ())]
@@ -142,7 +142,7 @@ def value_types(node: Node) -> str:
 
 
 def _bracketed(value: Any) -> str:
-    """A value as it is written in a file; nothing where it is long, or not set."""
+    """Format a value in brackets as YAML; empty if it is long or not set."""
     if isinstance(value, dict) and isinstance(value.get("class_path"), str):
         value = value["class_path"]
     if value is None or value in ([], {}, ""):

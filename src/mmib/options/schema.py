@@ -1,4 +1,4 @@
-"""The schema of all options that jsonargparse made of the parser, in a file: reading it needs no torch."""
+"""Reads the schema of all options, a file generated from the parser, without importing torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ ROOT = Path(__file__).parents[1]
 CONSTRUCTOR = "__init__"
 CLASS_KEYS = ("class_path", "init_args", "dict_kwargs")
 
-# A node of the schema, or of a configuration: what JSON holds.
+# A node of the schema or of a configuration, as in JSON.
 Node = dict[str, Any]
 
 
 @cache
 def read_schema() -> Node:
-    """What the file holds; the trainer takes anything where it is another Lightning's than the schema's."""
+    """Read the schema; the trainer's options are unrestricted if another version of Lightning is installed."""
     schema: Node = json.loads(SCHEMA.read_text(encoding="utf-8"))
     if metadata.version("pytorch-lightning") != schema["lightning"]:
         schema["properties"]["trainer"] = {}
@@ -30,7 +30,7 @@ def read_schema() -> Node:
 
 
 def forms(node: Node) -> Iterator[Node]:
-    """All that a value may be, each with at most one type: references resolved, alternatives in a row."""
+    """Yield all alternatives of a node, with at most one type each, and references resolved."""
     if "$ref" in node:
         yield from forms(read_schema()["$defs"][node["$ref"].rpartition("/")[2]])
     elif "anyOf" in node:
@@ -44,17 +44,17 @@ def forms(node: Node) -> Iterator[Node]:
 
 
 def is_class(form: Node) -> bool:
-    """Whether it is a class with its arguments."""
+    """Whether a form is a class with arguments."""
     return "class_path" in form.get("properties", {})
 
 
 def is_record(form: Node) -> bool:
-    """Whether it is a mapping of known keys, such as a data class."""
+    """Whether a form is a mapping with known keys, such as a data class."""
     return "properties" in form and not is_class(form)
 
 
 def classes(node: Node) -> dict[str, Node]:
-    """The known classes that a value may name, by class path: their arguments, and their `title`."""
+    """Return the arguments, with `title`, of the known classes that a value may name, by class path."""
     return {
         path: form["properties"]["init_args"]
         for form in forms(node)
@@ -64,13 +64,13 @@ def classes(node: Node) -> dict[str, Node]:
 
 
 def source_of(module: str) -> Path:
-    """The file of a module of this project, which is not imported."""
+    """Return the file of a module of mmib without importing it."""
     path = ROOT.joinpath(*module.split(".")[1:])
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def signatures(source: Path) -> str:
-    """Checksum of what the classes in a file can be built from: arguments of constructors, fields of data classes."""
+    """Return a checksum of the class signatures in a file: arguments of constructors, and fields of data classes."""
     text = source.read_text(encoding="utf-8")
     lines = text.splitlines()
     found: list[str] = []
@@ -86,5 +86,5 @@ def signatures(source: Path) -> str:
 
 
 def is_of_this_code() -> bool:
-    """Whether the classes still take what they took when the schema was made: somebody may be changing them."""
+    """Whether the class signatures are still those of the schema, which may be outdated during development."""
     return all(signatures(source_of(module)) == checksum for module, checksum in read_schema()["signatures"].items())

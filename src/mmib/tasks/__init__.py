@@ -1,1 +1,1 @@
-"""Tasks: one file each, with all that is particular to it; `mmib.schema.Task` is their interface."""
+"""Tasks, one module each, with all task-specific code; they implement `mmib.schema.Task`."""

@@ -1,4 +1,4 @@
-"""What tasks that choose one class for each row share, and a ready-made base for tasks that label whole posts."""
+"""Base classes of tasks that classify rows, and of tasks that label whole posts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mmib.schema import Example, PostBatch, Prepared, Task, Wording
 
 @dataclass(kw_only=True)
 class ClassBatch(PostBatch):
-    """Rows with one class each.
+    """A batch of rows with one class each.
 
     Attributes:
         label_ids: (B,) gold class ids.
@@ -48,30 +48,30 @@ class ClassificationNetwork(ExtractionNetwork, ABC):
     """Backbone and a head that scores the classes of a row, (B, Q, D) to logits (B, C)."""
 
     def loss(self, scores: Tensor, batch: ClassBatch) -> Tensor:
-        """Cross-entropy of each row's class, (B,), in nats."""
+        """Return the cross-entropy of each row's class, (B,), in nats."""
         with autocast_off(scores):
             return F.cross_entropy(scores, batch.label_ids, reduction="none")
 
     def predict(self, logits: Tensor) -> Tensor:
-        """(B, C) logits to (B,) class ids."""
+        """Return (B,) class ids for (B, C) logits."""
         return logits.argmax(dim=-1)
 
     def decode(self, scores: Tensor, batch: ClassBatch) -> dict[str, Tensor]:
-        """`predicted` (B,) class ids and `scores` (B, C) logits."""
+        """Return `predicted` (B,) class ids and `scores` (B, C) logits."""
         del batch
         return {"predicted": self.predict(scores), "scores": scores}
 
     def gold(self, batch: ClassBatch) -> Tensor:
-        """(B,) class ids."""
+        """Return the (B,) gold class ids."""
         return batch.label_ids
 
     def label_counts(self, batch: ClassBatch) -> Tensor:
-        """(C,) valid rows of each class."""
+        """(C,) number of valid rows of each class."""
         labels = F.one_hot(batch.label_ids, len(self.labels))
         return labels.masked_fill(~batch.valid[:, None], 0).sum(dim=0)
 
     def settings(self) -> dict[str, float | bool | None]:
-        """See `ExtractionNetwork.settings`; nothing, unless a subclass decides by more than the likeliest class."""
+        """See `ExtractionNetwork.settings`; empty, as by default the most probable class is predicted."""
         return {}
 
 
@@ -80,7 +80,7 @@ class PostNetwork(ClassificationNetwork):
 
     Args:
         backbone: the shared network.
-        labels: what is predicted.
+        labels: the classes.
         head_dropout: dropout on the state that the classifier reads.
     """
 
@@ -93,8 +93,8 @@ class RowCensus:
     """Counts rows by their labels.
 
     Args:
-        task: knows the labels of a post.
-        rows: what they are called.
+        task: the task, which returns the labels of a post.
+        rows: noun for the rows, in the plural.
     """
 
     def __init__(self, task: Task, rows: str) -> None:
@@ -114,10 +114,10 @@ class RowCensus:
 
 
 class Classification(Task, ABC):
-    """A task that chooses one class for each row: how its predictions are scored, judged and shown.
+    """Base of tasks that choose one class for each row; it scores, judges and shows their predictions.
 
     Attributes:
-        marked: names of the spans that are marked in its posts.
+        marked: names of the spans that are marked in the posts.
     """
 
     marked: ClassVar[tuple[str, ...]] = ()
@@ -127,7 +127,7 @@ class Classification(Task, ABC):
         return [labels.names[example.label]]
 
     def example_items(self, example: ClassExample, labels: LabelSet) -> list[Item]:
-        """See `Task.example_items`: the class, of what is marked."""
+        """See `Task.example_items`: the class, with the marked spans as surface form."""
         spans = example.spans()
         return [Item(labels.names[example.label], surface_form(example.words, [spans[name] for name in self.marked]))]
 
@@ -140,14 +140,14 @@ class Classification(Task, ABC):
         return ClassScores(labels, **options)
 
     def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
-        """See `Task.items`: the class, of what is marked."""
+        """See `Task.items`: the class, with the marked spans as surface form."""
         gold, predicted = (labels.names[_known_id(labels, record[name])] for name in ("gold", "predicted"))
         words = record.get("words", ())
         form = surface_form(words, [record[name] for name in self.marked] if words else ())
         return [Item(gold, form)], [Item(predicted, form)]
 
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
-        """See `Task.judge`: of each row, by the logits of all classes."""
+        """See `Task.judge`: one judgement per row, with the logits of all classes."""
         judged = []
         for record in records:
             if len(record["scores"]) != len(labels):
@@ -157,7 +157,7 @@ class Classification(Task, ABC):
         return judged
 
     def confusion(self, records: Sequence[Record], labels: LabelSet) -> Confusion:
-        """See `Task.confusion`: of the classes that occur or are predicted."""
+        """See `Task.confusion`: over the classes that occur or are predicted."""
         pairs = Counter((record["gold"], record["predicted"]) for record in records)
         seen = {_known_id(labels, name) for pair in pairs for name in pair}
         names = [name for number, name in enumerate(labels.names) if number in seen]
@@ -180,7 +180,7 @@ class Classification(Task, ABC):
 
 
 class PostClassification(Classification):
-    """A task that labels whole posts: `mmib.datamodules.posts.LabelledPost` to one class, read off the first piece."""
+    """Base of tasks that label whole posts (`mmib.datamodules.posts.LabelledPost`), from their first piece's state."""
 
     rows: ClassVar[str] = "posts"
     example = ClassExample
@@ -192,7 +192,7 @@ class PostClassification(Classification):
         return [post.label]
 
     def encode(self, row: int, post: Any, pieces: list[list[int]], prepared: Prepared) -> ClassExample:
-        """See `Task.encode`; words beyond the longest input are not seen."""
+        """See `Task.encode`; words beyond `max_length` are cut off."""
         input_ids, word_ids, _ = fit_words(pieces, prepared.tokenizer, prepared.max_length)
         return ClassExample(
             row=row,
@@ -214,10 +214,10 @@ class PostClassification(Classification):
 
 
 def _known_id(labels: LabelSet, name: Any) -> int:
-    """Id of a label of a prediction file.
+    """Return the id of a label in a prediction file.
 
     Raises:
-        ValueError: it is none.
+        ValueError: If the label set does not contain it.
     """
     try:
         return labels.id_of(name)

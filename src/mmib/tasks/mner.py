@@ -1,4 +1,4 @@
-"""Named entity recognition: a tag for each word of a post, by a conditional random field."""
+"""Named entity recognition: a tag for each word of a post, with a conditional random field."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ OTHER_SPAN, MISSED, NOTHING = "other span", "missed", "no entity"
 
 @dataclass(kw_only=True)
 class MNERBatch(PostBatch):
-    """Posts of entity recognition, padded to W words; `positions` (B, W) are their first pieces, 0 where there is none.
+    """Posts of entity recognition, padded to W words; `positions` (B, W) are the words' first pieces, 0 if unseen.
 
     Attributes:
-        word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond the longest input.
-        tags: (B, W) gold tag ids to train on, with stray I- tags repaired; O where padded.
-        gold: (B, W) the file's own tag ids, to score against; -1 where padded.
+        word_mask: (B, W) True on words that the encoder sees; False on padding and on words beyond `max_length`.
+        tags: (B, W) gold tag ids for training, with stray I- tags repaired; O where padded.
+        gold: (B, W) original tag ids of the file, for scoring; -1 where padded.
     """
 
     word_mask: torch.Tensor
@@ -66,8 +66,8 @@ class EntityExample(Example):
     """A post of entity recognition.
 
     Attributes:
-        word_positions: place of the first piece of each word that fits; the words behind them are not seen.
-        gold: the file's own tag ids, one for every word of the post.
+        word_positions: position of the first piece of each word that fits; later words are cut off.
+        gold: original tag ids of the file, one for every word of the post.
         tags: the same with stray I- tags repaired.
     """
 
@@ -77,12 +77,12 @@ class EntityExample(Example):
 
 
 class EntityNetwork(ExtractionNetwork):
-    """Backbone, linear emissions and a CRF on them.
+    """Backbone, linear emissions, and a CRF.
 
     Args:
         backbone: the shared network.
         labels: the entity types.
-        constrained: make tag sequences that BIO forbids impossible.
+        constrained: rule out tag sequences that are invalid in BIO.
         head_dropout: dropout on the states that the emissions are computed from.
     """
 
@@ -98,14 +98,15 @@ class EntityNetwork(ExtractionNetwork):
         self.crf = LinearChainCRF(len(tags), *(bio_constraints(tags) if constrained else ()))
 
     def loss(self, scores: Tensor, batch: MNERBatch) -> Tensor:
-        """Negative log-likelihood of the repaired tags, (B,), summed over words, of emissions (B, W, K)."""
+        """Return the negative log-likelihood of the repaired tags, (B,), summed over words, for emissions (B, W, K)."""
         loss: Tensor = self.crf(scores, batch.tags, batch.word_mask)
         return loss
 
     def decode(self, scores: Tensor, batch: MNERBatch) -> dict[str, Tensor]:
-        """`predicted` (B, W) tag ids, O for words that the encoder does not see, -1 where padded; `confidence` (B, W).
+        """Return `predicted` (B, W) tag ids and `confidence` (B, W).
 
-        The confidence of a word is the marginal probability of its predicted tag; 0 where nothing was seen.
+        Predictions are O for words that the encoder does not see, and -1 where padded. The confidence of a word is the
+        marginal probability of its predicted tag, or 0 for words that the encoder does not see.
         """
         best = self.crf.viterbi(scores, batch.word_mask)
         marginals = self.crf.marginals(scores, batch.word_mask)
@@ -113,7 +114,7 @@ class EntityNetwork(ExtractionNetwork):
         return {"predicted": best.masked_fill(batch.gold == NO_LABEL, NO_LABEL), "confidence": confidence}
 
     def gold(self, batch: MNERBatch) -> Tensor:
-        """(B, W) the file's own tag ids, -1 where padded."""
+        """Return the (B, W) original tag ids of the file, -1 where padded."""
         return batch.gold
 
     def settings(self) -> dict[str, float | bool | None]:
@@ -125,12 +126,12 @@ Triple = tuple[str, int, int]
 
 
 def default_entities(posts: list[list[str]]) -> list[list[Triple]]:
-    """Type, first and last word of each entity as seqeval reads them by default: a stray I- opens one."""
+    """Return type, first and last word of each entity in seqeval's default mode: a stray I- opens an entity."""
     return [get_entities(tags) for tags in posts]
 
 
 def strict_entities(posts: list[list[str]]) -> list[list[Triple]]:
-    """Type, first word and the word behind each entity in strict IOB2: a stray I- is none."""
+    """Return type and words [start, end) of each entity in strict IOB2: a stray I- is ignored."""
     return [[(entity.tag, entity.start, entity.end) for entity in post] for post in Entities(posts, IOB2).entities]
 
 
@@ -141,17 +142,17 @@ READINGS: dict[str, Callable[[list[list[str]]], list[list[Triple]]]] = {
 
 
 class EntityScores(ExtractionScores):
-    """Scores of entities, right in type and both ends; labels are (B, W) tag ids, gold -1 where there is no word.
+    """Scores of entities, which are correct if type and both ends are; labels are (B, W) tag ids, gold -1 where padded.
 
-    In seqeval's default reading, which papers report, and with the prefix `strict_` in strict IOB2. The two differ
-    where tags hold a stray I-, which gold may do.
+    Scores without a prefix use seqeval's default mode, which papers report; scores with the prefix `strict_` use strict
+    IOB2. They differ if tags, gold or predicted, contain a stray I-.
     """
 
     readings = tuple(READINGS)
 
     def count(self, predictions: Tensor, gold: Tensor) -> Counts:
         """See `ExtractionScores.count`."""
-        # By number: seqeval would cut hyphens off the ends of a type's name.
+        # Types are replaced by numbers, as seqeval would strip hyphens from the ends of their names.
         names = bio_tags(str(number) for number in range(len(self.classes)))
         words = gold != NO_LABEL
         posts = [
@@ -166,7 +167,7 @@ class EntityScores(ExtractionScores):
         return Counts(*(torch.stack(counts, dim=1).to(gold.device) for counts in zip(*by_reading, strict=True)))
 
     def compute(self) -> dict[str, float]:
-        """`ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
+        """Return `ExtractionScores.compute` and `f1_macro`, the mean over the types that occur or are predicted."""
         table = self.per_class().values()
         return {**super().compute(), "f1_macro": sum(scores["f1"] for scores in table) / max(1, len(table))}
 
@@ -179,7 +180,7 @@ class EntityScores(ExtractionScores):
 
 
 class EntityCensus:
-    """Counts posts, entities in seqeval's default and in the strict reading, and oddities."""
+    """Counts posts, entities in seqeval's default and strict modes, stray tags, repeated images and unseen words."""
 
     def __init__(self) -> None:
         self.posts = 0
@@ -221,12 +222,12 @@ class EntityCensus:
 
 
 def entity_confidence(entity: Entity, confidence: Sequence[float | None]) -> float:
-    """The least probability of the tags of an entity's words; 0 where a word has none."""
+    """Return the lowest probability among the tags of an entity's words; 0 if a word has none."""
     return min(confidence[word] or 0.0 for word in range(*entity.span))
 
 
 class EntityRecognition(Task):
-    """The task `mner`: `TaggedPost` to a BIO tag for each word."""
+    """The task `mner`: predicts a BIO tag for each word of a `TaggedPost`."""
 
     name = "mner"
     title = "named entity recognition"
@@ -258,7 +259,7 @@ class EntityRecognition(Task):
         return [entity.type for entity in entities(post.tags)]
 
     def encode(self, row: int, post: TaggedPost, pieces: list[list[int]], prepared: Prepared) -> EntityExample:
-        """See `Task.encode`: as many whole words as fit; those beyond keep their gold tags and count as missed."""
+        """See `Task.encode`: as many whole words as fit; later words keep their gold tags and count as missed."""
         repaired = repair(post.tags)
         mentions = count_mentions(repaired)
         input_ids, word_ids, positions = fit_words(pieces, prepared.tokenizer, prepared.max_length)
@@ -305,7 +306,7 @@ class EntityRecognition(Task):
         return _items(example.words, entities([tags[tag] for tag in example.tags]))
 
     def counts(self, examples: Iterable[EntityExample], labels: LabelSet) -> dict[str, int]:
-        """Entities in both readings: with stray tags repaired, every one of the default reading opens with a B-."""
+        """Count entities in both modes; with stray tags repaired, every entity of the default mode opens with a B-."""
         opening = {number for number, tag in enumerate(self.outputs(labels)) if split_tag(tag)[0] == BEGIN}
         totals = Counter[str]()
         for example in examples:
@@ -322,12 +323,12 @@ class EntityRecognition(Task):
         return words
 
     def items(self, record: Record, labels: LabelSet) -> tuple[list[Item], list[Item]]:
-        """See `Task.items`: entities, in seqeval's default reading."""
+        """See `Task.items`: entities in seqeval's default mode."""
         gold, predicted = (_items(record.get("words", ()), found) for found in self._both(record, labels))
         return gold, predicted
 
     def judge(self, records: Sequence[Record], labels: LabelSet) -> list[Judgement]:
-        """See `Task.judge`: of each predicted entity, by the log-odds that it is right."""
+        """See `Task.judge`: one judgement per predicted entity, with the log-odds of its confidence."""
         judged = []
         for record in records:
             gold, predicted = self._both(record, labels)
@@ -339,7 +340,7 @@ class EntityRecognition(Task):
         return judged
 
     def confusion(self, records: Sequence[Record], labels: LabelSet) -> Confusion:
-        """See `Task.confusion`: of types, with what was missed and what was made up."""
+        """See `Task.confusion`: over types, with missed and spurious entities."""
         pairs: Counter[tuple[str, str]] = Counter()
         for record in records:
             gold, predicted = self._both(record, labels)
@@ -382,28 +383,28 @@ class EntityRecognition(Task):
         )
 
     def proposal(self, record: Record, labels: LabelSet) -> Proposal:
-        """See `Task.proposal`: the predicted entities; a word outside of them may be one that was missed."""
+        """See `Task.proposal`: the predicted entities; the certainty is over all words, as others may be missed."""
         confidence = record["confidence"]
         findings = [
             Finding(entity.type, (entity.span,), entity_confidence(entity, confidence), range(*entity.span))
             for entity in self._entities(record["predicted"], labels)
         ]
-        # 0 stands for a word that the encoder does not see.
+        # 0 marks a word that the encoder does not see.
         return Proposal(min(filter(None, confidence), default=None), findings)
 
     def _both(self, record: Record, labels: LabelSet) -> tuple[list[Entity], list[Entity]]:
-        """Gold and predicted entities of a record.
+        """Return the gold and the predicted entities of a record.
 
         Raises:
-            ValueError: a tag is none of the label set's.
+            ValueError: If a tag is not of the label set.
         """
         return self._entities(record["gold"], labels), self._entities(record["predicted"], labels)
 
     def _entities(self, tags: Sequence[str], labels: LabelSet) -> list[Entity]:
-        """The entities of tags.
+        """Return the entities of tags.
 
         Raises:
-            ValueError: a tag is none of the label set's.
+            ValueError: If a tag is not of the label set.
         """
         unknown = set(tags) - set(self.outputs(labels))
         if unknown:

@@ -1,4 +1,4 @@
-"""Relation extraction: which relation holds between two marked entities of a post."""
+"""Relation extraction: the relation between two marked entities of a post."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ HEAD_AND_TAIL = ("head", "tail")
 class MREBatch(ClassBatch):
     """Posts with two marked entities; `positions` are their opening markers, head first.
 
-    With levitated markers a row may have several pairs of entities, as extraction asks about them; those of a data set
-    have one each.
+    With levitated markers a row may have several entity pairs in extraction; rows of a data set have one each.
     """
 
 
@@ -40,7 +39,7 @@ class RelationExample(ClassExample):
         tail: words [start, end) of the tail entity.
         head_index: position of the head's opening marker.
         tail_index: position of the tail's opening marker.
-        places: those of all four markers, where they levitate over the text; see `MarkedPost`.
+        places: positions of all four markers if they levitate over the text; see `MarkedPost`.
     """
 
     head: Span
@@ -50,7 +49,7 @@ class RelationExample(ClassExample):
     places: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Spans are tuples, also where they come from JSON."""
+        """Convert spans to tuples, as JSON has lists."""
         self.head, self.tail = (self.head[0], self.head[1]), (self.tail[0], self.tail[1])
 
     def spans(self) -> dict[str, Span]:
@@ -59,7 +58,7 @@ class RelationExample(ClassExample):
 
 
 class RelationNetwork(ClassificationNetwork):
-    """Backbone and the classifier on the fused states of both opening markers.
+    """Backbone and a classifier on the fused states of both opening markers.
 
     Args:
         backbone: the shared network.
@@ -68,7 +67,7 @@ class RelationNetwork(ClassificationNetwork):
         head_dropout: dropout on the states that the classifier reads.
 
     Raises:
-        ConfigError: a threshold outside (0, 1), or one for relations without a negative class.
+        ConfigError: If the threshold is outside (0, 1), or set for relations without a negative class.
     """
 
     task = "mre"
@@ -88,7 +87,7 @@ class RelationNetwork(ClassificationNetwork):
         self.head = RelationHead(backbone.dim, len(labels), head_dropout)
 
     def predict(self, logits: Tensor) -> Tensor:
-        """(B, C) logits to (B,) class ids."""
+        """Return (B,) class ids for (B, C) logits."""
         negative = 0 if self.labels.negative is None else self.labels.id_of(self.labels.negative)
         return likeliest_relation(logits, negative, self.threshold)
 
@@ -98,7 +97,7 @@ class RelationNetwork(ClassificationNetwork):
 
 
 class RelationExtraction(Classification):
-    """The task `mre`: `RelationPost` to the relation between its two entities."""
+    """The task `mre`: predicts the relation between the two entities of a `RelationPost`."""
 
     name = "mre"
     title = "relation extraction"
@@ -118,7 +117,7 @@ class RelationExtraction(Classification):
         return [post.relation]
 
     def encode(self, row: int, post: RelationPost, pieces: list[list[int]], prepared: Prepared) -> RelationExample:
-        """See `Task.encode`: with markers set, in the window of words around both entities."""
+        """See `Task.encode`: adds the markers, and cuts the post to a window of words around both entities."""
         mark = levitate_markers if prepared.levitated else mark_entities
         marked = mark(pieces, post.head, post.tail, prepared.tokenizer, prepared.max_length)
         return RelationExample(
@@ -152,7 +151,7 @@ class RelationExtraction(Classification):
         return len(HEAD_AND_TAIL)
 
     def answer(self, record: Record, labels: LabelSet) -> Answer:
-        """See `Task.answer`: beside the relations, head and tail as they are marked in the post."""
+        """See `Task.answer`: the relations, and head and tail as marked in the post."""
         spans = _marked_spans(record)
         chips = [
             (name, [Chip(" ".join(map(str, record["words"][slice(*span)])), name, span, positions=[place])])
@@ -165,7 +164,7 @@ class RelationExtraction(Classification):
             answer,
             lines=[*chips, *answer.lines],
             word_styles={word: [HEAD_AND_TAIL[place] for place in places] for word, places in inside.items()},
-            # Of the shorter of the two, where a word belongs to both.
+            # If a word belongs to both, the shorter of the two.
             word_positions={
                 word: [min(places, key=lambda place: spans[place][1] - spans[place][0])]
                 for word, places in inside.items()
@@ -173,7 +172,7 @@ class RelationExtraction(Classification):
         )
 
     def proposal(self, record: Record, labels: LabelSet) -> Proposal:
-        """See `Task.proposal`: head and tail, which were given, and the relation between them."""
+        """See `Task.proposal`: head and tail, which are inputs, and the relation between them."""
         head, tail = _marked_spans(record)
         shares = softmax(np.asarray(record["scores"], dtype=np.float64))
         confidence = float(shares[labels.id_of(record["predicted"])])
@@ -182,7 +181,7 @@ class RelationExtraction(Classification):
 
 
 def _marked_spans(record: Record) -> list[Span]:
-    """Words [start, end) of head and tail."""
+    """Return the word spans [start, end) of head and tail."""
     return [(int(record[name][0]), int(record[name][1])) for name in HEAD_AND_TAIL]
 
 

@@ -1,1 +1,1 @@
-"""Training: the command line of the trainer, its error messages, and the summary of a run."""
+"""Training: the trainer's command line, its error messages, and the summary of a run."""

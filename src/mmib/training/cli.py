@@ -70,9 +70,9 @@ from mmib.training.summary import (
 from mmib.training.trainer_checks import REFUSED, check_loggers, refused_by_lightning, rehearsed_trainer
 from mmib.training.untyped import check_untyped
 
-# Of the model, and used by the data module too.
+# Parts of the model that the data module also uses.
 SHARED = ("text_encoder", "image_encoder")
-# What is scored after fitting: everything, nothing, or validation alone.
+# Whether to score the selected checkpoint after fitting: on all splits, not at all, or on validation only.
 Evaluated = bool | Literal["val"]
 SIDE_TEXT, PIXELS_AND_TEXTS = (
     f"{encoder.__module__}.{encoder.__name__}" for encoder in (SideTextEncoder, PixelsAndTextsEncoder)
@@ -81,23 +81,23 @@ CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
 def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
-    """Run a trainer command on expanded arguments, as the command line does; see `execute`."""
+    """Run a trainer command on expanded arguments, and return the exit status 0; see `execute`."""
     execute(arguments, command)
     return 0
 
 
 def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> MMIBCommand:
-    """Run a trainer command on expanded arguments; `command` may do something else with what was configured.
+    """Run a trainer command on expanded arguments, with another class of command if one is given.
 
     Raises:
-        MMIBError: what is wrong with the configuration, the data, or what happened while it ran.
-        SystemExit: SIGTERM ended it.
+        MMIBError: If the configuration or the data is invalid, or the command fails.
+        SystemExit: If SIGTERM ends it.
     """
     quiet_libraries()
     clock.restart()
-    revision()  # of the code that was imported: files may change while this runs
+    revision()  # cached now, as files may change during the run
     on_sigterm = signal.getsignal(signal.SIGTERM)
-    # An error of the parser becomes one of ours: its own way out prints sixty lines of usage first.
+    # Parser errors are converted to a `ConfigError`; by default the parser prints sixty lines of usage and exits.
     ours: dict[str, Any] = {"exit_on_error": False, "allow_abbrev": False}
     held = contextlib.ExitStack()
     try:
@@ -123,8 +123,8 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
             raise
         raise ConfigError(f"{REFUSED}{str(error).strip()}") from error
     except SIGTERMException as error:
-        # Lightning ends with status 0 here: a job script would take this for a run that is done. Of the ranks that it
-        # started itself the first speaks for all, and would be killed if another had a status of its own.
+        # Lightning would exit with status 0, which a job script would take for a completed run. If Lightning started
+        # the ranks, the first one's status counts, and it would be killed if another rank's status were not 0.
         raise SystemExit(0 if started_by_first_rank() else os.EX_TEMPFAIL) from error
     finally:
         held.close()
@@ -133,28 +133,28 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Saves the composed configuration into the run's own folder.
+    """Saves the composed configuration to the run's folder.
 
-    Lightning's own callback would write it into the working directory under W&B, where a second run fails. A run that
-    is resumed keeps its own until its checkpoint has been accepted: what was refused must not be in its folder.
+    With W&B, Lightning's callback would write it to the working directory, where a second run fails. A resumed run
+    keeps its old file until its checkpoint has been accepted, so that its folder never has a rejected configuration.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook."""
+        """Save the configuration of a new run."""
         if self.config["run"] is None:
             super().setup(trainer, pl_module, stage)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *batch: Any) -> None:
-        """Lightning's hook, the first after all others have seen the checkpoint."""
+        """Save the configuration of a resumed run, after all callbacks have seen the checkpoint."""
         if not self.already_saved and trainer.is_global_zero:
             self.save_config(trainer, pl_module, "fit")
         self.already_saved = True
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Lightning's hook, called on rank 0."""
+        """Write `config.yaml`, and log it; called on rank 0."""
         config = self.config.clone()
         config.pop("include", None)
-        # Where it went on from is no setting: as `--config` the file makes a new run, or scores another checkpoint.
+        # `run` and `ckpt_path` are not saved, so that the file can be used for new runs and to score any checkpoint.
         config["run"] = config["ckpt_path"] = None
         write_text(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config, skip_none=False))
         for logger in trainer.loggers:
@@ -162,15 +162,15 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 class MMIBCommand(LightningCLI):
-    """The Lightning CLI of this project. Its class name and arguments are no public interface; `mmib` is.
+    """The Lightning CLI of mmib. This class is not a public interface; the command `mmib` is.
 
     Args:
         arguments: see `LightningCLI`.
-        held: what is held until the command has ended, such as the lock of the run folder.
+        held: contexts that are held until the command ends, such as the lock of the run folder.
         options: see `LightningCLI`.
 
     Attributes:
-        summary: what the run ended with, on the first rank; None where nothing was scored.
+        summary: the run's summary, on the first rank; None if nothing was scored.
     """
 
     summary: dict[str, Any] | None = None
@@ -180,7 +180,7 @@ class MMIBCommand(LightningCLI):
         super().__init__(*arguments, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Options beside trainer, model and data."""
+        """Add the options beside trainer, model and data."""
         parser.add_argument("--include", type=list[str], default=[], help="configuration files merged before this one")
         parser.add_argument("--name", type=str, default="run", help="name of the experiment, a folder in --runs")
         parser.add_argument("--runs", type=str, default="runs", help="folder of all runs")
@@ -202,15 +202,15 @@ class MMIBCommand(LightningCLI):
             default=True,
             help="after fit, score the selected checkpoint; val: only on validation",
         )
-        # Tokenizer, transform and features come from the model's own encoders: they cannot disagree.
+        # Tokenizer, transform and features come from the model's encoders, so that they always agree.
         for encoder in SHARED:
             parser.link_arguments(f"model.{encoder}", f"data.init_args.{encoder}", apply_on="instantiate")
-        # The label set is the data set's, and decides the width of the head.
+        # The label set comes from the data set, and determines the width of the head.
         parser.link_arguments("data.init_args.labels", "model.init_args.labels", apply_on="parse")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and refuse a bad checkpoint before Lightning reads hyperparameters from it."""
-        # Not super(): it warns of arguments that are given both here and on the command line, as they always are.
+        """Parse the arguments, and check the checkpoint before Lightning reads hyperparameters from it."""
+        # Not super(), which warns if arguments are passed while the process has others on its command line.
         self.config = parser.parse_args(args)
         command = self.config["subcommand"]
         config = self.config[command]
@@ -238,7 +238,7 @@ class MMIBCommand(LightningCLI):
             check_untyped(config[part].as_dict(), part, given)
         task = _task_of(config["model"]["class_path"])
         if checkpoint is not None:
-            source = config["data"]["init_args"].get("labels")  # a custom data module may have its own
+            source = config["data"]["init_args"].get("labels")  # a custom data module may have no such argument
             labels = None if source is None else label_set(source)
             check_checkpoint(Path(checkpoint), task, labels, command == "fit")
         if config.get("weights_only") is None:
@@ -246,7 +246,7 @@ class MMIBCommand(LightningCLI):
         check_loggers(config["trainer"].as_dict()["logger"], config["wandb"])
 
     def instantiate_classes(self) -> None:
-        """Build model, data and trainer; an error of this project comes out of jsonargparse's wrapping as it was."""
+        """Build model, data and trainer; an `MMIBError` that jsonargparse has wrapped is unwrapped."""
         try:
             self._rehearse()
             super().instantiate_classes()
@@ -257,12 +257,12 @@ class MMIBCommand(LightningCLI):
             raise own from error
 
     def _rehearse(self) -> None:
-        """Build everything without weights: what a configuration cannot mean is said before weights and data are read.
+        """Build everything without weights, to find errors of a configuration before weights and data are read.
 
         Raises:
-            MMIBError: what is wrong with it.
+            MMIBError: If the configuration is invalid.
         """
-        # Lightning tells what hardware it found each time that a trainer is built.
+        # Lightning logs the hardware each time that a trainer is built.
         said = logging.getLogger("pytorch_lightning.utilities.rank_zero")
         level = said.level
         try:
@@ -277,14 +277,14 @@ class MMIBCommand(LightningCLI):
                 if fits:
                     self._get(built, "data").check_ranks(trainer.world_size)
         except Exception as error:
-            # Anything else may come of the missing weights. If it does not, building with them says so again.
+            # Other errors may be due to the missing weights. If not, building with weights raises them again.
             if _own_error(error) is not None:
                 raise
         finally:
             said.setLevel(level)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """A trainer that writes into the run folder, which is made here: model and data could be built."""
+        """Build the trainer, and create the run folder, as model and data have been built without errors."""
         self.datamodule.check_files(self.subcommand)
         config = self._own_config()
         options = self._get(self.config_init, "trainer")
@@ -314,13 +314,13 @@ class MMIBCommand(LightningCLI):
         )
         added = [FiniteCheck(), self.collector, self.bottleneck, self.history, OrderlyEnd(), LostRank(), PhaseTimes()]
         callbacks = [*callbacks_of(trainer), *added]
-        # What the others know stands in the last checkpoint, so that one comes after them.
+        # `LastCheckpoint` comes last, so that it saves the final state of the other callbacks.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
     def _go_on_after_requeue(self, config: Any) -> None:
-        """Name this job's own run and checkpoint, where it had saved one before SLURM requeued it."""
+        """Set run and checkpoint to those of this job, if it saved one before SLURM requeued it."""
         folder = slurm_run_folder(Path(config["runs"]), config["name"])
         if resumable(folder):
             config["run"], config["ckpt_path"] = str(folder), "last"
@@ -331,12 +331,12 @@ class MMIBCommand(LightningCLI):
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
     ) -> Any:
-        """Those of `--optimizer` and `--lr_scheduler`, where these take the place of the model's own."""
+        """Return the optimiser and schedule of `--optimizer` and `--lr_scheduler`, which replace the model's."""
         keep_group_settings(optimizer, other_schedule=lr_scheduler is not None)
         return LightningCLI.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     def after_fit(self) -> None:
-        """Score the checkpoint that validation selected, on validation and, where that is asked for, once on test."""
+        """Score the selected checkpoint on validation and once on test, as far as `evaluate` requests it."""
         if not self.history.took_over and self.trainer.is_global_zero:
             print(f"training was over before: nothing of {self.run_folder} was trained further")  # noqa: T201
         if self.trainer.is_global_zero:
@@ -363,15 +363,15 @@ class MMIBCommand(LightningCLI):
         self._finish(selected)
 
     def after_validate(self) -> None:
-        """Write what was scored."""
+        """Write summary and predictions."""
         self._finish(None)
 
     def after_test(self) -> None:
-        """Write what was scored."""
+        """Write summary and predictions."""
         self._finish(None)
 
     def after_predict(self) -> None:
-        """Write what was predicted."""
+        """Write the predictions."""
         self.collector.gather()
         if self.trainer.is_global_zero:
             write_predictions(self.run_folder, self.model.labels, self._records())
@@ -413,11 +413,11 @@ class MMIBCommand(LightningCLI):
         print_summary(summary, self.run_folder)
 
     def _predicted(self) -> tuple[Task, LabelSet, PostDataModule, dict[str, Predictions]]:
-        """What prediction files and the summary are made of."""
+        """Return the arguments for prediction files and the summary."""
         return task_named(self.model.task), self.model.labels, self.datamodule, self.collector.predictions
 
     def _records(self) -> dict[str, list[Record]]:
-        """What prediction files hold."""
+        """Return the records for prediction files."""
         return readable_predictions(*self._predicted())
 
     def _own_config(self) -> Any:
@@ -425,7 +425,7 @@ class MMIBCommand(LightningCLI):
 
 
 def _name_side_text_encoder(model: Any) -> None:
-    """Encode side texts with a frozen copy of the model's text encoder, where a configuration names no other."""
+    """Set the encoder of side texts to a frozen copy of the model's text encoder, unless another one is configured."""
     backbone = model["init_args"].get("backbone")
     encoders = [] if backbone is None else [backbone["init_args"].get(name) for name in SHARED]
     if len(encoders) < len(SHARED) or not all(encoders):
@@ -437,10 +437,10 @@ def _name_side_text_encoder(model: Any) -> None:
 
 
 def last_checkpoint(run: Path) -> Path:
-    """The newest checkpoint of a run that can be resumed from.
+    """Return the newest checkpoint from which a run can be resumed.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: If there is none.
     """
     if found := resumable(run):
         return found[0]
@@ -451,12 +451,13 @@ def last_checkpoint(run: Path) -> Path:
 
 
 def check_checkpoint(path: Path, task: str, labels: LabelSet | None, resume: bool = False) -> None:
-    """Refuse a checkpoint that is missing, damaged, or of another task or label set, without running any code in it.
+    """Check a checkpoint's task and label set, without running any code in it.
 
-    Any label set will do where `labels` is None. With `resume`, a checkpoint of nothing but weights is refused too.
+    The label set is not checked if `labels` is None.
 
     Raises:
-        CheckpointError: with what is wrong.
+        CheckpointError: If it is missing, damaged, or of another task or label set; with `resume` also if it only
+            contains weights.
     """
     content = open_checkpoint(path, task, lambda: _one_before(path, task, labels) if path.name == LAST else "")
     if labels is not None:
@@ -466,7 +467,7 @@ def check_checkpoint(path: Path, task: str, labels: LabelSet | None, resume: boo
 
 
 def _one_before(path: Path, task: str, labels: LabelSet | None) -> str:
-    """What to do where the last checkpoint is damaged: name the one before it, if a run can be resumed from it."""
+    """Return the advice for a damaged last checkpoint: the previous one, if the run can be resumed from it."""
     before = path.with_name(PREVIOUS)
     try:
         check_checkpoint(before, task, labels, resume=True)
@@ -476,17 +477,17 @@ def _one_before(path: Path, task: str, labels: LabelSet | None) -> str:
 
 
 def _own_error(error: BaseException | None) -> MMIBError | None:
-    """The error of this project among an exception and its causes."""
+    """Return the `MMIBError` among an exception and its causes, or None."""
     while error is not None and not isinstance(error, MMIBError):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _task_of(class_path: str) -> str:
-    """The task of a model class that a configuration names.
+    """Return the task of a configured model class.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: If it has none.
     """
     module, _, name = class_path.rpartition(".")
     task = getattr(getattr(importlib.import_module(module), name), "task", None)
@@ -499,5 +500,5 @@ def _task_of(class_path: str) -> str:
 
 
 def _epoch_of(checkpoint: Path) -> int:
-    """The epoch, from 0, after which a checkpoint was written."""
+    """Return the epoch, from 0, after which a checkpoint was written."""
     return int(torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["epoch"])

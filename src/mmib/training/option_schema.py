@@ -1,4 +1,4 @@
-"""Writes the schema of all options that `mmib.options` reads: `make schema`."""
+"""Writes the schema of all options, which `mmib.options` reads: `make schema`."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from mmib.configs import TOP_LEVEL
 from mmib.options.schema import CONSTRUCTOR, SCHEMA, signatures, source_of
 from mmib.training.cli import MMIBCommand, execute
 
-# Packages that hold classes which a configuration may name.
+# Packages with classes that a configuration may name.
 NAMES = ("backbone", "callbacks", "datamodules", "encoders", "modules", "nn", "optim", "tasks")
 PACKAGES = tuple(f"mmib.{name}" for name in NAMES)
 SCHEMA_KEY = "$schema"
-# What the parser adds to each class: a key for editors, which is none here, and where shtab is installed an option.
+# Keys that the parser adds to each class: one for editors, and an option if shtab is installed.
 ADDED = (SCHEMA_KEY, "print_shtab")
-# What the parser would say of classes, whose possible values the schema lists.
+# Start of the parser's descriptions of class options, which are dropped because the schema lists the classes.
 ANY_CLASS = "One or more arguments specifying"
-# Lightning's options, in words of this project: a schema that is shipped holds no text of another.
+# Descriptions of Lightning's options; the schema that is shipped contains no text of other projects.
 DESCRIPTIONS = {
     "seed_everything": "seed of all random numbers; true chooses one",
     "trainer": "",
@@ -63,9 +63,9 @@ TRAINER = {
 
 
 class OptionSchema(ParserJsonschema):
-    """The schema that jsonargparse makes of a parser, with classes of this project as the only ones described.
+    """Builds the schema of a parser with jsonargparse, and describes only classes of mmib.
 
-    Any class of another package is allowed with any arguments: which there are depends on what is installed.
+    Classes of other packages are allowed with any arguments, as they depend on what is installed.
     """
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ class OptionSchema(ParserJsonschema):
         self.modules: set[str] = set()
 
     def subclass_def(self, class_type: type, action: Any) -> dict[str, Any]:
-        """All forms of a class in a configuration: described ones by their paths, and any other."""
+        """Return all forms of a class option: described classes by their paths, and any other class."""
         described = []
         if class_type is Callback or _is_of_project(class_type):
             paths = sorted(path for path in get_all_subclass_paths(class_type) if _is_described(_class_at(path)))
@@ -81,14 +81,14 @@ class OptionSchema(ParserJsonschema):
         return {"anyOf": [{"type": "string"}, *described, self.unknown_class_path_schema()]}
 
     def class_path_schema(self, class_path: str, action: Any) -> dict[str, Any]:
-        """A class under all its paths: the packages that it is in may offer it too."""
+        """Return the schema of a class with all its import paths, including those of packages that re-export it."""
         described: dict[str, Any] = super().class_path_schema(class_path, action)
         found = _class_at(class_path)
         described["properties"]["class_path"] = {"enum": sorted({class_path, *_paths_of(found)})}
         return described
 
     def class_parser_schema(self, class_type: Any, action: Any, description: str | None = None) -> dict[str, Any]:
-        """The arguments of a class; those that come from another package are not described."""
+        """Return the schema of a class's arguments; those inherited from another package have no description."""
         schema: dict[str, Any] = super().class_parser_schema(class_type, action, description)
         found = _class_at(class_type) if isinstance(class_type, str) else class_type
         bases = [base for base in inspect.getmro(found) if _is_of_project(base)]
@@ -100,7 +100,7 @@ class OptionSchema(ParserJsonschema):
         return {**schema, "title": found.__name__}
 
     def callable_schema(self, typehint: Any, action: Any) -> dict[str, Any]:
-        """What builds a class of a size that is no option: `Callable[[int], Fusion]`."""
+        """Return the schema of a class factory whose arguments are not options, such as `Callable[[int], Fusion]`."""
         before = getattr(action, "sub_add_kwargs", {})
         action.sub_add_kwargs = {**before, "skip": {len(typehint.__args__) - 1}}
         schema: dict[str, Any] = super().callable_schema(typehint, action)
@@ -109,11 +109,10 @@ class OptionSchema(ParserJsonschema):
 
 
 def option_schema() -> dict[str, Any]:
-    """JSON schema of a configuration file, for all trainer commands together.
+    """Return the JSON schema of a configuration file, for all trainer commands together.
 
-    Beside the keywords of JSON schema it has `commands`, the commands that take an option, where not all of them do,
-    `lightning`, the version that the trainer's options are of, and `signatures`, a checksum of what the modules say
-    that their classes take, by name of the module.
+    It has additional keys: `commands`, the commands that accept an option, for options that not all accept;
+    `lightning`, the version of Lightning; and `signatures`, a checksum of the class signatures of each module.
     """
     for package in PACKAGES:
         _import_all(package)
@@ -123,7 +122,7 @@ def option_schema() -> dict[str, Any]:
         by_command[command] = made.generate(parser)["properties"]
     options: dict[str, Any] = {}
     for properties in by_command.values():
-        # Some packages add others where they are installed.
+        # Some packages add further options if they are installed.
         options |= {name: properties[name] for name in properties if name in TOP_LEVEL and name not in options}
     for name, text in DESCRIPTIONS.items():
         options[name]["description"] = text
@@ -151,17 +150,17 @@ def option_schema() -> dict[str, Any]:
 
 
 def text_of(schema: dict[str, Any]) -> str:
-    """As the file holds it."""
+    """Return the content of the file."""
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:
-    """Write the file."""
+    """Write the schema file."""
     SCHEMA.write_text(text_of(option_schema()), encoding="utf-8")
 
 
 class _Parsers(MMIBCommand):
-    """The command up to its parser."""
+    """The command, stopped after its parser is built."""
 
     found: LightningArgumentParser
 
@@ -171,11 +170,11 @@ class _Parsers(MMIBCommand):
 
 
 class _NotStartedError(Exception):
-    """The parser is there, and nothing else is wanted."""
+    """Raised when the parser has been built."""
 
 
 def parsers() -> dict[str, ArgumentParser]:
-    """The parser of each command."""
+    """Return the parser of each command."""
     with contextlib.suppress(_NotStartedError):
         execute(["fit"], _Parsers)
     commands = _Parsers.found._subcommands_action
@@ -183,7 +182,7 @@ def parsers() -> dict[str, ArgumentParser]:
 
 
 def _import_all(package: str) -> None:
-    """Import a module and all below it: a class is known once its module has been imported."""
+    """Import a module and all its submodules, as classes are only found in imported modules."""
     module = importlib.import_module(package)
     for found in pkgutil.walk_packages(getattr(module, "__path__", ()), f"{package}."):
         importlib.import_module(found.name)
@@ -198,7 +197,7 @@ def _is_described(found: type) -> bool:
 
 
 def _paths_of(found: type) -> list[str]:
-    """Where a class can be imported from: its module, and the packages above that offer it."""
+    """Return the import paths of a class: its module, and parent packages that re-export it."""
     parts = found.__module__.split(".")
     modules = (".".join(parts[:length]) for length in range(1, len(parts) + 1))
     name = found.__qualname__
@@ -212,7 +211,7 @@ def _class_at(path: str) -> type:
 
 
 def _plain(schema: Any) -> Any:
-    """Without what the parser says of every class, and without a key that configurations do not have."""
+    """Remove the parser's generic descriptions and added keys, and normalise white space in descriptions."""
     if isinstance(schema, list):
         return [_plain(value) for value in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""What the parser of the trainer commands refuses, in one sentence: which key, what is wrong, what was meant."""
+"""Shortens errors of the trainer commands' parser to one sentence: key, problem, and suggestion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLASS = re.compile(r"given class_path '([\w.]+)'|class_path='([\w.]+)'")
 OPTION = re.compile(r"Option '([^']+)' is not accepted")
 COMMAND_OPTION = re.compile(r"Subcommand '(\w+)' does not accept option '([^']+)'")
 NO_CLASS = ("has no attribute", "No module named")
-# Lines that say what was tried, and not what is wrong.
+# Lines of parser messages that do not describe the problem.
 FRAME = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Problem with given class_path")
 NONE = "Expected a <class 'NoneType'>"
 GIVEN = "Given value: "
@@ -26,11 +26,11 @@ WORDING = (
 
 
 def in_one_sentence(message: str, options: Collection[str]) -> str:
-    """A message of jsonargparse without the ways in which it came to it.
+    """Shorten a message of jsonargparse to its reasons.
 
     Args:
-        message: of any number of lines.
-        options: dotted names of those that are no part of model or data.
+        message: the message, of any number of lines.
+        options: dotted names of the options outside of model and data.
     """
     if message.startswith(UNKNOWN):
         option = message.removeprefix(UNKNOWN).split()[0]

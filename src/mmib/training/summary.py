@@ -1,4 +1,4 @@
-"""What a run ends with: one table for people, `summary.json` and prediction files for programs."""
+"""Results of a run: printed tables, `summary.json`, and prediction files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from mmib.runs.reader import LABELS, TRAINING
 from mmib.schema import Task, task_named
 
 SPLITS = ("val", "test")
-# Of what a run ends with; paths are longer where they have to be.
+# Width of the printed summary; only paths may be longer.
 COLUMNS = 80
 # With fewer gold items than this, one of them changes a score by more than a point.
 FEW_ITEMS = 100
@@ -39,7 +39,7 @@ Predictions = dict[int, dict[str, Any]]
 
 
 def versions() -> dict[str, str]:
-    """Of Python, the packages that decide results, and the code: `git` its commit, `code` a digest of its modules."""
+    """Return the versions of Python, key packages and the code: `git`, its commit, and `code`, a digest of it."""
     packages = {name: metadata.version(name) for name in VERSIONS}
     state = revision()
     git = {"git": state.git} if state.git else {}
@@ -47,9 +47,9 @@ def versions() -> dict[str, str]:
 
 
 def score(task: Task, labels: LabelSet, predictions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The scores of a task's records as fractions, F1 with its bootstrap standard error, and those of each class."""
+    """Return a task's scores of records as fractions, the bootstrap standard error of F1, and the scores by class."""
     predicted, gold = (label_tensor([record[key] for record in predictions]) for key in ("predicted", "gold"))
-    metric = task.metric(labels, sync_on_compute=False)  # the predictions of all ranks are together already
+    metric = task.metric(labels, sync_on_compute=False)  # predictions of all ranks are already gathered
     metric.update(predicted, gold)
     above, below = metric.row_parts(predicted, gold, "f1")
     error = standard_error(above.numpy(), below.numpy())
@@ -59,12 +59,12 @@ def score(task: Task, labels: LabelSet, predictions: Sequence[dict[str, Any]]) -
 def describe_results(
     task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
 ) -> dict[str, Any]:
-    """Scores of each split that was evaluated, with ceilings and levels where the data set is the demo corpus."""
+    """Return the scores of each evaluated split and, for the demo corpus, ceilings and scores by level."""
     result: dict[str, Any] = {
         split: score(task, labels, list(predictions[split].values())) if predictions.get(split) else None
         for split in SPLITS
     }
-    # Ceilings are those of the test rows where these are scored, else of the validation rows.
+    # Ceilings are those of the test split if it is scored, else of the validation split.
     ceiling_split = "test" if result["test"] else "val"
     ceilings = read_ceilings(datamodule.root, ceiling_split, task.name)
     if ceilings is None:
@@ -91,13 +91,13 @@ def describe_slices(
     training: TrainingItems | None,
     own_images: bool,
 ) -> dict[str, Any]:
-    """The `breakdown` of each split that was evaluated.
+    """Return the `breakdown` of each evaluated split.
 
     Args:
         task: the task.
         labels: the label set.
-        records: of each split, as prediction files hold them.
-        training: what the model was trained on, where that is known.
+        records: records of each split, as in prediction files.
+        training: gold items of the model's training rows, if known.
         own_images: whether the model saw the posts' own images.
     """
     return {
@@ -109,7 +109,7 @@ def describe_slices(
 def readable_predictions(
     task: Task, labels: LabelSet, datamodule: PostDataModule, predictions: dict[str, Predictions]
 ) -> dict[str, list[Record]]:
-    """Records of each split as docs/reference/predictions.md describes them, in the order of the file."""
+    """Return the records of each split as described in docs/reference/predictions.md, in the order of the file."""
     names = task.outputs(labels)
     return {
         split: [_readable(task, names, record, datamodule.describe(split, row)) for row, record in sorted(rows.items())]
@@ -118,9 +118,9 @@ def readable_predictions(
 
 
 def write_predictions(folder: Path, labels: LabelSet, records: dict[str, list[Record]]) -> None:
-    """`predictions/<split>.jsonl`, a line a row, and the label set that they are of, `predictions/labels.json`.
+    """Write `predictions/<split>.jsonl`, with a line per row, and the label set, `predictions/labels.json`.
 
-    Each row names the code that made it, as files of predictions are copied away from their runs.
+    Each row names the revision of the code, because prediction files are copied elsewhere.
     """
     write_text(folder / "predictions" / LABELS, json.dumps(labels.to_dict(), indent=2) + "\n")
     for split, rows in records.items():
@@ -129,12 +129,12 @@ def write_predictions(folder: Path, labels: LabelSet, records: dict[str, list[Re
 
 
 def write_training(folder: Path, training: TrainingItems) -> None:
-    """`training.json` in the run's folder: what slices have to know of the rows that a model was trained on."""
+    """Write `training.json` to the run's folder: the gold items of the training rows, needed for slices."""
     write_text(folder / TRAINING, json.dumps(training.to_dict()) + "\n")
 
 
 def _readable(task: Task, names: Sequence[str], record: Record, post: dict[str, Any]) -> Record:
-    """A record with names for labels, with its post, and with evidence of the post's own words and regions alone."""
+    """Convert a record: label ids to names, the post added, and the evidence without padding."""
     words, regions = len(post["words"]), len(post["boxes"])
     kl = record["kl"] + [math.nan] * (words - len(record["kl"]))
     result = {"id": record["id"], **post, "boxes": _rounded(post["boxes"], 4)}
@@ -154,19 +154,19 @@ def _named(names: Sequence[str], label: Any) -> Any:
 
 
 def _rounded(values: Any, digits: int) -> Any:
-    """Numbers as JSON can hold them: None where there is none, or none that is finite."""
+    """Round numbers for JSON; None for those that are not finite."""
     if isinstance(values, list | tuple):
         return [_rounded(value, digits) for value in values]
     return round(values, digits) if math.isfinite(values) else None
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """`summary.json` in the run's folder."""
+    """Write `summary.json` to the run's folder."""
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
 
 
 def print_summary(summary: dict[str, Any], folder: Path, console: Console | None = None) -> None:
-    """The table, what it was measured on, and where everything lies; the last line is the path of the summary."""
+    """Print the tables, the evaluated data, and the paths of all files; the last line is the path of the summary."""
     console = console or Console(highlight=False, soft_wrap=True)
     console.print(_table(summary))
     if summary["test"] or summary["val"]:
@@ -188,7 +188,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(f"selected epoch {selected['epoch']} on {selected['split']} ({selected['metric']})")
         console.print(f"checkpoint: {selected['checkpoint']}")
     if summary.get("seconds"):
-        # No line breaks within a time: at a no-break space there is none.
+        # No-break spaces prevent line breaks within a time.
         times = (f"{name} {duration(seconds)}".replace(" ", "\xa0") for name, seconds in summary["seconds"].items())
         lines = textwrap.fill(f"time: {', '.join(times)}", COLUMNS, subsequent_indent="      ")
         console.print(lines.replace("\xa0", " "))
@@ -201,7 +201,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
 
 
 def few_item_lines(summary: dict[str, Any]) -> list[str]:
-    """A caution for each split with so few gold items that its scores, and their errors, tell little."""
+    """Return a caution for each split with too few gold items for meaningful scores."""
     lines = []
     for split in SPLITS:
         gold = sum(scores["gold"] for scores in summary[split]["classes"].values()) if summary[split] else 0
@@ -211,7 +211,7 @@ def few_item_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def _table(summary: dict[str, Any]) -> Table:
-    """At most 80 columns wide, so that nothing wraps in a plain terminal or a log file."""
+    """Return the table of scores, at most 80 columns wide, so that it does not wrap in a terminal or a log file."""
     title = f"{summary['task']} on {summary['corpus']}, seed {summary['seed']} (percent)"
     table = Table(title=title, collapse_padding=True, pad_edge=False)
     table.add_column("split", no_wrap=True)
@@ -243,7 +243,7 @@ def _add_row(
 
 
 def _bottleneck_table(bottleneck: dict[str, dict[str, Any]]) -> Table:
-    """Rates in nats at the start and at the end, and how strongly they are pressed."""
+    """Return the table of rates in nats at start and end, with betas and gradient ratios."""
     table = Table(title="bottleneck (nats; start to end)", collapse_padding=True, pad_edge=False)
     table.add_column("latents", no_wrap=True)
     for heading in ("a position", "a post", "standard\ndeviation", "beta", "share of\nthe loss", "gradient\nto task's"):
@@ -265,7 +265,7 @@ def _bottleneck_table(bottleneck: dict[str, dict[str, Any]]) -> Table:
 
 
 def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
-    """What has to be known beside the scores: a bottleneck that is off, inert, or that lets nothing through."""
+    """Return cautions on the bottleneck: that it is off, inert, or collapsed."""
     lines = []
     for modality, described in bottleneck.items():
         if described["beta"] == 0:
@@ -283,13 +283,13 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def _class_table(summary: dict[str, Any]) -> Table:
-    """Classes of the test split or, where that was not scored, of validation."""
+    """Return the table of classes, of the test split or, if that was not scored, of validation."""
     split = "test" if summary["test"] else "val"
     return _scores_by("class", split, summary[split]["classes"])
 
 
 def _slice_table(summary: dict[str, Any]) -> Table:
-    """Slices of the same split."""
+    """Return the table of slices of the same split."""
     split = "test" if summary["test"] else "val"
     groups = summary["slices"][split]["groups"]
     return _scores_by("slice", split, {f"{scores['slice']}: {scores['group']}": scores for scores in groups})

@@ -1,4 +1,4 @@
-"""Training as a function call: what `mmib fit` does, for scripts, notebooks and tests."""
+"""Training as a function call, equivalent to `mmib fit`, for scripts, notebooks and tests."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class Scores(dict[str, float]):
 
 
 def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Scores:
-    """Train, select on validation, and score the selected checkpoint; everything is written as `mmib fit` writes it.
+    """Train, select a checkpoint on validation, and score it; files are written as by `mmib fit`.
 
     Args:
-        config: a shipped experiment by name, the path of a YAML file, or what such a file holds.
-        overrides: settings by their dotted names, as on the command line: `{"model.gamma": 0}`.
+        config: name of a shipped experiment, path of a YAML file, or the content of such a file.
+        overrides: settings by dotted name, as on the command line: `{"model.gamma": 0}`.
 
     Returns:
-        The scores, those of test where there is a test split, and the run's folder; no scores on all ranks but the
-        first.
+        The scores, including those of the test split if there is one, and the run's folder. Only the first rank has
+        scores.
 
     Raises:
-        MMIBError: what is wrong with the configuration, the data, or what happened while it ran.
+        MMIBError: If the configuration or the data is invalid, or training fails.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = str(config)
@@ -59,5 +59,5 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
 
 
 def _written(value: Any) -> str:
-    """As on the command line: text as it is, everything else as JSON."""
+    """Format a value for the command line: strings unchanged, everything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value)

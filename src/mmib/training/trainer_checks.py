@@ -1,4 +1,4 @@
-"""What the trainer cannot be asked for, said in one sentence before weights and data are read."""
+"""Checks of the trainer's options, before weights and data are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmib.schema import ConfigError
 REFUSED = "the trainer cannot work like this: "
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
-# What a logger's class needs: any of these packages.
+# Packages of each logger class, of which one is required.
 PACKAGES = {
     "CometLogger": ("comet_ml",),
     "LitLogger": ("litlogger",),
@@ -29,15 +29,15 @@ PACKAGES = {
 
 
 def rehearsed_trainer(trainer_class: Callable[..., Trainer], options: Mapping[str, Any], fits: bool) -> Trainer:
-    """The trainer of a configuration, without its loggers, to see whether there can be one.
+    """Build the trainer of a configuration, without loggers, to check its options.
 
     Args:
         trainer_class: class of the trainer.
-        options: what it is built from.
-        fits: whether it will train, and not only score.
+        options: its arguments.
+        fits: whether it will train, or only score.
 
     Raises:
-        ConfigError: what it cannot do.
+        ConfigError: If options are invalid or not supported.
     """
     _check_options(options)
     try:
@@ -88,14 +88,14 @@ def _check_end(trainer: Trainer) -> None:
 
 
 def check_loggers(chosen: Any, wandb: str) -> None:
-    """Look for the packages of the loggers that a configuration names.
+    """Check that the packages of the configured loggers are installed.
 
     Args:
-        chosen: what it says of `trainer.logger`.
-        wandb: what it says of W&B.
+        chosen: value of `trainer.logger`.
+        wandb: value of `wandb`.
 
     Raises:
-        ConfigError: a package is not installed, or W&B is asked for where nothing is logged.
+        ConfigError: If a package is not installed, or W&B is enabled while logging is disabled.
     """
     if chosen is False and wandb in ("online", "offline"):
         raise ConfigError(f"trainer.logger is false, so that nothing is logged, and wandb is {wandb}: choose one")
@@ -108,18 +108,18 @@ def check_loggers(chosen: Any, wandb: str) -> None:
 
 
 def missing_packages(choice: Iterable[str]) -> list[str]:
-    """The packages of a choice, where none of them is installed."""
+    """Return all packages of a choice if none of them is installed, else an empty list."""
     packages = list(choice)
     return [] if any(find_spec(package) for package in packages) else packages
 
 
 def refused_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself raised an error, such as where options do not fit the number of batches."""
+    """Whether Lightning itself raised an error, for example because options do not fit the number of batches."""
     return _innermost(error.__traceback__).partition(".")[0] in LIGHTNING
 
 
 def _innermost(traceback: TracebackType | None) -> str:
-    """Name of the module that an exception comes from."""
+    """Return the name of the module that raised an exception."""
     name = ""
     while traceback is not None:
         name = traceback.tb_frame.f_globals.get("__name__", "")

@@ -1,4 +1,4 @@
-"""Parameters without a type annotation, of which the parser does not say that they are missing."""
+"""Checks of parameters without a type annotation, which the parser does not report as missing."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mmib.training.constructors import named_class, parameters_of
 
 
 def check_untyped(value: Any, key: str, given: Collection[str] = ()) -> None:
-    """Refuse what the parser lets pass of the classes in a configuration, since a parameter has no annotation.
+    """Check arguments of configured classes whose parameters have no annotation.
 
-    jsonargparse takes such a parameter for one that may be None, and does not build a class that is named for it.
+    jsonargparse allows None for such a parameter, and does not build a class that is named for it.
 
     Args:
-        value: a parsed configuration, or any value in it; classes are named by `class_path` and `init_args`.
-        key: where it stands, for the message.
-        given: parameters of the class at its top that get their values from elsewhere.
+        value: a parsed configuration, or any value in it; classes are given by `class_path` and `init_args`.
+        key: dotted name of the value, for the message.
+        given: parameters of the top class that get their values from elsewhere.
 
     Raises:
-        ConfigError: with the class and its parameter.
+        ConfigError: If such a parameter is missing, or names a class; the message names the class and the parameter.
     """
     if isinstance(value, list):
         value = dict(enumerate(value))
@@ -51,7 +51,7 @@ def check_untyped(value: Any, key: str, given: Collection[str] = ()) -> None:
 
 
 def _given_by(path: str, name: str, value: Any) -> Collection[str]:
-    """The first parameters of a class named by `value`, where another class calls it with arguments for them."""
+    """Return the first parameters of a class named by `value`, for which the class that builds it passes arguments."""
     try:
         hint = typing.get_type_hints(named_class(path).__init__).get(name)
     except (AttributeError, NameError, TypeError):
