@@ -197,7 +197,7 @@ class PostDataModule(pl.LightningDataModule):
         if max_tokens is not None and max_tokens < max_length:
             raise ConfigError(
                 f"max_tokens is {max_tokens}, and a single post may have max_length {max_length} word pieces: "
-                "raise the one or lower the other"
+                "raise max_tokens or lower max_length"
             )
         self.reader = reader
         self.root = reader.root
@@ -405,7 +405,7 @@ class PostDataModule(pl.LightningDataModule):
         without = [name for name in self.labels.names if name in lost]
         self._subset_facts = {"of": len(store), "seed": self.subset.seed, "without": without}
         message = f"train: {len(rows):,} of {len(store):,} rows are trained on (subset_seed {self.subset.seed})"
-        rank_zero_info(message + (f"; no row is left of {shown(without)}" if without else ""))
+        rank_zero_info(message + (f"; no row has the labels {shown(without)}" if without else ""))
         return rows
 
     def _looked_at(self, split: str, sizes: np.ndarray) -> np.ndarray:
@@ -665,9 +665,9 @@ class PostDataModule(pl.LightningDataModule):
         if share <= self.max_missing_images:
             return
         if self.side_text is not None:
-            lack = "has no text" if self.pixel_encoder is None else "has no text, and the data no readable file,"
+            lack = "has no text" if self.pixel_encoder is None else "has no text, and the data has no readable file,"
             raise DataError(
-                f"{self.side_text} {lack} of {len(missing):,} of {report.images:,} images of {self.root}, split "
+                f"{self.side_text} {lack} for {len(missing):,} of {report.images:,} images of {self.root}, split "
                 f"{split} ({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
                 f"{self.max_missing_images:.0%}. Add their texts, or continue without them with "
                 "--data.max_missing_images 1.0"

@@ -221,8 +221,8 @@ class ColumnsReader(SplitReader[ColumnPost]):
         if counts and (min(word, tag) < 0 or max(word, tag) >= count or word == tag):
             between = "blanks" if separator is None else repr(separator)
             raise DataError(
-                f"{path} has lines of {count} columns with {between} between them, which hold no word_column "
-                f"{self.word_column} beside a tag_column {self.tag_column}: name other columns, or the separator"
+                f"{path} has lines of {count} columns with {between} between them, which do not have both word_column "
+                f"{self.word_column} and tag_column {self.tag_column}: name other columns, or the separator"
             )
         return Columns(separator, count, word, tag)
 

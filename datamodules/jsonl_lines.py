@@ -122,7 +122,7 @@ def _span(entity: dict[str, Any], name: str, length: int, unit: str) -> Span:
         raise DataError(f"{name} has the start {shown(start)} and the end {shown(end)}: give two whole numbers")
     if not 0 <= start < end <= length:
         wrong = "is empty or reversed" if start >= end else f"lies outside the post of {length} {unit}"
-        raise DataError(f"{name} from {start} to {end} {wrong}: count {unit} from 0, with the end behind the last")
+        raise DataError(f"{name} from {start} to {end} {wrong}: count {unit} from 0, with the end one past the last")
     return start, end
 
 
@@ -130,7 +130,7 @@ def _relations(listed: Sequence[dict[str, Any]], entities: Sequence[dict[str, An
     """Return the relations between entities, which are named by their ids, or by position if they have none."""
     ids = [entity["id"] for entity in entities if "id" in entity]
     if ids and (any(type(identity) not in (int, str) for identity in ids) or len(set(ids)) < len(entities)):
-        raise DataError("give each entity of the post an 'id' that no other has, a number or a string, or none any")
+        raise DataError("give every entity of the post a unique 'id', a number or a string, or give none an 'id'")
     known = ids or list(range(len(entities)))
     expected = "the id of an entity" if ids else f"its position among the {len(known)} entities, counted from 0"
     relations = []

@@ -33,7 +33,7 @@ def label_set(source: LabelSource) -> LabelSet:
             - the output of `LabelSet.to_dict`, in which `file: PATH` may replace `names`.
 
     Raises:
-        ConfigError: `source` is none of these, or no label set.
+        ConfigError: `source` is not one of these, or no label set.
         DataError: the file is missing, cannot be read or holds no label set.
     """
     if isinstance(source, str):
@@ -51,7 +51,7 @@ def label_set(source: LabelSource) -> LabelSet:
 def unknown_label(place: str, label: str, labels: LabelSet) -> DataError:
     """Return the error for a label in the data that the configuration lacks; `place` is its `file:line`."""
     return DataError(
-        f"{place}: the label {label!r} is none of the {len(labels)} of data.labels ({shown(labels.names)}): add it "
+        f"{place}: the label {label!r} is not one of the {len(labels)} of data.labels ({shown(labels.names)}): add it "
         "there, or correct the file; mmib check-data --labels lists every such label"
     )
 

@@ -130,7 +130,7 @@ def _parse_row(line: str, place: str) -> RelationPost:
         raise DataError(f"{place}: 'relation' must be the name of a relation, got {relation!r}")
     for text in (*words, image, relation):
         if any("\ud800" <= character <= "\udfff" for character in text):
-            raise DataError(f"{place}: {text!r} holds half of a surrogate pair, which is no character")
+            raise DataError(f"{place}: {text!r} holds an unpaired surrogate, which is not a character")
     head, tail = (_parse_span(row[key], key, len(words), place) for key in ("h", "t"))
     names = _name(row["h"]), _name(row["t"])
     return RelationPost(words=words, image=image, place=place, head=head, tail=tail, relation=relation, names=names)

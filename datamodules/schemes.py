@@ -33,7 +33,7 @@ class ForeignTagError(DataError):
 
     def __init__(self, tag: str, position: int, scheme: Scheme) -> None:
         expected = ", ".join(f"{letter}-TYPE" for letter in sorted(LETTERS[scheme]))
-        super().__init__(f"the tag {tag!r} is none of {scheme}: write {OUTSIDE}, {expected}, or name another scheme")
+        super().__init__(f"the tag {tag!r} is not a {scheme} tag: write {OUTSIDE}, {expected}, or name another scheme")
         self.position = position
 
 

@@ -39,7 +39,7 @@ from mmib.labels import LabelSet
 HEADINGS = {"negative": "negative class", "entities_strict": "in strict IOB2"}
 LABELS_SHOWN = 100
 MARKS = {"note": ("note", "cyan"), "problem": ("problem", "yellow"), "unreadable": ("cannot be read", "red")}
-MEANINGS = ("fine", "problems that a training would stop at or hide", "something cannot be read")
+MEANINGS = ("fine", "problems that would stop a training run or go unnoticed", "something cannot be read")
 NO_TOKENIZER = "none"
 
 

@@ -27,7 +27,7 @@ def check_labels(files: SetFiles, posts: Sequence[Post], labels: LabelSet | None
             if label in unknown
         ]
         text = (
-            f"{len(unknown):,} labels in {len(places):,} places are none of the label set, and a training stops at the "
+            f"{len(unknown):,} labels in {len(places):,} places are not in the label set, and training stops at the "
             "first: add them to data.labels, or correct the file (--fix keeps them)"
         )
         report.findings.append(Finding("problem", "unknown_labels", text, places))
@@ -77,12 +77,12 @@ def _unmeasured(counts: Mapping[str, Counter[str]]) -> list[Finding]:
         for label in counts[TRAIN]
         if split != TRAIN and not found[label]
     ]
-    text = f"{len(items):,} labels of the training split do not occur in another, which cannot measure them"
+    text = f"{len(items):,} labels of the training split do not occur in another split, which cannot measure them"
     return [Finding("note", "unmeasured_labels", text, items)] if items else []
 
 
 def _unused(counts: Mapping[str, Counter[str]], labels: LabelSet | None) -> list[Finding]:
     names = () if labels is None else labels.names
     items = [name for name in names if not any(found[name] for found in counts.values())]
-    text = f"{len(items):,} labels of the label set occur in no split that is here"
+    text = f"{len(items):,} labels of the label set do not occur in any split"
     return [Finding("note", "unused_labels", text, items)] if items and counts else []

@@ -87,7 +87,7 @@ def check_images(
         share = lost / counts.named
         refused = share > max_missing
         text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable" + (
-            f", and a training allows {max_missing:.0%} unless data.max_missing_images is higher (mmib init sets it)"
+            f", and training allows {max_missing:.0%} unless data.max_missing_images is higher (mmib init sets it)"
             if refused
             else ""
         )
@@ -117,7 +117,7 @@ def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: Spli
     listed = sorted({name for key in keys.values() for name in crops.names.get(key, [])})
     wanted, outside = _inside(crops, listed)
     if outside:
-        text = f"{len(outside):,} names of crops lead out of their folder, and a training stops at the first"
+        text = f"{len(outside):,} names of crops point outside their folder, and training stops at the first"
         report.findings.append(Finding("problem", "crops_outside", text, outside))
     rows = [next((name for name in crops.names.get(key, []) if name in wanted), "") for key in keys.values()]
     _, counts, findings = _sort(wanted, rows, decoded, "crops")
@@ -157,7 +157,7 @@ def check_folders(files: SetFiles, images: Mapping[str, SplitImages], decoded: D
     )
     findings = []
     if orphans:
-        text = f"{len(orphans):,} images in the folders of images are named by no {files.reader.rows} that are here"
+        text = f"{len(orphans):,} images in the image folders are not named by any {files.reader.rows}"
         findings.append(Finding("note", "orphans", text, orphans))
     return findings + _copies(images, decoded)
 
@@ -177,7 +177,7 @@ def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding
         findings.append(Finding("note", "duplicate_images", text, duplicates))
     shared = [by_split for by_split in contents.values() if len(by_split) > 1]
     if shared:
-        text = f"{len(shared):,} images stand in more than one split"
+        text = f"{len(shared):,} images are in more than one split"
         places = sorted(f"{min(names)} ({', '.join(by)})" for by in shared for names in [set().union(*by.values())])
         findings.append(Finding("note", "shared_images", text, places))
     return findings
@@ -194,7 +194,7 @@ def _sort(
     counts = FileCounts(len(wanted), len(good), len(wanted) - len(there), len(bad), sum(name in good for name in rows))
     if not bad:
         return good, counts, []
-    text = f"{len(bad):,} {what} are there and cannot be read"
+    text = f"{len(bad):,} {what} exist but cannot be read"
     return good, counts, [Finding("problem", f"unreadable_{what}", text, sorted(bad))]
 
 
@@ -224,7 +224,7 @@ def files_below(folder: Path) -> list[str]:
 
 def _reason(file: Path) -> str | None:
     if not os.path.exists(file):  # noqa: PTH110 - gives False for loops and for what may not be looked at
-        return "a link that leads nowhere"
+        return "a broken link"
     if not os.path.isfile(file):  # noqa: PTH113
         return "no file"
     try:

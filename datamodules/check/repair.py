@@ -184,7 +184,7 @@ class _Copy:
                 kept[self.reader.crop_key(place, image)] = good
         if lost:
             lacking = shown(sorted(set(lost)), ITEMS_SHOWN)
-            self.changes.append(f"left out of {crops.source}: crops that are not there or no images: {lacking}")
+            self.changes.append(f"left out of {crops.source}: missing or unreadable crops: {lacking}")
         write_crop_dictionary(self._target(crops.source), kept)
 
     def _is_good(self, crops: Crops, name: str) -> bool:

@@ -122,7 +122,7 @@ class SetFiles:
                 return Labelling(label_set(str(listed)), self.below(listed))
             except DataError:
                 pass  # `mmib.datamodules.check.whole` reports it
-        return Labelling(LabelSet(occurring) if occurring else None, "those that occur")
+        return Labelling(LabelSet(occurring) if occurring else None, "those that occur in the data")
 
     def expected(self, split: str) -> dict[str, int]:
         """The expected counts of a split, as far as they are known."""

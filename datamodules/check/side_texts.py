@@ -72,7 +72,7 @@ def _check_split(texts: SideTexts, images: Mapping[str, list[Post]], report: Spl
         share = len(missing) / len(images)
         refused = share > max_missing
         text = f"{len(missing):,} of {len(images):,} images ({share:.1%}) have no side text" + (
-            f", and a training allows {max_missing:.0%} (--data.max_missing_images)" if refused else ""
+            f", and training allows {max_missing:.0%} (--data.max_missing_images)" if refused else ""
         )
         report.findings.append(Finding("problem" if refused else "note", "missing_side_texts", text, missing))
     if counts.texts:
@@ -88,7 +88,7 @@ def _check_split(texts: SideTexts, images: Mapping[str, list[Post]], report: Spl
             f"{counts.naming:.1%} of the side texts contain the name of an entity of their post "
             f"({counts.naming_by_chance:.1%} that of another image's post)"
         )
-        text += ": they were written with the post at hand, and leak what is to be found in it" if leaks else ""
+        text += ": they were written with knowledge of the post, and leak its entities" if leaks else ""
         report.findings.append(Finding("problem" if leaks else "note", "side_text_names", text))
 
 

@@ -53,19 +53,19 @@ def check_text(
     posts, rows = list(read.posts.values()), files.reader.rows
     if read.malformed:
         errors = [str(bad.error) for bad in read.malformed.values()]
-        text = f"{len(errors):,} {rows} cannot be read, and a training stops at the first"
+        text = f"{len(errors):,} {rows} cannot be read, and training stops at the first"
         report.findings.append(Finding("problem", "malformed", text, errors))
     if read.doubtful:
-        text = f"{len(read.doubtful):,} {rows} have a span that does not hold the words that it is named by"
+        text = f"{len(read.doubtful):,} {rows} have a span whose words differ from the name of the entity"
         report.findings.append(Finding("problem", "doubtful", text, list(read.doubtful.values())))
     if read.note:
-        report.findings.append(Finding("note", "reading", f"as it is read: {read.note}"))
+        report.findings.append(Finding("note", "reading", f"changes on reading: {read.note}"))
     report.counts = count_posts(posts, rows, labels)
     check_labels(files, posts, labels, report)
     _check_spans(posts, rows, report)
     repeated = [texts[0].place for texts in _by_content(posts).values() if len(texts) > 1]
     if repeated:
-        text = f"{len(repeated):,} {rows} stand in the file more than once, word for word"
+        text = f"{len(repeated):,} {rows} are in the file more than once, word for word"
         report.findings.append(Finding("note", "repeated", text, repeated))
     if pieces is not None:
         _check_pieces(posts, rows, pieces, report)
@@ -113,7 +113,7 @@ def _check_spans(posts: Sequence[Post], rows: str, report: SplitReport) -> None:
         post.head[0] < post.tail[1] and post.tail[0] < post.head[1] for post in posts if isinstance(post, RelationPost)
     )
     if overlapping:
-        text = f"head and tail overlap in {overlapping:,} {rows}, which the markers can show"
+        text = f"head and tail overlap in {overlapping:,} {rows}, which the markers can represent"
         report.findings.append(Finding("note", "overlapping", text))
     tagged = [post for post in posts if isinstance(post, TaggedPost)]
     stray = [post for post in tagged if repair(post.tags) != post.tags]
@@ -150,7 +150,7 @@ def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: Spli
     if vanished:
         shown = ", ".join(f"{_code_points(word)} {times:,}" for word, times in vanished.most_common(8))
         text = (
-            f"{vanished.total():,} words are nothing to the tokenizer {pieces.name} and keep place and label as "
+            f"{vanished.total():,} words have no piece in the tokenizer {pieces.name} and keep place and label as "
             f"unknown pieces: {shown}"
         )
         report.findings.append(Finding("note", "vanishing", text))
@@ -171,13 +171,13 @@ def _report_lengths(
         else:
             shortened.append(post.place)
     if refused:
-        text = f"{len(refused):,} {rows} are {too_long} between their entities, and a training stops: raise max_length"
+        text = f"{len(refused):,} {rows} are {too_long} between their entities, and training stops: raise max_length"
         report.findings.append(Finding("problem", "too_long", text, refused))
     if missed:
-        text = f"{len(missed):,} {rows} are {too_long}, and the words behind count as missed: raise max_length"
+        text = f"{len(missed):,} {rows} are {too_long}, and the words beyond that count as missed: raise max_length"
         report.findings.append(Finding("problem", "too_long", text, missed))
     if shortened:
-        text = f"{len(shortened):,} {rows} are {too_long}, and lose context alone"
+        text = f"{len(shortened):,} {rows} are {too_long}, and lose only context"
         report.findings.append(Finding("note", "shortened", text, shortened))
 
 

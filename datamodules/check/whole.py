@@ -106,7 +106,7 @@ def _line_ends(path: Path) -> list[Finding]:
         *(["a byte-order mark"] if head.startswith(BYTE_ORDER_MARK.encode()) else []),
         *(["carriage returns before its line feeds"] if b"\r\n" in head else []),
     ]
-    text = f"the file has {' and '.join(found)}: these are read as no part of its text"
+    text = f"the file has {' and '.join(found)}: they are not read as part of its text"
     return [Finding("note", "line_ends", text)] if found else []
 
 
@@ -143,7 +143,7 @@ def _shared_texts(files: SetFiles, reads: dict[str, ReadSplit]) -> list[Finding]
         is_released = files.has_released_layout and not files.is_demo and (one, other) == ("train", "val")
         known = SHARED_TEXTS[files.name] if is_released else None
         usual = known or SHARED_SHARE * min(len(texts[one]), len(texts[other]))
-        text = f"{len(shared):,} texts stand in {one} and in {other}" + (f" ({known} as released)" if known else "")
+        text = f"{len(shared):,} texts are in both {one} and {other}" + (f" ({known} as released)" if known else "")
         # The demo corpus has few texts, and each split samples from all of them.
         severity: Severity = "problem" if len(shared) > usual and not files.is_demo else "note"
         findings.append(Finding(severity, "shared_texts", text, shared))

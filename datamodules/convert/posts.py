@@ -106,7 +106,7 @@ def linked(ids: Mapping[int | str, int], arrows: Iterable[Arrow], place: str, no
     links = []
     for arrow in arrows:
         if arrow.head not in ids or arrow.tail not in ids:
-            notes.add("relations of which an end is no entity of the post: left out", place)
+            notes.add("relations whose head or tail is not an entity of the post: left out", place)
         elif arrow.head == arrow.tail:
             notes.add("relations of an entity with itself: left out", place)
         else:
@@ -129,7 +129,7 @@ def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> 
     seen = Offsets(offsets.text, "graphemes")
     whole = seen.characters(*seen.units(*span)) or span
     if whole != span:
-        notes.add("entities that end inside what looks like one character: they get the whole of it", place)
+        notes.add("entities that start or end inside a visible character: extended to the whole character", place)
     return whole
 
 

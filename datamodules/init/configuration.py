@@ -43,7 +43,7 @@ COMMENTS = {
 }
 ARGUMENTS = [
     "      # arguments: {RELATION: [HEAD, TAIL]}",
-    "      #   types of its entities: other pairs are not asked about (docs/reference/formats.md)",
+    "      #   types of its entities: other pairs are not classified (docs/reference/formats.md)",
 ]
 MODEL = {
     "mner": """\
@@ -51,7 +51,7 @@ MODEL = {
     beta_text: 1.0e-3            # weight of the text bottleneck; 0 switches it off (docs/explanation/information.md)
     beta_image: 1.0e-3           # weight of the image bottleneck
     gamma: 0.1                   # weight of the alignment of text and image
-    mention_dropout: 0.0         # 0.5 where the names in the text are not to be learnt by heart
+    mention_dropout: 0.0         # 0.5 keeps the model from memorising the names in the text
     optimizer:
       lr: 3.0e-4                 # of everything beside the text encoder
       text_lr: 1.0e-4            # of the text encoder
@@ -99,7 +99,7 @@ def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[S
             "small encoders that come as packages; or model/published.yaml: BERT and ResNet-50",
         ),
         _line("  # - trainer/bf16.yaml", "faster where the machine computes in bfloat16"),
-        _line("  # - trainer/averaged.yaml", "averages the weights, often for the better from a thousand steps on"),
+        _line("  # - trainer/averaged.yaml", "averages the weights; often better from a thousand steps on"),
         _line("  # - trainer/early_stopping.yaml", "ends when validation no longer improves"),
         f"name: {_scalar(name)}",
         "trainer:",

@@ -84,7 +84,7 @@ def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[st
         return None, []
     if given is not None:
         if given not in names and not found.makes_negatives:
-            raise ConfigError(f"--negative {given!r} is none of the relations {shown(names)}: name one of them")
+            raise ConfigError(f"--negative {given!r} is not one of the relations {shown(names)}: name one of them")
         return given, []
     usual = [name for name in names if name.lower() in USUAL_NEGATIVES]
     if len(usual) > 1:

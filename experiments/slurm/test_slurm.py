@@ -249,7 +249,7 @@ def test_requeue(work: Path) -> Iterator[tuple[str, bool]]:
         yield f"requeued by {how}, going on with step {saved}", saved > step
         step = saved
     job.wait_for_end()
-    yield "it went on each time", job.output.read_text().count("was requeued: going on with") == len(REQUEUES)
+    yield "it went on each time", job.output.read_text().count("was requeued: resuming") == len(REQUEUES)
     found = differences(whole.run, job.run)
     yield f"it ends like the other bit for bit: {', '.join(found) or describe(job.run)}", not found
 

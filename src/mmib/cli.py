@@ -77,11 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A disk can be full during any write.
         if error.errno in MAY_NOT:
-            return _refuse(f"a file may not be opened: {error}; see who may read and write it, or choose another place")
+            return _refuse(f"a file cannot be opened: {error}; check its permissions, or choose another location")
         if error.errno not in CANNOT_WRITE:
             raise
         return _refuse(
-            f"a file cannot be written: {error}; what was saved before is still there: make room, or choose another "
+            f"a file cannot be written: {error}; files saved earlier are kept: free disk space, or choose another "
             "place, and start again"
         )
     except KeyboardInterrupt:

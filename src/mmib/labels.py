@@ -43,12 +43,12 @@ class LabelSet:
             raise ConfigError(f"the label set names {', '.join(twice)} more than once: name each label once")
         if self.negative is not None and self.negative not in self.names:
             raise ConfigError(
-                f"the negative class {self.negative!r} is none of the labels {shown(self.names)}: name one of them, "
+                f"the negative class {self.negative!r} is not one of the labels {shown(self.names)}: name one of them, "
                 "or leave 'negative' out where all labels count"
             )
         unknown = sorted(set(self.arguments) - set(self.names), key=str)
         if unknown:
-            raise ConfigError(f"'arguments' names {unknown[0]!r}, which is none of the labels {shown(self.names)}")
+            raise ConfigError(f"'arguments' names {unknown[0]!r}, which is not one of the labels {shown(self.names)}")
 
     def __len__(self) -> int:
         return len(self.names)

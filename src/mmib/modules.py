@@ -114,7 +114,7 @@ class ExtractionModule(pl.LightningModule):
             if value < 0:
                 raise ConfigError(f"{name} is {value}: the weight of a loss term cannot be negative")
         if not 0 <= mention_dropout <= 1:
-            raise ConfigError(f"mention_dropout is {mention_dropout}: it is a probability, from 0 to 1")
+            raise ConfigError(f"mention_dropout is {mention_dropout}: it must be a probability, from 0 to 1")
         self.backbone: MultimodalIB
         self._adopt(network)
         self.beta_text = beta_text
@@ -225,11 +225,11 @@ class ExtractionModule(pl.LightningModule):
         """
         if data.task.name != self.task:
             raise ConfigError(
-                f"{type(self).__name__} is a model of the task {self.task!r}, and {type(data).__name__} gives data of "
+                f"{type(self).__name__} is a model for the task {self.task!r}, but {type(data).__name__} has data for "
                 f"{data.task.name!r}: choose both for one task"
             )
         if differing := difference(self.labels, data.labels):
-            raise ConfigError(f"the model has other labels than its data, {differing}: give both the same")
+            raise ConfigError(f"the labels of model and data differ, {differing}: use one label set for both")
 
     def on_fit_start(self) -> None:
         """Look up the number of steps once, because that builds the data loaders."""
@@ -395,7 +395,7 @@ class ExtractionModule(pl.LightningModule):
         if found != self.task:
             raise CheckpointError(
                 f"the checkpoint was made by the task {found!r}, this configuration is for {self.task!r}: "
-                "give the configuration that lies beside the checkpoint"
+                "use the config.yaml in the run folder of the checkpoint"
             )
         check_labels(checkpoint, self.labels, "the checkpoint")
         ours = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
@@ -403,7 +403,7 @@ class ExtractionModule(pl.LightningModule):
         if ours != theirs:
             differing = sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
             raise CheckpointError(
-                f"the checkpoint holds another network than this configuration: {len(differing)} tensors differ, "
+                f"the network of the checkpoint differs from this configuration: {len(differing)} tensors differ, "
                 f"for example {differing[0]} ({theirs.get(differing[0])} there, {ours.get(differing[0])} here): "
                 "give the config.yaml in the run folder of the checkpoint"
             )

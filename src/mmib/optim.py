@@ -130,7 +130,7 @@ def keep_group_settings(optimizer: torch.optim.Optimizer, other_schedule: bool =
             if restored != now:
                 raise CheckpointError(
                     f"the checkpoint has {key} {restored}, and this configuration {now}: the schedule of "
-                    "--lr_scheduler continues with what it began with; resume it unchanged, or start a new run"
+                    "--lr_scheduler keeps its initial settings: resume with these, or start a new run"
                 )
         return state
 

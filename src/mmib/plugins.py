@@ -89,7 +89,7 @@ def _import(name: str, folder: str) -> None:
     if name.endswith(".py") or not all(part.isidentifier() for part in name.split(".")):
         stem = Path(name).stem
         example = stem if stem.isidentifier() else "package.module"
-        raise PluginError(f"the plugin {name!r} is no name of a module: name it as Python imports it, as in {example}")
+        raise PluginError(f"the plugin {name!r} is not a module name: give the name to import, such as {example}")
     try:
         importlib.import_module(name)
     except MMIBError:
@@ -98,7 +98,7 @@ def _import(name: str, folder: str) -> None:
     except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             raise PluginError(
-                f"the plugin {name!r} is not there: install it, or start mmib in the folder that holds it instead of "
+                f"the plugin {name!r} was not found: install it, or start mmib in the folder that contains it, not in "
                 f"{folder}"
             ) from error
         text = " ".join(str(error).split())

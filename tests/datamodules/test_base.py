@@ -651,7 +651,7 @@ class Lines(Reader):
 
 
 class Relevance(PostClassification):
-    """A task that is none of the project's."""
+    """A task that is not one of the project's."""
 
     name = "relevance"
     title = "image-text relevance"
@@ -702,7 +702,7 @@ def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
 
 
 def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callable[..., PostDataModule]) -> None:
-    with pytest.raises(DataError, match=r"train\.txt:1: the label 'yes' is none of the 1 of data\.labels \(no\)"):
+    with pytest.raises(DataError, match=r"train\.txt:1: the label 'yes' is not one of the 1 of data\.labels \(no\)"):
         lines(labels=["no"]).read_split("train")
     module = lines()
     path = module.reader.text_file("train")
@@ -815,7 +815,10 @@ def test_a_class_without_a_row_is_named(five: Any, load: Load, caplog: pytest.Lo
     five.row(relation="/per/loc/place_of_birth")
     module = load(train_share=1 / 6)
     module.setup("fit")
-    assert "train: 1 of 6 rows are trained on (subset_seed 0); no row is left of /per/loc/place_of_birth" in caplog.text
+    assert (
+        "train: 1 of 6 rows are trained on (subset_seed 0); no row has the labels /per/loc/place_of_birth"
+        in caplog.text
+    )
     assert module.fingerprint("train")["subset"]["without"] == ["/per/loc/place_of_birth"]
     with pytest.raises(ConfigError, match="train_rows is 7, and the training split has 6 rows"):
         load(train_rows=7).setup("fit")

@@ -226,9 +226,7 @@ def test_a_file_without_posts_is_refused(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_columns_that_a_file_does_not_have_are_refused(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
-    message = (
-        r"posts\.txt has lines of \d columns? with .* between them, which hold no word_column .*: name other columns"
-    )
+    message = r"posts\.txt has lines of \d columns? with .* between them, which do not have both word_column .*: name"
     with pytest.raises(DataError, match=message):
         read(tmp_path, content, **options)
 
@@ -325,5 +323,5 @@ def test_a_type_that_the_configuration_lacks_is_named_with_its_line(
     tmp_path: Path, load: Callable[..., ColumnsDataModule]
 ) -> None:
     reader(tmp_path / "train.txt", "a\tO\n\nFoo\tB-TEAM\n")
-    with pytest.raises(DataError, match=r"train\.txt:3: the label 'TEAM' is none of the 1 of data\.labels"):
+    with pytest.raises(DataError, match=r"train\.txt:3: the label 'TEAM' is not one of the 1 of data\.labels"):
         load(tmp_path, ["PERSON"], holdout=0.0)

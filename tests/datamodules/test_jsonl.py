@@ -330,7 +330,7 @@ def test_a_label_that_the_configuration_lacks_is_named_with_its_line(
     tmp_path: Path, load: Callable[..., JSONLinesDataModule]
 ) -> None:
     path = write(tmp_path / "posts.jsonl", *MANY)
-    with pytest.raises(DataError, match=rf"{path}:\d+: the label 'PERSON' is none of the 1 of data.labels"):
+    with pytest.raises(DataError, match=rf"{path}:\d+: the label 'PERSON' is not one of the 1 of data.labels"):
         load(path, "mner", ["TEAM"])
 
 

@@ -157,8 +157,8 @@ def test_a_line_that_is_no_post_is_refused_with_its_place(line: str, message: st
         ({"text": "\U0001f469\u200d\U0001f4bb", "entities": [entity(0, 1)]}, "lies inside a character: make it 0 or 3"),
         ({"text": "xe\u0301y", "entities": [entity(2, 4)]}, "the offset 2 .* lies inside a character: make it 1 or 3"),
         ({"text": "\U0001f1eb\U0001f1f7!", "entities": [entity(1, 3)]}, "lies inside a character: make it 0 or 2"),
-        ({"text": "a \ud83d b"}, "holds half of a surrogate pair"),
-        ({"text": "a", "image": "\udc00.jpg"}, "holds half of a surrogate pair, which is no character"),
+        ({"text": "a \ud83d b"}, "holds an unpaired surrogate"),
+        ({"text": "a", "image": "\udc00.jpg"}, "holds an unpaired surrogate, which is not a character"),
     ],
 )
 def test_text_and_entities_that_cannot_be_are_refused(row: dict[str, Any], message: str) -> None:
@@ -182,9 +182,9 @@ TWO = [entity(0, 1), entity(1, 2)]
         ({"relations": [{"tail": 0, "type": "r"}]}, "the head of .* is None: give its position"),
         ({"relations": [{"head": 1, "tail": 1, "type": "r"}]}, "head and tail of .* are the same entity"),
         ({"relations": [{"head": 1, "tail": 0}]}, r"the type of relations\[0\] is None: give its name as 'type'"),
-        ({"entities": [{**TWO[0], "id": 1}, TWO[1]]}, "give each entity of the post an 'id' that no other has"),
-        ({"entities": [{**entry, "id": 1} for entry in TWO]}, "give each entity of the post an 'id' that no other has"),
-        ({"entities": [{**TWO[0], "id": [1]}, {**TWO[1], "id": 2}]}, "a number or a string, or none any"),
+        ({"entities": [{**TWO[0], "id": 1}, TWO[1]]}, "give every entity of the post a unique 'id'"),
+        ({"entities": [{**entry, "id": 1} for entry in TWO]}, "give every entity of the post a unique 'id'"),
+        ({"entities": [{**TWO[0], "id": [1]}, {**TWO[1], "id": 2}]}, "a number or a string, or give none"),
         (
             {
                 "entities": [{**TWO[0], "id": "e1"}, {**TWO[1], "id": "e2"}],

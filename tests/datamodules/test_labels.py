@@ -147,7 +147,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"a": 0}, "is no label set"),
         ({"file": "l.json", "names": ["a"]}, "give the path of a file behind 'file', or the labels behind 'names'"),
         ({"file": 3}, "give the path of a file"),
-        ({"file": "mnre", "negative": "no_relation"}, "the negative class 'no_relation' is none of the labels None"),
+        ({"file": "mnre", "negative": "no_relation"}, "the negative class 'no_relation' is not one of the labels None"),
         ({"file": "mnre", "colour": 3}, "has the key 'colour'"),
     ],
 )

@@ -68,7 +68,9 @@ def test_a_label_that_the_label_set_lacks_names_file_line_and_label(mnre: Any, l
     with pytest.raises(DataError) as error:
         read(load(labels=CUSTOM))
     text = str(error.value)
-    assert text.startswith(f"{mnre.text('train')}:3: the label 'Sponsors' is none of the 3 of data.labels (sponsors, ")
+    assert text.startswith(
+        f"{mnre.text('train')}:3: the label 'Sponsors' is not one of the 3 of data.labels (sponsors, "
+    )
     assert "add it there, or correct the file" in text
     assert "\n" not in text
 

@@ -129,7 +129,7 @@ def test_a_label_that_the_configuration_lacks_is_refused_also_where_the_posts_ar
     with pytest.raises(DataError) as error:
         read(load(labels=["PER", "LOC", "ORG"]))
     text = str(error.value)
-    assert text.startswith(f"{path}:18: the label 'MISC' is none of the 3 of data.labels (PER, LOC, ORG): add it")
+    assert text.startswith(f"{path}:18: the label 'MISC' is not one of the 3 of data.labels (PER, LOC, ORG): add it")
     assert "\n" not in text
 
 

@@ -202,7 +202,7 @@ def plain_pickle(root: Path) -> None:
             "ours_rel2id.json names other labels than data.labels: 2 labels, None, /per/per/enemy against 23 labels",
             "put the release's own in its place, name it in data.labels, or remove it",
         ),
-        (enemies, "ours_train.txt:2: the label '/per/per/enemy' is none of the 23 of data.labels", "add it there"),
+        (enemies, "ours_train.txt:2: the label '/per/per/enemy' is not one of the 23 of data.labels", "add it there"),
         (crops(lambda _: [1]), "mre_train_dict.pth holds a list", "expected {row number: [crop file names]}"),
         (crops(lambda _: {0: "a.jpg"}), "mre_train_dict.pth, 0: 'a.jpg'", "expected {row number: [crop file names]}"),
         (crops(lambda _: {0: ["../../a"]}), "mre_train_dict.pth, 0: the file name '../../a'", "name a file in there"),
@@ -330,14 +330,22 @@ def cut_off(name: str, kept: int) -> Callable[[Path], None]:
         (
             lambda run: (run / "summary.json").unlink(),
             "b has not finished",
-            "start anew, as nothing was saved to resume from",
+            "start again, as there is no checkpoint to resume from",
         ),
-        (cut_off("summary.json", 20), "summary.json cannot be read", "start anew, as nothing was saved to resume from"),
-        (cut_off("summary.json", 0), "summary.json cannot be read", "start anew, as nothing was saved to resume from"),
+        (
+            cut_off("summary.json", 20),
+            "summary.json cannot be read",
+            "start again, as there is no checkpoint to resume from",
+        ),
+        (
+            cut_off("summary.json", 0),
+            "summary.json cannot be read",
+            "start again, as there is no checkpoint to resume from",
+        ),
         (
             lambda run: write(run / "summary.json", "[]"),
             "summary.json is no summary of a run",
-            "start anew, as nothing was saved to resume from",
+            "start again, as there is no checkpoint to resume from",
         ),
         (cut_off("predictions/test.jsonl", 20), "test.jsonl, line 1 is no JSON", "make them with mmib test --config"),
         (

@@ -137,8 +137,8 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
 @pytest.mark.parametrize(
     ("number", "what", "remedy"),
     [
-        (errno.ENOSPC, "a file cannot be written", "make room, or choose another place"),
-        (errno.EROFS, "a file cannot be written", "make room, or choose another place"),
+        (errno.ENOSPC, "a file cannot be written", "free disk space, or choose another place"),
+        (errno.EROFS, "a file cannot be written", "free disk space, or choose another place"),
         (errno.EACCES, "a file may not be opened", "see who may read and write it"),
     ],
 )

@@ -978,13 +978,13 @@ class Unread(MNREDataModule):
 @pytest.mark.parametrize(
     ("task", "labels", "message"),
     [
-        ("mner", "mnre", "MNERModule is a model of the task 'mner', and Unread gives data of 'mre': choose both"),
+        ("mner", "mnre", "MNERModule is a model for the task 'mner', but Unread has data for 'mre': choose both"),
         (
             "mre",
             ["a", "b"],
-            "the model has other labels than its data, 2 labels, b, a against 2 labels, a, b: in another",
+            "the labels of model and data differ, 2 labels, b, a against 2 labels, a, b: in another",
         ),
-        ("mre", {"names": ["b", "a"], "negative": "a"}, "the model has other labels than its data, .*negative class"),
+        ("mre", {"names": ["b", "a"], "negative": "a"}, "the labels of model and data differ, .*negative class"),
     ],
 )
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])

@@ -62,7 +62,7 @@ def test_without_plugins_nothing_is_looked_for_in_the_working_directory(folder: 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("nowhere_plugin", None, "'nowhere_plugin' is not there: install it, or start mmib in the folder"),
+        ("nowhere_plugin", None, "'nowhere_plugin' was not found: install it, or start mmib in the folder"),
         ("nowhere_package.module", None, "is not there"),
         ("typo_plugin", "import nowhere_either", r"fails when it is imported \(ModuleNotFoundError: No module named"),
         ("broken_plugin", "def (", r"fails when it is imported \(SyntaxError: "),

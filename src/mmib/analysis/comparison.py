@@ -435,7 +435,7 @@ def method_notes(rows: Sequence[Row], compared: int, test: str, resamples: int, 
     notes = [f"95 % intervals of means: bootstrap over rows, with the error of the seeds; {resamples:,} resamples"]
     alone = dict.fromkeys(row.name for row in rows if len(row.seeds) == 1)
     if alone:
-        notes.append(f"one seed, so that the interval is of the rows alone: {', '.join(alone)}")
+        notes.append(f"one seed, so the interval does not include the error of the seeds: {', '.join(alone)}")
     if compared:
         adjusted = f", Holm-adjusted for {compared} comparisons{within} (intervals are not)" if compared > 1 else ""
         notes.append(f"differences: {TESTS[test]}; p two-sided{adjusted}")

@@ -14,11 +14,11 @@ from mmib.schema import RunError
 
 # Keys in records, and table headings with units. Each measure is one number per run.
 MEASURES = {
-    "rate_text": "rate, nats a piece",
-    "rate_image": "rate, nats a region",
-    "task_loss": "task loss, nats a post",
+    "rate_text": "rate, nats per piece",
+    "rate_image": "rate, nats per region",
+    "task_loss": "task loss, nats per post",
     "calibration_error": "calibration error, %",
-    "risk_area": "area of risk and coverage, %",
+    "risk_area": "area under the risk-coverage curve, %",
     "gap": "gap",
     "own_image": "own image's rank, %",
 }

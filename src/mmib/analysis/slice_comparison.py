@@ -67,7 +67,7 @@ def compare_slices(
         rows += [row.in_part(parts[part].title, gold) for row in found]
     described = [*provenance(grid.runs, split, above.shape[2])]
     described += method_notes(rows, compared, test, resamples, " within a part")
-    notes += [f"not set apart by {name}: {reason}" for name, reason in alone.items()]
+    notes += [f"no slices by {name}: {reason}" for name, reason in alone.items()]
     return Comparison(metric, baseline, rows, [*described, *grid.notes(), *notes])
 
 
@@ -87,7 +87,7 @@ def _shared_slices(grid: RunGrid) -> tuple[list[Slice], list[str]]:
     if match is not None:
         notes.append(f"{IMAGE}: rows by {match.source}")
     slices, unavailable = slices_of(grid.scored[0].posts, training, match)
-    return slices, [*notes, *(f"not set apart by {name}: {reason}" for name, reason in unavailable.items())]
+    return slices, [*notes, *(f"no slices by {name}: {reason}" for name, reason in unavailable.items())]
 
 
 def _shared_training(grid: RunGrid) -> tuple[TrainingItems | None, list[str]]:

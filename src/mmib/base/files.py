@@ -143,6 +143,7 @@ def replace_folder(folder: Path, new: Path) -> None:
     except OSError:  # for example because there is no folder of this name
         old = new.with_name(f"{new.name}.old")
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)  # left behind by an interrupted call
             folder.rename(old)
         new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -204,7 +205,7 @@ def parse_json(text: str, allow_nan: bool = False) -> Any:
         allow_nan: accept NaN and infinities, which are not valid JSON but may be scores of a run.
 
     Raises:
-        ValueError: If it is no JSON, nested too deeply, or contains a number that overflows or half a surrogate pair.
+        ValueError: If it is not JSON, is nested too deeply, or has a number that overflows or an unpaired surrogate.
     """
     text = text.lstrip("\ufeff")  # byte-order marks of concatenated files
     try:
@@ -215,7 +216,7 @@ def parse_json(text: str, allow_nan: bool = False) -> Any:
         raise ValueError("it is nested too deeply") from error
     except UnicodeEncodeError as error:
         near = error.object[max(error.start - 30, 0) : error.start + 30]
-        raise ValueError(f"it holds half of a surrogate pair, which is no character, in {near!r}") from error
+        raise ValueError(f"it holds an unpaired surrogate, which is not a character, in {near!r}") from error
     return content
 
 

@@ -82,8 +82,8 @@ class BottleneckRecord(pl.Callback):
             if rate < COLLAPSED_NATS:
                 self._collapsed[modality] = step
                 log.warning(
-                    "the %s rate has fallen to %.2g nats a %s at step %d: its latents hold nothing any more; lower "
-                    "beta_%s, or let it rise more slowly",
+                    "the %s rate has collapsed to %.2g nats per %s at step %d: latents hold no information; lower "
+                    "beta_%s, or raise it more slowly",
                     *(modality, rate, UNITS[modality], step, modality),
                 )
 

@@ -98,8 +98,8 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         batches = int(trainer.num_training_batches)
         if self._batches not in (0, batches):
             raise CheckpointError(
-                f"this run had {self._batches} batches an epoch and would resume with {batches}: its position in the "
-                "epoch and its schedules would mean nothing. Resume it with its data and batch size, or start a new run"
+                f"this run had {self._batches} batches per epoch and would resume with {batches}: its position in the "
+                "epoch and its schedules would be wrong. Resume it with its data and batch size, or start a new run"
             )
         self._batches = batches
         self._order = self._same_order(batch_order(trainer))
@@ -116,7 +116,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
             if name in self._order and value != self._order[name]:
                 raise CheckpointError(
                     f"this run had {name} {self._order[name]} and would resume with {value}: its position in the "
-                    "epoch and its schedules would mean nothing. Resume it with what it had, or start a new run"
+                    "epoch and its schedules would be wrong. Resume it with the old value, or start a new run"
                 )
         return order
 
@@ -157,7 +157,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         if broken:
             raise DivergenceError(
                 f"the weights are not finite after step {trainer.global_step}, {broken} and maybe others: they are not "
-                "saved. Lower the learning rates (model.optimizer), then resume from a checkpoint before, or start anew"
+                "saved. Lower the learning rates (model.optimizer), then resume from an older checkpoint, or restart"
             )
         self._saved_step = trainer.global_step
         for logger in _run_loggers(trainer):

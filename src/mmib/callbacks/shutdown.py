@@ -119,6 +119,6 @@ class LostRank(pl.Callback):
         if not ended:
             return None
         return (
-            f"rank {ended[0]} of this job ended, so the job ends; what that rank printed says why; then "
+            f"rank {ended[0]} of this job ended, so the job ends; see the output of that rank for the reason; then "
             f"{resumption(Path(trainer.default_root_dir))}"
         )

@@ -254,7 +254,7 @@ def information_plane(points: Sequence[Mapping[str, float]]) -> list[Chart]:
             [(point[f"rate_{modality}"], point["distortion"], point["step"]) for point in points],
             modality,
             "rate: mean KL, nats a post",
-            "distortion: task loss, nats a post",
+            "distortion: task loss, nats per post",
         )
         for modality in ("text", "image")
     ]

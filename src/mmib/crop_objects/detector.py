@@ -66,7 +66,7 @@ class ZeroShotDetector:
             family = AutoConfig.from_pretrained(name, **local).model_type
             if family not in (*GROUNDING, *OWL):
                 known = ", ".join((*GROUNDING, *OWL))
-                raise EncoderError(f"{name!r} is a {family}, and no zero-shot detector known here: take one of {known}")
+                raise EncoderError(f"{name!r} is a {family}, not a supported zero-shot detector: choose one of {known}")
             self.processor: Any = AutoProcessor.from_pretrained(name, **local)
             model = AutoModelForZeroShotObjectDetection.from_pretrained(name, **local)
         # Damaged or mismatched weights raise RuntimeError and SafetensorError, unusual configurations KeyError,

@@ -117,5 +117,5 @@ def _phrases(texts: Sequence[Sequence[str]], wanted: Phrases) -> tuple[str, ...]
 
 def _not_none(found: list[Split], root: Path, layout: str) -> list[Split]:
     if not found:
-        raise DataError(f"{root} holds none of the texts asked for; {layout}")
+        raise DataError(f"{root} has none of the requested splits; {layout}")
     return found

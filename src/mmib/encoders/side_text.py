@@ -88,7 +88,7 @@ class SideTextEncoder(RegionEncoder):
             return self.encoder
         if not self._model_encoder:
             raise ConfigError(
-                "the encoder of side texts is shared with a model that is not there: build a MultimodalIB with it first"
+                "the encoder of side texts is shared, but has no model yet: build a MultimodalIB with it first"
             )
         return self._model_encoder[0]
 

@@ -78,7 +78,7 @@ def write_export(
     if len(set(tasks)) < len(tasks):
         raise ExportError("an export holds one model of each task: export the runs into separate folders")
     if folder.exists() and not _replaceable(folder):
-        raise ExportError(f"{folder} holds something else than an export: choose another folder, or empty it")
+        raise ExportError(f"{folder} is not an export: choose another folder, or empty it")
     folder = Path(os.path.realpath(folder))  # follow a link
     # Write beside the folder, so that a rename puts it in place.
     new = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
@@ -271,8 +271,8 @@ def _checked_labels(path: Path, config: dict[str, Any]) -> LabelSet:
     """
     if config.get(DIGEST) != digest_of(config):
         raise ExportError(
-            f"{path} is not as it was exported: its labels, task or settings were edited, and the weights know nothing "
-            "of that; copy the folder again, or train with other labels and export that run"
+            f"{path} was edited after the export: its labels, task or settings have changed, and the weights have "
+            "not; copy the folder again, or train with other labels and export that run"
         )
     return LabelSet.from_dict(config["labels"])
 

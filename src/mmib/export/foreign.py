@@ -64,7 +64,7 @@ def check_text_encoder(folder: Path) -> None:
             for part in value if isinstance(value, list) else [value]:
                 _check_number(name, part, path)
             if any(part in name for part in IMAGES) and value not in (None, False):
-                raise ExportError(f"{path} names an encoder of images ({name}): that of an export is timm's")
+                raise ExportError(f"{path} names an encoder of images ({name}): an export may only use those of timm")
             if name in CODE and value is not None:
                 raise ExportError(
                     f"{path} names code to run ({name}): an export holds none. Do not use this folder unless you trust "

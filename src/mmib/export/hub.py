@@ -21,10 +21,10 @@ FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*numpy_crf.py
 NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 # Status codes of a hub, and what to do about them.
 ANSWERS = {
-    401: "it does not know who asks (401), or there is no such model: see the name, or log in with hf auth login",
-    403: "you may not (403): ask its owner for access, and see that your token allows it",
-    404: "there is no such model or revision (404), or it is private: see the name, or log in with hf auth login",
-    429: "it has been asked too often (429): wait some minutes, then try again",
+    401: "authentication failed (401), or the model does not exist: check the name, or log in with hf auth login",
+    403: "access denied (403): ask its owner for access, and check the permissions of your token",
+    404: "the model or revision does not exist (404), or is private: check the name, or log in with hf auth login",
+    429: "too many requests (429): wait some minutes, then try again",
 }
 
 
@@ -99,7 +99,7 @@ def _answers(what: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise ExportError(f"{what}: the name is not one that the hub has, {_line(error)}") from error
+        raise ExportError(f"{what}: the name is not valid on the hub, {_line(error)}") from error
     # The hub's library wraps the original error in others, and the transport's errors differ between versions.
     except Exception as error:
         refusal = next((cause for cause in _causes(error) if isinstance(cause, HfHubHTTPError)), None)
@@ -112,7 +112,7 @@ def _answers(what: str) -> Iterator[None]:
             ) from error
         if isinstance(error, OSError) or any(_is_of_transport(cause) for cause in _causes(error)):
             raise ExportError(
-                f"{what}: the hub cannot be reached, and it is not in the cache ({_line(error)}): see the network, or "
+                f"{what}: the hub cannot be reached, and it is not in the cache ({_line(error)}): check network, or "
                 "name a folder"
             ) from error
         raise

@@ -263,8 +263,8 @@ def _temperature(run: FinishedRun, task: Task) -> Temperature:
         return fitted_temperature(task.judge(run.predictions("val"), run.labels))
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise RunError(
-            f"{run.predictions_file('val')} holds what is no prediction ({type(error).__name__}: {error}): copy the "
-            f"run again, or make them anew with mmib validate --config {run.folder}/config.yaml"
+            f"{run.predictions_file('val')} has an invalid prediction ({type(error).__name__}: {error}): copy the "
+            f"run again, or predict again with mmib validate --config {run.folder}/config.yaml"
         ) from error
 
 

@@ -44,9 +44,7 @@ def run(arguments: list[str]) -> int:
     if chosen.samples < 0:
         raise ConfigError(f"--samples is {chosen.samples}: latents are sampled 0 times or more")
     if chosen.graph is not None and (chosen.output is None or chosen.text is not None):
-        raise ConfigError(
-            "--graph merges what was extracted from a file of posts: name it, and say where the rows go with -o"
-        )
+        raise ConfigError("--graph merges the results for a file of posts: name the file, and the output with -o")
     _check_outputs(chosen)
     _check_shards(chosen)
     if chosen.text is not None:
@@ -80,7 +78,7 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
     check_output(chosen.graph, inputs)
     if is_stream(chosen.output) or os.path.realpath(chosen.graph) == os.path.realpath(chosen.output):
         raise ConfigError(
-            f"--graph reads the rows once more, and writes another file: give -o a file that is neither {chosen.graph} "
+            f"--graph reads the output again and writes a second file: give -o a file that is neither {chosen.graph} "
             "nor a pipe or device"
         )
 
@@ -88,11 +86,11 @@ def _check_outputs(chosen: argparse.Namespace) -> None:
 def _check_shards(chosen: argparse.Namespace) -> None:
     """Refuse --shard and --workers if the input cannot be read more than once or the output is not a file."""
     if chosen.workers < 1:
-        raise ConfigError(f"--workers is {chosen.workers}: one process or more extract")
+        raise ConfigError(f"--workers is {chosen.workers}: at least one process is needed")
     if chosen.shard is None and chosen.workers == 1:
         return
     if chosen.shard is not None and chosen.workers > 1:
-        raise ConfigError("--shard is the part of one process: leave out --workers, or let each worker be a shard")
+        raise ConfigError("--shard selects the rows of one process: leave out one of --shard and --workers")
     if chosen.posts in (None, "-") or is_stream(Path(chosen.posts)) or not chosen.output or is_stream(chosen.output):
         raise ConfigError("--shard and --workers read a file of posts, and write another: name it with -o")
     if chosen.shard is not None and chosen.graph is not None:

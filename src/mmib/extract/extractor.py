@@ -132,7 +132,7 @@ class Extractor:
             precision: see the class.
 
         Raises:
-            ExportError: a source is none of these, is damaged, was edited, or was made by a newer version; or
+            ExportError: a source is not one of these, is damaged, was edited, or was made by a newer version; or
                 the hub refuses it.
             TaskError: its task is not registered; the message names the module that registers it.
             ConfigError: the device is not available or does not support bf16, or the runtime or precision is unknown.
@@ -205,7 +205,7 @@ class Extractor:
             types = None if self.entities is None else self.entities.labels.names
             given = [given_entity(text, entity, types) for entity in post.entities]
         elif self.entities is None and self.relations is not None:
-            raise InputError("this model finds relations between entities that are given with the post: none were")
+            raise InputError("this model finds relations between given entities, and none were given with the post")
         cuts = [place for entity in given or () for place in (entity.start, entity.end)]
         tokens = tokenize(text, cuts)
         if not tokens:
@@ -215,9 +215,9 @@ class Extractor:
             image = open_image(post.image)
             seen = {most: views(image, post.crops, most) for most in {reader.max_crops for reader in self.readers}}
             if not all(reader.reads_images for reader in self.readers):
-                notes.append("the image was not looked at by a model that was trained without images")
+                notes.append("the image was not used by a model that was trained without images")
         elif post.crops:
-            raise InputError("crops without the image that they belong to: give the image too")
+            raise InputError("crops were given without their image: give the image too")
         return PreparedPost(text, tokens, given, seen, notes)
 
     def _notes(self) -> list[str]:
@@ -324,5 +324,5 @@ def _checked_text(text: Any) -> str:
     if len(text) > MOST_CHARACTERS:
         raise InputError(f"the text has {len(text):,} characters: {MOST_CHARACTERS:,} at most are read")
     if any("\ud800" <= character <= "\udfff" for character in text):
-        raise InputError("the text holds half of a surrogate pair, which is no character")
+        raise InputError("the text contains an unpaired surrogate, which is not a character")
     return text

@@ -455,7 +455,7 @@ class RelationReader(ClassReader):
                 pairs.append(Pair(number, head, tail))
             if too_far:
                 post.notes.append(
-                    f"{too_far} pairs stand too far apart: the model reads {self.max_length} word pieces at a time"
+                    f"{too_far} pairs are too far apart: the model reads {self.max_length} word pieces at a time"
                 )
         return pairs, examples
 

@@ -150,7 +150,7 @@ def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> 
     elif isinstance(entity, list | tuple) and len(entity) in (2, 3):
         start, end, name = (*entity, None)[:3]
     else:
-        raise InputError(f"{entity!r} is no entity: give start and end, in characters, and its type where known")
+        raise InputError(f"{entity!r} is not an entity: give start and end in characters, and the type if known")
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
         raise InputError(f"the entity [{start!r}, {end!r}) is outside the text of {len(text)} characters")
     if not text[start:end].strip():

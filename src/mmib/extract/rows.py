@@ -77,7 +77,7 @@ def read_rows(file: BufferedReader, is_csv: bool, folder: Path) -> Iterator[Row]
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         yield Row(number + 1, number + 1, error=f"the rest of the compressed file cannot be read: {error}")
     except OSError as error:
-        raise DataError(f"the posts behind row {number:,} cannot be read: {error}") from error
+        raise DataError(f"the posts after row {number:,} cannot be read: {error}") from error
 
 
 def _text(file: BufferedReader) -> TextIO:

@@ -103,8 +103,8 @@ def merge(outputs: Sequence[Path], to: Path) -> None:
     for shard, key, output in notes:
         if (shard.of, key) != (first.of, first_key):
             raise RunError(
-                f"{output} and {first_output} are shards of different extractions, by posts, models, options or number "
-                "of shards: merge those of one"
+                f"{output} and {first_output} are shards of different extractions: posts, models, options or number "
+                "of shards differ; merge those of one extraction"
             )
     found = sorted(shard.number for shard, _, _ in notes)
     for number in range(1, first.of + 1):

@@ -117,7 +117,7 @@ class Output:
             except BlockingIOError as error:
                 file.close()
                 raise RunError(
-                    f"another process is writing {self.path}: wait for its end, or choose another place with -o"
+                    f"another process is writing {self.path}: wait until it ends, or choose another output with -o"
                 ) from error
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(self.part.stat(), os.fstat(file.fileno())):

@@ -41,7 +41,7 @@ def by_workers(extract: Extract, arguments: list[str], workers: int, output: Pat
                 future.result()
         except BrokenProcessPool as error:
             raise RunError(
-                "a process of the extraction was killed, perhaps for lack of memory: start the same again, which "
+                "a process of the extraction was killed, perhaps for lack of memory: run the same command again, which "
                 "resumes, or with fewer --workers"
             ) from error
     merge(parts, output)

@@ -167,7 +167,7 @@ def _line(post: Post, annotation: Annotation, predictions: Predictions) -> dict[
         *((relation.type, predictions.relations) for relation in annotation.relations),
     ):
         if name not in known:
-            raise InputError(f"{name!r} is none of the labels {', '.join(known)}: choose one of them")
+            raise InputError(f"{name!r} is not one of the labels {', '.join(known)}: choose one of them")
     entities = []
     for entity in annotation.entities:
         start, end = _offsets(post, entity)

@@ -251,7 +251,7 @@ def _looking(regions: list[list[float]], rows: Sequence[Any], similarity: float 
         return None
     weights = np.asarray(rows, dtype=np.float64)
     if weights.shape[1:] != (len(regions),):
-        raise ValueError("'attention' has not one weight for each region")
+        raise ValueError("'attention' must have one weight for each region")
     return Evidence(regions, weights.mean(axis=0).round(4).tolist(), similarity)
 
 

@@ -17,4 +17,4 @@ def resumption(run: Path) -> str:
     """Return advice on how to continue an unfinished run, as the end of a message."""
     if resumable(run):
         return f"resume with mmib fit --run {run} --ckpt_path last"
-    return f"start anew, as nothing was saved to resume from: mmib fit --config {run / 'config.yaml'}"
+    return f"start again, as there is no checkpoint to resume from: mmib fit --config {run / 'config.yaml'}"

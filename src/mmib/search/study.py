@@ -38,7 +38,7 @@ METRIC = "f1"
 REST = "--"
 PROTOCOLS = {
     "test": "Selected on validation, each run scored on test once.",
-    "val": "Scores are on validation, which the checkpoints were selected on: they flatter. Not all runs have a test "
+    "val": "Scores are on validation, which also selected checkpoints: they are optimistic. Not all runs have a test "
     "split.",
 }
 TABLE, FIGURE, RATES = "table.md", "figure.svg", "rates.svg"

@@ -160,9 +160,9 @@ def _levels(title: str, levels: dict[Any, Any], path: Path) -> dict[Any, tuple[s
     for level, options in levels.items():
         here = f"{path}: the {title.format(level)}"
         if isinstance(level, bool) or not isinstance(level, str | int | float):
-            raise ConfigError(f"{here} is no name and no number: quote it")
+            raise ConfigError(f"{here} is neither a name nor a number: quote it")
         if isinstance(options, dict) and "search" in options:
-            raise ConfigError(f"{here} has a search: levels compare only where they share it; put it beside 'factors'")
+            raise ConfigError(f"{here} has a search: levels must share it to be comparable; put it beside 'factors'")
         check_options(options, here)
     return {level: tuple(map(str, options)) for level, options in levels.items()}
 
@@ -177,7 +177,7 @@ def check_options(options: Any, title: str) -> tuple[str, ...]:
         raise ConfigError(f'{title} must be a list of options of mmib fit, such as [--model.gamma, "0.3"]')
     reserved = [name for name in (str(option).partition("=")[0] for option in options) if name in STUDY_OPTIONS]
     if reserved:
-        raise ConfigError(f"{title} cannot set {reserved[0]}: the study does")
+        raise ConfigError(f"{title} cannot set {reserved[0]}: the study sets it")
     return tuple(map(str, options))
 
 

@@ -53,9 +53,9 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     408: {"model": Problem, "description": "It did not arrive in time"},
     413: {"model": Problem, "description": "Too large"},
     415: {"model": Problem, "description": "Neither JSON nor a form"},
-    421: {"model": Problem, "description": "Requested by a name that is not the service's"},
+    421: {"model": Problem, "description": "Requested with a host name that is not the service's"},
     422: {"model": Problem, "description": "Nothing can be extracted from this, for the reason given"},
-    500: {"model": Problem, "description": "It failed inside the service"},
+    500: {"model": Problem, "description": "Internal error of the service"},
     503: {"model": Problem, "description": "Too many posts wait"},
     504: {"model": Problem, "description": "There was no result in time"},
 }
@@ -152,9 +152,9 @@ def _add_answers(app: FastAPI, service: Service) -> None:
 def _add_facts(app: FastAPI, service: Service) -> None:
     @app.get(
         "/api/live",
-        summary="Liveness: whether the service works at all; where it does not, restart it",
+        summary="Liveness: whether the service is alive; if not, restart it",
         response_model=Liveness,
-        responses={503: {"model": Liveness, "description": "It does not"}},
+        responses={503: {"model": Liveness, "description": "The service is not alive"}},
     )
     async def live() -> Response:
         alive = service.alive
@@ -162,9 +162,9 @@ def _add_facts(app: FastAPI, service: Service) -> None:
 
     @app.get(
         "/api/health",
-        summary="Readiness: whether posts are taken now; where they are not, ask another",
+        summary="Readiness: whether posts are accepted now; if not, use another instance",
         response_model=Health,
-        responses={503: {"model": Health, "description": "They are not"}},
+        responses={503: {"model": Health, "description": "Posts are not accepted now"}},
     )
     async def health() -> Response:
         state = service.health()

@@ -59,7 +59,7 @@ class Guard:
         host, origin = headers.get("host", ""), headers.get("origin")
         app = self.app
         if self.hosts is not None and _name(f"//{host}") not in self.hosts:
-            app = JSONResponse({"error": "this service does not answer requests by this name"}, 421)
+            app = JSONResponse({"error": "this service does not accept requests with this host name"}, 421)
         # Pages of other sites can send forms without permission, and would keep the models busy.
         elif origin is not None and _place(origin) != host.lower():
             app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)

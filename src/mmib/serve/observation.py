@@ -48,8 +48,8 @@ class Metrics:
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.posts = Counter("mmib_posts", "Posts by what became of them.", ["outcome"], registry=self.registry)
-        Gauge("mmib_posts_waiting", "Posts that are received, wait or are read.", registry=self.registry).set_function(
+        self.posts = Counter("mmib_posts", "Posts by outcome.", ["outcome"], registry=self.registry)
+        Gauge("mmib_posts_waiting", "Posts being received, waiting or processed.", registry=self.registry).set_function(
             waiting
         )
         Gauge("mmib_ready", "1 while posts are taken.", registry=self.registry).set_function(ready)

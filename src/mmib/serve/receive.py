@@ -57,7 +57,7 @@ async def receive_body(request: Request, most: int, seconds: float) -> bytes:
             408, f"the request did not arrive within {seconds:g} seconds: send it again, or less of it"
         ) from error
     except ClientDisconnect as error:
-        raise RefusedError(400, "the request broke off: send it again") from error
+        raise RefusedError(400, "the connection closed before the request was complete: send it again") from error
     return bytes(body)
 
 

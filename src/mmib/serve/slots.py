@@ -55,7 +55,7 @@ class Slots:
         except TimeoutError as error:
             if not holding.displaced:
                 raise
-            raise RefusedError(503, "the service is full, and others hold less of it: try again in a moment") from error
+            raise RefusedError(503, "the service is full, and others use less of it: try again in a moment") from error
         finally:
             self._release(holding)
 

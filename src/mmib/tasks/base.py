@@ -222,4 +222,4 @@ def _known_id(labels: LabelSet, name: Any) -> int:
     try:
         return labels.id_of(name)
     except KeyError as error:
-        raise ValueError(f"{name!r} is none of the labels {', '.join(labels.names)}") from error
+        raise ValueError(f"{name!r} is not one of the labels {', '.join(labels.names)}") from error

@@ -408,7 +408,7 @@ class EntityRecognition(Task):
         """
         unknown = set(tags) - set(self.outputs(labels))
         if unknown:
-            raise ValueError(f"{min(unknown)!r} is none of the tags of {labels}")
+            raise ValueError(f"{min(unknown)!r} is not one of the tags of {labels}")
         return entities(tags)
 
 

@@ -325,7 +325,7 @@ class MMIBCommand(LightningCLI):
         if resumable(folder):
             config["run"], config["ckpt_path"] = str(folder), "last"
             if os.environ.get("SLURM_PROCID", "0") == "0":
-                print(f"job {slurm_job()} was requeued: going on with {folder}")  # noqa: T201
+                print(f"job {slurm_job()} was requeued: resuming {folder}")  # noqa: T201
 
     @staticmethod
     def configure_optimizers(
@@ -338,7 +338,7 @@ class MMIBCommand(LightningCLI):
     def after_fit(self) -> None:
         """Score the selected checkpoint on validation and once on test, as far as `evaluate` requests it."""
         if not self.history.took_over and self.trainer.is_global_zero:
-            print(f"training was over before: nothing of {self.run_folder} was trained further")  # noqa: T201
+            print(f"training of {self.run_folder} was already complete: nothing was trained")  # noqa: T201
         if self.trainer.is_global_zero:
             write_training(self.run_folder, TrainingItems.of(self.datamodule.items("train")))
         best = cast(ModelCheckpoint | None, self.trainer.checkpoint_callback)
@@ -463,7 +463,7 @@ def check_checkpoint(path: Path, task: str, labels: LabelSet | None, resume: boo
     if labels is not None:
         check_labels(content, labels, str(path))
     if resume and "optimizer_states" not in content:
-        raise CheckpointError(f"{path} holds weights only: a run can be resumed from its last.ckpt")
+        raise CheckpointError(f"{path} contains weights only: resume the run from its last.ckpt")
 
 
 def _one_before(path: Path, task: str, labels: LabelSet | None) -> str:
@@ -493,7 +493,7 @@ def _task_of(class_path: str) -> str:
     task = getattr(getattr(importlib.import_module(module), name), "task", None)
     if not isinstance(task, str):
         raise ConfigError(
-            f"{class_path} is for no task: give the class an attribute `task`, the name of the task that its network "
+            f"{class_path} has no task: give the class an attribute `task`, the name of the task that its network "
             "is for, or choose a subclass that has one"
         )
     return task

@@ -40,25 +40,25 @@ DESCRIPTIONS = {
     "return_predictions": "keep the predictions in memory",
 }
 TRAINER = {
-    "max_epochs": "epochs to train; -1 without end",
+    "max_epochs": "epochs to train; -1 for no limit",
     "max_steps": "optimiser steps to train; -1 without end",
     "max_time": "time to train, as DD:HH:MM:SS",
     "accelerator": "auto, cpu, gpu and others of Lightning",
-    "devices": "how many, or a list of them, or auto",
+    "devices": "number of devices, a list of them, or auto",
     "num_nodes": "machines that train together",
-    "strategy": "how several devices work together, such as ddp",
-    "precision": "of numbers, such as bf16-mixed",
-    "accumulate_grad_batches": "batches whose gradients make a step",
+    "strategy": "strategy for several devices, such as ddp",
+    "precision": "numeric precision, such as bf16-mixed",
+    "accumulate_grad_batches": "batches per optimiser step",
     "gradient_clip_val": "largest norm of a gradient",
     "val_check_interval": "steps between validations, or a share of an epoch",
     "check_val_every_n_epoch": "epochs between validations",
     "limit_train_batches": "batches of a training epoch, or their share",
     "limit_val_batches": "batches of a validation, or their share",
     "log_every_n_steps": "steps between logged values",
-    "callbacks": "what else happens in training; callbacks+ adds to those of earlier files",
-    "logger": "where to log; false nowhere",
+    "callbacks": "callbacks; callbacks+ adds to those of earlier files",
+    "logger": "loggers; false disables logging",
     "deterministic": "the same results in each run on the same machine",
-    "profiler": "what takes the time, such as simple",
+    "profiler": "profiler, such as simple",
 }
 
 

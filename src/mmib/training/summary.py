@@ -269,16 +269,14 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for modality, described in bottleneck.items():
         if described["beta"] == 0:
-            lines.append(f"{modality}: beta is 0, no rate is pressed: without an information bottleneck")
+            lines.append(f"{modality}: beta is 0, so the rate is not penalised: there is no information bottleneck")
         if described["inert"]:
             lines.append(
-                f"{modality}: the bottleneck is inert: it does not compress, which makes no score wrong. Train longer "
+                f"{modality}: the bottleneck is inert: it does not compress. The scores are valid. Train longer "
                 f"or raise beta_{modality} if it should (docs/explanation/information.md)"
             )
         if described["collapsed_at"] is not None:
-            lines.append(
-                f"{modality}: the rate fell to nothing at step {described['collapsed_at']}; lower beta_{modality}"
-            )
+            lines.append(f"{modality}: the rate collapsed at step {described['collapsed_at']}; lower beta_{modality}")
     return lines
 
 

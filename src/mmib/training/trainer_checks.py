@@ -14,7 +14,7 @@ from pytorch_lightning.callbacks import Timer
 from mmib.base.lightning_internals import callbacks_of, forks_ranks
 from mmib.schema import ConfigError
 
-REFUSED = "the trainer cannot work like this: "
+REFUSED = "invalid trainer options: "
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 # Packages of each logger class, of which one is required.
@@ -47,13 +47,13 @@ def rehearsed_trainer(trainer_class: Callable[..., Trainer], options: Mapping[st
     if trainer.precision not in PRECISIONS:
         raise ConfigError(
             f"{REFUSED}precision {trainer.precision} keeps the weights themselves in half precision, which rounds most "
-            "steps of these learning rates away, and rates and losses have to be computed in float32: choose from "
+            "steps to 0 at these learning rates; rates and losses must be computed in float32: choose from "
             f"{', '.join(PRECISIONS)}"
         )
     if forks_ranks(trainer):
         raise ConfigError(
-            f"{REFUSED}the strategy {options['strategy']} starts its processes out of this one, which a run folder and "
-            "its logs do not survive: choose ddp"
+            f"{REFUSED}the strategy {options['strategy']} starts processes from this one, which breaks run folders "
+            "and their logs: choose ddp"
         )
     if trainer.world_size > 1 and options["use_distributed_sampler"]:
         raise ConfigError(
@@ -68,7 +68,7 @@ def rehearsed_trainer(trainer_class: Callable[..., Trainer], options: Mapping[st
 def _check_options(options: Mapping[str, Any]) -> None:
     if options["barebones"]:
         raise ConfigError(
-            f"{REFUSED}barebones switches off the log and the checkpoints that a run here consists of: leave it out, "
+            f"{REFUSED}barebones disables the log and the checkpoints, which every run needs: leave it out, "
             "or look at a few batches with --trainer.fast_dev_run 5"
         )
     if options["default_root_dir"] is not None:
@@ -82,7 +82,7 @@ def _check_end(trainer: Trainer) -> None:
     timed = any(isinstance(each, Timer) and each.time_remaining() is not None for each in callbacks_of(trainer))
     if trainer.max_epochs == -1 and trainer.max_steps == -1 and not timed:
         raise ConfigError(
-            f"{REFUSED}learning rates fall to 0 at the end of training, and this one has none: set max_epochs, "
+            f"{REFUSED}learning rates decay to 0 at the end of training, but this training has no end: set max_epochs, "
             "max_steps or max_time"
         )
 
@@ -103,7 +103,7 @@ def check_loggers(chosen: Any, wandb: str) -> None:
         name = str(logger.get("class_path")).rpartition(".")[2] if isinstance(logger, Mapping) else ""
         if packages := missing_packages(PACKAGES.get(name, ())):
             raise ConfigError(
-                f"trainer.logger: {name} needs a package that is not here: install it with `pip install {packages[0]}`"
+                f"trainer.logger: {name} needs a missing package: install it with `pip install {packages[0]}`"
             )
 
 

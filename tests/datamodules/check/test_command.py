@@ -80,7 +80,7 @@ def test_labels_are_checked_against_a_set_that_is_named(
     assert "2 labels, as given with --labels" in capsys.readouterr().out
     (tmp_path / "labels.txt").write_text("LOC\n")
     assert check(root, "--labels", tmp_path / "labels.txt") == 1
-    assert "[train] 1 labels in 1 places are none of the label set" in capsys.readouterr().out
+    assert "[train] 1 labels in 1 places are not in the label set" in capsys.readouterr().out
     assert check(root, "--labels", "mnr") == 2
     assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
@@ -96,10 +96,10 @@ def test_own_data_is_checked_and_not_repaired(tmp_path: Path, capsys: pytest.Cap
     printed = capsys.readouterr()
     for part in (
         "posts as JSON lines",
-        "2 labels, those that occur",
+        "2 labels, those that occur in the data",
         "TEAM  │          0 │ 1 (100.0%)",
         "1 labels do not occur in the training split and cannot be learnt: TEAM (val 1)",
-        "1 posts cannot be read, and a training stops at the first: train.jsonl:4",
+        "1 posts cannot be read, and training stops at the first: train.jsonl:4",
     ):
         assert part in printed.out
     assert "--fix writes copies of MNRE's and the Twitter sets' layouts only" in printed.err

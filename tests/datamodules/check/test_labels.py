@@ -44,7 +44,10 @@ def test_a_corpus_of_its_own_labels_has_those_that_occur(mnre: Any) -> None:
     fill(mnre, train="likes owns None", val="owns likes None")
     report = check(mnre.root)
     assert status([report]) == 0
-    assert (report.labels, report.label_source) == ({"names": ["likes", "owns", "None"]}, "those that occur")
+    assert (report.labels, report.label_source) == (
+        {"names": ["likes", "owns", "None"]},
+        "those that occur in the data",
+    )
     assert report.splits[0].counts == {"rows": 3}
     assert report.splits[0].labels == {"likes": 1, "owns": 1, "None": 1}
 
@@ -57,7 +60,7 @@ def test_a_corpus_of_its_own_labels_has_those_of_its_list(mnre: Any) -> None:
     assert found(report)["val", "unknown_labels"].items == ["txt/ours_val.txt:2: 'owns'"]
     (mnre.root / "ours_rel2id.json").write_text("[")
     report = check(mnre.root)
-    assert report.label_source == "those that occur"
+    assert report.label_source == "those that occur in the data"
     assert "cannot be read as JSON" in found(report)["", "labels"].text
 
 
@@ -74,7 +77,7 @@ def test_labels_that_the_given_set_lacks_are_listed_with_their_places(twitter: A
     twitter.write(("4", "x/B-PER"), split="valid")
     report = check(twitter.root, LabelSet(("PER", "LOC")))
     finding = found(report)["train", "unknown_labels"]
-    assert finding.text.startswith("2 labels in 2 places are none of the label set, and a training stops at the first")
+    assert finding.text.startswith("2 labels in 2 places are not in the label set, and training stops at the first")
     assert finding.items == ["twitter2017/train.txt:3: 'GPE'", "twitter2017/train.txt:10: 'TEAM'"]
     assert (finding.severity, report.label_source) == ("problem", "as given with --labels")
     assert report.splits[0].labels == {"PER": 2, "GPE": 2, "TEAM": 1}

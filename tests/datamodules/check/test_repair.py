@@ -72,7 +72,7 @@ def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Pat
         "ours_train.txt:6: the file name '../../out.jpg'",
         "img_org/train/c.jpg: it is no image",
         "img_vg/train/crops/bad.jpg",
-        "mre_train_dict.pth: crops that are not there or no images: ../x.jpg, bad.jpg, gone.jpg",
+        "mre_train_dict.pth: missing or unreadable crops: ../x.jpg, bad.jpg, gone.jpg",
         "ours_rel2id.json: the label set is empty",
     ):
         assert len([change for change in changes if part in change]) == 1, part

@@ -160,7 +160,7 @@ def test_images_are_missing_unreadable_copied_shared_or_orphans(mnre: Any) -> No
     unreadable = findings["train", "unreadable_images"]
     assert unreadable.severity == "problem"
     assert [item.split(" ")[0] for item in unreadable.items] == ["broken.jpg", "empty.jpg", "loop.jpg"]
-    assert "a link that leads nowhere" in unreadable.items[2]
+    assert "a broken link" in unreadable.items[2]
     assert findings["train", "missing_images"].items == ["gone.jpg"]
     assert findings["", "orphans"].items == ["orphan.jpg"]
     assert findings["", "duplicate_images"].items == ["copy.jpg = good.jpg = val.jpg"]
@@ -192,7 +192,7 @@ def test_what_editors_add_to_a_text_is_noted(mnre: Any) -> None:
     fill(mnre, "train", "val")
     text = mnre.text("train").read_text()
     for content, expected in (
-        (f"\ufeff{text}", "the file has a byte-order mark: these are read as no part of its text"),
+        (f"\ufeff{text}", "the file has a byte-order mark: they are not read as part of its text"),
         (text.replace("\n", "\r\n"), "the file has carriage returns before its line feeds: these"),
         (f"\ufeff{text}".replace("\n", "\r\n"), "the file has a byte-order mark and carriage returns before"),
     ):
@@ -218,7 +218,7 @@ def test_texts_in_two_splits_are_a_problem_beyond_those_of_the_release(mnre: Any
         report = check(mnre.root)
         shared = found(report)["", "shared_texts"] if number else None
         if shared is not None:
-            assert shared.text == f"{number + 1} texts stand in train and in val (5 as released)"
+            assert shared.text == f"{number + 1} texts are in both train and val (5 as released)"
             assert shared.severity == ("problem" if number + 1 > 5 else "note")
             assert shared.items[0] == "txt/ours_train.txt:1 = txt/ours_val.txt:1"
 

@@ -72,10 +72,10 @@ def test_what_is_written_is_what_mmib_trains_on(convert: Convert) -> None:
     (row,) = JSONLinesReader(done.file, "mre", hold_out=HoldOut(0.0)).posts("train")
     assert (row.head, row.tail, row.relation) == ((0, 1), (3, 4), "makes")
     for noted in (
-        "1 entities that end inside what looks like one character: they get the whole of it (line 1)",
+        "1 entities that start or end inside a visible character: extended to the whole character (line 1)",
         "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (line 1)",
         "1 relations of an entity with itself: left out (line 1)",
-        "1 relations of which an end is no entity of the post: left out (line 1)",
+        "1 relations whose head or tail is not an entity of the post: left out (line 1)",
     ):
         assert noted in done.output.splitlines()
 

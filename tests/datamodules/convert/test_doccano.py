@@ -44,7 +44,7 @@ def test_relations_point_at_ids(convert: Convert) -> None:
     line = {"id": 3, "text": TEXT, "entities": AS_OBJECTS, "relations": [arrow(51, 50), arrow(50, 99)]}
     done = convert([line])
     assert done.lines()[0]["relations"] == [{"head": 1, "tail": 0, "type": "sells"}]
-    assert "1 relations of which an end is no entity of the post: left out (line 1)" in done.output
+    assert "1 relations whose head or tail is not an entity of the post: left out (line 1)" in done.output
 
 
 @pytest.mark.parametrize(("unit", "start"), [("characters", 2), ("utf-16", 3), ("graphemes", 2)])
@@ -83,7 +83,7 @@ def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert)
         ({"text": TEXT, "entities": AS_OBJECTS, "relations": [arrow(50, 51, None)]}, "from_id, to_id and type"),
         ({"text": TEXT, "entities": AS_OBJECTS, "relations": ["a"]}, "from_id, to_id and type"),
         ({"data": TEXT, "label": []}, "the text is None"),
-        ({"text": "\udc00", "label": []}, "half of a surrogate pair"),
+        ({"text": "\udc00", "label": []}, "unpaired surrogate"),
     ],
 )
 def test_malformed_lines_are_refused_in_one_sentence(convert: Convert, line: dict[str, Any], message: str) -> None:

@@ -81,7 +81,7 @@ def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert)
     for line in (
         "1 results of the type 'choices': left out (task 1)",
         "1 results of the type 'rectanglelabels': left out (task 1)",
-        "1 relations of which an end is no entity of the post: left out (task 1)",
+        "1 relations whose head or tail is not an entity of the post: left out (task 1)",
         "1 relations without a label: left out (task 1)",
         "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (task 1)",
         "2 tasks without an annotation: left out (task 2; task 4)",
@@ -154,7 +154,7 @@ def test_the_field_and_the_tag_of_the_text_can_be_named(convert: Convert) -> Non
         ([task(region("a", 0, 1, value={"start": 0, "end": 1, "labels": "A"}))], "expected a list of names"),
         ([task(relation(1, 2, "a"))], "expected the ids of two regions"),  # type: ignore[arg-type]
         ([task(data={"title": "a", "body": "b"})], "use --text-field"),
-        ([task(data={"text": "\ud800"})], "half of a surrogate pair"),
+        ([task(data={"text": "\ud800"})], "unpaired surrogate"),
         ([task(data={"text": "a", "one": "a.jpg", "two": "b.jpg"})], "use --image-field"),
         ([task(ACME, region("b", 0, 1, "A", to_name="title"))], "choose with --to-name"),
         ([task(annotations=1, result=None)], "a list 'result'"),

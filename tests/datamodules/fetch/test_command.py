@@ -364,11 +364,11 @@ def test_a_full_disk_while_downloading_or_unpacking(
     with monkeypatch.context() as patched:
         patched.setattr("gdown.download", full)
         assert fetch(tmp_path) == 2
-    assert "train.txt'; what was saved before is still there: make room" in capsys.readouterr().err
+    assert "train.txt'; files saved earlier are kept: free disk space" in capsys.readouterr().err
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "copyfileobj", full)
         assert fetch(tmp_path) == 2
-    assert "train_1.jpg'; what was saved before is still there: make room" in capsys.readouterr().err
+    assert "train_1.jpg'; files saved earlier are kept: free disk space" in capsys.readouterr().err
     assert not (tmp_path / "twitter2017_images").exists()
     assert fetch(tmp_path) == 0
     assert len(server.asked("twitter_images")) == 1, "the archive that could not be unpacked is kept"

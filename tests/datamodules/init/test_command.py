@@ -262,7 +262,7 @@ def test_options_that_do_not_fit(look: Look, folder: Path, options: list[str], m
 
 def test_a_negative_class_must_be_one_of_the_relations(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
     write("data/txt/ours_train.txt", invented.mnre("makes", "None", "Other"))
-    assert "--negative 'x' is none of the relations" in look(tmp_path / "data", "--negative", "x").errors
+    assert "--negative 'x' is not one of the relations" in look(tmp_path / "data", "--negative", "x").errors
     assert "None, Other could all stand for no relation" in look(tmp_path / "data").errors
 
 

@@ -76,7 +76,7 @@ def test_runs_are_paired_by_seed_as_far_as_they_can_be(tmp_path: Path) -> None:
     assert (c.difference, c.p) == (None, None)
     assert "b and a are compared on their shared seeds 2 3 only" in table.notes
     assert "c and a are not compared: they share no seed" in table.notes
-    assert "one seed, so that the interval is of the rows alone: c" in table.notes
+    assert "one seed, so the interval does not include the error of the seeds: c" in table.notes
 
 
 def refusal(groups: dict[str, list[FinishedRun]], **options: Any) -> str:

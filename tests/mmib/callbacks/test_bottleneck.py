@@ -70,7 +70,7 @@ def test_a_rate_that_falls_to_nothing_is_reported_with_its_step(
         described = recorded(make_module, make_batch(), tmp_path, 1000.0)
     step = described["text"]["collapsed_at"]
     assert 0 < step <= 60
-    assert f"nats a word piece at step {step}: its latents hold nothing any more; lower beta_text" in caplog.text
+    assert f"nats per word piece at step {step}: latents hold no information; lower beta_text" in caplog.text
 
 
 def test_ratios_are_those_of_the_gradient_norms(make_module: Build, make_batch: Build, tmp_path: Path) -> None:

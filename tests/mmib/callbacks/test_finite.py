@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite ends at once, and what was saved before stays."""
+"""A training whose numbers are no longer finite ends at once, and earlier checkpoints stay."""
 
 from __future__ import annotations
 

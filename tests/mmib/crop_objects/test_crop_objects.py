@@ -329,7 +329,7 @@ def test_what_is_not_there_is_told_in_a_sentence(mnre: Folder, tmp_path: Path, c
         return str(capsys.readouterr().err)
 
     assert f"mmib: the data folder {tmp_path / 'no'} does not exist" in refused(tmp_path / "no")
-    assert "holds none of the texts asked for; expected below the root:" in refused(tmp_path)
+    assert "has none of the requested splits; expected below the root:" in refused(tmp_path)
     root = mnre(("anna and bob", "a.jpg"))
     assert "none of the images was found: they are expected in" in refused(root)
 

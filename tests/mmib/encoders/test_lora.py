@@ -272,7 +272,7 @@ def test_resumed_it_ends_bit_for_bit_as_if_it_had_never_been_stopped(run: Path) 
 def test_it_is_not_resumed_without_lora(run: Path, refused: Callable[..., str], workspace: Any) -> None:
     last = str(run / "checkpoints" / "last.ckpt")
     errors = refused("fit", "--config", str(workspace.experiments["mner"]), "--ckpt_path", last)
-    assert "the checkpoint holds another network than this configuration" in errors
+    assert "the network of the checkpoint differs from this configuration" in errors
 
 
 def encoded(model: TrainedModel) -> torch.Tensor:

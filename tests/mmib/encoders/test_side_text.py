@@ -52,7 +52,7 @@ def test_a_shared_encoder_has_the_models_weights_and_learns_from_posts_and_texts
     make_text_encoder: Callable[..., TextEncoder], make_batch: Callable[..., PostBatch]
 ) -> None:
     encoder = SideTextEncoder(shared=True)
-    with pytest.raises(ConfigError, match="shared with a model that is not there"):
+    with pytest.raises(ConfigError, match="shared, but has no model yet"):
         _ = encoder.dim
     text_encoder = make_text_encoder()
     backbone = MultimodalIB(text_encoder, encoder)

@@ -194,7 +194,7 @@ def test_an_edited_description_is_refused(exported: Path, edit: Callable[[dict[s
     edit(config)
     (exported / CONFIG).write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(
-        ExportError, match="is not as it was exported: its labels, task or settings were edited"
+        ExportError, match="was edited after the export: its labels, task or settings have changed"
     ) as error:
         read_export(exported)
     assert str(exported / CONFIG) in str(error.value)
@@ -386,7 +386,7 @@ def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path])
     run = make_run(
         "mre", predictions=[{"id": 0, "gold": "None", "predicted": "/dog/dog/barks_at", "scores": [0.0] * 23}]
     )
-    with pytest.raises(RunError, match=r"val\.jsonl holds what is no prediction \(ValueError: '/dog/dog/barks_at'"):
+    with pytest.raises(RunError, match=r"val\.jsonl has an invalid prediction \(ValueError: '/dog/dog/barks_at'"):
         model_of_run(run)
 
 

@@ -79,9 +79,9 @@ def test_a_half_export_is_not_pushed(hub: Hub, export: Path, tmp_path: Path, ref
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (401, "does not know who asks (401)"),
+        (401, "authentication failed (401)"),
         (403, "you may not (403)"),
-        (404, "no such model or revision (404)"),
+        (404, "the model or revision does not exist (404)"),
         (429, "asked too often (429)"),
         (500, "the hub answers 500"),
     ],

@@ -109,8 +109,8 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
     assert "not int" in reasons[9]
     assert "holds NaN" in reasons[10]
     assert "holds 1e400" in reasons[11]
-    assert "half of a surrogate pair" in reasons[12]
-    assert "half of a surrogate pair" in reasons[13]
+    assert "unpaired surrogate" in reasons[12]
+    assert "unpaired surrogate" in reasons[13]
     assert "pipe.png cannot be read: it is no regular file" in reasons[14]
     assert "null byte" in reasons[15]
     assert reasons["last"] == ""
@@ -393,7 +393,7 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--text", "bob"], "name a file of posts"),
         (["posts.jsonl", "--image", "a.png"], "--image belongs to --text"),
         (["posts.jsonl", "--samples", "-1"], "--samples is -1"),
-        (["posts.jsonl", "--graph", "g.json"], "say where the rows go with -o"),
+        (["posts.jsonl", "--graph", "g.json"], "name the file, and the output with -o"),
         (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
         (["missing.jsonl"], "missing.jsonl cannot be read"),
         (["posts.jsonl", "-o", "o.jsonl", "--shard", "65/64"], "--shard is '65/64'"),

@@ -94,7 +94,7 @@ def test_posts_with_other_numbers_of_pairs_and_windows_share_a_batch(model: Trai
     assert {frozenset(pair) for pair in pairs_of(together[1])} == {
         frozenset(p) for p in ((0, 1), (0, 2), (1, 2), (3, 4))
     }
-    assert together[1].notes == ["12 pairs stand too far apart: the model reads 60 word pieces at a time"]
+    assert together[1].notes == ["12 pairs are too far apart: the model reads 60 word pieces at a time"]
 
 
 def test_an_export_levitates_as_its_model_does(model: TrainedModel, tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def test_damaged_predictions_and_options_without_use_are_refused(make_prediction
     with pytest.raises(ConfigError, match="leave out --posts"):
         read_predictions(path, types=["A"])
     path.write_text(path.read_text(encoding="utf-8").replace("B-TEAM", "B-OTHER"), encoding="utf-8")
-    with pytest.raises(RunError, match="'B-OTHER' is none of the tags"):
+    with pytest.raises(RunError, match="'B-OTHER' is not one of the tags"):
         read_predictions(path)
 
 

@@ -36,7 +36,9 @@ def test_what_cannot_be_resumed_is_not_to_be_resumed(small_disk: Path, saved: bo
     with pytest.raises(CheckpointError) as error:
         WholeCheckpoints().save_checkpoint({"a": torch.zeros(100_000)}, run / "checkpoints" / ".last.ckpt.new")
     assert ("--ckpt_path last" in str(error.value)) is saved
-    assert (f"start anew, as nothing was saved to resume from: mmib fit --config {run}" in str(error.value)) != saved
+    assert (
+        f"start again, as there is no checkpoint to resume from: mmib fit --config {run}" in str(error.value)
+    ) != saved
 
 
 def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:

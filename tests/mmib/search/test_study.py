@@ -263,7 +263,7 @@ def test_runs_without_a_test_split_are_compared_on_validation_and_the_table_says
     assert record()["split"] == "val"
     assert row(record(), "full", 0.2)["mean"] == pytest.approx(31.5 / ROWS)
     table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
-    assert "Scores are on validation, which the checkpoints were selected on" in table
+    assert "Scores are on validation, which also selected checkpoints" in table
 
 
 def test_what_was_not_searched_to_the_end_is_not_compared(trainer: Trainer, record: Any, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("an address", {"text": "bob", "image": "http://localhost/a.png"}, 422, "no path and no address"),
     ("crop that is no box", {"text": "bob", "crops": [[0, 0, 2, 1]]}, 422, "crops.0.2: "),
     ("crop of a path", {"text": "bob", "crops": ["/etc/hostname"]}, 422, "crops.0: "),
-    ("crops without an image", {"text": "bob", "crops": [[0, 0, 1, 1]]}, 422, "crops without the image"),
+    ("crops without an image", {"text": "bob", "crops": [[0, 0, 1, 1]]}, 422, "crops were given without their image"),
     ("entity outside the text", {"text": "bob", "entities": [{"start": 1, "end": 9}]}, 422, "is outside the text"),
     (
         "entity of another type",
@@ -396,7 +396,7 @@ def test_a_model_of_relations_alone_says_that_it_needs_entities(
 ) -> None:
     answer = make_client(Extractor([make_trained("mre")])).post("/api/extract", json={"text": "bob"})
     assert answer.status_code == 422
-    assert "entities that are given" in answer.json()["error"]
+    assert "relations between given entities" in answer.json()["error"]
 
 
 # The page, and who may ask

@@ -186,9 +186,7 @@ def test_one_that_holds_all_makes_room_for_others_until_all_hold_the_same() -> N
         assert slots.occupied == 8
         ended.set()
         first, second = await asyncio.gather(*hostile), await asyncio.gather(*honest)
-        assert (
-            first == ["answered"] * 4 + ["the service is full, and others hold less of it: try again in a moment"] * 4
-        )
+        assert first == ["answered"] * 4 + ["the service is full, and others use less of it: try again in a moment"] * 4
         assert second[:4] == ["answered"] * 4
         assert all("are waiting already" in reason for reason in second[4:])
 

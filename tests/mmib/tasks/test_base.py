@@ -202,7 +202,7 @@ def test_a_damaged_record_is_an_error_that_readers_expect(damaged: dict[str, Any
 
 
 def test_a_label_that_is_none_of_the_set_is_named() -> None:
-    with pytest.raises(ValueError, match="'gone' is none of the labels related, unrelated, unclear"):
+    with pytest.raises(ValueError, match="'gone' is not one of the labels related, unrelated, unclear"):
         TASK.confusion([record("gone", "related")], LABELS)
 
 

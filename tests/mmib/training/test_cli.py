@@ -559,7 +559,7 @@ def test_a_label_in_the_data_that_the_configuration_lacks_names_file_line_and_la
     label = LABELS_OF_THE_DATA[task]
     known = {"names": [name for name in LABELS[task].names if name != label], "negative": LABELS[task].negative}
     message = refused(*real_layout.arguments, f"--data.labels={json.dumps(known)}")
-    assert re.search(rf"train\.txt:\d+: the label '{label}' is none of the {len(LABELS[task]) - 1} of data", message)
+    assert re.search(rf"train\.txt:\d+: the label '{label}' is not one of the {len(LABELS[task]) - 1} of data", message)
     assert len(message.strip().splitlines()) == 1
 
 
@@ -587,7 +587,7 @@ def test_a_run_with_custom_labels_trains_and_records_them(real_layout: RealLayou
     [
         ("[PER, LOC, PER]", "the label set names PER more than once"),
         ("[]", "the label set is empty"),
-        ("{names: [PER], negative: O}", "the negative class 'O' is none of the labels PER"),
+        ("{names: [PER], negative: O}", "the negative class 'O' is not one of the labels PER"),
         ("persons", "the label set 'persons' is neither a known one (mnre, twitter) nor a file"),
         ("nowhere/labels.json", "nowhere/labels.json does not exist"),
     ],
@@ -736,7 +736,7 @@ def test_a_bad_checkpoint_is_refused_before_anything_is_loaded(
 
 def test_a_run_cannot_be_resumed_from_weights_alone(finished: Any, refused: Refused, workspace: Any) -> None:
     message = refused("fit", "--config", str(workspace.experiment), "--ckpt_path", finished.checkpoint("best"))
-    assert "best.ckpt holds weights only: a run can be resumed from its last.ckpt" in message
+    assert "best.ckpt contains weights only: resume the run from its last.ckpt" in message
 
 
 @pytest.mark.parametrize("before", ["good", "damaged too", "not there"])
@@ -770,7 +770,7 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (("--data.batch_size", "32"), "had 8 batches an epoch and would resume with 4"),
+        (("--data.batch_size", "32"), "had 8 batches per epoch and would resume with 4"),
         (("--data.batch_size", "17"), r"had data\.batch_size 16 and would resume with 17"),
         (("--data.max_tokens", "100000"), r"had data\.max_tokens None and would resume with 100000"),
         (("--data.train_share", "0.99"), "had training rows 128 and would resume with 127"),
@@ -812,8 +812,8 @@ def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
     [
         (("--data.batch_size", "0"), "batch_size is 0: a batch has at least one row"),
         (("--data.eval_batch_size", "-1"), "eval_batch_size is -1: a batch has at least one row"),
-        (("--trainer.devices", "0"), "the trainer cannot work like this: "),
-        (("--trainer.accelerator", "tpu"), "the trainer cannot work like this: "),
+        (("--trainer.devices", "0"), "invalid trainer options: "),
+        (("--trainer.accelerator", "tpu"), "invalid trainer options: "),
     ],
 )
 def test_settings_that_cannot_work_are_refused(
@@ -920,7 +920,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
         check_checkpoint(run / "checkpoints" / "last.ckpt", "mre", LABELS["mre"], resume=True)
     finally:
         subprocess.run(["umount", disk], check=True)
-    assert re.search(r"cannot be written: .*No space left on device.*; what was saved before is still there", message)
+    assert re.search(r"cannot be written: .*No space left on device.*; files saved earlier are kept", message)
     assert f"resume with mmib fit --run {run} --ckpt_path last" in message
 
 

@@ -122,7 +122,7 @@ def test_the_summary_keeps_the_history_of_commands(
     before = config(run)
     capsys.readouterr()
     resume("--model.optimizer.lr=0.5")  # nothing is left to train
-    assert "training was over before: nothing of" in capsys.readouterr().out
+    assert "was already complete: nothing was trained" in capsys.readouterr().out
     assert summary(run)["commands"] == commands
     assert config(run) == before
 

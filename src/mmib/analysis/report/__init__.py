@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
     )
     chosen = parser.parse_args(arguments)
     if chosen.posts < 0:
-        parser.error("--posts is a number of posts, 0 for none")
+        parser.error("--posts must be 0 or more")
     folders = chosen.runs or [newest_run(RUNS)]
     output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
     # The report may overwrite an older report, but no other file of a run.
@@ -99,9 +99,9 @@ def make_page(
     studies = [study.read_study(folder) for folder in folders if (folder / STUDY).is_file()]
     if studies:
         if len(folders) > 1:
-            raise RunError("a study has a page of its own: name one study, or runs")
+            raise RunError("a report shows one study or several runs, not both: name one study, or only runs")
         if relevance is not None:
-            raise RunError("the slices of a study are those of its tables: mmib study takes --relevance")
+            raise RunError("mmib study computes the slices of a study: pass --relevance to mmib study")
         (only,) = studies
         task = task_of(str(only.content["task"]), only.folder, only.content.get("plugins") or ())
         return page(only.name, f"study, {task.title}", study.sections(only))

@@ -76,7 +76,7 @@ def sections(runs: Sequence[FinishedRun], relevance: ImageRelevance | None = Non
     return [
         Section("scores", "Scores", "", _scores(groups, split)),
         Section("slices", "Slices", *_slices(groups, split, relevance)),
-        Section("curves", "Curves", "A line a run, a colour an experiment.", _curves(groups)),
+        Section("curves", "Curves", "One line per run, one colour per experiment.", _curves(groups)),
         Section("differences", "Settings that differ", "", _differences(groups)),
         *([] if disagreements is None else [Section("posts", "Posts on which they disagree", *disagreements)]),
     ]
@@ -134,7 +134,7 @@ def _scores(groups: Sequence[Group], split: str) -> Html:
         marks.append(Mark(group.name, mean, max(0.0, mean - error), min(100.0, mean + error), style=group.style))
     bars = (
         "Bars: one standard deviation over the seeds to each side; of an experiment with a single seed, one bootstrap "
-        "standard error. Whether a difference is more than chance, mmib aggregate tells."
+        "standard error. mmib aggregate tests whether differences are significant."
     )
     names = [
         name
@@ -181,9 +181,8 @@ def _slices(groups: Sequence[Group], split: str, relevance: ImageRelevance | Non
     headings, *rows = compared.cells()
     shown = table(headings, rows, "Scores by slice") if rows else Html()
     notes = element("ul", [element("li", line) for line in compared.notes])
-    reading = (
-        f"F1 on the parts of the {SPLITS[split]} split that are set apart by what was seen in training and by the posts"
-        + (f"; each experiment is tested against {baseline} within each part." if baseline is not None else ".")
+    reading = f"F1 on the parts of the {SPLITS[split]} split defined by properties of training data and posts" + (
+        f"; each experiment is tested against {baseline} within each part." if baseline is not None else "."
     )
     return reading, join([shown, notes])
 

@@ -67,13 +67,13 @@ def _check_evidence(record: Record) -> None:
     nats = record.get("kl") or [None] * words
     np.asarray([value for value in (*nats, *(record.get("kl_image") or ())) if value is not None], dtype=np.float64)
     if len(nats) != words:
-        raise ValueError("'kl' has not one value for each word")
+        raise ValueError("'kl' must have one value for each word")
     for weights in record.get("attention") or ():
         if weights is not None and np.asarray(weights, dtype=np.float64).shape != (len(boxes),):
-            raise ValueError("'attention' has not one weight for each region")
+            raise ValueError("'attention' must have one weight for each region")
     for name in BY_WORD:
         if isinstance(record.get(name), list) and len(record[name]) != words:
-            raise ValueError(f"{name!r} has not one value for each word")
+            raise ValueError(f"{name!r} must have one value for each word")
 
 
 def _check_spans(answer: Answer, words: int) -> None:

@@ -153,7 +153,7 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
     if spaces:
         parts.append(grid(*(_latents(title, space) for title, space in spaces.items())) or Html())
         rows = [[title, *_geometry(space.geometry)] for title, space in spaces.items()]
-        parts.append(table(["latent space", *GEOMETRY], [*rows, RELEASED], "What the latent space is worth"))
+        parts.append(table(["latent space", *GEOMETRY], [*rows, RELEASED], "Measures of the latent space"))
         last, space = list(spaces.items())[-1]
         if space.by_label:
             what = run.registered_task().wording.label
@@ -162,8 +162,8 @@ def _information(run: FinishedRun) -> tuple[str, Html]:
     else:
         parts.append(note("This run kept no latents: the callback that keeps them was off, or no post had an image."))
     return (
-        "Information plane: the rate, an upper bound on what a latent tells of its input, against what the task still "
-        "loses; a dot a validation, darker with time. Latent space: the mean latents of validation posts as unit "
+        "Information plane: the rate, an upper bound on the information in a latent, against the remaining task "
+        "loss; one dot per validation, darker with time. Latent space: the mean latents of validation posts as unit "
         "vectors, projected on the first two principal components of both modalities together; lines join text and "
         "image of one post. The modality gap is the distance between the centres of the two clouds before the "
         "projection; cosines are means, of different posts' texts and images, where 1 is collapse, and of a post's "
@@ -224,7 +224,7 @@ def _errors(run: FinishedRun, split: str | None, records: Sequence[Record]) -> t
         f"of the gold row. Calibration compares the confidence of each {wording.unit} with how often it is right: on "
         f"the diagonal, 80 % sure is right in 80 of 100 cases. Confidence is {wording.confidence}; ten equally wide "
         "bins; the expected calibration error is the mean distance from the diagonal, weighted by the number in each "
-        "bin. Risk: the share that is wrong where only the surest are kept."
+        "bin. Risk: the error rate among the most confident predictions."
     )
     return reading, join(parts)
 
@@ -256,12 +256,12 @@ def _slices(run: FinishedRun, split: str, records: Sequence[Record]) -> tuple[st
     headings = ["slice", task.rows, "gold", "predicted", "precision", "recall", "F1"]
     parts = [table(headings, rows, "Scores by slice, percent")] if rows else []
     parts.append(table(["", *ERRORS.values()], counts, "Kinds of errors"))
-    lines = [f"Not set apart by {name}: {reason}." for name, reason in found["unavailable"].items()]
+    lines = [f"No slices by {name}: {reason}." for name, reason in found["unavailable"].items()]
     parts += [element("p", line, class_="note") for line in lines]
     by = f"How well the image fits is judged by {found['image_by']}. " if found["image_by"] else ""
     return (
-        f"{SPLITS[split].capitalize()} split, parts of it by what was seen in training and by the posts. What is "
-        "predicted belongs to a slice by its own surface form and label, as what is gold does. "
+        f"{SPLITS[split].capitalize()} split, divided by properties of the training data and the posts. Predicted and "
+        "gold items belong to a slice by their own surface form and label. "
         f"{by}F1 ± one bootstrap standard error.",
         join(parts),
     )
@@ -285,7 +285,7 @@ def _no_predictions() -> Html:
         "p",
         "This run's folder holds no predictions. ",
         command,
-        " writes them into a folder of its own, whose report shows them.",
+        " writes them to another folder; make the report of that folder.",
         class_="missing",
     )
 
@@ -354,7 +354,7 @@ def _posts(
         reading.append(f"{len(chosen) - len(written)} more were left out to keep the page small.")
     if writer.missing:
         place = f"below {shortened(str(root))}" if root else "(the configuration names no folder)"
-        reading.append(f"{writer.missing} images were not found {place}: --data.root tells where they lie.")
+        reading.append(f"{writer.missing} images were not found {place}: set their folder with --data.root.")
     posts = element("ol", written, class_="posts", id="posts-list")
     return " ".join(reading), join([_filters(classes, task.wording.label), _legend(task.wording, darkest), posts])
 

@@ -114,7 +114,7 @@ def _slices(study: Study) -> list[Section]:
     if failed:
         shown.append(table(["configuration", *ERRORS.values()], failed, "Kinds of errors, mean over the seeds"))
     reading = (
-        "Parts of the rows, by what was seen in training and by the posts, the same for all configurations; each is "
+        "Parts of the rows, by properties of training data and posts, the same for all configurations; each is "
         "tested against the baseline within each part."
     )
     return [Section("slices", "Slices", reading, join(shown))] if shown else []

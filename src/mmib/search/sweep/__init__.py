@@ -91,7 +91,7 @@ def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
                 worker.join()
     statuses = [worker.exitcode for worker in workers if worker.exitcode]
     if statuses:
-        raise ConfigError(f"{len(statuses)} of {parallel} processes of the sweep ended before it did: see above")
+        raise ConfigError(f"{len(statuses)} of {parallel} processes of the sweep failed: see above")
 
 
 def _work(path: Path, runs: Path, cap: int | None) -> None:

@@ -51,7 +51,7 @@ def check_command(command: Any, program: Any, where: str) -> tuple[str, ...]:
                 f"and one of {', '.join(MACROS)}, or ${{envvar:NAME}}, which may stand in a longer item"
             )
     if not any(macro in items for macro in ARGUMENT_MACROS):
-        raise ConfigError(f"{where}: 'command' hands no parameters on: it must hold {' or '.join(ARGUMENT_MACROS)}")
+        raise ConfigError(f"{where}: 'command' passes no parameters: it must contain {' or '.join(ARGUMENT_MACROS)}")
     if "${program}" in items and not program:
         raise ConfigError(f"{where}: 'command' names ${{program}}, and there is no 'program'")
     return items

@@ -109,7 +109,7 @@ class SweepFile:
             bounds.append(len(combinations(self.parameters)))
         if not bounds:
             raise ConfigError(
-                f"{self.path}: a sweep by the method {self.method} has no end: "
+                f"{self.path}: a sweep by the method {self.method} is unlimited: "
                 "give the number of trials with 'run_cap' in the file, or with --trials"
             )
         return min(bounds)
@@ -132,7 +132,7 @@ def read_sweep(path: Path) -> SweepFile:
         check_grid(parameters, where)
     name = str(content.get("name", path.stem))
     if not NAME.fullmatch(name):
-        raise ConfigError(f"{where}: the name {name!r} makes no folder: take letters, digits and any of _ . -")
+        raise ConfigError(f"{where}: the name {name!r} is not a valid folder name: use letters, digits, _ . and - only")
     early = content.get("early_terminate")
     return SweepFile(
         path=path,

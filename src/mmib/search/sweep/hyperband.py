@@ -60,7 +60,7 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
     check_keys(content, KEYS, here)
     if content.get("strict"):
         raise ConfigError(
-            f"{here}: what 'strict: true' does is not published, so that it cannot be done here: "
+            f"{here}: the rule of 'strict: true' is not published, so mmib cannot apply it: "
             "leave it out, or run the sweep by W&B"
         )
     eta = read_number(content, "eta", here, DEFAULT_ETA)
@@ -70,7 +70,7 @@ def read_hyperband(content: Any, where: str) -> Hyperband:
         raise ConfigError(f"{here}: set one of 'min_iter' and 'max_iter', and only one")
     if "min_iter" in content:
         if "s" in content:
-            raise ConfigError(f"{here}: 's' belongs to 'max_iter', and says nothing beside 'min_iter'")
+            raise ConfigError(f"{here}: 's' belongs to 'max_iter' and has no meaning with 'min_iter'")
         first = _whole(content, "min_iter", here)
         endless = (first * eta**number for number in itertools.count())
         rising = itertools.takewhile(lambda bracket: bracket < FAR, endless)

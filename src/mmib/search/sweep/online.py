@@ -29,7 +29,7 @@ def run_online(file: SweepFile, cap: int | None, agents: int) -> int:
         sweep = wandb.sweep(content, project=project, entity=file.content.get("entity"))
     # The client raises many types of errors, including those of its network stack.
     except Exception as error:
-        raise JobError(f"W&B did not take the sweep {file.path} ({error}); to run it here: --local") from error
+        raise JobError(f"W&B rejected the sweep {file.path} ({error}); to run it here: --local") from error
     command = [sys.executable, "-m", "wandb", "agent", "--project", project, sweep]
     # An agent starts `python`, which must be this interpreter.
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])

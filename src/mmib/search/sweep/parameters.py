@@ -149,7 +149,7 @@ def _implied(spec: dict[str, Any], here: str) -> str:
         types = {type(low), type(high)}
         if len(types) == 2:
             raise ConfigError(
-                f"{here} has one whole and one broken bound: write both as {low} and {high:g}.0 would be,"
+                f"{here} has the bounds {low} and {high}, one an integer and one a float: write"
                 " both with a point for real numbers, both without for whole ones"
             )
         return "int_uniform" if types == {int} else "uniform"
@@ -252,7 +252,7 @@ def _continuous(
         for bound in (low, high):
             value(bound)
     except (OverflowError, ValueError) as error:
-        raise ConfigError(f"{here} reaches to values that no computer can hold: narrow its bounds") from error
+        raise ConfigError(f"{here} has values beyond the range of floats: narrow its bounds") from error
     return Distribution(lambda trial, name: value(trial.suggest_float(name, low, high)), values)
 
 

@@ -80,7 +80,7 @@ def test_a_page_shows_all_parts_of_a_run(
     assert not read.with_class("missing")
     assert "Expected calibration error" in text
     assert "61.0 ± 2.0" in text
-    assert "What the latent space is worth" in text
+    assert "Measures of the latent space" in text
     assert f"Latent space by {'relation' if task == 'mre' else 'type'}, selected checkpoint" in text
     assert '<th scope="row">released model</th>' in text
     assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
@@ -125,7 +125,7 @@ def test_slices_and_kinds_of_errors_of_a_run(
     # Of the three images the last fits best; the second is that of half of the rows.
     assert (cells["image: more relevant half"][0], cells["image: less relevant half"][0]) == ("10", "20")
     assert re.search(r'<th scope="row">items</th><td>74</td><td>6</td><td>0</td><td>10</td><td>0</td>', text)
-    assert "Not set apart by length: all belong to one part, &#x27;up to 12 words&#x27;." in text
+    assert "No slices by length: all belong to one part, &#x27;up to 12 words&#x27;." in text
     assert "How well the image fits is judged by the relevance file." in text
     assert "Risk against coverage" in text
     (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
@@ -322,7 +322,7 @@ def damage(run: Path, name: str, text: str) -> None:
         (
             "predictions/test.jsonl",
             '{"id": 0, "gold": "x", "predicted": "None", "words": []}',
-            "'x' is none of the labels",
+            "'x' is not one of the labels",
         ),
     ],
 )
@@ -530,4 +530,4 @@ def test_a_damaged_study_is_named(refused: Callable[..., str], tmp_path: Path, c
 
 def test_a_study_has_a_page_of_its_own(refused: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study", [study_row("full", 0, 0.9)], variant=["full"], noise=[0])
-    assert "a page of its own" in refused("report", str(study), str(make_run(tmp_path / "run")))
+    assert "one study or several runs, not both" in refused("report", str(study), str(make_run(tmp_path / "run")))
