@@ -77,7 +77,11 @@ def test_a_label_that_the_label_set_lacks_names_file_line_and_label(mnre: Any, l
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(["a", "a"], "more than once"), ([], "is empty"), ({"names": ["a"], "negative": "None"}, "none of the labels a")],
+    [
+        (["a", "a"], "more than once"),
+        ([], "is empty"),
+        ({"names": ["a"], "negative": "None"}, "not one of the labels a"),
+    ],
 )
 def test_what_is_no_label_set_is_refused_before_anything_is_read(load: Load, labels: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):

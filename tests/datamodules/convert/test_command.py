@@ -134,6 +134,7 @@ def test_images_come_from_the_posts_that_were_extracted_from(convert: Convert, t
         ({"text": "abc", "relations": [{"head": 0, "tail": 0}]}, "head, tail and type"),
         ({"text": "abc", "entities": [{"start": 0, "end": 1, "confidence": 2}]}, "no number from 0 to 1"),
         ({"text": "abc", "image": 3}, "expected the name of a file"),
+        ({"text": "abc", "row": [1]}, "'row' is [1]: expected a number"),
         ({"text": 3}, "expected a string"),
     ],
 )

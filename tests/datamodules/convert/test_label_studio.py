@@ -123,9 +123,11 @@ def test_images_are_named_as_they_are_in_their_folder(convert: Convert, tmp_path
     assert "are not in" not in done.output
 
 
-def test_missing_images_keep_their_name_and_are_counted(convert: Convert, tmp_path: Path) -> None:
-    done = convert([task(ACME, data={"text": TEXT, "image": "a/b.png"})], "--images", str(tmp_path), lines=False)
-    assert done.lines()[0]["image"] == "b.png"
+@pytest.mark.parametrize("name", ["b.png", f"{'b' * 300}.png"])
+def test_missing_images_keep_their_name_and_are_counted(convert: Convert, tmp_path: Path, name: str) -> None:
+    """Also if the name is longer than the name of any file can be."""
+    done = convert([task(ACME, data={"text": TEXT, "image": f"a/{name}"})], "--images", str(tmp_path), lines=False)
+    assert done.lines()[0]["image"] == name
     assert f"1 images that are not in {tmp_path}: their posts keep the name (task 1)" in done.output
 
 

@@ -147,6 +147,7 @@ def test_other_data_is_refused_with_what_is_known(
     tmp_path: Path, write: Write, name: str, text: str, hint: str, as_folder: bool
 ) -> None:
     file = write(name, text)
+    (tmp_path / "folder.json").mkdir()
     with pytest.raises(DataError) as refused:
         find_data(tmp_path if as_folder else file, Given())
     assert hint in str(refused.value)

@@ -89,12 +89,13 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
         {"text": "bob", "image": "pipe.png"},
         {"text": "bob", "image": "\0.png"},
         {"text": "bob", "id": "last"},
+        {"text": "bob", "id": None},
     ]
     os.mkfifo(tmp_path / "pipe.png")
     posts = write_lines(tmp_path / "posts.jsonl", rows)
     assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "out.jsonl")]) == 0
     found = read_lines(tmp_path / "out.jsonl")
-    assert [row["row"] for row in found] == list(range(1, 17))
+    assert [row["row"] for row in found] == list(range(1, 18))
     assert found[0]["id"] == "first"
     expected = Extractor.from_pretrained(model).extract(TEXT, tmp_path / "red.png")
     assert [entity["text"] for entity in found[0]["entities"]] == [entity.text for entity in expected.entities]
@@ -113,7 +114,7 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
     assert "unpaired surrogate" in reasons[13]
     assert "pipe.png cannot be read: it is no regular file" in reasons[14]
     assert "null byte" in reasons[15]
-    assert reasons["last"] == ""
+    assert reasons["last"] == reasons[17] == ""
     assert {path.name for path in tmp_path.iterdir()} == {"red.png", "posts.jsonl", "out.jsonl", "pipe.png"}
 
 

@@ -89,6 +89,22 @@ def test_each_correction_is_on_disk_at_once_and_can_be_taken_back(
         assert len(client.get("/api/posts/0").json()["entities"]) == 2
 
 
+def test_nested_entities_keep_the_evidence_of_their_own_relations(
+    make_predictions: MakePredictions, tmp_path: Path
+) -> None:
+    """Ada and Ada Lovelace both play for Foo United, and begin at the same place."""
+    path, output = make_predictions("mre"), tmp_path / "corrections.jsonl"
+    first, *others = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    nested = {**first, "id": 9, "head": [1, 2], "attention": [[0.9, 0.1], [0.7, 0.3]]}
+    path.write_text("".join(json.dumps(record) + "\n" for record in (first, nested, *others)), encoding="utf-8")
+    with reviewing(path, output) as client:
+        before = [link["evidence"] for link in client.get("/api/posts/0").json()["relations"]]
+        assert before[0] != before[1]
+        assert confirm(client, 0) == 200
+    with reviewing(path, output) as client:
+        assert [link["evidence"] for link in client.get("/api/posts/0").json()["relations"]] == before
+
+
 def test_a_post_saved_elsewhere_is_not_overwritten_unknowingly(
     make_predictions: MakePredictions, tmp_path: Path
 ) -> None:
@@ -108,9 +124,9 @@ def test_a_post_saved_elsewhere_is_not_overwritten_unknowingly(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"entities": [{"start": 0, "end": 1, "type": "OTHER"}]}, "none of the labels"),
+        ({"entities": [{"start": 0, "end": 1, "type": "OTHER"}]}, "not one of the labels"),
         ({"entities": [{"start": 3, "end": 5, "type": "TEAM"}]}, "whole words"),
-        ({"relations": [{"head": 0, "tail": 1, "type": "leaves"}]}, "none of the labels"),
+        ({"relations": [{"head": 0, "tail": 1, "type": "leaves"}]}, "not one of the labels"),
         ({"entities": [{"start": 5, "end": 2, "type": "TEAM"}]}, "whole words"),
     ],
 )

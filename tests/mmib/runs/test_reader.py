@@ -54,7 +54,7 @@ def test_a_damaged_label_set_is_named(tmp_path: Path, labels: Any) -> None:
 
 def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in ("a/2", "a/1", "b/c/1")]
-    found = find_runs([tmp_path / "a" / "2", tmp_path])
+    found = find_runs([tmp_path / "a" / "2", tmp_path, tmp_path / "a" / ".." / "a"])
     assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
 
 

@@ -34,11 +34,11 @@ def script(text: str) -> Command:
     return lambda options: [sys.executable, "-c", textwrap.dedent(text), *options]
 
 
-def begin(folder: Path) -> Path:
+def begin(folder: Path, checkpoint: str = "last.ckpt") -> Path:
     """A run that was stopped after it had saved."""
     run = folder / "toy" / "1"
     (run / "checkpoints").mkdir(parents=True)
-    (run / "checkpoints" / "last.ckpt").touch()
+    (run / "checkpoints" / checkpoint).touch()
     return run
 
 
@@ -55,8 +55,10 @@ def test_a_trial_is_run_once(tmp_path: Path) -> None:
     assert run_trial([], tmp_path / "p", command=script("raise SystemExit(1)")) == first
 
 
-def test_an_interrupted_trial_is_resumed(tmp_path: Path) -> None:
-    run = begin(tmp_path / "p")
+@pytest.mark.parametrize("checkpoint", ["last.ckpt", "previous.ckpt"])
+def test_an_interrupted_trial_is_resumed(tmp_path: Path, checkpoint: str) -> None:
+    """Killed while the last checkpoint takes its place, a run has only the one before."""
+    run = begin(tmp_path / "p", checkpoint)
     done = run_trial(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
     assert done is not None
     assert done.folder == run

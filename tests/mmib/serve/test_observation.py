@@ -51,7 +51,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
 def test_requests_and_posts_are_counted(client: TestClient) -> None:
     client.post("/api/extract", json={"text": SECRET})
     client.post("/api/extract", json={"text": ""})
-    client.post("/api/extract-batch", json={"posts": [{"text": "bob"}, {"text": "anna"}]})
+    client.post("/api/extract-batch", json={"posts": [{"text": "bob"}, {"text": "anna"}, {"text": 7}]})
     client.get(f"/{SECRET}")
     client.get("/api/model", headers={"Origin": "http://elsewhere.example"})
     found = scrape(client)
@@ -61,6 +61,7 @@ def test_requests_and_posts_are_counted(client: TestClient) -> None:
     assert found["mmib_requests_total method=GET path=/api/model status=403"] == 1, "what the guard refuses counts too"
     assert found["mmib_request_seconds_count path=/api/extract"] == 2
     assert found["mmib_posts_total outcome=answered"] == 3
+    assert found["mmib_posts_total outcome=refused"] == 2
     assert (found["mmib_posts_waiting"], found["mmib_ready"]) == (0, 1)
     state = revision()
     assert found[f"mmib_build_info code={state.digest} git={state.git or ''} version={state.version}"] == 1
