@@ -108,7 +108,7 @@ BAD_FILES = {
     "a table's label that is none": ("l.yaml", "{1: 0}", "l.yaml: the label 1 is no text"),
     "a list's twin": ("l.json", ["a", "a"], "l.json: the label set names a more than once"),
     "a line's twin": ("l.txt", "a\n\nb\na \n", "l.txt:4: the label 'a' is in line 1 already: remove one"),
-    "a negative of its own": ("l.json", {**WHOLE, "negative": "x"}, "l.json: the negative class 'x' is none of"),
+    "a negative of its own": ("l.json", {**WHOLE, "negative": "x"}, "l.json: the negative class 'x' is not one of"),
     "a configuration": (
         "l.yaml",
         {"include": ["base.yaml"], "data": {}, "model": {}},

@@ -177,5 +177,5 @@ def test_only_tags_that_change_are_counted() -> None:
     [("PER", Scheme.BIO), ("B-", Scheme.BIO), ("B", Scheme.BIOES), ("M-PER", Scheme.BIOES), ("I-PER", Scheme.BMES)],
 )
 def test_tags_of_another_scheme_are_refused(tag: str, scheme: Scheme) -> None:
-    with pytest.raises(DataError, match=rf"the tag '{tag}' is none of {scheme}: write O, B-TYPE"):
+    with pytest.raises(DataError, match=rf"the tag '{tag}' is not a {scheme} tag: write O, B-TYPE"):
         to_bio(["O", tag], scheme)

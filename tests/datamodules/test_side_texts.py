@@ -247,5 +247,5 @@ def test_settings_that_contradict_each_other_are_refused(
         load(image_source="both")
     with pytest.raises(ConfigError, match="side_text is given and image_source is pixels"):
         load(make_image_encoder(), image_source="pixels")
-    with pytest.raises(DataError, match=r"has no text of 2 of 5 images .* Add their texts"):
+    with pytest.raises(DataError, match=r"has no text for 2 of 5 images .* Add their texts"):
         load(max_missing_images=0.1)

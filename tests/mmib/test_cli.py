@@ -139,7 +139,7 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     [
         (errno.ENOSPC, "a file cannot be written", "free disk space, or choose another place"),
         (errno.EROFS, "a file cannot be written", "free disk space, or choose another place"),
-        (errno.EACCES, "a file may not be opened", "see who may read and write it"),
+        (errno.EACCES, "a file cannot be opened", "check its permissions"),
     ],
 )
 def test_what_a_disk_refuses_is_one_sentence_in_every_command(

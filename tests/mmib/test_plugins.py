@@ -63,14 +63,14 @@ def test_without_plugins_nothing_is_looked_for_in_the_working_directory(folder: 
     ("name", "content", "message"),
     [
         ("nowhere_plugin", None, "'nowhere_plugin' was not found: install it, or start mmib in the folder"),
-        ("nowhere_package.module", None, "is not there"),
+        ("nowhere_package.module", None, "was not found"),
         ("typo_plugin", "import nowhere_either", r"fails when it is imported \(ModuleNotFoundError: No module named"),
         ("broken_plugin", "def (", r"fails when it is imported \(SyntaxError: "),
         ("leaving_plugin", "raise SystemExit('bye')", r"\(SystemExit: bye\)"),
         ("lines_plugin", "raise ValueError('a\\nb')", r"\(ValueError: a b\)"),
-        ("script_plugin.py", "raise SystemExit", "name it as Python imports it, as in script_plugin"),
-        ("./folder/other_plugin", None, "as in other_plugin"),
-        ("", None, "as in package.module"),
+        ("script_plugin.py", "raise SystemExit", "give the name to import, such as script_plugin"),
+        ("./folder/other_plugin", None, "such as other_plugin"),
+        ("", None, "such as package.module"),
     ],
 )
 def test_what_cannot_be_imported_is_one_sentence(folder: Path, name: str, content: str | None, message: str) -> None:

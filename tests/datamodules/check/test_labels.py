@@ -152,7 +152,7 @@ def test_any_reader_can_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (val.file, val.expected) == ("val.tsv", {})
     assert (train.images.missing, train.images.unreadable) == (0, 2) if train.images else False
     findings = found(report)
-    assert findings["train", "reading"].text == "as it is read: read train"
+    assert findings["train", "reading"].text == "changes on reading: read train"
     assert findings["", "unlearnt_labels"].items == ["maybe (val 1)"]
     assert findings["train", "renamed_images"].items == ["1.jpg = 1.png", "2.jpg = 2.jpeg"]
     assert ("", "orphans") not in findings  # the root holds other things than images

@@ -58,7 +58,7 @@ def test_texts_that_name_few_entities_are_a_note_and_a_training_may_stop_at_miss
     assert found["train", "side_text_names"].severity == "note"
     assert found["train", "missing_side_texts"].severity == "note"
     assert found["val", "missing_side_texts"].severity == "problem"
-    assert "a training allows 40%" in found["val", "missing_side_texts"].text
+    assert "training allows 40%" in found["val", "missing_side_texts"].text
     assert "1 images named more than once with different texts" in found["", "side_texts"].text
     assert "1 empty texts left out" in found["", "side_texts"].text
 

@@ -193,7 +193,7 @@ def test_what_editors_add_to_a_text_is_noted(mnre: Any) -> None:
     text = mnre.text("train").read_text()
     for content, expected in (
         (f"\ufeff{text}", "the file has a byte-order mark: they are not read as part of its text"),
-        (text.replace("\n", "\r\n"), "the file has carriage returns before its line feeds: these"),
+        (text.replace("\n", "\r\n"), "the file has carriage returns before its line feeds: they"),
         (f"\ufeff{text}".replace("\n", "\r\n"), "the file has a byte-order mark and carriage returns before"),
     ):
         mnre.text("train").write_bytes(content.encode())

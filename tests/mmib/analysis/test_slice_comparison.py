@@ -112,7 +112,7 @@ def test_images_are_set_apart_by_the_runs_that_saw_the_posts_own(tmp_path: Path)
     assert "image: rows by the alignment score" in table.notes
     table = compare_slices({"others": groups["others"]}, resamples=RESAMPLES)
     assert not part(table, "image: more aligned half")
-    assert any("not set apart by image: no row" in note for note in table.notes)
+    assert any("no slices by image: no row" in note for note in table.notes)
 
 
 def test_the_training_rows_are_those_of_the_baseline(groups: dict[str, list[FinishedRun]]) -> None:
@@ -124,7 +124,7 @@ def test_the_training_rows_are_those_of_the_baseline(groups: dict[str, list[Fini
     assert note in table.notes
     table = compare_slices(groups, baseline="text only", resamples=RESAMPLES)
     assert not part(table, "surface form: never seen")
-    assert "not set apart by surface form: all belong to one part, 'seen in training'" in table.notes
+    assert "no slices by surface form: all belong to one part, 'seen in training'" in table.notes
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "csv"])

@@ -104,7 +104,7 @@ def test_an_export_is_replaced_and_nothing_else_is(exported: Path, make_trained:
     assert read_export(exported)[0].task == "mre"
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("years of work")
-    with pytest.raises(ExportError, match="holds something else"):
+    with pytest.raises(ExportError, match="is not an export"):
         write_export([make_trained("mre")], tmp_path / "thesis")
     assert {path.name for path in tmp_path.iterdir()} >= {"export", "thesis"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
@@ -379,7 +379,7 @@ def test_a_run_of_a_custom_task_is_exported_with_its_plugin(
     (run / "summary.json").write_text(json.dumps(summary | {"plugins": [relevance]}), encoding="utf-8")
     del schema._TASKS["relevance"]
     assert f"--plugin {relevance}" in refused("export", str(run), "-o", str(folder))
-    assert "'nowhere_plugin' is not there" in refused("export", str(run), "--plugin", "nowhere_plugin")
+    assert "'nowhere_plugin' was not found" in refused("export", str(run), "--plugin", "nowhere_plugin")
 
 
 def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path]) -> None:

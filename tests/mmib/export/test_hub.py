@@ -80,9 +80,9 @@ def test_a_half_export_is_not_pushed(hub: Hub, export: Path, tmp_path: Path, ref
     ("status", "reason"),
     [
         (401, "authentication failed (401)"),
-        (403, "you may not (403)"),
+        (403, "access denied (403)"),
         (404, "the model or revision does not exist (404)"),
-        (429, "asked too often (429)"),
+        (429, "too many requests (429)"),
         (500, "the hub answers 500"),
     ],
 )

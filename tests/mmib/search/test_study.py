@@ -169,7 +169,7 @@ def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, rec
     folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
     table = (folder / "table.md").read_text()
     assert "| length: over 18 words | 20 | without AR, share of noise 0.2 | 1 2 | 7.5 | 3.5 |" in table
-    assert "- not set apart by surface form: the run has no training.json" in table
+    assert "- no slices by surface form: the run has no training.json" in table
     assert "- image: rows by the relevance file" in table
     assert "| without AR, share of noise 0.2 | 21.5 | 18.5 | 0 | 0 | 0 |" in table
     page = (folder / "report.html").read_text()

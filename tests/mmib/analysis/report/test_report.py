@@ -162,7 +162,7 @@ def test_a_task_that_no_module_registers_names_the_plugin_to_add(
     run = make_run(tmp_path / "run", "relevance", labels=relevance_labels, plugins=["my_relevance"])
     assert "was made by the task 'relevance'" in (message := refused("report", str(run)))
     assert "--plugin my_relevance" in message
-    assert "the plugin 'no_such_module' is not there" in refused("report", str(run), "--plugin", "no_such_module")
+    assert "the plugin 'no_such_module' was not found" in refused("report", str(run), "--plugin", "no_such_module")
 
 
 def test_labels_of_the_user_are_in_all_parts(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_command_lines_are_those_of_the_agent(command: Sequence[str], monkeypatc
         (["${args_json}"], "take ${args} or ${args_no_equals}"),
         (["${arg}"], "W&B does not fill in '${arg}'"),
         (["--all=${args}"], "a macro is a separate item"),
-        (["${env}", "mmib", "fit"], "hands no parameters on"),
+        (["${env}", "mmib", "fit"], "passes no parameters"),
         (["${program}", "${args}"], "there is no 'program'"),
         (["${envvar:NOT_SET_ANYWHERE}", "${args}"], "NOT_SET_ANYWHERE, which is not set"),
         ("mmib fit ${args}", "'command' must be a list"),

@@ -127,7 +127,7 @@ def test_nested_parameters_are_handed_on_as_dictionaries() -> None:
         ("x: {values: [1], q: 2}", "unknown key 'q': choose from distribution, values, probabilities"),
         ("x: {distribution: beta, a: 1}", "'beta', which is not known here; choose from constant, categorical"),
         ("x: {distribution: unifrom, min: 0.0, max: 1.0}", "'unifrom', which is not known here; choose from"),
-        ("x: {min: 0, max: 1.0}", "one whole and one broken bound"),
+        ("x: {min: 0, max: 1.0}", "one an integer and one a float"),
         ("x: {distribution: {a: 1}, min: 0.0, max: 1.0}", "{'a': 1}, which is not known here; choose from"),
         (f"x: {{min: 0, max: 1{'0' * 400}}}", "'max' must be a number"),
         (f"x: {{min: 0, max: 1{'0' * 20}}}", "beyond 2^53"),
