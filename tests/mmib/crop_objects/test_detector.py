@@ -50,7 +50,9 @@ def test_the_threshold_leaves_out_what_is_unsure(
 
 
 def test_another_kind_of_model_is_refused(bert_folder: str) -> None:
-    with pytest.raises(EncoderError, match=r"is a bert, and no zero-shot detector.*take one of grounding-dino, "):
+    with pytest.raises(
+        EncoderError, match=r"is a bert, not a supported zero-shot detector: choose one of grounding-dino, "
+    ):
         ZeroShotDetector(bert_folder)
 
 

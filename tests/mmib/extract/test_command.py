@@ -401,7 +401,10 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--shard", "1/2"], "name it with -o"),
         (["-", "-o", "o.jsonl", "--workers", "2"], "--shard and --workers read a file of posts"),
         (["posts.jsonl", "-o", "o.jsonl", "--workers", "0"], "--workers is 0"),
-        (["posts.jsonl", "-o", "o.jsonl", "--workers", "2", "--shard", "1/2"], "leave out --workers"),
+        (
+            ["posts.jsonl", "-o", "o.jsonl", "--workers", "2", "--shard", "1/2"],
+            "leave out one of --shard and --workers",
+        ),
         (["posts.jsonl", "-o", "o.jsonl", "--shard", "1/2", "--graph", "g.json"], "merge the shards first"),
     ],
 )

@@ -24,7 +24,7 @@ Refused = Callable[..., str]
         (["--trainer.barebones=true"], "barebones disables the log and the checkpoints"),
         (["--trainer.default_root_dir=x"], "everything is written into the run folder"),
         (["--trainer.strategy=nonsense"], "You selected an invalid strategy name"),
-        (["--trainer.strategy=ddp_spawn"], "the strategy ddp_spawn starts its processes from this one"),
+        (["--trainer.strategy=ddp_spawn"], "the strategy ddp_spawn starts processes from this one"),
         (["--trainer.devices=2.5"], "should be an int"),
         (
             ["--trainer.strategy=ddp", "--trainer.devices=2", "--trainer.use_distributed_sampler=true"],

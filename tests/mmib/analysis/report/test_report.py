@@ -257,7 +257,7 @@ def test_images_are_found_where_they_were_moved(report: Callable[..., str], make
     run = make_run(tmp_path / "run")
     shutil.move(tmp_path / "data", tmp_path / "elsewhere")
     text = report(run)
-    assert "12 images were not found below …/data: --data.root" in text
+    assert "12 images were not found below …/data: set their folder with --data.root" in text
     assert "<img" not in text
     assert len(Reader(report(run, "--data.root", tmp_path / "elsewhere")).with_class("frame")) == 12
 
