@@ -511,7 +511,7 @@ def test_crops_for_which_there_is_no_room(
     root = Data(small_disk / "data", []).root
     reason = close_disk()
     said = refused("crop-objects", str(root), "--task", "mnre")
-    assert_names(said, reason, str(root), "make room and repeat the command")
+    assert_names(said, reason, str(root), "free disk space and repeat the command")
 
 
 # Text encoders

@@ -94,4 +94,6 @@ class LatentSpace(pl.Callback):
             with atomic_file(path) as file:
                 file.write(save({**tensors, "labels": torch.from_numpy(labels)}))
         except OSError as error:
-            raise RunError(f"{path} cannot be written: {error}; make room, or set the callback's posts to 0") from error
+            raise RunError(
+                f"{path} cannot be written: {error}; free disk space, or set the callback's posts to 0"
+            ) from error

@@ -55,7 +55,7 @@ def run(arguments: list[str]) -> int:
         for split in with_images:
             print(cut(split, settings, detector, options.batch_size))  # noqa: T201
     except OSError as error:
-        raise DataError(f"the crops cannot be written: {error}; make room and repeat the command") from error
+        raise DataError(f"the crops cannot be written: {error}; free disk space and repeat the command") from error
     return 0
 
 

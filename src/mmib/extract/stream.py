@@ -106,7 +106,9 @@ class Output:
                 self.part.replace(self.path)
                 self.settings.unlink()
         except OSError as error:
-            raise RunError(f"{self.path} cannot be written: {error}; make room and start the same again") from error
+            raise RunError(
+                f"{self.path} cannot be written: {error}; free disk space and start the same again"
+            ) from error
 
     def _opened(self) -> BinaryIO:
         """Open the partial file, locked against other processes."""

@@ -129,7 +129,9 @@ class Corrections:
             try:
                 write_text(self.path, "".join(json.dumps(kept, ensure_ascii=False) + "\n" for kept in lines.values()))
             except OSError as error:
-                raise RefusedError(507, f"the correction cannot be saved: {error}; make room and save again") from error
+                raise RefusedError(
+                    507, f"the correction cannot be saved: {error}; free disk space and save again"
+                ) from error
             self._lines, self._state = lines, _state(self.path)
             self._versions[row] = version + 1
             return version + 1

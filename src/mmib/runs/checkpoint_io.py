@@ -33,6 +33,6 @@ class WholeCheckpoints(TorchCheckpointIO):
                 file.write(content.getbuffer())
         except OSError as error:
             raise CheckpointError(
-                f"the checkpoint {path} cannot be written: {error}; what was saved before is still there: make room, "
+                f"the checkpoint {path} cannot be written: {error}; files saved earlier are kept: free disk space, "
                 f"then {resumption(Path(path).absolute().parents[1])}"
             ) from error

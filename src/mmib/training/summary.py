@@ -269,7 +269,7 @@ def bottleneck_lines(bottleneck: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for modality, described in bottleneck.items():
         if described["beta"] == 0:
-            lines.append(f"{modality}: beta is 0, so the rate is not penalised: there is no information bottleneck")
+            lines.append(f"{modality}: beta is 0: without a penalty on the rate there is no bottleneck")
         if described["inert"]:
             lines.append(
                 f"{modality}: the bottleneck is inert: it does not compress. The scores are valid. Train longer "

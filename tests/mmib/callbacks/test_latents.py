@@ -175,5 +175,5 @@ def test_a_negative_number_of_posts_is_refused() -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(make_module: Build, posts: Posts, tmp_path: Path) -> None:
     (tmp_path / "latents").write_text("no folder")
-    with pytest.raises(RunError, match=r"latents/start\.safetensors cannot be written: .*; make room"):
+    with pytest.raises(RunError, match=r"latents/start\.safetensors cannot be written: .*; free disk space"):
         trainer(tmp_path, LatentSpace()).fit(make_module(), posts)

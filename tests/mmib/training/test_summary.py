@@ -316,7 +316,7 @@ def test_the_rates_stand_in_a_table() -> None:
     [
         ({"inert": True}, "text: the bottleneck is inert"),
         ({"collapsed_at": 70}, "text: the rate collapsed at step 70; lower beta_text"),
-        ({"beta": 0.0}, "text: beta is 0, so the rate is not penalised: there is no information bottleneck"),
+        ({"beta": 0.0}, "text: beta is 0: without a penalty on the rate there is no bottleneck"),
     ],
 )
 def test_a_bottleneck_that_does_not_work_is_named(changes: dict[str, Any], line: str) -> None:
