@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+
+# With fewer gold items than this, one of them changes a score by more than a point.
+FEW_ITEMS = 100
 
 
 @dataclass(frozen=True)
@@ -38,3 +41,15 @@ RATIOS: dict[str, Callable[[Counts], tuple[Any, Any]]] = {
     "recall": lambda counts: (counts.correct, counts.gold),
     "f1": lambda counts: (2 * counts.correct, counts.predicted + counts.gold),
 }
+
+
+def few_items(classes: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return a caution if there are so few gold items that scores, and their standard errors, say little.
+
+    Args:
+        classes: scores by class, each with the number `gold` of its gold items.
+    """
+    gold = sum(scores["gold"] for scores in classes.values())
+    if not 0 < gold < FEW_ITEMS:
+        return None
+    return f"only {gold} gold items, {100 / gold:.1f} points each: too few to compare models"

@@ -26,12 +26,11 @@ from mmib.metrics import label_tensor
 from mmib.records import Record, TrainingItems
 from mmib.runs.reader import LABELS, TRAINING
 from mmib.schema import Task, task_named
+from mmib.scores import few_items
 
 SPLITS = ("val", "test")
 # Width of the printed summary; only paths may be longer.
 COLUMNS = 80
-# With fewer gold items than this, one of them changes a score by more than a point.
-FEW_ITEMS = 100
 CLASS_COLUMNS = ("precision", "recall", "f1")
 VERSIONS = ("mmib", "torch", "pytorch-lightning", "transformers", "timm", "torchmetrics")
 
@@ -177,8 +176,9 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(_bottleneck_table(summary["bottleneck"]))
         for line in bottleneck_lines(summary["bottleneck"]):
             console.print(textwrap.fill(line, COLUMNS, break_on_hyphens=False))
-    for line in few_item_lines(summary):
-        console.print(line)
+    for split in SPLITS:
+        if summary[split] and (caution := few_items(summary[split]["classes"])):
+            console.print(f"{split}: {caution}")
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")
     if summary["test"] is None:
@@ -198,16 +198,6 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         console.print(f"log: {folder / 'metrics.csv'}")
     console.print(f"configuration: {folder / 'config.yaml'}")
     console.print(f"summary: {folder / 'summary.json'}")
-
-
-def few_item_lines(summary: dict[str, Any]) -> list[str]:
-    """Return a caution for each split with too few gold items for meaningful scores."""
-    lines = []
-    for split in SPLITS:
-        gold = sum(scores["gold"] for scores in summary[split]["classes"].values()) if summary[split] else 0
-        if 0 < gold < FEW_ITEMS:
-            lines.append(f"{split}: only {gold} gold items, {100 / gold:.1f} points each: too few to compare models")
-    return lines
 
 
 def _table(summary: dict[str, Any]) -> Table:

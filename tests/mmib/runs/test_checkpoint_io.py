@@ -21,7 +21,9 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
 def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
     path, files = small_disk / "x.ckpt", WholeCheckpoints()
     files.save_checkpoint({"a": torch.zeros(10)}, path)
-    with pytest.raises(CheckpointError, match=rf"{path} cannot be written: .*No space left.*files saved earlier are kept"):
+    with pytest.raises(
+        CheckpointError, match=rf"{path} cannot be written: .*No space left.*files saved earlier are kept"
+    ):
         files.save_checkpoint({"a": torch.zeros(100_000)}, path)
     assert len(torch.load(path, weights_only=True)["a"]) == 10
     assert [file.name for file in small_disk.iterdir()] == ["x.ckpt"]

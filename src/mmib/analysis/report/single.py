@@ -27,6 +27,7 @@ from mmib.geometry import Geometry
 from mmib.records import Confusion, Record
 from mmib.runs.reader import FinishedRun
 from mmib.schema import Wording
+from mmib.scores import few_items
 
 SPLITS = {"test": "test", "val": "validation"}
 # Number of posts whose text and image latents are joined by a line.
@@ -119,7 +120,12 @@ def _scores(summary: dict[str, Any]) -> Html:
     bars = "Bars: one bootstrap standard error to each side."
     plot = charts.dot_plot("F1", marks, key=best_key if ceiling else None, note=bars).html
     cells = [[name, *(_cell(scores, key) for key in names), *(best if ceiling else [])] for name, scores, best in rows]
-    return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent")])
+    cautions = [
+        element("p", f"{SPLITS[split].capitalize()}: {caution}.", class_="note")
+        for split, scores in scored
+        if (caution := few_items(scores.get("classes", {})))
+    ]
+    return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent"), *cautions])
 
 
 def _mark(name: str, scores: dict[str, Any], ceilings: dict[str, float]) -> Mark:

@@ -80,6 +80,7 @@ def test_a_page_shows_all_parts_of_a_run(
     assert not read.with_class("missing")
     assert "Expected calibration error" in text
     assert "61.0 ± 2.0" in text
+    assert "Test: only 14 gold items, 7.1 points each" in text
     assert "Measures of the latent space" in text
     assert f"Latent space by {'relation' if task == 'mre' else 'type'}, selected checkpoint" in text
     assert '<th scope="row">released model</th>' in text
