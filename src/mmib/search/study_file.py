@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmib.base.files import read_yaml
 from mmib.configs import expand_configs
 from mmib.schema import ConfigError
 from mmib.search.checks import check_keys, read_mapping
@@ -54,11 +56,15 @@ class Trial:
         return ["--config", experiment, *self.options, "--seed_everything", str(seed)]
 
     def key(self, experiment: str, seed: int) -> str:
-        """Return the name of its run's folder, which contains a hash of all options and configuration files."""
+        """Return the name of its run's folder, which contains a hash of all options and of the settings in files.
+
+        Comments and layout of the files do not count, so that correcting them repeats no run.
+        """
         content, label = hashlib.sha256(), [Path(experiment).stem]
         expanded = iter(expand_configs(["fit", *self.command(experiment, seed)]))
         for option in expanded:
-            content.update(f"{option}\0".encode() if option != "--config" else Path(next(expanded)).read_bytes())
+            settings = option if option != "--config" else json.dumps(read_yaml(Path(next(expanded))), default=str)
+            content.update(f"{settings}\0".encode())
         options = iter(self.options)
         for option in options:
             label.append(Path(next(options)).stem if option == "--config" else option.rpartition(".")[2])

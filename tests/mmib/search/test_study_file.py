@@ -61,6 +61,7 @@ def test_a_key_changes_with_everything_that_decides_a_run(tmp_path: Path) -> Non
     }
     assert len(keys) == 5
     before = trial.key(str(custom), 1)
+    custom.write_text("# The same settings.\ninclude:\n  - mre-demo\nname: custom\n")
     assert trial.key(str(custom), 1) == before
     custom.write_text("include: [mre-demo]\nname: custom\nmodel: {init_args: {beta_text: 0.5}}\n")
     assert trial.key(str(custom), 1) != before
