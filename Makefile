@@ -16,9 +16,6 @@ ARGS ?=
 # Runs at a time of sweeps and studies; each has its share of the cores.
 PARALLEL ?= 2
 
-# Large memory pages, where Linux and glibc 2.35 or newer offer them: about a tenth off a training step on a CPU.
-export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
-
 .PHONY: help
 help: ## List the commands and their variables
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
