@@ -134,6 +134,10 @@ def read_sweep(path: Path) -> SweepFile:
     if not NAME.fullmatch(name):
         raise ConfigError(f"{where}: the name {name!r} is not a valid folder name: use letters, digits, _ . and - only")
     early = content.get("early_terminate")
+    try:
+        json.dumps(content, sort_keys=True, default=str)
+    except TypeError as error:
+        raise ConfigError(f"{where} has a mapping whose keys are not all texts: quote them") from error
     return SweepFile(
         path=path,
         content=content,

@@ -61,6 +61,7 @@ def test_goals_and_targets() -> None:
         ({"metric": {"name": "val/f1", "target": "high"}}, "must be a number, not 'high'"),
         ({"run_cap": 0}, "'run_cap' must be a whole number above 0, not 0"),
         ({"run_cap": True}, "'run_cap' must be a whole number"),
+        ({"parameters": {"x": {"values": [{1: "a", "b": 2}]}}}, "keys are not all texts: quote them"),
         ({"name": "../elsewhere"}, "'../elsewhere' is not a valid folder name"),
         ({"early_terminate": {"type": "envelope"}}, "'type: hyperband'"),
         ({"command": "mmib fit"}, "'command' must be a list"),
