@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from mmib.base.files import is_file
 from mmib.datamodules.convert.posts import Notes
 
 # Label Studio adds a prefix of eight hexadecimal digits to the name of an uploaded file.
@@ -38,17 +39,10 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
     if folder is None:
         return name
     for candidate in (path, name, UPLOAD_PREFIX.sub("", name)):
-        if candidate and _is_file(folder / candidate):
+        if candidate and is_file(folder / candidate):
             return candidate
     notes.add(f"images that are not in {folder}: their posts keep the name", place)
     return name
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # the name is too long for a file
-        return False
 
 
 def _path(address: str) -> str:

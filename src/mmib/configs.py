@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from mmib.base.class_paths import current_class_paths, in_current_betas, in_current_class_paths
-from mmib.base.files import read_yaml
+from mmib.base.files import is_file, read_yaml
 from mmib.schema import ConfigError
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -202,14 +202,6 @@ def _resolve(name: str, folder: Path) -> Path:
             return candidate.resolve()
     choices = ", ".join(path.stem for path in shipped_experiments())
     raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
-
-
-def is_file(path: Path) -> bool:
-    """Whether the file exists; False for a name that is invalid as a file name."""
-    try:
-        return path.is_file()
-    except OSError:
-        return False
 
 
 def _config_root() -> Path:

@@ -105,6 +105,14 @@ def _files_of(path: Path | int) -> Iterable[Path | int]:
     return (Path(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
+def is_file(path: Path) -> bool:
+    """Whether the file exists; False for a name that is invalid as a file name."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def user_cache() -> Path:
     """Return the user's cache folder for what mmib computes or downloads once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmib"

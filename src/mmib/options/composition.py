@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import yaml
 
 from mmib.base.argument_parser import did_you_mean
-from mmib.base.files import read_yaml
-from mmib.configs import CLASSES, is_file, shipped_experiments
+from mmib.base.files import is_file, read_yaml
+from mmib.configs import CLASSES, shipped_experiments
 from mmib.options.schema import CLASS_KEYS, Node, classes, forms, is_class, is_of_this_code, is_record, read_schema
 from mmib.schema import ConfigError
 
