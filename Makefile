@@ -174,7 +174,8 @@ real: $(STAMP) ## Measure the method on real posts with captions for images: DAT
 	@test -n "$(DATA_ROOT)" -a -n "$(CAPTIONS)" || { \
 	  echo "Where is the data? make $@ DATA_ROOT=/folder/of/mnre,twitter2017 CAPTIONS=/folder/of/mnre.jsonl,twitter2017.jsonl"; exit 2; }
 	$(BIN)/mmib study experiments/real/mnre.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) -- \
-	  --config model/side_text.yaml --data.root '$(DATA_ROOT)/mnre' --data.side_text '$(CAPTIONS)/mnre.jsonl'
+	  --config model/side_text.yaml --data.root '$(DATA_ROOT)/mnre' --data.side_text '$(CAPTIONS)/mnre.jsonl' \
+	  --model.backbone.image_encoder.regions_per_text mean
 	$(BIN)/mmib study experiments/real/twitter2017.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) -- \
 	  --config model/side_text.yaml --data.root '$(DATA_ROOT)' --data.side_text '$(CAPTIONS)/twitter2017.jsonl'
 
