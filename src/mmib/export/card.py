@@ -12,6 +12,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from mmib.export.model import TrainedModel
 from mmib.runs.reader import dotted
 from mmib.schema import SHIPPED_TASKS, Task, task_named
+from mmib.scores import few_items
 
 SCORES = ("precision", "recall", "f1", "accuracy")
 SPLITS = {"test": "Test", "val": "Validation"}
@@ -109,7 +110,7 @@ def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
         "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
         "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), facts(model))
     )
-    yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n")
+    yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n") + _cautions(card)
     if card.get("int8"):
         yield "### 8-bit integers\n\n" + _int8(card["int8"])
     if card.get("data"):
@@ -138,6 +139,12 @@ def facts(model: TrainedModel) -> list[tuple[str, Any]]:
         known.append(("temperature of confidence", f"{fitted}; expected calibration error {errors}"))
     known += [(name, model.card[name]) for name in ("ended",) if model.card.get(name)]
     return [*known, *(model.card.get("versions") or {}).items()]
+
+
+def _cautions(card: dict[str, Any]) -> str:
+    """Warn of splits that have too few gold items, as runs and reports do."""
+    cautions = ((split, few_items((card.get(split) or {}).get("classes", {}))) for split in SPLITS)
+    return "".join(f"\n{SPLITS[split]}: {caution}.\n" for split, caution in cautions if caution)
 
 
 def _scores(card: dict[str, Any]) -> list[tuple[Any, ...]]:

@@ -417,6 +417,7 @@ def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., 
     assert one.metric_args == {"seeds": 1, "seed": 7}
     for line in (
         "| val | 0.5000 | 0.2500 | 0.3333 |  |",
+        "Validation: only 40 gold items, 2.5 points each: too few to compare models.",
         "| train | 3 | 0123456789abcdef |",
         "| gamma | 1.0 |",
         "| optimizer.lr | 0.001 |",
