@@ -85,7 +85,19 @@ class OneLine(ProgressBar):
         self._written, self._written_at = place, time.monotonic()
         metrics = {name: float(value) for name, value in self.get_metrics(trainer, pl_module).items()}
         values = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
-        print(f"epoch {place[0]}, batch {place[1]} of {self.total_train_batches}: {values}", flush=True)  # noqa: T201
+        print(f"epoch {place[0]}, batch {place[1]} of {_batches(trainer, place[1])}: {values}", flush=True)  # noqa: T201
+
+
+def _batches(trainer: pl.Trainer, done: int) -> int | float:
+    """Number of batches of the current epoch; `max_steps` may end it early.
+
+    Lightning's `total_train_batches` subtracts the steps done so far, so it is right only when an epoch starts.
+    """
+    if trainer.max_steps < 0:
+        return trainer.num_training_batches
+    window = trainer.accumulate_grad_batches
+    left = (trainer.max_steps - trainer.global_step) * window
+    return min(trainer.num_training_batches, done - done % window + left)
 
 
 class RichBar(OneLine, RichProgressBar):

@@ -46,7 +46,7 @@ def _moved(sequence: re.Match[str]) -> str:
     return "" if sequence.group().endswith("m") else "\n"
 
 
-def fit(tmp_path: Path, bar: pl.Callback) -> None:
+def fit(tmp_path: Path, bar: pl.Callback, **options: Any) -> None:
     trainer = pl.Trainer(
         default_root_dir=tmp_path,
         accelerator="cpu",
@@ -56,6 +56,7 @@ def fit(tmp_path: Path, bar: pl.Callback) -> None:
         enable_model_summary=False,
         max_epochs=1,
         val_check_interval=0.5,
+        **options,
     )
     data: Any = torch.zeros(BATCHES, 1)
     trainer.fit(Learner(), DataLoader(data), DataLoader(data[:2]))
@@ -106,6 +107,15 @@ def test_a_long_epoch_has_lines_before_its_validation(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "epoch 0, batch 1 of 40: loss 1280"
     assert len(lines) == BATCHES + 2, "a line for each batch and for each validation"
+
+
+def test_the_last_epoch_of_a_number_of_steps_ends_with_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmib.callbacks.progress.LINE_S", 0.0)
+    fit(tmp_path, RichBar(), max_steps=12, accumulate_grad_batches=2)
+    totals = {int(line.split(" of ")[1].split(":")[0]) for line in capsys.readouterr().out.splitlines()}
+    assert totals == {24}, "two batches for each of twelve steps, at whichever batch the line is printed"
 
 
 def test_bars_and_summaries_that_a_configuration_names_are_the_ones_shown() -> None:
