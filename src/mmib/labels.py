@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -79,6 +80,15 @@ class LabelSet:
     def may_relate(self, head: str | None, tail: str | None) -> bool:
         """Whether any relation may hold between entities of these types, in this order."""
         return any(self.fits(name, head, tail) for name in self.names)
+
+    def relates(self, types: Sequence[str]) -> bool:
+        """Whether any relation may hold between two entities of these types."""
+        return any(itertools.starmap(self.may_relate, itertools.product(types, repeat=2)))
+
+    @property
+    def argument_types(self) -> list[str]:
+        """Entity types that relations take as arguments, without duplicates."""
+        return list(dict.fromkeys(name for pair in self.arguments.values() for name in pair))
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dictionary for JSON and YAML, without unset fields."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,8 +10,9 @@ from typing import Any, NamedTuple
 from mmib.base.argument_parser import CommandParser
 from mmib.plugins import task_of
 from mmib.runs.reader import FinishedRun, newest_first, read_run, single_runs
-from mmib.schema import ExportError
+from mmib.schema import ExportError, Task
 
+log = logging.getLogger(__name__)
 RUNS = Path("runs")
 
 
@@ -29,8 +31,7 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         """Describe the run and why it was chosen."""
-        task = task_of(self.run.task, self.run.folder, self.run.summary.get("plugins") or ())
-        chosen = f"{task.title}: {self.run.folder}"
+        chosen = f"{_task(self.run).title}: {self.run.folder}"
         shared = f"on {self.run.summary.get('corpus', 'its data')}, the data of the newest run"
         if self.among == 1:
             return f"{chosen}, the one {shared}"
@@ -58,7 +59,7 @@ def run(arguments: list[str]) -> int:
         type=Path,
         metavar="RUN",
         help="run folders (default: for each task, the run in runs/ with the best validation F1 among those on the "
-        "data of the newest run, without sweeps and studies)",
+        "data of the task's newest run, without sweeps and studies)",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("exports"), help="output folder (default: %(default)s)"
@@ -99,7 +100,10 @@ def run(arguments: list[str]) -> int:
 
 
 def best_runs(folder: Path) -> list[Choice]:
-    """For each task, choose the run with the best validation F1 on the newest run's data; the newest among equals.
+    """For each task, choose the run with the best validation F1 on its newest run's data; the newest among equals.
+
+    A model of relations that fits no entities of the other model cannot be used with it: the older of the two is left
+    out.
 
     Raises:
         ExportError: there is no finished run.
@@ -114,11 +118,30 @@ def best_runs(folder: Path) -> list[Choice]:
             f"there is no finished run below {folder}/, those of sweeps and studies aside: name one, or make one with "
             "mmib fit"
         )
-    choices = []
-    for _, runs in sorted(by_task.items()):
+    choices: list[Choice] = []
+    finds: dict[str, FinishedRun] = {}
+    for runs in by_task.values():
         best = max(runs, key=_f1)
+        finds[_task(best).finds] = best
+        entities, relations = finds.get("entities"), finds.get("relations")
+        if (
+            entities
+            and relations
+            and best in (entities, relations)
+            and not relations.labels.relates(entities.labels.names)
+        ):
+            log.warning(
+                "%s: %s is left out, because no relation fits the entities of both models; name it to export it",
+                _task(best).title,
+                best.folder,
+            )
+            continue
         choices.append(Choice(best, len(runs), sum(_f1(run) == _f1(best) for run in runs)))
-    return choices
+    return sorted(choices, key=lambda choice: choice.run.task)
+
+
+def _task(run: FinishedRun) -> Task:
+    return task_of(run.task, run.folder, run.summary.get("plugins") or ())
 
 
 def _f1(run: FinishedRun) -> float:

@@ -68,8 +68,9 @@ def write_export(
         int8: validation rows by task; each of these tasks also gets `model.onnx` and `model.int8.onnx`, scored on them.
 
     Raises:
-        ExportError: two models have the same task, the folder is not an export, or it cannot be written; with `onnx`
-            or `int8`, a package is missing, or a network cannot be exported.
+        ExportError: two models have the same task, the relations of one fit no entities of the other, the folder is
+            not an export, or it cannot be written; with `onnx` or `int8`, a package is missing, or a network cannot be
+            exported.
     """
     int8 = int8 or {}
     if onnx or int8:
@@ -77,6 +78,12 @@ def write_export(
     tasks = [model.task for model in models]
     if len(set(tasks)) < len(tasks):
         raise ExportError("an export holds one model of each task: export the runs into separate folders")
+    labels = {task_named(model.task).finds: model.labels for model in models}
+    if {"entities", "relations"} <= labels.keys() and not labels["relations"].relates(labels["entities"].names):
+        raise ExportError(
+            f"no relation fits the entities: they are {labels['entities']}, and relations hold between "
+            f"{', '.join(labels['relations'].argument_types)}: export the runs into separate folders"
+        )
     if folder.exists() and not _replaceable(folder):
         raise ExportError(f"{folder} is not an export: choose another folder, or empty it")
     folder = Path(os.path.realpath(folder))  # follow a link

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ class Extractor:
         """Types that entities may have: those of the model of entities, or else the argument types of the relations."""
         if self.entities is not None:
             return list(self.entities.labels.names)
-        return _argument_types(self.relations)
+        return [] if self.relations is None else self.relations.labels.argument_types
 
     def _check_types(self) -> list[str]:
         """Argument types of relations that the model of entities does not have.
@@ -103,13 +102,13 @@ class Extractor:
         if self.entities is None or self.relations is None:
             return []
         types, labels = self.entities.labels.names, self.relations.labels
-        if not any(labels.may_relate(head, tail) for head, tail in itertools.product(types, repeat=2)):
+        if not labels.relates(types):
             raise ExportError(
                 f"the model of {self.entities.task.title} finds {self.entities.labels}, and the model of "
-                f"{self.relations.task.title} relates {', '.join(_argument_types(self.relations))}: give two models "
+                f"{self.relations.task.title} relates {', '.join(labels.argument_types)}: give two models "
                 "whose entity types are the same"
             )
-        return [name for name in _argument_types(self.relations) if name not in types]
+        return [name for name in labels.argument_types if name not in types]
 
     @classmethod
     def from_pretrained(
@@ -288,12 +287,6 @@ def _only(readers: list[ReaderT], finds: str) -> ReaderT | None:
         names = " and ".join(reader.task.name for reader in readers)
         raise ExportError(f"{names} both find {finds}: give one of these models")
     return readers[0] if readers else None
-
-
-def _argument_types(relations: RelationReader | None) -> list[str]:
-    """Entity types that relations take as arguments, without duplicates."""
-    arguments = {} if relations is None else relations.labels.arguments
-    return list(dict.fromkeys(name for pair in arguments.values() for name in pair))
 
 
 def trained_models(source: Path) -> list[TrainedModel]:

@@ -51,6 +51,24 @@ def test_the_best_on_validation_is_chosen_among_runs_on_the_newest_ones_data(tmp
     assert str(first) == f"named entity recognition: {entities}, the one {shared}"
 
 
+@pytest.mark.parametrize(("newer", "kept"), [("mner", "mner"), ("mre", "mre")])
+def test_of_two_models_that_cannot_be_used_together_the_older_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, newer: str, kept: str
+) -> None:
+    """As after a first run on the demo corpus and a second one on posts of another kind."""
+    labels = {
+        "mner": {"names": ["TEAM"]},
+        "mre": {"names": ["None", "lives_in"], "negative": "None", "arguments": {"lives_in": ["PER", "LOC"]}},
+    }
+    for task, names in labels.items():
+        folder = finish(tmp_path / task / "a", 0.5, ended=2 if task == newer else 1, task=task)
+        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        (folder / "summary.json").write_text(json.dumps({**summary, "labels": names}), encoding="utf-8")
+        os.utime(folder / "summary.json", (2, 2) if task == newer else (1, 1))
+    assert [choice.run.task for choice in best_runs(tmp_path)] == [kept]
+    assert "is left out, because no relation fits the entities of both models; name it to export it" in caplog.text
+
+
 def test_of_equals_the_newest_is_chosen(tmp_path: Path) -> None:
     folders = [finish(tmp_path / "toy" / name, 0.5, ended) for name, ended in (("a", 1), ("b", 3), ("c", 2))]
     (choice,) = best_runs(tmp_path)

@@ -223,6 +223,13 @@ def test_a_custom_label_set_travels_whole(
     assert f"| negative class | {labels.negative or 'none: every label counts'} |" in card
 
 
+def test_relations_that_fit_no_entities_are_not_exported_with_them(make_trained: MakeTrained, tmp_path: Path) -> None:
+    relations = LabelSet(("None", "lives_in"), "None", {"lives_in": ("PER", "LOC")})
+    with pytest.raises(ExportError, match=r"no relation fits the entities: .* hold between PER, LOC: export the runs"):
+        write_export([make_trained("mner", PRODUCTS), make_trained("mre", relations)], tmp_path / "export")
+    assert not (tmp_path / "export").exists()
+
+
 # Exports of version 0.1
 
 
