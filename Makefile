@@ -51,7 +51,7 @@ train-mre: $(STAMP) ## Train relation extraction: on the demo corpus, or with DA
 	$(BIN)/mmib fit --config $(if $(DATA_ROOT),mre-mnre-offline --data.root '$(DATA_ROOT)',mre-demo) --seed_everything $(SEED) $(ARGS)
 
 .PHONY: baseline-mre
-baseline-mre: $(STAMP) ## Train the late-fusion baseline (whole image, no attention) on the demo corpus
+baseline-mre: $(STAMP) ## Train the late-fusion baseline (whole image; no attention, bottleneck or alignment) on the demo corpus
 	$(BIN)/mmib fit --config mre-demo-late-fusion --seed_everything $(SEED) $(ARGS)
 
 .PHONY: train-mner
@@ -80,7 +80,7 @@ ablations: $(STAMP) ## Train eight variants of both tasks over three seeds on th
 	$(BIN)/mmib study experiments/ablations/study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
 
 .PHONY: studies
-studies: $(STAMP) ## Measure rate against score, priors, regimes and alignment on the study corpus: a day on two cores; resumes
+studies: $(STAMP) ## Measure rates, the released bottleneck, priors, alignment and regimes on the study corpus: a day on two cores; resumes
 	for study in rates released_rates priors alignment regimes; do \
 	  $(BIN)/mmib study experiments/ablations/$$study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) || exit; \
 	done
@@ -97,7 +97,7 @@ report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/�
 	$(BIN)/mmib report $(RUNS) $(ARGS)
 
 .PHONY: export
-export: $(STAMP) ## Put the best run of each task, on the newest one's data, into exports/; RUNS='runs/a/…' names others, OUT=another folder
+export: $(STAMP) ## Export the best run of each task, on the data of its newest run, to exports/; RUNS='runs/a/…' names others, OUT=another folder
 	$(BIN)/mmib export $(RUNS) -o '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: serve
@@ -122,7 +122,7 @@ crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… 
 	$(BIN)/mmib crop-objects '$(DATA_ROOT)' --task $(or $(TASK),mnre) $(ARGS)
 
 .PHONY: check-data
-check-data: $(STAMP) ## Tell what a data folder holds, what is missing, what a training would stop at: DATA=…
+check-data: $(STAMP) ## Report what a data folder contains, what is missing and what would stop a training: DATA=…
 	@test -n "$(DATA)" || { echo "Where is the data? make $@ DATA=/path/to/the/data"; exit 2; }
 	$(BIN)/mmib check-data '$(DATA)' $(ARGS)
 
@@ -152,7 +152,7 @@ test-resume: $(STAMP) ## Kill a short training at ten random moments, resume it 
 		--config experiments/robustness/resume.yaml --data.root data/demo-tiny --wandb off $(ARGS)
 
 .PHONY: test-kills
-test-kills: $(STAMP) ## Kill cache building, training and exporting at 50 random moments: every file whole, the next start works
+test-kills: $(STAMP) ## Kill cache building, training and export at 50 random moments; check that no file is damaged and the next start works
 	OMP_NUM_THREADS=1 $(BIN)/python -m experiments.robustness.kill_anywhere --kills $(or $(KILLS),50) -- --wandb off $(ARGS)
 
 .PHONY: fuzz
@@ -161,7 +161,7 @@ fuzz: $(STAMP) ## Feed 50,000 damaged and hostile files to all readers, and inte
 	OMP_NUM_THREADS=1 EXAMPLES=300 $(BIN)/python -m pytest tests/mmib/extract/test_interruptions.py --hypothesis-seed 0
 
 .PHONY: soak
-soak: $(STAMP) ## Let honest and hostile clients ask the service at a time: nothing lost, half of the speed kept (after make export)
+soak: $(STAMP) ## Send requests of honest and hostile clients at the same time; no answer may be lost, half of the speed must remain (after make export)
 	$(BIN)/python -m experiments.robustness.soak --model '$(or $(MODEL),exports)' $(ARGS)
 
 .PHONY: reproduce
@@ -206,11 +206,11 @@ bench-extraction: $(STAMP) ## Measure posts a second of extraction, one by one a
 	$(BIN)/python -m experiments.benchmarks.extraction --model '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: bench-gpu
-bench-gpu: $(STAMP) ## Measure everything that wants a GPU in eight minutes, into runs/bench-gpu (experiments/README.md)
+bench-gpu: $(STAMP) ## Measure everything that needs a GPU, in eight minutes, into runs/bench-gpu (experiments/README.md)
 	$(BIN)/python -m experiments.benchmarks.gpu $(ARGS)
 
 .PHONY: gpu-bundle
-gpu-bundle: $(STAMP) ## Put into .gpu what bench-gpu needs on a machine without a network, and print how to run it there
+gpu-bundle: $(STAMP) ## Collect in .gpu what bench-gpu needs on a machine without a network, and print how to run it there
 	$(BIN)/python -m experiments.benchmarks.bundle .gpu $(ARGS)
 
 .PHONY: test-slurm
@@ -233,7 +233,7 @@ docs: $(STAMP) ## Build the documentation into build/docs; warnings are errors
 	@echo 'build/docs/index.html'
 
 .PHONY: schema
-schema: $(STAMP) ## Write the options of all classes into the schema that early answers are given from
+schema: $(STAMP) ## Regenerate the schema of all classes' options, from which --help and early checks are answered
 	$(BIN)/python -m mmib.training.option_schema
 
 .PHONY: format

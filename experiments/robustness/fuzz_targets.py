@@ -464,7 +464,7 @@ def _read_form(folder: Path) -> None:
 def targets() -> dict[str, Target]:
     """Return all targets, by name."""
     experiments = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in shipped_experiments()]
-    studies = [*_yaml_files("experiments/ablations/study.yaml"), *_yaml_files("experiments/noise/*.yaml")]
+    studies = [file for file in _yaml_files("experiments/ablations/*.yaml") if "factors" in file]
     sweeps = _yaml_files("experiments/sweeps/*.yaml")
     rows = [[_row(), _row(relation="None")], [_row(h={"name": "", "pos": [0, 9]})]]
     return {
