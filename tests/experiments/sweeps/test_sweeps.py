@@ -8,6 +8,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from pytorch_lightning import Trainer
 
 from mmib.cli import main
 from mmib.search.sweep.command import command_line
@@ -40,6 +41,8 @@ def test_the_command_composes_a_configuration_with_every_parameter(
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["name"] == f"{path.stem.partition('-')[0]}-study"
     assert {name: setting(config, name) for name in values} == values
+    ends_and_validations = ("max_epochs", "max_steps", "val_check_interval", "check_val_every_n_epoch")
+    Trainer(accelerator="cpu", logger=False, **{name: config["trainer"][name] for name in ends_and_validations})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
