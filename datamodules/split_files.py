@@ -67,6 +67,12 @@ class SplitFiles:
         self._is_file = not root.is_dir() and (root.suffix.lower() in endings or root.is_file())
         self.folder = root.parent if self._is_file else root
 
+    @property
+    def corpus(self) -> str:
+        """Name of the data set: that of the root, without a file's ending."""
+        root = self.root.absolute()
+        return root.stem if self._is_file else root.name
+
     def file(self, split: str) -> Path:
         """The file with the posts of `train`, `val` or `test`; held-out splits share the file of `train`.
 
@@ -151,7 +157,7 @@ class SplitReader(Reader, Generic[EntryT]):
     def __init__(self, files: SplitFiles, images: Path | None) -> None:
         super().__init__(files.folder)
         self.files = files
-        self.corpus = files.root.absolute().stem
+        self.corpus = files.corpus
         self.layout = (
             "expected: a folder with train, val (or valid, dev) and test, each with the ending "
             f"{' or '.join(files.endings)}; or one such file, from which holdout and test_holdout set shares aside"

@@ -45,13 +45,13 @@ class TextStore:
     """
 
     def __init__(self, path: Path) -> None:
-        with np.load(path.with_suffix(".npz"), allow_pickle=False) as index:
+        with np.load(_file(path, ".npz"), allow_pickle=False) as index:
             self._ends: np.ndarray = index["ends"]
             self._starts = np.concatenate([[0], self._ends[:-1]])
             self.pieces: np.ndarray = index["pieces"]
             self.note = str(index["note"])
             expected = str(index["sha256"])
-        lines = path.with_suffix(".jsonl")
+        lines = _file(path, ".jsonl")
         if checksum(lines) != expected:
             raise ValueError("the checksum does not match")
         self._path = lines
@@ -99,7 +99,7 @@ class TextStore:
             if (store := cls._found(path)) is not None:
                 return store
             path.parent.mkdir(parents=True, exist_ok=True)
-            with locked(path.with_suffix(".lock")):
+            with locked(_file(path, ".lock")):
                 if (store := cls._found(path)) is None:
                     _write(path, rows, note)
                     store = cls(path)
@@ -111,7 +111,7 @@ class TextStore:
 
     @classmethod
     def _found(cls, path: Path) -> TextStore | None:
-        if not path.with_suffix(".npz").is_file():
+        if not _file(path, ".npz").is_file():
             return None
         try:
             return cls(path)
@@ -120,9 +120,14 @@ class TextStore:
             return None
 
 
+def _file(path: Path, ending: str) -> Path:
+    # Not with_suffix, which would cut a name like `posts.2024-mner-train` at its dot.
+    return path.with_name(path.name + ending)
+
+
 def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], str]) -> None:
     digest, ends, pieces = hashlib.sha256(), [0], []
-    with atomic_file(path.with_suffix(".jsonl")) as file:
+    with atomic_file(_file(path, ".jsonl")) as file:
         for image, example in rows:
             fields = [image, *(getattr(example, name) for name in stored_fields(type(example)))]
             line = json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
@@ -131,7 +136,7 @@ def _write(path: Path, rows: Iterable[tuple[str, Example]], note: Callable[[], s
             ends.append(ends[-1] + len(line))
             pieces.append(len(example.input_ids))
     # The index is written last: a store exists once its index does.
-    with atomic_file(path.with_suffix(".npz")) as file:
+    with atomic_file(_file(path, ".npz")) as file:
         np.savez(
             file,
             ends=np.array(ends[1:]),

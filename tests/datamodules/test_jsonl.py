@@ -315,6 +315,25 @@ def test_posts_become_batches_of_entity_recognition(tmp_path: Path, load: Callab
     assert pictured == 20
 
 
+@pytest.mark.parametrize(
+    ("root", "file", "corpus"),
+    [
+        ("posts.2024-05.jsonl", "posts.2024-05.jsonl", "posts.2024-05"),
+        ("corpus-1.0.3", "corpus-1.0.3/posts.jsonl", "corpus-1.0.3"),
+    ],
+)
+def test_the_splits_of_data_with_a_dot_in_its_name_hold_their_own_posts(
+    tmp_path: Path, load: Callable[..., JSONLinesDataModule], root: str, file: str, corpus: str
+) -> None:
+    write(tmp_path / file, *MANY[:40])
+    module = load(tmp_path / root, "mner", ["TEAM", "PERSON"], holdout=0.2, test_holdout=0.2)
+    module.setup("test")
+    assert module.corpus == corpus
+    words = {split: [tuple(row.words) for row in module.examples[split]] for split in ("train", "val", "test")}
+    assert all(words.values())
+    assert len({row for rows in words.values() for row in rows}) == 40 == sum(map(len, words.values()))
+
+
 def test_posts_become_batches_of_relation_extraction(tmp_path: Path, load: Callable[..., JSONLinesDataModule]) -> None:
     root = tmp_path / "teams"
     path = write(root / "posts.jsonl", *({**entry, "relations": ADA["relations"]} for entry in MANY[:20]))

@@ -227,7 +227,8 @@ def test_located_images_are_a_sequence() -> None:
     assert list(images[1:]) == [(NO_IMAGE, ()), (4, ())]
 
 
-def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rows", "my.data-mner-train-ab"])
+def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path, name: str) -> None:
     example = RelationExample(
         row=0,
         words=["a"],
@@ -240,10 +241,13 @@ def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path) 
         tail_index=1,
         label=3,
     )
-    store = TextStore.opened(tmp_path / "new" / "rows", [("a.jpg", example)], lambda: "one row, é")
+    store = TextStore.opened(tmp_path / "new" / name, [("a.jpg", example)], lambda: "one row, é")
     assert (store.note, store.pieces.tolist(), list(store.images())) == ("one row, é", [2], ["a.jpg"])
-    again = TextStore.opened(tmp_path / "new" / "rows", iter(()), lambda: "not asked")
+    again = TextStore.opened(tmp_path / "new" / name, iter(()), lambda: "not asked")
     assert (again.note, again[0]) == ("one row, é", store[0])
+    assert sorted(file.name for file in (tmp_path / "new").iterdir()) == [
+        f"{name}.{e}" for e in ("jsonl", "lock", "npz")
+    ]
 
 
 def held(module: MNREDataModule) -> int:
