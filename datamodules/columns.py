@@ -16,7 +16,7 @@ class ColumnsDataModule(PostDataModule):
     """Posts in columns, with a word and its tag in each line; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or a single file.
+        root: folder of the data, or the file of the training posts, with `val` and `test` beside it.
         labels: entity types; see `PostDataModule`.
         separator: column separator; None for a tab if most lines have one, or else any number of blanks.
         word_column: column of the words, counted from 0; negative numbers count from the last column of most lines, -1.

@@ -144,7 +144,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
     """Reads posts in columns; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or a single file.
+        root: folder of the data, or the file of the training posts, with `val` and `test` beside it.
         separator: column separator; None for a tab if most lines have one, or else any number of blanks.
         word_column: column of the words, counted from 0; negative numbers count from the last column of most lines, -1.
         tag_column: column of the tags, counted in the same way.

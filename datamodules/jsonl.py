@@ -15,7 +15,7 @@ class JSONLinesDataModule(PostDataModule):
     """Posts as JSON lines, one post per line; the format is described in docs/reference/formats.md.
 
     Args:
-        root: folder of the data, or a single file.
+        root: folder of the data, or the file of the training posts, with `val` and `test` beside it.
         task: `mner` or `mre`.
         labels: entity types or relations; see `PostDataModule`.
         image_folder: folder of the images; by default `images` below the root if it exists, or else the root.

@@ -29,7 +29,7 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
     types allow a relation: a pair that is annotated in one order is negative in the other.
 
     Args:
-        root: folder of the data, or a single file.
+        root: folder of the data, or the file of the training posts, with `val` and `test` beside it.
         task: `mner` or `mre`.
         labels: the relations, for the rows of the negative class.
         negatives: whether to add such rows; None adds them if the label set has a negative class.

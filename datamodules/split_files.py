@@ -55,7 +55,8 @@ class SplitFiles:
 
     Args:
         root: a folder with the files `train`, `val` (or `valid`, `validation`, `dev`) and `test` with one of the
-            endings, where a single file of another name is used as `train`; or a single file.
+            endings, where a single file of another name is used as `train`; or the file to use as `train`, with
+            `val` and `test` beside it.
         endings: endings of the files' names.
         hold_out: shares of the training posts for the splits that have no file.
     """
@@ -105,9 +106,7 @@ class SplitFiles:
     @cached_property
     def _files(self) -> dict[str, Path]:
         """The existing files, by split."""
-        if self._is_file:
-            return {TRAIN: self.root}
-        others = _files_in(self.folder, self.endings)
+        others = [path for path in _files_in(self.folder, self.endings) if path != self.root]
         found: dict[str, Path] = {}
         for split, names in NAMES.items():
             named = [path for path in others if path.stem in names]
@@ -116,6 +115,8 @@ class SplitFiles:
             if named:
                 found[split] = named[0]
             others = [path for path in others if path not in named]
+        if self._is_file:
+            return {**found, TRAIN: self.root}
         return {TRAIN: others[0], **found} if len(others) == 1 else found
 
 
@@ -160,7 +161,8 @@ class SplitReader(Reader, Generic[EntryT]):
         self.corpus = files.corpus
         self.layout = (
             "expected: a folder with train, val (or valid, dev) and test, each with the ending "
-            f"{' or '.join(files.endings)}; or one such file, from which holdout and test_holdout set shares aside"
+            f"{' or '.join(files.endings)}; or one such file, to train on. Without val or test, data.holdout and "
+            "data.test_holdout set shares of the training posts aside"
         )
         below = files.folder / IMAGES
         self._images = images or (below if below.is_dir() else files.folder)

@@ -58,6 +58,15 @@ def test_one_file_holds_all_splits(tmp_path: Path, names: list[str], root: str, 
     assert found.shares == {"val": 0.1, "test": 0.2}
 
 
+@pytest.mark.parametrize(
+    ("root", "val"), [("train.txt", "dev.CONLL"), ("posts.conll", "dev.CONLL"), ("dev.CONLL", "val.txt")]
+)
+def test_the_splits_beside_a_training_file_have_their_files(tmp_path: Path, root: str, val: str) -> None:
+    found = files(folder(tmp_path, "train.txt", "posts.conll", "test.conll", root, val) / root, test=0.2)
+    assert [found.file(split).name for split in SPLITS] == [root, val, "test.conll"]
+    assert found.shares == {}
+
+
 def test_only_splits_without_a_file_are_held_out(tmp_path: Path) -> None:
     found = files(folder(tmp_path, "posts.txt", "test.txt"), test=0.2)
     assert [found.file(split).name for split in SPLITS] == ["posts.txt", "posts.txt", "test.txt"]

@@ -53,6 +53,19 @@ def test_files_of_splits_are_held_out_of_nothing(tmp_path: Path, write: Write, e
     assert not found.reader(None).has_split("test")
 
 
+@pytest.mark.parametrize("name", ["val.jsonl", "dev.jsonl"])
+def test_a_training_file_is_read_as_the_data_module_will_read_it(
+    tmp_path: Path, write: Write, invented: Any, name: str
+) -> None:
+    counts = {"train.jsonl": 50, name: 20, "test.jsonl": 10}
+    for seed, (file, count) in enumerate(counts.items()):
+        write(file, invented.lines(invented.posts(count, seed)))
+    found = find_data(tmp_path / "train.jsonl", Given(task="mner"))
+    chosen = JSONLinesReader(Path(found.settings["root"]), "mner")  # with the data module's own shares
+    for reader in (found.reader(None), chosen):
+        assert [len(list(reader.posts(split))) for split in ("train", "val", "test")] == [50, 20, 10]
+
+
 def test_a_test_file_without_one_to_validate_with(tmp_path: Path, invented: Any, write: Write) -> None:
     for name in ("train", "test"):
         write(f"{name}.jsonl", invented.lines(invented.posts(60)))
