@@ -26,12 +26,15 @@ def run(arguments: list[str]) -> int:
     options = Options(**{field.name: getattr(chosen, field.name) for field in dataclasses.fields(Options)})
     notes = Notes()
     source = chosen.source or recognise(chosen.file)
-    posts = list(FORMATS[source].read(chosen.file, options, notes))
+    # The offsets of one file can be chosen: those of the tool, or of the input if both or none are a tool's.
+    of_output = source == MMIB and chosen.to != MMIB
+    default = dataclasses.replace(options, offsets=None)
+    posts = list(FORMATS[source].read(chosen.file, default if of_output else options, notes))
     if not posts:
         reasons = "; ".join(str(notes).splitlines()) if notes.places else "is --from the right one?"
         raise DataError(f"{chosen.file} holds no post in the format {source}: {reasons}")
     with atomic_file(chosen.output) as file:
-        FORMATS[chosen.to].write(posts, file, options, notes)
+        FORMATS[chosen.to].write(posts, file, options if of_output else default, notes)
     print(f"{chosen.output} ({source} to {chosen.to}): {counts(posts)}")  # noqa: T201
     if notes.places:
         print(notes)  # noqa: T201
@@ -53,7 +56,8 @@ def _parser() -> CommandParser:
     add(
         "--offsets",
         choices=UNITS,
-        help="unit of the tool's offsets (default: characters for Label Studio, utf-16 for doccano)",
+        help="unit of the offsets in FILE, or in the output if only that is for a tool (default: utf-16 for doccano, "
+        "otherwise characters)",
     )
     add("--images", type=Path, metavar="FOLDER", help="folder of the images, to use the file names found there")
     add("--posts", type=Path, metavar="FILE", help="posts that were the input of mmib extract, to locate the images")

@@ -49,7 +49,7 @@ def _post(
     if "tokens" in line:
         offsets = _Tokens(line["tokens"], place)
     else:
-        offsets = Offsets(checked_text(line.get("text"), place), "characters")
+        offsets = Offsets(checked_text(line.get("text"), place), options.offsets or "characters")
     if not offsets.text.strip():
         notes.add("posts without text: left out", place)
         return None
@@ -114,7 +114,7 @@ def _mention(entity: dict[str, Any], offsets: Offsets | _Tokens, place: str, not
         raise DataError(f"{place}: the entity {str(entity)[:80]} must have start, end and type")
     span = offsets.characters(start, end)
     if span is None:
-        raise DataError(f"{place}: the entity [{start}, {end}) is empty, or not in the text")
+        raise DataError(f"{place}: the entity [{start}, {end}) is empty, or not in the text (see --offsets)")
     if name is None:
         notes.add(f"entities without a type: they become {UNTYPED}", place)
     return Mention(*span, name or UNTYPED, _confidence(entity, place))

@@ -13,7 +13,7 @@ class Options:
     """Options to read and write files of annotation tools.
 
     Attributes:
-        offsets: unit of the tool's offsets; None for the tool's default.
+        offsets: unit of the offsets in the file; None for the default of its format.
         images: folder of the images; if given, images get the names that they have there.
         text_field, image_field: Label Studio: the fields of `data` with text and image; None to detect them.
         from_name, to_name: Label Studio: names of the tags of labels and text in the labelling configuration; None

@@ -106,6 +106,27 @@ def test_offsets_in_words_become_offsets_in_characters(convert: Convert) -> None
     assert post["text"][entity["start"] : entity["end"]] == "Big Org"
 
 
+JAVASCRIPT = {"text": "\U0001f44d Ada joins", "entities": [{"start": 3, "end": 6, "type": "PERSON"}]}
+FROM_DOCCANO = {"text": JAVASCRIPT["text"], "label": [[3, 6, "PERSON"]]}
+
+
+@pytest.mark.parametrize(
+    ("line", "options", "span"),
+    [
+        (JAVASCRIPT, ["--offsets", "utf-16"], (2, 5)),
+        (FROM_DOCCANO, ["--offsets", "utf-16", "--to", "label-studio"], (2, 5)),
+        (FROM_DOCCANO, ["--offsets", "characters", "--to", "label-studio"], (3, 6)),
+        (JAVASCRIPT, ["--offsets", "utf-16", "--to", "label-studio"], (4, 7)),
+    ],
+)
+def test_the_unit_of_offsets_is_that_of_one_of_the_files(
+    convert: Convert, line: dict[str, Any], options: list[str], span: tuple[int, int]
+) -> None:
+    """The input's, unless only the output is a tool's."""
+    written = convert([line], *options).file.read_text(encoding="utf-8")
+    assert re.findall(r'"(?:start|end)": (\d+)', written) == [str(offset) for offset in span]
+
+
 def test_images_come_from_the_posts_that_were_extracted_from(convert: Convert, tmp_path: Path) -> None:
     """Rows count from 1, blank lines left out, as `mmib extract` counts them."""
     posts = tmp_path / "posts.jsonl"
