@@ -45,6 +45,7 @@ class Correction(Message):
     """A person's annotation of a post; without `entities` it withdraws an earlier correction."""
 
     version: int = Field(ge=0, description="version of the post when it was opened")
+    text: str = Field(description="text of the post that was annotated")
     entities: list[GivenEntity] | None = None
     relations: list[GivenRelation] = Field(default_factory=list)
 
@@ -99,6 +100,9 @@ def create_app(corrections: Corrections, images: Path | None, hosts: frozenset[s
     async def save(row: int, request: Request) -> dict[str, int]:
         content_type(request, (JSON,))
         message = read_json(Correction, await receive_body(request, limits.body, limits.seconds))
+        # A page outlives the process, and another one may serve other predictions at its address.
+        if message.text != corrections.post(row).text:
+            raise RefusedError(409, f"the page does not show post {row} of these predictions: load it again")
         version = await asyncio.to_thread(corrections.save, row, message.annotation(), message.version)
         return {"version": version}
 

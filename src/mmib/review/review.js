@@ -9,6 +9,8 @@ const editor = by("editor"), words = by("words");
 let review = null; // what the server says of all posts
 let place = 0; // of the post that is shown, in their order
 let post = null; // the post as it was opened
+let wanted = null; // { number } of the post that was asked for last, until it is shown
+let saving = false;
 let draft = null; // { entities, relations } as they are on the page
 let marks = [], arcs = [], rows = [];
 let chosen = null; // { kind: "entities" or "relations", number }
@@ -32,6 +34,11 @@ const ask = async (path, options) => {
   return content;
 };
 
+// A post that is being saved, or is about to be replaced by another one, can be neither edited nor saved.
+
+const busy = () => saving || wanted !== null;
+const showBusy = () => editor.setAttribute("aria-busy", String(busy()));
+
 // Edits that are not saved outlive the tab.
 
 const plain = ({ entities, relations }) => ({
@@ -51,10 +58,18 @@ const kept = () => {
 // One post
 
 const open = async (number) => {
-  place = Math.min(Math.max(number, 0), review.posts.length - 1);
-  const { row } = review.posts[place];
-  try { post = await ask(`/api/posts/${row}`); } catch (error) { tell(error.message); return; }
-  tell();
+  if (saving) return;
+  const asked = wanted = { number: Math.min(Math.max(number, 0), review.posts.length - 1) };
+  showBusy();
+  const { row } = review.posts[asked.number];
+  let found = null, problem;
+  try { found = await ask(`/api/posts/${row}`); } catch (error) { problem = error.message; }
+  if (asked !== wanted) return; // another post was asked for in the meantime
+  wanted = null;
+  showBusy();
+  tell(problem);
+  if (!found) return;
+  [place, post] = [asked.number, found];
   const restored = kept();
   draft = restored ?? { entities: post.entities, relations: post.relations };
   selection = null;
@@ -70,10 +85,12 @@ const open = async (number) => {
   render();
   editor.focus({ preventScroll: true });
 };
+const step = (posts) => open((wanted?.number ?? place) + posts);
 by("seen").addEventListener("load", () => { by("picture").hidden = false; });
 by("seen").addEventListener("error", () => say("The image of this post was not found: --images names its folder."));
 
 const change = (next, now = chosen) => {
+  if (busy()) { render(); return; }
   draft = next;
   selection = null;
   chosen = items().find((item) => is(item, now)) ?? items().at(-1) ?? null;
@@ -83,9 +100,12 @@ const change = (next, now = chosen) => {
 };
 
 const save = async (content) => {
+  if (busy()) return false;
+  saving = true;
+  showBusy();
   const { row } = review.posts[place];
   try {
-    const { version } = await ask(`/api/posts/${row}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ version: post.version, ...content }) });
+    const { version } = await ask(`/api/posts/${row}`, { method: "PUT", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ version: post.version, text: post.text, ...content }) });
     post = { ...post, version, reviewed: Boolean(content.entities), entities: draft.entities, relations: draft.relations };
     try { localStorage.removeItem(storeName()); } catch { /* nothing is kept */ }
     review.posts[place].reviewed = post.reviewed;
@@ -97,12 +117,15 @@ const save = async (content) => {
     if (error.status === 409) post.version = (await ask(`/api/posts/${row}`).catch(() => post)).version;
     tell(error.message);
     return false;
+  } finally {
+    saving = false;
+    showBusy();
   }
 };
 
 const saveAndGoOn = async () => {
   if (!(await save(plain(draft)))) return;
-  const order = [...review.posts.keys()].map((step) => (place + 1 + step) % review.posts.length);
+  const order = [...review.posts.keys()].map((number) => (place + 1 + number) % review.posts.length);
   const next = order.find((number) => !review.posts[number].reviewed);
   if (next === undefined) { say("All posts are reviewed."); return; }
   await open(next);
@@ -262,8 +285,8 @@ const moveItem = (step) => {
 
 const KEYS = {
   Enter: saveAndGoOn,
-  n: () => open(place + 1),
-  p: () => open(place - 1),
+  n: () => step(1),
+  p: () => step(-1),
   ArrowDown: () => moveItem(1),
   ArrowUp: () => moveItem(-1),
   ArrowRight: (event) => moveWord(1, event.shiftKey),
@@ -273,6 +296,7 @@ const KEYS = {
 };
 editor.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("select, input")) return;
+  if (event.key === "Enter" && event.repeat) { event.preventDefault(); return; } // held: nobody has seen the post
   if (event.key === "Enter" && event.target !== editor) return; // a button's own
   const kind = review.types.length && selected() ? "entities" : chosen?.kind ?? "entities";
   const type = /^[1-9]$/.test(event.key) ? labelsOf(kind)[Number(event.key) - 1] : null;
@@ -282,8 +306,8 @@ editor.addEventListener("keydown", (event) => {
   act(event);
 });
 by("save").addEventListener("click", saveAndGoOn);
-by("next").addEventListener("click", () => open(place + 1));
-by("previous").addEventListener("click", () => open(place - 1));
+by("next").addEventListener("click", () => step(1));
+by("previous").addEventListener("click", () => step(-1));
 by("reset").addEventListener("click", reset);
 by("takeback").addEventListener("click", takeBack);
 by("add").addEventListener("click", () => {

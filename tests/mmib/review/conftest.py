@@ -14,6 +14,7 @@ from PIL import Image
 from mmib.labels import LabelSet
 
 WORDS = ["🙂", "Ada", "Lovelace", "joins", "Foo", "United"]
+TEXT = " ".join(WORDS)
 BOXES = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.4, 0.9]]
 LABELS = {"mner": LabelSet(("PERSON", "TEAM")), "mre": LabelSet(("none", "plays_for", "leaves"), "none")}
 MakePredictions = Callable[..., Path]

@@ -15,7 +15,7 @@ from mmib.review.app import create_app
 from mmib.review.corrections import Corrections
 from mmib.review.predictions import read_predictions
 from mmib.serve.guard import allowed_hosts
-from tests.mmib.review.conftest import MakePredictions
+from tests.mmib.review.conftest import TEXT, MakePredictions
 
 PHONE, DESK = 360, 1280
 MakePage = Callable[..., tuple[Browser, Path]]
@@ -81,6 +81,52 @@ def test_relations_are_corrected_by_keyboard_and_resumed(review: MakePage, make_
     assert [line["row"] for line in saved(output)] == [0]
 
 
+def hold(page: Browser) -> Callable[[int], None]:
+    """Hold all requests of the page, in `held`, as a slow network does; the function lets one of them go."""
+    page.run(
+        "(() => { const real = fetch; window.held = []; window.fetch = (...asked) => "
+        "new Promise((go) => held.push(go)).then(() => real(...asked)); })()"
+    )
+    return lambda number: page.run(f"held[{number}]()")
+
+
+def test_what_is_shown_is_what_is_saved_however_fast_the_keys_are(
+    review: MakePage, make_predictions: MakePredictions
+) -> None:
+    page, output = review(make_predictions("mner"))
+    let_go = hold(page)
+    place = "document.getElementById('place').textContent"
+    page.press("2", "n", "n", "Enter", "Delete")  # the first post is still shown, but about to be replaced
+    assert page.run("held.length") == 2
+    let_go(1)
+    page.wait(f"{place} === 'Post 3 of 3'")
+    let_go(0)  # the answer that is no longer wanted arrives last
+    page.press("p")
+    let_go(2)
+    page.wait(f"{place} === 'Post 2 of 3'")
+    assert not output.exists()
+    page.press("2", "Enter", "Enter", "n", "1")
+    assert page.run("held.length") == 4
+    let_go(3)
+    page.wait("held.length === 5")
+    let_go(4)
+    page.wait(f"{place} === 'Post 3 of 3'")
+    for repeat in (False, True):  # a held key saves once
+        page.send("Input.dispatchKeyEvent", type="keyDown", key="Enter", windowsVirtualKeyCode=13, autoRepeat=repeat)
+    let_go(5)
+    page.wait("held.length === 7")
+    let_go(6)
+    page.wait(f"{place} === 'Post 1 of 3'")
+    page.send("Input.dispatchKeyEvent", type="keyDown", key="Enter", windowsVirtualKeyCode=13, autoRepeat=True)
+    assert page.run("held.length") == 7
+    assert text_of(page, "#problem") == ""
+    assert [(line["row"], [entity["type"] for entity in line["entities"]]) for line in saved(output)] == [
+        (0, ["PERSON", "TEAM"]),
+        (2, ["TEAM", "TEAM"]),
+    ]
+    assert page.run("document.querySelector('#entities select').value") == "TEAM", "the edit of the first post is kept"
+
+
 def test_edits_outlive_the_tab_and_two_windows_lose_nothing(
     review: MakePage, make_predictions: MakePredictions
 ) -> None:
@@ -89,7 +135,7 @@ def test_edits_outlive_the_tab_and_two_windows_lose_nothing(
     page.reload()
     page.wait("document.getElementById('status')?.textContent.startsWith('Edits that were not saved')")
     other = {"method": "PUT", "headers": {"Content-Type": "application/json"}}
-    body = json.dumps({"version": 0, "entities": []})
+    body = json.dumps({"version": 0, "text": TEXT, "entities": []})
     status = page.run(
         f"fetch('/api/posts/1', {{...{json.dumps(other)}, body: {json.dumps(body)}}}).then((a) => a.status)"
     )

@@ -24,7 +24,7 @@ from mmib.review.corrections import Corrections
 from mmib.review.predictions import Annotation, Entity, read_predictions
 from mmib.schema import ConfigError, DataError
 from mmib.serve.guard import allowed_hosts
-from tests.mmib.review.conftest import LABELS, WORDS, MakePredictions
+from tests.mmib.review.conftest import LABELS, TEXT, WORDS, MakePredictions
 
 
 @contextmanager
@@ -40,7 +40,8 @@ def confirm(client: TestClient, row: int, **changes: object) -> int:
     post = client.get(f"/api/posts/{row}").json()
     entities = [{key: entity[key] for key in ("start", "end", "type")} for entity in post["entities"]]
     relations = [{key: link[key] for key in ("head", "tail", "type")} for link in post["relations"]]
-    content = {"version": post["version"], "entities": entities, "relations": relations, **changes}
+    annotation = {"entities": entities, "relations": relations}
+    content = {"version": post["version"], "text": post["text"], **annotation, **changes}
     return client.put(f"/api/posts/{row}", json=content).status_code
 
 
@@ -84,7 +85,7 @@ def test_each_correction_is_on_disk_at_once_and_can_be_taken_back(
     with reviewing(path, output) as client:
         assert [post["reviewed"] for post in client.get("/api/review").json()["posts"]] == [False, True, True]
         assert [entity["type"] for entity in client.get("/api/posts/0").json()["entities"]] == ["TEAM"]
-        assert client.put("/api/posts/0", json={"version": 0}).status_code == 200
+        assert client.put("/api/posts/0", json={"version": 0, "text": TEXT}).status_code == 200
         assert len(output.read_text(encoding="utf-8").splitlines()) == 1
         assert len(client.get("/api/posts/0").json()["entities"]) == 2
 
@@ -114,9 +115,10 @@ def test_a_post_saved_elsewhere_is_not_overwritten_unknowingly(
         assert confirm(client, 1, version=0) == 409
         assert json.loads(output.read_text(encoding="utf-8"))["entities"] == []
         assert confirm(client, 1) == 200
+        assert confirm(client, 2, text="of other predictions") == 409
         before = output.read_text(encoding="utf-8")
         output.write_text(before + "\n", encoding="utf-8")
-        post = client.put("/api/posts/1", json={"version": 2, "entities": []})
+        post = client.put("/api/posts/1", json={"version": 2, "text": TEXT, "entities": []})
         assert (post.status_code, "changed by another program" in post.text) == (409, True)
         assert output.read_text(encoding="utf-8") == before + "\n"
 
@@ -135,9 +137,9 @@ def test_what_cannot_be_trained_on_is_refused(
 ) -> None:
     output = tmp_path / "corrections.jsonl"
     with reviewing(make_predictions("mner"), output) as client:
-        answer = client.put("/api/posts/0", json={"version": 0, "entities": [], **change})
+        answer = client.put("/api/posts/0", json={"version": 0, "text": TEXT, "entities": [], **change})
         assert (answer.status_code, message in answer.json()["error"]) == (422, True)
-        assert client.put("/api/posts/9", json={"version": 0, "entities": []}).status_code == 404
+        assert client.put("/api/posts/9", json={"version": 0, "text": TEXT, "entities": []}).status_code == 404
         assert not output.exists()
 
 
@@ -184,7 +186,7 @@ def test_only_this_machine_and_this_page_may_ask(make_predictions: MakePredictio
     client = TestClient(
         create_app(corrections, predictions.root, allowed_hosts("127.0.0.1")), base_url="http://localhost"
     )
-    content = {"version": 0, "entities": []}
+    content = {"version": 0, "text": TEXT, "entities": []}
     assert client.get("/api/review").status_code == 200
     assert client.get("/api/review", headers={"Host": "elsewhere.example"}).status_code == 421
     other = {"Origin": "http://elsewhere.example"}
@@ -204,7 +206,7 @@ def test_the_command_serves_until_it_is_interrupted_and_says_what_is_done(
         line = process.stderr.readline()
         address = line.split(" at ")[1].split()[0]
         assert line.startswith("mmib review shows 3 posts at http://127.0.0.1:")
-        content = json.dumps({"version": 0, "entities": []}).encode()
+        content = json.dumps({"version": 0, "text": TEXT, "entities": []}).encode()
         request = Request(f"{address}/api/posts/1", content, {"Content-Type": "application/json"}, method="PUT")
         with urlopen(request, timeout=60) as answer:
             assert json.load(answer) == {"version": 1}
