@@ -124,6 +124,16 @@ def read_export(folder: Path) -> list[TrainedModel]:
     return [_read_model(part, read_config(part)) for part in folders]
 
 
+def files_of(folder: Path) -> list[str]:
+    """List the files of an export that has been read, relative to its folder; other files in it are left out."""
+    config = read_config(folder)
+    if "parts" in config:
+        names = [f"{part}/{name}" for part in config["parts"] for name in files_of(folder / part)]
+    else:
+        names = list(config["files"])
+    return sorted([*names, CONFIG, *([CARD] if (folder / CARD).is_file() else [])])
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read an export's config.json.
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, HfApi, snapshot_download
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
-from mmib.export.folder import CARD, read_export
+from mmib.export.folder import CARD, CONFIG, TEXT_ENCODER, WEIGHTS, files_of, read_export
+from mmib.export.int8 import INT8_MODEL
+from mmib.export.onnx_model import CRF_CODE, CRF_SCORES, MODEL
 from mmib.schema import ExportError
 
-FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.onnx", "*numpy_crf.py", f"*{CARD}")
+# Files that are downloaded.
+FILES = ("*.json", "*.safetensors", "*.txt", "*.codes", "*.model", "*.onnx", f"*{CRF_CODE}", f"*{CARD}")
+# Files of a model, besides those of its text encoder.
+NAMES = frozenset({CARD, CONFIG, WEIGHTS, MODEL, INT8_MODEL, CRF_SCORES, CRF_CODE})
 NAME = re.compile(r"(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?")
 # Status codes of a hub, and what to do about them.
 ANSWERS = {
@@ -68,25 +73,45 @@ def pull(source: str) -> Path:
 def push(folder: Path, name: str, public: bool = False) -> str:
     """Upload an export to the hub in one commit, so that no partial export can be pulled, and return its address.
 
+    The commit deletes files of an earlier export that this one does not have, and no others.
+
     Args:
         folder: the export, which is first read with the checks for untrusted exports.
         name: `USER/NAME`; created if it does not exist.
         public: create it as a public model.
 
     Raises:
-        ExportError: the folder is not an export, or the hub refuses it.
+        ExportError: the folder is not an export, the model exists and is not as public as requested, or the hub
+            refuses it.
         TaskError: its task is not registered.
     """
     if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name):
         raise ExportError(f"{name!r} is no name for a model on the hub: write USER/NAME")
     read_export(folder)
-    paths = sorted({path for pattern in FILES for path in folder.rglob(pattern) if path.is_file()})
-    added = [CommitOperationAdd(path.relative_to(folder).as_posix(), path) for path in paths]
+    paths = files_of(folder)
+    added = [CommitOperationAdd(path, folder / path) for path in paths]
     hub = HfApi(library_name="mmib")
     with _answers(f"{folder} cannot be pushed to {name}"):
         address = hub.create_repo(name, private=not public, exist_ok=True)
-        hub.create_commit(name, added, commit_message="mmib push")
+        found = hub.model_info(name)
+        if found.private is public:  # the hub ignores the request for a model that exists
+            visibility, remedy = ("private", "leave out") if public else ("public", "add")
+            raise ExportError(
+                f"{name} exists and is {visibility}: {remedy} --public to push to it, change it on the hub, or choose "
+                "another name"
+            )
+        there = {file.rfilename for file in found.siblings or ()}
+        deleted = [CommitOperationDelete(path) for path in sorted(there - set(paths)) if _is_of_export(path)]
+        hub.create_commit(name, [*added, *deleted], commit_message="mmib push")
     return str(address)
+
+
+def _is_of_export(path: str) -> bool:
+    """Whether mmib writes a file of this path: of a model, or of a model in the folder of its task."""
+    *folders, name = PurePosixPath(path).parts
+    if folders[-1:] == [TEXT_ENCODER]:
+        return len(folders) <= 2
+    return len(folders) <= 1 and name in NAMES
 
 
 @contextmanager

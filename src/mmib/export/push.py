@@ -11,7 +11,8 @@ def run(arguments: list[str]) -> int:
     """Upload the folder and print its address.
 
     Raises:
-        ExportError: the folder is not an export, or the hub refuses it.
+        ExportError: the folder is not an export, the model exists and is not as public as requested, or the hub
+            refuses it.
         TaskError: its task is not registered.
         PluginError: a plugin cannot be imported.
     """

@@ -63,10 +63,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted['organization']}/{wanted['name']}"
-        self.hub.models.setdefault(name, {})
-        if wanted.get("private") or wanted.get("visibility") == "private":
-            self.hub.private.add(name)
-        self.reply(200, {"url": f"{self.hub.address}/{name}", "name": name})
+        exists = name in self.hub.models
+        if not exists:
+            self.hub.models[name] = {}
+            if wanted.get("private") or wanted.get("visibility") == "private":
+                self.hub.private.add(name)
+        self.reply(409 if exists else 200, {"url": f"{self.hub.address}/{name}", "name": name})
 
     def of_model(self, path: str, body: bytes, may_write: bool) -> None:
         is_api = path.startswith("/api/models/")
@@ -84,6 +86,9 @@ class Handler(BaseHTTPRequestHandler):
             lines = [json.loads(line) for line in body.splitlines()]
             added = [line["value"] for line in lines if line["key"] == "file"]
             files.update({one["path"]: base64.b64decode(one["content"]) for one in added})
+            for line in lines:
+                if line["key"] == "deletedFile":
+                    del files[line["value"]["path"]]
             self.reply(200, {"commitUrl": f"{self.hub.address}/{name}/commit/{COMMIT}", "commitOid": COMMIT})
         elif is_api and rest[:1] == ["tree"]:
             self.reply(200, [self.listed(path, content) for path, content in files.items()])
@@ -91,7 +96,9 @@ class Handler(BaseHTTPRequestHandler):
             if rest[:1] == ["revision"] and rest[1] not in ("main", COMMIT):
                 self.reply(404, {"error": "Invalid rev id"}, {"X-Error-Code": "RevisionNotFound"})
                 return
-            self.reply(200, {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path} for path in files]})
+            siblings = [{"rfilename": path} for path in files]
+            private = name in self.hub.private
+            self.reply(200, {"id": name, "sha": COMMIT, "private": private, "siblings": siblings})
         else:  # name/resolve/revision/path
             self.download(files["/".join(rest[2:])])
 

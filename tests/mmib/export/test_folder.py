@@ -17,7 +17,7 @@ from huggingface_hub import ModelCard
 from mmib import schema
 from mmib.cli import main
 from mmib.datamodules.released import MNRE, TWITTER
-from mmib.export.folder import CONFIG, DIGEST, FORMAT, WEIGHTS, digest_of, read_export, write_export
+from mmib.export.folder import CONFIG, DIGEST, FORMAT, WEIGHTS, digest_of, files_of, read_export, write_export
 from mmib.export.model import TrainedModel, model_of_run, part
 from mmib.extract.extractor import Extractor
 from mmib.labels import LabelSet
@@ -89,6 +89,8 @@ def test_one_folder_holds_a_model_of_each_task(make_trained: MakeTrained, tmp_pa
     write_export([make_trained("mre"), make_trained("mner")], tmp_path / "both")
     assert [model.task for model in read_export(tmp_path / "both")] == ["mner", "mre"]
     assert [model.task for model in read_export(tmp_path / "both" / "mre")] == ["mre"]
+    written = [path.relative_to(tmp_path / "both").as_posix() for path in (tmp_path / "both").rglob("*.*")]
+    assert files_of(tmp_path / "both") == sorted(written)
     assert Extractor.from_pretrained(tmp_path / "both").extract(TEXT).entities
     assert Extractor.from_pretrained(tmp_path / "both" / "mre", tmp_path / "both" / "mner").relations
 

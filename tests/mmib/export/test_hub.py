@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import pickle
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from huggingface_hub import constants
 from experiments.robustness.tiny_export import write_tiny_export
 from mmib import Extractor
 from mmib.cli import main
-from mmib.export.folder import CONFIG, DIGEST, digest_of
+from mmib.export.folder import CARD, CONFIG, DIGEST, digest_of
 from mmib.export.hub import is_hub_name
 from mmib.schema import ExportError
 from tests.mmib.export.hub_server import TOKEN, Hub, serving
@@ -74,6 +75,31 @@ def test_a_half_export_is_not_pushed(hub: Hub, export: Path, tmp_path: Path, ref
     assert "no exported model" in refused("push", str(tmp_path / "empty"), NAME)
     assert "write USER/NAME" in refused("push", str(export), "found")
     assert hub.asked == []
+
+
+def test_a_push_replaces_the_files_of_an_export_and_no_others(hub: Hub, export: Path, tmp_path: Path) -> None:
+    main(["push", str(export), NAME])
+    pushed = dict(hub.models[NAME])
+    stale = ("model.onnx", "model.int8.onnx", "crf.json", "mre/config.json", "mre/text_encoder/bpe.codes")
+    kept = {".gitattributes": b"", "notes.json": b"", "study/mre/config.json": b"", "mre/plot.onnx": b""}
+    hub.models[NAME] |= dict.fromkeys(stale, b"") | kept
+    folder = Path(shutil.copytree(export, tmp_path / "copy"))
+    for name in ("graph.json", "posts.txt", "text_encoder/notes.txt"):
+        (folder / name).write_text("private", encoding="utf-8")
+    (folder / CARD).write_text("edited", encoding="utf-8")
+    assert main(["push", str(folder), NAME]) == 0
+    assert hub.models[NAME] == {**pushed, CARD: b"edited", **kept}
+
+
+@pytest.mark.parametrize("public", [True, False])
+def test_a_model_that_exists_is_as_public_as_requested(
+    hub: Hub, export: Path, refused: Callable[..., str], public: bool
+) -> None:
+    hub.models[NAME] = {}
+    hub.private = {NAME} if public else set()
+    message = refused("push", str(export), NAME, *(["--public"] if public else []))
+    assert f"{NAME} exists and is {'private' if public else 'public'}: " in message
+    assert hub.models[NAME] == {}
 
 
 @pytest.mark.parametrize(
