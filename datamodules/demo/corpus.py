@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from mmib.base.files import parse_json
+from mmib.base.workers import worker_pool
 from mmib.datamodules.demo.card import CARD, dataset_card
 from mmib.datamodules.demo.layouts import Boxes, link, twitter_folders, write_json, write_mnre, write_twitter
 from mmib.datamodules.demo.pictures import draw_picture
@@ -165,12 +164,8 @@ def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
     if workers < 2:
         yield from itertools.starmap(_draw_chunk, jobs)
         return
-    # Not forked: the caller may have threads, and a fork would copy their locks.
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            yield from pool.map(_draw_chunk, *zip(*jobs, strict=True))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with worker_pool(workers) as pool:
+        yield from pool.map(_draw_chunk, *zip(*jobs, strict=True))
 
 
 def _draw_chunk(root: Path, drawings: list[list[Post]], seed: int) -> Boxes:

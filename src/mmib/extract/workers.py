@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
+from mmib.base.workers import worker_pool
 from mmib.extract.shards import Shard, merge, note_file
 from mmib.schema import RunError
 
@@ -31,27 +32,24 @@ def by_workers(extract: Extract, arguments: list[str], workers: int, output: Pat
     """
     shards = [Shard(number, workers) for number in range(1, workers + 1)]
     parts = [output.with_name(f".{output.name}.{shard.number}-of-{shard.of}") for shard in shards]
-    # Spawned, not forked: threads of PyTorch and onnxruntime do not survive a fork.
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        futures = [
-            pool.submit(_extract, extract, arguments, shard, part) for shard, part in zip(shards, parts, strict=True)
-        ]
-        try:
-            for future in futures:
+    try:
+        with worker_pool(workers, partial(_share_cores, workers)) as pool:
+            futures = [pool.submit(extract, arguments, shard, part) for shard, part in zip(shards, parts, strict=True)]
+            for future in as_completed(futures):
                 future.result()
-        except BrokenProcessPool as error:
-            raise RunError(
-                "a process of the extraction was killed, perhaps for lack of memory: run the same command again, which "
-                "resumes, or with fewer --workers"
-            ) from error
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a process of the extraction was killed, perhaps for lack of memory: run the same command again, which "
+            "resumes, or with fewer --workers"
+        ) from error
     merge(parts, output)
     for part in parts:
         note_file(part).unlink()
         part.unlink()
 
 
-def _extract(extract: Extract, arguments: list[str], shard: Shard, part: Path) -> None:
+def _share_cores(workers: int) -> None:
+    """Give this process its share of the cores."""
     import torch  # noqa: PLC0415 - help needs no torch
 
-    torch.set_num_threads(max(1, torch.get_num_threads() // shard.of))
-    extract(arguments, shard, part)
+    torch.set_num_threads(max(1, torch.get_num_threads() // workers))
