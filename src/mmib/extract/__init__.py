@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.base.files import check_output, is_stream, write_text
 from mmib.extract.shards import Shard, is_complete, note_shard
-from mmib.extract.workers import by_workers
+from mmib.extract.workers import by_workers, shards_begun
 from mmib.schema import ConfigError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def run(arguments: list[str]) -> int:
         return _one(chosen)
     if chosen.output is None or is_stream(chosen.output):
         return _to_stream(chosen)
-    if chosen.workers > 1:
+    if chosen.workers > 1 or _continues_shards(chosen):
         by_workers(_shard, arguments, chosen.workers, chosen.output)
     else:
         _to_file(chosen)
@@ -91,10 +91,20 @@ def _check_shards(chosen: argparse.Namespace) -> None:
         return
     if chosen.shard is not None and chosen.workers > 1:
         raise ConfigError("--shard selects the rows of one process: leave out one of --shard and --workers")
-    if chosen.posts in (None, "-") or is_stream(Path(chosen.posts)) or not chosen.output or is_stream(chosen.output):
+    if not _can_reread(chosen.posts) or not chosen.output or is_stream(chosen.output):
         raise ConfigError("--shard and --workers read a file of posts, and write another: name it with -o")
     if chosen.shard is not None and chosen.graph is not None:
         raise ConfigError("--graph merges all rows, and a shard holds a part of them: merge the shards first")
+
+
+def _can_reread(posts: str | None) -> bool:
+    """Whether the posts are in a file, and not from standard input, a pipe or a device."""
+    return posts is not None and posts != "-" and not is_stream(Path(posts))
+
+
+def _continues_shards(chosen: argparse.Namespace) -> bool:
+    """Whether the output was begun with --workers."""
+    return chosen.shard is None and _can_reread(chosen.posts) and shards_begun(chosen.output) > 0
 
 
 def _parser() -> CommandParser:
@@ -169,7 +179,7 @@ def _to_file(chosen: argparse.Namespace) -> None:
             "images": str(folder.resolve()),
             "csv": is_csv,
         }
-        can_resume = path is not None and not is_stream(path)
+        can_resume = _can_reread(chosen.posts)
         key = key_of(sources, file, options) if can_resume else {}
         wanted = range(1, sys.maxsize)
         if chosen.shard is not None:

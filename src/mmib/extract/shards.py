@@ -91,6 +91,16 @@ def note_file(output: Path) -> Path:
     return output.with_name(f".{output.name}.shard")
 
 
+def part_file(output: Path) -> Path:
+    """Path of the beginning of an output that is not complete."""
+    return output.with_name(f".{output.name}.part")
+
+
+def settings_file(output: Path) -> Path:
+    """Path of what determines the content of an output that is not complete."""
+    return output.with_name(f".{output.name}.settings")
+
+
 def merge(outputs: Sequence[Path], to: Path) -> None:
     """Concatenate the outputs of all shards of one extraction, in row order.
 

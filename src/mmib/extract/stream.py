@@ -22,6 +22,7 @@ from mmib.extract.extractor import POSTS, Extractor
 from mmib.extract.pictures import in_threads
 from mmib.extract.readers import PreparedPost
 from mmib.extract.rows import Row
+from mmib.extract.shards import part_file, settings_file
 from mmib.schema import InputError, RunError
 
 
@@ -80,8 +81,8 @@ class Output:
 
     def __init__(self, path: Path, key: dict[str, Any], resume: bool = True) -> None:
         self.path = Path(os.path.realpath(path))
-        self.part = self.path.with_name(f".{self.path.name}.part")
-        self.settings = self.path.with_name(f".{self.path.name}.settings")
+        self.part = part_file(self.path)
+        self.settings = settings_file(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.file = self._opened()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from mmib.cli import main
 from mmib.export.folder import write_export
 from mmib.export.model import TrainedModel
-from mmib.extract.shards import Shard
-from mmib.schema import ConfigError
+from mmib.extract.shards import Shard, is_complete, note_shard, settings_file
+from mmib.extract.workers import by_workers
+from mmib.schema import ConfigError, RunError
 
 Refused = Callable[..., str]
 ROWS = 40  # more than a batch
@@ -64,6 +67,8 @@ def test_shards_and_workers_give_the_bytes_of_one_extraction(
     assert extract(posts, "-o", str(shards[0]), "--shard", "1/2") == 0  # is there already
     assert shards[0].stat().st_mtime_ns == before
 
+    begun = tmp_path / ".workers.jsonl.3-of-3"
+    assert extract(posts, "-o", str(begun), "--shard", "3/3") == 0  # as if by another number of workers
     assert extract(posts, "-o", str(tmp_path / "workers.jsonl"), "--workers", "2") == 0
     assert (tmp_path / "workers.jsonl").read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".*"))[2:]  # but for the notes of the two shards
@@ -79,3 +84,50 @@ def test_shards_and_workers_give_the_bytes_of_one_extraction(
     shards[1].write_text("")
     assert "was changed since it was extracted" in refused("merge-shards", *map(str, shards), *again)
     assert not (tmp_path / "again.jsonl").exists()
+
+
+@contextmanager
+def threads(workers: int, _: Callable[[], None]) -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(workers) as pool:
+        yield pool
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_any_number_of_workers_continues_the_shards_and_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mmib.extract.workers.worker_pool", threads)
+    output, extracted = tmp_path / "out.jsonl", []
+
+    def extract(arguments: list[str], shard: Shard, to: Path) -> None:
+        if is_complete(to, shard, {}):
+            return
+        settings_file(to).write_text("begun")
+        if shard.number in map(int, arguments):
+            raise RunError("the disk is full")
+        extracted.append(str(shard))
+        to.write_text(f"{shard}\n")
+        note_shard(to, shard, {})
+
+    with pytest.raises(RunError, match="the disk is full"):
+        by_workers(extract, ["2"], 3, output)
+    (tmp_path / ".out.jsonl.1-of-8").write_text("of another start\n")
+    (tmp_path / "link").symlink_to(output)
+    by_workers(extract, [], workers, tmp_path / "link")
+    assert sorted(extracted) == ["1/3", "2/3", "3/3"]
+    assert output.read_text() == "1/3\n2/3\n3/3\n"
+    assert ("was begun by 3 processes" in capsys.readouterr().err) == (workers > 3)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "link"}
+
+
+def test_an_output_is_continued_in_as_many_pieces_as_it_was_begun_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
+) -> None:
+    posts, output = write_posts(tmp_path / "posts.jsonl", "bob"), tmp_path / "out.jsonl"
+    (tmp_path / ".out.jsonl.part").write_text("{}\n")
+    command = ("extract", "--model", "nowhere", posts, "-o", str(output))
+    assert ".out.jsonl.part was begun without --workers" in refused(*command, "--workers", "2")
+    (tmp_path / ".out.jsonl.part").rename(tmp_path / ".out.jsonl.1-of-2")
+    monkeypatch.setattr("mmib.extract.by_workers", lambda *arguments: arguments[-1].write_text("{}\n"))
+    assert main([*command]) == 0
+    assert output.read_text() == "{}\n"
