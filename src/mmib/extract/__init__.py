@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.base.files import check_output, is_stream, write_text
+from mmib.datamodules.raw_rows import EVERY_ROW, count_rows, is_csv_file
 from mmib.extract.shards import Shard, is_complete, note_shard
 from mmib.extract.workers import by_workers, shards_begun
 from mmib.schema import ConfigError
@@ -181,15 +182,15 @@ def _to_file(chosen: argparse.Namespace) -> None:
         }
         can_resume = _can_reread(chosen.posts)
         key = key_of(sources, file, options) if can_resume else {}
-        wanted = range(1, sys.maxsize)
+        wanted = EVERY_ROW
         if chosen.shard is not None:
             if is_complete(chosen.output, chosen.shard, key):
                 return
             with opened(path, sys.stdin) as again:
-                wanted = chosen.shard.rows(sum(1 for _ in read_rows(again, is_csv, folder)), POSTS)
+                wanted = chosen.shard.rows(count_rows(again, is_csv), POSTS)
         extractor = _extractor(chosen)
         output = Output(chosen.output, {**key, "shard": str(chosen.shard)} if chosen.shard else key, can_resume)
-        rows = (row for row in read_rows(file, is_csv, folder) if row.number in wanted[output.done :])
+        rows = read_rows(file, is_csv, folder, wanted[output.done :])
         output.write(extracted(extractor, rows, chosen.evidence, chosen.samples))
     if chosen.shard is not None:
         note_shard(chosen.output, chosen.shard, key)
@@ -206,7 +207,7 @@ def _source(chosen: argparse.Namespace) -> tuple[Path | None, Path, bool]:
     """Return the file of posts (None for standard input), the folder of the images, and whether the file is CSV."""
     path = None if chosen.posts == "-" else Path(chosen.posts)
     folder = chosen.images or (Path() if path is None else path.parent)
-    return path, folder, chosen.csv or (path is not None and path.name.lower().removesuffix(".gz").endswith(".csv"))
+    return path, folder, chosen.csv or (path is not None and is_csv_file(path))
 
 
 def _extractor(chosen: argparse.Namespace) -> Extractor:

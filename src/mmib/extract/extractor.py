@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 Precision = Literal["float32", "bf16"]
 MOST_CHARACTERS = 100_000
+SURROGATE = re.compile("[\ud800-\udfff]")
 # Number of posts whose images are in memory at the same time.
 POSTS = 32
 ReaderT = TypeVar("ReaderT", bound=ModelReader)
@@ -316,6 +318,6 @@ def _checked_text(text: Any) -> str:
         raise InputError(f"the text of a post is a string, not {type(text).__name__}")
     if len(text) > MOST_CHARACTERS:
         raise InputError(f"the text has {len(text):,} characters: {MOST_CHARACTERS:,} at most are read")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if SURROGATE.search(text):
         raise InputError("the text contains an unpaired surrogate, which is not a character")
     return text

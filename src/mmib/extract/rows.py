@@ -1,12 +1,7 @@
-"""Read posts from files: JSON lines or CSV, maybe compressed. Rows are streamed; a bad row does not stop reading."""
+"""Read posts from the rows of a file."""
 
 from __future__ import annotations
 
-import codecs
-import csv
-import gzip
-import io
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +10,9 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from mmib.base.files import parse_json
+from mmib.datamodules.raw_rows import EVERY_ROW, RawRow, read_raw_rows
 from mmib.extract.extractor import Post
 from mmib.schema import DataError, InputError
-
-# Maximum characters of a row; more than a post with every word of a dictionary.
-LONGEST = 4_000_000
-GZIP = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
@@ -58,96 +50,23 @@ def opened(path: Path | None, standard_input: TextIO) -> Iterator[BufferedReader
         yield file
 
 
-def read_rows(file: BufferedReader, is_csv: bool, folder: Path) -> Iterator[Row]:
-    """Yield the rows of a file, in order; if the file is damaged, the last row is an error.
+def read_rows(file: BufferedReader, is_csv: bool, folder: Path, wanted: range = EVERY_ROW) -> Iterator[Row]:
+    """Yield the rows of a file as posts, see `read_raw_rows`.
 
     Args:
-        file: JSON objects, one per line, or CSV with a header; UTF-8, optionally compressed with gzip.
-        is_csv: whether the file is CSV.
+        file, is_csv, wanted: see `read_raw_rows`.
         folder: the folder that image paths of rows are relative to.
 
     Raises:
-        DataError: the CSV has no column `text`, the text is UTF-16, or the disk cannot be read further.
+        DataError: see `read_raw_rows`.
     """
-    number = 0
-    try:
-        lines = _lines(_text(file))
-        for number, (content, error) in enumerate(_csv(lines) if is_csv else _json_lines(lines), start=1):
-            yield Row(number, number, error=error) if error else _row(number, content, folder)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield Row(number + 1, number + 1, error=f"the rest of the compressed file cannot be read: {error}")
-    except OSError as error:
-        raise DataError(f"the posts after row {number:,} cannot be read: {error}") from error
+    return (_row(row, folder) for row in read_raw_rows(file, is_csv, wanted))
 
 
-def _text(file: BufferedReader) -> TextIO:
-    """Decompress a file, and drop a byte-order mark."""
-    head = file.peek(len(GZIP))
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError("the posts are in UTF-16: save them as UTF-8")
-    source = gzip.GzipFile(fileobj=file) if head.startswith(GZIP) else file
-    # Invalid UTF-8 must become an error of its own row and not affect other rows.
-    return io.TextIOWrapper(cast(BufferedReader, source), "utf-8-sig", "surrogateescape", newline="")
-
-
-def _lines(text: TextIO) -> Iterator[str]:
-    """Yield the lines of a text, each cut to its first `LONGEST` characters."""
-    while line := text.readline(LONGEST):
-        yield line
-        while _is_cut(line):
-            line = text.readline(LONGEST)
-
-
-def _is_cut(line: str) -> bool:
-    return len(line) == LONGEST and not line.endswith(("\n", "\r"))
-
-
-def _json_lines(lines: Iterator[str]) -> Iterator[tuple[Any, str | None]]:
-    for line in lines:
-        if _is_cut(line):
-            yield None, f"the line is longer than {LONGEST:,} characters"
-        elif line.strip():
-            yield _parsed(line)
-
-
-def _parsed(line: str) -> tuple[Any, str | None]:
-    if any("\udc80" <= character <= "\udcff" for character in line):
-        return None, "the line is not UTF-8"
-    try:
-        return parse_json(line), None
-    except ValueError as error:
-        return None, f"the line is no JSON: {error}"
-
-
-def _csv(lines: Iterator[str]) -> Iterator[tuple[Any, str | None]]:
-    reader = csv.DictReader(lines, strict=True)
-    try:
-        columns = reader.fieldnames or []
-    except csv.Error as error:
-        raise DataError(f"the heading is no CSV: {error}") from error
-    if "text" not in columns:
-        raise DataError(f"the CSV has no column 'text': it has {', '.join(map(str, columns)) or 'none'}")
-    while True:
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield None, f"the row is no CSV: {error}"
-            continue
-        if None in row:
-            yield None, f"the row has more than {len(columns)} columns"
-        elif row["text"] is None:
-            yield None, "the row ends before its text"
-        elif any("\udc80" <= character <= "\udcff" for value in row.values() for character in value or ""):
-            yield None, "the row is not UTF-8"
-        else:
-            yield {name: value for name, value in row.items() if value or name == "text"}, None
-
-
-def _row(number: int, content: Any, folder: Path) -> Row:
-    if not isinstance(content, dict):
-        return Row(number, number, error=f"expected an object with 'text', got {type(content).__name__}")
+def _row(row: RawRow, folder: Path) -> Row:
+    number, content, error = row
+    if content is None:
+        return Row(number, number, error=error)
     name_of_row = number if content.get("id") is None else content["id"]
     try:
         if "text" not in content:

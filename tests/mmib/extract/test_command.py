@@ -20,12 +20,13 @@ from PIL import Image
 
 from mmib import schema
 from mmib.cli import main
+from mmib.datamodules.raw_rows import LONGEST
 from mmib.export.folder import write_export
 from mmib.export.model import TrainedModel
 from mmib.extract import stream
 from mmib.extract.extractor import Extractor
 from mmib.extract.graph import merged, write_graph
-from mmib.extract.rows import LONGEST, read_rows
+from mmib.extract.rows import read_rows
 from mmib.labels import LabelSet
 from mmib.plugins import import_plugins
 from mmib.schema import DataError
@@ -368,7 +369,7 @@ def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
 def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mmib.extract.rows.LONGEST", 40)
+    monkeypatch.setattr("mmib.datamodules.raw_rows.LONGEST", 40)
     file = buffered(b'{"text": "' + b"x" * 500 + b'"}\n{"text": "bob"}\n')
     first, second = read_rows(file, is_csv=False, folder=tmp_path)
     assert "longer than 40" in str(first.error)
