@@ -213,9 +213,11 @@ class Extractor:
             raise InputError("the text is empty, or nothing but space")
         notes, seen = self._notes(), {}
         if post.image is not None:
-            image = open_image(post.image)
-            seen = {most: views(image, post.crops, most) for most in {reader.max_crops for reader in self.readers}}
-            if not all(reader.reads_images for reader in self.readers):
+            looking = [reader for reader in self.readers if reader.reads_images]
+            if looking:
+                image = open_image(post.image)
+                seen = {most: views(image, post.crops, most) for most in {reader.max_crops for reader in looking}}
+            if len(looking) < len(self.readers):
                 notes.append("the image was not used by a model that was trained without images")
         elif post.crops:
             raise InputError("crops were given without their image: give the image too")

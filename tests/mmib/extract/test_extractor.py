@@ -296,11 +296,14 @@ def test_a_grid_model_has_the_cells_of_its_own_encoder(make_trained: MakeTrained
     assert len(evidence.regions) == len(model.network.backbone.image_encoder.region_boxes()) > 1
 
 
-def test_a_model_trained_without_images_looks_at_none(make_trained: MakeTrained, picture: Image.Image) -> None:
+def test_a_model_trained_without_images_opens_none(make_trained: MakeTrained, picture: Image.Image) -> None:
     blind = Extractor([make_trained("mner", reads_images=False)])
-    found = blind.extract(TEXT, picture)
-    assert found.entities == blind.extract(TEXT).entities
-    assert "trained without images" in found.notes[0]
+    for image in (picture, "gone.jpg"):
+        found = blind.extract(TEXT, image)
+        assert found.entities == blind.extract(TEXT).entities
+        assert "trained without images" in found.notes[0]
+    with pytest.raises(InputError, match=r"gone.jpg cannot be read"):
+        Extractor([make_trained("mner"), make_trained("mre", reads_images=False)]).extract(TEXT, "gone.jpg")
 
 
 @pytest.mark.parametrize(
