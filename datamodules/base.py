@@ -93,9 +93,9 @@ class ImageReport:
 
     Attributes:
         images: distinct images that the rows name.
-        images_found: those that exist and can be read.
+        images_found: those that exist and can be read, or have a side text.
         rows: rows of the split whose images were looked for.
-        rows_with_image: rows whose image was found.
+        rows_with_image: rows with an image, crop or side text.
         rows_left_out: rows beyond the limits of the trainer.
         unreadable: names of the files that exist but cannot be read, with the reason.
         rows_by_source: rows with pixels and with side texts, if both are image sources.
@@ -503,7 +503,8 @@ class PostDataModule(pl.LightningDataModule):
                 image_id = NO_IMAGE if content is None else contents.setdefault(content, len(contents))
                 pictures.append(image_id, files)
                 if post.image:
-                    named.add(post.image, found=bool(files))
+                    # Not by its crops alone: side texts have the box of the whole image too.
+                    named.add(post.image, found=any(picture.box == WHOLE_IMAGE for picture in files))
                 images += [post.image] if self.images == "shuffled" else []
             rows.extend(numbers[post] for post in batch)
         located = LocatedImages(pictures, np.array(rows, dtype=np.int32))

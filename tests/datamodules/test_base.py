@@ -437,6 +437,16 @@ def test_missing_and_unreadable_images_are_counted_by_image_and_by_row(five: Any
     assert str(module.image_reports["val"]) == "0 of 1 images, 0 of 1 rows"
 
 
+def test_an_image_is_missing_even_if_its_crops_are_there_and_used(five: Any, load: Load) -> None:
+    (five.root / "img_org" / "train" / "red.png").unlink()
+    module = load()
+    batch, places = by_row(module)
+    assert str(module.image_reports["train"]) == "4 of 5 images, 5 of 5 rows"
+    assert batch.region_mask[places].sum(dim=1).tolist() == [2, 1, 1, 1, 1]
+    with pytest.raises(DataError, match=r"1 of 5 images are missing .*red\.png"):
+        load(max_missing_images=0.05).setup("fit")
+
+
 def test_links_in_a_loop_are_missing_and_lines_are_no_pictures(five: Any, load: Load) -> None:
     folder = five.root / "img_org" / "train"
     (folder / "gold.png").unlink()
