@@ -100,6 +100,8 @@ def check_relation_ids(path: Path, labels: LabelSet) -> None:
 def parse_literal(line: str, place: str) -> dict[Any, Any]:
     """Parse the dict in a line that is a Python literal.
 
+    In lines written by `json.dumps`, an emoji is escaped as a pair of surrogates, which becomes one character.
+
     Raises:
         DataError: the line is no such literal.
     """
@@ -111,7 +113,18 @@ def parse_literal(line: str, place: str) -> dict[Any, Any]:
         raise DataError(f"{place}: not a Python literal ({type(error).__name__}): {line[:80]!r}") from error
     if not isinstance(row, dict):
         raise DataError(f"{place}: expected a dict, got {type(row).__name__}")
-    return row
+    return {key: _joined(value) for key, value in row.items()}
+
+
+def _joined(value: Any) -> Any:
+    """Return a literal in which each pair of surrogates is the character that they encode."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "surrogatepass")
+    if isinstance(value, list | tuple):
+        return type(value)(map(_joined, value))
+    if isinstance(value, dict):
+        return {key: _joined(inner) for key, inner in value.items()}
+    return value
 
 
 def _parse_row(line: str, place: str) -> RelationPost:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -49,6 +50,21 @@ def test_rows_are_python_literals_with_everything_that_allows(mnre: Any) -> None
     (row,) = read(mnre)
     assert row.words == ["it's", "d'or", "é", "a\\d", "\U0001f600"]
     assert row.names == (None, None)
+
+
+def test_rows_from_json_have_their_emoji(mnre: Any) -> None:
+    """`json.dumps` escapes an emoji as a pair of surrogates."""
+    emoji = "\U0001f600"
+    row = mnre.row(token=["ada", emoji, "bob"], h={"name": emoji, "pos": [1, 2]}, img_id=f"{emoji}.jpg", relation=emoji)
+    mnre.line(json.dumps(row))
+    written, escaped = read(mnre)
+    assert (escaped.words, escaped.image, escaped.relation, escaped.names) == (
+        ["ada", emoji, "bob"],
+        f"{emoji}.jpg",
+        emoji,
+        (emoji, "bob"),
+    )
+    assert escaped == dataclasses.replace(written, place=escaped.place)
 
 
 @pytest.mark.parametrize("relation", ["no_relation", "per:works-for", "属于", " x"])
