@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from mmib.base.files import is_file
@@ -24,7 +24,7 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
 
     Args:
         address: its address in a tool: a path, a URL, or a file of Label Studio's local storage.
-        folder: folder of the images; None uses the last part of the address.
+        folder: folder of the images; None uses a relative path as it is, and the last part of any other address.
         place: location of the post.
         notes: records images that are embedded in the file, or missing from the folder.
 
@@ -35,14 +35,21 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
         notes.add("images that are part of the file itself: left out", place)
         return ""
     path = _path(address).lstrip("/")
-    name = path.rpartition("/")[2]
+    last = path.rpartition("/")[2]
+    kept = path if _is_relative(address) else last
     if folder is None:
-        return name
-    for candidate in (path, name, UPLOAD_PREFIX.sub("", name)):
+        return kept
+    for candidate in (path, last, UPLOAD_PREFIX.sub("", last)):
         if candidate and is_file(folder / candidate):
             return candidate
     notes.add(f"images that are not in {folder}: their posts keep the name", place)
-    return name
+    return kept
+
+
+def _is_relative(address: str) -> bool:
+    """Whether an address is a path below the folder of the images, such as `a/1.jpg`."""
+    path = PureWindowsPath(address)  # with either slash
+    return not path.anchor and ".." not in path.parts and "://" not in address
 
 
 def _path(address: str) -> str:

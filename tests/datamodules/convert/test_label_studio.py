@@ -126,9 +126,30 @@ def test_images_are_named_as_they_are_in_their_folder(convert: Convert, tmp_path
 @pytest.mark.parametrize("name", ["b.png", f"{'b' * 300}.png"])
 def test_missing_images_keep_their_name_and_are_counted(convert: Convert, tmp_path: Path, name: str) -> None:
     """Also if the name is longer than the name of any file can be."""
-    done = convert([task(ACME, data={"text": TEXT, "image": f"a/{name}"})], "--images", str(tmp_path), lines=False)
+    done = convert([task(ACME, data={"text": TEXT, "image": f"/a/{name}"})], "--images", str(tmp_path), lines=False)
     assert done.lines()[0]["image"] == name
     assert f"1 images that are not in {tmp_path}: their posts keep the name (task 1)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("a/1.jpg", "a/1.jpg"),
+        ("a\\1.jpg", "a/1.jpg"),
+        ("/a/1.jpg", "1.jpg"),
+        ("C:\\a\\1.jpg", "1.jpg"),
+        ("https://a/b/1.jpg", "1.jpg"),
+        ("/data/local-files/?d=a/1.jpg", "1.jpg"),
+        ("../1.jpg", "1.jpg"),
+    ],
+)
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_a_relative_path_keeps_its_folders(
+    convert: Convert, tmp_path: Path, address: str, name: str, in_folder: bool
+) -> None:
+    options = ["--images", str(tmp_path / "nowhere")] if in_folder else []
+    done = convert([task(ACME, data={"text": TEXT, "image": address})], *options, lines=False)
+    assert done.lines()[0]["image"] == name
 
 
 def test_an_image_inside_the_file_is_left_out(convert: Convert) -> None:
