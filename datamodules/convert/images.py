@@ -8,15 +8,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from mmib.base.files import is_file
 from mmib.datamodules.convert.posts import Notes
+from mmib.datamodules.image_names import split_ending
 
 # Label Studio adds a prefix of eight hexadecimal digits to the name of an uploaded file.
 UPLOAD_PREFIX = re.compile(r"^[0-9a-f]{8}-(?=.)")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 
 
 def looks_like_image(value: object) -> bool:
     """Whether a value is the address of an image, judged by its ending."""
-    return isinstance(value, str) and _path(value).lower().endswith(SUFFIXES)
+    return isinstance(value, str) and bool(split_ending(_path(value))[1])
 
 
 def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> str:
