@@ -40,14 +40,22 @@ def recognise(path: Path) -> str:
             return LABEL_STUDIO
     for _, line in objects(path):
         parts = _keys(line.get("entities")) | _keys(line.get("relations"))
-        if line.keys() & {"label", "labels", "Comments"} or parts & {"start_offset", "from_id"}:
+        # By their annotations first: further keys of a post may have any name.
+        if parts & {"start", "head"}:
+            return MMIB
+        if parts & {"start_offset", "from_id"} or "Comments" in line or _has_spans(line):
             return DOCCANO
-        if line.keys() & {"tokens", "error", "notes"} or parts & {"start", "head"}:
+        if line.keys() & {"tokens", "error", "notes"}:
             return MMIB
     raise DataError(
         f"{path} could be of several formats, since nothing is annotated in it: name one of {', '.join(FORMATS)} with "
         "--from (docs/how-to/annotation.md shows them)"
     )
+
+
+def _has_spans(line: dict[str, Any]) -> bool:
+    """Whether a line has doccano's spans, which it has instead of entities."""
+    return "entities" not in line and any(isinstance(line.get(key), list) for key in doccano.SPANS)
 
 
 def _keys(items: Any) -> set[str]:

@@ -31,6 +31,9 @@ DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "annotation.md"
         ('{"row": 1, "text": "a", "entities": [], "relations": [], "notes": []}', "mmib"),
         ('{"row": 1, "id": 1, "error": "no words"}', "mmib"),
         ('{"tokens": ["a"]}', "mmib"),
+        ('{"text": "a", "label": "b", "entities": [{"start": 0}]}', "mmib"),
+        ('{"text": "a", "labels": ["b"], "entities": []}\n{"text": "a", "relations": [{"head": 0}]}', "mmib"),
+        ('{"text": "a", "notes": "b", "label": []}', "doccano"),
     ],
 )
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

@@ -44,6 +44,11 @@ def test_json_lines_in_one_file(tmp_path: Path, write: Write, entities: str) -> 
         assert {tag for post in posts for tag in post.tags} == {"O", "B-TEAM", "I-TEAM", "B-PRODUCT", "I-PRODUCT"}
 
 
+def test_further_keys_may_have_the_names_of_other_formats(invented: Any, write: Write) -> None:
+    posts = [post | {"label": "sports", "labels": ["a"], "notes": "b"} for post in invented.posts(20)]
+    assert find_data(write("posts.jsonl", invented.lines(posts)), Given(task="mner")).title == "posts as JSON lines"
+
+
 def test_files_of_splits_are_held_out_of_nothing(tmp_path: Path, write: Write, entities: str) -> None:
     for name in ("train", "dev"):
         write(f"{name}.jsonl", entities)
