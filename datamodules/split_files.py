@@ -106,7 +106,7 @@ class SplitFiles:
     @cached_property
     def _files(self) -> dict[str, Path]:
         """The existing files, by split."""
-        others = [path for path in _files_in(self.folder, self.endings) if path != self.root]
+        others = [path for path in files_in(self.folder, self.endings) if path != self.root]
         found: dict[str, Path] = {}
         for split, names in NAMES.items():
             named = [path for path in others if path.stem in names]
@@ -120,7 +120,7 @@ class SplitFiles:
         return {TRAIN: others[0], **found} if len(others) == 1 else found
 
 
-def _files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
     """The files of a folder that have one of the endings, sorted by name."""
     try:
         return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and is_there(path))

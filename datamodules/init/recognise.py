@@ -16,12 +16,13 @@ from mmib.datamodules.files import Malformed, open_data, read_lines
 from mmib.datamodules.init.sniffing import sniff
 from mmib.datamodules.jsonl_files import ENDINGS as LINE_ENDINGS
 from mmib.datamodules.jsonl_files import JSONLinesReader
+from mmib.datamodules.jsonl_lines import parse_post
 from mmib.datamodules.mnre_files import MNREReader
 from mmib.datamodules.readers import Reader
 from mmib.datamodules.schemes import Scheme
-from mmib.datamodules.split_files import HoldOut, SplitFiles
+from mmib.datamodules.split_files import HoldOut, SplitFiles, files_in
 from mmib.datamodules.twitter_files import YEARS, TwitterReader
-from mmib.labels import LabelSet
+from mmib.labels import LabelSet, shown
 from mmib.schema import ConfigError, DataError
 
 MNER, MRE = "mner", "mre"
@@ -90,7 +91,8 @@ def find_data(path: Path, given: Given) -> Found:
         raise DataError(f"{path} does not exist: {LAYOUT}")
     found = [*_layouts(path, given)] or [*_json_lines(path, given), *_columns(path, given)]
     if not found:
-        raise DataError(f"{path} holds no data that mmib can train on{_hint(path)}. It reads {KNOWN}")
+        reason = _hint(path) or "; ".join(_faults(path))
+        raise DataError(f"{path} holds no data that mmib can train on{reason and f': {reason}'}. It reads {KNOWN}")
     fitting = [data for data in found if given.task in (None, data.task)]
     if not fitting:
         titles = " and ".join(f"{data.title} (for {data.task})" for data in found)
@@ -257,10 +259,42 @@ def _hint(path: Path) -> str:
     for file in [path] if path.is_file() else sorted(_texts_in(path)):
         tool = _tool(file)
         if tool:
-            return f", but {file} is an export of {tool}: mmib convert {file} -o posts.jsonl makes posts of it"
+            return f"{file} is an export of {tool}: mmib convert {file} -o posts.jsonl makes posts of it"
         if _first_byte(file) == b"{" and "'img_id'" in next(read_lines(file, LAYOUT)).replace('"', "'"):
-            return f", but {file} holds rows of MNRE: mmib check-data {file.parent} says where they go"
+            return f"{file} holds rows of MNRE: mmib check-data {file.parent} says where they go"
     return ""
+
+
+def _faults(path: Path) -> Iterator[str]:
+    """Yield the reasons why the files of a format with free file names are no posts to train on."""
+    for endings, fault in ((LINE_ENDINGS, _line_fault), (COLUMN_ENDINGS, _column_fault)):
+        file = _train_file(path, endings)
+        if file is None:
+            names = [file.name for file in files_in(path, endings)]
+            if names:
+                yield (
+                    f"no file is called train, only {shown(names)}: name the file to train on, or call the files "
+                    "train, val and test"
+                )
+        elif file.suffix.lower() in endings:
+            yield fault(file)
+
+
+def _line_fault(file: Path) -> str:
+    """The error of the first line that is no post."""
+    for number, line in enumerate(read_lines(file, LAYOUT), start=1):
+        if line.strip():
+            try:
+                parse_post(line, f"{file}:{number}", ())
+            except DataError as error:
+                return str(error)
+    return f"{file} is empty"
+
+
+def _column_fault(file: Path) -> str:
+    if _first_byte(file) in (b"{", b"["):
+        return f"{file} holds JSON, which is read from files that end in {LINE_ENDINGS[0]}"
+    return f"{file} has no column of tags, such as O and B-TEAM"
 
 
 def _texts_in(folder: Path) -> list[Path]:

@@ -154,10 +154,12 @@ TASKS = [{"id": 1, "data": {"text": "a"}, "annotations": []}]
         ("export.jsonl", '{"id": 1, "text": "a", "label": []}\n', "an export of doccano: mmib convert"),
         ("rows.txt", "{'token': ['a'], 'img_id': 'a.jpg'}\n", "holds rows of MNRE: mmib check-data"),
         ("data.bin", "\0\1", "holds no data that mmib can train on. It reads MNRE's layout"),
-        ("a.jsonl", '{"title": "a"}\n', "docs/reference/formats.md"),
+        ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl:1: give a post either 'text' or 'tokens'"),
+        ("a.jsonl", '\n{"text": "a", "entities": [],}\n', "a.jsonl:2: not JSON"),
         ("a.jsonl", "[1, 2]\n", "docs/reference/formats.md"),
-        ("a.jsonl", "", "docs/reference/formats.md"),
-        ("a.txt", "", "docs/reference/formats.md"),
+        ("a.jsonl", "", "a.jsonl is empty. It reads MNRE's layout"),
+        ("a.txt", "", "a.txt has no column of tags"),
+        ("a.txt", "{", "a.txt holds JSON, which is read from files that end in .jsonl"),
     ],
 )
 @pytest.mark.parametrize("as_folder", [True, False])
@@ -170,6 +172,19 @@ def test_other_data_is_refused_with_what_is_known(
         find_data(tmp_path if as_folder else file, Given())
     assert hint in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "names", [("en_dev.jsonl", "en_train.jsonl"), ("captions.jsonl", "posts.jsonl"), ("val.conll",)]
+)
+def test_files_of_which_none_is_called_train_are_named(
+    tmp_path: Path, write: Write, entities: str, names: tuple[str, ...]
+) -> None:
+    for name in names:
+        write(name, entities)
+    with pytest.raises(DataError) as refused:
+        find_data(tmp_path, Given())
+    assert f"no file is called train, only {', '.join(names)}: name the file to train on" in str(refused.value)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.jsonl"])
