@@ -6,6 +6,7 @@ import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, Self
@@ -19,7 +20,7 @@ from mmib.schema import ConfigError, DataError, InputError
 from mmib.serve.receive import RefusedError
 
 ROW = "row"
-IDENTITY = ("tokens", "text", "image")
+IDENTITY = ("tokens", "text")
 BOTH = ("entities", "relations")
 # Version of a post without corrections.
 FIRST_VERSION = 0
@@ -146,7 +147,11 @@ class Corrections:
                 )
             # Validate as strictly as training does.
             parse_post(json.dumps(line), f"{self.path}, {place}", BOTH)
-            yield post.row, line
+            # The image may be known only now, or only when the correction was saved.
+            image = line.get("image") or post.image
+            known = {"image": image} if image else {}
+            self._posts[post.row] = replace(post, content={**post.content, **known})
+            yield post.row, {ROW: post.row, **post.content, **line, **known}
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -160,6 +160,24 @@ def test_corrections_of_other_posts_or_in_use_are_refused(
         pass
 
 
+def test_corrections_take_the_images_that_are_known_later_and_keep_those_known_before(extracted: Path) -> None:
+    posts, output = extracted.with_name("posts.jsonl"), extracted.with_name("corrections.jsonl")
+    team = Annotation([Entity(11, 19, "TEAM")])
+    for source, seen in ((None, ""), (posts, "ada.png"), (None, "ada.png")):
+        with Corrections.opened(output, read_predictions(extracted, posts=source), []) as corrections:
+            assert corrections.post(2).image == seen
+            corrections.save(1, Annotation(), corrections.version(1))  # of another post
+            if source is None:
+                corrections.save(2, team, corrections.version(2))
+        lines = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+        assert [line.get("image", "") for line in lines] == ["", seen]
+        assert list(lines[1]) == ["row", "id", "text", *(["image"] if seen else []), "entities", "relations"]
+    changed = output.read_text(encoding="utf-8").replace("Ada joined", "Eve joined")
+    output.write_text(changed, encoding="utf-8")
+    with pytest.raises(DataError, match="of another data set"):
+        Corrections(output, read_predictions(extracted, posts=posts))
+
+
 def _save_until_killed(path: Path, output: Path) -> None:
     predictions = read_predictions(path)
     with Corrections.opened(output, predictions, []) as corrections:
