@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmib.datamodules.convert.lines import objects, parsed
+from mmib.datamodules.convert.lines import parsed
 from mmib.datamodules.convert.offsets import Offsets
 from mmib.datamodules.convert.options import Options
 from mmib.datamodules.convert.posts import AnnotatedPost, Arrow, Mention, Notes, checked_id, checked_text, linked
+from mmib.datamodules.files import open_data
+from mmib.datamodules.raw_rows import is_csv_file, read_raw_rows
 from mmib.schema import DataError
 
 # Type of entities that were given to `mmib extract` without a type.
@@ -34,13 +36,22 @@ def write(posts: Iterable[AnnotatedPost], file: BinaryIO, options: Options, note
         file.write(json.dumps(_line(post, options, notes), ensure_ascii=False).encode() + b"\n")
 
 
-def _images(posts: Path) -> dict[int, Any]:
-    """The image of each row of an input file of `mmib extract`, which counts rows from 1, without blank lines."""
-    return {number: line.get("image") for number, (_, line) in enumerate(objects(posts), start=1)}
+def _images(posts: Path) -> dict[int, str | None]:
+    """The image of each row of the input of `mmib extract`, without rows that cannot be read.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    with open_data(posts, "name the input of mmib extract") as file:
+        try:
+            rows = read_raw_rows(file, is_csv_file(posts))
+            return {row.number: row.content.get("image") for row in rows if row.content is not None}
+        except DataError as error:
+            raise DataError(f"{posts}: {error}") from error
 
 
 def _post(
-    place: str, line: dict[str, Any], images: dict[int, Any], options: Options, notes: Notes
+    place: str, line: dict[str, Any], images: dict[int, str | None], options: Options, notes: Notes
 ) -> AnnotatedPost | None:
     if "error" in line:
         notes.add("posts that nothing could be extracted from: left out", place)
@@ -57,7 +68,7 @@ def _post(
     entities = [_mention(entity, offsets, place, notes) for entity in listed]
     arrows = [_arrow(relation, place) for relation in _list(line, "relations", place)]
     ids: dict[int | str, int] = {_id(entity, number, place): number for number, entity in enumerate(listed)}
-    image = line.get("image") or images.get(_row(line, place)) or ""
+    image = line.get("image") or _image(line, place, images, options.posts) or ""
     if not isinstance(image, str):
         raise DataError(f"{place}: 'image' is {image!r}: expected the name of a file")
     return AnnotatedPost(
@@ -85,12 +96,17 @@ class _Tokens:
         return (self.starts[start], self.ends[end - 1]) if 0 <= start < end <= len(self.starts) else None
 
 
-def _row(line: dict[str, Any], place: str) -> int:
-    """The number of the post's row in the file that it was extracted from."""
+def _image(line: dict[str, Any], place: str, images: dict[int, str | None], posts: Path | None) -> str | None:
+    """The image of the row that a post was extracted from."""
     row = line.get("row", 0)
     if not isinstance(row, int):
         raise DataError(f"{place}: 'row' is {row!r}: expected a number")
-    return row
+    if row and posts is not None and row not in images:
+        raise DataError(
+            f"{place} is extracted from row {row:,}, which cannot be read in {posts}: name the input of mmib extract, "
+            "with the ending .csv or .csv.gz if it is CSV"
+        )
+    return images.get(row)
 
 
 def _list(line: dict[str, Any], key: str, place: str) -> list[dict[str, Any]]:

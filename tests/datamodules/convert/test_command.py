@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections.abc import Callable
@@ -130,21 +131,50 @@ def test_the_unit_of_offsets_is_that_of_one_of_the_files(
     assert re.findall(r'"(?:start|end)": (\d+)', written) == [str(offset) for offset in span]
 
 
-def test_images_come_from_the_posts_that_were_extracted_from(convert: Convert, tmp_path: Path) -> None:
-    """Rows count from 1, blank lines left out, as `mmib extract` counts them."""
-    posts = tmp_path / "posts.jsonl"
-    posts.write_text('{"text": "a"}\n\n{"text": "b", "image": "b.jpg"}\n', encoding="utf-8")
+@pytest.mark.parametrize(
+    ("name", "posts"),
+    [
+        ("posts.jsonl", b'{"text": "a"}\n\n{"text": "b", "image": "b.jpg"}\n{"text": bad}\n'),
+        ("posts.csv", b'text,image\na,\n\nb,b.jpg\n"bad"x,\n'),
+        ("posts.csv.gz", gzip.compress(b"image,text\n,a\nb.jpg,b\n")),
+    ],
+)
+def test_images_come_from_the_posts_that_were_extracted_from(
+    convert: Convert, tmp_path: Path, name: str, posts: bytes
+) -> None:
+    """Rows are read and numbered as by `mmib extract`."""
+    (tmp_path / name).write_bytes(posts)
     found = [
         {"row": 1, "id": 1, "text": "a", "entities": [], "relations": [], "notes": []},
         {"row": 2, "id": 2, "text": "b", "entities": [], "relations": [], "notes": []},
         {"row": 3, "id": 3, "error": "the row has no 'text': each needs the text of a post"},
     ]
-    options = ["--posts", str(posts), "--image-prefix", "/data/local-files/?d=pictures/"]
+    options = ["--posts", str(tmp_path / name), "--image-prefix", "/data/local-files/?d=pictures/"]
     done = convert(found, "--to", "label-studio", *options)
     tasks = json.loads(done.file.read_text(encoding="utf-8"))
     assert [made["data"].get("image") for made in tasks] == [None, "/data/local-files/?d=pictures/b.jpg"]
     assert "1 posts that nothing could be extracted from: left out (line 3)" in done.output
     assert "2 posts (1 with an image)" in done.output
+
+
+@pytest.mark.parametrize(
+    ("name", "posts", "message"),
+    [
+        ("posts.txt", "text\na\n", "in.json, line 1 is extracted from row 1, which cannot be read in"),
+        ("posts.jsonl", "", "in.json, line 1 is extracted from row 1, which cannot be read in"),
+        ("posts.csv", "words\na\n", "posts.csv: the CSV has no column 'text'"),
+        ("posts", None, "posts does not exist; name the input of mmib extract"),
+    ],
+)
+def test_posts_that_were_not_extracted_from_are_refused(
+    convert: Convert, tmp_path: Path, name: str, posts: str | None, message: str
+) -> None:
+    if posts is not None:
+        (tmp_path / name).write_text(posts, encoding="utf-8")
+    line = {"row": 1, "id": 1, "text": "a", "entities": [], "relations": [], "notes": []}
+    done = convert([line], "--posts", str(tmp_path / name))
+    assert done.status == 2
+    assert message in done.errors
 
 
 @pytest.mark.parametrize(
