@@ -8,8 +8,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import count, takewhile
 from pathlib import Path
 
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning.utilities import rank_zero_only
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # documented, but not re-exported
 
@@ -25,19 +27,15 @@ TORCHRUN_VARIABLE = "TORCHELASTIC_RUN_ID"
 def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
     """Create a folder for a run, the same on all ranks.
 
-    Under SLURM it is named after the job, so that a requeued job finds it again.
-
     Raises:
         ConfigError: the folder cannot be created.
     """
-    if "SLURM_PROCID" in os.environ:
-        folder = slurm_run_folder(runs, name)
-        _make(folder, exist_ok=True)
-        return folder
     if TORCHRUN_VARIABLE in os.environ:
         return _agreed_folder(runs, name, seed)
     if started_by_first_rank():
         return Path(os.environ[FOLDER_VARIABLE])
+    if _started_by_slurm() and int(os.environ["SLURM_NTASKS"]) > 1:
+        return _next_folder(runs, name)
     folder = new_run_folder(runs, name, seed)
     os.environ[FOLDER_VARIABLE] = str(folder)
     return folder
@@ -45,8 +43,13 @@ def shared_run_folder(runs: Path, name: str, seed: int | None) -> Path:
 
 def started_by_first_rank() -> bool:
     """Return whether Lightning's launcher started this process, as a child of the first rank."""
-    outside = {"SLURM_PROCID", TORCHRUN_VARIABLE} & os.environ.keys()
+    outside = TORCHRUN_VARIABLE in os.environ or _started_by_slurm()
     return not outside and int(os.environ.get("LOCAL_RANK", "0")) > 0
+
+
+def _started_by_slurm() -> bool:
+    """Return whether SLURM started the ranks; in a job named `bash` or `interactive`, Lightning starts them."""
+    return "SLURM_PROCID" in os.environ and SLURMEnvironment.detect()
 
 
 def slurm_job() -> str:
@@ -55,9 +58,23 @@ def slurm_job() -> str:
     return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}" if array else os.environ["SLURM_JOB_ID"]
 
 
-def slurm_run_folder(runs: Path, name: str) -> Path:
-    """Return the folder of this SLURM job's run."""
+def slurm_run_folders(runs: Path, name: str) -> list[Path]:
+    """Return the folders of this SLURM job's runs, in the order in which they were created."""
+    return list(takewhile(Path.is_dir, _numbered(_slurm_folder(runs, name))))
+
+
+def _slurm_folder(runs: Path, name: str) -> Path:
     return runs / name / f"slurm-{slurm_job()}"
+
+
+def _next_folder(runs: Path, name: str) -> Path:
+    """Return the folder of this SLURM job's next run, which each of its tasks determines, and the first one creates.
+
+    They agree, because no run has a `config.yaml` before all of its tasks have joined.
+    """
+    folder = next(folder for folder in _numbered(_slurm_folder(runs, name)) if not (folder / "config.yaml").is_file())
+    _make(folder, exist_ok=True)
+    return folder
 
 
 def _agreed_folder(runs: Path, name: str, seed: int | None) -> Path:
@@ -96,27 +113,34 @@ def training(folder: Path) -> Iterator[None]:
 def new_run_folder(runs: Path, name: str, seed: int | None) -> Path:
     """Create RUNS/NAME/<time>-seed<seed>, with a number appended if two runs start in the same second.
 
+    Under SLURM it is RUNS/NAME/slurm-<job>, so that a requeued job finds it again; further runs of the job are
+    numbered.
+
     Raises:
         ConfigError: the folder cannot be created.
     """
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    base = runs / name / (stamp if seed is None else f"{stamp}-seed{seed}")
-    number = 1
-    while True:
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            # Creating a folder is atomic: if two runs start together, only one gets this name.
-            _make(folder)
-        except FileExistsError:
-            number += 1
-        else:
-            return folder
+    if "SLURM_PROCID" in os.environ:
+        base = _slurm_folder(runs, name)
+    else:
+        stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        base = runs / name / (stamp if seed is None else f"{stamp}-seed{seed}")
+    # Creating a folder is atomic: if two runs start together, only one gets this name.
+    return next(folder for folder in _numbered(base) if _make(folder))
 
 
-def _make(folder: Path, exist_ok: bool = False) -> None:
+def _numbered(base: Path) -> Iterator[Path]:
+    """Yield a path, and then the same with -2, -3, … appended."""
+    yield base
+    for number in count(2):
+        yield base.with_name(f"{base.name}-{number}")
+
+
+def _make(folder: Path, exist_ok: bool = False) -> bool:
+    """Create a folder, and return whether this call did, or may use the existing one."""
     try:
         folder.mkdir(parents=True, exist_ok=exist_ok)
     except FileExistsError:
-        raise
+        return False
     except OSError as error:
         raise ConfigError(f"the run folder {folder} cannot be made: {error}; choose another with --runs") from error
+    return True

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
+import yaml
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -23,7 +24,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.types import LRSchedulerTypeUnion
 from torch.optim import Optimizer
 
-from mmib.base.files import write_text
+from mmib.base.files import read_yaml, write_text
 from mmib.base.lightning_internals import callbacks_of, set_callbacks
 from mmib.base.revision import revision
 from mmib.base.seeding import seeded
@@ -48,7 +49,7 @@ from mmib.optim import keep_group_settings
 from mmib.records import Record, TrainingItems
 from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
-from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folder, started_by_first_rank, training
+from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folders, started_by_first_rank, training
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
 from mmib.runs.reader import read_training
 from mmib.runs.resumption import LAST, PREVIOUS, resumable
@@ -152,10 +153,7 @@ class SaveRunConfig(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write `config.yaml`, and log it; called on rank 0."""
-        config = self.config.clone()
-        config.pop("include", None)
-        # `run` and `ckpt_path` are not saved, so that the file can be used for new runs and to score any checkpoint.
-        config["run"] = config["ckpt_path"] = None
+        config = saved_config(self.config)
         write_text(Path(trainer.default_root_dir) / "config.yaml", self.parser.dump(config, skip_none=False))
         for logger in trainer.loggers:
             logger.log_hyperparams(config.as_dict())
@@ -177,6 +175,7 @@ class MMIBCommand(LightningCLI):
 
     def __init__(self, *arguments: Any, held: contextlib.ExitStack, **options: Any) -> None:
         self._held = held
+        self._begun: Path | None = None
         super().__init__(*arguments, **options)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -214,8 +213,11 @@ class MMIBCommand(LightningCLI):
         self.config = parser.parse_args(args)
         command = self.config["subcommand"]
         config = self.config[command]
+        _name_side_text_encoder(config["model"])
+        if config.get("weights_only") is None:
+            config["weights_only"] = True
         if command == "fit" and config["run"] is None and "SLURM_RESTART_COUNT" in os.environ:
-            self._go_on_after_requeue(config)
+            self._go_on_after_requeue(self._parser(command), config)
         run, checkpoint = config["run"], config.get("ckpt_path")
         if run is not None and (command != "fit" or checkpoint is None):
             raise ConfigError(
@@ -233,7 +235,6 @@ class MMIBCommand(LightningCLI):
             raise ConfigError(
                 f"mmib {command} needs a trained model: --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt"
             )
-        _name_side_text_encoder(config["model"])
         for part, given in (("model", ()), ("data", SHARED), ("trainer", ())):
             check_untyped(config[part].as_dict(), part, given)
         task = _task_of(config["model"]["class_path"])
@@ -241,8 +242,6 @@ class MMIBCommand(LightningCLI):
             source = config["data"]["init_args"].get("labels")  # a custom data module may have no such argument
             labels = None if source is None else label_set(source)
             check_checkpoint(Path(checkpoint), task, labels, command == "fit")
-        if config.get("weights_only") is None:
-            config["weights_only"] = True
         check_loggers(config["trainer"].as_dict()["logger"], config["wandb"])
 
     def instantiate_classes(self) -> None:
@@ -293,6 +292,8 @@ class MMIBCommand(LightningCLI):
         seed = config.get("seed_everything")
         if config["run"] is not None:
             self.run_folder = Path(config["run"])
+        elif self._begun is not None:
+            self.run_folder = self._begun
         else:
             seed = seed if type(seed) is int else None
             self.run_folder = shared_run_folder(Path(config["runs"]), config["name"], seed)
@@ -319,13 +320,28 @@ class MMIBCommand(LightningCLI):
         trainer.strategy.checkpoint_io = WholeCheckpoints()
         return trainer
 
-    def _go_on_after_requeue(self, config: Any) -> None:
-        """Set run and checkpoint to those of this job, if it saved one before SLURM requeued it."""
-        folder = slurm_run_folder(Path(config["runs"]), config["name"])
-        if resumable(folder):
-            config["run"], config["ckpt_path"] = str(folder), "last"
-            if os.environ.get("SLURM_PROCID", "0") == "0":
-                print(f"job {slurm_job()} was requeued: resuming {folder}")  # noqa: T201
+    def _go_on_after_requeue(self, parser: LightningArgumentParser, config: Any) -> None:
+        """Continue the run of this configuration that the job began before SLURM requeued it, if there is one.
+
+        It is resumed from its last checkpoint, or begun again in its folder if it saved none. A job may have other
+        runs, of other commands.
+        """
+        settings = _settings(yaml.safe_load(parser.dump(saved_config(config), skip_none=False)))
+        folders = slurm_run_folders(Path(config["runs"]), config["name"])
+        for folder in folders:
+            saved = folder / "config.yaml"
+            if saved.is_file() and _settings(read_yaml(saved)) == settings:
+                self._begun = folder
+                break
+        if self._begun is None:
+            action = "none of its runs has this configuration, so a new one starts" if folders else ""
+        elif resumable(self._begun):
+            config["run"], config["ckpt_path"] = str(self._begun), "last"
+            action = f"resuming {self._begun}"
+        else:
+            action = f"beginning {self._begun} again"
+        if action and os.environ.get("SLURM_PROCID", "0") == "0":
+            print(f"job {slurm_job()} was requeued: {action}")  # noqa: T201
 
     @staticmethod
     def configure_optimizers(
@@ -422,6 +438,19 @@ class MMIBCommand(LightningCLI):
 
     def _own_config(self) -> Any:
         return self.config[self.subcommand]
+
+
+def saved_config(config: Any) -> Any:
+    """Return a configuration as a run saves it, for new runs and to score any checkpoint: it names no run to resume."""
+    config = config.clone()
+    config.pop("include", None)
+    config["run"] = config["ckpt_path"] = None
+    return config
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration without the number of ranks, which may change when SLURM requeues a job."""
+    return {**config, "trainer": {**config["trainer"], "num_nodes": None, "devices": None}}
 
 
 def _name_side_text_encoder(model: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pytorch_lightning.utilities import rank_zero_only
 
 from mmib.runs import folder as runs
-from mmib.runs.folder import new_run_folder, training
+from mmib.runs.folder import new_run_folder, shared_run_folder, slurm_run_folders, training
 from mmib.schema import ConfigError, RunError
 
 STAMP = "2026-01-02_03-04-05"
@@ -56,6 +56,38 @@ def test_runs_that_start_together_never_share_a_folder(tmp_path: Path, same_seco
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: new_run_folder(tmp_path, "x", 1), range(40)))
     assert len(set(folders)) == 40
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("SLURM_ARRAY_JOB_ID", "SLURM_JOB_NAME", "LOCAL_RANK", runs.FOLDER_VARIABLE, runs.TORCHRUN_VARIABLE):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_NTASKS": "1"}.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("tasks", ["1", "2"])
+def test_every_run_of_a_slurm_job_has_its_own_folder_the_same_for_all_tasks(
+    tmp_path: Path, slurm: pytest.MonkeyPatch, tasks: str
+) -> None:
+    slurm.setenv("SLURM_NTASKS", tasks)
+    for name in ("slurm-17", "slurm-17-2", "slurm-17-3"):
+        for task in range(int(tasks)):
+            slurm.setenv("SLURM_PROCID", str(task))
+            assert shared_run_folder(tmp_path, "x", 1) == tmp_path / "x" / name
+        (tmp_path / "x" / name / "config.yaml").touch()
+    assert [folder.name for folder in slurm_run_folders(tmp_path, "x")] == ["slurm-17", "slurm-17-2", "slurm-17-3"]
+
+
+def test_ranks_that_lightning_starts_in_an_interactive_slurm_job_have_the_folder_of_the_first(
+    tmp_path: Path, slurm: pytest.MonkeyPatch
+) -> None:
+    slurm.setenv("SLURM_JOB_NAME", "bash")
+    first = shared_run_folder(tmp_path, "x", 1)
+    slurm.setenv("LOCAL_RANK", "1")
+    assert shared_run_folder(tmp_path, "x", 1) == first == tmp_path / "x" / "slurm-17"
 
 
 def test_a_place_where_nothing_can_be_made_is_a_clear_error(tmp_path: Path) -> None:

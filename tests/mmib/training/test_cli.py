@@ -26,12 +26,13 @@ from seqeval.scheme import IOB2
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 from mmib.cli import main
+from mmib.configs import expand_configs
 from mmib.datamodules.demo import read_ceilings, read_levels
 from mmib.datamodules.labels import label_set
 from mmib.labels import LabelSet
 from mmib.schema import CheckpointError, ConfigError
 from mmib.tagging import repair
-from mmib.training.cli import check_checkpoint
+from mmib.training.cli import MMIBCommand, check_checkpoint, execute
 
 # Runs in this process must start like the one in a process of its own.
 pytestmark = pytest.mark.fresh_weights
@@ -765,6 +766,39 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
     message = refused(*arguments, "--run", str(finished.folder))
     assert f"mmib fit --run {finished.folder} --ckpt_path last" in message
     assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
+
+
+class ParsedError(Exception):
+    """Ends a command when it has read its options."""
+
+
+class ParsedCommand(MMIBCommand):
+    def before_instantiate_classes(self) -> None:
+        raise ParsedError(self.config["fit"]["run"], self._begun)
+
+
+def test_a_requeued_slurm_job_continues_the_run_that_each_of_its_commands_began(
+    finished: Any, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def continued(*options: str) -> tuple[Path | None, Path | None]:
+        arguments = ["fit", "--config", str(workspace.experiment), "--runs", str(tmp_path), *options]
+        with pytest.raises(ParsedError) as parsed:
+            execute(expand_configs(arguments), ParsedCommand)
+        resumed, begun = parsed.value.args
+        return resumed and Path(resumed), begun
+
+    for name, value in {"SLURM_JOB_ID": "17", "SLURM_PROCID": "0", "SLURM_RESTART_COUNT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    settings = yaml.safe_load((finished.folder / "config.yaml").read_text())
+    saved, killed = (tmp_path / "tiny-mre" / name for name in ("slurm-17", "slurm-17-2"))
+    shutil.copytree(finished.folder, saved)
+    killed.mkdir()
+    for run, seed in ((saved, 1), (killed, 2)):
+        text = yaml.safe_dump({**settings, "runs": str(tmp_path), "seed_everything": seed})
+        (run / "config.yaml").write_text(text, encoding="utf-8")
+    assert continued("--trainer.devices", "2") == (saved, saved), "it may have other nodes"
+    assert continued("--seed_everything", "2") == (None, killed)
+    assert continued("--seed_everything", "3") == (None, None)
 
 
 @pytest.mark.parametrize(
