@@ -200,7 +200,8 @@ class ExtractionModule(pl.LightningModule):
         )
         weighted = {term.name: term.value(sums.terms[term.name], batch.window) for term in terms}
         loss = torch.stack(list(weighted.values())).sum()
-        sums.scalars["loss"] = Mean(loss * sums.posts, sums.posts)
+        # Divided, so that the sum over the batches of a step gives the step's objective.
+        sums.scalars["loss"] = Mean(loss * sums.posts / batch.window.posts, sums.posts)
         for modality, moments in sums.moments.items():
             posts = sums.posts * (moments.positions > 0)  # a batch without images does not count for the image's beta
             sums.scalars[f"ib/beta_{modality}"] = Mean(weights[f"kl_{modality}"] * posts, posts)

@@ -347,23 +347,28 @@ def test_padding_rows_change_no_score_and_no_prediction(make_module: Build, make
 
 @both_tasks
 def test_a_window_weighs_each_term_by_its_own_count(make_module: Build, make_batch: MakeBatch) -> None:
-    """Batches whose gradients are accumulated: the average of their terms is the term of all their rows."""
+    """Batches whose gradients are accumulated: the average of their terms is the term of all their rows, and the
+    average of their losses is the one that is logged."""
     module = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2)
     for encoder in (module.backbone.text_posterior, module.backbone.image_posterior):
         torch.nn.init.normal_(encoder.mean.weight)  # as it starts, every position has the same KL
     whole = make_batch()
     expected = module.objective(whole).terms
     found = dict.fromkeys(("task", "kl_text", "kl_image"), 0.0)
+    batches = []
     for rows in ([0, 1, 2], [3]):
         own = take(whole, rows)
         counts = (
             (len(b), b.text_mask.sum(), b.region_mask.sum(), b.region_mask.any(dim=1).sum()) for b in (own, whole)
         )
         window = Window(*(2 * float(part) / float(total) for part, total in zip(*counts, strict=True)))
-        terms = module.objective(dataclasses.replace(own, window=window)).terms
+        batches.append(module.objective(dataclasses.replace(own, window=window)))
+        terms = batches[-1].terms
         torch.testing.assert_close(terms["align"], window.images * module.objective(own).terms["align"])
         found = {name: value + float(terms[name].detach()) / 2 for name, value in found.items()}
     assert found == pytest.approx({name: float(expected[name].detach()) for name in found}, rel=1e-5)
+    logged = (batches[0].sums + batches[1].sums).scalars["loss"].value
+    assert float(logged) == pytest.approx(float(sum(batch.loss.detach() for batch in batches)) / 2, rel=1e-5)
 
 
 def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Build, make_batch: MakeBatch) -> None:
