@@ -13,7 +13,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from mmib.base.lightning_internals import callbacks_of, is_validated_next
+from mmib.base.lightning_internals import accumulates_gradients, callbacks_of, is_validated_next
 from mmib.base.seeding import run_seed
 from mmib.datamodules.base import PostDataModule
 from mmib.runs.checkpoints import not_finite
@@ -58,7 +58,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     """Saves `checkpoints/last.ckpt`, from which a run resumes exactly, and keeps the previous one.
 
     It is written every `every_n_steps` optimiser steps, after each epoch, after each validation within an epoch, and
-    when SIGTERM ends training.
+    when SIGTERM ends training; always after a complete optimiser step, as a checkpoint holds no gradients.
 
     Args:
         every_n_steps: optimiser steps between checkpoints within an epoch; 0 disables these.
@@ -67,6 +67,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
     def __init__(self, every_n_steps: int = 200) -> None:
         self.every_n_steps = every_n_steps
         self._saved_step = 0
+        self._postponed = False
         self._logged_rows = 0
         self._ranks = 0
         self._batches = 0
@@ -124,17 +125,22 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save a checkpoint when it is due."""
-        step = trainer.global_step
-        due = self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_step
+        due = self._postponed or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0)
         # A run resumed from here would skip the validation, as Lightning assumes that it precedes the checkpoint.
         if due and not is_validated_next(trainer):
-            self._save(trainer)
+            self._save_within_epoch(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save a checkpoint after a validation within an epoch."""
-        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        """Save a checkpoint after a validation within an epoch, or after the optimiser step that it interrupts."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save_within_epoch(trainer)
+
+    def _save_within_epoch(self, trainer: pl.Trainer) -> None:
         # After the last batch the epoch ends, and is saved by `on_train_epoch_end`.
-        if fitting and trainer.global_step != self._saved_step and not trainer.is_last_batch:
+        if trainer.global_step == self._saved_step or trainer.is_last_batch:
+            return
+        self._postponed = accumulates_gradients(trainer)
+        if not self._postponed:
             self._save(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -159,7 +165,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
                 f"the weights are not finite after step {trainer.global_step}, {broken} and maybe others: they are not "
                 "saved. Lower the learning rates (model.optimizer), then resume from an older checkpoint, or restart"
             )
-        self._saved_step = trainer.global_step
+        self._saved_step, self._postponed = trainer.global_step, False
         for logger in _run_loggers(trainer):
             self._logged_rows = logger.experiment.rows()
         last = Path(trainer.default_root_dir) / "checkpoints" / LAST
@@ -174,9 +180,10 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
 class SelectedCheckpoint(ModelCheckpoint):
     """A `ModelCheckpoint` that saves exactly the validated weights, and remembers the best ones in a resumed run.
 
-    Lightning's `ModelCheckpoint` selects the first score even if it is NaN. It forgets the best checkpoint if the
-    folder is renamed, so that the first resumed epoch would always be selected. With averaged weights, its checkpoints
-    of weights only contain those of the last step instead of the validated average.
+    Lightning's `ModelCheckpoint` selects the first score even if it is NaN. It forgets the best score if the folder is
+    renamed, so that the first resumed epoch would always be selected, and keeps the path of a best checkpoint that is
+    another run's. With averaged weights, its checkpoints of weights only contain those of the last step instead of the
+    validated average.
     """
 
     def _save_checkpoint(self, trainer: pl.Trainer, filepath: str) -> None:
@@ -195,8 +202,20 @@ class SelectedCheckpoint(ModelCheckpoint):
         return current is not None and bool(current.isfinite()) and super().check_monitor_top_k(trainer, current)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore the state for the current folder."""
-        super().load_state_dict({**state_dict, "dirpath": self.dirpath})
+        """Restore the state of the run in this folder; a new run from another run's checkpoint selects its own."""
+        before, here = Path(state_dict["dirpath"]), Path(str(self.dirpath))
+
+        def moved(path: str) -> str:
+            return str(here / Path(path).relative_to(before)) if path else path
+
+        best = Path(state_dict["best_model_path"])
+        if not best.is_relative_to(before) or not Path(moved(str(best))).is_file():
+            return
+        paths = {
+            name: moved(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")
+        }
+        scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **paths, "best_k_models": scores, "dirpath": self.dirpath})
 
 
 def batch_order(trainer: pl.Trainer) -> dict[str, Any]:

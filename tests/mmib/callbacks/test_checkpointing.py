@@ -25,7 +25,10 @@ pytestmark = [
 ]
 
 
-def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
+@pytest.mark.parametrize("moved", [True, False])
+def test_the_best_epoch_is_remembered_in_a_moved_folder_but_not_in_that_of_another_run(
+    tmp_path: Path, moved: bool
+) -> None:
     before, after = (
         SelectedCheckpoint(dirpath=tmp_path / name, monitor="val/f1", mode="max") for name in ("one", "two")
     )
@@ -33,12 +36,17 @@ def test_the_best_epoch_is_remembered_in_another_folder(tmp_path: Path) -> None:
     before.best_model_path = str(tmp_path / "one" / "best.ckpt")
     before.best_k_models = {before.best_model_path: torch.tensor(0.8)}
     before.kth_best_model_path, before.kth_value = before.best_model_path, torch.tensor(0.8)
+    best = tmp_path / ("two" if moved else "one") / "best.ckpt"
+    best.parent.mkdir()
+    best.touch()
     after.load_state_dict(before.state_dict())
-    assert after.best_model_path == before.best_model_path
-    assert after.best_model_score == before.best_model_score
+    assert after.best_model_path == (str(best) if moved else "")
+    assert list(after.best_k_models) == ([str(best)] if moved else [])
+    assert after.kth_best_model_path == after.best_model_path
+    assert after.best_model_score == (before.best_model_score if moved else None)
     assert after.dirpath == str(tmp_path / "two")
     trainer: Any = SimpleNamespace(strategy=SimpleNamespace(reduce_boolean_decision=lambda decision, **_: decision))
-    assert not after.check_monitor_top_k(trainer, torch.tensor(0.7)), "a worse epoch is not selected"
+    assert after.check_monitor_top_k(trainer, torch.tensor(0.7)) != moved, "a worse epoch of the run is not selected"
     assert after.check_monitor_top_k(trainer, torch.tensor(0.9))
 
 
@@ -153,18 +161,28 @@ def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None
     assert all(torch.equal(seen, torch.arange(100)) for seen in [*module.seen, module.position_ids])
 
 
-@pytest.mark.parametrize(("interval", "saved_at"), [(1.0, [4, 8]), (0.5, [2, 4, 6, 8])])
-def test_an_epoch_that_ends_with_a_validation_is_saved_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interval: float, saved_at: list[int]
+@pytest.mark.parametrize(
+    ("batches_of_a_step", "interval", "saved_after"),
+    [(1, 1.0, [4, 8]), (1, 0.5, [2, 4, 6, 8]), (2, 0.5, [4, 8, 12, 16]), (2, 5 / 8, [6, 8, 14, 16])],
+)
+def test_a_checkpoint_holds_complete_steps_and_an_epoch_that_ends_with_a_validation_is_saved_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_of_a_step: int, interval: float, saved_after: list[int]
 ) -> None:
     """Each of these files holds the optimiser, too: of small data they are most of what a training writes."""
-    steps: list[int] = []
+    saved: list[int] = []
     last = LastCheckpoint()
-    monkeypatch.setattr(last, "_save", lambda trainer: steps.append(trainer.global_step))
-    batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
+    save = last._save
+
+    def noted(trainer: pl.Trainer) -> None:
+        saved.append(trainer.fit_loop.epoch_loop.batch_progress.total.ready)
+        save(trainer)
+
+    monkeypatch.setattr(last, "_save", noted)
+    batches: DataLoader[Any] = DataLoader(torch.zeros(4 * batches_of_a_step, 1))  # type: ignore[arg-type]
     trainer = pl.Trainer(
         max_epochs=2,
         val_check_interval=interval,
+        accumulate_grad_batches=batches_of_a_step,
         accelerator="cpu",
         logger=False,
         callbacks=[last],
@@ -173,4 +191,4 @@ def test_an_epoch_that_ends_with_a_validation_is_saved_once(
         default_root_dir=tmp_path,
     )
     trainer.fit(Climbing(), batches, batches)
-    assert steps == saved_at
+    assert saved == saved_after
