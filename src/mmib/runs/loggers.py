@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import netrc
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +14,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from mmib.base.files import named, write_text
+from mmib.base.wandb_mode import wandb_mode
 from mmib.schema import ConfigError
 
 log = logging.getLogger(__name__)
 WandbUse = Literal["auto", "online", "offline", "off"]
-WANDB_HOST = "api.wandb.ai"
 # Maximum time that a run waits for W&B before it continues offline.
 WANDB_TIMEOUT_S = 30
 
@@ -98,11 +97,11 @@ def started_loggers(chosen: Logger | Iterable[Logger] | bool | None) -> list[Log
 
 
 def make_loggers(folder: Path, name: str, wandb: WandbUse) -> list[Logger]:
-    """Return the CSV logger and, unless `wandb` is `off`, a W&B logger; `auto` is online with a key, else offline."""
+    """Return the CSV logger and, unless `wandb` is `off`, a W&B logger; `auto` is the mode of `wandb_mode`."""
     loggers: list[Logger] = [RunLogger(folder)]
-    if wandb != "off":
-        online = wandb == "online" or (wandb == "auto" and has_wandb_key())
-        logger = _wandb_logger(folder, name, online)
+    mode = wandb_mode() if wandb == "auto" else wandb
+    if mode not in ("off", "disabled"):
+        logger = _wandb_logger(folder, name, online=mode == "online")
         if logger is not None:
             loggers.append(logger)
     return loggers
@@ -114,6 +113,7 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
 
     # Silence W&B before the run has its settings: it warns about an argument that Lightning always passes.
     wandb.termsetup(wandb.Settings(silent=True), None)
+    mode = os.environ.get("WANDB_MODE")
     for offline in [False, True] if online else [True]:
         try:
             logger = WandbLogger(
@@ -133,14 +133,13 @@ def _wandb_logger(folder: Path, name: str, online: bool) -> WandbLogger | None:
             log.warning("W&B could not be started %s (%s)", "offline" if offline else "online", error)
         else:
             return logger
+        finally:
+            _set_wandb_mode(mode)
     return None
 
 
-def has_wandb_key() -> bool:
-    """Return whether the environment or `~/.netrc` has a W&B key."""
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    try:
-        return netrc.netrc().authenticators(WANDB_HOST) is not None
-    except (OSError, netrc.NetrcParseError):
-        return False
+def _set_wandb_mode(mode: str | None) -> None:
+    """Restore the variable that Lightning's logger sets, as it would put all later runs of the process offline."""
+    os.environ.pop("WANDB_MODE", None)
+    if mode is not None:
+        os.environ["WANDB_MODE"] = mode

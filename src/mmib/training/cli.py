@@ -187,7 +187,10 @@ class MMIBCommand(LightningCLI):
             "--run", type=str | None, default=None, help="folder of a run to resume, with --ckpt_path last"
         )
         parser.add_argument(
-            "--wandb", type=WandbUse, default="auto", help="auto: online if a key is set, off if trainer.logger is set"
+            "--wandb",
+            type=WandbUse,
+            default="auto",
+            help="auto: online if a key is set, off if trainer.logger is set; WANDB_MODE may be offline or disabled",
         )
         parser.add_argument(
             "--plugins",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
+from mmib.base import wandb_mode
 from mmib.runs import loggers
 from mmib.runs.folder import new_run_folder
 from mmib.runs.loggers import ContinuedWriter, RunLogger, make_loggers
@@ -86,8 +87,9 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeWandb]:
         monkeypatch.setattr(loggers, "WandbLogger", wandb)
         return wandb
 
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setattr(loggers.netrc, "netrc", lambda: (_ for _ in ()).throw(FileNotFoundError()))
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(wandb_mode.netrc, "netrc", lambda: (_ for _ in ()).throw(FileNotFoundError()))
     return make
 
 
@@ -117,19 +119,18 @@ def test_a_key_in_the_environment_puts_it_online(
     assert wandb.started == [False, True]
 
 
-def test_a_key_in_the_netrc_file_puts_it_online(
-    tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("mode", "use", "offline"),
+    [("offline", "auto", [True]), ("disabled", "auto", []), ("disabled", "online", [False])],
+)
+def test_the_environment_switches_wandb_off_unless_the_option_sets_it(
+    tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch, mode: str, use: Any, offline: Any
 ) -> None:
     wandb = fake()
-    monkeypatch.undo()
-    monkeypatch.setattr(loggers, "WandbLogger", wandb)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for content, online in (("machine api.wandb.ai login user password key", True), ("nonsense", False), ("", False)):
-        (tmp_path / ".netrc").write_text(content)
-        (tmp_path / ".netrc").chmod(0o600)
-        make_loggers(tmp_path, "x", "auto")
-        assert wandb.started.pop() is not online
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_MODE", mode)
+    make_loggers(tmp_path, "x", use)
+    assert wandb.started == offline
 
 
 def test_wandb_that_cannot_go_online_goes_offline(
@@ -167,10 +168,12 @@ def test_an_unreachable_wandb_leaves_a_run_offline(tmp_path: Path) -> None:
 
 def test_an_offline_wandb_run_is_written_below_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = new_run_folder(tmp_path / "runs", "x", 1)
     _, logger = make_loggers(folder, "x", "offline")
     assert isinstance(logger, WandbLogger)
     logger.log_metrics({"val/f1": 0.5}, step=1)
     logger.experiment.finish()
     assert list(folder.glob("wandb/offline-run-*/*.wandb"))
+    assert "WANDB_MODE" not in os.environ, "the next run of the process may be online"
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 import sys
 from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
+from mmib.base.wandb_mode import wandb_mode
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.file import SweepFile, read_sweep
 from mmib.search.trials import end_on_signals, share_cores
 
 INTERRUPTED = 130
-OFFLINE_MODES = ("offline", "disabled", "dryrun")
 
 
 def run(arguments: list[str]) -> int:
@@ -44,11 +43,11 @@ def run(arguments: list[str]) -> int:
             parser.error(f"--{name} must be at least 1")
     file = read_sweep(chosen.file)
     end_on_signals()
-    if not chosen.local and _has_wandb():
+    share_cores(chosen.parallel)
+    if not chosen.local and wandb_mode() == "online":
         from mmib.search.sweep.online import run_online  # noqa: PLC0415 - W&B's client takes seconds to import
 
         return run_online(file, chosen.trials, chosen.parallel)
-    share_cores(chosen.parallel)
     return _run_local(file, chosen.runs, chosen.trials, chosen.parallel)
 
 
@@ -106,11 +105,3 @@ def _work(path: Path, runs: Path, cap: int | None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
-
-
-def _has_wandb() -> bool:
-    if os.environ.get("WANDB_MODE") in OFFLINE_MODES:
-        return False
-    from mmib.runs.loggers import has_wandb_key  # noqa: PLC0415 - imports torch
-
-    return has_wandb_key()
