@@ -73,6 +73,7 @@ class SweepFile:
         program: value of the macro `${program}`.
         run_cap: maximum number of trials, or None.
         hyperband: rule for early termination, or None.
+        digest: 64-bit hash, in hexadecimal, of all keys that determine the trials and how they are run.
     """
 
     path: Path
@@ -85,12 +86,7 @@ class SweepFile:
     program: str
     run_cap: int | None
     hyperband: Hyperband | None
-
-    @property
-    def digest(self) -> str:
-        """64-bit hash, in hexadecimal, of all keys that determine the trials and how they are run."""
-        decisive = {key: value for key, value in self.content.items() if key not in NOT_HASHED}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    digest: str
 
     def sample(self, trial: BaseTrial) -> dict[str, Any]:
         """Sample the values of a trial, by parameter name; in a grid, return the values that were enqueued."""
@@ -134,8 +130,9 @@ def read_sweep(path: Path) -> SweepFile:
     if not NAME.fullmatch(name):
         raise ConfigError(f"{where}: the name {name!r} is not a valid folder name: use letters, digits, _ . and - only")
     early = content.get("early_terminate")
+    decisive = {key: value for key, value in content.items() if key not in NOT_HASHED}
     try:
-        json.dumps(content, sort_keys=True, default=str)
+        serialised = json.dumps(decisive, sort_keys=True, default=str)
     except TypeError as error:
         raise ConfigError(f"{where} has a mapping whose keys are not all texts: quote them") from error
     return SweepFile(
@@ -149,6 +146,7 @@ def read_sweep(path: Path) -> SweepFile:
         program=str(content.get("program", "")),
         run_cap=_run_cap(content.get("run_cap"), where),
         hyperband=None if early is None else read_hyperband(early, where),
+        digest=hashlib.sha256(serialised.encode()).hexdigest()[:16],
     )
 
 
