@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +11,8 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from mmib.base.cores import allowed_cores
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -24,7 +25,7 @@ MOST_DECODERS = 16
 
 def decoders() -> int:
     """Number of threads that decode images: one per core, up to `MOST_DECODERS`."""
-    return min(MOST_DECODERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(MOST_DECODERS, allowed_cores())
 
 
 def batches_ahead(

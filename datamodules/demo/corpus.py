@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mmib.base.cores import allowed_cores
 from mmib.base.files import parse_json
 from mmib.base.workers import worker_pool
 from mmib.datamodules.demo.card import CARD, dataset_card
@@ -160,7 +160,7 @@ def _draw_all(root: Path, posts: dict[str, list[Post]], seed: int) -> Boxes:
 
 
 def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
-    workers = min(os.cpu_count() or 1, len(jobs) // 4)
+    workers = min(allowed_cores(), len(jobs) // 4)
     if workers < 2:
         yield from itertools.starmap(_draw_chunk, jobs)
         return

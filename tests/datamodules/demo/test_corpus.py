@@ -49,7 +49,7 @@ def test_images_are_those_of_version_3(corpus: Any) -> None:
 
 def test_workers_draw_the_same_images(corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "_CHUNK", 8)
-    monkeypatch.setattr(corpus_module.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(corpus_module, "allowed_cores", lambda: 2)
     assert corpus.again(tmp_path / "parallel").content() == corpus.content()
 
 
