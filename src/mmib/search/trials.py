@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from mmib.base.cores import allowed_cores
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.runs.resumption import resumable
 from mmib.schema import RunError
@@ -21,6 +22,8 @@ LOG = "output.log"
 # Checkpoints to delete after a run: they take hundreds of megabytes, and a finished run does not need them.
 RESUMED_FROM = ("last.ckpt", "previous.ckpt")
 POLL_S = 0.5
+# Time for a run to end: it completes its optimiser step, and a validation that is due, and saves.
+END_S = 120
 REASON_LINES = 3
 MESSAGE_LINES = 8
 
@@ -31,7 +34,7 @@ class TrialError(RunError):
 
 def share_cores(parallel: int) -> None:
     """Give each parallel run its share of the cores: with too many threads, each waits for the others."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // parallel)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, allowed_cores() // parallel)))
 
 
 def end_on_signals() -> None:
@@ -144,11 +147,11 @@ def _locked(folder: Path) -> Iterator[int]:
 
 
 def end_process(process: subprocess.Popen[bytes]) -> None:
-    """End a process, and kill it if it does not end within 20 s."""
+    """End a process, and kill it if it does not end within `END_S`."""
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(timeout=20)
+            process.wait(timeout=END_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -10,10 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mmib.search.trials import TrialError, fit_command, run_trial, share_cores, unfinished_run
+from mmib.search.trials import TrialError, end_process, fit_command, run_trial, share_cores, unfinished_run
 
 Command = Callable[[Sequence[str]], list[str]]
 
@@ -116,13 +117,29 @@ def test_two_processes_at_one_trial_make_one_run(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def test_a_trial_has_the_time_to_complete_a_validation_and_save() -> None:
+    class Validating:
+        """A process that ends after 100 s."""
+
+        poll = kill = staticmethod(lambda: None)
+        terminate = staticmethod(lambda: None)
+
+        def wait(self, timeout: float) -> None:
+            if timeout < 100:
+                raise subprocess.TimeoutExpired("fit", timeout)
+
+    process: Any = Validating()
+    process.kill = lambda: pytest.fail("it is killed")
+    end_process(process)
+
+
 @pytest.mark.parametrize(
     ("given_", "parallel", "expected"), [(None, 1, "8"), (None, 3, "2"), (None, 20, "1"), ("5", 2, "5")]
 )
 def test_runs_at_a_time_share_the_cores_unless_set_otherwise(
     monkeypatch: pytest.MonkeyPatch, given_: str | None, parallel: int, expected: str
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setattr("mmib.base.cores.os.sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", given_ or "")
     if given_ is None:
         monkeypatch.delenv("OMP_NUM_THREADS")
