@@ -17,10 +17,10 @@ from functools import partial
 from io import BufferedReader
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO, cast
+from typing import Any, NamedTuple, TextIO, cast
 
 from mmib.base.files import parse_json
-from mmib.schema import DataError, InputError
+from mmib.schema import DataError
 
 # Maximum characters of a row; more than a post with every word of a dictionary.
 LONGEST = 4_000_000
@@ -28,8 +28,8 @@ GZIP = b"\x1f\x8b"
 EVERY_ROW = range(1, sys.maxsize)
 # Bytes that are not UTF-8, as decoded by the error handler surrogateescape.
 NOT_UTF_8 = re.compile("[\udc80-\udcff]")
-# Parses a row; raises InputError if it cannot be read.
-Parse = Callable[[], Any]
+# Parses a row: returns its content, or None and why it cannot be read.
+Parse = Callable[[], tuple[Any, str | None]]
 
 
 class RawRow(NamedTuple):
@@ -77,13 +77,10 @@ def count_rows(file: BufferedReader, is_csv: bool) -> int:
 
 
 def _row(number: int, parse: Parse) -> RawRow:
-    try:
-        content = parse()
-    except InputError as error:
-        return RawRow(number, error=str(error))
-    if not isinstance(content, dict):
+    content, error = parse()
+    if error is None and not isinstance(content, dict):
         return RawRow(number, error=f"expected an object with 'text', got {type(content).__name__}")
-    return RawRow(number, content)
+    return RawRow(number, content, error)
 
 
 def _rows(file: BufferedReader, is_csv: bool) -> Iterator[Parse]:
@@ -94,7 +91,7 @@ def _rows(file: BufferedReader, is_csv: bool) -> Iterator[Parse]:
             number += 1
             yield parse
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        yield partial(_refuse, f"the rest of the compressed file cannot be read: {error}")
+        yield partial(_broken, f"the rest of the compressed file cannot be read: {error}")
     except OSError as error:
         raise DataError(f"the posts after row {number:,} cannot be read: {error}") from error
 
@@ -121,25 +118,25 @@ def _is_cut(line: str) -> bool:
     return len(line) == LONGEST and not line.endswith(("\n", "\r"))
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise InputError(reason)
+def _broken(error: str) -> tuple[None, str]:
+    return None, error
 
 
 def _json_lines(lines: Iterator[str]) -> Iterator[Parse]:
     for line in lines:
         if _is_cut(line):
-            yield partial(_refuse, f"the line is longer than {LONGEST:,} characters")
+            yield partial(_broken, f"the line is longer than {LONGEST:,} characters")
         elif not line.isspace():
             yield partial(_parsed, line)
 
 
-def _parsed(line: str) -> Any:
+def _parsed(line: str) -> tuple[Any, str | None]:
     if NOT_UTF_8.search(line):
-        raise InputError("the line is not UTF-8")
+        return None, "the line is not UTF-8"
     try:
-        return parse_json(line)
+        return parse_json(line), None
     except ValueError as error:
-        raise InputError(f"the line is no JSON: {error}") from error
+        return None, f"the line is no JSON: {error}"
 
 
 def _csv(lines: Iterator[str]) -> Iterator[Parse]:
@@ -156,16 +153,16 @@ def _csv(lines: Iterator[str]) -> Iterator[Parse]:
         except StopIteration:
             return
         except csv.Error as error:
-            yield partial(_refuse, f"the row is no CSV: {error}")
+            yield partial(_broken, f"the row is no CSV: {error}")
         else:
             yield partial(_checked, row, len(columns))
 
 
-def _checked(row: dict[str | Any, str | Any], columns: int) -> dict[str, str]:
+def _checked(row: dict[str | Any, str | Any], columns: int) -> tuple[dict[str, str] | None, str | None]:
     if None in row:
-        raise InputError(f"the row has more than {columns} columns")
+        return None, f"the row has more than {columns} columns"
     if row["text"] is None:
-        raise InputError("the row ends before its text")
+        return None, "the row ends before its text"
     if any(NOT_UTF_8.search(value) for value in row.values() if value):
-        raise InputError("the row is not UTF-8")
-    return {name: value for name, value in row.items() if value or name == "text"}
+        return None, "the row is not UTF-8"
+    return {name: value for name, value in row.items() if value or name == "text"}, None
