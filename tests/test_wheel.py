@@ -129,7 +129,7 @@ def test_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
     assert [target for _, target in targets if not target.startswith("https://")] == []
     assert f"{ADDRESS}/blob/{tag}/docs/index.md" in description
     assert [target for picture, target in targets if picture and f"{ADDRESS}/raw/{tag}/" not in target] == []
-    linked = {target.partition(f"/{tag}/")[2] for _, target in targets if f"/{tag}/" in target}
+    linked = {target.partition("#")[0].partition(f"/{tag}/")[2] for _, target in targets if f"/{tag}/" in target}
     assert [path for path in linked if not (ROOT / path).is_file()] == []
 
 
