@@ -6,10 +6,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.base.files import check_output, is_stream, write_text
@@ -66,7 +65,7 @@ def _parsed(arguments: list[str]) -> argparse.Namespace:
 
 
 def _check_outputs(chosen: argparse.Namespace) -> None:
-    """Refuse outputs that would overwrite an input or each other, and unknown graph formats."""
+    """Refuse outputs that would overwrite an input or each other, and graphs that cannot be written."""
     posts = STANDARD_INPUT if chosen.posts == "-" else chosen.posts and Path(chosen.posts)
     inputs = [*chosen.model, *(source for source in (posts, chosen.image) if source is not None)]
     if chosen.output is not None:
@@ -95,7 +94,9 @@ def _check_shards(chosen: argparse.Namespace) -> None:
     if not _can_reread(chosen.posts) or not chosen.output or is_stream(chosen.output):
         raise ConfigError("--shard and --workers read a file of posts, and write another: name it with -o")
     if chosen.shard is not None and chosen.graph is not None:
-        raise ConfigError("--graph merges all rows, and a shard holds a part of them: merge the shards first")
+        raise ConfigError(
+            "--graph merges all rows, and a shard holds a part of them: merge the shards first, then run mmib graph"
+        )
 
 
 def _can_reread(posts: str | None) -> bool:
@@ -219,17 +220,13 @@ def _extractor(chosen: argparse.Namespace) -> Extractor:
 
 def _finish(output: Path, graph: Path | None) -> int:
     """Print the number of rows and errors in the output, and merge its triples into a graph."""
-    from mmib.extract.graph import merged, write_graph  # noqa: PLC0415 - help needs no networkx
-
     total = errors = 0
-    for record in _records(output):
-        total, errors = total + 1, errors + ("error" in record)
+    with output.open(encoding="utf-8") as file:
+        for line in file:
+            total, errors = total + 1, errors + ("error" in json.loads(line))
     if graph is not None:
-        write_graph(merged(_records(output)), graph)
+        from mmib.extract.graph import graph_of, write_graph  # noqa: PLC0415 - help needs no networkx
+
+        write_graph(graph_of([output]), graph)
     print(f"{output}: {total:,} rows, {errors:,} of them could not be read")  # noqa: T201
     return 0
-
-
-def _records(path: Path) -> Iterator[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)

@@ -1,18 +1,23 @@
-"""Merge extractions from many posts into a knowledge graph of entities, relations, and the posts that state them."""
+"""Merge extractions from many posts into a knowledge graph of entities, relations, and the posts that state them.
+
+Also the command `mmib graph`, which does so for files that `mmib extract` has written.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import networkx
 
-from mmib.base.files import write_text
-from mmib.schema import ConfigError
+from mmib.base.argument_parser import CommandParser
+from mmib.base.files import check_output, write_text
+from mmib.schema import ConfigError, DataError
 
 # The type of an entity that was given without one; no real type is written like this.
 UNTYPED = "*"
@@ -23,32 +28,64 @@ UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff
 
 
 def check_format(path: Path) -> None:
-    """Refuse a file name whose extension is not a graph format.
+    """Refuse a file name whose extension is not a graph format, or is one whose package is not installed.
 
     Raises:
-        ConfigError: the extension is unknown; the message lists the formats.
+        ConfigError: the extension is unknown, and the message lists the formats; or the package is missing.
     """
     if path.suffix not in WRITERS:
         raise ConfigError(f"a graph is written to a file that ends in {', '.join(WRITERS)}, not to {path.name}")
+    if WRITERS[path.suffix] is _turtle and find_spec("rdflib") is None:
+        raise ConfigError(f"{path.name} needs the package rdflib: pip install 'mmib[extract]', or write another format")
 
 
 def merged(records: Iterable[dict[str, Any]]) -> networkx.MultiDiGraph:
     """Build a graph: a node per name and type, an edge per relation between two nodes, both with their source posts.
 
     Names that differ only in case and white space are equal. An edge's confidence is the highest of its posts.
+
+    Args:
+        records: extractions with their `id`, or an `error` for posts without one.
     """
     graph = networkx.MultiDiGraph()
     for record in records:
+        if "error" in record:
+            continue
         post = str(record["id"])
-        nodes = [_add_entity(graph, entity, post) for entity in record.get("entities", ())]
-        for relation in record.get("relations", ()):
+        nodes = [_add_entity(graph, entity, post) for entity in record["entities"]]
+        for relation in record["relations"]:
             head, tail, label = nodes[relation["head"]], nodes[relation["tail"]], relation["label"]
             if not graph.has_edge(head, tail, label):
-                graph.add_edge(head, tail, label, label=label, confidence=0.0, posts=[])
+                graph.add_edge(head, tail, label, label=label, confidence=0.0, posts={})
             edge = graph.edges[head, tail, label]
             edge["confidence"] = max(edge["confidence"], relation["confidence"])
-            _add_post(edge, post)
+            edge["posts"][post] = None
+    for *_, attributes in (*graph.nodes(data=True), *graph.edges(data=True)):
+        attributes["posts"] = list(attributes["posts"])
     return graph
+
+
+def graph_of(results: Sequence[Path]) -> networkx.MultiDiGraph:
+    """Merge the extractions in output of `mmib extract`, see `merged`.
+
+    Raises:
+        DataError: a file cannot be read, or a line of it is not an extraction.
+    """
+    from mmib.datamodules.convert.lines import objects  # noqa: PLC0415 - help needs no numpy
+
+    place = ""
+
+    def records() -> Iterator[dict[str, Any]]:
+        nonlocal place
+        for path in results:
+            for line, record in objects(path):
+                place = f"{path}, {line}"
+                yield record
+
+    try:
+        return merged(records())
+    except (AttributeError, IndexError, KeyError, TypeError) as error:
+        raise DataError(f"{place} was not written by mmib extract: name a file that it has written") from error
 
 
 def write_graph(graph: networkx.MultiDiGraph, path: Path) -> None:
@@ -60,14 +97,9 @@ def _add_entity(graph: networkx.MultiDiGraph, entity: dict[str, Any], post: str)
     name = " ".join(entity["text"].split())
     node = f"{quote(entity['type'], safe='') if entity['type'] else UNTYPED}:{name.casefold()}"
     if node not in graph:
-        graph.add_node(node, name=name, type=entity["type"] or "", posts=[])
-    _add_post(graph.nodes[node], post)
+        graph.add_node(node, name=name, type=entity["type"] or "", posts={})
+    graph.nodes[node]["posts"][post] = None  # an ordered set
     return node
-
-
-def _add_post(attributes: dict[str, Any], post: str) -> None:
-    if post not in attributes["posts"]:
-        attributes["posts"].append(post)
 
 
 def _json(graph: networkx.MultiDiGraph) -> str:
@@ -123,3 +155,27 @@ def _turtle(graph: networkx.MultiDiGraph) -> str:
 
 
 WRITERS = {".json": _json, ".graphml": _graphml, ".ttl": _turtle}
+
+
+def run(arguments: list[str]) -> int:
+    """Merge the triples of finished extractions into a graph.
+
+    Raises:
+        ConfigError: the graph has an unknown format or one whose package is missing, or is one of the inputs.
+        DataError: an input cannot be read, or was not written by `mmib extract`.
+    """
+    parser = CommandParser(
+        prog="mmib graph",
+        description="Merge the triples in output of mmib extract into a graph, as its option --graph does. Posts of "
+        "several files with the same id count as one.",
+    )
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, metavar="RESULTS", help="output of mmib extract, whole or in shards")
+    add("-o", "--output", type=Path, required=True, metavar="FILE", help="graph to write: .json, .graphml or .ttl")
+    chosen = parser.parse_args(arguments)
+    check_format(chosen.output)
+    check_output(chosen.output, chosen.results)
+    graph = graph_of(chosen.results)
+    write_graph(graph, chosen.output)
+    print(f"{chosen.output}: {len(graph):,} entities, {graph.number_of_edges():,} relations")  # noqa: T201
+    return 0

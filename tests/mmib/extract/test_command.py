@@ -7,7 +7,9 @@ import io
 import json
 import os
 import shutil
+import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -364,6 +366,35 @@ def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
     nodes = json.loads((tmp_path / "graph.json").read_text(encoding="utf-8"))["nodes"]
     found = {entity["text"] for entity in read_lines(tmp_path / "out.jsonl")[0]["entities"]}
     assert {node["name"] for node in nodes} == found
+    assert main(["graph", str(tmp_path / "out.jsonl"), "-o", str(tmp_path / "again.json")]) == 0
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "graph.json").read_bytes()
+
+
+def test_a_graph_of_what_was_not_extracted_is_refused(tmp_path: Path, refused: Refused) -> None:
+    nothing = {"id": 1, "text": "bob", "entities": [], "relations": []}
+    for other in ({"id": 2, "text": "bob"}, {"id": 2, "entities": [[0, 3]], "relations": []}):
+        path = write_lines(tmp_path / "out.json", [nothing, other])
+        message = refused("graph", str(path), "-o", str(tmp_path / "graph.json"))
+        assert f"{path}, line 2 was not written by mmib extract" in message
+    assert "is the input" in refused("graph", str(tmp_path / "a.json"), str(path), "-o", str(path))
+
+
+def test_a_graph_whose_package_is_missing_is_refused_before_the_work(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "rdflib", None)
+    for command in (["extract", "--model", "nowhere", "posts.jsonl", "-o", "o.jsonl", "--graph"], ["graph", "o", "-o"]):
+        assert "g.ttl needs the package rdflib: pip install 'mmib[extract]'" in refused(*command, "g.ttl")
+
+
+def test_a_graph_takes_many_posts_of_one_name() -> None:
+    records = (
+        {"id": number, "entities": [{"text": "bob", "type": "PER"}], "relations": []} for number in range(30_000)
+    )
+    began = time.process_time()
+    graph = merged(records)
+    assert time.process_time() - began < 2, "in linear time"
+    assert graph.nodes["PER:bob"]["posts"] == [str(number) for number in range(30_000)]
 
 
 def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
