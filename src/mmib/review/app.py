@@ -46,8 +46,8 @@ class Correction(Message):
 
     version: int = Field(ge=0, description="version of the post when it was opened")
     text: str = Field(description="text of the post that was annotated")
-    entities: list[GivenEntity] | None = None
-    relations: list[GivenRelation] = Field(default_factory=list)
+    entities: list[GivenEntity] | None = Field(None, fail_fast=True)
+    relations: list[GivenRelation] = Field(default_factory=list, fail_fast=True)
 
     def annotation(self) -> Annotation | None:
         """Return the annotation, or None if the correction is withdrawn."""

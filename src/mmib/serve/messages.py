@@ -19,6 +19,8 @@ from mmib.serve.limits import Limits
 
 # Pillow knows many more, some of which start other programs. Files are only read as one of these formats.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP")
+# More errors than this are only counted.
+MOST_ERRORS = 100
 # Replacements for messages of Pydantic that mention Python.
 REASONS = {
     "extra_forbidden": "this field is unknown",
@@ -54,7 +56,11 @@ Box = Annotated[list[Share], Field(min_length=4, max_length=4)]
 
 
 class Message(BaseModel):
-    """A message with strict validation: no unknown fields, no numbers for strings."""
+    """A message with strict validation: no unknown fields, no numbers for strings.
+
+    Its lists are `fail_fast`: validation ends at the first invalid element, or the errors of millions of elements would
+    fill the memory.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -74,9 +80,12 @@ class PostMessage(Message):
 
     text: str = Field(description="original text of the post")
     image: ImageBytes | None = None
-    crops: list[Box] | None = Field(None, description="boxes of objects in the image: x0 y0 x1 y1, from 0 to 1")
+    crops: list[Box] | None = Field(
+        None, fail_fast=True, description="boxes of objects in the image: x0 y0 x1 y1, from 0 to 1"
+    )
     entities: list[GivenEntity] | None = Field(
         None,
+        fail_fast=True,
         description="known entities; if given, no others are extracted. Required by a relation model if no other model "
         "finds entities",
     )
@@ -196,13 +205,16 @@ def wanted_of(options: Options, limits: Limits) -> Wanted:
 
 def reason(error: ValidationError) -> str:
     """Summarise the errors of a message in one line."""
+    count = error.error_count()
+    if count > MOST_ERRORS:  # describing them takes seconds, in which nothing else is answered
+        return f"{count:,} fields are unknown or invalid: expected the fields of /api/openapi.json"
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     reasons = []
     for problem in problems[:3]:
         field = ".".join(map(str, problem["loc"]))
         text = REASONS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
         reasons.append(f"{field}: {text}" if field else text)
-    more = f"; and {len(problems) - len(reasons)} more" if len(problems) > len(reasons) else ""
+    more = f"; and {count - len(reasons)} more" if count > len(reasons) else ""
     return "; ".join(reasons) + more
 
 

@@ -85,7 +85,7 @@ def read_json(message: type[MessageT], body: bytes) -> MessageT:
     try:
         return message.model_validate_json(body)
     except ValidationError as error:
-        is_json = error.errors(include_url=False, include_input=False)[0]["type"] != "json_invalid"
+        is_json = error.error_count() > 1 or error.errors(include_input=False)[0]["type"] != "json_invalid"
         raise RefusedError(422 if is_json else 400, reason(error)) from error
 
 

@@ -22,7 +22,9 @@ from mmib.plugins import import_plugins
 from mmib.serve.app import PAGE
 from mmib.serve.guard import HEADERS, allowed_hosts
 from mmib.serve.limits import Limits
+from mmib.serve.messages import PostRequest
 from mmib.serve.pages import FILES
+from mmib.serve.receive import RefusedError, read_json
 from mmib.serve.service import LOG
 
 MakeClient = Callable[..., TestClient]
@@ -126,6 +128,23 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are requested"),
     ("evidence of a wrong type", {"text": "bob", "evidence": "yes"}, 422, "evidence: "),
 ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"entities": [{}] * 9_000}, "entities.0.start: this field is missing; entities.0.end: this field is missing"),
+        ({"crops": [[]] * 9_000}, "crops.0: List should have at least 4 items after validation, not 0"),
+        (
+            {f"x{number}": 0 for number in range(9_000)},
+            "9,000 fields are unknown or invalid: expected the fields of /api/openapi.json",
+        ),
+    ],
+)
+def test_errors_of_a_large_message_are_not_all_described(fields: dict[str, Any], problem: str) -> None:
+    with pytest.raises(RefusedError) as error:
+        read_json(PostRequest, json.dumps({"text": "bob", **fields}).encode())
+    assert (error.value.status, str(error.value)) == (422, problem)
 
 
 @pytest.mark.parametrize(("body", "status", "reason"), [row[1:] for row in BAD], ids=[row[0] for row in BAD])
