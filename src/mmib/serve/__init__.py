@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields
 from importlib.util import find_spec
 
@@ -10,6 +11,8 @@ from mmib.schema import ConfigError
 from mmib.serve.limits import Limits
 
 PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
+# A host name or address as browsers send it, with a port unless it is the default one.
+NAME = re.compile(r"([a-z0-9_.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 HELP = {
     "body": "bytes of a request, its image included",
     "characters": "characters of the text of a post",
@@ -28,7 +31,8 @@ def run(arguments: list[str]) -> int:
     """Serve until interrupted.
 
     Raises:
-        ConfigError: a limit that cannot work, a missing package, or an address that cannot be bound.
+        ConfigError: a limit that cannot work, a name that no host can have, a missing package, or an address that
+            cannot be bound.
         ExportError: a model that cannot be read.
         EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         TaskError: a model of a task that is not registered.
@@ -36,6 +40,7 @@ def run(arguments: list[str]) -> int:
     """
     chosen = _parser().parse_args(arguments)
     limits = Limits(**{field.name: getattr(chosen, field.name) for field in fields(Limits)})
+    names = frozenset(map(_checked, chosen.name))
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(f"mmib serve needs {', '.join(missing)}: pip install 'mmib[serve]'")
@@ -48,8 +53,16 @@ def run(arguments: list[str]) -> int:
 
         options = {"device": chosen.device, "runtime": chosen.runtime, "precision": chosen.precision}
         extractor = Extractor.from_pretrained(*chosen.model, **options)
-        serve(extractor, limits, listener, chosen.open, chosen.log == "json")
+        serve(extractor, limits, listener, names, chosen.open, chosen.log == "json")
     return 0
+
+
+def _checked(name: str) -> str:
+    if not NAME.fullmatch(name.lower()):
+        raise ConfigError(
+            f"--name is {name!r}: write the name of the host, with the port unless it is 80 or 443: mmib.example.org"
+        )
+    return name.lower()
 
 
 def _parser() -> CommandParser:
@@ -62,6 +75,13 @@ def _parser() -> CommandParser:
     add_model_options(parser)
     add("--host", default="127.0.0.1", help="address to listen on (default: %(default)s, this machine only)")
     add("--port", type=int, default=8000, help="port to listen on; 0 for any free port (default: %(default)s)")
+    add(
+        "--name",
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="name under which a reverse proxy serves the page, such as mmib.example.org; may be repeated",
+    )
     add("--open", action="store_true", help="open the page in a browser")
     add(
         "--log",

@@ -61,13 +61,19 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozenset[str] | None = None) -> FastAPI:
+def create_app(
+    extractor: Extractor,
+    limits: Limits | None = None,
+    hosts: frozenset[str] | None = None,
+    names: frozenset[str] = frozenset(),
+) -> FastAPI:
     """Create the application.
 
     Args:
         extractor: extracts from posts.
         limits: limits of requests.
         hosts: accepted host names, see `mmib.serve.guard.allowed_hosts`; None accepts any.
+        names: names under which a proxy serves it, see `mmib.serve.guard.Guard`.
     """
     service = Service(extractor, limits or Limits())
 
@@ -87,7 +93,7 @@ def create_app(extractor: Extractor, limits: Limits | None = None, hosts: frozen
         redoc_url=None,
         openapi_url="/api/openapi.json",
     )
-    equip(app, PAGE, hosts)
+    equip(app, PAGE, hosts, names)
     _add_answers(app, service)
     _add_facts(app, service)
     describe(app, [PostMessage, PostRequest, BatchRequest])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -23,13 +24,19 @@ HEADERS = {
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-def allowed_hosts(address: str) -> frozenset[str] | None:
-    """Host names that a service at an address accepts: those of this machine for a loopback address, else any (None).
+def allowed_hosts(address: str, names: Collection[str] = ()) -> frozenset[str] | None:
+    """Host names that a service accepts: those of this machine and of its proxy at a loopback address, else any (None).
 
     This prevents DNS rebinding: a web site can resolve one of its names to this machine, and the browser then lets the
     site read the answers of the service; but the browser sends that name as the host.
+
+    Args:
+        address: the address that the service listens on.
+        names: names under which a proxy serves it, see `Guard`.
     """
-    return LOOPBACK | {address} if ipaddress.ip_address(address).is_loopback else None
+    if not ipaddress.ip_address(address).is_loopback:
+        return None
+    return LOOPBACK | {address} | {host for name in names if (host := _name(f"//{name}"))}
 
 
 class Guard:
@@ -38,11 +45,14 @@ class Guard:
     Args:
         app: the application that answers accepted requests.
         hosts: accepted host names, see `allowed_hosts`.
+        names: names under which a proxy serves the application's pages, in lower case, with the port unless it is the
+            default one; their requests are accepted whatever host the proxy asks for.
     """
 
-    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None) -> None:
+    def __init__(self, app: ASGIApp, hosts: frozenset[str] | None = None, names: frozenset[str] = frozenset()) -> None:
         self.app = app
         self.hosts = hosts
+        self.names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See the ASGI specification."""
@@ -61,7 +71,7 @@ class Guard:
         if self.hosts is not None and _name(f"//{host}") not in self.hosts:
             app = JSONResponse({"error": "this service does not accept requests with this host name"}, 421)
         # Pages of other sites can send forms without permission, and would keep the models busy.
-        elif origin is not None and _place(origin) != host.lower():
+        elif origin is not None and _place(origin) not in self.names | {host.lower()}:
             app = JSONResponse({"error": "pages of other sites may not use this service"}, 403)
         await app(scope, receive, answer)
 

@@ -26,15 +26,18 @@ FILES: dict[str, File] = {
 }
 
 
-def equip(app: FastAPI, files: Mapping[str, File], hosts: frozenset[str] | None) -> None:
+def equip(
+    app: FastAPI, files: Mapping[str, File], hosts: frozenset[str] | None, names: frozenset[str] = frozenset()
+) -> None:
     """Add the page, the protections of `Guard`, and errors as `{"error": "a sentence"}` to an application.
 
     Args:
         app: the application.
         files: files used only by its page; `FILES` are added too.
         hosts: accepted host names, see `mmib.serve.guard.allowed_hosts`.
+        names: names under which a proxy serves it, see `mmib.serve.guard.Guard`.
     """
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(Guard, hosts=hosts, names=names)
     for error in (RefusedError, InputError, HTTPException):
         app.add_exception_handler(error, _refused)
     for path, (package, name, media) in {**FILES, **files}.items():

@@ -51,7 +51,12 @@ def address_of(listener: socket.socket) -> str:
 
 
 def serve(
-    extractor: Extractor, limits: Limits, listener: socket.socket, browse: bool = False, json_log: bool = False
+    extractor: Extractor,
+    limits: Limits,
+    listener: socket.socket,
+    names: frozenset[str] = frozenset(),
+    browse: bool = False,
+    json_log: bool = False,
 ) -> None:
     """Serve until the process is told to stop; running requests are finished.
 
@@ -59,10 +64,11 @@ def serve(
         extractor: extracts from posts.
         limits: limits of the service.
         listener: the listening socket.
+        names: names under which a proxy serves it, see `mmib.serve.guard.Guard`.
         browse: open the page in a browser.
         json_log: log requests, and all other records, as lines of JSON.
     """
-    app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0]))
+    app = create_app(extractor, limits, allowed_hosts(listener.getsockname()[0], names), names)
     if json_log:
         log_as_json()
     # Errors in a form are reported to its client.

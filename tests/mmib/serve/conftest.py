@@ -54,8 +54,13 @@ def make_client(extractor: Extractor) -> Iterator[MakeClient]:
     """Asks a service whose limits are given."""
     clients: list[TestClient] = []
 
-    def make(served: Extractor = extractor, hosts: frozenset[str] | None = None, **limits: Any) -> TestClient:
-        client = TestClient(create_app(served, Limits(**limits), hosts))
+    def make(
+        served: Extractor = extractor,
+        hosts: frozenset[str] | None = None,
+        names: frozenset[str] = frozenset(),
+        **limits: Any,
+    ) -> TestClient:
+        client = TestClient(create_app(served, Limits(**limits), hosts, names))
         clients.append(client)
         return client.__enter__()
 

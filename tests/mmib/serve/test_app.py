@@ -442,6 +442,23 @@ def test_a_service_of_this_machine_is_asked_by_its_own_name(make_client: MakeCli
     assert allowed_hosts("0.0.0.0") is None
 
 
+@pytest.mark.parametrize("listens_at", ["127.0.0.1", "0.0.0.0"])
+def test_the_page_works_behind_a_proxy_whose_name_is_known(make_client: MakeClient, listens_at: str) -> None:
+    names = frozenset({"mmib.example.org", "mmib.example.org:8443"})
+    client = make_client(hosts=allowed_hosts(listens_at, names), names=names)
+
+    def status(host: str, origin: str) -> int:
+        headers = {"Host": host, "Origin": origin}
+        return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
+
+    for host in ("localhost:8000", "mmib.example.org"):  # the proxy asks for its upstream, or passes on the name
+        for origin in ("https://mmib.example.org", "https://MMIB.example.org:8443"):
+            assert status(host, origin) == 200
+        for origin in ("https://evil.example", "https://mmib.example.org:1", "https://mmib.example.org.evil.example"):
+            assert status(host, origin) == 403
+    assert status("evil.example", "https://mmib.example.org") == (421 if listens_at == "127.0.0.1" else 200)
+
+
 def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
     def status(origin: str) -> int:
         headers = {"Origin": origin, "Host": "localhost:8000"}

@@ -34,3 +34,5 @@ def test_seconds_without_an_end_are_refused(seconds: str) -> None:
 def test_the_command_refuses_them_before_it_reads_a_model(refused: Callable[..., str]) -> None:
     assert "--body is 0" in refused("serve", "--model", "nowhere", "--body", "0")
     assert "--model" in refused("serve")
+    for name in ("https://mmib.example.org", "mmib.example.org/", "a b", ""):
+        assert f"--name is {name!r}" in refused("serve", "--model", "nowhere", "--name", name)
