@@ -135,6 +135,7 @@ const showGallery = (examples) => {
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  if (by("extract").disabled) return; // Ctrl+Enter while a post is read: answers could arrive in another order
   tell();
   if (!text.value.trim()) { tell("The post is empty: paste some text first."); text.focus(); return; }
   if (relatesOnly() && given.length < 2) { tell("This model relates entities that you mark: select the words of at least two in the post, and choose their types."); text.focus(); return; }

@@ -83,6 +83,14 @@ def test_the_page_asks_nobody_else_reports_no_error_and_fits(
     assert page.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
 
 
+def test_one_post_is_read_at_a_time(page: Browser) -> None:
+    page.run(f"document.getElementById('text').value = {json.dumps(TEXT)}")
+    page.run("for (const _ of [1, 2]) document.getElementById('form').requestSubmit()")  # as Ctrl+Enter does
+    page.wait("document.getElementById('status').textContent.startsWith('Found')")
+    asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
+    assert [url.rpartition("/")[2] for url in asked].count("extract") == 1
+
+
 def test_a_post_with_an_image_is_shown_with_what_was_found(
     page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path
 ) -> None:
