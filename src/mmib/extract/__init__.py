@@ -41,8 +41,8 @@ def run(arguments: list[str]) -> int:
         raise ConfigError("name a file of posts (- for standard input), or give one post with --text")
     if chosen.image is not None and chosen.text is None:
         raise ConfigError("--image belongs to --text: a row of a file names its own image")
-    if chosen.samples < 0:
-        raise ConfigError(f"--samples is {chosen.samples}: latents are sampled 0 times or more")
+    if chosen.samples < 0 or chosen.samples == 1:
+        raise ConfigError(f"--samples is {chosen.samples}: a spread takes two samples or more, and 0 asks for none")
     if chosen.graph is not None and (chosen.output is None or chosen.text is not None):
         raise ConfigError("--graph merges the results for a file of posts: name the file, and the output with -o")
     _check_outputs(chosen)

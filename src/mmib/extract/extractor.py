@@ -235,13 +235,11 @@ class Extractor:
         """Extract from prepared posts.
 
         Raises:
-            InputError: the number of samples is negative.
+            InputError: the number of samples is negative or one.
         """
-        if samples < 0:
-            raise InputError(f"samples is {samples}: latents are sampled 0 times or more")
+        wanted = Wanted(evidence, samples).checked()
         if not posts:
             return []
-        wanted = Wanted(evidence, samples)
         regions = self.look(posts)
         entities, reasons = self._entities(posts, regions, wanted)
         relations: list[list[Relation]] = [[] for _ in posts]

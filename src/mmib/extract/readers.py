@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from mmib.information import evidence
 from mmib.labels import LabelSet
 from mmib.nn.crf import LinearChainCRF
 from mmib.nn.gaussian import Posterior
-from mmib.schema import Box, DataError, Example, PostBatch, Prepared, Span, task_named
+from mmib.schema import Box, DataError, Example, InputError, PostBatch, Prepared, Span, task_named
 from mmib.schema import Post as AnnotatedPost
 from mmib.tagging import OUTSIDE, entities
 
@@ -87,6 +87,16 @@ class Wanted(NamedTuple):
 
     evidence: bool = False
     samples: int = 0
+
+    def checked(self) -> Self:
+        """Return this.
+
+        Raises:
+            InputError: the number of samples gives no spread.
+        """
+        if self.samples < 0 or self.samples == 1:
+            raise InputError(f"samples is {self.samples}: a spread takes two samples or more, and 0 asks for none")
+        return self
 
 
 class Scored(NamedTuple):

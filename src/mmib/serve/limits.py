@@ -46,6 +46,7 @@ class Limits:
             value = getattr(self, field.name)
             # Requests without entities or samples are valid, so these limits may be 0.
             enough = value >= 0 if field.name in ("entities", "samples") else value > 0
+            enough &= (field.name, value) != ("samples", 1)  # which have no spread
             if not enough or not math.isfinite(value):
                 raise ConfigError(f"--{field.name} is {value}: with this limit nothing can be served")
         for name, slots in (("waiting", self.waiting), ("client", self.client)):

@@ -95,7 +95,7 @@ class Options(Message):
     """What to return besides the result."""
 
     evidence: bool = Field(False, description="also report the evidence for each result: attention, KL, similarity")
-    samples: int = Field(0, ge=0, description="latent samples to estimate the spread of confidence")
+    samples: int = Field(0, ge=0, description="latent samples to estimate the spread of confidence, two or more")
 
 
 class PostRequest(PostMessage, Options):
@@ -196,11 +196,11 @@ def wanted_of(options: Options, limits: Limits) -> Wanted:
     """What to return besides the result.
 
     Raises:
-        InputError: more samples are requested than the limit.
+        InputError: more samples are requested than the limit, or one, which has no spread.
     """
     if options.samples > limits.samples:
         raise InputError(f"{options.samples:,} samples are requested: at most {limits.samples:,} are accepted")
-    return Wanted(options.evidence, options.samples)
+    return Wanted(options.evidence, options.samples).checked()
 
 
 def reason(error: ValidationError) -> str:

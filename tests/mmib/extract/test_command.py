@@ -426,6 +426,7 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--text", "bob"], "name a file of posts"),
         (["posts.jsonl", "--image", "a.png"], "--image belongs to --text"),
         (["posts.jsonl", "--samples", "-1"], "--samples is -1"),
+        (["posts.jsonl", "--samples", "1"], "--samples is 1: a spread takes two samples or more"),
         (["posts.jsonl", "--graph", "g.json"], "name the file, and the output with -o"),
         (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
         (["missing.jsonl"], "missing.jsonl cannot be read"),

@@ -343,8 +343,9 @@ def test_bad_input_is_refused_in_a_sentence(extractor: Extractor, post: dict[str
 
 
 def test_a_negative_number_of_samples_is_refused(extractor: Extractor) -> None:
-    with pytest.raises(InputError, match="samples is -1"):
-        extractor.extract(TEXT, samples=-1)
+    for samples in (-1, 1):
+        with pytest.raises(InputError, match=f"samples is {samples}: a spread takes two samples or more"):
+            extractor.extract(TEXT, samples=samples)
 
 
 def test_results_are_json(extractor: Extractor, picture: Image.Image) -> None:

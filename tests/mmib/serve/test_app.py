@@ -125,6 +125,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
     ("empty type", {"text": "bob", "entities": [{"start": 0, "end": 3, "type": ""}]}, 422, "entities.0.type: "),
     ("too many entities", {"text": "bob", "entities": [{"start": 0, "end": 3}] * 51}, 422, "51 entities are given"),
     ("negative samples", {"text": "bob", "samples": -1}, 422, "samples: "),
+    ("one sample", {"text": "bob", "samples": 1}, 422, "samples is 1: a spread takes two samples or more"),
     ("too many samples", {"text": "bob", "samples": 51}, 422, "51 samples are requested"),
     ("evidence of a wrong type", {"text": "bob", "evidence": "yes"}, 422, "evidence: "),
 ]

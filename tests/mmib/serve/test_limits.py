@@ -19,6 +19,11 @@ def test_nothing_but_entities_and_samples_may_be_none(name: str) -> None:
     assert Limits(entities=0, samples=0).samples == 0
 
 
+def test_one_sample_has_no_spread() -> None:
+    with pytest.raises(ConfigError, match="--samples is 1"):
+        Limits(samples=1)
+
+
 @pytest.mark.parametrize("name", ["waiting", "client"])
 def test_a_request_of_the_most_posts_can_be_taken(name: str) -> None:
     with pytest.raises(ConfigError, match="would never be accepted"):
