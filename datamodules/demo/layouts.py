@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.datamodules.crops import write_crop_dictionary
 from mmib.datamodules.demo.pictures import Box
 from mmib.datamodules.demo.posts import Post
 
@@ -59,7 +60,9 @@ def write_twitter(root: Path, split: str, posts: list[Post], boxes: Boxes) -> No
     folder.mkdir(exist_ok=True)
     (folder / _TWITTER_TEXTS[split]).write_text("".join(map(_tagged, posts)), encoding="utf-8")
     shown = {post.image: boxes[post.image] for post in posts if post.image in boxes}
-    _save_lists(folder / f"twitter2017_{split}_dict.pth", {image: list(crops) for image, crops in shown.items()})
+    write_crop_dictionary(
+        folder / f"twitter2017_{split}_dict.pth", {image: list(crops) for image, crops in shown.items()}
+    )
     _write_boxes(twitter_folders(root, split), shown)
 
 
@@ -74,7 +77,7 @@ def write_mnre(root: Path, split: str, posts: list[Post], boxes: Boxes) -> None:
     (folder / f"ours_{split}.txt").write_text("".join(f"{row!r}\n" for _, row in rows), encoding="utf-8")
     shown = {post.image: boxes[post.image] for post, _ in rows if post.image in boxes}
     crops = {number: list(shown[post.image]) for number, (post, _) in enumerate(rows) if post.image in shown}
-    _save_lists(folder / _MNRE_CROP_LISTS[split], crops)
+    write_crop_dictionary(folder / _MNRE_CROP_LISTS[split], crops)
     folders = mnre_folders(root, split)
     _link_images(twitter_folders(root, split), folders, shown)
     _write_boxes(folders, shown)
@@ -111,12 +114,6 @@ def _rows(post: Post) -> list[dict[str, Any]]:
 def _mention(post: Post, entity: int) -> dict[str, Any]:
     start, end, _ = post.entities[entity]
     return {"name": " ".join(post.tokens[start:end]), "pos": [start, end]}
-
-
-def _save_lists(path: Path, crops: dict[int, list[str]] | dict[str, list[str]]) -> None:
-    import torch  # noqa: PLC0415 - slow to import, and only these files are in its format
-
-    torch.save(crops, path)
 
 
 def _write_boxes(folders: ImageFolders, shown: Boxes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import multiprocessing
 import subprocess
@@ -96,6 +97,17 @@ def test_an_interrupted_build_leaves_nothing(
 
     monkeypatch.setattr(corpus_module, step, fail)
     with pytest.raises(type(error)):
+        write_demo_corpus(tmp_path / "corpus", TINY)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(corpus_module, "_draw_all", lambda *_: {})
+    monkeypatch.setattr("mmib.datamodules.crops.atomic_file", full)
+    with pytest.raises(DataError, match=r"cannot be written: .*No space left on device; name another folder"):
         write_demo_corpus(tmp_path / "corpus", TINY)
     assert list(tmp_path.iterdir()) == []
 
