@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import logging
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from mmib.datamodules.demo.settings import SPLITS, DemoSettings
 from mmib.datamodules.demo.truth import summarise, write_truth
 from mmib.datamodules.released import MNRE
 from mmib.schema import DataError
+
+log = logging.getLogger(__name__)
 
 VERSION = 4
 MANIFEST = "demo.json"
@@ -164,8 +168,15 @@ def _run(jobs: list[tuple[Path, list[list[Post]], int]]) -> Iterator[Boxes]:
     if workers < 2:
         yield from itertools.starmap(_draw_chunk, jobs)
         return
-    with worker_pool(workers) as pool:
-        yield from pool.map(_draw_chunk, *zip(*jobs, strict=True))
+    done = 0
+    try:
+        with worker_pool(workers) as pool:
+            for boxes in pool.map(_draw_chunk, *zip(*jobs, strict=True)):
+                done += 1
+                yield boxes
+    except BrokenProcessPool:
+        log.warning("a process that drew images of the demo corpus ended early: this process draws the others alone")
+        yield from itertools.starmap(_draw_chunk, jobs[done:])
 
 
 def _draw_chunk(root: Path, drawings: list[list[Post]], seed: int) -> Boxes:

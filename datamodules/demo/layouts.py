@@ -130,7 +130,8 @@ def _link_images(source: ImageFolders, target: ImageFolders, shown: Boxes) -> No
 
 
 def link(source: Path, target: Path) -> None:
-    """Create a hard link, or a copy if the file system has no hard links."""
+    """Create a hard link, or a copy if the file system has no hard links; an existing file is replaced."""
+    target.unlink(missing_ok=True)
     try:
         os.link(source, target)
     except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
@@ -54,6 +55,14 @@ def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch:
     assert recorded["init_args"]["text_encoder"]["init_args"]["trainable_layers"] is None
     assert scores["val/f1"] == summary["val"]["f1"]
     assert scores["test/accuracy"] == summary["test"]["accuracy"]
+
+
+def test_training_ends_a_worker_that_runs_the_script_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit, match="below `if __name__"):
+        mmib.train("mre-demo")
+    assert not list(tmp_path.iterdir())
 
 
 def test_training_refuses_as_the_command_line_does(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,7 +22,11 @@ def worker_pool(processes: int, initializer: Callable[[], None] | None = None) -
     Args:
         processes: number of processes.
         initializer: called once in each process.
+
+    Raises:
+        SystemExit: see `end_if_importing_main`.
     """
+    end_if_importing_main()
     # Spawned, not forked: a fork copies locks of threads, and those of PyTorch and onnxruntime do not survive it.
     context = multiprocessing.get_context("spawn")
     parent, here = context.Pipe(duplex=False)
@@ -31,6 +36,19 @@ def worker_pool(processes: int, initializer: Callable[[], None] | None = None) -
         except BaseException:
             here.close()
             raise
+
+
+def end_if_importing_main() -> None:
+    """End this process if it is a worker process that is importing the script of the process that started it.
+
+    The script would otherwise do all of its work once more in each of its worker processes.
+    """
+    # `multiprocessing` itself recognises this by the same attribute, and has no public one.
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        sys.exit(
+            "mmib: a worker process ran the script that started it once more, and stopped here: put the calls of the "
+            'script below `if __name__ == "__main__":`'
+        )
 
 
 def _begin(parent: Connection, initializer: Callable[[], None] | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from mmib.base.workers import end_if_importing_main
 from mmib.configs import expand_configs
 from mmib.plugins import import_plugins, trainer_plugins
 from mmib.training.cli import execute
@@ -42,7 +43,9 @@ def train(config: str | Path | Mapping[str, Any], overrides: Mapping[str, Any] |
 
     Raises:
         MMIBError: If the configuration or the data is invalid, or training fails.
+        SystemExit: If a worker process imports the script that calls this.
     """
+    end_if_importing_main()
     with tempfile.TemporaryDirectory() as folder:
         path = str(config)
         if isinstance(config, Mapping):

@@ -7,6 +7,9 @@ import hashlib
 import multiprocessing
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,26 @@ def test_workers_draw_the_same_images(corpus: Any, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(corpus_module, "_CHUNK", 8)
     monkeypatch.setattr(corpus_module, "allowed_cores", lambda: 2)
     assert corpus.again(tmp_path / "parallel").content() == corpus.content()
+
+
+class BreakingPool:
+    """A pool whose process is killed after three results, in the middle of a fourth."""
+
+    def map(self, work: Callable[..., Any], *columns: Any) -> Iterator[Any]:
+        for number, job in enumerate(zip(*columns, strict=True)):
+            result = work(*job)
+            if number == 3:
+                raise BrokenProcessPool
+            yield result
+
+
+def test_what_a_killed_worker_did_not_draw_is_drawn_once(
+    corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpus_module, "_CHUNK", 8)
+    monkeypatch.setattr(corpus_module, "allowed_cores", lambda: 2)
+    monkeypatch.setattr(corpus_module, "worker_pool", lambda workers: nullcontext(BreakingPool()))
+    assert corpus.again(tmp_path / "again").content() == corpus.content()
 
 
 def test_the_same_corpus_is_not_built_twice(corpus: Any) -> None:

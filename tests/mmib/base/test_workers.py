@@ -58,6 +58,15 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, number: 
         assert parent.wait(20) != 0
 
 
+def test_workers_stop_at_a_script_without_a_guard_with_a_hint(tmp_path: Path) -> None:
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert 'below `if __name__ == "__main__":`' in done.stderr
+    assert done.stderr.count("Traceback") == 1  # that of the script itself
+    assert "BrokenProcessPool" in done.stderr
+
+
 def _mark() -> None:
     os.environ["MMIB_MARK"] = "set"
 
