@@ -27,7 +27,7 @@ from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, is_there, open_data
 from mmib.datamodules.image_relevance import ImageRelevance
-from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.images import unreadable_images
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
 from mmib.datamodules.limits import rows_looked_at
 from mmib.datamodules.loading import PostCollator, PostDataset, PostLoader, region_boxes
@@ -653,13 +653,7 @@ class PostDataModule(pl.LightningDataModule):
         """Return {file: reason} of the files that cannot be decoded; compute the features of the others if cached."""
         if self.cache is not None:
             return self.cache.build(files)
-        reasons = {}
-        for file in files:
-            try:
-                read_image(file)
-            except UnreadableImageError as error:
-                reasons[file] = str(error)
-        return reasons
+        return unreadable_images(files)
 
     def _check_missing(self, split: str, report: ImageReport, missing: list[str]) -> None:
         share = len(missing) / report.images if report.images else 0.0

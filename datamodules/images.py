@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import BinaryIO, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 from mmib.base.cores import allowed_cores
 
@@ -21,6 +23,7 @@ MAX_PIXELS = 100_000_000
 # Encoders scale the short side to their input size: a line of 1 x 50,000 pixels would become gigabytes.
 MAX_RATIO = 200
 MOST_DECODERS = 16
+FILES_WITHOUT_PROGRESS = 200
 
 
 def decoders() -> int:
@@ -68,6 +71,25 @@ def read_image(file: Path | BinaryIO) -> Image.Image:
     # Pillow's plugins raise any type of error for broken files, struct.error and RuntimeError included.
     except Exception as error:
         raise UnreadableImageError(f"{type(error).__name__}: {error}") from error
+
+
+def unreadable_images(files: Sequence[Path]) -> dict[Path, str]:
+    """Decode files in threads; return {file: reason} of those that cannot be decoded."""
+    with ThreadPoolExecutor(decoders()) as pool:
+        reasons = pool.map(why_unreadable, files)
+        bar = tqdm(reasons, "images", len(files), unit="image", disable=len(files) < FILES_WITHOUT_PROGRESS)
+        return {file: reason for file, reason in zip(files, bar, strict=True) if reason is not None}
+
+
+def why_unreadable(file: Path) -> str | None:
+    """The reason why a file that a folder lists cannot be decoded as an image, or None."""
+    if not os.path.exists(file):  # noqa: PTH110 - gives False for loops and for what may not be looked at
+        return "a broken link"
+    try:
+        read_image(file)
+    except UnreadableImageError as error:
+        return str(error)
+    return None
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-
-from tqdm import tqdm
 
 from mmib.datamodules.check.findings import FileCounts, Finding, SplitReport
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.crops import Crops
 from mmib.datamodules.files import Digests, inside
 from mmib.datamodules.image_names import split_ending
-from mmib.datamodules.images import UnreadableImageError, read_image
+from mmib.datamodules.images import unreadable_images, why_unreadable
 from mmib.schema import DataError
-
-THREADS = 4
-FILES_WITHOUT_PROGRESS = 200
 
 
 class Decoded:
@@ -36,15 +30,12 @@ class Decoded:
     def read(self, files: Iterable[Path]) -> None:
         """Decode the files that have not been decoded yet."""
         new = sorted(set(files) - self._reasons.keys())
-        with ThreadPoolExecutor(THREADS) as pool:
-            reasons = pool.map(_reason, new)
-            bar = tqdm(reasons, "images", len(new), unit="image", disable=len(new) < FILES_WITHOUT_PROGRESS)
-            self._reasons.update(zip(new, bar, strict=True))
+        self._reasons |= dict.fromkeys(new) | unreadable_images(new)
 
     def reason(self, file: Path) -> str | None:
         """The reason why a file cannot be read as an image, or None."""
         if file not in self._reasons:
-            self._reasons[file] = _reason(file)
+            self._reasons[file] = why_unreadable(file)
         return self._reasons[file]
 
 
@@ -220,15 +211,3 @@ def files_below(folder: Path) -> list[str]:
         links = [name for name in folders if (Path(where) / name).is_symlink()]
         names += [(below / name).as_posix() for name in (*files, *links)]
     return names
-
-
-def _reason(file: Path) -> str | None:
-    if not os.path.exists(file):  # noqa: PTH110 - gives False for loops and for what may not be looked at
-        return "a broken link"
-    if not os.path.isfile(file):  # noqa: PTH113
-        return "no file"
-    try:
-        read_image(file)
-    except UnreadableImageError as error:
-        return str(error)
-    return None

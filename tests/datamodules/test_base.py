@@ -238,7 +238,7 @@ def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
     def refuse(*_: Any) -> None:
         raise AssertionError("an image was decoded or encoded")
 
-    monkeypatch.setattr(base_module, "read_image", refuse)
+    monkeypatch.setattr(base_module, "unreadable_images", refuse)
     monkeypatch.setattr(loading_module, "read_image", refuse)
     monkeypatch.setattr(cache_module, "read_image", refuse)
     encoder = make_image_encoder()
@@ -500,7 +500,7 @@ def test_images_switched_off_are_neither_looked_for_nor_missed(
 ) -> None:
     module = load(images="none", max_missing_images=0.0)
     monkeypatch.setattr(module, "cache", None)
-    monkeypatch.setattr(base_module, "read_image", None)
+    monkeypatch.setattr(base_module, "unreadable_images", None)
     batch, _ = by_row(module)
     assert not batch.region_mask.any()
     assert (batch.image_ids == NO_IMAGE).all()

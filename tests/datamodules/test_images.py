@@ -6,6 +6,7 @@ import io
 import os
 import random
 import struct
+import threading
 import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ import pytest
 from PIL import Image
 
 from mmib.datamodules import images
-from mmib.datamodules.images import UnreadableImageError, batches_ahead, read_image
+from mmib.datamodules.images import UnreadableImageError, batches_ahead, read_image, unreadable_images
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -99,6 +100,34 @@ def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(UnreadableImageError, match="no regular file"):
         read_image(tmp_path / "x.jpg")
+
+
+def test_many_files_are_decoded_by_threads_with_a_progress_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {name: tmp_path / name for name in ("good.png", "text.png", "link.png", "folder.png")}
+    Image.new("RGB", (2, 2)).save(files["good.png"])
+    files["text.png"].write_text("no image")
+    files["link.png"].symlink_to(tmp_path / "nowhere.png")
+    files["folder.png"].mkdir()
+    threads = set()
+
+    def read(file: Path) -> Image.Image:
+        threads.add(threading.current_thread())
+        return read_image(file)
+
+    monkeypatch.setattr(images, "read_image", read)
+    reasons = {file.name: reason for file, reason in unreadable_images(list(files.values())).items()}
+    assert reasons == {
+        "text.png": "it is no image, or of an unknown format",
+        "link.png": "a broken link",
+        "folder.png": "it is no regular file",
+    }
+    assert threading.main_thread() not in threads
+    assert not capsys.readouterr().err
+    monkeypatch.setattr(images, "FILES_WITHOUT_PROGRESS", 4)
+    unreadable_images(list(files.values()))
+    assert "images: 100%" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "F"])
