@@ -219,13 +219,19 @@ class RunGrid:
         return rows, tests
 
     def notes(self) -> list[str]:
-        """Return notes on the configurations whose seeds differ from the baseline's."""
+        """Return notes on the configurations whose seeds differ from the baseline's, or that share one seed with it."""
         notes = []
-        for name, (members, _) in self._pairs().items():
+        pairs = self._pairs()
+        for name, (members, _) in pairs.items():
             if len(members) < max(len(self.places[name]), len(self.places[str(self.baseline)])):
                 shared = _seeds([self.scored[place].run.seed for place in members])
                 how = f"compared on their shared seeds {shared} only" if shared else "not compared: they share no seed"
                 notes.append(f"{name} and {self.baseline} are {how}")
+        if alone := [name for name, (members, _) in pairs.items() if len(members) == 1]:
+            notes.append(
+                f"one seed shared with {self.baseline}, so interval and p of the difference do not include the error "
+                f"of the seeds: {', '.join(alone)}"
+            )
         return notes
 
     def _seeds(self, name: str) -> list[int | None]:

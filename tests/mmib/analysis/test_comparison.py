@@ -69,14 +69,17 @@ def test_neither_the_order_of_runs_nor_that_of_rows_matters(toy: dict[str, list[
 def test_runs_are_paired_by_seed_as_far_as_they_can_be(tmp_path: Path) -> None:
     groups = {"a": make_group(tmp_path, "a", (1, 2, 3)), "b": make_group(tmp_path, "b", (2, 3, 4), 0.5)}
     groups["c"] = make_group(tmp_path, "c", (7,), 0.5)
+    groups["d"] = make_group(tmp_path, "d", (3, 4, 5), 0.5)
     table = compare(groups, baseline="a", resamples=RESAMPLES)
-    _, b, c = table.rows
+    _, b, c, _ = table.rows
     shared = compare({"a": groups["a"][1:], "b": groups["b"][:2]}, baseline="a", resamples=RESAMPLES).rows[1]
     assert b.difference == pytest.approx(shared.difference)
     assert (c.difference, c.p) == (None, None)
     assert "b and a are compared on their shared seeds 2 3 only" in table.notes
     assert "c and a are not compared: they share no seed" in table.notes
     assert "one seed, so the interval does not include the error of the seeds: c" in table.notes
+    left_out = "so interval and p of the difference do not include the error of the seeds"
+    assert f"one seed shared with a, {left_out}: d" in table.notes
 
 
 def refusal(groups: dict[str, list[FinishedRun]], **options: Any) -> str:
