@@ -99,8 +99,15 @@ class MultimodalIB(nn.Module):
             the means.
 
     Raises:
-        ConfigError: If the text prior depends on the text.
+        ConfigError: If parts do not fit the width D, or the text prior depends on the text.
     """
+
+    text_posterior: GaussianEncoder
+    image_posterior: GaussianEncoder
+    alignment: Alignment
+    fusion: Fusion
+    text_prior: Prior
+    image_prior: Prior
 
     def __init__(
         self,
@@ -124,16 +131,29 @@ class MultimodalIB(nn.Module):
         # For side texts, if the encoder also has pixels.
         self.side_text_projection = _projection(image_encoder.dims[1], dim) if len(image_encoder.dims) > 1 else None
         self.box_projection = nn.Linear(4, dim)
-        self.text_posterior = gaussian(dim)
-        self.image_posterior = gaussian(dim)
-        self.alignment = alignment(dim)
-        self.fusion = fusion(dim)
-        self.text_prior = text_prior(dim)
-        self.image_prior = image_prior(dim)
+        self._build(
+            text_posterior=("gaussian", gaussian),
+            image_posterior=("gaussian", gaussian),
+            alignment=("alignment", alignment),
+            fusion=("fusion", fusion),
+            text_prior=("text_prior", text_prior),
+            image_prior=("image_prior", image_prior),
+        )
         if self.text_prior.needs_text:
             raise ConfigError(
                 f"text_prior is {type(self.text_prior).__name__}, which depends on the text: it can only be image_prior"
             )
+
+    def _build(self, **parts: tuple[str, Callable[[int], nn.Module]]) -> None:
+        """Build the parts of width D, given with the names of their options, and report the errors of all together."""
+        errors = {}
+        for attribute, (option, build) in parts.items():
+            try:
+                setattr(self, attribute, build(self.dim))
+            except ConfigError as error:
+                errors[option] = str(error)
+        if errors:
+            raise ConfigError("; ".join(f"model.backbone.{option}: {message}" for option, message in errors.items()))
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""

@@ -13,8 +13,9 @@ import torch
 from mmib.backbone import BackboneOutput, MultimodalIB
 from mmib.datamodules.markers import opening
 from mmib.nn.alignment import InfoNCEAlignment, JSDAlignment, Latents
-from mmib.nn.fusion import FusionOutput, LateFusion
-from mmib.nn.gaussian import Posterior
+from mmib.nn.fusion import CrossModalFusion, FusionOutput, LateFusion
+from mmib.nn.gaussian import GaussianEncoder, Posterior
+from mmib.schema import ConfigError
 from mmib.tasks.mre import MREBatch
 from tests.conftest import VOCABULARY
 
@@ -313,3 +314,10 @@ def test_what_levitated_markers_hold_is_paid_for_at_their_pieces(make_backbone: 
     rate.sum.sum().backward()
     assert (backbone.text_encoder.markers.weight.grad.abs().sum(dim=1) > 0).all()
     assert not torch.equal(output.states, backbone(batch).states), "their latents are sampled"
+
+
+def test_parts_that_do_not_fit_the_width_are_refused_together_by_option(make_backbone: Build) -> None:
+    """The width is the text encoder's, which may be changed without a thought of the heads."""
+    wrong = "5 attention heads do not divide the width 24: set heads to a divisor of 24"
+    with pytest.raises(ConfigError, match=f"^model.backbone.gaussian: {wrong}; model.backbone.fusion: {wrong}$"):
+        make_backbone(gaussian=partial(GaussianEncoder, heads=5), fusion=partial(CrossModalFusion, heads=5))

@@ -56,7 +56,7 @@ class AttentionBlock(nn.Module):
     def __init__(self, dim: int, heads: int = 12, dropout: float = 0.1, normalized: bool = False) -> None:
         super().__init__()
         if heads < 1 or dim % heads:
-            raise ConfigError(f"{heads} attention heads do not divide the width {dim}: choose a divisor of {dim}")
+            raise ConfigError(f"{heads} attention heads do not divide the width {dim}: set heads to a divisor of {dim}")
         self.heads = heads
         self.dropout = dropout
         self.normalized = normalized
