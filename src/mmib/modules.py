@@ -359,12 +359,12 @@ class ExtractionModule(pl.LightningModule):
             ConfigError: If a pattern of `optimizer.other_lrs` matches no parameter.
         """
         settings = self.optimizer
-        rates = dict(settings.other_lrs)
-        rates[r"^backbone\.text_encoder\."] = settings.text_lr
+        rates = dict(settings.other_lrs)  # which take precedence, also where a pattern is one of those below
+        rates.setdefault(r"^backbone\.text_encoder\.", settings.text_lr)
         # An encoder of side texts may have no weights of its own, as it uses the text encoder's.
         if any(True for _ in self.backbone.image_encoder.parameters()):
-            rates[r"^backbone\.image_encoder\."] = settings.image_lr
-        rates["."] = settings.lr
+            rates.setdefault(r"^backbone\.image_encoder\.", settings.image_lr)
+        rates.setdefault(".", settings.lr)
         return parameter_groups(self.named_parameters(), rates, settings.weight_decay)
 
     def configure_gradient_clipping(

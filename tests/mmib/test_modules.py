@@ -481,6 +481,12 @@ def test_optimizer_has_the_settings_rates_and_warms_up_by_step(
             assert seen == pytest.approx([rate * factor for factor in (0.5, 1.0, 1.0, 0.5)])
 
 
+@pytest.mark.parametrize("pattern", [r"^backbone\.text_encoder\.", r"^backbone\.image_encoder\.", "."])
+def test_other_rates_take_precedence_over_those_of_the_same_pattern(make_module: Build, pattern: str) -> None:
+    module = make_module({"image": {"frozen": False}}, optimizer=OptimizerSettings(other_lrs={pattern: 0.25}))
+    assert {group["lr"] for group in module.parameter_groups() if str(group["name"]).startswith(pattern)} == {0.25}
+
+
 def test_rate_for_parameters_that_do_not_exist_is_refused(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
