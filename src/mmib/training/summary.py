@@ -170,8 +170,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
     console.print(_table(summary))
     if summary["test"] or summary["val"]:
         console.print(_class_table(summary))
-    if summary.get("slices"):
-        console.print(_slice_table(summary))
+        _print_slices(summary, console)
     if summary.get("bottleneck"):
         console.print(_bottleneck_table(summary["bottleneck"]))
         for line in bottleneck_lines(summary["bottleneck"]):
@@ -276,11 +275,15 @@ def _class_table(summary: dict[str, Any]) -> Table:
     return _scores_by("class", split, summary[split]["classes"])
 
 
-def _slice_table(summary: dict[str, Any]) -> Table:
-    """Return the table of slices of the same split."""
+def _print_slices(summary: dict[str, Any], console: Console) -> None:
+    """Print the table of slices of the same split, and why others are not in it."""
     split = "test" if summary["test"] else "val"
-    groups = summary["slices"][split]["groups"]
-    return _scores_by("slice", split, {f"{scores['slice']}: {scores['group']}": scores for scores in groups})
+    found = summary.get("slices", {}).get(split) or {"groups": [], "unavailable": {}}
+    if found["groups"]:
+        groups = {f"{scores['slice']}: {scores['group']}": scores for scores in found["groups"]}
+        console.print(_scores_by("slice", split, groups))
+    for name, reason in found["unavailable"].items():
+        console.print(f"no slices by {name}: {reason}")
 
 
 def _scores_by(what: str, split: str, parts: dict[str, dict[str, Any]]) -> Table:

@@ -263,6 +263,22 @@ def test_scores_on_few_items_come_with_a_caution(pairs: int, caution: str | None
     assert caution is None or lines[0].startswith(caution)
 
 
+@pytest.mark.parametrize("groups", [0, 1])
+def test_slices_that_separate_no_rows_have_a_reason_and_no_table(groups: int) -> None:
+    scores = score(MRE, MNRE, list(MIXED.values()))
+    seen = {"slice": "surface form", "group": "seen in training", **scores, "gold": 1234}
+    reason = "all belong to one part, 'up to 12 words'"
+    text = printed(
+        {
+            "val": None,
+            "test": scores,
+            "slices": {"test": {"groups": groups * [seen], "unavailable": {"length": reason}}},
+        }
+    )
+    assert ("by slice, test" in text) == ("surface form: seen in training" in text) == bool(groups)
+    assert f"\nno slices by length: {reason}\n" in text
+
+
 def test_the_table_fits_into_80_columns(demo: Any) -> None:
     everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
     text = io.StringIO()
