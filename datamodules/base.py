@@ -231,7 +231,9 @@ class PostDataModule(pl.LightningDataModule):
         self.digests = self.cache.digests if self.cache is not None else Digests()
         self.examples: dict[str, Sequence[Any]] = {}
         self.image_reports: dict[str, ImageReport] = {}
-        self._subset_facts: dict[str, Any] = {}  # set when a subset of the training split is read
+        # Set when a subset of the training split is read.
+        self._subset_facts: dict[str, Any] = {}
+        self._subset_rows: np.ndarray | None = None
 
     @property
     def corpus(self) -> str:
@@ -381,7 +383,7 @@ class PostDataModule(pl.LightningDataModule):
         files = self.reader.pictures(split, store.images(), self.max_crops)
         pictured: Iterable[Pictured] = itertools.starmap(Pictured, zip(store.images(), files, strict=True))
         if split == "train" and not self.subset.is_whole:
-            rows = self._subset_rows(store)
+            self._subset_rows = rows = self._choose_rows(store)
             # After the files of all rows have been found: crops may be keyed by a row's number in the file.
             pictured = itertools.compress(pictured, np.isin(np.arange(len(store)), rows))
             store = store.chosen(rows)
@@ -391,7 +393,11 @@ class PostDataModule(pl.LightningDataModule):
         )
         return StoredExamples(self.task.example, store, images)
 
-    def _subset_rows(self, store: TextStore) -> np.ndarray:
+    def row_in_split(self, split: str, row: int) -> int:
+        """The number of a row in its whole split, of which the training rows may be a subset."""
+        return row if split != "train" or self._subset_rows is None else int(self._subset_rows[row])
+
+    def _choose_rows(self, store: TextStore) -> np.ndarray:
         """Choose the rows to train on, and report and record their number and the labels that they lack.
 
         Raises:

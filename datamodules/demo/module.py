@@ -52,7 +52,7 @@ class DemoDataModule(PostDataModule):
             posts = read_truth(self.root, split)
             rows = [len(post["rows"]) if self.task.name == "mre" else 1 for post in posts]
             self._posts[split] = [post for post, count in zip(posts, rows, strict=True) for _ in range(count)]
-        return self._posts[split][row]
+        return self._posts[split][self.row_in_split(split, row)]
 
     def check_files(self, stage: str) -> None:
         """See `PostDataModule.check_files`; a missing corpus passes, since it will be written."""

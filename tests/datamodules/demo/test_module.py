@@ -114,6 +114,14 @@ def test_what_is_known_of_an_image_is_said_where_the_model_saw_it(
 
 
 @both_tasks
+def test_what_is_known_of_an_image_is_that_of_its_post_in_a_subset_too(load: Load) -> None:
+    module = load("train", train_share=0.5)
+    described = [module.describe("train", row) for row in range(len(module.examples["train"]))]
+    known = [shown for shown in described if "relevance_posterior" in shown]
+    assert known == [shown for shown in described if shown["image"] is not None]
+
+
+@both_tasks
 def test_a_batch_holds_every_row_once(load: Load) -> None:
     module = load("val", max_crops=1)
     batches = list(module.val_dataloader())
