@@ -51,7 +51,7 @@ from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folders, started_by_first_rank, training
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
-from mmib.runs.reader import read_training
+from mmib.runs.reader import dotted, read_training
 from mmib.runs.resumption import LAST, PREVIOUS, resumable
 from mmib.schema import CheckpointError, ConfigError, MMIBError, Task, task_named
 from mmib.training.constructors import parameters_of
@@ -78,6 +78,8 @@ Evaluated = bool | Literal["val"]
 SIDE_TEXT, PIXELS_AND_TEXTS = (
     f"{encoder.__module__}.{encoder.__name__}" for encoder in (SideTextEncoder, PixelsAndTextsEncoder)
 )
+# A requeued job may have other nodes, each with its own disk.
+CHANGED_BY_REQUEUE = ("trainer.num_nodes", "trainer.devices", "data.init_args.cache_dir")
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
@@ -452,8 +454,8 @@ def saved_config(config: Any) -> Any:
 
 
 def _settings(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration without the number of ranks, which may change when SLURM requeues a job."""
-    return {**config, "trainer": {**config["trainer"], "num_nodes": None, "devices": None}}
+    """Return the settings of a saved configuration that are the same when SLURM requeues a job."""
+    return {name: value for name, value in dotted(config) if name not in CHANGED_BY_REQUEUE}
 
 
 def _name_side_text_encoder(model: Any) -> None:
