@@ -100,7 +100,7 @@ class Temperature:
 
     Attributes:
         value: divisor of the logits; above 1, the model was overconfident.
-        count: number of predictions that it was fitted on; 0 if there were too few, and `value` is then 1.
+        count: number of predictions that it was fitted on; 0 if they do not determine it, and `value` is then 1.
         error_before, error_after: expected calibration error on these predictions.
     """
 
@@ -113,6 +113,9 @@ class Temperature:
 def fitted_temperature(judgements: Sequence[Judgement]) -> Temperature:
     """Fit the temperature that maximises the likelihood of the gold classes.
 
+    It stays 1 with too few predictions, and if the likelihood has no maximum: where all of them are right, it rises
+    with every lower temperature, to confidences of 100 %.
+
     Args:
         judgements: the predictions, all with the same number of classes; preferably of the validation split, which
             was not trained on.
@@ -121,12 +124,14 @@ def fitted_temperature(judgements: Sequence[Judgement]) -> Temperature:
     if before is None or before.count < FEWEST:
         return Temperature()
     value = likeliest_temperature(_logits(judgements), np.array([judgement.gold for judgement in judgements]))
+    if value is None:
+        return Temperature()
     after = calibration(judgements, value)
     return Temperature(value, before.count, before.error, None if after is None else after.error)
 
 
-def likeliest_temperature(logits: Array, gold: NDArray[np.int64]) -> float:
-    """Return the T that maximises the likelihood of softmax(logits / T).
+def likeliest_temperature(logits: Array, gold: NDArray[np.int64]) -> float | None:
+    """Return the T that maximises the likelihood of softmax(logits / T); None if none from COLDEST to HOTTEST does.
 
     The log-likelihood is concave in 1 / T, so bisection finds the root of its derivative.
 
@@ -134,12 +139,18 @@ def likeliest_temperature(logits: Array, gold: NDArray[np.int64]) -> float:
         logits: (N, C).
         gold: (N,) class ids.
     """
-    chosen = logits[np.arange(len(gold)), gold]
+    # Relative to the gold class, so that no term is negative where all predictions are right, even after rounding.
+    margins = logits[np.arange(len(gold)), gold][:, None] - logits
+
+    def slope(inverse: float) -> float:
+        return float((softmax(logits * inverse) * margins).sum())
+
     coldest, hottest = 1 / COLDEST, 1 / HOTTEST
+    if slope(coldest) >= 0 or slope(hottest) <= 0:
+        return None
     for _ in range(60):
         inverse = (coldest + hottest) / 2
-        slope = (chosen - (softmax(logits * inverse) * logits).sum(axis=1)).mean()
-        if slope > 0:
+        if slope(inverse) > 0:
             hottest = inverse
         else:
             coldest = inverse

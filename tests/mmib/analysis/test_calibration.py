@@ -130,8 +130,13 @@ def test_the_temperature_is_the_maximum_of_the_likelihood() -> None:
     assert likeliest_temperature(logits, gold) == pytest.approx(best.x, rel=1e-4)
 
 
-def test_predictions_that_are_always_right_stay_within_bounds() -> None:
-    assert likeliest_temperature(np.array([[0.0, 1.0]] * 30), np.ones(30, dtype=int)) == pytest.approx(0.05, rel=1e-6)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 900.0])
+@pytest.mark.parametrize("right", [True, False])
+def test_predictions_that_are_always_right_or_always_wrong_fit_no_temperature(right: bool, scale: float) -> None:
+    logits = scale * np.random.default_rng(0).normal(size=(30, 4))
+    gold = logits.argmax(axis=1) if right else logits.argmin(axis=1)
+    rows = zip(logits.tolist(), logits.argmax(axis=1).tolist(), gold.tolist(), strict=True)
+    assert fitted_temperature([Judgement(row, predicted, label) for row, predicted, label in rows]) == Temperature()
 
 
 @pytest.mark.parametrize("few", [[], sure_of_classes(3.0, rows=19)])
