@@ -73,13 +73,14 @@ def bootstrap(above: Array, below: Array, resamples: int = RESAMPLES) -> Bootstr
     runs, rows = above.shape
     columns = np.concatenate([above, below]).T.astype(np.float64)
     random = np.random.default_rng(0)
-    sums = np.concatenate(
-        [
-            random.multinomial(rows, np.full(rows, 1 / rows), size=size).astype(np.float64) @ columns
-            for size in _chunks(resamples, rows)
-        ]
-    )
+    sums = np.concatenate([_row_counts(random, size, rows) @ columns for size in _chunks(resamples, rows)])
     return Bootstrap(ratio(above.sum(axis=1), below.sum(axis=1)), ratio(sums[:, :runs], sums[:, runs:]))
+
+
+def _row_counts(random: np.random.Generator, size: int, rows: int) -> Array:
+    """Return how often each of N rows is in each of a number of samples with replacement, (size, N)."""
+    chosen = random.integers(rows, size=(size, rows)) + rows * np.arange(size)[:, None]
+    return np.bincount(chosen.ravel(), minlength=size * rows).reshape(size, rows).astype(np.float64)
 
 
 def standard_error(above: Array, below: Array, resamples: int = 1000) -> float:
