@@ -465,8 +465,9 @@ def _escaped(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in text)
 
 
+# After a line break, [ begins an optional argument and * a variant of the command.
 LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"$<$", ">": r"$>$"},
+    **{"<": r"$<$", ">": r"$>$", "|": r"\textbar{}", "[": "{[}", "*": "{*}"},
 }

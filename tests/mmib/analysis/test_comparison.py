@@ -6,6 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,9 +208,14 @@ def test_latex_escapes_what_it_would_read() -> None:
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
     assert {len(row) for row in rows} == {8}
     assert rows[0][5] == r"minus base\textasciitilde{}line"
-    assert rows[1][0] == r"50\% of\_a \& b|c"
+    assert rows[1][0] == r"50\% of\_a \& b\textbar{}c"
     assert rows[2][7] == "$<$ 0.001"
     assert lines[-2:] == [r"\end{tabular}", "% 120 rows of test"]
+
+
+@pytest.mark.parametrize(("name", "cell"), [("[0.9, 0.999]", "{[}0.9, 0.999]"), ("*a*", "{*}a{*}")])
+def test_a_name_in_latex_does_not_continue_the_command_of_the_line_before(name: str, cell: str) -> None:
+    assert f"\n{cell} & " in replace(TABLE, rows=[replace(ROW, name=name)]).latex()
 
 
 def test_csv_keeps_every_digit(toy: dict[str, list[FinishedRun]]) -> None:
