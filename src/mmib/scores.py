@@ -43,13 +43,14 @@ RATIOS: dict[str, Callable[[Counts], tuple[Any, Any]]] = {
 }
 
 
-def few_items(classes: Mapping[str, Mapping[str, Any]]) -> str | None:
+def few_items(classes: Mapping[str, Mapping[str, Any]], negative: str | None) -> str | None:
     """Return a caution if there are so few gold items that scores, and their standard errors, say little.
 
     Args:
         classes: scores by class, each with the number `gold` of its gold items.
+        negative: the negative class, which no score counts; None if all classes are scored.
     """
-    gold = sum(scores["gold"] for scores in classes.values())
+    gold = sum(scores["gold"] for name, scores in classes.items() if name != negative)
     if not 0 < gold < FEW_ITEMS:
         return None
     return f"only {gold} gold items, {100 / gold:.1f} points each: too few to compare models"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmib.scores import RATIOS, Counts, Scores
+from mmib.scores import RATIOS, Counts, Scores, few_items
 
 
 def test_scores_from_counts_are_zero_where_undefined() -> None:
@@ -17,3 +17,9 @@ def test_scores_from_counts_are_zero_where_undefined() -> None:
 def test_a_ratio_is_the_score_of_the_same_counts(name: str) -> None:
     above, below = RATIOS[name](Counts(2, 4, 8))
     assert above / below == getattr(Scores.from_counts(2, 4, 8), name)
+
+
+@pytest.mark.parametrize(("negative", "caution"), [("None", "only 10 gold items, 10.0 points each"), (None, None)])
+def test_gold_items_of_the_negative_class_are_not_counted(negative: str | None, caution: str | None) -> None:
+    found = few_items({"peer": {"gold": 10}, "None": {"gold": 490}}, negative)
+    assert found is None if caution is None else str(found).startswith(caution)

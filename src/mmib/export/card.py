@@ -110,7 +110,7 @@ def _sections(task: Task, model: TrainedModel) -> Iterable[str]:
         "Text and image are compressed by a variational information bottleneck each, aligned by a contrastive "
         "regulariser and fused by attention (MMIB, arXiv 2304.02328).\n\n" + _table(("what", "value"), facts(model))
     )
-    yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n") + _cautions(card)
+    yield "### Scores\n\n" + (_table(("split", *SCORES), _scores(card)) or "Not scored.\n") + _cautions(model)
     if card.get("int8"):
         yield "### 8-bit integers\n\n" + _int8(card["int8"])
     if card.get("data"):
@@ -141,9 +141,10 @@ def facts(model: TrainedModel) -> list[tuple[str, Any]]:
     return [*known, *(model.card.get("versions") or {}).items()]
 
 
-def _cautions(card: dict[str, Any]) -> str:
+def _cautions(model: TrainedModel) -> str:
     """Warn of splits that have too few gold items, as runs and reports do."""
-    cautions = ((split, few_items((card.get(split) or {}).get("classes", {}))) for split in SPLITS)
+    classes = {split: (model.card.get(split) or {}).get("classes", {}) for split in SPLITS}
+    cautions = ((split, few_items(found, model.labels.negative)) for split, found in classes.items())
     return "".join(f"\n{SPLITS[split]}: {caution}.\n" for split, caution in cautions if caution)
 
 

@@ -21,7 +21,7 @@ from mmib.base.revision import revision
 from mmib.base.timing import duration
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.demo import read_ceilings, read_levels
-from mmib.labels import LabelSet
+from mmib.labels import NEGATIVE, LabelSet
 from mmib.metrics import label_tensor
 from mmib.records import Record, TrainingItems
 from mmib.runs.reader import LABELS, TRAINING
@@ -166,7 +166,8 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 
 def print_summary(summary: dict[str, Any], folder: Path, console: Console | None = None) -> None:
     """Print the tables, the evaluated data, and the paths of all files; the last line is the path of the summary."""
-    console = console or Console(highlight=False, soft_wrap=True)
+    # Without markup: labels, paths and the names of plugins' scores may hold brackets.
+    console = console or Console(markup=False, highlight=False, soft_wrap=True)
     console.print(_table(summary))
     if summary["test"] or summary["val"]:
         console.print(_class_table(summary))
@@ -176,7 +177,7 @@ def print_summary(summary: dict[str, Any], folder: Path, console: Console | None
         for line in bottleneck_lines(summary["bottleneck"]):
             console.print(textwrap.fill(line, COLUMNS, break_on_hyphens=False))
     for split in SPLITS:
-        if summary[split] and (caution := few_items(summary[split]["classes"])):
+        if summary[split] and (caution := few_items(summary[split]["classes"], summary["labels"].get(NEGATIVE))):
             console.print(f"{split}: {caution}")
     for split, images in summary["images"].items():
         console.print(f"{split}: {images}")

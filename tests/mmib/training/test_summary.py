@@ -227,6 +227,7 @@ def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
 def printed(described: dict[str, Any]) -> str:
     summary = {
         "task": "mre",
+        "labels": MNRE.to_dict(),
         "corpus": "x",
         "seed": 1,
         "images": {"val": "1 of 2 images, 3 of 6 rows"},
@@ -256,7 +257,7 @@ def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
 @pytest.mark.parametrize(("pairs", "caution"), [(7, "test: only 14 gold items, 7.1 points each"), (50, None)])
 def test_scores_on_few_items_come_with_a_caution(pairs: int, caution: str | None) -> None:
     """Where all 14 are right, the bootstrap error of the score is zero."""
-    right = records(*(2 * pairs * [(PEER, PEER)]))
+    right = records(*(2 * pairs * [(PEER, PEER)]), *(200 * [(NONE, NONE)]))
     text = printed({"val": None, "test": score(MRE, MNRE, list(right.values()))})
     lines = [line for line in text.splitlines() if "too few to compare models" in line]
     assert [line.partition(":")[0] for line in lines] == ([] if caution is None else ["test"])
@@ -282,7 +283,7 @@ def test_slices_that_separate_no_rows_have_a_reason_and_no_table(groups: int) ->
 def test_the_table_fits_into_80_columns(demo: Any) -> None:
     everything_right = records(*(2 * [(PARENT, PARENT)] + 4 * [(PEER, PEER)]))
     text = io.StringIO()
-    summary = {"task": "mre", "corpus": "x", "seed": 1, "images": {}, "selected": None}
+    summary = {"task": "mre", "labels": MNRE.to_dict(), "corpus": "x", "seed": 1, "images": {}, "selected": None}
     described = describe_results(MRE, MNRE, demo, {"val": everything_right, "test": everything_right})
     print_summary({**summary, **described}, Path("x"), Console(file=text, width=80, soft_wrap=True))
     rows = [line for line in text.getvalue().splitlines() if line.startswith("│")]
@@ -350,9 +351,28 @@ def test_what_is_said_beside_the_tables_fits_into_80_columns() -> None:
 def test_a_long_path_is_one_line(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 200)
     text = io.StringIO()
-    summary: dict[str, Any] = {"task": "mre", "corpus": "[bold]x", "seed": 1, "images": {}, "selected": None}
+    summary: dict[str, Any] = {
+        "task": "mre",
+        "labels": {},
+        "corpus": "[bold]x",
+        "seed": 1,
+        "images": {},
+        "selected": None,
+    }
     print_summary({**summary, "val": None, "test": None}, folder, Console(file=text, width=80, soft_wrap=True))
     assert text.getvalue().splitlines()[-1] == f"summary: {folder / 'summary.json'}"
+
+
+def test_brackets_in_labels_and_paths_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    labels = LabelSet(("[none]", "[/per/org/member]"), "[none]")
+    summary = {"task": "mre", "labels": labels.to_dict(), "corpus": "[x]", "seed": 1, "images": {}, "val": None}
+    scores = score(MRE, labels, [{"predicted": 1, "gold": 1}])
+    selected = {"epoch": 1, "split": "val", "metric": "f1", "checkpoint": "thesis [final]/best.ckpt"}
+    print_summary({**summary, "test": scores, "selected": selected}, Path("thesis [final]"))
+    lines = capsys.readouterr().out.splitlines()
+    assert "checkpoint: thesis [final]/best.ckpt" in lines
+    assert lines[-1] == f"summary: {Path('thesis [final]', 'summary.json')}"
+    assert any(line.startswith("│[/per/org/member]") for line in lines)
 
 
 def test_the_summary_file_is_json_and_whole(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def sections(
     if split is not None and records:
         sliced.append(Section("slices", "Slices", *_slices(run, split, rated(run, records, relevance))))
     return [
-        Section("scores", "Scores", "", _scores(run.summary)),
+        Section("scores", "Scores", "", _scores(run)),
         Section("training", "Training", *training(run)),
         Section("information", "Information", *_information(run)),
         Section("errors", "Errors", *_errors(run, split, records)),
@@ -96,7 +96,8 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _scores(summary: dict[str, Any]) -> Html:
+def _scores(run: FinishedRun) -> Html:
+    summary = run.summary
     scored = [(split, summary[split]) for split in SPLITS if summary.get(split)]
     if not scored:
         return note("No split was scored.")
@@ -123,7 +124,7 @@ def _scores(summary: dict[str, Any]) -> Html:
     cautions = [
         element("p", f"{SPLITS[split].capitalize()}: {caution}.", class_="note")
         for split, scores in scored
-        if (caution := few_items(scores.get("classes", {})))
+        if (caution := few_items(scores.get("classes", {}), run.labels.negative))
     ]
     return join([plot, table(["split", *map(heading, names), *best_headings], cells, "Scores in percent"), *cautions])
 
