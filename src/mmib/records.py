@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 Record = dict[str, Any]
 Array = NDArray[np.float64]
 
+# The merged classes of a confusion matrix.
+OTHERS = "all others"
 # A probability of exactly 0 or 1 has no finite log-odds.
 LEAST = 1e-6
 
@@ -126,6 +128,36 @@ class Confusion:
     rows: list[str]
     columns: list[str]
     counts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, pairs: Mapping[tuple[str, str], int], rows: list[str], columns: list[str]) -> Self:
+        """Return the matrix with these numbers of (gold, predicted) pairs."""
+        row_of, column_of = ({name: place for place, name in enumerate(names)} for names in (rows, columns))
+        counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
+        for (gold, predicted), count in pairs.items():
+            counts[row_of[gold], column_of[predicted]] = count
+        return cls(rows, columns, counts)
+
+    def of_most_frequent(self, size: int) -> Confusion:
+        """Return the matrix of the classes with the most gold items, the others merged into one row and column.
+
+        Rows and columns that are no class, such as missed items, are kept.
+        """
+        given = set(self.columns)
+        items = {name: sum_ for name, sum_ in zip(self.rows, self.counts.sum(axis=1), strict=True) if name in given}
+        if len(items) <= size:
+            return self
+        frequent = set(sorted(items, key=lambda name: -items[name])[:size])
+        classes = [*(name for name in items if name in frequent), OTHERS]
+        rows = [*classes, *(name for name in self.rows if name not in items)]
+        columns = [*classes, *(name for name in self.columns if name not in items)]
+        row_of, column_of = (
+            np.array([shown.index(name if name in frequent or name not in items else OTHERS) for name in names])
+            for names, shown in ((self.rows, rows), (self.columns, columns))
+        )
+        counts = np.zeros((len(rows), len(columns)), dtype=np.int64)
+        np.add.at(counts, (row_of[:, None], column_of), self.counts)
+        return Confusion(rows, columns, counts)
 
 
 class Chip(NamedTuple):

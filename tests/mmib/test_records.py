@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import logit
 from scipy.special import softmax as scipy_softmax
 
-from mmib.records import Entity, Item, Judgement, TrainingItems, log_odds, softmax, surface_form
+from mmib.records import OTHERS, Confusion, Entity, Item, Judgement, TrainingItems, log_odds, softmax, surface_form
 
 spans = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(lambda pair: (pair[0], pair[0] + pair[1]))
 
@@ -56,3 +56,14 @@ def test_log_odds_are_those_of_scipy_and_finite_at_the_ends() -> None:
     assert np.isfinite(ends).all()
     assert ends[0] == pytest.approx(-ends[1])
     assert ends[1] > 13
+
+
+def test_a_confusion_of_the_most_frequent_classes_keeps_all_items_and_what_is_no_class() -> None:
+    pairs = {("a", "a"): 1, ("b", "b"): 5, ("b", "c"): 2, ("c", "a"): 3, ("c", "missed"): 1, ("d", "b"): 1}
+    pairs["no", "d"] = 4
+    whole = Confusion.of(pairs, ["a", "b", "c", "d", "no"], ["a", "b", "c", "d", "missed"])
+    assert whole.of_most_frequent(4) is whole
+    found = whole.of_most_frequent(2)
+    assert found.rows == ["b", "c", OTHERS, "no"]
+    assert found.columns == ["b", "c", OTHERS, "missed"]
+    assert found.counts.tolist() == [[5, 2, 0, 0], [0, 0, 3, 1], [1, 0, 1, 0], [0, 0, 4, 0]]

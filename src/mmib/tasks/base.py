@@ -161,7 +161,7 @@ class Classification(Task, ABC):
         pairs = Counter((record["gold"], record["predicted"]) for record in records)
         seen = {_known_id(labels, name) for pair in pairs for name in pair}
         names = [name for number, name in enumerate(labels.names) if number in seen]
-        return Confusion(names, names, np.array([[pairs[gold, given] for given in names] for gold in names]))
+        return Confusion.of(pairs, names, names)
 
     def answer(self, record: Record, labels: LabelSet) -> Answer:
         """See `Task.answer`: gold and predicted class."""

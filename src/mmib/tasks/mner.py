@@ -351,9 +351,9 @@ class EntityRecognition(Task):
             for entity in predicted:
                 if not any(entity.overlaps(other) for other in gold):
                     pairs[NOTHING, entity.type] += 1
-        names = [name for name in labels.names if any(name in pair for pair in pairs)]
-        rows, columns = [*names, NOTHING], [*names, OTHER_SPAN, MISSED]
-        return Confusion(rows, columns, np.array([[pairs[gold, given] for given in columns] for gold in rows]))
+        seen = {name for pair in pairs for name in pair}
+        names = [name for name in labels.names if name in seen]
+        return Confusion.of(pairs, [*names, NOTHING], [*names, OTHER_SPAN, MISSED])
 
     def answer(self, record: Record, labels: LabelSet) -> Answer:
         """See `Task.answer`: gold and predicted entities."""

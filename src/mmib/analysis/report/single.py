@@ -24,12 +24,14 @@ from mmib.charts import Chart, Mark, Series
 from mmib.charts.markup import Html, element, join
 from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.geometry import Geometry
-from mmib.records import Confusion, Record
+from mmib.records import OTHERS, Confusion, Record
 from mmib.runs.reader import FinishedRun
 from mmib.schema import Wording
 from mmib.scores import few_items
 
 SPLITS = {"test": "test", "val": "validation"}
+# Maximum number of classes in the confusion matrix, besides one for all others.
+MOST_CLASSES = 60
 # Number of posts whose text and image latents are joined by a line.
 PAIRS = 14
 GEOMETRY = (
@@ -297,7 +299,8 @@ def _no_predictions() -> Html:
     )
 
 
-def _matrix(confusion: Confusion, what: str) -> Html:
+def _matrix(whole: Confusion, what: str) -> Html:
+    confusion = whole.of_most_frequent(MOST_CLASSES)
     sums = confusion.counts.sum(axis=1)
     head = [element("th", element("span", name), scope="col") for name in confusion.columns]
     rows = []
@@ -306,7 +309,7 @@ def _matrix(confusion: Confusion, what: str) -> Html:
             element(
                 "td",
                 str(count) if count else "",
-                class_="right" if confusion.columns[column] == name else None,
+                class_="right" if confusion.columns[column] == name != OTHERS else None,
                 style=f"--s:{count / sums[place]:.2f}" if count else None,
             )
             for column, count in enumerate(counts)
@@ -317,7 +320,7 @@ def _matrix(confusion: Confusion, what: str) -> Html:
     caption = f"Gold {what} by predicted {what}"
     square = confusion.rows == confusion.columns
     frequent = " ".join(str(place) for place in np.argsort(-sums, kind="stable"))
-    whole = element(
+    shown = element(
         "table",
         element("caption", caption),
         element(
@@ -335,7 +338,15 @@ def _matrix(confusion: Confusion, what: str) -> Html:
         element("button", "by frequency", type="button", data_order="frequent", aria_pressed="false"),
         class_="filters",
     )
-    return element("div", order if square else None, scrolling(whole, caption), class_="confusion")
+    merged = len(whole.rows) - len(confusion.rows) + 1
+    left_out = f"The {MOST_CLASSES} most frequent, by gold items; {merged:,} more are in the row and column {OTHERS}."
+    return element(
+        "div",
+        note(left_out) if confusion is not whole else None,
+        order if square else None,
+        scrolling(shown, caption),
+        class_="confusion",
+    )
 
 
 def _posts(
