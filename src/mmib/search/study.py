@@ -22,7 +22,7 @@ from mmib.analysis import report
 from mmib.analysis.comparison import Comparison, ScoredRun, compare, scored_run
 from mmib.analysis.measures import MEASURES, mean_measures, measures, with_measures
 from mmib.analysis.relevance import SIGNALS, Detection, area_texts, detections, mean_auc
-from mmib.analysis.report.history import shown_command
+from mmib.analysis.report.history import shortened, shown_command
 from mmib.analysis.report.study import Study, chart, measure_texts, rate_chart
 from mmib.analysis.slice_comparison import compare_slices
 from mmib.analysis.slices import ERRORS, error_texts, errors
@@ -338,7 +338,10 @@ def conclude(
         print(f"{study.name}, {experiment}: nothing was measured")  # noqa: T201
         return False
     tables = list(_comparisons(study, measured))
-    failed = {trial: reason for (name, trial, _), reason in reasons.items() if name == experiment}
+    failed: dict[str, list[dict[str, Any]]] = {}
+    for (name, trial, seed), reason in reasons.items():
+        if name == experiment:
+            failed.setdefault(trial, []).append({"seed": seed, "reason": shortened(reason)})  # tables are shared
     record = _record(study, experiment, found, tables, failed, command)
     write_text(folder / STUDY, json.dumps(record, indent=2) + "\n")
     text = _page(record, tables)
@@ -398,24 +401,28 @@ def _record(
     experiment: str,
     found: Sequence[MeasuredTrial],
     tables: Sequence[Compared],
-    failed: dict[str, str],
+    failed: dict[str, list[dict[str, Any]]],
     command: str,
 ) -> dict[str, Any]:
-    """Return the content of `study.json`: scores are fractions, the levels of a trial are under the key `point`."""
+    """Return the content of `study.json`: scores are fractions, the levels of a trial are under the key `point`.
+
+    Failed runs are under `failed`, with seed and reason; the `reason` of a trial is why it has no score at all.
+    """
     first = next(each for each in found if each.runs).runs[0].run
     rows: list[dict[str, Any]] = []
     compared = {row.name: row for each in tables for row in each.table.rows}
     parts = [row for each in tables for row in each.slices.rows]
     for each in found:
+        name = str(each.trial)
+        row: dict[str, Any] = {"point": each.trial.levels, "failed": failed.get(name, [])}
         if each.runs:
-            name = str(each.trial)
             known = {"ceilings": each.ceilings, "auc": each.auc, "measures": each.measures, "errors": each.errors}
             sliced = {"slices": [row.to_dict() for row in parts if row.name == name]}
             search = {"search": {"scores": each.choice.scores, "setting": each.choice.setting}} if study.search else {}
-            rows.append({"point": each.trial.levels, **compared[name].to_dict(), **known, **sliced, **search})
+            rows.append({**row, **compared[name].to_dict(), **known, **sliced, **search})
         else:
-            reason = failed.get(str(each.trial)) or _not_trained(study, each)
-            rows.append({"point": each.trial.levels, "mean": None, "reason": reason})
+            reason = row["failed"][0]["reason"] if row["failed"] else _not_trained(study, each)
+            rows.append({**row, "mean": None, "reason": reason})
     return {
         "name": f"{study.name}: {experiment}",
         "task": first.task,
@@ -460,7 +467,11 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
             best = f"with text {100 * ceilings['text']:.1f}, with text and image {100 * ceilings['multimodal']:.1f}"
             lines += [f"Best possible F1 in percent: {best}.", ""]
         lines += [table.markdown(), "", *(["By slice:", "", sliced.markdown(), ""] if sliced.rows else [])]
-    lines += [f"- {Trial(row['point'], ())}: {row['reason']}" for row in record["rows"] if row["mean"] is None]
+    for row in record["rows"]:
+        name = Trial(row["point"], ())
+        lines += [f"- {name}, seed {run['seed']} failed: {run['reason']}" for run in row["failed"]]
+        if row["mean"] is None and not row["failed"]:
+            lines.append(f"- {name}: {row['reason']}")
     parts = (_errors_table(record), _auc_table(record), _measures_table(record), _search_table(record))
     return "\n".join([*lines, *(line for part in parts for line in part)]).rstrip() + "\n"
 

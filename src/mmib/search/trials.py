@@ -162,4 +162,4 @@ def reason_of(log: Path, status: int) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     messages = [number for number, line in enumerate(lines) if line.startswith("mmib: ")]
     reason = lines[messages[-1] :][:MESSAGE_LINES] if messages else lines[-REASON_LINES:]
-    return f"status {status}: {' / '.join(reason) or 'it printed nothing'}"
+    return f"status {status}: {' | '.join(reason) or 'it printed nothing'}"

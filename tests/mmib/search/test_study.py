@@ -44,6 +44,7 @@ class Trainer:
     def __init__(self) -> None:
         self.trained: list[list[str]] = []
         self.broken: tuple[str, ...] = ()
+        self.reason = "mmib: it does not converge"
         self.noisy = "noisy"
         self.split = "test"
         self.known: Callable[[int], dict[str, Any]] = lambda row: {}
@@ -53,7 +54,7 @@ class Trainer:
     def __call__(self, options: Sequence[str], folder: Path, stop: Any = None) -> FinishedRun:
         self.trained.append(list(options))
         if self.broken and set(self.broken) <= set(options):
-            raise TrialError("mmib: it does not converge")
+            raise TrialError(self.reason)
         seed = int(options[options.index("--seed_everything") + 1])
         right = (20 if "--model.gamma" in options else 30) + seed
         data = self.noisy if "--data.demo.noise" in options else "clean"
@@ -358,10 +359,25 @@ def test_a_trial_that_fails_is_recorded_and_the_others_are_done(
     assert failed["mean"] is None
     assert "does not converge" in failed["reason"]
     assert row(record(), "without AR", 0.2)["mean"] is not None
-    assert "without AR, share of noise 0.5: mmib: it does not converge" in capsys.readouterr().out
+    assert "without AR, share of noise 0.5, seed 1 failed: mmib: it does not converge" in capsys.readouterr().out
     trainer.broken = ()
     assert main(["study", "toy.yaml"]) == 0
     assert row(record(), "without AR", 0.5)["mean"] is not None
+
+
+def test_a_failed_seed_is_recorded_beside_the_others_without_absolute_paths(
+    trainer: Trainer, record: Any, tmp_path: Path
+) -> None:
+    trainer.broken = ("--seed_everything", "2")
+    trainer.reason = "status 1: mmib: no folder /home/ann/x/data | it ended (output: /home/ann/runs/output.log)"
+    assert main(["study", "toy.yaml"]) == 1
+    found = row(record(), "without AR", 0.5)
+    reason = "status 1: mmib: no folder …/data | it ended (output: …/output.log)"
+    assert found["failed"] == [{"seed": 2, "reason": reason}]
+    assert found["mean"] is not None
+    for file in ("table.md", "report.html"):
+        text = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / file).read_text()
+        assert f"without AR, share of noise 0.5, seed 2 failed: {reason}" in text
 
 
 def test_tables_of_a_study_that_is_not_finished(

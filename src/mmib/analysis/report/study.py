@@ -12,6 +12,7 @@ from mmib.analysis.comparison import Comparison, Row
 from mmib.analysis.measures import MEASURES, with_measures
 from mmib.analysis.relevance import area_texts
 from mmib.analysis.report.comparison import COLOURS
+from mmib.analysis.report.history import shortened
 from mmib.analysis.report.page import Section, table
 from mmib.analysis.report.single import heading, percent
 from mmib.analysis.slices import ERRORS, error_texts
@@ -91,7 +92,7 @@ def sections(study: Study) -> list[Section]:
     )
     figure = chart(study)
     shown = [] if figure is None else [Section("figure", "Figure", reading, figure.html)]
-    notes = [element("li", str(note)) for note in [*content.get("notes", []), _origin(content)]]
+    notes = [element("li", str(note)) for note in [*_failed(study), *content.get("notes", []), _origin(content)]]
     return [
         *shown,
         Section("table", "Table", "" if shown else reading, _table(study)),
@@ -171,6 +172,15 @@ def _relevance(study: Study) -> list[Section]:
     )
     headings = ["configuration", *known[0]["auc"]]
     return [Section("relevance", "Irrelevant images", reading, table(headings, rows, "AUC of signals"))]
+
+
+def _failed(study: Study) -> list[str]:
+    """Return notes on the failed runs; studies of older versions do not record them."""
+    return [
+        f"{_label(study, row)}, seed {run['seed']} failed: {shortened(str(run['reason']))}"
+        for row in study.content["rows"]
+        for run in row.get("failed") or ()
+    ]
 
 
 def _origin(content: dict[str, Any]) -> str:
@@ -268,7 +278,7 @@ def _table(study: Study) -> Html:
             str(value if isinstance(value, str) else json.dumps(value)) for value in (point[f] for f in study.factors)
         ]
         if row.get("mean") is None:
-            cells = [str(row.get("reason") or "not measured")]
+            cells = [shortened(str(row.get("reason") or "not measured"))]
         else:
             low, high = _interval(row)
             spread = "" if row.get("sd") is None else f" ± {percent(row['sd'])}"

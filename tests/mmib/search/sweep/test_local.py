@@ -153,7 +153,7 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_continues(
     assert sweep(path) == 0
     failed, finished = table(path)
     assert (failed["state"], finished["state"]) == ("failed", "finished")
-    assert failed["reason"].startswith("status 1: mmib: beta is too strong: / take less")
+    assert failed["reason"].startswith("status 1: mmib: beta is too strong: | take less")
     assert "trial 1 of 2, model.beta 0.9: failed, status 1: mmib: beta is too strong" in capsys.readouterr().out
 
 
