@@ -136,7 +136,7 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 
 def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
-    """Return notes on configurations whose runs differ in more than their seed."""
+    """Return notes on configurations whose runs differ in more than their seed: in settings or training data."""
     notes = []
     for name, runs in groups.items():
         settings = [dict(dotted(run.config())) for run in runs]
@@ -144,6 +144,10 @@ def _mixed(groups: Mapping[str, Sequence[FinishedRun]]) -> list[str]:
         keys = {key for key in keys if key.replace(".init_args", "") not in INCIDENTAL}
         if keys:
             notes.append(f"the runs of {name} differ in {', '.join(sorted(keys))}: to tell them apart use --by")
+        files = sorted({run.training_data for run in runs})
+        if len(files) > 1:
+            shown = ", ".join(file[:12] for file in files)
+            notes.append(f"the runs of {name} were trained on different data (sha256 {shown}): their mean mixes them")
     return notes
 
 

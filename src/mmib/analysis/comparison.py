@@ -368,7 +368,7 @@ def _check_rows(scored: Sequence[ScoredRun], split: str) -> None:
     """Raise a `RunError` if the runs were scored on different rows."""
     first = scored[0]
     for each in scored:
-        if _data(each.run, split) != _data(first.run, split) or each.gold != first.gold:
+        if each.run.fingerprint(split) != first.run.fingerprint(split) or each.gold != first.gold:
             folders = f"{first.run.folder} and {each.run.folder}"
             raise RunError(f"{folders} were scored on different {split} rows: compare them apart")
 
@@ -405,11 +405,6 @@ def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str)
     return dict(sorted(found.items()))
 
 
-def _data(run: FinishedRun, split: str) -> Any:
-    """Return the summary's description of the rows that a run was scored on; None if it has none."""
-    return run.summary.get("data", {}).get(split)
-
-
 def _test(
     test: str, sample: Bootstrap, above: Array, below: Array, ours: list[int], theirs: list[int], resamples: int
 ) -> PairedTest:
@@ -422,7 +417,7 @@ def _test(
 
 def provenance(runs: Sequence[FinishedRun], split: str, rows: int) -> list[str]:
     """Return notes on the data of the scores, and on the versions used."""
-    data = _data(runs[0], split) or {}
+    data = (runs[0].summary.get("data") or {}).get(split) or {}
     fingerprint = f", sha256 {data['sha256'][:12]}" if "sha256" in data else ""
     corpora = sorted({str(run.summary.get("corpus", "unknown corpus")) for run in runs})
     versions: dict[str, set[str]] = {}

@@ -19,7 +19,7 @@ from mmib.base.onnx_files import open_session
 from mmib.datamodules.base import PostDataModule
 from mmib.export.model import TrainedModel
 from mmib.export.onnx_model import MODEL, Inputs
-from mmib.runs.reader import FinishedRun
+from mmib.runs.reader import FinishedRun, fingerprint
 from mmib.schema import ExportError, MMIBError, PostBatch, task_named
 
 INT8_MODEL = "model.int8.onnx"
@@ -55,7 +55,7 @@ def validation_data(run: FinishedRun, model: TrainedModel) -> PostDataModule:
             f"int8 is scored on the validation rows of {run.folder}, which cannot be read: {error}; put them back, or "
             "leave --int8 out"
         ) from error
-    if run.fingerprint(SPLIT) not in (None, data.fingerprint(SPLIT)["sha256"]):
+    if run.fingerprint(SPLIT) not in (None, fingerprint(data.fingerprint(SPLIT))):
         raise ExportError(
             f"the validation rows of {run.folder} have changed since it was trained: put them back, or leave --int8 out"
         )

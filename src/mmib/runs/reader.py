@@ -23,6 +23,8 @@ LABELS = "labels.json"
 TRAINING = "training.json"
 # Settings, with `init_args` left out of their names, that may differ between runs of the same configuration.
 INCIDENTAL = ("seed_everything", "name", "run", "runs", "wandb", "ckpt_path", "data.root", "data.cache_dir")
+# Entries of the data in `summary.json` that determine which rows a split has; None where they do not apply.
+IDENTITY = ("sha256", "rows", "held_out", "holdout_seed", "subset")
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,15 @@ class FinishedRun:
         """Time at which the summary was written, in seconds since 1970."""
         return (self.folder / "summary.json").stat().st_mtime
 
-    def fingerprint(self, split: str) -> Any:
-        """Return the SHA-256 of the data that the run was scored on; None if not recorded."""
-        return ((self.summary.get("data") or {}).get(split) or {}).get("sha256")
+    def fingerprint(self, split: str) -> tuple[Any, ...] | None:
+        """Return what identifies the rows of a split, see `fingerprint`; None if not recorded."""
+        described = (self.summary.get("data") or {}).get(split)
+        return fingerprint(described) if described else None
+
+    @property
+    def training_data(self) -> str:
+        """SHA-256 of the file with the training rows; `unknown` if not recorded."""
+        return str(((self.summary.get("data") or {}).get("train") or {}).get("sha256", "unknown"))
 
     def config(self) -> dict[str, Any]:
         """Return the complete configuration, with current class paths.
@@ -215,6 +223,15 @@ class FinishedRun:
                     f"{path} is damaged: its row {number} has more values than there are columns; copy the run again"
                 )
         return [{name: value for name, value in row.items() if value} for row in rows]
+
+
+def fingerprint(described: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what identifies the rows of a split: splits may be shares of one file.
+
+    Args:
+        described: see `mmib.datamodules.base.PostDataModule.fingerprint`.
+    """
+    return tuple(described.get(name) for name in IDENTITY)
 
 
 def _label_set(content: Any, path: Path) -> LabelSet:

@@ -87,6 +87,17 @@ def test_a_file_is_written_and_csv_leaves_the_notes_to_the_terminal(
     assert [row["name"] for row in rows] == list(toy)
 
 
+def test_runs_of_one_name_with_other_training_data_are_pointed_out(
+    toy: dict[str, list[FinishedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, _ = aggregate(capsys, str(tmp_path))
+    assert "trained on different data" not in output
+    data = toy["full"][0].summary["data"]
+    make_run(tmp_path, "full", 4, data={**data, "train": {"rows": 5, "sha256": "a" * 64}})
+    output, _ = aggregate(capsys, str(tmp_path))
+    assert "the runs of full were trained on different data (sha256 aaaaaaaaaaaa, unknown)" in output
+
+
 def test_runs_of_one_name_with_other_settings_are_pointed_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mmib.datamodules.released import MNRE, TWITTER
 from mmib.labels import LabelSet
-from mmib.runs.reader import find_runs, newest_first, read_run, single_runs
+from mmib.runs.reader import find_runs, fingerprint, newest_first, read_run, single_runs
 from mmib.schema import RunError, TaskError
 
 
@@ -31,6 +31,13 @@ def test_a_run_tells_what_its_summary_says(tmp_path: Path) -> None:
 def test_the_labels_of_a_run_are_those_that_its_summary_names(tmp_path: Path) -> None:
     labels = LabelSet(("likes", "no_relation"), "no_relation", {"likes": ("PER", "PRODUCT")})
     assert read_run(make_run(tmp_path / "run", task="any", labels=labels.to_dict())).labels == labels
+
+
+def test_shares_of_one_file_are_other_data(tmp_path: Path) -> None:
+    data = {"rows": 12, "sha256": "abc", "held_out": {"val": 0.2}, "holdout_seed": 0}
+    run = read_run(make_run(tmp_path / "run", data={"val": data, "test": {**data, "holdout_seed": 1}, "train": None}))
+    assert run.fingerprint("val") == fingerprint({**data, "entities": 7}) != run.fingerprint("test")
+    assert run.fingerprint("train") is None
 
 
 @pytest.mark.parametrize(("task", "labels"), [("mre", MNRE), ("mner", TWITTER)])

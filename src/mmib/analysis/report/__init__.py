@@ -39,9 +39,13 @@ def run(arguments: list[str]) -> int:
         help="folders of runs or of studies (default: the newest run in runs/)",
     )
     parser.add_argument("--output", type=Path, help="HTML file to write (default: report.html in the folder)")
-    parser.add_argument("--posts", type=int, default=POSTS, help="number of posts to show (default: %(default)s)")
+    parser.add_argument("--posts", type=int, metavar="N", help=f"number of posts of one run to show (default: {POSTS})")
     parser.add_argument(
-        "--data.root", type=Path, dest="data_root", metavar="FOLDER", help="folder of the data, if it was moved"
+        "--data.root",
+        type=Path,
+        dest="data_root",
+        metavar="FOLDER",
+        help="folder of the data of one run, if it was moved",
     )
     parser.add_argument(
         "--relevance",
@@ -50,7 +54,7 @@ def run(arguments: list[str]) -> int:
         help="JSON lines of image relevance, to split scores by (default: the alignment score)",
     )
     chosen = parser.parse_args(arguments)
-    if chosen.posts < 0:
+    if chosen.posts is not None and chosen.posts < 0:
         parser.error("--posts must be 0 or more")
     folders = chosen.runs or [newest_run(RUNS)]
     output = chosen.output or (folders[0] if len(folders) == 1 else Path()) / NAME
@@ -82,7 +86,7 @@ def newest_run(folder: Path) -> Path:
 def make_page(
     folders: list[Path],
     data_root: Path | None = None,
-    posts: int = POSTS,
+    posts: int | None = None,
     relevance: ImageRelevance | None = None,
 ) -> str:
     """Return the report on runs or on a study as HTML.
@@ -90,7 +94,7 @@ def make_page(
     Args:
         folders: folders of runs, or of one study.
         data_root: folder of a single run's images, if not the one in its configuration.
-        posts: how many posts of a single run to show.
+        posts: how many posts of a single run to show, if not `POSTS`.
         relevance: relevance of the posts' images, by which scores of runs are split.
 
     Raises:
@@ -102,16 +106,25 @@ def make_page(
             raise RunError("a report shows one study or several runs, not both: name one study, or only runs")
         if relevance is not None:
             raise RunError("mmib study computes the slices of a study: pass --relevance to mmib study")
+        _check_unused(data_root, posts)
         (only,) = studies
         task = task_of(str(only.content["task"]), only.folder, only.content.get("plugins") or ())
         return page(only.name, f"study, {task.title}", study.sections(only))
     runs = find_runs(folders)
     if len(runs) == 1:
-        parts = single.sections(runs[0], data_root, posts, relevance)
+        parts = single.sections(runs[0], data_root, POSTS if posts is None else posts, relevance)
         return page(f"{runs[0].name}, seed {runs[0].seed}", _subtitle(runs[0]), parts)
+    _check_unused(data_root, posts)
     names = list(dict.fromkeys(run.name for run in runs))
     title = " · ".join(names) if len(names) <= 3 else f"{len(names)} experiments"
     return page(title, f"{len(runs)} runs, {_subtitle(runs[0])}", comparison.sections(runs, relevance))
+
+
+def _check_unused(data_root: Path | None, posts: int | None) -> None:
+    """Refuse options of the page about one run for another page."""
+    for option, value in (("--posts", posts), ("--data.root", data_root)):
+        if value is not None:
+            raise RunError(f"only the report on one run shows a sample of posts: leave out {option}, or name one run")
 
 
 def _subtitle(run: FinishedRun) -> str:

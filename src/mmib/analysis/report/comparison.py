@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from mmib.analysis.report.history import Curves, differing, settings
+from mmib.analysis.report.history import Curves, differing, settings, shortened
 from mmib.analysis.report.page import Section, grid, note, table
 from mmib.analysis.report.posts import Post, read_post, verdict
 from mmib.analysis.report.single import SPLITS, heading, headings, percent
@@ -21,6 +22,13 @@ from mmib.schema import RunError
 
 # Maximum number of runs to compare post by post, and of posts shown.
 MOST_RUNS, MOST_POSTS = 6, 25
+# What distinguishes runs with the same settings, from the number of a run among them and the run.
+TRAINING_DATA = "training data"
+ORIGINS: dict[str, Callable[[int, FinishedRun], str]] = {
+    TRAINING_DATA: lambda _, run: run.training_data[:12],
+    "code": lambda _, run: str((run.summary.get("versions") or {}).get("code", "unknown"))[:12],
+    "run": lambda number, run: f"{number} ({run.folder.resolve().name})",
+}
 # Number of distinguishable colours.
 COLOURS = 8
 CURVES = {
@@ -37,10 +45,10 @@ CURVES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ only in their seed.
+    """Repetitions: runs of distinct seeds with the same settings and training data.
 
     Attributes:
-        name: name of the experiment, with the settings that distinguish it from others of the same name.
+        name: name of the experiment, with what distinguishes it from others of the same name.
         runs: one or more runs.
         options: settings of the first run.
         style: CSS class of the group's colour.
@@ -98,10 +106,14 @@ def _common_split(runs: Sequence[FinishedRun]) -> str:
         raise RunError("the runs share no split that all of them were scored on: score them with mmib test or validate")
     for run in runs:
         if run.fingerprint(split) != first.fingerprint(split):
-            raise RunError(
-                f"{first.folder} and {run.folder} were scored on different {SPLITS[split]} sets: compare them apart"
-            )
+            raise _other_data(first, run, split)
     return split
+
+
+def _other_data(first: FinishedRun, other: FinishedRun, split: str) -> RunError:
+    return RunError(
+        f"{first.folder} and {other.folder} were scored on different {SPLITS[split]} sets: compare them apart"
+    )
 
 
 def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], split: str) -> list[Group]:
@@ -113,9 +125,8 @@ def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], spli
         parts = [f"{name.rpartition('.')[2]} {chosen.get(name, 'unset')}" for name in differing(namesakes)]
         # A name that all runs share does not distinguish them.
         names.append(", ".join([run.name, *parts] if len(namesakes) < len(runs) or not parts else parts))
-    together: dict[str, list[FinishedRun]] = {}
-    for name, run in zip(names, runs, strict=True):
-        together.setdefault(name, []).append(run)
+    names = _distinguished(names, runs)
+    together = _together(names, runs)
     order = list(together)
     if len(order) > COLOURS:
         # The best experiments get a colour each; all others share the last colour.
@@ -124,6 +135,29 @@ def _groups(runs: Sequence[FinishedRun], options: Sequence[dict[str, str]], spli
     styles = {name: f"c{min(place, COLOURS - 1)}" for place, name in enumerate(order)}
     own_options = dict(zip(reversed(names), reversed(options), strict=True))
     return [Group(name, members, own_options[name], styles[name]) for name, members in together.items()]
+
+
+def _distinguished(names: list[str], runs: Sequence[FinishedRun]) -> list[str]:
+    """Extend the names of runs that are no repetitions: by training data, and for a repeated seed by code or folder."""
+    for origin, value_of in ORIGINS.items():
+        extended: dict[Path, str] = {}
+        for name, members in _together(names, runs).items():
+            repeated = len({run.seed for run in members}) < len(members)
+            values = [value_of(number, run) for number, run in enumerate(members, 1)]
+            if (repeated or origin == TRAINING_DATA) and len(set(values)) > 1:
+                extended |= {
+                    run.folder: f"{name}, {origin} {value}" for run, value in zip(members, values, strict=True)
+                }
+        names = [extended.get(run.folder, name) for name, run in zip(names, runs, strict=True)]
+    return names
+
+
+def _together(names: Sequence[str], runs: Sequence[FinishedRun]) -> dict[str, list[FinishedRun]]:
+    """Group runs by name."""
+    together: dict[str, list[FinishedRun]] = {}
+    for name, run in zip(names, runs, strict=True):
+        together.setdefault(name, []).append(run)
+    return together
 
 
 def _scores(groups: Sequence[Group], split: str) -> Html:
@@ -177,7 +211,7 @@ def _slices(groups: Sequence[Group], split: str, relevance: ImageRelevance | Non
         by_name = {group.name: group.runs for group in groups}
         compared = compare_slices(by_name, split, baseline=baseline, relevance=relevance)
     except RunError as error:
-        return "", note(f"Slices cannot be compared: {error}.")
+        return "", note(f"Slices cannot be compared: {shortened(str(error))}.")
     headings, *rows = compared.cells()
     shown = table(headings, rows, "Scores by slice") if rows else Html()
     notes = element("ul", [element("li", line) for line in compared.notes])
@@ -218,7 +252,7 @@ def _further(logged: Sequence[Curves]) -> dict[str, str]:
 def _differences(groups: Sequence[Group]) -> Html:
     names = differing([group.options for group in groups])
     if not names:
-        return note("These runs differ in their seeds only.")
+        return note("The settings of these runs differ in their seeds only.")
     rows = [[name, *(group.options.get(name, "unset") for group in groups)] for name in names]
     return table(["setting", *(group.name for group in groups)], rows, "Settings by experiment", numbers=False)
 
@@ -228,8 +262,12 @@ def _disagreements(runs: Sequence[FinishedRun], split: str) -> tuple[str, Html] 
     if len(runs) > MOST_RUNS or not all(run.has_predictions(split) for run in runs):
         return None
     by_run = [{record["id"]: record for record in run.predictions(split)} for run in runs]
-    if any(not {"gold", "words"} <= records.get(row, {}).keys() for records in by_run for row in by_run[0]):
+    if any(not {"gold", "words"} <= record.keys() for records in by_run for record in records.values()):
         return None
+    gold = [{row: record["gold"] for row, record in records.items()} for records in by_run]
+    for run, found in zip(runs, gold, strict=True):
+        if found != gold[0]:
+            raise _other_data(runs[0], run, split)
     task, labels = runs[0].registered_task(), runs[0].labels
     divided = _most_divided([read_post(task, labels, records[row]) for records in by_run] for row in sorted(by_run[0]))
     if not divided:

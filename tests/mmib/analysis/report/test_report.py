@@ -459,6 +459,7 @@ def test_runs_of_a_plugins_task_are_compared_and_their_own_scalars_drawn(
         ({"task": "mner"}, "different tasks"),
         ({"labels": LabelSet(("likes", "None"), "None")}, "different labels"),
         ({"data": {"test": {"rows": 12, "sha256": "another"}}}, "different test sets"),
+        ({"data": {"test": {"rows": 12, "sha256": "test-mre", "holdout_seed": 1}}}, "different test sets"),
         ({"test": None, "val": None}, "share no split"),
     ],
 )
@@ -467,6 +468,73 @@ def test_runs_that_cannot_be_compared(
 ) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", **changes)]
     assert message in refused("report", *map(str, runs))
+
+
+@pytest.mark.parametrize("change", [{"gold": "/per/per/charges"}, {"id": 12}])
+def test_runs_with_other_gold_labels_or_rows_are_refused(
+    refused: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    runs = [make_run(tmp_path / name) for name in ("a", "b")]
+    edit_records(runs[1], lambda record: record.update(change if record["id"] == 11 else {}))
+    assert "different test sets" in refused("report", *map(str, runs))
+
+
+FIRST, SECOND = ({"versions": {"code": digit * 64}} for digit in "12")
+AUGMENTED = {"train": {"rows": 99, "sha256": "augmented"}, "test": {"rows": 12, "sha256": "test-mner"}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"seed": 2, **SECOND}, ["toy"]),
+        ({"seed": 1, **SECOND}, ["toy, code 111111111111", "toy, code 222222222222"]),
+        ({"seed": 1, **FIRST}, ["toy, run 1 (a)", "toy, run 2 (b)"]),
+        ({"seed": 2, **FIRST, "data": AUGMENTED}, ["toy, training data augmented", "toy, training data train-mner"]),
+    ],
+    ids=["other seed", "other code", "the same", "other training data"],
+)
+def test_only_repetitions_are_averaged(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], names: list[str]
+) -> None:
+    make_run(tmp_path / "runs" / "a", "mner", seed=1, **FIRST)
+    make_run(tmp_path / "runs" / "b", "mner", **changes)
+    text = report(tmp_path / "runs")
+    assert sorted(re.findall(r'<text class="name" y="[^"]+">([^<]+)</text>', text)) == names
+    assert "Slices cannot be compared" not in text
+
+
+def test_slices_that_cannot_be_compared_name_no_folder(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    runs = [make_run(tmp_path / "somebody" / name, experiment=name) for name in ("a", "b")]
+    edit_records(runs[1], lambda record: record.pop("gold"))
+    text = report(*runs, "--output", tmp_path / "report.html")
+    assert "Slices cannot be compared" in text
+    assert "somebody" not in text
+
+
+@pytest.mark.parametrize("option", [("--posts", "3"), ("--data.root", "data")])
+def test_options_of_one_run_are_refused_for_several_and_for_studies(
+    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, option: tuple[str, str]
+) -> None:
+    runs = [str(make_run(tmp_path / name)) for name in ("a", "b")]
+    several = write_study(tmp_path / "study", [study_row("full", 0, 0.9)], variant=["full"])
+    for named in (runs, [str(several)]):
+        message = f"only the report on one run shows a sample of posts: leave out {option[0]}, or name one run"
+        assert message in refused("report", *named, *option)
+
+
+def test_of_many_classes_the_most_frequent_are_in_the_matrix(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    labels = LabelSet(tuple(f"tag {number}" for number in range(200)))
+    run = make_run(tmp_path / "run", labels=labels, rows=200)
+    edit_records(run, lambda record: record.update(gold=f"tag {record['id']}", predicted="tag 199"))
+    text = report(run, "--posts", "0")
+    matrix = text[text.index('<table class="matrix"') :].partition("</table>")[0]
+    assert matrix.count("<tr>") == 1 + 60 + 1
+    assert re.findall(r'<th scope="row">all others</th>.*?class="sum">(\d+)<', matrix) == ["140"]
+    assert "The 60 most frequent, by gold items; 140 more are in the row and column all others." in text
 
 
 # Studies
