@@ -192,8 +192,13 @@ def make_run(
     """The folder that a finished run of a model of random weights would leave; of version 0.1 without `labels`."""
 
     def make(
-        task: str, name: str = "run", predictions: Sequence[dict[str, Any]] = (), labels: LabelSet | None = None
+        task: str,
+        name: str = "run",
+        predictions: Sequence[dict[str, Any]] = (),
+        labels: LabelSet | None = None,
+        parts: dict[str, Any] | None = None,
     ) -> Path:
+        named = tiny_parts | (parts or {})
         folder = tmp_path / "home" / "somebody" / "runs" / name
         (folder / "checkpoints").mkdir(parents=True)
         encoders = {
@@ -209,7 +214,7 @@ def make_run(
         model = {
             "class_path": f"mmib.modules.{task.upper()}Module",
             "init_args": {
-                "backbone": {"class_path": "mmib.backbone.MultimodalIB", "init_args": encoders | tiny_parts},
+                "backbone": {"class_path": "mmib.backbone.MultimodalIB", "init_args": encoders | named},
                 "head_dropout": 0.1,
                 "gamma": 1.0,
                 **({"threshold": 0.2} if task == "mre" else {"constrained": True}),
@@ -233,7 +238,10 @@ def make_run(
             **({"labels": labels.to_dict()} if labels else {}),
         }
         (folder / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
-        content = {CHECKPOINT_TASK_KEY: task, "state_dict": make_trained(task, labels).network.state_dict()}
+        content = {
+            CHECKPOINT_TASK_KEY: task,
+            "state_dict": make_trained(task, labels, parts=named).network.state_dict(),
+        }
         if labels:
             content[CHECKPOINT_LABELS_KEY] = labels.to_dict()
         torch.save(content, folder / "checkpoints" / "best.ckpt")

@@ -24,13 +24,21 @@ from mmib.labels import LabelSet
 from mmib.nn.alignment import Alignment
 from mmib.nn.fusion import Fusion
 from mmib.nn.gaussian import GaussianEncoder
+from mmib.nn.priors import Prior
 from mmib.plugins import task_of
 from mmib.runs.checkpoints import check_labels, open_checkpoint
 from mmib.runs.reader import FinishedRun, read_run
 from mmib.schema import ExportError, RunError, Task, task_named
 
 # Parts that a backbone takes as callables of its width, and the base class of each.
-PARTS: dict[str, type[nn.Module]] = {"gaussian": GaussianEncoder, "alignment": Alignment, "fusion": Fusion}
+PARTS: dict[str, type[nn.Module]] = {
+    "gaussian": GaussianEncoder,
+    "alignment": Alignment,
+    "fusion": Fusion,
+    # Evidence contains rates, which are relative to the priors.
+    "text_prior": Prior,
+    "image_prior": Prior,
+}
 # The package of mmib's own parts.
 PARTS_PACKAGE = "mmib.nn."
 ENCODERS: dict[str, type[nn.Module]] = {"text_encoder": TextEncoder, "image_encoder": ImageEncoder}
@@ -227,8 +235,12 @@ def _check_image_source(source: str, folder: Path) -> None:
 
 def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, Any]:
     """Settings of an encoder of mmib's own class, without pretrained weights: the checkpoint replaces them."""
-    if description["class_path"] != f"{base.__module__}.{base.__name__}":
-        raise ExportError(f"the encoder {description['class_path']} is custom: only {base.__name__} is exported")
+    names = f"{base.__module__}.{base.__name__}", f"mmib.{base.__name__}"  # the latter is the public name
+    if description["class_path"] not in names:
+        raise ExportError(
+            f"the {base.__name__} {description['class_path']} is a custom class, and an extractor or exported model has "
+            "an encoder of mmib: train one with it to extract with, or score this run with mmib test"
+        )
     kept = {"name", "markers", "regions", "model_args"} & description["init_args"].keys()
     return {name: description["init_args"][name] for name in sorted(kept)} | {"pretrained": False}
 

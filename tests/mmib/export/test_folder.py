@@ -22,6 +22,7 @@ from mmib.export.model import TrainedModel, model_of_run, part
 from mmib.extract.extractor import Extractor
 from mmib.labels import LabelSet
 from mmib.nn.fusion import CrossModalFusion, Fusion
+from mmib.nn.priors import LearntPrior, Prior, StandardPrior, TextConditionalPrior
 from mmib.plugins import import_plugins
 from mmib.schema import CheckpointError, ExportError, RunError, TaskError
 from mmib.tagging import bio_tags
@@ -349,6 +350,39 @@ def test_a_run_of_custom_labels_is_exported_with_them(make_run: Callable[..., Pa
     assert main(["export", str(run), "-o", str(folder)]) == 0
     assert read_export(folder)[0].labels == PRODUCTS
     assert Extractor.from_pretrained(run).extract(TEXT) == Extractor.from_pretrained(folder).extract(TEXT)
+
+
+@pytest.mark.parametrize("prior", [StandardPrior, LearntPrior, TextConditionalPrior])
+def test_a_run_is_exported_with_its_priors_from_which_rates_are_measured(
+    make_run: Callable[..., Path], tmp_path: Path, prior: type[Prior]
+) -> None:
+    named = {"class_path": f"{prior.__module__}.{prior.__name__}"}
+    run = make_run("mner", parts={"image_prior": named} | ({} if prior.needs_text else {"text_prior": named}))
+    path = run / "checkpoints" / "best.ckpt"
+    content = torch.load(path, weights_only=True)
+    learnt = [name for name in content["state_dict"] if "_prior." in name]
+    for name in learnt:
+        content["state_dict"][name] += 0.5
+    torch.save(content, path)
+    write_export([model_of_run(run)], tmp_path / "exported")
+    (read,) = read_export(tmp_path / "exported")
+    assert all(torch.equal(content["state_dict"][name], read.network.state_dict()[name]) for name in learnt)
+    found, expected = (
+        Extractor.from_pretrained(source).extract(TEXT, evidence=True) for source in (tmp_path / "exported", run)
+    )
+    assert found == expected
+
+
+def test_an_encoder_may_be_named_as_in_python_and_a_custom_one_is_refused(make_run: Callable[..., Path]) -> None:
+    run = make_run("mner")
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    for name in ("text.TextEncoder", "image.ImageEncoder"):
+        config = config.replace(f"mmib.encoders.{name}", f"mmib.{name.partition('.')[2]}")
+    (run / "config.yaml").write_text(config, encoding="utf-8")
+    assert model_of_run(run).task == "mner"
+    (run / "config.yaml").write_text(config.replace("mmib.TextEncoder", "custom.TextEncoder"), encoding="utf-8")
+    with pytest.raises(ExportError, match=r"custom\.TextEncoder is a custom class"):
+        model_of_run(run)
 
 
 def test_weights_of_further_loss_terms_are_left_out(make_run: Callable[..., Path]) -> None:
