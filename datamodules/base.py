@@ -271,7 +271,7 @@ class PostDataModule(pl.LightningDataModule):
         examples = self.examples[split]
         found = {"rows": len(examples), "sha256": self._text_digest(split), **self.task.counts(examples, self.labels)}
         subset = {"subset": self._subset_facts} if split == "train" and self._subset_facts else {}
-        return {**found, **self.reader.options(), **subset}
+        return {**self.reader.options(), **found, **subset}
 
     def labels_of_rows(self, split: str, rows: Iterable[int]) -> np.ndarray:
         """Return an (N, C) array: whether each of N rows of a split that has been read has each of C labels."""

@@ -199,13 +199,7 @@ class ColumnsReader(SplitReader[ColumnPost]):
 
     def options(self) -> dict[str, Any]:
         """See `Reader.options`."""
-        return {
-            **super().options(),
-            "separator": self.separator,
-            "word_column": self.word_column,
-            "tag_column": self.tag_column,
-            "scheme": None if self.scheme is None else self.scheme.value,
-        }
+        return {**super().options(), "scheme": None if self.scheme is None else self.scheme.value}
 
     def _survey(self, path: Path) -> Columns:
         """Determine the column layout of a file from its first lines."""

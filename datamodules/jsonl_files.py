@@ -57,7 +57,7 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
                 "negatives asks for rows of the negative class, and the label set has none: name it as 'negative' in "
                 "data.labels, or leave negatives out"
             )
-        self.task = task
+        self._task = task
         self.rows = "posts" if task == "mner" else "relations"
         self.labels = None if negatives is False else labels
 
@@ -67,7 +67,7 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
             if not line.strip():
                 continue
             try:
-                post = parse_post(line, f"{path}:{number}", REQUIRED[self.task])
+                post = parse_post(line, f"{path}:{number}", REQUIRED[self._task])
             except DataError as error:
                 yield Malformed(number, error)
             else:
@@ -75,19 +75,19 @@ class JSONLinesReader(SplitReader[AnnotatedPost]):
 
     def make_posts(self, entry: AnnotatedPost, notes: Notes) -> Iterator[Post]:
         """See `SplitReader.make_posts`."""
-        if self.task == "mre":
+        if self._task == "mre":
             yield from self._related(entry, notes)
         else:
             yield _tagged(entry, notes)
 
     def options(self) -> dict[str, Any]:
         """See `Reader.options`."""
-        rows = {} if self.task == "mner" else {"negatives": self._negative is not None}
+        rows = {} if self._task == "mner" else {"negatives": self._negative is not None}
         return {**super().options(), **rows}
 
     @property
     def _negative(self) -> str | None:
-        return self.labels.negative if self.labels is not None and self.task == "mre" else None
+        return self.labels.negative if self.labels is not None and self._task == "mre" else None
 
     def _related(self, post: AnnotatedPost, notes: Notes) -> Iterator[RelationPost]:
         """Yield the rows of a post."""

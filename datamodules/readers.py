@@ -14,6 +14,8 @@ from mmib.datamodules.image_names import ImageNames
 from mmib.schema import WHOLE_IMAGE, Picture, Post
 
 SPLITS = ("train", "val", "test")
+# Attributes of every reader, which are no settings.
+DESCRIPTIONS = ("root", "corpus", "layout", "rows")
 log = logging.getLogger(__name__)
 
 
@@ -116,8 +118,14 @@ class Reader(ABC):
         return ""
 
     def options(self) -> dict[str, Any]:
-        """The settings that determine which posts are read from a text file: part of the key of cached posts."""
-        return {}
+        """The settings that determine which posts are read from a text file: part of the key of cached posts.
+
+        By default the attributes whose names have no underscore in front, as far as their values are plain: strings,
+        numbers, booleans, None, and lists, tuples and dictionaries of these. A reader adds whatever else its posts
+        depend on, such as the digest of a further file.
+        """
+        settings = {name: value for name, value in vars(self).items() if name not in DESCRIPTIONS}
+        return {name: value for name, value in settings.items() if not name.startswith("_") and _is_plain(value)}
 
     def has_split(self, split: str) -> bool:
         """Whether the text of a split exists; releases and development copies often lack the test split."""
@@ -131,3 +139,11 @@ class Reader(ABC):
         """
         with open_data(self.text_file(split), self.layout):
             pass
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)

@@ -211,7 +211,8 @@ class SplitReader(Reader, Generic[EntryT]):
     def options(self) -> dict[str, Any]:
         """See `Reader.options`."""
         shares = self.files.shares
-        return {"held_out": shares, "holdout_seed": self.files.hold_out.seed} if shares else {}
+        held_out = {"held_out": shares, "holdout_seed": self.files.hold_out.seed} if shares else {}
+        return {**super().options(), **held_out}
 
     def _nothing(self, split: str) -> DataError:
         path, shares = self.text_file(split), self.files.shares

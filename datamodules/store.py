@@ -16,6 +16,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from mmib import datamodules, encoders, tagging
+from mmib.base.code import custom_code
 from mmib.base.files import atomic_file, checksum, locked
 from mmib.datamodules.located import LocatedImages
 from mmib.schema import DataError, Example
@@ -205,10 +206,9 @@ def code_of(*kinds: type) -> str:
     As part of the key of a store, it excludes rows that were stored by older code.
     """
     folders = [Path(module.__file__ or "").parent for module in (datamodules, encoders)]
-    modules = sorted({base.__module__ for kind in kinds for base in kind.__mro__} | {tagging.__name__})
-    sources = (getattr(sys.modules[name], "__file__", None) for name in modules)
-    names = ",".join(f"{kind.__module__}.{kind.__qualname__}" for kind in kinds)
-    digest = hashlib.sha256(names.encode())
+    bases = {base.__module__ for kind in kinds for base in kind.__mro__ if base.__module__.startswith("mmib.")}
+    sources = [getattr(sys.modules[name], "__file__", None) for name in sorted(bases | {tagging.__name__})]
+    digest = hashlib.sha256(",".join(map(custom_code, kinds)).encode())
     for path in [
         *(file for folder in folders for file in sorted(folder.glob("*.py"))),
         *(Path(source) for source in sources if source),

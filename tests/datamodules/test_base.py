@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -709,6 +711,38 @@ def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
     }
     swapped = lines(labels={"names": ["yes", "no"], "negative": "no"})
     assert [example.label for example in swapped.read_split("train")] == [0, 1, 1]
+
+
+class Cased(Lines):
+    """Words in lower case, if that is set; its options are those of `Reader`."""
+
+    options = Reader.options
+
+    def __init__(self, root: Path, lower: bool) -> None:
+        super().__init__(root)
+        self.rows = "lines"
+        self.lower = lower
+        self.order = ("upper", {"lower": 1.5})
+        self.pattern = re.compile("")
+        self._read = 0
+
+    def scan(self, split: str) -> Iterator[LabelledPost | Malformed]:
+        for post in super().scan(split):
+            assert isinstance(post, LabelledPost)
+            yield replace(post, words=[word.lower() for word in post.words]) if self.lower else post
+
+
+def test_posts_that_another_setting_of_a_users_reader_read_are_read_again(
+    lines: Callable[..., PostDataModule],
+) -> None:
+    module = lines()
+    (module.root / "train.txt").write_text("yes a.png THE Cat\n")
+    found = []
+    for lower in (False, True, False):
+        module.reader = Cased(module.root, lower)
+        found.append(module.read_split("train")[0].words)
+    assert found == [["THE", "Cat"], ["the", "cat"], ["THE", "Cat"]]
+    assert module.reader.options() == {"lower": False, "order": ("upper", {"lower": 1.5})}
 
 
 def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callable[..., PostDataModule]) -> None:

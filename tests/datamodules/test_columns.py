@@ -44,6 +44,17 @@ POSTS = "Foo B-TEAM\nUnited I-TEAM\nwon O\n\nAda B-PERSON\nleft O\n"
 READ = ["Foo/B-TEAM United/I-TEAM won/O", "Ada/B-PERSON left/O"]
 
 
+def test_a_setting_of_a_subclass_is_among_the_options_too(tmp_path: Path) -> None:
+    class Cased(ColumnsReader):
+        lower = False
+
+    reading = Cased(tmp_path, separator="|", hold_out=HoldOut(0.0))
+    before = reading.options()
+    reading.lower = True
+    assert reading.options() == {**before, "lower": True}
+    assert before == {"separator": "|", "word_column": 0, "tag_column": -1, "scheme": None}
+
+
 # Lines and columns
 
 

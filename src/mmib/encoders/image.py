@@ -21,6 +21,7 @@ from timm.data.transforms_factory import create_transform
 from timm.models import load_model_config_from_hf
 from torch import Tensor
 
+from mmib.base.code import custom_code
 from mmib.encoders import onnx_image
 from mmib.encoders.pretrained import PACKAGED, PREFIX, is_weightless, packaged_file, settle_hub_mode, unreachable
 from mmib.encoders.regions import RegionEncoder, digest_tensors, lay_out
@@ -251,10 +252,9 @@ class ImageEncoder(RegionEncoder):
         return [(x / columns, y / rows, (x + 1) / columns, (y + 1) / rows) for y in range(rows) for x in range(columns)]
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over class, weights, transform and regions; encoders with equal features share it."""
+        """Return a SHA-256 over weights, transform, regions and a subclass's code; equal encoders share it."""
         digest = hashlib.sha256(f"{self.regions}\n{self.transform}\n".encode())
-        if type(self) is not ImageEncoder:
-            digest.update(type(self).__qualname__.encode())
+        digest.update(custom_code(type(self), ImageEncoder).encode())
         digest_tensors(digest, self.encoder.state_dict())
         return digest.hexdigest()
 

@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from mmib.base.code import custom_code
 from mmib.encoders.regions import RegionEncoder, digest_tensors, lay_out
 from mmib.encoders.text import TextEncoder
 from mmib.schema import ConfigError, PostBatch
@@ -157,10 +158,11 @@ class SideTextEncoder(RegionEncoder):
         return list(features.split([self.region_count(row) for row in rows]))
 
     def fingerprint(self) -> str:
-        """Return a SHA-256 over class, weights, tokenizer and regions; encoders with equal features share it."""
+        """Return a SHA-256 over weights, tokenizer, regions and the code of subclasses; equal encoders share it."""
         tokenizer = self.text_encoder.tokenizer.fingerprint()
         described = f"{type(self).__qualname__}\n{self.regions_per_text}\n{tokenizer}\n"
-        digest = hashlib.sha256(described.encode())
+        custom = custom_code(type(self), SideTextEncoder) + custom_code(type(self.text_encoder), TextEncoder)
+        digest = hashlib.sha256((described + custom).encode())
         # Entity markers are random, and do not occur in side texts.
         state = {key: value for key, value in self.text_encoder.state_dict().items() if "markers." not in key}
         digest_tensors(digest, state)

@@ -238,8 +238,8 @@ def _encoder(description: dict[str, Any], base: type[nn.Module]) -> dict[str, An
     names = f"{base.__module__}.{base.__name__}", f"mmib.{base.__name__}"  # the latter is the public name
     if description["class_path"] not in names:
         raise ExportError(
-            f"the {base.__name__} {description['class_path']} is a custom class, and an extractor or exported model has "
-            "an encoder of mmib: train one with it to extract with, or score this run with mmib test"
+            f"the {base.__name__} {description['class_path']} is a custom class, and an extractor or exported model "
+            "has an encoder of mmib: train one with it to extract with, or score this run with mmib test"
         )
     kept = {"name", "markers", "regions", "model_args"} & description["init_args"].keys()
     return {name: description["init_args"][name] for name in sorted(kept)} | {"pretrained": False}
@@ -286,8 +286,14 @@ def _card(run: FinishedRun, model: dict[str, Any], data: dict[str, Any]) -> dict
     card = {name: value for name, value in run.summary.items() if name in known}
     if card.get("selected"):
         card["selected"] = {name: value for name, value in card["selected"].items() if name != "checkpoint"}
+    if "data" in card:  # the settings of a custom reader may name files
+        card["data"] = {split: _without_paths(facts) for split, facts in card["data"].items()}
     plain = {name: value for name, value in model.items() if isinstance(value, int | float | None)}
     reading = {name: data[name] for name in ("batch_size", "max_length", "max_crops", "images") if name in data}
     card["ended"] = datetime.fromtimestamp(run.ended, UTC).date().isoformat()
     card["settings"] = {**plain, **reading, "optimizer": model.get("optimizer")}
     return card
+
+
+def _without_paths(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in facts.items() if not isinstance(value, str) or not Path(value).is_absolute()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -200,6 +202,22 @@ def test_a_subclass_has_a_fingerprint_of_its_own(make_image_encoder: Build) -> N
     doubled = Doubled(plain.name, pretrained=False)
     doubled.load_state_dict(plain.state_dict())
     assert doubled.fingerprint() != plain.fingerprint()
+
+
+def test_an_edited_subclass_has_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the same name, weights and transform; its features are others."""
+    cell = (
+        "class Pooled(ImageEncoder):\n    def forward(self, pixels):\n        return self.encoder(pixels).amax(dim=1)"
+    )
+    notebook = ModuleType("a_notebook")
+    monkeypatch.setitem(sys.modules, "a_notebook", notebook)
+    fingerprints = []
+    for source in (cell, cell, cell.replace("amax", "mean")):
+        vars(notebook)["ImageEncoder"] = ImageEncoder
+        exec(source, vars(notebook))
+        torch.manual_seed(0)
+        fingerprints.append(notebook.Pooled("test_resnet", pretrained=False).fingerprint())
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def test_fingerprint_covers_the_transform(make_image_encoder: Build) -> None:

@@ -434,7 +434,11 @@ def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path])
 
 
 def test_nothing_in_an_export_names_a_place_on_this_machine(make_run: Callable[..., Path], tmp_path: Path) -> None:
-    write_export([model_of_run(make_run("mre")), model_of_run(make_run("mner", "other"))], tmp_path / "exported")
+    runs = [make_run("mre"), make_run("mner", "other")]
+    summary = json.loads((runs[0] / "summary.json").read_text(encoding="utf-8"))
+    summary["data"]["train"]["lexicon"] = str(runs[0] / "words.txt")  # a setting of a custom reader
+    (runs[0] / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    write_export(list(map(model_of_run, runs)), tmp_path / "exported")
     for path in (tmp_path / "exported").rglob("*"):
         if path.is_file():
             content = path.read_bytes()
