@@ -227,6 +227,7 @@ def batch_order(trainer: pl.Trainer) -> dict[str, Any]:
         found = data.fingerprint("train")
         order |= {"a training split with SHA-256": found["sha256"][:12], "training rows": found["rows"]}
         order |= {"data.subset_seed": found.get("subset", {}).get("seed")}
+        order |= {"data.holdout_seed": found.get("holdout_seed")}
     return order
 
 

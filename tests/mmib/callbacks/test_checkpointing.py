@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import pytorch_lightning as pl
@@ -12,7 +13,8 @@ import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch.utils.data import DataLoader
 
-from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint
+from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint, batch_order
+from mmib.datamodules.base import PostDataModule
 
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
@@ -192,3 +194,18 @@ def test_a_checkpoint_holds_complete_steps_and_an_epoch_that_ends_with_a_validat
     )
     trainer.fit(Climbing(), batches, batches)
     assert saved == saved_after
+
+
+@pytest.mark.parametrize("change", [{"holdout_seed": 1}, {"subset": {"seed": 1}}, {"rows": 11}, {"sha256": "b"}])
+def test_the_choice_of_the_training_rows_determines_the_batches(change: dict[str, Any]) -> None:
+    described = {"sha256": "a", "rows": 12, "held_out": {"val": 0.2}, "holdout_seed": 0, "subset": {"seed": 0}}
+    first, second = (
+        batch_order(
+            Mock(
+                accumulate_grad_batches=1,
+                datamodule=Mock(spec=PostDataModule, batch_size=4, max_tokens=None, fingerprint=lambda split, d=d: d),
+            )
+        )
+        for d in (described, described | change)
+    )
+    assert first != second
