@@ -20,8 +20,8 @@ CONFIGURATION = ("data", "model")  # sections of every configuration that mmib i
 LAYOUT = "data.labels names a known label set, a file of labels, or the labels themselves"
 
 
-def label_set(source: LabelSource) -> LabelSet:
-    """Return the label set of a configuration.
+def label_set(source: LabelSource | LabelSet) -> LabelSet:
+    """Return the label set of a configuration, or unchanged the one that Python code gives.
 
     Args:
         source: one of
@@ -30,12 +30,15 @@ def label_set(source: LabelSource) -> LabelSet:
             - a file: `.json` or `.yaml` with a list of labels, with `{label: id}`, ids counted from 0, or with the
               output of `LabelSet.to_dict`; or `.txt` with one label per line;
             - a list of labels;
-            - the output of `LabelSet.to_dict`, in which `file: PATH` may replace `names`.
+            - the output of `LabelSet.to_dict`, in which `file: PATH` may replace `names`;
+            - in Python, a `LabelSet`.
 
     Raises:
         ConfigError: `source` is not one of these, or no label set.
         DataError: the file is missing, cannot be read or holds no label set.
     """
+    if isinstance(source, LabelSet):
+        return source
     if isinstance(source, str):
         return KNOWN_LABELS[source] if source in KNOWN_LABELS else _of_file(source)
     if not isinstance(source, dict) or FILE not in source:

@@ -17,8 +17,9 @@ from mmib.base.lightning_internals import callbacks_of
 from mmib.base.seeding import run_seed, seed_from
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.labels import LabelSource, label_set
+from mmib.encoders.pixels_and_texts import reads_alike
 from mmib.information import LossTerm, Mean, MetricSums, evidence, over_ranks, pair_moments, post_means
-from mmib.labels import LabelSet, difference
+from mmib.labels import LabelSet, difference, shown
 from mmib.metrics import ExtractionScores
 from mmib.nn.compilation import compile_blocks
 from mmib.nn.precision import attention_for_training
@@ -213,13 +214,13 @@ class ExtractionModule(pl.LightningModule):
         return {"kl_text": factor * self.beta_text, "kl_image": factor * self.beta_image, "align": self.gamma}
 
     def setup(self, stage: str) -> None:
-        """Check that the data module fits the head."""
+        """Check that the data module fits the model."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, PostDataModule):
             self.check_data(data)
 
     def check_data(self, data: PostDataModule) -> None:
-        """Check that a data module has the model's task and label set.
+        """Check that a data module has the model's task and label set, and was built for encoders equal to the model's.
 
         Raises:
             ConfigError: If they differ.
@@ -231,6 +232,19 @@ class ExtractionModule(pl.LightningModule):
             )
         if differing := difference(self.labels, data.labels):
             raise ConfigError(f"the labels of model and data differ, {differing}: use one label set for both")
+        text = self.backbone.text_encoder
+        same_pieces = data.tokenizer is text.tokenizer or data.tokenizer.fingerprint() == text.tokenizer.fingerprint()
+        others = {
+            "tokenizer": not same_pieces,
+            "placement of markers": data.levitated != text.levitated,
+            "image encoder": not reads_alike(data.image_encoder, self.backbone.image_encoder),
+        }
+        if any(others.values()):
+            raise ConfigError(
+                f"{type(data).__name__} was built for another model, with another "
+                f"{shown([name for name, differs in others.items() if differs])}: build it with "
+                "text_encoder=model.text_encoder and image_encoder=model.image_encoder of the model that it is for"
+            )
 
     def on_fit_start(self) -> None:
         """Look up the number of steps once, because that builds the data loaders."""

@@ -79,6 +79,7 @@ def test_a_file_of_a_whole_label_set(write: Write, name: str) -> None:
 def test_the_labels_themselves() -> None:
     assert label_set(["a", "b"]) == LabelSet(("a", "b"))
     assert label_set({"names": ["a", "b"], "negative": "a"}) == LabelSet(("a", "b"), "a")
+    assert label_set(LabelSet(("a", "b"), "a")) == LabelSet(("a", "b"), "a")
 
 
 def test_a_file_takes_the_place_of_names(write: Write) -> None:

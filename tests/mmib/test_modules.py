@@ -20,6 +20,8 @@ import torchcrf
 
 from mmib.backbone import BackboneOutput, Regularizer
 from mmib.datamodules.mnre import MNREDataModule
+from mmib.encoders.image import ImageEncoder
+from mmib.encoders.text import TextEncoder
 from mmib.information import LossTerm, MetricSums, evidence, flatten, post_means, scalars
 from mmib.labels import LabelSet
 from mmib.modules import ExtractionModule
@@ -1007,6 +1009,40 @@ def test_a_module_does_not_work_on_data_of_another_task_or_label_set(
     data = Unread(str(tmp_path), labels=labels, cache_dir=str(tmp_path), **encoders)
     with pytest.raises(ConfigError, match=message):
         getattr(trainer(tmp_path), stage)(module, datamodule=data)
+
+
+@pytest.mark.parametrize(
+    ("text", "image", "other"),
+    [
+        ({"markers": "levitated"}, {}, "placement of markers"),
+        ({}, {"regions": "grid"}, "image encoder"),
+        ({}, {"frozen": False}, "image encoder"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_module_does_not_work_on_data_built_for_other_encoders(
+    make_module: Build, bert_folder: str, tmp_path: Path, text: dict[str, Any], image: dict[str, Any], other: str
+) -> None:
+    module = make_module(labels=["a", "b"])
+    pictures = ImageEncoder(**{"name": module.image_encoder.name, "pretrained": False, **image})
+    if not image:
+        pictures.load_state_dict(module.image_encoder.state_dict())
+    data = Unread(
+        str(tmp_path),
+        labels=["a", "b"],
+        cache_dir=str(tmp_path),
+        text_encoder=TextEncoder(bert_folder, pretrained=False, **text),
+        image_encoder=pictures,
+        max_length=60,
+    )
+    if other:
+        with pytest.raises(ConfigError, match=f"Unread was built for another model, with another {other}: build it"):
+            module.check_data(data)
+    else:
+        module.check_data(data)
+        data.tokenizer.space = "_"
+        with pytest.raises(ConfigError, match="with another tokenizer: build it"):
+            module.check_data(data)
 
 
 # A network inside its module

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from mmib.encoders.image import ImageEncoder
@@ -39,6 +41,23 @@ class PixelsAndTextsEncoder(RegionEncoder):
     def encode(self, batch: PostBatch) -> tuple[Tensor, ...]:
         """See `RegionEncoder.encode`."""
         return *self.pixels.encode(batch), *self.texts.encode(batch)
+
+
+def reads_alike(first: RegionEncoder, second: RegionEncoder) -> bool:
+    """Whether what a data module prepares for one encoder, features or inputs, is also right for another."""
+    parts = zip(encoders_of(first), encoders_of(second), strict=True)
+    return first is second or all(one is other or _prepared(one) == _prepared(other) for one, other in parts)
+
+
+def _prepared(encoder: ImageEncoder | SideTextEncoder | None) -> Any:
+    """What the features or inputs of an encoder depend on, besides the images or texts."""
+    if encoder is None:
+        return None
+    if encoder.frozen:
+        return encoder.fingerprint()
+    if isinstance(encoder, ImageEncoder):
+        return encoder.regions, str(encoder.transform)
+    return encoder.regions_per_text, encoder.text_encoder.tokenizer.fingerprint()
 
 
 def encoders_of(encoder: RegionEncoder) -> tuple[ImageEncoder | None, SideTextEncoder | None]:
