@@ -30,7 +30,7 @@ setup: $(STAMP) ## Make .venv and install the pinned versions (every other comma
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@# A source archive holds folders where the repository has links.
 	@for name in datamodules lightning_configs; do \
 	  test -e $$name || { mv src/mmib/$$name $$name && ln -s ../../$$name src/mmib/$$name; }; \
