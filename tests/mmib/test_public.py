@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -47,10 +48,12 @@ def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch:
     text_encoder["trainable_layers"] = 1
     before = workspace.folders()
     layers = {"model.backbone.text_encoder.trainable_layers": None}
-    scores = mmib.train(config, {"trainer.max_epochs": 1, "name": "called", **layers})
+    scores = mmib.train(config, {"trainer.max_epochs": np.int64(1), "name": "called", **layers})
     (run,) = workspace.folders() - before
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     assert run.parent.name == "called"
+    assert summary["command"].startswith("mmib.train({")
+    assert summary["command"].endswith("'model.backbone.text_encoder.trainable_layers': None})")
     recorded = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["model"]["init_args"]["backbone"]
     assert recorded["init_args"]["text_encoder"]["init_args"]["trainable_layers"] is None
     assert scores["val/f1"] == summary["val"]["f1"]
@@ -73,3 +76,32 @@ def test_training_refuses_as_the_command_line_does(tmp_path: Path) -> None:
         mmib.train(tmp_path / "bad.yaml")
     with pytest.raises(ConfigError, match=r"gamma is -1"):
         mmib.train("mre-demo", {"model.gamma": -1.0})
+
+
+def test_training_takes_paths_and_numbers_of_numpy_and_includes_files_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text("include: [mre-demo]\nmodel: {init_args: {gamma: -3}}\n", encoding="utf-8")
+    data = {"init_args": {"root": tmp_path / "data", "labels": ("a", "b"), "max_length": np.int64(60)}}
+    with pytest.raises(ConfigError, match=r"gamma is -3"):
+        mmib.train({"include": ("mine.yaml",), "data": data}, {"data.side_text_models": [np.str_("blip")]})
+    with pytest.raises(ConfigError, match=r"gamma is -0\.5"):
+        mmib.train({"include": ["mre-demo"]}, {"model": {"init_args": {"gamma": np.float32(-0.5)}}})
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "name"),
+    [
+        (
+            {"data": {"init_args": {"labels": [{"a"}]}}},
+            {},
+            r"config\['data'\]\['init_args'\]\['labels'\]\[0\] is {'a'}",
+        ),
+        ("mre-demo", {"model.gamma": 1j}, r"overrides\['model\.gamma'\] is 1j, of type complex"),
+        (["mre-demo"], {}, r"config is \['mre-demo'\]: give the name"),
+    ],
+)
+def test_training_names_a_setting_that_no_configuration_has(config: Any, overrides: Any, name: str) -> None:
+    with pytest.raises(ConfigError, match=name):
+        mmib.train(config, overrides)

@@ -89,8 +89,15 @@ def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
     return 0
 
 
-def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> MMIBCommand:
+def execute(
+    arguments: list[str], command: type[MMIBCommand] | None = None, called_as: str | None = None
+) -> MMIBCommand:
     """Run a trainer command on expanded arguments, with another class of command if one is given.
+
+    Args:
+        arguments: the arguments, without the name of the program.
+        command: the class.
+        called_as: the call that the run records; by default the command line of this process.
 
     Raises:
         MMIBError: If the configuration or the data is invalid, or the command fails.
@@ -115,6 +122,7 @@ def execute(arguments: list[str], command: type[MMIBCommand] | None = None) -> M
             parser_kwargs={"prog": "mmib", **ours, **dict.fromkeys(LightningCLI.subcommands(), ours)},
             args=arguments,
             held=held,
+            called_as=called_as or shlex.join(["mmib", *sys.argv[1:]]),
         )
     except ArgumentError as error:
         options = [*TOP_LEVEL, *(f"trainer.{name}" for name in parameters_of("pytorch_lightning.Trainer"))]
@@ -167,6 +175,7 @@ class MMIBCommand(LightningCLI):
     Args:
         arguments: see `LightningCLI`.
         held: contexts that are held until the command ends, such as the lock of the run folder.
+        called_as: the command line or call, as the run records it.
         options: see `LightningCLI`.
 
     Attributes:
@@ -175,8 +184,9 @@ class MMIBCommand(LightningCLI):
 
     summary: dict[str, Any] | None = None
 
-    def __init__(self, *arguments: Any, held: contextlib.ExitStack, **options: Any) -> None:
+    def __init__(self, *arguments: Any, held: contextlib.ExitStack, called_as: str, **options: Any) -> None:
         self._held = held
+        self._called_as = called_as
         self._begun: Path | None = None
         super().__init__(*arguments, **options)
 
@@ -306,7 +316,7 @@ class MMIBCommand(LightningCLI):
             self._held.enter_context(training(self.run_folder))
         self.collector = PredictionCollector()
         self.bottleneck = BottleneckRecord()
-        self.history = CommandHistory(shlex.join(["mmib", *sys.argv[1:]]))
+        self.history = CommandHistory(self._called_as)
         if chosen is not False:
             wandb: WandbUse = "off" if loggers and config["wandb"] == "auto" else config["wandb"]
             loggers = [*make_loggers(self.run_folder, config["name"], wandb), *loggers]
