@@ -153,7 +153,8 @@ class MultimodalIB(nn.Module):
             except ConfigError as error:
                 errors[option] = str(error)
         if errors:
-            raise ConfigError("; ".join(f"model.backbone.{option}: {message}" for option, message in errors.items()))
+            misfits = "; ".join(f"model.backbone.{option}: {message}" for option, message in errors.items())
+            raise ConfigError(f"the text encoder's states are {self.dim} wide, and some parts do not fit: {misfits}")
 
     def forward(self, batch: PostBatch) -> BackboneOutput:
         """Encode, compress, align and fuse a batch."""

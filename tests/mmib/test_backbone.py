@@ -319,5 +319,5 @@ def test_what_levitated_markers_hold_is_paid_for_at_their_pieces(make_backbone: 
 def test_parts_that_do_not_fit_the_width_are_refused_together_by_option(make_backbone: Build) -> None:
     """The width is the text encoder's, which may be changed without a thought of the heads."""
     wrong = "5 attention heads do not divide the width 24: set heads to a divisor of 24"
-    with pytest.raises(ConfigError, match=f"^model.backbone.gaussian: {wrong}; model.backbone.fusion: {wrong}$"):
+    with pytest.raises(ConfigError, match=f": model.backbone.gaussian: {wrong}; model.backbone.fusion: {wrong}$"):
         make_backbone(gaussian=partial(GaussianEncoder, heads=5), fusion=partial(CrossModalFusion, heads=5))

@@ -15,7 +15,7 @@ from mmib.base.workers import worker_pool
 
 # Two workers that print their numbers, then do nothing for a minute.
 PARENT = """
-import os, sys, time
+import os, signal, sys, time
 from mmib.base.workers import worker_pool
 
 def work(seconds):
@@ -23,6 +23,7 @@ def work(seconds):
     time.sleep(seconds)
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # commands in the background of a shell ignore it
     with worker_pool(2) as pool:
         list(pool.map(work, [60, 60]))
 """

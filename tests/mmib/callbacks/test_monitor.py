@@ -282,6 +282,8 @@ class Validated(PostDataModule):
     def __init__(self, module: Any, batches: list[PostBatch], rows: list[int]) -> None:
         pl.LightningDataModule.__init__(self)
         self.task, self.labels = task_named(module.task), module.labels
+        text_encoder, self.image_encoder = module.backbone.text_encoder, module.backbone.image_encoder
+        self.tokenizer, self.levitated = text_encoder.tokenizer, text_encoder.levitated
         self.batches, self.rows = batches, rows
 
     def setup(self, stage: str) -> None:

@@ -234,8 +234,7 @@ def test_what_is_not_installed_is_named(
 def test_the_script_of_the_docs_finds_what_the_extractor_finds(exported: Exported, tmp_path: Path) -> None:
     """In a process of its own, without torch."""
     (script,) = re.findall(r"^```python\n# onnx_entities\.py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    (tmp_path / "exports").mkdir()
-    (tmp_path / "exports" / "mner").symlink_to(exported.folder)
+    (tmp_path / "exports").symlink_to(exported.folder)
     Image.linear_gradient("L").resize((90, 70)).convert("RGB").save(tmp_path / "photo.png")
     text = "anna and bob meets carl in the paris head sep"
     code = script.replace("photo.jpg", "photo.png").replace("Ada joined Big Org in London", text)
