@@ -337,6 +337,8 @@ class PostDataModule(pl.LightningDataModule):
             if not self._is_read(split):
                 self.examples[split] = self.read_split(split)
                 rank_zero_info(f"{split}: found {self.image_reports[split]}")
+        if stage == "fit" and not self.has_split("test"):
+            rank_zero_info("test: there is no test split, so only validation can be scored")
 
     def _is_read(self, split: str) -> bool:
         """Whether a split is read as far as the trainer will use it; an earlier trainer may have had lower limits."""

@@ -285,7 +285,8 @@ def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> 
                 try:
                     finished = job.result()
                     split = compared_split([finished])
-                    progress.report(f"{name}: {split} {METRIC} {100 * finished.summary[split][METRIC]:.1f}")
+                    note = ", as there is no test split" if trial.tested and split == "val" else ""
+                    progress.report(f"{name}: {split} {METRIC} {100 * finished.summary[split][METRIC]:.1f}{note}")
                 except TrialError as error:
                     reasons[experiment, str(trial), seed] = str(error)
                     progress.report(f"{name} failed: {error}")

@@ -51,6 +51,11 @@ class Trial:
             level if isinstance(level, str) else f"{factor} {level}" for factor, level in self.levels.items()
         )
 
+    @property
+    def tested(self) -> bool:
+        """Whether its runs are scored on test if there is a test split; runs of a search may not be."""
+        return SEARCHED[0] not in self.options
+
     def command(self, experiment: str, seed: int) -> list[str]:
         """Return the options of `mmib fit` to train the trial with a seed."""
         return ["--config", experiment, *self.options, "--seed_everything", str(seed)]

@@ -56,6 +56,7 @@ class Trainer:
         if self.broken and set(self.broken) <= set(options):
             raise TrialError(self.reason)
         seed = int(options[options.index("--seed_everything") + 1])
+        split = "val" if "--evaluate" in options else self.split
         right = (20 if "--model.gamma" in options else 30) + seed
         data = self.noisy if "--data.demo.noise" in options else "clean"
         run = folder / "toy" / "1"
@@ -67,9 +68,7 @@ class Trainer:
             {"id": row, "gold": gold, "predicted": guess, "scores": logits(guess), **self.known(row)}
             for row, (gold, guess) in enumerate(zip(golds, guesses, strict=True))
         ]
-        (run / "predictions" / f"{self.split}.jsonl").write_text(
-            "".join(json.dumps(record) + "\n" for record in records)
-        )
+        (run / "predictions" / f"{split}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
         summary = {
             **{
                 "task": "mre",
@@ -80,9 +79,9 @@ class Trainer:
                 "val": {"f1": self.validation(options)},
                 "bottleneck": {name: {"rate": {"end": self.rate(options)}} for name in ("text", "image")},
             },
-            **{"test": {"f1": right / ROWS} if self.split == "test" else None},
-            **{"data": {self.split: {"rows": ROWS, "sha256": data * 4}}},
-            **{"ceiling": {"split": self.split, "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
+            **{"test": {"f1": right / ROWS} if split == "test" else None},
+            **{"data": {split: {"rows": ROWS, "sha256": data * 4}}},
+            **{"ceiling": {"split": split, "text": 0.6, "multimodal": 0.9}, "versions": {"mmib": "0.1.0"}},
         }
         (run / "summary.json").write_text(json.dumps(summary))
         (run / "config.yaml").write_text("name: toy\n")
@@ -225,7 +224,7 @@ def test_each_combination_gets_the_setting_that_is_best_for_it_on_validation(
 
 
 def test_a_search_with_options_of_its_own_has_runs_of_its_own_that_are_not_scored_on_test(
-    trainer: Trainer, record: Any, tmp_path: Path
+    trainer: Trainer, record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     searched(tmp_path, options=["--trainer.max_epochs", "1"])
     trainer.validation = lambda options: 0.6 if "1e-2" in options else 0.4
@@ -238,6 +237,7 @@ def test_a_search_with_options_of_its_own_has_runs_of_its_own_that_are_not_score
     assert all("1e-2" in options for options in compared)
     table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()
     assert "- all of them in the search alone: `--trainer.max_epochs 1`" in table
+    assert "no test split" not in capsys.readouterr().out
 
 
 def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_levels(
@@ -255,12 +255,14 @@ def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_
     assert main(["study", "toy.yaml", "--", "--runs", "elsewhere"]) == 2
 
 
-def test_runs_without_a_test_split_are_compared_on_validation_and_the_table_says_so(
-    trainer: Trainer, record: Any, tmp_path: Path
+def test_runs_without_a_test_split_are_compared_on_validation_and_table_and_progress_say_so(
+    trainer: Trainer, record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer.split = "val"
     trainer.validation = lambda options: 0.625
     assert main(["study", "toy.yaml"]) == 0
+    progress = [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")]
+    assert all("val f1 62.5, as there is no test split; " in line for line in progress)
     assert record()["split"] == "val"
     assert row(record(), "full", 0.2)["mean"] == pytest.approx(31.5 / ROWS)
     table = (tmp_path / "runs" / "study" / "toy" / "mre-demo" / "table.md").read_text()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import logging
 import math
 import random
 import re
@@ -501,15 +502,17 @@ def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Pat
 
 
 @both_tasks
-def test_without_a_test_split_test_is_null_and_the_table_says_so(
-    real_layout: RealLayout, start: Start, task: str
+def test_without_a_test_split_test_is_null_and_log_and_table_say_so(
+    real_layout: RealLayout, start: Start, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     run = start(*real_layout.arguments)
     assert run.summary["test"] is None
     assert points(run.summary["val"]) == pytest.approx(scored(task, run.predictions("val")))
     assert "ceiling" not in run.summary
     assert "levels" not in run.summary
     assert "test: no test split was scored" in run.output
+    assert "test: there is no test split" in caplog.text.partition("model: ")[0]  # said before the training
     assert (
         run.summary["images"]["train"]
         == {"mre": "0 of 60 images, 0 of 128 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
