@@ -25,7 +25,7 @@ from mmib.base.lightning_internals import overfits
 from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
-from mmib.datamodules.files import Digests, is_there, open_data
+from mmib.datamodules.files import Digests, image_root, is_there, open_data
 from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.datamodules.images import unreadable_images
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
@@ -283,16 +283,16 @@ class PostDataModule(pl.LightningDataModule):
         """Describe in readable form what the model was shown for a row of a split that has been read.
 
         Returns:
-            `words`; its `spans`; `image`, the path of the whole image below the root, or None; `boxes`, x0 y0 x1 y1 in
-            0..1 of each region, zeros if unknown; and, if a relevance file is given, the `relevance` of the post's own
-            image, or None if the file lacks it.
+            `words`; its `spans`; `image`, the path of the whole image below `image_root`, or None; `boxes`, x0 y0 x1 y1
+            in 0..1 of each region, zeros if unknown; and, if a relevance file is given, the `relevance` of the post's
+            own image, or None if the file lacks it.
         """
-        example = self.examples[split][row]
+        example, root = self.examples[split][row], image_root(self.root, self.reader.image_folder(split))
         whole = next((picture.file for picture in example.pictures if picture.box == WHOLE_IMAGE), None)
         return {
             "words": example.words,
             **example.spans(),
-            "image": None if whole is None else Path(os.path.relpath(whole, self.root)).as_posix(),
+            "image": None if whole is None else Path(os.path.relpath(whole, root)).as_posix(),
             "boxes": region_boxes(example, self._cells()),
             **({} if self.image_relevance is None else {"relevance": self.image_relevance.of(self._image(split, row))}),
         }

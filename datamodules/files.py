@@ -119,6 +119,16 @@ def is_there(path: Path) -> bool:
         raise DataError(f"{path} cannot be looked for: {error.strerror}") from error
 
 
+def image_root(root: Path, image_folder: Path) -> Path:
+    """Return the folder to which the image paths of prediction files are relative.
+
+    It is the data folder, or the folder of the images if that is outside of it.
+    """
+    # By name alone, as in `inside`.
+    whole, part = (Path(os.path.normpath(folder.absolute())) for folder in (root, image_folder))
+    return root if part.is_relative_to(whole) else image_folder
+
+
 def inside(folder: Path, name: str, place: str) -> Path:
     """Return `folder / name` if it is inside the folder.
 

@@ -116,7 +116,7 @@ def pictures(run: FinishedRun, models: Sequence[Path], example: int) -> Iterator
         (folder / "profile").mkdir()
         asked = stack.enter_context(service(models)).place
         predictions = str(run.predictions_file("test").resolve())
-        images = ["--images", str(Path(run.data_root or ".").resolve())]
+        images = ["--images", str(Path(run.image_root or ".").resolve())]
         reviewed = stack.enter_context(started(["review", predictions, *images, "-o", "corrected.jsonl"], folder)).place
         address = write_report(run, folder / "report.html")
         taken: dict[str, Callable[[int], bytes]] = {

@@ -334,6 +334,18 @@ def test_the_splits_of_data_with_a_dot_in_its_name_hold_their_own_posts(
     assert len({row for rows in words.values() for row in rows}) == 40 == sum(map(len, words.values()))
 
 
+def test_images_are_described_by_their_path_below_the_data_or_below_their_own_folder(
+    tmp_path: Path, load: Callable[..., JSONLinesDataModule]
+) -> None:
+    root = tmp_path / "teams"
+    path = write(root / "posts.jsonl", *with_images(root, 20))
+    module = load(path, "mner", ["TEAM", "PERSON"])
+    assert {module.describe("train", row)["image"] for row in range(16)} >= {"images/2.png", None}
+    (root / "images").rename(tmp_path / "pictures")
+    module = load(path, "mner", ["TEAM", "PERSON"], image_folder=str(tmp_path / "pictures"))
+    assert {module.describe("train", row)["image"] for row in range(16)} >= {"2.png", None}
+
+
 def test_posts_become_batches_of_relation_extraction(tmp_path: Path, load: Callable[..., JSONLinesDataModule]) -> None:
     root = tmp_path / "teams"
     path = write(root / "posts.jsonl", *({**entry, "relations": ADA["relations"]} for entry in MANY[:20]))

@@ -161,7 +161,7 @@ def _of_run(path: Path, name: str | None) -> Predictions:
             raise ConfigError(f"{folder} has no summary.json, which names the task: add --task mner or --task mre")
         run = FinishedRun(folder, {"task": name, "labels": _labels(path.with_name(LABELS))})
         task, labels = task_named(name), run.labels
-    root = run.data_root if (folder / "config.yaml").is_file() else None
+    root = run.image_root if (folder / "config.yaml").is_file() else None
     records = run.predictions(path.stem)
     with run.interpreting(path.stem):
         posts = [_of_records(task, labels, group) for group in _grouped(task, records)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmib.base.class_paths import current_class_paths
 from mmib.base.files import parse_json, read_yaml
+from mmib.datamodules.files import image_root
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.labels import LabelSet, difference
 from mmib.plugins import task_of
@@ -125,14 +126,18 @@ class FinishedRun:
         return bool(self._data_options().get("images", "own") == "own")
 
     @property
-    def data_root(self) -> Path | None:
-        """Folder of the data, to which image paths are relative; None if the configuration names none.
+    def image_root(self) -> Path | None:
+        """Folder to which image paths are relative, see `image_root`; None if the configuration names no data.
 
         Raises:
             RunError: see `config`.
         """
-        root = self._data_options().get("root")
-        return Path(root) if isinstance(root, str) else None
+        options = self._data_options()
+        root, images = options.get("root"), options.get("image_folder")
+        if not isinstance(root, str):
+            return None
+        folder = Path(root).parent if Path(root).is_file() else Path(root)
+        return image_root(folder, Path(images)) if isinstance(images, str) else folder
 
     def training(self) -> TrainingItems | None:
         """Return the items that the model was trained on; None if not recorded, as in older versions.

@@ -33,6 +33,28 @@ def test_the_labels_of_a_run_are_those_that_its_summary_names(tmp_path: Path) ->
     assert read_run(make_run(tmp_path / "run", task="any", labels=labels.to_dict())).labels == labels
 
 
+@pytest.mark.parametrize(
+    ("options", "folder"),
+    [
+        ({}, None),
+        ({"root": "data"}, "data"),
+        ({"root": "data/posts.jsonl"}, "data"),
+        ({"root": "data", "image_folder": "data/images"}, "data"),
+        ({"root": "data", "image_folder": "data2/images"}, "data2/images"),
+        ({"root": "data/posts.jsonl", "image_folder": "images"}, "images"),
+    ],
+)
+def test_images_of_a_run_are_below_its_data_or_in_their_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], folder: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
+    Path("data/posts.jsonl").touch()
+    run = read_run(make_run(tmp_path / "run"))
+    (run.folder / "config.yaml").write_text(json.dumps({"data": {"init_args": options}}), encoding="utf-8")
+    assert run.image_root == (None if folder is None else Path(folder))
+
+
 def test_shares_of_one_file_are_other_data(tmp_path: Path) -> None:
     data = {"rows": 12, "sha256": "abc", "held_out": {"val": 0.2}, "holdout_seed": 0}
     run = read_run(make_run(tmp_path / "run", data={"val": data, "test": {**data, "holdout_seed": 1}, "train": None}))

@@ -16,7 +16,7 @@ from mmib.datamodules.files import inside
 from mmib.datamodules.images import UnreadableImageError, read_image
 from mmib.labels import LabelSet
 from mmib.records import Answer, Chip, Record
-from mmib.schema import RunError, Task
+from mmib.schema import DataError, RunError, Task
 
 # Fields that are lists only if there is a label for each word.
 BY_WORD = ("gold", "predicted", "confidence")
@@ -196,7 +196,7 @@ class PostWriter:
             return None
         try:
             image = read_image(inside(self.root, name, "prediction file"))
-        except UnreadableImageError:
+        except (DataError, UnreadableImageError):
             self.missing += 1
             return None
         image.thumbnail((THUMBNAIL, THUMBNAIL))

@@ -360,7 +360,7 @@ def _posts(
     chosen = sample([read_post(task, labels, record) for record in records], size)
     classes = sorted({name for post in chosen for name in post.answer.classes})
     darkest = darkest_word(chosen)
-    root = data_root or run.data_root
+    root = data_root or run.image_root
     writer = PostWriter(classes, darkest, root if root and root.is_dir() else None)
     written = list(writer.within(chosen))
     reading = [

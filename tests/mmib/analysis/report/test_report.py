@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from mmib.analysis.report import newest_run
@@ -261,6 +262,34 @@ def test_images_are_found_where_they_were_moved(report: Callable[..., str], make
     assert "12 images were not found below …/data: set their folder with --data.root" in text
     assert "<img" not in text
     assert len(Reader(report(run, "--data.root", tmp_path / "elsewhere")).with_class("frame")) == 12
+
+
+@pytest.mark.parametrize("images", ["data", "pictures"])
+def test_images_are_found_beside_the_file_that_is_the_data_root_or_in_their_own_folder(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path, images: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "data").rename(tmp_path / images)
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / "posts.jsonl").touch()
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    config["data"]["init_args"] = {
+        "root": str(tmp_path / "data" / "posts.jsonl"),
+        "image_folder": str(tmp_path / images),
+    }
+    (run / "config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    assert len(Reader(report(run)).with_class("frame")) == 12
+
+
+def test_an_image_outside_of_the_data_is_not_shown(
+    report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "data" / "0.jpg").rename(tmp_path / "0.jpg")
+    edit_records(run, lambda record: record.update(image="../0.jpg"))
+    text = report(run)
+    assert "12 images were not found below" in text
+    assert "<img" not in text
 
 
 def test_large_pictures_do_not_make_a_large_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
