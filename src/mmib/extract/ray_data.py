@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmib.extract.extractor import Extractor, Post
+from mmib.extract.readers import Wanted
 from mmib.extract.rows import Row
 from mmib.extract.stream import extracted, line_of
 from mmib.schema import ConfigError
@@ -32,6 +33,7 @@ class ExtractPosts:
 
     Raises:
         ConfigError: Ray Data is not installed.
+        InputError: the number of samples is negative or one.
         MMIBError: see `Extractor.from_pretrained`.
     """
 
@@ -44,9 +46,8 @@ class ExtractPosts:
     ) -> None:
         if find_spec("ray") is None:
             raise ConfigError("extraction in Ray Data needs the package ray: pip install 'mmib[ray]'")
+        self.wanted = Wanted(evidence, samples).checked()
         self.extractor = Extractor.from_pretrained(*sources, **(options or {}))
-        self.evidence = evidence
-        self.samples = samples
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Return the columns of a batch and the new column `extracted`.
@@ -57,9 +58,7 @@ class ExtractPosts:
         if "text" not in batch:
             raise ConfigError(f"the batch has no column 'text': it has {', '.join(batch) or 'none'}")
         rows = [self._row(batch, number) for number in range(len(batch["text"]))]
-        lines = [
-            line_of(record).rstrip("\n") for record in extracted(self.extractor, rows, self.evidence, self.samples)
-        ]
+        lines = [line_of(record).rstrip("\n") for record in extracted(self.extractor, rows, *self.wanted)]
         return {**batch, "extracted": np.array(lines, dtype=object)}
 
     @staticmethod

@@ -18,7 +18,7 @@ from mmib.export.model import TrainedModel
 from mmib.extract import ray_data
 from mmib.extract.extractor import Extractor
 from mmib.extract.ray_data import ExtractPosts
-from mmib.schema import ConfigError
+from mmib.schema import ConfigError, InputError
 
 TEXTS = ["anna meets bob", " ", "bob in paris"]
 
@@ -62,6 +62,12 @@ def test_without_ray_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(ray_data, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package ray: pip install 'mmib\[ray\]'"):
         ExtractPosts(["nowhere"])
+
+
+def test_a_single_sample_is_refused_before_the_models_are_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_data, "find_spec", lambda name: "there")
+    with pytest.raises(InputError, match="samples is 1: a spread takes two samples or more"):
+        ExtractPosts(["nowhere"], samples=1)
 
 
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed: pip install 'mmib[ray]'")
