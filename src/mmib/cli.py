@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -110,7 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
         import_plugins(plugins)
         from mmib.training.cli import run
 
-        return run(expanded)
+        return run(expanded, called_as=shlex.join(["mmib", *arguments]))
     if command in OTHER_COMMANDS:
         module = importlib.import_module(MODULES[command])
         return int(module.run(arguments[1:]))

@@ -83,9 +83,9 @@ CHANGED_BY_REQUEUE = ("trainer.num_nodes", "trainer.devices", "data.init_args.ca
 CHECKPOINT_KEYWORDS = ("best", "last", "hpc", "registry")
 
 
-def run(arguments: list[str], command: type[MMIBCommand] | None = None) -> int:
+def run(arguments: list[str], command: type[MMIBCommand] | None = None, called_as: str | None = None) -> int:
     """Run a trainer command on expanded arguments, and return the exit status 0; see `execute`."""
-    execute(arguments, command)
+    execute(arguments, command, called_as)
     return 0
 
 

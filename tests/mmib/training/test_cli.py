@@ -9,6 +9,7 @@ import logging
 import math
 import random
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -109,6 +110,16 @@ def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace
     assert finished.folder.name.endswith("-seed1")
     made = {path.name for path in workspace.root.iterdir()} - {path.name for path in workspace.experiments.values()}
     assert made == {"runs", "cache", "demo"}
+
+
+def test_a_run_begun_by_a_script_records_the_arguments_that_it_was_given(
+    start: Start, workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["script.py", "12"])
+    options = ["--name", "two words", "--trainer.limit_train_batches=1", "--trainer.max_epochs=1", "--evaluate=val"]
+    run = start("fit", "--config", str(workspace.experiment), *options)
+    called = shlex.join(["mmib", "fit", "--config", str(workspace.experiment), *options])
+    assert run.summary["command"] == run.summary["commands"][0]["command"] == called
 
 
 @both_tasks
