@@ -199,6 +199,8 @@ class PostDataModule(pl.LightningDataModule):
                 f"max_tokens is {max_tokens}, and a single post may have max_length {max_length} word pieces: "
                 "raise max_tokens or lower max_length"
             )
+        if images not in get_args(ImageUse):
+            raise ConfigError(f"images {images!r} is unknown: choose {shown(get_args(ImageUse))}")
         self.reader = reader
         self.root = reader.root
         self.task = task_named(task or self.task_name)

@@ -497,6 +497,11 @@ def test_the_limit_is_a_share_of_distinct_images(five: Any, load: Load) -> None:
         load(max_missing_images=0.16).setup("fit")
 
 
+def test_an_unknown_use_of_images_is_refused(five: Any, load: Load) -> None:
+    with pytest.raises(ConfigError, match="images 'shuffle' is unknown: choose own, none, shuffled"):
+        load(images="shuffle")
+
+
 def test_images_switched_off_are_neither_looked_for_nor_missed(
     five: Any, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
