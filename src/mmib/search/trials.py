@@ -19,8 +19,6 @@ from mmib.runs.resumption import resumable
 from mmib.schema import RunError
 
 LOG = "output.log"
-# Checkpoints to delete after a run: they take hundreds of megabytes, and a finished run does not need them.
-RESUMED_FROM = ("last.ckpt", "previous.ckpt")
 POLL_S = 0.5
 # Time for a run to end: it completes its optimiser step, and a validation that is due, and saves.
 END_S = 120
@@ -117,8 +115,9 @@ def _run(
     finished = finished_run(folder)
     if process.returncode != 0 or finished is None:
         raise TrialError(f"{reason_of(folder / LOG, process.returncode)} (output: {folder / LOG})")
-    for name in RESUMED_FROM:
-        (finished.folder / "checkpoints" / name).unlink(missing_ok=True)
+    # They take hundreds of megabytes, and a finished run does not need them.
+    for path in resumable(finished.folder):
+        path.unlink(missing_ok=True)
     return finished
 
 
