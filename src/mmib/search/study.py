@@ -9,7 +9,7 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -479,34 +479,18 @@ def _page(record: dict[str, Any], tables: Sequence[Compared]) -> str:
 
 def _errors_table(record: dict[str, Any]) -> list[str]:
     """Return the table of errors by kind, in Markdown."""
-    lines = [
-        "",
-        f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/how-to/report.md):",
-        "",
-        f"| configuration | {' | '.join(ERRORS.values())} |",
-        f"| --- |{' ---: |' * len(ERRORS)}",
-    ]
-    for row in (row for row in record["rows"] if row.get("errors")):
-        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(error_texts(row['errors']))} |")
-    return lines
+    caption = (
+        f"Kinds of errors on {record['split']}, gold and predicted items, mean over the seeds (docs/how-to/report.md)"
+    )
+    rows = [(row["point"], error_texts(row["errors"])) for row in record["rows"] if row.get("errors")]
+    return _table(caption, ERRORS.values(), rows)
 
 
 def _auc_table(record: dict[str, Any]) -> list[str]:
     """Return the AUC of signals for relevant images as a Markdown table; empty if no trial has them."""
-    known = [row for row in record["rows"] if row.get("auc")]
-    if not known:
-        return []
-    lines = [
-        "",
-        f"AUC of signals, relevant against irrelevant images of {record['split']}, mean over the seeds:",
-        "",
-        f"| configuration | {' | '.join(SIGNALS)} |",
-        f"| --- |{' ---: |' * len(SIGNALS)}",
-    ]
-    for row in known:
-        areas = area_texts(row["auc"])
-        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(areas)} |")
-    return lines
+    caption = f"AUC of signals, relevant against irrelevant images of {record['split']}, mean over the seeds"
+    rows = [(row["point"], area_texts(row["auc"])) for row in record["rows"] if row.get("auc")]
+    return _table(caption, SIGNALS, rows) if rows else []
 
 
 def _measures_table(record: dict[str, Any]) -> list[str]:
@@ -514,17 +498,12 @@ def _measures_table(record: dict[str, Any]) -> list[str]:
     found, names = with_measures(record["rows"])
     if not names:
         return []
-    lines = [
-        "",
+    caption = (
         "Mean over the seeds; rate, loss, gap and rank on validation, calibration error on "
-        f"{record['split']} (docs/how-to/studies.md):",
-        "",
-        f"| configuration | {' | '.join(MEASURES[name] for name in names)} |",
-        f"| --- |{' ---: |' * len(names)}",
-    ]
-    for row in found:
-        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(measure_texts(row['measures'], names))} |")
-    return lines
+        f"{record['split']} (docs/how-to/studies.md)"
+    )
+    rows = [(row["point"], measure_texts(row["measures"], names)) for row in found]
+    return _table(caption, [MEASURES[name] for name in names], rows)
 
 
 def _search_table(record: dict[str, Any]) -> list[str]:
@@ -533,18 +512,20 @@ def _search_table(record: dict[str, Any]) -> list[str]:
     if search is None:
         return []
     names = list(search["settings"])
-    lines = [
-        "",
-        f"{METRIC} on validation (%) of the settings tried, at seed {search['seed']}; the chosen one in bold:",
-        "",
-        f"| configuration | {' | '.join(names)} |",
-        f"| --- |{' ---: |' * len(names)}",
-    ]
+    caption = f"{METRIC} on validation (%) of the settings tried, at seed {search['seed']}; the chosen one in bold"
+    rows = []
     for row in (row for row in record["rows"] if row.get("search")):
         scores = {name: f"{100 * score:.1f}" for name, score in row["search"]["scores"].items()}
         scores[row["search"]["setting"]] = f"**{scores[row['search']['setting']]}**"
-        lines.append(f"| {Trial(row['point'], ())} | {' | '.join(scores[name] for name in names)} |")
+        rows.append((row["point"], [scores[name] for name in names]))
     described = [f"- {name}: `{shlex.join(options)}`" for name, options in search["settings"].items()]
     if search["options"]:
         described.append(f"- all of them in the search alone: `{shlex.join(search['options'])}`")
-    return [*lines, "", *described]
+    return [*_table(caption, names, rows), "", *described]
+
+
+def _table(caption: str, columns: Iterable[str], rows: Iterable[tuple[Any, Iterable[str]]]) -> list[str]:
+    """Return a Markdown table, with the texts of each point of the grid as a row."""
+    names = list(columns)
+    lines = ["", f"{caption}:", "", f"| configuration | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
+    return lines + [f"| {Trial(point, ())} | {' | '.join(texts)} |" for point, texts in rows]
