@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
-from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, OPENING, TAIL_END, TAIL_START, DataError
+from mmib.schema import HEAD_END, HEAD_START, MARKERS, NO_WORD, OPENING, TAIL_END, TAIL_START, DataError, Span
 
 if TYPE_CHECKING:
     from mmib.encoders.text import WordTokenizer
-
-Span = tuple[int, int]
 
 
 class MarkedPost(NamedTuple):

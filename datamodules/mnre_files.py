@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,8 @@ LAYOUT = """expected below the root:
   ours_rel2id.json (optional, checked)
   txt/mre_train_dict.pth, txt/mre_dev_dict.pth, txt/mre_test_dict.pth with img_vg/<split>/crops/ (optional crops)"""
 CROP_DICTIONARIES = {"train": "mre_train_dict.pth", "val": "mre_dev_dict.pth", "test": "mre_test_dict.pth"}
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class MNREReader(Reader):
@@ -142,7 +145,7 @@ def _parse_row(line: str, place: str) -> RelationPost:
     if not isinstance(relation, str) or not relation.strip():
         raise DataError(f"{place}: 'relation' must be the name of a relation, got {relation!r}")
     for text in (*words, image, relation):
-        if any("\ud800" <= character <= "\udfff" for character in text):
+        if SURROGATE.search(text):
             raise DataError(f"{place}: {text!r} holds an unpaired surrogate, which is not a character")
     head, tail = (_parse_span(row[key], key, len(words), place) for key in ("h", "t"))
     names = _name(row["h"]), _name(row["t"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -107,13 +106,10 @@ class Curves:
         """
         path = run.folder / "metrics.csv"
         try:
-            rows = [
-                {name: float(value) for name, value in row.items() if name is not None and value}
-                for row in run.metrics()
-            ]
-            self._rows = [row for row in rows if "step" in row]
-        except (OSError, ValueError, csv.Error) as error:
+            rows = [{name: float(value) for name, value in row.items()} for row in run.metrics()]
+        except ValueError as error:
             raise RunError(f"{path} cannot be read: {error}") from error
+        self._rows = [row for row in rows if "step" in row]
         training = [row["step"] for row in self._rows if any(name.startswith("train/") for name in row)]
         self._last = max(training, default=-math.inf)
 
