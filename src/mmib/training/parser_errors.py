@@ -13,6 +13,11 @@ CLASS = re.compile(r"given class_path '([\w.]+)'|class_path='([\w.]+)'")
 OPTION = re.compile(r"Option '([^']+)' is not accepted")
 COMMAND_OPTION = re.compile(r"Subcommand '(\w+)' does not accept option '([^']+)'")
 NO_CLASS = ("has no attribute", "No module named")
+NO_MODULE = re.compile(r"No module named '(\w+)'")
+# Parameters whose type is a callable take a class, by path or as a mapping with class_path.
+CALLABLE = "expects a function or a callable class:"
+NO_CALLABLE = re.compile(rf"{CALLABLE} .*\. Got value: ([\w.]+)$", re.MULTILINE)
+NO_PATH = "expected path but"
 # Lines of parser messages that do not describe the problem.
 FRAME = ("Does not validate", "Subtypes:", "Errors:", "Given value type:", "Problem with given class_path")
 NONE = "Expected a <class 'NoneType'>"
@@ -20,6 +25,13 @@ GIVEN = "Given value: "
 WORDING = (
     (re.compile(r"Expected a typing\.Literal\[(.*?)\]"), r"choose from \1"),
     (re.compile(r"<class '(?:\w+\.)*(\w+)'>"), r"\1"),
+    (re.compile(rf"^Type .* {CALLABLE} ?"), ""),
+    (re.compile(r"\. Got value: Namespace\(.*\)$"), ""),
+    (re.compile(r"((?:has no attribute|No module named) '\w+')\. Got value: .*"), r"\1"),
+    (
+        re.compile(r"Expected (?:a )?dot import path string: (\w+)"),
+        r"there is no class \1: name its module too, as in module.\1",
+    ),
     (re.compile(r"^Expected an? "), "expected "),
     (re.compile(r"\. Got value: "), ", got "),
 )
@@ -45,8 +57,16 @@ def in_one_sentence(message: str, options: Collection[str]) -> str:
         return f"{key}.{refused[1]} is no option of {classes[-1].rpartition('.')[2]}{choice}"
     reasons = _reasons(message, with_value=not classes)
     if classes and any(text in reasons for text in NO_CLASS):
-        return f"{key}: there is no class {classes[-1]} ({reasons})"
+        named = NO_CALLABLE.findall(message)
+        return f"{key}: there is no class {(named or classes)[-1]} ({reasons}){_where(reasons)}"
     return f"{key}: {reasons}" if key else reasons
+
+
+def _where(reasons: str) -> str:
+    """How Python finds the module of a custom class, if that is the reason."""
+    if not (missing := NO_MODULE.search(reasons)):
+        return ""
+    return f"; if it is in a file {missing[1]}.py, put the file's folder on PYTHONPATH, as in PYTHONPATH=. mmib fit …"
 
 
 def _advice(wrong: str, options: Collection[str]) -> str:
@@ -60,7 +80,10 @@ def _reasons(message: str, with_value: bool) -> str:
         if text and text != NONE and not text.startswith((*FRAME, GIVEN)) and not KEY.fullmatch(text):
             for pattern, words in WORDING:
                 text = pattern.sub(words, KEY.sub("", text).strip())
-            found.append(text)
+            if text:
+                found.append(text)
         elif with_value and text.startswith(GIVEN):
             found.append(f"got {text.removeprefix(GIVEN)!r}")
-    return ", ".join(found)
+    # A value that is no class and no file either fails for both reasons; the class was meant.
+    classes = [reason for reason in found if not reason.startswith(NO_PATH)]
+    return ", ".join(dict.fromkeys(classes or found))

@@ -51,6 +51,35 @@ NO_CLASS = """Parser key "data":
     - Expected a <class 'NoneType'>
   Given value: {'class_path': 'mmib.datamodules.nowhere.Module'}"""
 
+CALLABLE_VALUE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "fusion":
+          Type collections.abc.Callable[[int], mmib.nn.fusion.Fusion] expects a function or a callable class: Parser \
+key "dropout":
+            Expected a <class 'float'>. Got value: x. Got value: Namespace(class_path='mine.Mine', init_args=None)
+    - Expected a <class 'NoneType'>"""
+NO_CALLABLE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "fusion":
+
+          - Expected a path but mine.Fusoin either not accessible or invalid
+          - Type collections.abc.Callable[[int], mmib.nn.fusion.Fusion] expects a function or a callable class: \
+module 'mine' has no attribute 'Fusoin'. Got value: mine.Fusoin
+    - Expected a <class 'NoneType'>"""
+NO_MODULE = """Parser key "model":
+  Errors:
+    - Problem with given class_path 'mmib.modules.MREModule':
+        Parser key "fusion":
+          Type collections.abc.Callable[[int], mmib.nn.fusion.Fusion] expects a function or a callable class: No \
+module named 'mine'. Got value: Namespace(class_path='mine.Fusion')
+    - Expected a <class 'NoneType'>"""
+NO_PATH = """Parser key "data":
+  Errors:
+    - Expected a path but Posts either not accessible or invalid
+    - Expected a dot import path string: Posts"""
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
@@ -68,6 +97,13 @@ def _imported() -> None:
         (VALUE, "trainer.max_epochs: expected int, got 'many'"),
         (INNER_VALUE, "model.gamma: expected float, got x"),
         (NO_CLASS, "data: there is no class mmib.datamodules.nowhere.Module (module 'datamodules' has no attribute"),
+        (CALLABLE_VALUE, "model.fusion.dropout: expected float, got x"),
+        (NO_CALLABLE, "model.fusion: there is no class mine.Fusoin (module 'mine' has no attribute 'Fusoin')"),
+        (
+            NO_MODULE,
+            "model.fusion: there is no class mine.Fusion (No module named 'mine'); if it is in a file mine.py, put the",
+        ),
+        (NO_PATH, "data: there is no class Posts: name its module too, as in module.Posts"),
         (
             "Parser key \"wandb\":\n  Expected a typing.Literal['auto', 'off']. Got value: perhaps",
             "wandb: choose from 'auto', 'off', got perhaps",
