@@ -397,8 +397,6 @@ def _labels(run: FinishedRun, split: str, records: Sequence[Record], field: str)
         except (KeyError, TypeError) as error:
             wrong = f"no {field} label" if names is None else f"{names!r} as {field}, which is no label of the run"
             raise RunError(f"{run.predictions_file(split)}: the row {record['id']} has {wrong}") from error
-        if record["id"] in found:
-            raise RunError(f"{run.predictions_file(split)}: the row {record['id']} is there twice")
         found[record["id"]] = labels
     if not found:
         raise RunError(f"{run.predictions_file(split)} holds no rows: score the run again")

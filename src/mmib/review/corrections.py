@@ -34,7 +34,7 @@ class Corrections:
         predictions: the reviewed predictions.
 
     Raises:
-        DataError: the file cannot be read, or has corrections of other posts.
+        DataError: the file cannot be read, or has corrections of other posts or two of one post.
     """
 
     def __init__(self, path: Path, predictions: Predictions) -> None:
@@ -138,6 +138,7 @@ class Corrections:
             return version + 1
 
     def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        rows: set[int] = set()
         for place, line in objects(self.path):
             post = self._posts.get(line.get(ROW, -1)) if isinstance(line.get(ROW), int) else None
             if post is None or any(line.get(key) != post.content.get(key) for key in IDENTITY):
@@ -145,6 +146,11 @@ class Corrections:
                     f"{self.path}, {place} is no correction of these predictions, but of another data set: name "
                     "another file with -o"
                 )
+            if post.row in rows:
+                raise DataError(
+                    f"{self.path}, {place} is a second correction of row {post.row}: remove one of its lines"
+                )
+            rows.add(post.row)
             # Validate as strictly as training does.
             parse_post(json.dumps(line), f"{self.path}, {place}", BOTH)
             # The image may be known only now, or only when the correction was saved.

@@ -261,6 +261,7 @@ def _looking(regions: list[list[float]], rows: Sequence[Any], similarity: float 
 def _of_extraction(path: Path, posts: Path | None, types: Sequence[str], relations: Sequence[str]) -> Predictions:
     lines = dict(objects(path))
     found = []
+    places: dict[int, str] = {}
     for post in json_lines.read(path, Options(posts=posts), Notes()):
         line = lines[post.place]
         # Only a file that was changed raises these errors: the output of mmib extract can be read.
@@ -276,10 +277,16 @@ def _of_extraction(path: Path, posts: Path | None, types: Sequence[str], relatio
             words = [(start, end) for start, end in evidence["tokens"]] if evidence else []
             kl = evidence["kl"] if evidence else []
             row = line["row"]
+            first = places.setdefault(row, post.place)
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise DataError(
                 f"{path}, {post.place} is damaged ({type(error).__name__}: {error}): extract the posts again"
             ) from error
+        if first != post.place:
+            raise DataError(
+                f"{path}, {first} and {post.place} are both of row {row}, as in outputs that were joined: review each "
+                "output by itself, or extract from one file of all posts"
+            )
         content = {"id": post.id, "text": post.text, "image": post.image}
         found.append(
             Post(

@@ -159,7 +159,8 @@ class FinishedRun:
         """Read the predictions for `val` or `test`, in order of row.
 
         Raises:
-            RunError: there are none, their labels differ from those in the summary, or a line is damaged.
+            RunError: there are none, their labels differ from those in the summary, a line is damaged, or two are of
+                one row.
         """
         path = self.predictions_file(split)
         remedy = f"make them with mmib {'test' if split == 'test' else 'validate'} --config {self.folder}/config.yaml …"
@@ -171,6 +172,7 @@ class FinishedRun:
         except (OSError, UnicodeDecodeError) as error:
             raise RunError(f"{path} cannot be read: {error}; {remedy}") from error
         records = []
+        lines_of_rows: dict[int, int] = {}
         for number, line in enumerate(lines, 1):
             try:
                 record = parse_json(line, allow_nan=True)
@@ -179,6 +181,11 @@ class FinishedRun:
             if not isinstance(record, dict) or type(record.get("id")) is not int or "predicted" not in record:
                 raise RunError(
                     f"{path}, line {number} is no prediction: it has no row number 'id' or no 'predicted'; {remedy}"
+                )
+            if (first := lines_of_rows.setdefault(record["id"], number)) != number:
+                raise RunError(
+                    f"{path}, lines {first} and {number} are both of row {record['id']}, as in files that were joined: "
+                    f"use the predictions of one run; {remedy}"
                 )
             records.append(record)
         return records

@@ -156,7 +156,7 @@ def rewritten(run: FinishedRun, change: Change) -> FinishedRun:
     ("change", "message"),
     [
         (lambda records: [{"id": 0, "predicted": "None"}], "row 0 has no gold label"),
-        (lambda records: [*records, records[3]], "row 3 is there twice"),
+        (lambda records: [*records, records[3]], "lines 4 and 61 are both of row 3"),
         (
             lambda records: [{**records[0], "predicted": "love"}],
             "row 0 has 'love' as predicted, which is no label of the run",

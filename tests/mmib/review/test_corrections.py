@@ -160,6 +160,15 @@ def test_corrections_of_other_posts_or_in_use_are_refused(
         pass
 
 
+def test_two_corrections_of_one_post_are_refused(make_predictions: MakePredictions, tmp_path: Path) -> None:
+    path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"
+    with reviewing(path, output) as client:
+        confirm(client, 2)
+    output.write_bytes(output.read_bytes() * 2)
+    with pytest.raises(DataError, match=r"corrections\.jsonl, line 2 is a second correction of row 2"):
+        Corrections(output, read_predictions(path))
+
+
 def test_corrections_take_the_images_that_are_known_later_and_keep_those_known_before(extracted: Path) -> None:
     posts, output = extracted.with_name("posts.jsonl"), extracted.with_name("corrections.jsonl")
     team = Annotation([Entity(11, 19, "TEAM")])

@@ -86,3 +86,14 @@ def test_a_task_that_labels_posts_says_why_it_cannot_be_reviewed(relevance: str)
     import_plugins([relevance])
     with pytest.raises(TaskError, match="which hold entities and relations only"):
         task_named("relevance").proposal({}, LABELS["mner"])
+
+
+def test_outputs_that_were_joined_are_refused(make_predictions: MakePredictions, extracted: Path) -> None:
+    """Two posts of one row would hide one another."""
+    extracted.write_text(extracted.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    with pytest.raises(DataError, match=r"found\.jsonl, line 1 and line 4 are both of row 1"):
+        read_predictions(extracted)
+    path = make_predictions("mner")
+    path.write_text(path.read_text(encoding="utf-8") * 2, encoding="utf-8")
+    with pytest.raises(RunError, match=r"test\.jsonl, lines 1 and 4 are both of row 0"):
+        read_predictions(path)

@@ -187,6 +187,14 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> Non
         run.predictions("val")
 
 
+def test_two_predictions_of_one_row_are_refused(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "run"))
+    run.predictions_file("val").parent.mkdir()
+    run.predictions_file("val").write_text('{"id": 7, "predicted": "None"}\n' * 2)
+    with pytest.raises(RunError, match=r"val\.jsonl, lines 1 and 2 are both of row 7"):
+        run.predictions("val")
+
+
 def test_metrics_hold_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert run.metrics() == []
