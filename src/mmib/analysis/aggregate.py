@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
         default=["name"],
         nargs="+",
         metavar="KEY",
-        help="what defines a configuration: name, or keys of config.yaml such as model.init_args.gamma (default: name)",
+        help="what defines a configuration: name, or keys of config.yaml such as model.gamma (default: name)",
     )
     parser.add_argument("--baseline", help="configuration to compare the others with")
     parser.add_argument(
@@ -112,9 +112,11 @@ def group(runs: Sequence[FinishedRun], by: Sequence[str] = ("name",)) -> dict[st
 
 
 def _setting(run: FinishedRun, key: str) -> Any:
-    """Return the value of a dotted key in a run's configuration."""
+    """Return the value of a dotted key in a run's configuration; `init_args` can be omitted, as for `mmib fit`."""
     value: Any = run.config()
     for part in key.split("."):
+        if isinstance(value, dict) and part not in value:
+            value = value.get("init_args", value)
         if not isinstance(value, dict) or part not in value:
             choices = ", ".join(value) if isinstance(value, dict) else "none below it"
             raise RunError(f"the configuration of {run.folder} has no {key!r}: {part!r} is none of {choices}")

@@ -22,6 +22,7 @@ RESAMPLES = 500
 def test_runs_are_told_apart_by_a_setting_in_order_of_it(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"{gamma}", 1, settings={"gamma": gamma}) for gamma in (10, 0.5, 2)]
     assert list(group(runs, ["model.init_args.gamma"])) == ["0.5", "2", "10"]
+    assert list(group(runs, ["model.gamma"])) == ["0.5", "2", "10"]
     assert list(group(runs)) == ["0.5", "10", "2"]
 
 
@@ -32,7 +33,7 @@ def test_runs_are_told_apart_by_several_settings_and_numbers_by_their_size(tmp_p
     assert {name: [run.seed for run in own] for name, own in groups.items()} == {"0, 0.5": [1, 2], "1, 0": [0]}
 
 
-@pytest.mark.parametrize("key", ["model.init_args.gama", "model.gamma", "gamma", "model.init_args.gamma.x"])
+@pytest.mark.parametrize("key", ["model.init_args.gama", "model.gama", "gamma", "model.init_args.gamma.x"])
 def test_an_unknown_setting_names_what_there_is(tmp_path: Path, key: str) -> None:
     with pytest.raises(RunError, match=rf"seed1 has no '{key}': '\w+' is none of "):
         group([make_run(tmp_path, "a", 1)], [key])
@@ -115,7 +116,7 @@ def test_runs_of_one_name_with_other_settings_are_pointed_out(
         (["{root}/nothing"], "no run folder"),
         (["{root}/begun"], "has not finished"),
         (["{root}", "--baseline", "b"], "choose from a"),
-        (["{root}", "--by", "model.beta"], "is none of init_args"),
+        (["{root}", "--by", "model.beta"], "'beta' is none of gamma"),
         (["{root}", "--resamples", "5"], "too few"),
         (["{root}", "--output", "{root}/a/seed1/config.yaml/table.md"], "cannot be written"),
     ],
