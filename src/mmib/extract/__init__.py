@@ -220,13 +220,24 @@ def _extractor(chosen: argparse.Namespace) -> Extractor:
 
 def _finish(output: Path, graph: Path | None) -> int:
     """Print the number of rows and errors in the output, and merge its triples into a graph."""
-    total = errors = 0
+    total = errors = given = 0
+    first = ""
     with output.open(encoding="utf-8") as file:
         for line in file:
-            total, errors = total + 1, errors + ("error" in json.loads(line))
+            record = json.loads(line)
+            total += 1
+            if "error" in record:
+                errors += 1
+                first = first or f"row {record['row']}: {record['error']}"
+            # Only entities that came with the post have no confidence.
+            given += any(entity["confidence"] is None for entity in record.get("entities", ()))
     if graph is not None:
         from mmib.extract.graph import graph_of, write_graph  # noqa: PLC0415 - help needs no networkx
 
         write_graph(graph_of([output]), graph)
     print(f"{output}: {total:,} rows, {errors:,} of them could not be read")  # noqa: T201
+    if first:
+        print(f"  the first, {first}")  # noqa: T201
+    if given:
+        print(f"  {given:,} rows name their entities: these were used, and no others searched for")  # noqa: T201
     return 0

@@ -72,7 +72,9 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.smoke
-def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_path: Path) -> None:
+def test_rows_come_out_in_order_and_bad_ones_with_their_reason(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
     rows = [
         {"text": TEXT, "id": "first", "image": "red.png"},
@@ -98,6 +100,10 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(model: str, tmp_p
     posts = write_lines(tmp_path / "posts.jsonl", rows)
     assert main(["extract", "--model", model, str(posts), "-o", str(tmp_path / "out.jsonl")]) == 0
     found = read_lines(tmp_path / "out.jsonl")
+    summary = capsys.readouterr().out.splitlines()
+    assert summary[0].endswith("out.jsonl: 17 rows, 13 of them could not be read")
+    assert summary[1].startswith("  the first, row 2: ")
+    assert summary[2:] == ["  1 rows name their entities: these were used, and no others searched for"]
     assert [row["row"] for row in found] == list(range(1, 18))
     assert found[0]["id"] == "first"
     expected = Extractor.from_pretrained(model).extract(TEXT, tmp_path / "red.png")
