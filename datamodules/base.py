@@ -26,6 +26,7 @@ from mmib.base.seeding import run_seed
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, image_root, is_there, open_data
+from mmib.datamodules.image_names import searched_folder
 from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.datamodules.images import unreadable_images
 from mmib.datamodules.labels import LabelSource, label_set, unknown_label
@@ -681,7 +682,8 @@ class PostDataModule(pl.LightningDataModule):
             f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
             f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
             f"{self.max_missing_images:.0%}. "
-            "Put the images in place, or continue without them with --data.max_missing_images 1.0"
+            f"Put the images into {searched_folder(self.reader.image_folder(split), missing)}, or continue "
+            "without them with --data.max_missing_images 1.0"
         )
 
 

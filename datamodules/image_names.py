@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmib.datamodules.tables import HashedTable
@@ -90,3 +91,10 @@ def _file_names(folder: Path) -> list[str]:
         return []
     except OSError as error:
         raise DataError(f"the folder of images {folder} cannot be listed: {error.strerror}") from error
+
+
+def searched_folder(folder: Path, missing: Iterable[str]) -> str:
+    """Describe the folder in which the images of these names were not found, for messages."""
+    absent = "" if folder.is_dir() else ", which does not exist"
+    windows = " (folders in image names are separated by /, not by \\)" if any("\\" in name for name in missing) else ""
+    return f"{folder}{absent}{windows}"

@@ -11,7 +11,7 @@ from mmib.datamodules.check.findings import FileCounts, Finding, SplitReport
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.crops import Crops
 from mmib.datamodules.files import Digests, inside
-from mmib.datamodules.image_names import split_ending
+from mmib.datamodules.image_names import searched_folder, split_ending
 from mmib.datamodules.images import unreadable_images, why_unreadable
 from mmib.schema import DataError
 
@@ -77,12 +77,13 @@ def check_images(
     if lost:
         share = lost / counts.named
         refused = share > max_missing
-        text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable" + (
+        absent = sorted(name for name, file in wanted.items() if file is None)
+        folder = searched_folder(files.reader.image_folder(report.split), absent)
+        text = f"{lost:,} of {counts.named:,} images ({share:.1%}) are missing or unreadable in {folder}" + (
             f", and training allows {max_missing:.0%} unless data.max_missing_images is higher (mmib init sets it)"
             if refused
             else ""
         )
-        absent = sorted(name for name, file in wanted.items() if file is None)
         report.findings.append(Finding("problem" if refused else "note", "missing_images", text, absent))
     renamed = sorted(f"{name} = {file.name}" for name, file in wanted.items() if file and file.name != Path(name).name)
     if renamed:

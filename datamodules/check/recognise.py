@@ -43,7 +43,9 @@ def find_sets(path: Path, given: Given | None = None, labels: LabelSet | None = 
     try:
         data = find_data(path, given or Given())
     except DataError as error:
-        moves = "".join(f"\n  {move}" for file in _texts(path) for move in _moves(file))
+        # Splits can share a folder of images.
+        found_moves = dict.fromkeys(move for file in _texts(path) for move in _moves(file))
+        moves = "".join(f"\n  {move}" for move in found_moves)
         if not moves:
             raise
         raise DataError(

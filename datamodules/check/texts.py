@@ -161,6 +161,7 @@ def _report_lengths(
     longer: Sequence[tuple[Post, list[list[int]]]], rows: str, pieces: Pieces, report: SplitReport
 ) -> None:
     """Report posts that are too long, given with their word pieces, by the effect on training."""
+    raise_it = "raise data.max_length (mmib init sets it)"
     too_long = f"longer than {pieces.max_length} word pieces ({pieces.name})"
     refused, missed, shortened = list[str](), list[str](), list[str]()
     for post, words in longer:
@@ -171,10 +172,10 @@ def _report_lengths(
         else:
             shortened.append(post.place)
     if refused:
-        text = f"{len(refused):,} {rows} are {too_long} between their entities, and training stops: raise max_length"
+        text = f"{len(refused):,} {rows} are {too_long} between their entities, and training stops: {raise_it}"
         report.findings.append(Finding("problem", "too_long", text, refused))
     if missed:
-        text = f"{len(missed):,} {rows} are {too_long}, and the words beyond that count as missed: raise max_length"
+        text = f"{len(missed):,} {rows} are {too_long}, and the words beyond that count as missed: {raise_it}"
         report.findings.append(Finding("problem", "too_long", text, missed))
     if shortened:
         text = f"{len(shortened):,} {rows} are {too_long}, and lose only context"

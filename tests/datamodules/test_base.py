@@ -483,6 +483,7 @@ def test_too_many_missing_images_are_an_error_that_says_how_to_go_on(five: Any, 
     for part in (
         *(str(five.root), "split train", "7 of 12 images are missing or unreadable", "58%", "allows 5%"),
         *("gone0.png", "gone4.png and 2 more", "--data.max_missing_images 1.0"),
+        f"Put the images into {five.root / 'img_org' / 'train'}, or",
     ):
         assert part in text
     assert "gone5.png" not in text

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mmib.datamodules import image_names
-from mmib.datamodules.image_names import ENDINGS, ImageNames, split_ending
+from mmib.datamodules.image_names import ENDINGS, ImageNames, searched_folder, split_ending
 
 
 def fill(folder: Path, *names: str) -> ImageNames:
@@ -78,3 +78,9 @@ def test_an_ending_can_be_split_off_and_put_back(stem: str, ending: str) -> None
     assert found_stem + found_ending == name
     assert found_ending.lower() in ("", *ENDINGS)
     assert found_stem or not name
+
+
+def test_a_folder_without_the_images_is_described(tmp_path: Path) -> None:
+    assert searched_folder(tmp_path, ["a/1.jpg"]) == str(tmp_path)
+    assert searched_folder(tmp_path / "gone", []) == f"{tmp_path}/gone, which does not exist"
+    assert "not by \\" in searched_folder(tmp_path, ["1.jpg", "images\\2.jpg"])

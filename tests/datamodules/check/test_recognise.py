@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,14 @@ def test_texts_under_other_names_are_told_where_to_go(mnre: Any, twitter: Any, t
     release = tmp_path / "release"
     (release / "mnre_txt").mkdir(parents=True)
     mnre.text("train").rename(release / "mnre_txt" / "mnre_dev.txt")
+    shutil.copy(release / "mnre_txt" / "mnre_dev.txt", release / "mnre_txt" / "mnre_val.txt")  # of the same images
     (mnre.root / "img_org" / "train").rename(release / "pictures")
     (release / "mner_txt").mkdir()
     twitter.write(("7", "x/B-OTHER")).rename(release / "mner_txt" / "train_15.txt")
     with pytest.raises(DataError) as error:
         find_sets(release)
     text = str(error.value).replace(f"{release}/", "")
+    assert len(text.splitlines()) == len(set(text.splitlines()))
     assert "mnre_txt/mnre_dev.txt holds rows in the format of MNRE: move it to ROOT/txt/ours_val.txt" in text
     assert "pictures/ holds images of it: move it to ROOT/img_org/val/" in text
     assert (
