@@ -668,7 +668,10 @@ class PostDataModule(pl.LightningDataModule):
 
     def _check_missing(self, split: str, report: ImageReport, missing: list[str]) -> None:
         share = len(missing) / report.images if report.images else 0.0
+        folder = searched_folder(self.reader.image_folder(split), missing)
         if share <= self.max_missing_images:
+            if missing and not report.rows_with_image and self.side_text is None:
+                rank_zero_info(f"{split}: no image was found in {folder}: these posts are used as text only")
             return
         if self.side_text is not None:
             lack = "has no text" if self.pixel_encoder is None else "has no text, and the data has no readable file,"
@@ -682,8 +685,7 @@ class PostDataModule(pl.LightningDataModule):
             f"{self.root}, split {split}: {len(missing):,} of {report.images:,} images are missing or unreadable "
             f"({share:.0%}, {shown(missing, NAMES_SHOWN)}), and max_missing_images allows "
             f"{self.max_missing_images:.0%}. "
-            f"Put the images into {searched_folder(self.reader.image_folder(split), missing)}, or continue "
-            "without them with --data.max_missing_images 1.0"
+            f"Put the images into {folder}, or continue without them with --data.max_missing_images 1.0"
         )
 
 

@@ -222,5 +222,6 @@ class SplitReader(Reader, Generic[EntryT]):
         return DataError(
             f"{path} holds no {self.rows} for the split {split} with the shares {listed} and the seed "
             f"{self.files.hold_out.seed}: add {self.rows}, write a file for the split, or change the shares "
-            "(data.holdout, data.test_holdout)"
+            "(data.holdout, data.test_holdout). The split of a post depends on its text, so corrections of posts that "
+            "were held out before are held out again"
         )

@@ -489,6 +489,18 @@ def test_too_many_missing_images_are_an_error_that_says_how_to_go_on(five: Any, 
     assert "gone5.png" not in text
 
 
+def test_a_split_without_any_of_its_images_says_where_they_were_searched(
+    five: Any, load: Load, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where all may be missing, a folder of another name would go unnoticed."""
+    folder = five.root / "img_org" / "train"
+    load(max_missing_images=1.0).setup("fit")
+    assert "train: no image was found" not in caplog.text
+    folder.rename(folder.with_name("training"))
+    load(max_missing_images=1.0).setup("fit")
+    assert f"train: no image was found in {folder}, which does not exist: these posts are used as text" in caplog.text
+
+
 def test_the_limit_is_a_share_of_distinct_images(five: Any, load: Load) -> None:
     for _ in range(20):
         five.row(img_id="gone.png")
