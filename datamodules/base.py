@@ -670,8 +670,8 @@ class PostDataModule(pl.LightningDataModule):
         share = len(missing) / report.images if report.images else 0.0
         folder = searched_folder(self.reader.image_folder(split), missing)
         if share <= self.max_missing_images:
-            if missing and not report.rows_with_image and self.side_text is None:
-                rank_zero_info(f"{split}: no image was found in {folder}: these posts are used as text only")
+            if missing and len(missing) == report.images and self.side_text is None:
+                rank_zero_info(f"{split}: no image was found in {folder}")
             return
         if self.side_text is not None:
             lack = "has no text" if self.pixel_encoder is None else "has no text, and the data has no readable file,"

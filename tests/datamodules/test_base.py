@@ -498,7 +498,7 @@ def test_a_split_without_any_of_its_images_says_where_they_were_searched(
     assert "train: no image was found" not in caplog.text
     folder.rename(folder.with_name("training"))
     load(max_missing_images=1.0).setup("fit")
-    assert f"train: no image was found in {folder}, which does not exist: these posts are used as text" in caplog.text
+    assert f"train: no image was found in {folder}, which does not exist" in caplog.text
 
 
 def test_the_limit_is_a_share_of_distinct_images(five: Any, load: Load) -> None:
