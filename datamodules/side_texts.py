@@ -53,7 +53,7 @@ class SideTexts:
             self.empty += sum(not text.strip() for _, text in texts)
             chosen = list(dict.fromkeys(self._chosen(texts)))
             before = self._texts.get(image)
-            if before is None:
+            if not before:  # an image without a text so far is not named with different ones
                 self._texts[image] = chosen
             elif new := [text for text in chosen if text not in before]:
                 before += new

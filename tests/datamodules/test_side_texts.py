@@ -214,6 +214,12 @@ def test_an_image_of_several_lines_keeps_its_different_texts(tmp_path: Path) -> 
     assert SideTexts(tmp_path / "twice.jsonl", ["b"]).of("1.jpg") == ("b a", "a c")
 
 
+def test_an_image_named_again_after_an_empty_text_is_not_named_with_different_texts(tmp_path: Path) -> None:
+    texts = SideTexts(write(tmp_path / "empty.jsonl", [{"image": "1.jpg", "text": text} for text in (" ", "a", "a")]))
+    assert texts.of("1.jpg") == ("a",)
+    assert (texts.repeated, texts.empty) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("rows", "models", "expected"),
     [

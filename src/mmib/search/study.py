@@ -28,7 +28,9 @@ from mmib.analysis.slice_comparison import compare_slices
 from mmib.analysis.slices import ERRORS, error_texts, errors
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
+from mmib.configs import expand_configs
 from mmib.datamodules.image_relevance import ImageRelevance
+from mmib.options.composition import check
 from mmib.runs.reader import STUDY, FinishedRun
 from mmib.schema import ConfigError
 from mmib.search.study_file import StudyFile, Trial, check_options, read_study_file
@@ -185,6 +187,13 @@ def run(arguments: list[str]) -> int:
     parser.add_argument("file", type=Path, help="study file, such as experiments/ablations/study.yaml")
     parser.add_argument("--experiment", nargs="+", help="experiments of the file to run (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds, instead of those in the file")
+    parser.add_argument(
+        "--level",
+        action="append",
+        default=[],
+        metavar="FACTOR=LEVEL",
+        help="only this level of a factor; its results are in a separate folder; may be repeated",
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="folder of all studies (%(default)s)")
     parser.add_argument("--parallel", type=int, default=1, help="number of runs at a time; they share the cores")
     parser.add_argument("--results", type=Path, help="folder to copy tables and figures to, named after the study")
@@ -212,13 +221,34 @@ def run(arguments: list[str]) -> int:
             choices = ", ".join(study.experiments)
             raise ConfigError(f"{chosen.file} has no experiment {', '.join(sorted(unknown))}: choose from {choices}")
         study = replace(study, experiments=tuple(chosen.experiment))
+    study = study.restricted(chosen.level)
+    if not chosen.only_tables:
+        check_trials(study)
     reasons = {} if chosen.only_tables else train(study, chosen.runs, chosen.parallel)
     command = shown_command(shlex.join(["mmib", "study", *arguments]))  # tables are shared
     for experiment in study.experiments:
-        folder = chosen.runs / study.name / experiment
+        name = Path(experiment).stem  # an experiment may be a file in another folder
+        folder = chosen.runs / study.name / name
         if conclude(study, experiment, chosen.runs, folder, reasons, command, relevance) and chosen.results is not None:
-            keep_results(folder, chosen.results, f"{study.name}-{experiment}")
+            keep_results(folder, chosen.results, f"{study.name}-{name}")
     return int(bool(reasons))
+
+
+def check_trials(study: StudyFile) -> None:
+    """Check the options of all runs of a study, so that a misspelt one is found before the first run.
+
+    Raises:
+        ConfigError: `mmib fit` would refuse the options of a run; the message names the experiment and the trial.
+    """
+    for experiment in study.experiments:
+        for trial in study.trials():
+            tried = study.candidates(trial) or {"": study.complete(trial)}
+            for setting, candidate in tried.items():
+                try:
+                    check("fit", expand_configs(["fit", *study.searched(candidate).command(experiment, 0)])[1:])
+                except ConfigError as error:
+                    named = f"{experiment}, {trial}{f', setting {setting}' if setting else ''}"
+                    raise ConfigError(f"{named}: {error}") from error
 
 
 def folder_of(runs: Path, trial: Trial, experiment: str, seed: int) -> Path:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ OPTIONAL_KEYS = {
 SEARCHED = ("--evaluate", "val")
 
 STUDY_OPTIONS = ("--seed_everything", "--runs", "--run", "--ckpt_path", "--evaluate")
+# What does not belong in the name of a folder.
+UNNAMED = r"[^\w.-]+"
 
 Level = str | int | float
 
@@ -73,7 +75,7 @@ class Trial:
         options = iter(self.options)
         for option in options:
             label.append(Path(next(options)).stem if option == "--config" else option.rpartition(".")[2])
-        name = re.sub(r"[^\w.-]+", "_", "-".join(label))[:80]
+        name = re.sub(UNNAMED, "_", "-".join(label))[:80]
         return f"{name}-seed{seed}-{content.hexdigest()[:8]}"
 
 
@@ -121,6 +123,29 @@ class StudyFile:
             named = dict(zip(self.factors, (level for level, _ in levels), strict=True))
             yield Trial(named, tuple(option for _, options in levels for option in options))
 
+    def restricted(self, chosen: Sequence[str]) -> StudyFile:
+        """Return the study with one level of some factors, and a name that says so.
+
+        Args:
+            chosen: `factor=level` for each of these factors.
+
+        Raises:
+            ConfigError: there is no such factor or level, or the baseline is another level.
+        """
+        study = self
+        for text in chosen:
+            factor, _, wanted = text.partition("=")
+            levels = study.factors.get(factor, {})
+            kept = {level: options for level, options in levels.items() if str(level) == wanted}
+            if not kept:
+                choices = [f"{name}={level}" for name, levels in study.factors.items() for level in levels]
+                raise ConfigError(f"--level {text} is no level of the study: choose from {', '.join(choices)}")
+            if factor in study.baseline and study.baseline[factor] not in kept:
+                raise ConfigError(f"--level {text} leaves out the baseline, {factor}={study.baseline[factor]}")
+            name = f"{study.name}-{re.sub(UNNAMED, '_', wanted)}"
+            study = replace(study, name=name, factors={**study.factors, factor: kept})
+        return study
+
     def complete(self, trial: Trial, setting: tuple[str, ...] = ()) -> Trial:
         """Add the options of all runs, and those of a setting of the search, to a trial."""
         return replace(trial, options=(*self.options, *setting, *trial.options))
@@ -164,6 +189,7 @@ def read_study_file(path: Path) -> StudyFile:
         _search(content["search"], path) if "search" in content else None,
     )
     _check_baseline(study, path)
+    _check_experiments(study, path)
     return study
 
 
@@ -223,3 +249,15 @@ def _check_baseline(study: StudyFile, path: Path) -> None:
         if level not in list(study.factors.get(factor, {})):  # a list, as unhashable values cannot be looked up
             choices = {name: list(levels) for name, levels in study.factors.items()}
             raise ConfigError(f"{path}: the baseline {factor}: {level!r} is no level: choose from {choices}")
+
+
+def _check_experiments(study: StudyFile, path: Path) -> None:
+    """Check that results of the experiments have different folders."""
+    names: dict[str, str] = {}
+    for experiment in study.experiments:
+        other = names.setdefault(Path(experiment).stem, experiment)
+        if other != experiment:
+            raise ConfigError(
+                f"{path}: the experiments {other} and {experiment} would share the folder of results "
+                f"{Path(experiment).stem!r}: rename one of the files"
+            )

@@ -398,6 +398,63 @@ def test_an_unknown_experiment_is_refused(trainer: Trainer) -> None:
         study.run(["toy.yaml", "--experiment", "mner"])
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (["--model.gama", "0"], "mre-demo, without AR, share of noise 0.2: .*model.gama .*: did you mean gamma"),
+        (["--model.gamma", "much"], "without AR, .*model.gamma: expected float, got .much"),
+        (["--config", "mre-dmeo"], "without AR, .*mre-dmeo"),
+    ],
+    ids=["misspelt", "not a number", "no such file"],
+)
+def test_an_option_that_fit_would_refuse_is_refused_before_the_first_run(
+    trainer: Trainer, tmp_path: Path, setting: list[str], message: str
+) -> None:
+    factors = {**STUDY["factors"], "variant": {"full": [], "without AR": setting}}
+    (tmp_path / "toy.yaml").write_text(yaml.safe_dump({**STUDY, "factors": factors}, sort_keys=False))
+    with pytest.raises(ConfigError, match=message):
+        study.run(["toy.yaml"])
+    assert trainer.trained == []
+
+
+def test_results_of_an_experiment_in_another_folder_are_in_the_folder_of_the_study(
+    trainer: Trainer, record: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "relations.yaml").write_text("include: [mre-demo]\nname: custom\n")
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "here" / "toy.yaml"
+    path.write_text(yaml.safe_dump({**STUDY, "experiments": ["../elsewhere/relations.yaml"]}, sort_keys=False))
+    os.chdir(path.parent)
+    assert main(["study", "toy.yaml", "--results", "kept"]) == 0
+    assert {file.name for file in (path.parent / "runs" / "study" / "toy").iterdir()} == {"relations"}
+    assert (path.parent / "kept" / "toy-relations.md").is_file()
+    assert {file.name for file in tmp_path.iterdir()} == {"toy.yaml", "elsewhere", "here"}
+
+
+def test_one_level_of_a_factor_is_a_study_of_its_own_that_shares_the_runs(trainer: Trainer, tmp_path: Path) -> None:
+    main(["study", "toy.yaml"])
+    every = len(trainer.trained)
+    assert main(["study", "toy.yaml", "--level", "share of noise=0.5"]) == 0
+    assert len(trainer.trained) == every
+    (path,) = (tmp_path / "runs" / "study").glob("toy-*/mre-demo/study.json")
+    assert path.parents[1].name == "toy-0.5"
+    assert {each["point"]["share of noise"] for each in json.loads(path.read_text())["rows"]} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("level", "message"),
+    [
+        ("share of noise=0.3", "no level of the study: choose from variant=full, .*share of noise=0.2"),
+        ("noise", "no level of the study"),
+        ("variant=without AR", "leaves out the baseline, variant=full"),
+    ],
+)
+def test_a_level_that_there_is_not_is_refused(trainer: Trainer, level: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        study.run(["toy.yaml", "--level", level])
+
+
 def test_progress_reports_what_is_done_and_how_long_it_takes(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
         ({"seeds": [1, "2"]}, "a list of whole numbers"),
         ({"seeds": [1, 1]}, "names one twice"),
         ({"experiments": "mre-demo"}, "'experiments' must be"),
+        ({"experiments": ["a/toy.yaml", "b/toy.yaml"]}, "a/toy.yaml and b/toy.yaml would share the folder"),
         ({"baseline": {"variant": "ful"}}, "'ful' is no level: choose from .*full"),
         ({"baseline": {"varient": "full"}}, "varient: 'full' is no level"),
         ({"baseline": "full"}, "'baseline' must be"),

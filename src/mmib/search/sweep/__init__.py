@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.wandb_mode import wandb_mode
+from mmib.base.workers import end_if_importing_main
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.file import SweepFile, read_sweep
 from mmib.search.trials import end_on_signals, share_cores
@@ -76,6 +77,7 @@ def _share(path: Path, runs: Path, cap: int | None, parallel: int) -> None:
     Raises:
         ConfigError: a process ended with an error.
     """
+    end_if_importing_main()
     context = multiprocessing.get_context("spawn")
     workers = [context.Process(target=_work, args=(path, runs, cap)) for _ in range(parallel)]
     try:

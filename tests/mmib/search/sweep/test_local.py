@@ -292,3 +292,18 @@ def test_a_folder_that_cannot_be_made_is_named(write_sweep: Any, capsys: pytest.
     (path.parent / "runs").write_text("a file")
     assert sweep(path) == 2
     assert "cannot be made" in capsys.readouterr().err
+
+
+def test_a_script_without_a_guard_gets_a_hint_and_no_second_sweep(
+    write_sweep: Callable[..., Path], tmp_path: Path
+) -> None:
+    write_sweep()
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from mmib.search import sweep\n"
+        "print('begun', flush=True)\n"
+        "sweep.run(['toy.yaml', '--local', '--parallel', '2'])\n"
+    )
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert done.stderr.count('below `if __name__ == "__main__":`') == 2
