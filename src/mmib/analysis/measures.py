@@ -44,6 +44,21 @@ def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[st
     Raises:
         RunError: a file of the run is damaged.
     """
+    found = validation_measures(run)
+    with run.interpreting(split):
+        judged = run.registered_task().judge(records, run.labels)
+        trust, risk = calibration(judged), risk_coverage(judged)
+    found["calibration_error"] = None if trust is None else 100.0 * trust.error
+    found["risk_area"] = None if risk is None else 100.0 * risk.area
+    return {name: found[name] for name in MEASURES}
+
+
+def validation_measures(run: FinishedRun) -> dict[str, float | None]:
+    """Return the `MEASURES` of a run that come from its summary and its validation log.
+
+    Raises:
+        RunError: a file of the run is damaged.
+    """
     bottleneck = run.summary.get("bottleneck") or {}
     sampled = _sampled(run)
     found: dict[str, float | None] = {
@@ -53,12 +68,7 @@ def measures(run: FinishedRun, split: str, records: Sequence[Record]) -> dict[st
     last = _last_validation(run)
     for name, (logged, factor) in LOGGED.items():
         found[name] = factor * last[logged] if logged in last else None
-    with run.interpreting(split):
-        judged = run.registered_task().judge(records, run.labels)
-        trust, risk = calibration(judged), risk_coverage(judged)
-    found["calibration_error"] = None if trust is None else 100.0 * trust.error
-    found["risk_area"] = None if risk is None else 100.0 * risk.area
-    return {name: found[name] for name in MEASURES}
+    return found
 
 
 def mean_measures(each: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:

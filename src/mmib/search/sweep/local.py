@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from mmib.analysis.report import make_page
+from mmib.analysis.report.history import shown_command
 from mmib.base.files import write_text
 from mmib.schema import ConfigError, MMIBError
 from mmib.search.sweep.command import command_line
@@ -25,12 +26,14 @@ from mmib.search.sweep.file import SweepFile
 from mmib.search.sweep.journal import open_study, reading
 from mmib.search.sweep.parameters import combinations, nested
 from mmib.search.sweep.records import (
+    PAGE,
     SUMMARY,
     TABLE,
     TrialRecord,
     best_trial,
     logged_metrics,
     metric_history,
+    trial_table,
     write_records,
 )
 from mmib.search.trials import TrialError, reason_of, run_trial
@@ -136,20 +139,26 @@ class LocalSweep:
         if best is not None:
             report(f"best: trial {best.number} with {self.file.metric.name} {best.metric:.4f}: {best}")
             report(f"  run: {best.run}\n  again: {shlex.join(self.command(best.values))}")
-        report(f"table: {self.folder / TABLE}")
+        report(f"trials: {self.folder / TABLE}")
         if best is not None and not running:
-            self._write_page([Path(trial.run) for trial in trials if trial.state == "finished" and trial.run])
+            self._write_pages(trials, [Path(trial.run) for trial in trials if trial.state == "finished" and trial.run])
         return 0 if running or any(trial.state != "failed" for trial in trials) else 1
 
-    def _write_page(self, runs: list[Path]) -> None:
-        """Write a report that compares the finished trials; an error is only reported."""
-        path = self.folder / "report.html"
-        try:
-            write_text(path, make_page(runs))
-        except MMIBError as error:
-            report(f"no report: {error}")
-        else:
-            report(f"report: {path}")
+    def _write_pages(self, trials: list[TrialRecord], runs: list[Path]) -> None:
+        """Write a table and a report that compare the finished trials; an error is only reported."""
+        command = shown_command(shlex.join(["mmib", "sweep", str(self.file.path)]))
+        pages: dict[str, Callable[[], str]] = {
+            PAGE: lambda: trial_table(self.file, trials, command),
+            "report.html": lambda: make_page(runs),
+        }
+        for name, page in pages.items():
+            path = self.folder / name
+            try:
+                write_text(path, page())
+            except MMIBError as error:
+                report(f"no {name}: {error}")
+            else:
+                report(f"{path.stem}: {path}")
 
     def _work_on_one(self) -> bool:
         with contextlib.ExitStack() as held:

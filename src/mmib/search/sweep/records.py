@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmib.analysis.measures import MEASURES, validation_measures
 from mmib.base.files import write_text
+from mmib.runs.reader import read_run
 from mmib.search.sweep.file import SweepFile
 
-SUMMARY, TABLE = "sweep.json", "trials.csv"
+SUMMARY, TABLE, PAGE = "sweep.json", "trials.csv", "table.md"
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,36 @@ def write_records(file: SweepFile, trials: Sequence[TrialRecord], total: int, fo
         writer.writerow([trial.number, trial.state, *values, trial.metric, trial.seconds, trial.run, trial.reason])
     write_text(folder / TABLE, table.getvalue())
     write_text(folder / SUMMARY, json.dumps(summary, indent=2, default=str) + "\n")
+
+
+def trial_table(file: SweepFile, trials: Sequence[TrialRecord], command: str) -> str:
+    """Return a Markdown table of the finished trials, the best first, with the measures that their runs have.
+
+    Args:
+        file: the sweep file.
+        trials: the trials.
+        command: the command that ran the sweep.
+
+    Raises:
+        RunError: a file of a run is damaged.
+    """
+    finished = [trial for trial in trials if trial.state == "finished" and trial.metric is not None]
+    finished.sort(key=lambda trial: file.metric.costs([trial.metric or 0.0])[0])
+    measured = [validation_measures(read_run(Path(trial.run))) if trial.run else {} for trial in finished]
+    shown = [name for name in MEASURES if any(each.get(name) is not None for each in measured)]
+    names = [parameter.name for parameter in file.parameters]
+    lines = [
+        "| trial | " + " | ".join([*names, file.metric.name, *(MEASURES[name] for name in shown)]) + " |",
+        "| ---: |" + " ---: |" * (len(names) + 1 + len(shown)),
+    ]
+    for trial, each in zip(finished, measured, strict=True):
+        values = [_short(trial.values.get(name, "")) for name in names]
+        numbers = ["" if (value := each.get(name)) is None else f"{value:.3g}" for name in shown]
+        lines.append(f"| {' | '.join([str(trial.number), *values, f'{trial.metric:.4f}', *numbers])} |")
+    others = Counter(trial.state for trial in trials if trial.state != "finished")
+    rest = "".join(f", {number} {state}" for state, number in others.items())
+    heading = f"# {file.name}\n\n`{command}`: {len(finished)} finished trials{rest}, the best first.\n"
+    return "\n".join([heading, *lines]) + "\n"
 
 
 def metric_history(folder: Path, metric: str) -> list[float] | None:

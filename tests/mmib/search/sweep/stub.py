@@ -1,8 +1,8 @@
 """Takes the place of `mmib fit`: same options, same run folder, no training.
 
-The F1 of a run rises to 1 - |beta - 0.3| over `--values` values. With beta 0.9 it fails; with beta 0.8 it waits, after
-its second value, for a file `go` in the folder of its trial. `--logs` names another metric than val/f1. Each start adds
-a line to `starts.log` in the folder of the trial.
+Its rate is 100 times beta. The F1 of a run rises to 1 - |beta - 0.3| over `--values` values. With beta 0.9 it fails;
+with beta 0.8 it waits, after its second value, for a file `go` in the folder of its trial. `--logs` names another
+metric than val/f1. Each start adds a line to `starts.log` in the folder of the trial.
 """
 
 import argparse
@@ -43,5 +43,9 @@ with (run / "metrics.csv").open("a") as table:
         checkpoint.write_text(str(number + 1))
         while options.beta == 0.8 and number == 1 and not (run.parents[1] / "go").exists():
             time.sleep(0.02)
-summary = {"task": "mre", "experiment": "stub", "seed": 1, "val": {"f1": f1}, "test": None}
+summary = {
+    **{"task": "mre", "experiment": "stub", "seed": 1, "val": {"f1": f1}, "test": None},
+    **{"bottleneck": {"text": {"rate": {"end": 100 * options.beta}}}},
+}
+(run / "config.yaml").write_text("name: stub\n")
 (run / "summary.json").write_text(json.dumps(summary))

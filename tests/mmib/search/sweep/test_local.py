@@ -72,13 +72,32 @@ def test_a_grid_runs_each_trial_once_and_reports_the_best(write_sweep: Any, caps
     out = capsys.readouterr().out
     assert "trial 1 of 2, model.beta 0.1: finished, val/f1 0.8000; best 0.8000 (trial 1)" in out
     assert "best: trial 2 with val/f1 1.0000: model.beta 0.3" in out
-    assert f"table: {folder_of(path) / 'trials.csv'}" in out
+    assert f"trials: {folder_of(path) / 'trials.csv'}" in out
     best = json.loads((folder_of(path) / "sweep.json").read_text())["best"]
     assert (best["values"], best["metric"]) == ({"model.beta": 0.3}, 1.0)
     assert Path(best["run"], "summary.json").is_file()
     before = starts(path)
     assert sweep(path) == 0
     assert starts(path) == before
+
+
+def test_the_table_ranks_the_trials_and_shows_what_their_runs_measured(
+    write_sweep: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_sweep(parameters={"model.beta": {"values": [0.1, 0.9, 0.2]}})
+    assert sweep(path) == 0
+    page = folder_of(path) / "table.md"
+    assert f"table: {page}" in capsys.readouterr().out
+    title, _, facts, _, *rows = page.read_text().splitlines()
+    assert title == "# toy"
+    assert facts.endswith("toy.yaml`: 2 finished trials, 1 failed, the best first.")
+    assert str(path.parent) not in facts
+    assert rows == [
+        "| trial | model.beta | val/f1 | rate, nats per piece |",
+        "| ---: | ---: | ---: | ---: |",
+        "| 3 | 0.2 | 0.9000 | 20 |",
+        "| 1 | 0.1 | 0.8000 | 10 |",
+    ]
 
 
 def test_the_command_that_is_reported_is_the_one_that_ran(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
