@@ -119,7 +119,7 @@ def test_each_trial_is_trained_from_each_seed_and_none_twice(trainer: Trainer, r
     assert row(record(), "full", 0.2)["seeds"] == [1, 2, 3]
 
 
-def test_tables_tell_how_well_irrelevant_images_are_told(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+def test_tables_show_how_well_irrelevant_images_are_detected(trainer: Trainer, record: Any, tmp_path: Path) -> None:
     def known(row: int) -> dict[str, Any]:
         noise = "meme" if row % 2 else None
         return {"noise": noise, "relevance_posterior": 0.0 if noise else 1.0, "kl_image": [float(noise is None)]}
@@ -223,7 +223,7 @@ def test_each_combination_gets_the_setting_that_is_best_for_it_on_validation(
     assert "- strong: `--model.beta_text 1e-2`" in table
 
 
-def test_a_search_with_options_of_its_own_has_runs_of_its_own_that_are_not_scored_on_test(
+def test_a_search_with_options_has_separate_runs_that_are_not_scored_on_test(
     trainer: Trainer, record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     searched(tmp_path, options=["--trainer.max_epochs", "1"])
@@ -432,7 +432,7 @@ def test_results_of_an_experiment_in_another_folder_are_in_the_folder_of_the_stu
     assert {file.name for file in tmp_path.iterdir()} == {"toy.yaml", "elsewhere", "here"}
 
 
-def test_one_level_of_a_factor_is_a_study_of_its_own_that_shares_the_runs(trainer: Trainer, tmp_path: Path) -> None:
+def test_one_level_of_a_factor_has_separate_results_and_shares_the_runs(trainer: Trainer, tmp_path: Path) -> None:
     main(["study", "toy.yaml"])
     every = len(trainer.trained)
     assert main(["study", "toy.yaml", "--level", "share of noise=0.5"]) == 0
@@ -450,7 +450,7 @@ def test_one_level_of_a_factor_is_a_study_of_its_own_that_shares_the_runs(traine
         ("variant=without AR", "leaves out the baseline, variant=full"),
     ],
 )
-def test_a_level_that_there_is_not_is_refused(trainer: Trainer, level: str, message: str) -> None:
+def test_a_level_that_does_not_exist_is_refused(trainer: Trainer, level: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         study.run(["toy.yaml", "--level", level])
 
