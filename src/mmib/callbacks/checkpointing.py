@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from mmib.base.seeding import run_seed
 from mmib.datamodules.base import PostDataModule
 from mmib.runs.checkpoints import not_finite
 from mmib.runs.loggers import RunLogger
-from mmib.runs.resumption import LAST, PREVIOUS
+from mmib.runs.resumption import LAST, PREVIOUS, resumption
 from mmib.schema import CheckpointError, DivergenceError
 
 
@@ -148,10 +149,17 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Save a checkpoint if SIGTERM ends training; Lightning has finished the step by now."""
-        ended = isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING
-        if ended and trainer.global_step != self._saved_step:
+        """Save a checkpoint if SIGTERM ends training, and report how to resume it, also after Ctrl-C.
+
+        On SIGTERM, Lightning has finished the step by now.
+        """
+        if trainer.state.fn != TrainerFn.FITTING or not isinstance(exception, SIGTERMException | KeyboardInterrupt):
+            return
+        if isinstance(exception, SIGTERMException) and trainer.global_step != self._saved_step:
             self._save(trainer)
+        if trainer.is_global_zero:
+            advice = resumption(Path(trainer.default_root_dir))
+            print(f"mmib: interrupted after step {trainer.global_step}; {advice}", file=sys.stderr)  # noqa: T201
 
     def _save(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint.

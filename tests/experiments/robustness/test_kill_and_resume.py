@@ -144,7 +144,9 @@ class Ending(pl.Callback):
 
 @pytest.mark.fresh_weights
 @pytest.mark.parametrize(("moment", "step"), [("sigterm", 11), ("validation", 12), ("epoch end", 8)])
-def test_no_moment_is_a_bad_one(options: list[str], whole: Path, tmp_path: Path, moment: str, step: int) -> None:
+def test_no_moment_is_a_bad_one(
+    options: list[str], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str, step: int
+) -> None:
     """There are validations after 4 steps and after 8, the end of the epoch; checkpoints are due every 3."""
     ending = {"class_path": f"{__name__}.Ending", "init_args": {"moment": moment, "step": step}}
     Ending.armed = True
@@ -152,6 +154,8 @@ def test_no_moment_is_a_bad_one(options: list[str], whole: Path, tmp_path: Path,
         main(["fit", *options, f"--trainer.callbacks+={json.dumps(ending)}", "--runs", str(tmp_path)])
     assert not Ending.armed
     run = kill_and_resume.only_run(tmp_path)
+    advice = f"mmib: interrupted after step 12; resume with mmib fit --run {run} --ckpt_path last\n"
+    assert (advice in capsys.readouterr().err) == (moment == "sigterm")
     assert main(["fit", "--run", str(run), "--ckpt_path", "last"]) == 0
     assert kill_and_resume.differences(whole, run) == []
 

@@ -11,6 +11,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EMAWeightAveraging
+from pytorch_lightning.trainer.states import TrainerFn
 from torch.utils.data import DataLoader
 
 from mmib.callbacks.checkpointing import AveragedWeights, LastCheckpoint, SelectedCheckpoint, batch_order
@@ -209,3 +210,24 @@ def test_the_choice_of_the_training_rows_determines_the_batches(change: dict[str
         for d in (described, described | change)
     )
     assert first != second
+
+
+@pytest.mark.parametrize(
+    ("fn", "exception", "printed"),
+    [
+        (TrainerFn.FITTING, KeyboardInterrupt(), "mmib: interrupted after step 7; start again"),
+        (TrainerFn.TESTING, KeyboardInterrupt(), ""),
+        (TrainerFn.FITTING, ValueError(), ""),
+    ],
+    ids=str,
+)
+def test_an_interrupted_training_reports_how_to_continue(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fn: TrainerFn, exception: BaseException, printed: str
+) -> None:
+    trainer: Any = SimpleNamespace(
+        state=SimpleNamespace(fn=fn), global_step=7, is_global_zero=True, default_root_dir=tmp_path
+    )
+    LastCheckpoint().on_exception(trainer, Mock(), exception)
+    error = capsys.readouterr().err
+    assert error.startswith(printed)
+    assert bool(error) == bool(printed)
