@@ -52,7 +52,7 @@ class MNREFolder:
         return self.root / "txt" / f"ours_{split}.txt"
 
     def row(self, split: str = "train", **changes: Any) -> dict[str, Any]:
-        """Append a row; `head` and `tail` are spans, everything else is a key of the row."""
+        """Append a row; `head` and `tail` are spans, other arguments are keys of the row."""
         row = {
             "token": ["ada", "met", "bob"],
             "h": {"name": "ada", "pos": list(changes.pop("head", (0, 1)))},
@@ -65,7 +65,7 @@ class MNREFolder:
         return row
 
     def line(self, line: str, split: str = "train") -> None:
-        """Append a line as it is."""
+        """Append a line unchanged."""
         with self.text(split).open("a", encoding="utf-8", newline="") as file:
             file.write(line + "\n")
 
@@ -96,7 +96,7 @@ def mnre(tmp_path: Path) -> MNREFolder:
 
 @pytest.fixture
 def five(mnre: MNREFolder) -> MNREFolder:
-    """Five training rows with five images, the first with two crops, and one validation row."""
+    """Five training rows with five images, the first of which has two crops, and one validation row."""
     for number, colour in enumerate(COLOURS):
         mnre.row(img_id=f"{colour}.png", token=["w"] * (number + 3))
         mnre.image(f"{colour}.png", colour)
@@ -111,7 +111,7 @@ def five(mnre: MNREFolder) -> MNREFolder:
 def load(
     mnre: MNREFolder, text_encoder: TextEncoder, image_encoder: ImageEncoder, tmp_path: Path
 ) -> Callable[..., MNREDataModule]:
-    """A data module over the folder of `mnre`, with every setting open to change."""
+    """Builds a data module over the folder of `mnre`; all settings can be overridden."""
 
     def make(**options: Any) -> MNREDataModule:
         settings: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What posts, images and features become in a batch, and what is said about images that are missing."""
+"""What posts, images and features become in a batch, and how missing images are reported."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def batches(module: MNREDataModule, split: str = "train") -> list[MREBatch]:
 
 
 def by_row(module: MNREDataModule) -> tuple[MREBatch, list[int]]:
-    """One batch of all training rows, and for each row its place in the batch."""
+    """One batch of all training rows, and the index of each row in the batch."""
     (batch,) = batches(module)
     return batch, batch.rows.argsort().tolist()
 
 
 def trained_by(module: MNREDataModule, epoch: int = 0, ranks: int = 1, rank: int = 0, **options: Any) -> MNREDataModule:
-    """The data module of a trainer that stands somewhere."""
+    """A data module attached to a trainer at the given epoch and rank."""
     progress = SimpleNamespace(current=SimpleNamespace(processed=options.pop("processed", 0)))
     loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
     place = {"current_epoch": epoch, "world_size": ranks, "global_rank": rank, "accumulate_grad_batches": 1}
@@ -69,7 +69,7 @@ def trained_by(module: MNREDataModule, epoch: int = 0, ranks: int = 1, rank: int
 
 
 def pictures_of(batch: MREBatch, row: int) -> torch.Tensor:
-    """The pixels of a row's pictures."""
+    """The pixels of a row's images."""
     assert batch.pixels is not None
     own = torch.zeros_like(batch.region_mask)
     own[batch.rows == row] = True
@@ -90,7 +90,7 @@ def test_a_batch_is_padded_to_its_own_longest_row(five: Any, load: Load) -> None
     assert min(widths.values()) < 20
 
 
-def test_padding_is_masked_and_the_rest_is_the_row(five: Any, load: Load) -> None:
+def test_padding_is_masked_and_the_rest_is_unchanged(five: Any, load: Load) -> None:
     module = load()
     batch, places = by_row(module)
     for row, place in enumerate(places):
@@ -105,7 +105,7 @@ def test_padding_is_masked_and_the_rest_is_the_row(five: Any, load: Load) -> Non
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_whole_batch_without_images_is_a_normal_case(
+def test_a_batch_without_any_images_is_valid(
     mnre: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], frozen: bool
 ) -> None:
     mnre.row()
@@ -151,9 +151,7 @@ def test_rows_of_one_image_share_its_id(five: Any, load: Load) -> None:
     assert ids[6] == NO_IMAGE
 
 
-def test_a_grid_gives_every_cell_of_the_whole_image_a_box(
-    five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder]
-) -> None:
+def test_each_grid_cell_has_its_box(five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder]) -> None:
     batch, places = by_row(load(image_encoder=make_image_encoder(regions="grid")))
     assert batch.region_mask.sum(dim=1).tolist() == [25] * 5
     cells = batch.boxes[places[0]].reshape(5, 5, 4)
@@ -164,7 +162,7 @@ def test_a_grid_gives_every_cell_of_the_whole_image_a_box(
 
 
 def encoded(batch: MREBatch, encoder: ImageEncoder) -> torch.Tensor:
-    """(P, V) features of a batch's pictures, through its pixels."""
+    """(P, V) features of a batch's images, computed from its pixels."""
     assert batch.features is None
     assert batch.pixels is not None
     with torch.inference_mode():
@@ -173,7 +171,7 @@ def encoded(batch: MREBatch, encoder: ImageEncoder) -> torch.Tensor:
 
 @pytest.mark.parametrize("regions", ["crops", "grid"])
 @pytest.mark.parametrize("options", [{"frozen": False}, {"augment": True}], ids=["unfrozen", "augmented"])
-def test_pixels_and_cached_features_tell_the_same(
+def test_pixels_and_cached_features_are_equivalent(
     five: Any,
     load: Load,
     make_image_encoder: Callable[..., ImageEncoder],
@@ -198,7 +196,7 @@ def test_pixels_and_cached_features_tell_the_same(
     torch.testing.assert_close(cached.features[cached.region_mask], expected, rtol=2e-3, atol=2e-3)
 
 
-def test_augmentation_changes_training_pictures_only(five: Any, load: Load) -> None:
+def test_augmentation_changes_only_training_images(five: Any, load: Load) -> None:
     five.image("a.jpg", split="val")
     module = load(augment=True)
     assert module.cache is None
@@ -216,10 +214,10 @@ def test_augmentation_changes_training_pictures_only(five: Any, load: Load) -> N
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_augmentation_is_decided_by_seed_epoch_and_row(
+def test_augmentation_depends_only_on_seed_epoch_and_row(
     five: Any, load: Load, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    """timm draws from torch and from Python: both are the same in any worker, rank and order of batches."""
+    """timm samples from torch and from Python: both are independent of worker, rank and order of batches."""
     drawn: list[dict[int, torch.Tensor]] = []
     for seed, options in ((5, {}), (5, {"workers": workers, "batch_size": 2}), (6, {})):
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
@@ -256,7 +254,7 @@ def test_with_a_warm_cache_no_image_is_decoded_and_no_encoder_runs(
 @pytest.mark.parametrize("ranks", [2, 3, 4])
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_padding_rows(
+def test_the_rows_of_all_ranks_equal_the_batch_of_one_process_plus_padding_rows(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], ranks: int, frozen: bool, split: str
 ) -> None:
     for number in range(6):
@@ -296,7 +294,7 @@ def test_the_rows_of_all_ranks_are_the_batch_of_one_process_and_then_padding_row
     assert padding_rows > 0
 
 
-def test_a_batch_size_that_ranks_cannot_share_is_refused_for_training_alone(five: Any, load: Load) -> None:
+def test_a_batch_size_that_ranks_cannot_share_is_refused_only_for_training(five: Any, load: Load) -> None:
     module = trained_by(load(batch_size=16, eval_batch_size=16), ranks=3)
     with pytest.raises(ConfigError, match=r"batch_size is 16 rows over all ranks, and 3 ranks .* multiple of 3"):
         batches(module)
@@ -318,7 +316,7 @@ def test_max_tokens_bounds_the_batches_of_every_split(five: Any, load: Load) -> 
         assert max(map(len, found)) <= 12
 
 
-def test_ranks_share_batches_of_a_budget_whatever_their_size(five: Any, load: Load) -> None:
+def test_ranks_share_batches_within_a_token_budget(five: Any, load: Load) -> None:
     options = {"batch_size": 7, "max_length": 40, "max_tokens": 60}
     alone = batches(load(**options))
     shared = [batches(trained_by(load(**options), ranks=3, rank=rank)) for rank in range(3)]
@@ -326,13 +324,13 @@ def test_ranks_share_batches_of_a_budget_whatever_their_size(five: Any, load: Lo
         assert torch.cat([part.rows[part.rows >= 0] for part in parts]).tolist() == whole.rows.tolist()
 
 
-def test_a_budget_smaller_than_a_post_is_refused(five: Any, load: Load) -> None:
+def test_a_budget_smaller_than_one_post_is_refused(five: Any, load: Load) -> None:
     with pytest.raises(ConfigError, match="max_tokens is 79, and a single post may have max_length 80 word pieces"):
         load(max_length=80, max_tokens=79)
     load(max_length=80, max_tokens=80)
 
 
-def test_batches_of_training_alone_are_weighed_within_their_step(five: Any, load: Load) -> None:
+def test_only_training_batches_are_weighted_within_their_step(five: Any, load: Load) -> None:
     module = trained_by(load(batch_size=2, eval_batch_size=1), accumulate_grad_batches=3)
     five.row("val")
     windows = [batch.window for batch in batches(module)]
@@ -351,8 +349,8 @@ def rows_of(loader: Any) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_loader_goes_on_behind_the_batches_that_were_trained_on(five: Any, load: Load, workers: int) -> None:
-    """Not behind those that workers had already drawn."""
+def test_a_loader_resumes_after_the_last_trained_batch(five: Any, load: Load, workers: int) -> None:
+    """Not after the batches that workers had prefetched."""
     options = {"batch_size": 1, "workers": workers}
     module = trained_by(load(**options), epoch=4)
     module.setup("fit")
@@ -375,7 +373,7 @@ def test_a_loader_goes_on_behind_the_batches_that_were_trained_on(five: Any, loa
 
 
 class Noted(pl.LightningModule):
-    """Notes the rows that it is trained on, by epoch; saves a checkpoint behind a batch of the second, and stops."""
+    """Records the rows of each epoch; saves a checkpoint after a batch of the second epoch, and stops."""
 
     def __init__(self, checkpoint: Path | None = None) -> None:
         super().__init__()
@@ -398,7 +396,9 @@ class Noted(pl.LightningModule):
 
 @pytest.mark.filterwarnings("ignore:You passed in a `val_dataloader` but have no", "ignore:.*LeafSpec")
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_resumed_run_trains_on_exactly_the_rest(five: Any, load: Load, tmp_path: Path, workers: int) -> None:
+def test_a_resumed_run_trains_on_exactly_the_remaining_rows(
+    five: Any, load: Load, tmp_path: Path, workers: int
+) -> None:
     def fit(model: Noted, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
         trainer = pl.Trainer(
             default_root_dir=tmp_path,
@@ -423,10 +423,10 @@ def test_a_resumed_run_trains_on_exactly_the_rest(five: Any, load: Load, tmp_pat
     assert fit(Noted(), checkpoint) == whole[8:]
 
 
-# Images that are missing, switched off, or exchanged
+# Images that are missing, disabled, or shuffled
 
 
-def test_missing_and_unreadable_images_are_counted_by_image_and_by_row(five: Any, load: Load) -> None:
+def test_missing_and_unreadable_images_are_counted_per_image_and_per_row(five: Any, load: Load) -> None:
     for name in ("gone.png", "gone.png", "lime.png"):
         five.row(img_id=name)
     (five.root / "img_org" / "train" / "gold.png").write_bytes(b"<html>404</html>")
@@ -439,7 +439,7 @@ def test_missing_and_unreadable_images_are_counted_by_image_and_by_row(five: Any
     assert str(module.image_reports["val"]) == "0 of 1 images, 0 of 1 rows"
 
 
-def test_an_image_is_missing_even_if_its_crops_are_there_and_used(five: Any, load: Load) -> None:
+def test_an_image_is_missing_even_if_its_crops_exist(five: Any, load: Load) -> None:
     (five.root / "img_org" / "train" / "red.png").unlink()
     module = load()
     batch, places = by_row(module)
@@ -449,7 +449,7 @@ def test_an_image_is_missing_even_if_its_crops_are_there_and_used(five: Any, loa
         load(max_missing_images=0.05).setup("fit")
 
 
-def test_links_in_a_loop_are_missing_and_lines_are_no_pictures(five: Any, load: Load) -> None:
+def test_cyclic_links_are_missing_and_one_pixel_wide_images_are_unreadable(five: Any, load: Load) -> None:
     folder = five.root / "img_org" / "train"
     (folder / "gold.png").unlink()
     (folder / "gold.png").symlink_to(folder / "gold.png")
@@ -463,7 +463,7 @@ def test_links_in_a_loop_are_missing_and_lines_are_no_pictures(five: Any, load: 
 def test_defect_25_an_unreadable_image_is_named_and_never_replaced(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], frozen: bool
 ) -> None:
-    """STYLE.md 2.1, defect 25: a bare except put another picture in its place, uncounted."""
+    """STYLE.md 2.1, defect 25: a bare except substituted another image without counting it."""
     for folder in ("img_org/train/lime.png", "img_vg/train/crops/one.png"):
         path = five.root / folder
         path.write_bytes(path.read_bytes()[:60])
@@ -474,7 +474,7 @@ def test_defect_25_an_unreadable_image_is_named_and_never_replaced(
     assert batch.image_ids[places[1]] == NO_IMAGE
 
 
-def test_too_many_missing_images_are_an_error_that_says_how_to_go_on(five: Any, load: Load) -> None:
+def test_an_error_about_too_many_missing_images_names_the_remedy(five: Any, load: Load) -> None:
     for number in range(7):
         five.row(img_id=f"gone{number}.png")
     with pytest.raises(DataError) as error:
@@ -489,10 +489,10 @@ def test_too_many_missing_images_are_an_error_that_says_how_to_go_on(five: Any, 
     assert "gone5.png" not in text
 
 
-def test_a_split_without_any_of_its_images_says_where_they_were_searched(
+def test_a_split_without_any_of_its_images_names_the_searched_folder(
     five: Any, load: Load, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where all may be missing, a folder of another name would go unnoticed."""
+    """With unlimited missing images, a wrong folder name would go unnoticed."""
     folder = five.root / "img_org" / "train"
     load(max_missing_images=1.0).setup("fit")
     assert "train: no image was found" not in caplog.text
@@ -501,7 +501,7 @@ def test_a_split_without_any_of_its_images_says_where_they_were_searched(
     assert f"train: no image was found in {folder}, which does not exist" in caplog.text
 
 
-def test_the_limit_is_a_share_of_distinct_images(five: Any, load: Load) -> None:
+def test_the_limit_is_a_fraction_of_distinct_images(five: Any, load: Load) -> None:
     for _ in range(20):
         five.row(img_id="gone.png")
     five.image("a.jpg", split="val")
@@ -515,7 +515,7 @@ def test_an_unknown_use_of_images_is_refused(five: Any, load: Load) -> None:
         load(images="shuffle")
 
 
-def test_images_switched_off_are_neither_looked_for_nor_missed(
+def test_disabled_images_are_neither_searched_nor_missing(
     five: Any, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = load(images="none", max_missing_images=0.0)
@@ -527,7 +527,7 @@ def test_images_switched_off_are_neither_looked_for_nor_missed(
     assert str(module.image_reports["train"]) == "0 of 5 images, 0 of 5 rows"
 
 
-def test_shuffled_images_are_those_of_another_post(five: Any, load: Load) -> None:
+def test_shuffled_images_belong_to_another_post(five: Any, load: Load) -> None:
     for name in ("lime.png", "lime.png", "red.png", "gone.png"):
         five.row(img_id=name)
     modules = [load(images="shuffled"), load(images="shuffled")]
@@ -546,7 +546,7 @@ def test_shuffled_images_are_those_of_another_post(five: Any, load: Load) -> Non
 
 
 @pytest.mark.parametrize("cached", [True, False])
-def test_copies_of_an_image_under_other_names_are_the_same_image(
+def test_copies_of_an_image_under_other_names_count_as_the_same_image(
     five: Any, load: Load, make_image_encoder: Callable[..., ImageEncoder], cached: bool
 ) -> None:
     five.image("copy-of-lime.png", "lime")
@@ -560,7 +560,7 @@ def test_copies_of_an_image_under_other_names_are_the_same_image(
     assert str(module.image_reports["train"]) == "6 of 6 images, 6 of 6 rows"
 
 
-def test_crops_go_to_another_post_together_with_their_image(five: Any, load: Load) -> None:
+def test_crops_are_shuffled_together_with_their_image(five: Any, load: Load) -> None:
     module = load(images="shuffled")
     module.setup("fit")
     given = [[picture.file.name for picture in example.pictures] for example in module.examples["train"]]
@@ -575,7 +575,7 @@ def test_crops_go_to_another_post_together_with_their_image(five: Any, load: Loa
 def test_a_sample_is_spread_over_the_rows_with_an_image(
     five: Any, load: Load, most: int, expected: list[int], ranks: int
 ) -> None:
-    for colour in COLOURS:  # behind the row without an image that is there
+    for colour in COLOURS:  # after the row with a missing image
         five.row("val", img_id=f"{colour}.png")
         five.image(f"{colour}.png", colour, "val")
     found = []
@@ -589,10 +589,10 @@ def test_a_sample_is_spread_over_the_rows_with_an_image(
     assert sorted(found) == expected
 
 
-# What a person is shown of a row
+# Descriptions of rows
 
 
-def test_a_row_is_described_as_the_model_saw_it(five: Any, load: Load) -> None:
+def test_a_row_is_described_as_seen_by_the_model(five: Any, load: Load) -> None:
     five.row(token=["ada", "\u2028", "bob"], head=(2, 3), tail=(0, 1), img_id="gone.png")
     (five.root / "img_vg" / "train" / "boxes.json").write_text('{"two.png": [0.25, 0, 1, 0.5]}')
     module = load(root=str(five.root / ".." / five.root.name))
@@ -605,7 +605,7 @@ def test_a_row_is_described_as_the_model_saw_it(five: Any, load: Load) -> None:
     assert last == {"words": ["ada", "\u2028", "bob"], "head": (2, 3), "tail": (0, 1), "image": None, "boxes": []}
 
 
-def test_crops_without_their_image_are_described_without_it(five: Any, load: Load) -> None:
+def test_crops_are_described_without_their_missing_image(five: Any, load: Load) -> None:
     (five.root / "img_org" / "train" / "red.png").unlink()
     module = load()
     module.setup("fit")
@@ -613,7 +613,7 @@ def test_crops_without_their_image_are_described_without_it(five: Any, load: Loa
     assert (described["image"], described["boxes"]) == (None, [UNKNOWN_BOX, UNKNOWN_BOX])
 
 
-def test_a_row_with_the_image_of_another_is_described_with_that_one(five: Any, load: Load) -> None:
+def test_a_row_with_a_shuffled_image_is_described_with_that_image(five: Any, load: Load) -> None:
     module = load(images="shuffled")
     module.setup("fit")
     for row, colour in enumerate(COLOURS):
@@ -623,11 +623,9 @@ def test_a_row_with_the_image_of_another_is_described_with_that_one(five: Any, l
 
 
 @pytest.mark.parametrize("images", ["own", "none", "shuffled"])
-def test_a_row_has_the_relevance_of_its_own_image_whatever_is_shown(
-    five: Any, load: Load, tmp_path: Path, images: str
-) -> None:
+def test_relevance_is_that_of_the_rows_own_image(five: Any, load: Load, tmp_path: Path, images: str) -> None:
     file = tmp_path / "relevance.jsonl"
-    names = [*(f"{colour}.png" for colour in COLOURS[:-1]), "a.jpg"]  # the last is that of the validation row
+    names = [*(f"{colour}.png" for colour in COLOURS[:-1]), "a.jpg"]  # the last one belongs to the validation row
     file.write_text("".join(f'{{"image": "{name}", "relevance": {n}}}\n' for n, name in enumerate(names)))
     module = load(images=images, relevance=str(file))
     module.setup("fit")
@@ -635,7 +633,7 @@ def test_a_row_has_the_relevance_of_its_own_image_whatever_is_shown(
     assert rows == [*range(len(COLOURS) - 1), None]
 
 
-def test_relevance_of_other_images_is_refused_before_training(five: Any, load: Load, tmp_path: Path) -> None:
+def test_relevance_scores_of_other_images_are_refused_before_training(five: Any, load: Load, tmp_path: Path) -> None:
     (tmp_path / "relevance.jsonl").write_text('{"image": "other.jpg", "relevance": 1}\n')
     with pytest.raises(DataError, match=r"no relevance of any image of .*split val: it names other\.jpg, the posts"):
         load(relevance=str(tmp_path / "relevance.jsonl")).setup("fit")
@@ -651,11 +649,11 @@ def test_a_grid_is_described_cell_by_cell(
     assert len(module.describe("train", 0)["boxes"]) == 25
 
 
-# A reader and a task of a user
+# A custom reader and task
 
 
 class Lines(Reader):
-    """ROOT/{split}.txt, a line `label image word word …` each; images lie in ROOT."""
+    """ROOT/{split}.txt, one line `label image word word …` per post; images are in ROOT."""
 
     corpus = "lines"
     layout = "expected below the root: train.txt, val.txt, test.txt"
@@ -681,7 +679,7 @@ class Lines(Reader):
 
 
 class Relevance(PostClassification):
-    """A task that is not one of the project's."""
+    """A custom task."""
 
     name = "relevance"
     title = "image-text relevance"
@@ -691,7 +689,7 @@ class Relevance(PostClassification):
 def lines(
     tmp_path: Path, text_encoder: TextEncoder, image_encoder: ImageEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., PostDataModule]:
-    """A data module of this reader and task over three training posts, the first with an image."""
+    """A data module with this reader and task over three training posts, the first of which has an image."""
     monkeypatch.setattr("mmib.schema._TASKS", {})
     register_task(Relevance())
     root = tmp_path / "lines"
@@ -708,7 +706,7 @@ def lines(
     return make
 
 
-def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
+def test_a_reader_and_a_task_suffice_for_a_data_module(
     lines: Callable[..., PostDataModule], caplog: pytest.LogCaptureFixture
 ) -> None:
     module = lines()
@@ -732,7 +730,7 @@ def test_a_reader_and_a_task_are_all_that_a_data_module_needs(
 
 
 class Cased(Lines):
-    """Words in lower case, if that is set; its options are those of `Reader`."""
+    """Optionally lower-cases words; its options are those of `Reader`."""
 
     options = Reader.options
 
@@ -750,7 +748,7 @@ class Cased(Lines):
             yield replace(post, words=[word.lower() for word in post.words]) if self.lower else post
 
 
-def test_posts_that_another_setting_of_a_users_reader_read_are_read_again(
+def test_posts_are_read_again_if_a_custom_reader_has_other_settings(
     lines: Callable[..., PostDataModule],
 ) -> None:
     module = lines()
@@ -763,7 +761,7 @@ def test_posts_that_another_setting_of_a_users_reader_read_are_read_again(
     assert module.reader.options() == {"lower": False, "order": ("upper", {"lower": 1.5})}
 
 
-def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callable[..., PostDataModule]) -> None:
+def test_malformed_lines_and_labels_of_a_custom_reader_name_file_and_line(lines: Callable[..., PostDataModule]) -> None:
     with pytest.raises(DataError, match=r"train\.txt:1: the label 'yes' is not one of the 1 of data\.labels \(no\)"):
         lines(labels=["no"]).read_split("train")
     module = lines()
@@ -777,7 +775,7 @@ def test_bad_lines_and_labels_of_a_users_reader_name_file_and_line(lines: Callab
 
 
 @pytest.mark.parametrize("task", ["", "relevanz"])
-def test_a_data_module_without_a_known_task_is_refused(lines: Callable[..., PostDataModule], task: str) -> None:
+def test_a_data_module_without_a_registered_task_is_refused(lines: Callable[..., PostDataModule], task: str) -> None:
     with pytest.raises(TaskError, match=f"there is no task '{task}': choose from mre, mner, relevance, or import"):
         lines(task=task)
 
@@ -811,8 +809,8 @@ def test_defect_17_validation_never_serves_test_rows(five: Any, load: Load) -> N
         assert all((text == letter).any() for text in texts)
 
 
-def test_defect_21_a_row_keeps_its_own_pictures_in_every_epoch(five: Any, load: Load) -> None:
-    """STYLE.md 2.1, defect 21: sampled posts met the crops of others."""
+def test_defect_21_a_row_keeps_its_own_images_in_every_epoch(five: Any, load: Load) -> None:
+    """STYLE.md 2.1, defect 21: sampled posts were combined with crops of other posts."""
     module = load(batch_size=2)
     module.setup("fit")
     assert module.cache is not None
@@ -827,7 +825,7 @@ def test_defect_21_a_row_keeps_its_own_pictures_in_every_epoch(five: Any, load: 
                 assert pictures[0].file.name == f"{COLOURS[row]}.png"
 
 
-def test_a_split_that_is_there_is_read_once(five: Any, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_available_split_is_read_once(five: Any, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     module = load()
     module.setup("fit")
     monkeypatch.setattr(module, "read_split", None)
@@ -835,20 +833,20 @@ def test_a_split_that_is_there_is_read_once(five: Any, load: Load, monkeypatch: 
     module.setup("validate")
 
 
-def test_the_fingerprint_is_that_of_the_file(five: Any, load: Load) -> None:
+def test_the_fingerprint_matches_the_file(five: Any, load: Load) -> None:
     module = load()
     module.setup("fit")
     digest = hashlib.sha256(five.text("train").read_bytes()).hexdigest()
     assert module.fingerprint("train") == {"rows": 5, "sha256": digest}
 
 
-# Part of the training rows
+# Subsets of the training rows
 
 
-def test_a_part_of_the_rows_keeps_its_pictures_and_no_others_are_encoded(
+def test_a_subset_of_rows_keeps_its_images_and_encodes_no_others(
     five: Any, load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Crops are known by the number of a row in the file, which is another one among those that are trained on."""
+    """Crops are keyed by the row number in the file, which differs from the position in the subset."""
     five.crops({1: ["one.png"], 3: ["two.png"], 4: ["one.png", "two.png"]})
     module = load(train_rows=3)
     encoded: set[str] = set()
@@ -873,7 +871,7 @@ def test_a_part_of_the_rows_keeps_its_pictures_and_no_others_are_encoded(
     assert "train: 3 of 5 rows are trained on (subset_seed 0)" in caplog.text
 
 
-def test_a_class_without_a_row_is_named(five: Any, load: Load, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_without_any_row_is_named(five: Any, load: Load, caplog: pytest.LogCaptureFixture) -> None:
     five.row(relation="/per/loc/place_of_birth")
     module = load(train_share=1 / 6)
     module.setup("fit")
@@ -896,7 +894,7 @@ def test_rows_have_the_labels_of_their_task(five: Any, load: Load) -> None:
     assert module.labels_of_rows("val", []).shape == (0, 3)
 
 
-def test_the_maximum_length_is_one_that_the_encoder_takes(load: Load, text_encoder: TextEncoder) -> None:
+def test_the_maximum_length_is_limited_by_the_encoder(load: Load, text_encoder: TextEncoder) -> None:
     limit = text_encoder.tokenizer.max_length
     assert limit is not None
     with pytest.raises(ConfigError, match=f"max_length is {limit + 1}: the text encoder takes {limit}"):
@@ -904,8 +902,8 @@ def test_the_maximum_length_is_one_that_the_encoder_takes(load: Load, text_encod
     load(max_length=limit)
 
 
-def test_the_wild_images_of_a_folder_become_features(mnre: Any, load: Load) -> None:
-    """CMYK, palettes, greys, one pixel: whatever can be read is encoded."""
+def test_unusual_images_of_a_folder_become_features(mnre: Any, load: Load) -> None:
+    """CMYK, palettes, greys, one pixel: every readable image is encoded."""
     modes = {"cmyk.jpg": "CMYK", "palette.png": "P", "grey.png": "L", "bits.png": "1", "alpha.png": "RGBA"}
     for name, mode in modes.items():
         mnre.row(img_id=name)

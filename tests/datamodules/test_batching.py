@@ -1,4 +1,4 @@
-"""Batches of rows of similar length, in an order that seed and epoch decide, shared out over ranks."""
+"""Batches of rows of similar length, in an order determined by seed and epoch, and shared out among ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmib.schema import Window
 
 
 def sizes_of(lengths: Sequence[int]) -> list[RowSize]:
-    """Sizes of rows that have these lengths; some have no image."""
+    """Sizes of rows with these lengths; some have no image."""
     return [RowSize(length, number * 7 % 4) for number, length in enumerate(lengths)]
 
 
@@ -34,7 +34,7 @@ LENGTHS = random.Random(0).choices(range(5, 61), k=503)
     shuffle=st.booleans(),
     epoch=st.integers(0, 5),
 )
-def test_every_row_comes_exactly_once_in_as_many_batches_as_promised(
+def test_every_row_occurs_exactly_once_in_the_promised_number_of_batches(
     lengths: list[int], size: int, shuffle: bool, epoch: int
 ) -> None:
     batches = GlobalBatchSampler(sizes_of(lengths), size, shuffle, 3, lambda: epoch)
@@ -44,20 +44,20 @@ def test_every_row_comes_exactly_once_in_as_many_batches_as_promised(
     assert max(map(len, listed)) <= size
 
 
-def test_the_order_is_that_of_seed_and_epoch() -> None:
+def test_the_order_depends_on_seed_and_epoch() -> None:
     assert sampler(LENGTHS, seed=1, epoch=2) == sampler(LENGTHS, seed=1, epoch=2)
     assert sampler(LENGTHS, seed=1, epoch=2) != sampler(LENGTHS, seed=1, epoch=3)
     assert sampler(LENGTHS, seed=1, epoch=2) != sampler(LENGTHS, seed=2, epoch=2)
 
 
-def test_global_randomness_has_no_say() -> None:
+def test_the_order_is_independent_of_the_global_random_state() -> None:
     random.seed(0)
     first = sampler(LENGTHS)
     random.seed(1)
     assert sampler(LENGTHS) == first
 
 
-def test_two_epochs_put_rows_into_other_company() -> None:
+def test_batches_differ_between_epochs() -> None:
     lengths = LENGTHS * 4  # more than one pool
     first, second = ({frozenset(batch) for batch in sampler(lengths, epoch=epoch)} for epoch in (0, 1))
     assert len(first & second) < 0.05 * len(first)
@@ -70,18 +70,18 @@ def test_short_batches_do_not_all_come_first() -> None:
     assert abs(mean - sum(LENGTHS) / len(LENGTHS)) < 6
 
 
-def test_padding_is_small() -> None:
+def test_there_is_little_padding() -> None:
     padded = sum(max(LENGTHS[row] for row in batch) * len(batch) for batch in sampler(LENGTHS, size=16))
     assert padded < 1.08 * sum(LENGTHS)
 
 
-def test_evaluation_goes_by_length_in_every_epoch() -> None:
+def test_evaluation_is_ordered_by_length_in_every_epoch() -> None:
     rows = [row for batch in sampler(LENGTHS, shuffle=False, epoch=0) for row in batch]
     assert [LENGTHS[row] for row in rows] == sorted(LENGTHS)
     assert sampler(LENGTHS, shuffle=False, epoch=0) == sampler(LENGTHS, shuffle=False, epoch=1, seed=9)
 
 
-def test_an_epoch_is_asked_for_when_it_begins() -> None:
+def test_the_epoch_is_queried_when_iteration_begins() -> None:
     epoch = 0
     batches = GlobalBatchSampler(sizes_of(LENGTHS), 4, True, 1, lambda: epoch)
     first = list(batches)
@@ -98,7 +98,7 @@ row_sizes = st.lists(st.builds(RowSize, st.integers(1, 60), st.integers(0, 5)), 
 
 
 def shares(sizes: list[RowSize], ranks: int, size: int = 8, accumulate: int = 1) -> list[tuple[Share, ...]]:
-    """For each global batch the shares of all ranks."""
+    """The shares of all ranks for each global batch."""
     own = [
         list(GlobalBatchSampler(sizes, size, True, 3, lambda: 2, ranks, rank, lambda: accumulate))
         for rank in range(ranks)
@@ -108,7 +108,7 @@ def shares(sizes: list[RowSize], ranks: int, size: int = 8, accumulate: int = 1)
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 4), size=st.integers(1, 12), accumulate=st.integers(1, 3))
-def test_the_shares_of_all_ranks_are_the_batch_of_one_process_in_order_and_then_padding(
+def test_the_shares_of_all_ranks_equal_the_batch_of_one_process_in_order_plus_padding(
     sizes: list[RowSize], ranks: int, size: int, accumulate: int
 ) -> None:
     alone = shares(sizes, 1, size, accumulate)
@@ -128,13 +128,13 @@ def test_the_shares_of_all_ranks_are_the_batch_of_one_process_in_order_and_then_
             assert (part.size, part.window, part.epoch) == (whole.size, whole.window, 2)
 
 
-def test_fewer_rows_than_ranks_leave_ranks_with_padding_alone() -> None:
+def test_with_fewer_rows_than_ranks_some_ranks_get_only_padding() -> None:
     (parts,) = shares(sizes_of([5, 9]), ranks=4)
     assert [(len(part.rows), part.padding) for part in parts] == [(1, 0), (1, 0), (1, 1), (1, 1)]
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 4))
-def test_every_rank_pads_to_the_largest_row_of_the_batch(sizes: list[RowSize], ranks: int) -> None:
+def test_all_ranks_pad_to_the_largest_row_of_the_batch(sizes: list[RowSize], ranks: int) -> None:
     for parts in shares(sizes, ranks):
         rows = [sizes[row] for part in parts for row in part.rows]
         largest = RowSize(max(size.pieces for size in rows), max(size.regions for size in rows))
@@ -145,17 +145,17 @@ def test_every_rank_pads_to_the_largest_row_of_the_batch(sizes: list[RowSize], r
 
 
 def counts(sizes: list[RowSize], rows: Sequence[int]) -> Window:
-    """Posts, tokens, regions and images of some rows."""
+    """Posts, tokens, regions and images of the given rows."""
     own = [sizes[row] for row in rows]
     images = sum(size.regions > 0 for size in own)
     return Window(len(own), sum(size.pieces for size in own), sum(size.regions for size in own), images)
 
 
 @given(sizes=row_sizes, accumulate=st.integers(1, 5), data=st.data())
-def test_the_average_of_weighted_means_over_a_step_is_the_mean_over_all_that_it_sees(
+def test_the_average_of_weighted_means_over_a_step_is_the_mean_over_the_step(
     sizes: list[RowSize], accumulate: int, data: st.DataObject
 ) -> None:
-    """The last step of an epoch may hold fewer batches; Lightning divides by `accumulate` all the same."""
+    """The last step of an epoch may have fewer batches, but Lightning always divides by `accumulate`."""
     if accumulate == 1:
         assert {share.window for (share,) in shares(sizes, 1)} == {Window()}
         return
@@ -167,7 +167,7 @@ def test_the_average_of_weighted_means_over_a_step_is_the_mean_over_all_that_it_
         for place, total in enumerate(counts(sizes, step_rows)):
 
             def mean(rows: Sequence[int], place: int = place) -> float:
-                """Of a value that each post, token, region or image of a row has."""
+                """The mean of a value that each post, token, region or image of a row has."""
                 weights = [counts(sizes, [row])[place] for row in rows]
                 return sum(w * values[row] for w, row in zip(weights, rows, strict=True)) / max(1, sum(weights))
 
@@ -177,7 +177,7 @@ def test_the_average_of_weighted_means_over_a_step_is_the_mean_over_all_that_it_
                 assert {share.window[place] for share in step} == {0.0}
 
 
-def test_the_windows_of_a_full_and_of_an_incomplete_step_by_hand() -> None:
+def test_windows_of_a_full_and_of_an_incomplete_step_by_hand() -> None:
     sizes = [RowSize(2, 0), RowSize(2, 3), RowSize(4, 0), RowSize(4, 1), RowSize(6, 2)]
     batches = list(GlobalBatchSampler(sizes, 2, False, 1, accumulate=lambda: 2))
     assert [share.rows for share in batches] == [[0, 1], [2, 3], [4]]
@@ -188,8 +188,8 @@ def test_the_windows_of_a_full_and_of_an_incomplete_step_by_hand() -> None:
     ]
 
 
-def test_how_many_batches_make_a_step_is_asked_for_when_an_epoch_begins() -> None:
-    """Lightning's scheduler of accumulation changes it by epoch."""
+def test_the_number_of_accumulated_batches_is_queried_when_an_epoch_begins() -> None:
+    """Lightning's GradientAccumulationScheduler changes it by epoch."""
     steps = 1
     batches = GlobalBatchSampler(sizes_of(LENGTHS), 4, True, 1, accumulate=lambda: steps)
     assert {share.window for share in batches} == {Window()}
@@ -213,7 +213,7 @@ def padded(share: Share) -> int:
 
 
 @given(sizes=row_sizes, budget=st.integers(1, 300), size=st.integers(1, 12), shuffle=st.booleans())
-def test_no_batch_has_more_word_pieces_than_the_budget_but_a_row_that_alone_has(
+def test_batches_exceed_the_word_piece_budget_only_for_a_single_long_row(
     sizes: list[RowSize], budget: int, size: int, shuffle: bool
 ) -> None:
     batches = GlobalBatchSampler(sizes, size, shuffle, 3, max_tokens=budget)
@@ -226,13 +226,15 @@ def test_no_batch_has_more_word_pieces_than_the_budget_but_a_row_that_alone_has(
 
 
 @given(sizes=row_sizes, budget=st.integers(20, 300), epoch=st.integers(1, 50))
-def test_every_epoch_has_as_many_batches_of_a_budget(sizes: list[RowSize], budget: int, epoch: int) -> None:
-    """Lightning asks once, and plans steps and schedules by the answer."""
+def test_every_epoch_has_the_same_number_of_batches_within_a_budget(
+    sizes: list[RowSize], budget: int, epoch: int
+) -> None:
+    """Lightning asks once, and plans steps and schedules accordingly."""
     assert len(budgeted(sizes, budget, epoch)) == len(budgeted(sizes, budget, 0))
 
 
 @given(sizes=row_sizes, ranks=st.integers(2, 4), budget=st.integers(60, 300), accumulate=st.integers(1, 3))
-def test_a_budget_makes_the_same_batches_on_any_number_of_ranks(
+def test_batches_within_a_budget_do_not_depend_on_the_number_of_ranks(
     sizes: list[RowSize], ranks: int, budget: int, accumulate: int
 ) -> None:
     alone = budgeted(sizes, budget, accumulate=lambda: accumulate)
@@ -243,28 +245,28 @@ def test_a_budget_makes_the_same_batches_on_any_number_of_ranks(
         assert {(part.size, part.window) for part in parts} == {(whole.size, whole.window)}
 
 
-def test_a_budget_goes_on_in_the_middle_of_an_epoch() -> None:
+def test_batches_within_a_budget_can_resume_mid_epoch() -> None:
     batches = GlobalBatchSampler(sizes_of(LENGTHS), 64, True, 1, lambda: 3, max_tokens=512)
     whole = list(batches)
     batches.start = 7
     assert list(batches) == whole[7:]
 
 
-def test_a_budget_is_used_and_little_of_it_goes_to_padding() -> None:
+def test_the_budget_is_used_with_little_padding() -> None:
     shares_of_budget = budgeted(sizes_of(LENGTHS * 4), budget=600, size=100)
     pieces = sum(LENGTHS) * 4
     assert sum(map(padded, shares_of_budget)) < 1.1 * pieces
     assert len(shares_of_budget) < 1.25 * pieces / 600
 
 
-def test_rows_of_a_budget_meet_others_in_the_next_epoch() -> None:
+def test_batches_within_a_budget_differ_between_epochs() -> None:
     first, second = (
         {frozenset(share.rows) for share in budgeted(sizes_of(LENGTHS * 4), 400, epoch)} for epoch in (0, 1)
     )
     assert len(first & second) < 0.05 * len(first)
 
 
-def test_evaluation_within_a_budget_goes_by_length() -> None:
+def test_evaluation_within_a_budget_is_ordered_by_length() -> None:
     rows = [row for share in budgeted(sizes_of(LENGTHS), 400, shuffle=False) for row in share.rows]
     assert [LENGTHS[row] for row in rows] == sorted(LENGTHS)
 
@@ -273,7 +275,7 @@ def test_evaluation_within_a_budget_goes_by_length() -> None:
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 3), accumulate=st.integers(1, 3), data=st.data())
-def test_start_leaves_out_the_first_batches_of_one_epoch(
+def test_start_skips_the_first_batches_of_one_epoch_only(
     sizes: list[RowSize], ranks: int, accumulate: int, data: st.DataObject
 ) -> None:
     batches = GlobalBatchSampler(sizes, 8, True, 3, lambda: 2, ranks, ranks - 1, lambda: accumulate)

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder are computed once, shared, and never served damaged."""
+"""Features of a frozen encoder are computed once and shared; damaged features are never served."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLOURS = ("red", "lime", "blue", "gold", "navy")
 
 
 class Work:
-    """Counts what a cache has decoded and encoded."""
+    """Counts decoded images and encoder calls."""
 
     def __init__(self) -> None:
         self.decoded: list[str] = []
@@ -78,7 +78,7 @@ def shard_files(cache: ImageFeatureCache, suffix: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("regions", ["crops", "grid"])
-def test_features_are_those_of_the_encoder(
+def test_features_match_those_of_the_encoder(
     tmp_path: Path, files: list[Path], make_image_encoder: Callable[..., ImageEncoder], regions: str
 ) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", make_image_encoder(regions=regions))
@@ -100,7 +100,9 @@ def test_a_warm_cache_decodes_and_encodes_nothing(
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="Linux tells what is mapped")
-def test_features_are_mapped_by_no_open_file(tmp_path: Path, files: list[Path], image_encoder: ImageEncoder) -> None:
+def test_memory_mapped_features_keep_no_file_open(
+    tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
+) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
     cache.build(files)
     features = cache.features(files[0])
@@ -111,7 +113,7 @@ def test_features_are_mapped_by_no_open_file(tmp_path: Path, files: list[Path], 
     assert not [file for file in Path("/proc/self/fd").iterdir() if file.exists() and file.samefile(shard)]
 
 
-def test_only_what_is_new_is_computed(
+def test_only_new_images_are_computed(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work
 ) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
@@ -121,7 +123,7 @@ def test_only_what_is_new_is_computed(
     assert_right(cache, files)
 
 
-def test_equal_content_under_two_names_is_stored_once(
+def test_identical_images_under_two_names_are_stored_once(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work
 ) -> None:
     copy = tmp_path / "copy.png"
@@ -132,7 +134,7 @@ def test_equal_content_under_two_names_is_stored_once(
     assert_right(cache, [files[0], copy])
 
 
-def test_new_content_under_an_old_name_is_computed(
+def test_new_content_under_an_old_name_is_recomputed(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work
 ) -> None:
     ImageFeatureCache(tmp_path / "cache", image_encoder).build(files)
@@ -143,7 +145,7 @@ def test_new_content_under_an_old_name_is_computed(
     assert_right(cache, files)
 
 
-def test_other_weights_transforms_and_regions_have_features_of_their_own(
+def test_other_weights_transforms_and_regions_have_separate_features(
     tmp_path: Path, files: list[Path], make_image_encoder: Callable[..., ImageEncoder]
 ) -> None:
     encoders = {name: make_image_encoder() for name in ("same", "weights", "statistics", "transform")}
@@ -158,7 +160,7 @@ def test_other_weights_transforms_and_regions_have_features_of_their_own(
     assert len(set(folders.values())) == len(encoders)
 
 
-def test_one_encoder_makes_one_key_wherever_its_weights_lie(
+def test_the_key_is_independent_of_the_location_of_the_weights(
     tmp_path: Path, encoder_files: Any, make_image_encoder: Callable[..., ImageEncoder]
 ) -> None:
     moved = tmp_path / "moved.pth"
@@ -168,7 +170,7 @@ def test_one_encoder_makes_one_key_wherever_its_weights_lie(
 
 
 @pytest.mark.parametrize("damage", ["flipped byte", "truncated", "no features", "half a description", "old features"])
-def test_a_damaged_shard_is_computed_again(
+def test_a_damaged_shard_is_recomputed(
     tmp_path: Path,
     files: list[Path],
     image_encoder: ImageEncoder,
@@ -201,7 +203,7 @@ def test_a_damaged_shard_is_computed_again(
     assert_right(repaired, files)
 
 
-def test_a_description_of_another_shape_is_damage_too(
+def test_a_description_with_another_shape_counts_as_damage(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
 ) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
@@ -213,7 +215,7 @@ def test_a_description_of_another_shape_is_damage_too(
         assert_right(repaired, files)
 
 
-def test_a_build_that_dies_leaves_no_half_shard(
+def test_an_interrupted_build_leaves_no_partial_shard(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def dies(path: Path, text: str) -> None:
@@ -229,7 +231,7 @@ def test_a_build_that_dies_leaves_no_half_shard(
     assert_right(cache, files)
 
 
-def test_a_killed_build_keeps_the_shards_it_had_finished(
+def test_a_killed_build_keeps_its_finished_shards(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cache_module, "SHARD_ITEMS", 2)
@@ -253,7 +255,7 @@ def test_a_killed_build_keeps_the_shards_it_had_finished(
     assert_right(cache, files)
 
 
-def test_unreadable_files_are_named_with_their_reason_each_time(
+def test_unreadable_files_are_named_with_their_reason_every_time(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
 ) -> None:
     broken = tmp_path / "broken.jpg"
@@ -268,7 +270,7 @@ def test_unreadable_files_are_named_with_their_reason_each_time(
     assert_right(cache, files)
 
 
-def test_nothing_but_unreadable_files_makes_no_shard(tmp_path: Path, image_encoder: ImageEncoder) -> None:
+def test_unreadable_files_alone_create_no_shard(tmp_path: Path, image_encoder: ImageEncoder) -> None:
     (tmp_path / "x.jpg").write_bytes(b"")
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
     assert list(cache.build([tmp_path / "x.jpg"])) == [tmp_path / "x.jpg"]
@@ -301,14 +303,14 @@ def test_the_next_batch_is_decoded_while_one_is_encoded(
     assert all(event.is_set() for event in started)
 
 
-def test_two_builders_at_once_share_the_work(
+def test_concurrent_builders_share_the_work(
     tmp_path: Path,
     files: list[Path],
     make_image_encoder: Callable[..., ImageEncoder],
     work: Work,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The lock belongs to an open file, so that two threads meet at it as two processes do."""
+    """The lock belongs to an open file, so two threads contend for it as two processes do."""
     monkeypatch.setattr(cache_module, "BATCH_ITEMS", 1)
     monkeypatch.setattr(cache_module, "SHARD_ITEMS", 2)
     caches = [ImageFeatureCache(tmp_path / "cache", make_image_encoder()) for _ in range(2)]
@@ -328,7 +330,7 @@ def test_two_builders_at_once_share_the_work(
         assert_right(cache, files)
 
 
-def test_features_have_an_index_that_further_shards_leave_alone(
+def test_features_keep_their_indices_when_shards_are_added(
     tmp_path: Path, files: list[Path], image_encoder: ImageEncoder
 ) -> None:
     cache = ImageFeatureCache(tmp_path / "cache", image_encoder)
@@ -347,7 +349,7 @@ def test_features_have_an_index_that_further_shards_leave_alone(
         cache.index(Path(__file__))
 
 
-def test_eight_processes_at_once_make_one_right_cache(
+def test_eight_concurrent_processes_build_one_correct_cache(
     tmp_path: Path,
     files: list[Path],
     make_image_encoder: Callable[..., ImageEncoder],
@@ -359,7 +361,7 @@ def test_eight_processes_at_once_make_one_right_cache(
     together, counts = context.Barrier(8), context.Queue()
 
     def build() -> None:
-        torch.set_num_threads(1)  # makes torch's pool of threads anew, as a copied process must
+        torch.set_num_threads(1)  # recreates torch's thread pool, as required in a forked process
         together.wait(timeout=60)
         assert ImageFeatureCache(tmp_path / "cache", encoder).build(files) == {}
         counts.put(work.encoded)

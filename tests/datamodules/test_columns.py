@@ -1,4 +1,4 @@
-"""Posts in columns: separators, comments, images, tag schemes, and what the data module makes of them."""
+"""Posts in columns: separators, comments, images, tag schemes, and the resulting batches."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def read(tmp_path: Path, content: str, **options: Any) -> list[TaggedPost]:
 
 
 def shown(posts: list[TaggedPost]) -> list[str]:
-    """Words with their tags, one text a post."""
+    """Words with their tags, one string per post."""
     return [" ".join(f"{word}/{tag}" for word, tag in zip(post.words, post.tags, strict=True)) for post in posts]
 
 
@@ -44,7 +44,7 @@ POSTS = "Foo B-TEAM\nUnited I-TEAM\nwon O\n\nAda B-PERSON\nleft O\n"
 READ = ["Foo/B-TEAM United/I-TEAM won/O", "Ada/B-PERSON left/O"]
 
 
-def test_a_setting_of_a_subclass_is_among_the_options_too(tmp_path: Path) -> None:
+def test_settings_of_a_subclass_are_included_in_the_options(tmp_path: Path) -> None:
     class Cased(ColumnsReader):
         lower = False
 
@@ -69,7 +69,7 @@ def test_other_separators_are_named(tmp_path: Path, separator: str) -> None:
     assert shown(read(tmp_path, POSTS.replace(" ", separator), separator=separator)) == READ
 
 
-def test_further_columns_stand_between_word_and_tag_or_anywhere(tmp_path: Path) -> None:
+def test_additional_columns_may_be_anywhere(tmp_path: Path) -> None:
     content = "1\tFoo\tNNP\tB-TEAM\tx\n2\tUnited\tNNP\tI-TEAM\tx\n"
     expected = ["Foo/B-TEAM United/I-TEAM"]
     assert shown(read(tmp_path, content, word_column=1, tag_column=3)) == expected
@@ -79,7 +79,7 @@ def test_further_columns_stand_between_word_and_tag_or_anywhere(tmp_path: Path) 
     assert shown(read(tmp_path, conll)) == expected
 
 
-def test_columns_behind_those_of_most_lines_are_ignored_and_counted(tmp_path: Path) -> None:
+def test_columns_beyond_those_of_most_lines_are_ignored_and_counted(tmp_path: Path) -> None:
     reading = reader(tmp_path / "posts.txt", "Foo\tB-TEAM\t\nUnited\tI-TEAM\tx\ty\nwon\tO\nagain\tO\n")
     assert shown(list(reading.posts("train"))) == ["Foo/B-TEAM United/I-TEAM won/O again/O"]
     assert reading.note("train") == (
@@ -89,20 +89,20 @@ def test_columns_behind_those_of_most_lines_are_ignored_and_counted(tmp_path: Pa
 
 @pytest.mark.parametrize("separator", ["\t", " "])
 @pytest.mark.parametrize("word", ["\u00a0", "\u3000", "\ufe0f", "\u2028", "\u0085"])
-def test_words_that_look_empty_keep_their_place(tmp_path: Path, separator: str, word: str) -> None:
+def test_words_that_look_empty_are_kept(tmp_path: Path, separator: str, word: str) -> None:
     (post,) = read(tmp_path, f"Foo{separator}B-TEAM\n{word}{separator}O\nBar{separator}B-TEAM\n")
     assert post.words == ["Foo", word, "Bar"]
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\t \n"), min_size=1), min_size=2), st.sampled_from("\t "))
-def test_columns_survive_being_joined(columns: list[str], separator: str) -> None:
+def test_joined_columns_can_be_read_again(columns: list[str], separator: str) -> None:
     assert split_line(separator.join(columns), None) == split_line("\t".join(columns), "\t") == columns
 
 
 # Comments and images
 
 
-def test_comments_stand_before_posts_and_hashes_are_words(tmp_path: Path) -> None:
+def test_comments_before_posts_and_hash_signs_as_words(tmp_path: Path) -> None:
     content = "# newdoc\n# text = Foo won\nFoo O\n\n# O\n#Paris B-TEAM\n\n# sent 12\n\n#a O\n# B-TEAM\n"
     assert shown(read(tmp_path, content)) == ["Foo/O", "#/O #Paris/B-TEAM", "#a/O #/B-TEAM"]
 
@@ -118,7 +118,7 @@ def test_images_are_named_as_in_the_twitter_files_or_in_a_comment(tmp_path: Path
     assert [int(post.place.rpartition(":")[2]) for post in posts] == [1, 3, 7, 11, 13]
 
 
-def test_images_are_found_under_any_ending(tmp_path: Path) -> None:
+def test_images_are_found_with_any_extension(tmp_path: Path) -> None:
     root = tmp_path / "set"
     reading = reader(root / "train.txt", "IMGID:17_06\nFoo\tO\n")
     (root / "images").mkdir()
@@ -142,7 +142,7 @@ def test_images_are_found_under_any_ending(tmp_path: Path) -> None:
         ("B-X M-X E-X W-X O W-a-b", "tags converted from BMES to BIO: 4"),
     ],
 )
-def test_every_scheme_is_recognised_and_what_is_converted_is_counted(tmp_path: Path, tags: str, note: str) -> None:
+def test_every_scheme_is_recognised_and_conversions_are_counted(tmp_path: Path, tags: str, note: str) -> None:
     reading = reader(tmp_path / "posts.txt", "".join(f"w {tag}\n" for tag in tags.split()))
     (post,) = reading.posts("train")
     assert isinstance(post, TaggedPost)
@@ -150,27 +150,27 @@ def test_every_scheme_is_recognised_and_what_is_converted_is_counted(tmp_path: P
     assert reading.note("train") == (note and f"{note} (first: {tmp_path / 'posts.txt'}:1)")
 
 
-def test_the_whole_file_decides_about_the_scheme(tmp_path: Path) -> None:
+def test_the_scheme_is_recognised_from_the_whole_file(tmp_path: Path) -> None:
     """The first post alone would be BIO."""
     assert shown(read(tmp_path, "a B-X\nb I-X\n\nc S-X\nd S-X\n")) == ["a/B-X b/I-X", "c/B-X d/B-X"]
 
 
-def test_bare_types_are_entities(tmp_path: Path) -> None:
+def test_types_without_prefix_are_entities(tmp_path: Path) -> None:
     content = "Foo creative-work\nBar creative-work\nby O\nAda person\nBob person\n"
     assert shown(read(tmp_path, content)) == ["Foo/B-creative-work Bar/I-creative-work by/O Ada/B-person Bob/I-person"]
 
 
-def test_a_scheme_can_be_named(tmp_path: Path) -> None:
-    """Recognised, the type would be read as the end of an entity `commerce`."""
+def test_a_scheme_can_be_given(tmp_path: Path) -> None:
+    """Automatic recognition would read the type as the end of an entity `commerce`."""
     content = "shop E-commerce\nAda O\n"
     assert shown(read(tmp_path, content, scheme=Scheme.BARE)) == ["shop/B-E-commerce Ada/O"]
 
 
-def test_stray_tags_of_bio_stay(tmp_path: Path) -> None:
+def test_stray_tags_of_bio_are_kept(tmp_path: Path) -> None:
     assert shown(read(tmp_path, "a O\nb I-X\nc B-X\nd O\ne B-X\n")) == ["a/O b/I-X c/B-X d/O e/B-X"]
 
 
-def test_chinese_text_with_a_character_in_each_line(tmp_path: Path) -> None:
+def test_chinese_text_with_one_character_per_line(tmp_path: Path) -> None:
     content = "我 O\n在 O\n南 B-ORG\n京 M-ORG\n大 M-ORG\n学 E-ORG\n\n京 S-LOC\n\u3000 O\n"
     posts = read(tmp_path, content)
     assert [entities(post.tags) for post in posts] == [[Entity("ORG", 2, 6)], [Entity("LOC", 0, 1)]]
@@ -183,7 +183,7 @@ def test_types_with_hyphens_and_fifty_of_them(tmp_path: Path) -> None:
     assert [entities(post.tags) for post in read(tmp_path, content)] == [[Entity(name, 0, 2)] for name in names]
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_malformed_post_is_refused_with_file_and_line(tmp_path: Path, content:
     assert "\n" not in str(caught.value)
 
 
-def test_reading_goes_on_behind_a_malformed_post(tmp_path: Path) -> None:
+def test_reading_continues_after_a_malformed_post(tmp_path: Path) -> None:
     reading = reader(tmp_path / "posts.txt", "a B-X\n\nIMGID:1\nb O\nc\nd\ne O\n\nf O\ng ?\n\nh O\n")
     found = list(reading.scan("train"))
     assert [entry.line if isinstance(entry, Malformed) else entry.words for entry in found] == [["a"], 3, 9, ["h"]]
@@ -236,7 +236,7 @@ def test_a_file_without_posts_is_refused(tmp_path: Path, content: str) -> None:
         ("a O\n", {"separator": "\t"}),
     ],
 )
-def test_columns_that_a_file_does_not_have_are_refused(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
+def test_missing_columns_are_refused(tmp_path: Path, content: str, options: dict[str, Any]) -> None:
     message = r"posts\.txt has lines of \d columns? with .* between them, which do not have both word_column .*: name"
     with pytest.raises(DataError, match=message):
         read(tmp_path, content, **options)
@@ -246,7 +246,7 @@ def test_columns_that_a_file_does_not_have_are_refused(tmp_path: Path, content: 
     ("options", "message"),
     [({"separator": ""}, "separator is empty"), ({"tag_column": 0}, "word_column and tag_column are both 0")],
 )
-def test_settings_that_cannot_work_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+def test_invalid_settings_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ColumnsReader(tmp_path, **options)
 
@@ -268,11 +268,11 @@ LINES = (st.lists(WELL_FORMED, max_size=12) | st.lists(ANY, max_size=12)).map(
 
 @given(lines=LINES)
 def test_no_line_of_any_file_is_lost(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    """Each is a word of a post, in a post that is malformed, or nothing that could be one."""
+    """Each line is a word of a post, belongs to a malformed post, or cannot be part of a post."""
     path = tmp_path_factory.getbasetemp() / "posts.txt"
     try:
         found = list(reader(path, "".join(line + "\n" for line in lines)).scan("train"))
-    except DataError:  # of the whole file: no posts, or not enough columns
+    except DataError:  # about the whole file: no posts, or too few columns
         return
     starts = [entry.line if isinstance(entry, Malformed) else int(entry.place.rpartition(":")[2]) for entry in found]
     assert starts == sorted(set(starts))
@@ -286,7 +286,7 @@ def test_no_line_of_any_file_is_lost(tmp_path_factory: pytest.TempPathFactory, l
 # Splits and the data module
 
 
-def test_posts_of_one_file_are_held_out(tmp_path: Path) -> None:
+def test_posts_of_a_single_file_are_held_out(tmp_path: Path) -> None:
     content = "".join(f"Foo\tB-TEAM\n{number}\tO\n\n" for number in range(60))
     reading = reader(tmp_path / "posts.conll", content, hold_out=HoldOut(0.2, 0.2))
     words = {split: {post.words[1] for post in reading.posts(split)} for split in ("train", "val", "test")}
@@ -294,7 +294,7 @@ def test_posts_of_one_file_are_held_out(tmp_path: Path) -> None:
     assert sum(map(len, words.values())) == len(set.union(*words.values())) == 60
 
 
-def test_what_decides_which_posts_are_read_is_in_the_options(tmp_path: Path) -> None:
+def test_settings_that_determine_which_posts_are_read_are_in_the_options(tmp_path: Path) -> None:
     variants: list[dict[str, Any]] = [
         {"hold_out": HoldOut(0.2)},
         {"separator": "\t"},
@@ -326,11 +326,11 @@ def test_posts_become_batches(
         module = load(tmp_path / "wnut", ["person", "creative-work"])
     (batch,) = module.val_dataloader()
     assert module.corpus == "wnut"
-    assert batch.gold.tolist() == [[3, 4, 0]]  # behind O, B-person and I-person
+    assert batch.gold.tolist() == [[3, 4, 0]]  # after O, B-person and I-person
     assert "tags converted from BIOES to BIO: 1" in caplog.text
 
 
-def test_a_type_that_the_configuration_lacks_is_named_with_its_line(
+def test_a_type_missing_from_the_configuration_is_named_with_its_line(
     tmp_path: Path, load: Callable[..., ColumnsDataModule]
 ) -> None:
     reader(tmp_path / "train.txt", "a\tO\n\nFoo\tB-TEAM\n")

@@ -1,4 +1,4 @@
-"""Crop dictionaries and boxes: what is no plain container of names and numbers is refused."""
+"""Crop dictionaries and boxes: anything but plain containers of names and numbers is refused."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ def saved(folder: Path, content: Any) -> Path:
         (torch.zeros(2), "holds a Tensor"),
     ],
 )
-def test_a_dictionary_of_something_else_is_refused(tmp_path: Path, content: Any, message: str) -> None:
+def test_a_dictionary_of_other_objects_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=rf"crops\.pth.*{message}.*expected {{row number"):
         read_crop_dictionary(saved(tmp_path, content), row_number)
 
 
 def test_damaged_dictionaries_raise_no_other_error(tmp_path: Path) -> None:
-    """The unpickler answers damage with errors of many kinds (IndexError and struct.error have been seen)."""
+    """On damaged input the unpickler raises errors of many types, such as IndexError and struct.error."""
     content = {0: ["a.jpg"], 1: []}
     whole = [pickle.dumps(content, protocol=protocol) for protocol in (1, 2, 2, 2)]
     torch.save(content, tmp_path / "new.pth")
@@ -58,18 +58,18 @@ def test_damaged_dictionaries_raise_no_other_error(tmp_path: Path) -> None:
     assert refused > 100
 
 
-def test_row_numbers_may_be_text(tmp_path: Path) -> None:
+def test_row_numbers_may_be_strings(tmp_path: Path) -> None:
     assert read_crop_dictionary(saved(tmp_path, {"0": ["a.jpg"], 7: []}), row_number) == {0: ["a.jpg"], 7: []}
 
 
-def test_image_names_are_text(tmp_path: Path) -> None:
+def test_image_names_are_strings(tmp_path: Path) -> None:
     content = {"7.jpg": ["a.jpg"], "b.jpg": []}
     assert read_crop_dictionary(saved(tmp_path, content), image_name) == content
     with pytest.raises(DataError, match=r"has the key 7: expected {image name: "):
         read_crop_dictionary(saved(tmp_path, {7: ["a.jpg"]}), image_name)
 
 
-def test_a_dictionary_that_is_not_there_is_empty(tmp_path: Path) -> None:
+def test_a_missing_dictionary_is_empty(tmp_path: Path) -> None:
     assert read_crop_dictionary(tmp_path / "crops.pth", image_name) == {}
 
 
@@ -96,7 +96,7 @@ def test_boxes_out_of_range_are_refused(tmp_path: Path, box: Any) -> None:
 @pytest.mark.parametrize(
     "content", ["[" * 100_000, '{"a.jpg": [' + "9" * 5000 + "]}", '{"a.jpg"', "\ud800", '{"a.jpg": [0, 0, 1, NaN]}']
 )
-def test_boxes_that_no_reader_can_take_are_refused(tmp_path: Path, content: str) -> None:
+def test_malformed_boxes_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "boxes.json").write_bytes(content.encode("utf-8", "surrogatepass"))
     with pytest.raises(DataError, match=r"boxes\.json is not a readable JSON file: "):
         read_boxes(tmp_path / "boxes.json")

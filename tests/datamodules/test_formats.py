@@ -1,4 +1,4 @@
-"""docs/reference/formats.md: its examples are read as it says, and models train on data in its formats."""
+"""docs/reference/formats.md: its examples can be read as documented, and models train on data in its formats."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ QUICK = ["--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--trainer.enabl
 
 
 def block(language: str) -> str:
-    """The first block of the page in a language."""
+    """The first block of the page in the given language."""
     found = re.search(rf"^```{language}\n(.*?)^```", PAGE, re.M | re.S)
     assert found is not None
     return found.group(1)
@@ -33,7 +33,7 @@ def write(path: Path, content: str) -> Path:
     return path
 
 
-def test_the_json_lines_of_the_page_are_read(tmp_path: Path) -> None:
+def test_json_lines_of_the_page_can_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "train.jsonl", block("json"))
     tagged: Any = list(JSONLinesReader(path, "mner", hold_out=HoldOut(0.0)).posts("train"))
     marked = [[" ".join(post.words[found.start : found.end]) for found in entities(post.tags)] for post in tagged]
@@ -44,20 +44,20 @@ def test_the_json_lines_of_the_page_are_read(tmp_path: Path) -> None:
     assert [(row.words[row.head[0]], row.relation) for row in related] == [("Ada", "plays_for"), ("Foo", "none")]
 
 
-def test_the_columns_of_the_page_are_read(tmp_path: Path) -> None:
+def test_columns_of_the_page_can_be_read(tmp_path: Path) -> None:
     path = write(tmp_path / "train.txt", block("text"))
     posts: Any = list(ColumnsReader(path, hold_out=HoldOut(0.0)).posts("train"))
     assert [post.image for post in posts] == ["p1.jpg", "p2"]
     assert [[found.type for found in entities(post.tags)] for post in posts] == [["PERSON", "TEAM"], ["TEAM"]]
 
 
-def test_the_settings_of_the_page_are_those_of_the_schemes() -> None:
+def test_settings_of_the_page_match_the_schemes() -> None:
     rows = re.findall(r"^\| `([A-Z0-9]+)` ", PAGE, re.M)
     assert rows == ["BIO", "IOB1", "BIOES", "BMES", "BARE"]
 
 
 def json_lines(types: list[str], relations: list[str]) -> str:
-    """A post of two entities for each type and relation."""
+    """A post with two entities for each type and relation."""
     posts = []
     for number in range(max(24, len(types))):
         first, second = types[number % len(types)], types[-1]
@@ -96,7 +96,7 @@ COLUMNS = "".join(f"Foo{n}\tB-{WNUT[n % 6]}\nBar\tI-{WNUT[n % 6]}\nwon\tO\n\n" f
     ],
     ids=["fifty types", "types with hyphens", "Chinese in BMES", "relations", "relations with a negative class"],
 )
-def test_models_train_and_are_tested_on_data_in_these_formats(
+def test_models_are_trained_and_tested_on_data_in_these_formats(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_files: Any, task: str, file: str, content: str, labels: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Images are found under the endings that their files have."""
+"""Images are found by the extensions of their files."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fill(folder: Path, *names: str) -> ImageNames:
         ("\ud83d.jpg", ["1.jpg"], None),
     ],
 )
-def test_the_file_of_a_name(tmp_path: Path, name: str, files: list[str], expected: str | None) -> None:
+def test_the_file_of_a_name_is_found(tmp_path: Path, name: str, files: list[str], expected: str | None) -> None:
     names = fill(tmp_path, *files)
     assert names.find(name) == (None if expected is None else tmp_path / expected)
     assert names.renamed == (expected not in (None, name))
@@ -53,7 +53,7 @@ def test_distinct_names_that_were_read_as_another_are_counted(tmp_path: Path) ->
     assert names.renamed == 2
 
 
-def test_a_link_that_leads_nowhere_is_a_file_and_no_folder_is_none(tmp_path: Path) -> None:
+def test_a_broken_link_is_a_file_and_a_folder_is_not(tmp_path: Path) -> None:
     (tmp_path / "1.jpg").symlink_to(tmp_path / "gone.jpg")
     assert ImageNames(tmp_path).find("1.jpg") == tmp_path / "1.jpg"
     assert ImageNames(tmp_path / "nowhere").find("1.jpg") is None
@@ -72,7 +72,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @given(st.text(), st.sampled_from(("", *ENDINGS)))
-def test_an_ending_can_be_split_off_and_put_back(stem: str, ending: str) -> None:
+def test_an_extension_can_be_split_off_and_restored(stem: str, ending: str) -> None:
     name = stem + ending
     found_stem, found_ending = split_ending(name)
     assert found_stem + found_ending == name
@@ -80,7 +80,7 @@ def test_an_ending_can_be_split_off_and_put_back(stem: str, ending: str) -> None
     assert found_stem or not name
 
 
-def test_a_folder_without_the_images_is_described(tmp_path: Path) -> None:
+def test_a_missing_image_folder_is_described(tmp_path: Path) -> None:
     assert searched_folder(tmp_path, ["a/1.jpg"]) == str(tmp_path)
     assert searched_folder(tmp_path / "gone", []) == f"{tmp_path}/gone, which does not exist"
     assert "not by \\" in searched_folder(tmp_path, ["1.jpg", "images\\2.jpg"])

@@ -1,4 +1,4 @@
-"""Files of relevance scores: by name with or without ending, and what is refused."""
+"""Files of relevance scores: names with or without extension, and refusals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def written(folder: Path, *rows: Any) -> Path:
     return folder / "relevance.jsonl"
 
 
-def test_images_are_known_by_their_name_with_or_without_an_ending(tmp_path: Path) -> None:
+def test_images_are_matched_by_name_with_or_without_extension(tmp_path: Path) -> None:
     rows = ({"image": "1.jpg", "relevance": 3e-6}, "", {"image": "2", "relevance": 1}, {"image": "2", "relevance": 1.0})
     scores = ImageRelevance(written(tmp_path, *rows))
     assert [scores.of(name) for name in ("1.jpg", "1.png", "1", "2.jpeg", "3.jpg", "")] == [
@@ -50,7 +50,7 @@ def test_a_malformed_file_is_refused_with_its_line(tmp_path: Path, rows: list[An
         ImageRelevance(written(tmp_path, *rows))
 
 
-def test_the_file_of_another_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_data_set_is_refused(tmp_path: Path) -> None:
     scores = ImageRelevance(written(tmp_path, {"image": "1.jpg", "relevance": 0.0}))
     scores.check_common(["7.jpg", "1.jpg"], "posts")
     scores.check_common([], "posts")

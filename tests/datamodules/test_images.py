@@ -1,4 +1,4 @@
-"""Images from the wild: what can be read becomes RGB as a person sees it, the rest is named as unreadable."""
+"""Unusual images: readable ones become RGB as a viewer shows them, unreadable ones are named."""
 
 from __future__ import annotations
 
@@ -46,23 +46,23 @@ def test_transparency_of_a_palette_becomes_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_half_transparent_pixels_are_mixed_with_white(tmp_path: Path, mode: str) -> None:
+def test_half_transparent_pixels_are_blended_with_white(tmp_path: Path, mode: str) -> None:
     colour = (0, 0, 0, 128) if mode == "RGBA" else (0, 128)
     Image.new(mode, (2, 2), colour).save(tmp_path / "x.png")
     assert np.abs(pixels(tmp_path / "x.png") - 127).max() <= 1
 
 
-def test_an_animation_gives_its_first_frame(tmp_path: Path) -> None:
+def test_an_animation_is_read_as_its_first_frame(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "lime", "blue")]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
     assert pixels(tmp_path / "x.gif")[0, 0].tolist() == [255, 0, 0]
 
 
-def test_a_photograph_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
+def test_a_photograph_is_rotated_according_to_its_exif_data(tmp_path: Path) -> None:
     image = Image.new("RGB", (40, 20), "red")
     image.paste("blue", (0, 0, 20, 20))
     exif = Image.Exif()
-    exif[0x0112] = 6  # taken with the camera turned: to be shown rotated clockwise by 90 degrees
+    exif[0x0112] = 6  # taken with a rotated camera: to be displayed rotated clockwise by 90 degrees
     image.save(tmp_path / "x.png", exif=exif)
     turned = pixels(tmp_path / "x.png")
     assert turned.shape == (40, 20, 3)
@@ -96,7 +96,7 @@ def test_greys_of_any_range_become_8_bits(tmp_path: Path, greys: np.ndarray, exp
     assert pixels(tmp_path / "x.tiff")[0, :, 0].tolist() == expected
 
 
-def test_a_pipe_is_no_image_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_unreadable_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(UnreadableImageError, match="no regular file"):
         read_image(tmp_path / "x.jpg")
@@ -131,12 +131,12 @@ def test_many_files_are_decoded_by_threads_with_a_progress_bar(
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "F"])
-def test_one_pixel_is_an_image(tmp_path: Path, mode: str) -> None:
+def test_one_pixel_is_a_valid_image(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (1, 1), 1).save(tmp_path / "x.tiff")
     assert pixels(tmp_path / "x.tiff").shape == (1, 1, 3)
 
 
-def test_the_name_of_a_file_does_not_decide_its_format(tmp_path: Path) -> None:
+def test_the_format_is_independent_of_the_file_name(tmp_path: Path) -> None:
     (tmp_path / "x.jpg").write_bytes(encoded(Image.new("RGB", (3, 3), "red"), "PNG"))
     assert pixels(tmp_path / "x.jpg")[0, 0].tolist() == [255, 0, 0]
 
@@ -146,7 +146,7 @@ def test_the_name_of_a_file_does_not_decide_its_format(tmp_path: Path) -> None:
     [b"", b"not an image", b"<html>404 not found</html>", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n" + bytes(40)],
     ids=["zero bytes", "text", "error page", "jpeg head", "png head"],
 )
-def test_what_is_no_image_is_unreadable(tmp_path: Path, content: bytes) -> None:
+def test_files_that_are_not_images_are_unreadable(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.jpg").write_bytes(content)
     with pytest.raises(UnreadableImageError):
         read_image(tmp_path / "x.jpg")
@@ -166,15 +166,15 @@ def test_missing_files_and_folders_are_unreadable(tmp_path: Path) -> None:
             read_image(path)
 
 
-def test_an_absurdly_large_image_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_extremely_large_image_is_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_PIXELS", 100)
     Image.new("RGB", (11, 10)).save(tmp_path / "x.png")
     with pytest.raises(UnreadableImageError, match="11 x 10 pixels"):
         read_image(tmp_path / "x.png")
 
 
-def test_a_bomb_is_refused_by_its_head_alone(tmp_path: Path) -> None:
-    """10 GB of pixels in a file of a few bytes: what stands behind its head is never asked for."""
+def test_a_decompression_bomb_is_refused_by_its_header_alone(tmp_path: Path) -> None:
+    """10 GB of pixels in a file of a few bytes: only the header is read."""
     content = bytearray(encoded(Image.new("RGB", (8, 8)), "PNG"))
     content[16:24] = struct.pack(">II", 60_000, 60_000)
     content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
@@ -188,20 +188,20 @@ def test_a_bomb_is_refused_by_its_head_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 201), (50_000, 1), (1, 65_000)])
-def test_a_line_is_no_picture(tmp_path: Path, size: tuple[int, int]) -> None:
-    """An encoder that scales its short side to 224 pixels would make 10 GB of 50,000 x 1 pixels."""
+def test_a_one_pixel_wide_image_is_unreadable(tmp_path: Path, size: tuple[int, int]) -> None:
+    """An encoder that scales the short side to 224 pixels would turn 50,000 x 1 pixels into 10 GB."""
     Image.new("L", size).save(tmp_path / "x.png")
     with pytest.raises(UnreadableImageError, match=f"{size[0]} x {size[1]} pixels"):
         read_image(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("size", [(1, 200), (600, 3)])
-def test_a_narrow_picture_is_one(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_a_narrow_image_is_valid(tmp_path: Path, size: tuple[int, int]) -> None:
     Image.new("RGB", size, "red").save(tmp_path / "x.png")
     assert read_image(tmp_path / "x.png").size == size
 
 
-def test_links_in_a_loop_are_unreadable(tmp_path: Path) -> None:
+def test_cyclic_links_are_unreadable(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "b.jpg")
     (tmp_path / "b.jpg").symlink_to(tmp_path / "a.jpg")
     with pytest.raises(UnreadableImageError):
@@ -209,7 +209,7 @@ def test_links_in_a_loop_are_unreadable(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_raises_no_other_error(tmp_path: Path) -> None:
-    """Pillow's decoders answer damage with errors of many kinds (struct.error and RuntimeError have been seen)."""
+    """On damaged input Pillow's decoders raise errors of many types, such as struct.error and RuntimeError."""
     exif = Image.Exif()
     exif[0x0112], exif[0x011A] = 6, (1, 1)
     picture = Image.effect_noise((24, 16), 80).convert("RGB")
@@ -228,7 +228,7 @@ def test_a_damaged_file_raises_no_other_error(tmp_path: Path) -> None:
     assert unreadable > 100
 
 
-def test_batches_keep_their_order_and_no_more_than_one_is_made_ahead() -> None:
+def test_batches_keep_their_order_and_at_most_one_is_prefetched() -> None:
     made: list[int] = []
 
     def work(item: int) -> int:

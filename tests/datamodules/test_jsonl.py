@@ -1,4 +1,4 @@
-"""Posts as JSON lines: rows of both tasks, held-out shares, images, and what the data module makes of them."""
+"""Posts as JSON lines: rows of both tasks, held-out posts, images, and the resulting batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NO_HOLDOUT = HoldOut(0.0)
 
 
 def post(text: str, *found: tuple[str, str], relations: Any = (), **more: Any) -> dict[str, Any]:
-    """A post with entities given by words of the text and type."""
+    """A post whose entities are given by their words and type."""
     listed = [{"start": text.index(part), "end": text.index(part) + len(part), "type": name} for part, name in found]
     links = [{"head": head, "tail": tail, "type": name} for head, tail, name in relations]
     return {"text": text, "entities": listed, "relations": links, **more}
@@ -48,7 +48,7 @@ def reader(root: Path, task: str = "mner", *args: Any, **options: Any) -> JSONLi
 
 
 def tagged(*posts: Any, tmp_path: Path) -> tuple[list[TaggedPost], str]:
-    """The posts of a file, and the note about it."""
+    """The posts of a file and the reader's note."""
     reading = reader(write(tmp_path / "posts.jsonl", *posts))
     found = [post for post in reading.posts("train") if isinstance(post, TaggedPost)]
     return found, reading.note("train")
@@ -57,7 +57,7 @@ def tagged(*posts: Any, tmp_path: Path) -> tuple[list[TaggedPost], str]:
 def related(
     *posts: Any, tmp_path: Path, labels: LabelSet | None = RELATIONS, negatives: bool | None = None
 ) -> tuple[list[tuple[str, str, str]], str]:
-    """Words of head and tail with their relation, of each row of a file, and the note about it."""
+    """Head words, tail words and relation of each row of a file, and the reader's note."""
     reading = reader(write(tmp_path / "posts.jsonl", *posts), "mre", labels, negatives)
     rows = [row for row in reading.posts("train") if isinstance(row, RelationPost)]
     named = [
@@ -70,7 +70,7 @@ def related(
 
 
 @pytest.mark.parametrize(("start", "end"), [("", "\n"), ("\ufeff", "\r\n"), ("\n\n", "\n \n")])
-def test_a_post_has_the_tags_of_its_entities(tmp_path: Path, start: str, end: str) -> None:
+def test_a_post_is_tagged_with_its_entities(tmp_path: Path, start: str, end: str) -> None:
     path = write(tmp_path / "posts.jsonl", {**ADA, "image": "1.jpg"}, start=start, end=end)
     (found,) = reader(path).posts("train")
     line = 3 if start == "\n\n" else 1
@@ -78,7 +78,7 @@ def test_a_post_has_the_tags_of_its_entities(tmp_path: Path, start: str, end: st
     assert found == TaggedPost(words=words, tags=tags, image="1.jpg", place=f"{path}:{line}")
 
 
-def test_touching_entities_stay_apart(tmp_path: Path) -> None:
+def test_adjacent_entities_stay_separate(tmp_path: Path) -> None:
     found, note = tagged({"tokens": ["a", "b", "c"], "entities": [TWO, ONE]}, tmp_path=tmp_path)
     assert found[0].tags == ["B-X", "B-X", "I-X"]
     assert note == ""
@@ -88,7 +88,7 @@ ONE = {"start": 0, "end": 1, "type": "X"}
 TWO = {"start": 1, "end": 3, "type": "X"}
 
 
-def test_of_overlapping_entities_the_longest_is_kept_and_the_others_are_counted(tmp_path: Path) -> None:
+def test_the_longest_of_overlapping_entities_is_kept_and_the_others_are_counted(tmp_path: Path) -> None:
     nested = post("University of Foo", ("Foo", "PLACE"), ("University of Foo", "ORG"), ("of", "X"))
     crossing = {
         "tokens": ["a", "b", "c", "d"],
@@ -103,13 +103,13 @@ def test_of_overlapping_entities_the_longest_is_kept_and_the_others_are_counted(
     )
 
 
-def test_entities_in_chinese_text_are_any_part_of_it(tmp_path: Path) -> None:
+def test_entities_in_chinese_text_may_be_any_substring(tmp_path: Path) -> None:
     found, _ = tagged(post("我在南京大学读书", ("南京大学", "ORG")), tmp_path=tmp_path)
     assert found[0].words == list("我在南京大学读书")
     assert found[0].tags == ["O", "O", "B-ORG", "I-ORG", "I-ORG", "I-ORG", "O", "O"]
 
 
-def test_types_may_hold_hyphens_and_be_many(tmp_path: Path) -> None:
+def test_types_may_contain_hyphens_and_be_numerous(tmp_path: Path) -> None:
     names = [f"fine-grained/type-{number}" for number in range(50)]
     found, _ = tagged(*(post("Foo won", ("Foo", name)) for name in names), tmp_path=tmp_path)
     assert [entities(post.tags)[0].type for post in found] == names
@@ -118,14 +118,14 @@ def test_types_may_hold_hyphens_and_be_many(tmp_path: Path) -> None:
 # Relation extraction
 
 
-def test_there_is_a_row_for_each_relation_and_each_other_pair_that_may_have_one(tmp_path: Path) -> None:
+def test_rows_are_made_of_relations_and_of_all_other_pairs_that_may_have_one(tmp_path: Path) -> None:
     """`made_by` may hold between any two."""
     found, note = related(ADA, tmp_path=tmp_path)
     assert found == [("Ada", "Foo United", "plays-for"), ("Foo United", "Ada", "none")]
     assert note == ""
 
 
-def test_argument_types_decide_which_pairs_are_rows_of_the_negative_class(tmp_path: Path) -> None:
+def test_argument_types_determine_which_pairs_are_negative_rows(tmp_path: Path) -> None:
     labels = LabelSet(("plays-for", "none"), "none", {"plays-for": ("PERSON", "TEAM")})
     three = post("Ada and Bob left Foo", ("Ada", "PERSON"), ("Bob", "PERSON"), ("Foo", "TEAM"))
     found, _ = related(three, tmp_path=tmp_path, labels=labels)
@@ -135,20 +135,20 @@ def test_argument_types_decide_which_pairs_are_rows_of_the_negative_class(tmp_pa
 @pytest.mark.parametrize(
     ("labels", "negatives"), [(RELATIONS, False), (LabelSet(("plays-for", "made_by")), None), (None, None)]
 )
-def test_rows_of_the_negative_class_need_one_and_can_be_left_out(
+def test_negative_rows_need_a_negative_class_and_can_be_excluded(
     tmp_path: Path, labels: LabelSet | None, negatives: bool | None
 ) -> None:
     found, _ = related(ADA, tmp_path=tmp_path, labels=labels, negatives=negatives)
     assert found == [("Ada", "Foo United", "plays-for")]
 
 
-def test_an_annotated_negative_is_one_row(tmp_path: Path) -> None:
+def test_an_annotated_negative_pair_is_one_row(tmp_path: Path) -> None:
     annotated = post("Ada Bob", ("Ada", "X"), ("Bob", "X"), relations=[(0, 1, "none")])
     found, _ = related(annotated, tmp_path=tmp_path)
     assert found == [("Ada", "Bob", "none"), ("Bob", "Ada", "none")]
 
 
-def test_what_makes_no_row_or_several_is_counted(tmp_path: Path) -> None:
+def test_relations_that_give_no_row_or_several_rows_are_counted(tmp_path: Path) -> None:
     twice = post("Ada Bob", ("Ada", "X"), ("Bob", "X"), relations=[(0, 1, "made_by"), (0, 1, "plays-for")])
     lonely = post("Ada left", ("Ada", "PERSON"))
     found, note = related(twice, lonely, lonely, tmp_path=tmp_path)
@@ -173,7 +173,7 @@ def test_a_file_without_relations_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [None, LabelSet(("a",))])
-def test_negatives_without_a_negative_class_are_refused(tmp_path: Path, labels: LabelSet | None) -> None:
+def test_negative_rows_without_a_negative_class_are_refused(tmp_path: Path, labels: LabelSet | None) -> None:
     with pytest.raises(ConfigError, match=r"the label set has none: name it as 'negative' in data\.labels"):
         reader(tmp_path, "mre", labels, True)
 
@@ -204,9 +204,9 @@ def test_each_post_is_in_one_split_with_all_its_rows(tmp_path: Path, task: str) 
         assert all(len(listed) == 2 * len(set(listed)) for listed in found.values())
 
 
-def test_posts_with_the_same_text_are_on_one_side_and_stay_there(tmp_path: Path) -> None:
+def test_posts_with_the_same_text_are_always_in_the_same_split(tmp_path: Path) -> None:
     before = splits(write(tmp_path / "a.jsonl", *MANY))
-    # Other annotations split the text into other words, and new posts come in between.
+    # Other annotations split the text into other words, and new posts are inserted.
     others = [{**entry, "entities": []} for entry in MANY]
     new = [post(f"Bob leaves {number}") for number in range(30)]
     after = splits(write(tmp_path / "b" / "b.jsonl", *new, *reversed(others), *MANY))
@@ -225,7 +225,7 @@ def test_a_malformed_post_is_reported_in_every_split_that_shares_its_file(tmp_pa
             list(reading.posts(split))
 
 
-def test_a_split_that_gets_no_post_says_why(tmp_path: Path) -> None:
+def test_an_empty_split_error_names_the_reason(tmp_path: Path) -> None:
     path = write(tmp_path / "posts.jsonl", ADA)
     message = (
         rf"{path} holds no posts for the split (train|val) with the shares 0.5 for val and the seed 0: add posts"
@@ -237,15 +237,15 @@ def test_a_split_that_gets_no_post_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("split", "name"), [("train", "train"), ("val", "val"), ("test", "test")])
-def test_a_missing_file_is_named_with_what_is_expected(tmp_path: Path, split: str, name: str) -> None:
+def test_a_missing_file_error_names_the_expected_files(tmp_path: Path, split: str, name: str) -> None:
     reading = reader(tmp_path)
     assert not reading.has_split(split)
     with pytest.raises(DataError, match=rf"{tmp_path / name}.jsonl does not exist; expected: a folder with train"):
         reading.check(split)
 
 
-def test_what_decides_which_posts_are_read_is_in_the_options(tmp_path: Path) -> None:
-    """A cache that ignored one of these would give other posts than are asked for."""
+def test_settings_that_determine_which_posts_are_read_are_in_the_options(tmp_path: Path) -> None:
+    """A cache that ignored one of these would return the wrong posts."""
     write(tmp_path / "train.jsonl", *MANY)
     variants = [
         JSONLinesReader(tmp_path, "mre", RELATIONS, hold_out=HoldOut(0.2)),
@@ -255,7 +255,7 @@ def test_what_decides_which_posts_are_read_is_in_the_options(tmp_path: Path) -> 
         JSONLinesReader(tmp_path, "mre", RELATIONS, negatives=False, hold_out=HoldOut(0.2)),
     ]
     assert len({json.dumps(variant.options()) for variant in variants}) == len(variants)
-    write(tmp_path / "val.jsonl", *MANY)  # now all posts of the training file are trained on
+    write(tmp_path / "val.jsonl", *MANY)  # now all posts of the training file are used for training
     with_file = [JSONLinesReader(tmp_path, "mre", RELATIONS, hold_out=HoldOut(share)) for share in (0.1, 0.2)]
     assert with_file[0].options() == with_file[1].options() == {"negatives": True}
 
@@ -264,7 +264,7 @@ def test_what_decides_which_posts_are_read_is_in_the_options(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("folder", ["images", "", "elsewhere"])
-def test_images_are_found_below_their_folder(tmp_path: Path, folder: str) -> None:
+def test_images_are_found_in_their_folder(tmp_path: Path, folder: str) -> None:
     root = write(tmp_path / "data" / "train.jsonl", ADA).parent
     (root / folder / "a").mkdir(parents=True)
     (root / folder / "a" / "1.PNG").touch()
@@ -295,7 +295,7 @@ def load(text_encoder: TextEncoder, image_encoder: ImageEncoder, tmp_path: Path)
 
 
 def with_images(root: Path, count: int) -> list[dict[str, Any]]:
-    """Posts of which every second has an image."""
+    """Posts, every second of which has an image."""
     (root / "images").mkdir(parents=True)
     for number in range(0, count, 2):
         Image.new("RGB", (8, 8), (number * 4, 0, 0)).save(root / "images" / f"{number}.png")
@@ -325,7 +325,7 @@ def test_posts_become_batches_of_entity_recognition(tmp_path: Path, load: Callab
         ("corpus-1.0.3", "corpus-1.0.3/posts.jsonl", "corpus-1.0.3"),
     ],
 )
-def test_the_splits_of_data_with_a_dot_in_its_name_hold_their_own_posts(
+def test_splits_of_a_data_set_with_a_dot_in_its_name_have_their_own_posts(
     tmp_path: Path, load: Callable[..., JSONLinesDataModule], root: str, file: str, corpus: str
 ) -> None:
     write(tmp_path / file, *MANY[:40])
@@ -337,7 +337,7 @@ def test_the_splits_of_data_with_a_dot_in_its_name_hold_their_own_posts(
     assert len({row for rows in words.values() for row in rows}) == 40 == sum(map(len, words.values()))
 
 
-def test_images_are_described_by_their_path_below_the_data_or_below_their_own_folder(
+def test_images_are_described_by_their_path_relative_to_the_data_or_image_folder(
     tmp_path: Path, load: Callable[..., JSONLinesDataModule]
 ) -> None:
     root = tmp_path / "teams"
@@ -355,12 +355,12 @@ def test_posts_become_batches_of_relation_extraction(tmp_path: Path, load: Calla
     module = load(path, "mre", RELATIONS.to_dict(), holdout=0.2, batch_size=64)
     (train,) = module.train_dataloader()
     labels = train.label_ids.tolist()
-    # Each post has its relation and, in the other order, none.
+    # Each post has its relation and, in the opposite order, none.
     assert labels.count(1) == labels.count(0) == len(train) // 2
     assert module.fingerprint("train")["held_out"] == {"val": 0.2}
 
 
-def test_a_label_that_the_configuration_lacks_is_named_with_its_line(
+def test_a_label_missing_from_the_configuration_is_named_with_its_line(
     tmp_path: Path, load: Callable[..., JSONLinesDataModule]
 ) -> None:
     path = write(tmp_path / "posts.jsonl", *MANY)
@@ -368,13 +368,15 @@ def test_a_label_that_the_configuration_lacks_is_named_with_its_line(
         load(path, "mner", ["TEAM"])
 
 
-def test_another_share_is_not_read_from_the_cache(tmp_path: Path, load: Callable[..., JSONLinesDataModule]) -> None:
+def test_another_held_out_share_is_not_read_from_the_cache(
+    tmp_path: Path, load: Callable[..., JSONLinesDataModule]
+) -> None:
     path = write(tmp_path / "posts.jsonl", *MANY)
     sizes = [len(load(path, "mner", ["TEAM", "PERSON"], holdout=share).examples["train"]) for share in (0.1, 0.4, 0.1)]
     assert sizes[0] == sizes[2] > sizes[1]
 
 
-def test_what_the_reader_did_is_reported(
+def test_changes_by_the_reader_are_reported(
     tmp_path: Path, load: Callable[..., JSONLinesDataModule], caplog: pytest.LogCaptureFixture
 ) -> None:
     overlapping = post("Foo United won", ("Foo United", "TEAM"), ("Foo", "TEAM"))

@@ -1,4 +1,4 @@
-"""A post in a line of JSON: where its entities lie, and what is refused."""
+"""A post as a line of JSON: where its entities are, and refusals."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def texts(post: AnnotatedPost) -> list[list[str]]:
     return [post.words[found.start : found.end] for found in post.entities]
 
 
-def test_offsets_count_characters_where_there_is_a_text() -> None:
+def test_offsets_count_characters_in_a_text() -> None:
     text = "RT @ada: Foo United won, \U0001f525!"
     post = parsed(text=text, entities=[entity(9, 19), entity(25, 26, "emoji")], image="a.jpg", id=3)
     assert post == AnnotatedPost(
@@ -41,7 +41,7 @@ def test_offsets_count_characters_where_there_is_a_text() -> None:
     )
 
 
-def test_offsets_count_words_where_there_are_tokens() -> None:
+def test_offsets_count_words_in_tokens() -> None:
     post = parsed(tokens=["Foo", "United", "\u00a0", "won."], entities=[entity(0, 2), entity(2, 3)])
     assert post.words == ["Foo", "United", "\u00a0", "won."]
     assert post.entities == [Entity("TEAM", 0, 2), Entity("TEAM", 2, 3)]
@@ -53,19 +53,19 @@ def test_offsets_count_words_where_there_are_tokens() -> None:
         ("Pre-Foo-post", (4, 7), ["Pre", "-", "Foo", "-", "post"]),
         ("#FooUnited", (1, 4), ["#", "Foo", "United"]),
         ("東京タワー", (0, 2), ["東", "京", "タ", "ワ", "ー"]),
-        ("a Foo b", (1, 6), ["a", "Foo", "b"]),  # with the blanks around it
-        # Persian: the plural stands behind a zero-width non-joiner.
+        ("a Foo b", (1, 6), ["a", "Foo", "b"]),  # including the surrounding blanks
+        # Persian: the plural suffix follows a zero-width non-joiner.
         ("\u0628\u062a\u200c\u0646\u0627", (0, 2), ["\u0628\u062a", "\u200c", "\u0646\u0627"]),
     ],
 )
-def test_a_word_is_split_where_an_entity_ends_within_it(text: str, span: tuple[int, int], words: list[str]) -> None:
+def test_a_word_is_split_where_an_entity_ends_inside_it(text: str, span: tuple[int, int], words: list[str]) -> None:
     post = parsed(text=text, entities=[entity(*span)])
     assert post.words == words
     assert "".join(texts(post)[0]) == text[slice(*span)].strip()
 
 
 @given(st.text(st.sampled_from("ab -#@.é東\U0001f525"), min_size=1, max_size=20), st.data())
-def test_words_of_an_entity_are_its_characters_without_blanks(text: str, data: st.DataObject) -> None:
+def test_the_words_of_an_entity_cover_its_characters_without_blanks(text: str, data: st.DataObject) -> None:
     spans = data.draw(st.lists(st.tuples(st.integers(0, len(text)), st.integers(0, len(text))), max_size=4))
     spans = [(start, end) for start, end in spans if text[start:end].strip()]
     if text.strip():
@@ -73,14 +73,14 @@ def test_words_of_an_entity_are_its_characters_without_blanks(text: str, data: s
         assert ["".join(words) for words in texts(post)] == ["".join(text[s:e].split()) for s, e in spans]
 
 
-def test_relations_name_positions_of_entities() -> None:
+def test_relations_refer_to_entities_by_position() -> None:
     relations = [{"head": 1, "tail": 0, "type": "plays-for"}, {"head": 0, "tail": 1, "type": "fan of"}]
     post = parsed(tokens=["a", "b"], entities=[entity(0, 1), entity(1, 2)], relations=relations)
     assert post.relations == [Relation("plays-for", 1, 0), Relation("fan of", 0, 1)]
 
 
 @pytest.mark.parametrize("ids", [("e7", "e9"), (1, 0), ("1", 1)])
-def test_relations_name_ids_where_entities_have_them(ids: tuple[Any, Any]) -> None:
+def test_relations_refer_to_entities_by_id_if_they_have_ids(ids: tuple[Any, Any]) -> None:
     entities = [entity(0, 1, id=ids[0]), entity(1, 2, id=ids[1])]
     post = parsed(tokens=["a", "b"], entities=entities, relations=[{"head": ids[0], "tail": ids[1], "type": "r"}])
     assert post.relations == [Relation("r", 0, 1)]
@@ -91,12 +91,12 @@ def test_a_post_may_have_no_image(image: Any) -> None:
     assert parsed(text="a", image=image).image == parsed(text="a").image == ""
 
 
-def test_more_keys_are_ignored() -> None:
+def test_additional_keys_are_ignored() -> None:
     post = parsed(text="a b", meta={"x": [1]}, entities=[entity(0, 1, score=0.3)])
     assert post.entities == [Entity("TEAM", 0, 1)]
 
 
-def test_lists_that_are_not_required_may_be_missing() -> None:
+def test_optional_lists_may_be_missing() -> None:
     assert parse_post('{"text": "a", "entities": []}', PLACE, ("entities",)).relations == []
 
 
@@ -121,7 +121,7 @@ def refused(line: str, message: str) -> None:
         ('{"text": "a", "entities": []}', "'relations' is missing: write an empty list"),
     ],
 )
-def test_a_line_that_is_no_post_is_refused_with_its_place(line: str, message: str) -> None:
+def test_an_invalid_line_is_refused_with_its_location(line: str, message: str) -> None:
     refused(line, message)
 
 
@@ -161,7 +161,7 @@ def test_a_line_that_is_no_post_is_refused_with_its_place(line: str, message: st
         ({"text": "a", "image": "\udc00.jpg"}, "holds an unpaired surrogate, which is not a character"),
     ],
 )
-def test_text_and_entities_that_cannot_be_are_refused(row: dict[str, Any], message: str) -> None:
+def test_invalid_text_and_entities_are_refused(row: dict[str, Any], message: str) -> None:
     refused(json.dumps({"entities": [], "relations": [], **row}), message)
 
 
@@ -194,7 +194,7 @@ TWO = [entity(0, 1), entity(1, 2)]
         ),
     ],
 )
-def test_relations_that_cannot_be_are_refused(row: dict[str, Any], message: str) -> None:
+def test_invalid_relations_are_refused(row: dict[str, Any], message: str) -> None:
     refused(json.dumps({"tokens": ["a", "b"], "entities": TWO, "relations": [], **row}), message)
 
 
@@ -210,7 +210,7 @@ ROWS = st.dictionaries(st.sampled_from(["text", "tokens", "entities", "relations
 
 
 @given(st.builds(json.dumps, ROWS | VALUES) | st.text(max_size=20))
-def test_any_line_is_a_post_or_refused(line: str) -> None:
+def test_any_line_is_either_a_post_or_refused(line: str) -> None:
     with contextlib.suppress(DataError):
         post = parse_post(line, PLACE, ("entities",))
         assert post.words

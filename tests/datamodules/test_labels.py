@@ -1,4 +1,4 @@
-"""Label sets as configurations name them, and one sentence for each that is none."""
+"""Label sets in configurations, and a one-sentence error for each invalid one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def write(tmp_path: Path) -> Write:
     return write
 
 
-def test_known_sets_are_those_of_the_releases() -> None:
+def test_known_label_sets_match_the_releases() -> None:
     mnre = label_set("mnre")
     assert len(mnre) == 23
     assert mnre.negative == "None"
@@ -45,7 +45,7 @@ def test_known_sets_are_those_of_the_releases() -> None:
 
 
 @pytest.mark.skipif(not (REAL / "mnre").is_dir(), reason=f"the real MNRE is not at {REAL}")
-def test_the_real_relation_ids_are_those_of_the_known_set() -> None:
+def test_real_relation_ids_match_the_known_label_set() -> None:
     assert label_set(str(REAL / "mnre" / "ours_rel2id.json")).names == KNOWN_LABELS["mnre"].names
 
 
@@ -63,26 +63,26 @@ def test_the_real_relation_ids_are_those_of_the_known_set() -> None:
         ("labels.txt", "\ufeffa\r\n\r\n  no \r\nb\r\n"),
     ],
 )
-def test_a_file_of_labels_in_any_form(write: Write, name: str, content: Any) -> None:
+def test_label_files_of_all_forms_can_be_read(write: Write, name: str, content: Any) -> None:
     assert label_set(write(name, content)) == LabelSet(("a", "no", "b"))
 
 
-def test_a_label_may_be_called_names(write: Write) -> None:
+def test_a_label_may_be_named_names(write: Write) -> None:
     assert label_set(write("rel2id.json", {"names": 1, "negative": 0})).names == ("negative", "names")
 
 
 @pytest.mark.parametrize("name", ["labels.json", "labels.yaml"])
-def test_a_file_of_a_whole_label_set(write: Write, name: str) -> None:
+def test_a_file_may_contain_a_complete_label_set(write: Write, name: str) -> None:
     assert label_set(write(name, WHOLE)) == label_set(WHOLE) == LabelSet(("a", "no", "b"), "no", {"a": ("PER", "X-Y")})
 
 
-def test_the_labels_themselves() -> None:
+def test_labels_can_be_listed_directly() -> None:
     assert label_set(["a", "b"]) == LabelSet(("a", "b"))
     assert label_set({"names": ["a", "b"], "negative": "a"}) == LabelSet(("a", "b"), "a")
     assert label_set(LabelSet(("a", "b"), "a")) == LabelSet(("a", "b"), "a")
 
 
-def test_a_file_takes_the_place_of_names(write: Write) -> None:
+def test_a_file_can_replace_the_names(write: Write) -> None:
     ids = write("rel2id.json", {"b": 2, "a": 0, "no": 1})
     assert label_set({"file": ids, "negative": "no", "arguments": {"a": ["PER", "X-Y"]}}) == label_set(WHOLE)
     whole = write("labels.json", WHOLE)
@@ -120,17 +120,17 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_file_that_holds_no_label_set_is_named(write: Write, name: str, content: Any, message: str) -> None:
+def test_a_file_without_a_valid_label_set_is_named(write: Write, name: str, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message) as error:
         label_set(write(name, content))
     assert "\n" not in str(error.value)
 
 
-def test_labels_may_be_called_as_sections_of_a_configuration_are(write: Write) -> None:
+def test_labels_may_have_the_names_of_configuration_sections(write: Write) -> None:
     assert label_set(write("l.yaml", {"data": 0, "model": 1})).names == ("data", "model")
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
     for name in ("labels.json", "labels.txt", "labels.yaml"):
         with pytest.raises(DataError, match=f"{name} does not exist; data.labels names"):
             label_set(str(tmp_path / name))
@@ -152,12 +152,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"file": "mnre", "colour": 3}, "has the key 'colour'"),
     ],
 )
-def test_a_source_that_is_none_is_a_setting_that_cannot_work(source: Any, message: str) -> None:
+def test_an_invalid_source_is_a_settings_error(source: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         label_set(source)
 
 
-def test_an_unknown_label_is_named_with_its_place_and_the_remedy() -> None:
+def test_an_unknown_label_error_names_location_and_remedy() -> None:
     error = unknown_label("train.txt:3", "GPE", label_set("twitter"))
     assert isinstance(error, MMIBError)
     for part in ("train.txt:3: the label 'GPE'", "the 4 of data.labels (PER, LOC, ORG, MISC)", "add it", "check-data"):

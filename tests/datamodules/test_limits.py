@@ -1,4 +1,4 @@
-"""Where a trainer is limited to a number of batches, their images alone are encoded, and nothing else changes."""
+"""If a trainer is limited to a number of batches, only their images are encoded and nothing else changes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROWS = 12
 
 
 class Sums(pl.LightningModule):
-    """Notes what it is shown: the rows of each batch, and the sum of their features."""
+    """Records the rows and the feature sum of each batch."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Sums(pl.LightningModule):
 
 @pytest.fixture
 def twelve(mnre: Any) -> Any:
-    """A training and a validation split of twelve rows, each with an image of its own."""
+    """A training and a validation split of twelve rows with one image each."""
     for number in range(ROWS):
         for split in ("train", "val"):
             mnre.row(split, img_id=f"{split}{number}.png", token=["w"] * (number + 3))
@@ -55,7 +55,7 @@ def twelve(mnre: Any) -> Any:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names of the images that are encoded, as they are."""
+    """Names of the encoded images, in order."""
     names: list[str] = []
     compute = ImageFeatureCache._compute
 
@@ -94,7 +94,7 @@ def fit(data: MNREDataModule, tmp_path: Path, **options: Any) -> list[tuple[str,
     ],
     ids=lambda value: ",".join(value) if isinstance(value, dict) else "",
 )
-def test_only_images_that_are_looked_at_are_encoded(
+def test_only_images_of_used_batches_are_encoded(
     twelve: Any,
     load: Callable[..., MNREDataModule],
     tmp_path: Path,
@@ -111,19 +111,19 @@ def test_only_images_that_are_looked_at_are_encoded(
     assert [split for split, _, _ in seen].count("train") == epochs * train_batches
     assert [split for split, _, _ in seen].count("val") == epochs * val_batches
     looked_at = {f"{split}{row}" for split, rows, _ in seen for row in rows}
-    # Of an optimiser step that is not full, the other batches are known too: they weigh on it.
+    # The other batches of an incomplete optimiser step are loaded too: they affect its weights.
     step = limits.get("accumulate_grad_batches", 1)
     assert looked_at <= set(encoded)
     assert len(encoded) <= len(looked_at) * step < 2 * ROWS
     left_out = ROWS - min(2 * val_batches, ROWS)
     assert str(data.image_reports["val"]).endswith(f"{left_out} rows left out by the trainer's limits")
 
-    # The same without looking at the limits: every image is encoded.
+    # The same without limits: every image is encoded.
     monkeypatch.setattr("mmib.datamodules.base.rows_looked_at", lambda trainer, split, sampler: np.ones(ROWS, bool))
     assert fit(load(**options, cache_dir=str(tmp_path / "whole")), tmp_path, **limits) == seen
 
 
-def test_overfitted_batches_are_the_same_in_every_epoch(
+def test_overfit_batches_are_the_same_in_every_epoch(
     twelve: Any, load: Callable[..., MNREDataModule], tmp_path: Path
 ) -> None:
     seen = fit(load(batch_size=2), tmp_path, overfit_batches=2, max_epochs=3)
@@ -131,10 +131,10 @@ def test_overfitted_batches_are_the_same_in_every_epoch(
     assert rows[:2] == rows[2:4] == rows[4:]
 
 
-def test_a_later_run_encodes_the_rest(
+def test_a_later_run_encodes_the_remaining_images(
     twelve: Any, load: Callable[..., MNREDataModule], tmp_path: Path, encoded: list[str]
 ) -> None:
-    """With the same data module, as in a notebook, or with another one on the same cache."""
+    """With the same data module, as in a notebook, or with a new one and the same cache."""
     data = load(batch_size=2, eval_batch_size=2)
     fit(data, tmp_path, fast_dev_run=True)
     short = list(encoded)
@@ -146,7 +146,7 @@ def test_a_later_run_encodes_the_rest(
     assert fit(load(batch_size=2, eval_batch_size=2, cache_dir=str(tmp_path / "other")), tmp_path) == whole
 
 
-def test_rows_beyond_the_limits_are_never_taken_for_rows_without_an_image(
+def test_rows_beyond_the_limits_are_not_treated_as_rows_without_an_image(
     twelve: Any, load: Callable[..., MNREDataModule], tmp_path: Path
 ) -> None:
     data = load(batch_size=2)

@@ -1,4 +1,4 @@
-"""Worker processes, however they are started, load what the process of the trainer would."""
+"""Worker processes load the same data as the trainer's process, with any start method."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mmib.modules import ExtractionModule
 from mmib.schema import PostBatch
 
 Load = Callable[..., MNREDataModule]
-# Cached features, and pixels with random crops of them.
+# Cached features, and randomly cropped pixels.
 both_inputs = pytest.mark.parametrize("augment", [False, True], ids=["features", "pixels"])
 
 
 @pytest.fixture
 def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
-    """How processes are started, as a script or a newer Python chooses it."""
+    """The start method of worker processes, which differs between scripts and Python versions."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(request.param, force=True)
     yield request.param
@@ -35,14 +35,14 @@ def start_method(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 class WorkerPickler(pickle.Pickler):
-    """Refuses what workers have no use for: transforms are modules, too, but have no weights."""
+    """Refuses objects that workers do not need; transforms are modules, too, but without weights."""
 
     def persistent_id(self, value: Any) -> None:
         assert not isinstance(value, (nn.Parameter, pl.Trainer, pl.LightningDataModule)), type(value)
 
 
 def as_in_a_worker(value: Any) -> Any:
-    """What a process that is not forked has of a value."""
+    """A value as a process that is not forked receives it."""
     file = io.BytesIO()
     WorkerPickler(file).dump(value)
     return pickle.loads(file.getvalue())
@@ -54,7 +54,7 @@ def same(first: PostBatch, second: PostBatch) -> bool:
 
 
 @both_inputs
-def test_what_workers_are_given_holds_no_trainer_and_no_network(five: Any, load: Load, augment: bool) -> None:
+def test_workers_receive_neither_trainer_nor_network(five: Any, load: Load, augment: bool) -> None:
     module = load(batch_size=2, augment=augment)
     module.trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     module.setup("fit")
@@ -71,7 +71,7 @@ def test_what_workers_are_given_holds_no_trainer_and_no_network(five: Any, load:
     ("start_method", "augment"), [("spawn", False), ("forkserver", True)], indirect=["start_method"]
 )
 @pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*LeafSpec", "ignore:The number of training")
-def test_a_training_gives_the_same_weights_with_workers(
+def test_training_with_workers_gives_the_same_weights(
     five: Any,
     load: Load,
     make_module: Callable[..., ExtractionModule],

@@ -1,4 +1,4 @@
-"""Images of rows come back from their packed form as they were, and take little memory in it."""
+"""Images of rows are packed without loss and take little memory."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOCATED = [
 ]
 
 
-def test_what_is_packed_comes_back() -> None:
+def test_packed_images_round_trip() -> None:
     pictures = LocatedPictures(LOCATED)
     assert [pictures[number] for number in range(3)] == LOCATED
     indices = [[picture.cache_index for picture in pictures[number][1]] for number in range(3)]
@@ -28,7 +28,7 @@ def test_what_is_packed_comes_back() -> None:
     assert pictures.text_counts().tolist() == [0, 0, 1]
 
 
-def test_rows_share_what_they_have() -> None:
+def test_rows_share_equal_values() -> None:
     rows = LocatedImages(LocatedPictures(LOCATED), np.array([2, 0, 0, 1], dtype=np.int32))
     assert list(rows) == [LOCATED[number] for number in (2, 0, 0, 1)]
     assert list(rows[1:3]) == [LOCATED[0]] * 2
@@ -36,7 +36,7 @@ def test_rows_share_what_they_have() -> None:
     assert rows.text_counts().tolist() == [1, 0, 0, 0]
 
 
-def test_a_picture_takes_about_a_hundred_bytes() -> None:
+def test_an_image_takes_about_a_hundred_bytes() -> None:
     count, folder = 2000, Path("/somewhere/data/mnre/img_org/train")
     tracemalloc.start()
     pictures = LocatedPictures((n, [Picture(folder / f"twitter_{n:020}.jpg", WHOLE_IMAGE, n)]) for n in range(count))
@@ -46,7 +46,7 @@ def test_a_picture_takes_about_a_hundred_bytes() -> None:
     assert size / count < 150
 
 
-def test_an_image_is_missing_where_no_row_has_it() -> None:
+def test_an_image_that_no_row_has_is_missing() -> None:
     named = NamedImages()
     for name, found in (("b", False), ("a", False), ("c", True), ("b", True), ("a", False), ("c", False)):
         named.add(name, found)

@@ -1,4 +1,4 @@
-"""Entity markers in every awkward position, and the window that keeps both entities."""
+"""Entity markers in corner cases, and the window that keeps both entities."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def spelled(marked: MarkedPost, tokenizer: WordTokenizer) -> str:
         "overlap, tail first",
     ],
 )
-def test_markers_stand_around_their_entities(head: Span, tail: Span, expected: str, tokenizer: WordTokenizer) -> None:
+def test_markers_surround_their_entities(head: Span, tail: Span, expected: str, tokenizer: WordTokenizer) -> None:
     assert spelled(mark("a b c d e", head, tail, tokenizer), tokenizer) == expected
 
 
@@ -109,25 +109,27 @@ def test_context_on_both_sides_is_as_even_as_it_can_be(tokenizer: WordTokenizer)
     ],
     ids=["apart", "tail first", "tail inside the head", "the same span"],
 )
-def test_pieces_of_both_mentions_are_known(head: Span, tail: Span, expected: str, tokenizer: WordTokenizer) -> None:
+def test_piece_indices_of_both_mentions_are_returned(
+    head: Span, tail: Span, expected: str, tokenizer: WordTokenizer
+) -> None:
     marked = mark("a b cd e f", head, tail, tokenizer)
     assert len(marked.mentions) == len(marked.input_ids)
     assert "".join(map(str, marked.mentions)) == expected
 
 
-def test_room_that_one_side_leaves_goes_to_the_other(tokenizer: WordTokenizer) -> None:
+def test_unused_room_on_one_side_goes_to_the_other(tokenizer: WordTokenizer) -> None:
     post = " ".join(LETTERS[:12])
     assert spelled(mark(post, (1, 2), (1, 2), tokenizer, 12), tokenizer) == "a<[b]>cdef"
     assert spelled(mark(post, (10, 11), (10, 11), tokenizer, 12), tokenizer) == "ghij<[k]>l"
 
 
-def test_a_long_word_is_kept_whole_or_left_out(tokenizer: WordTokenizer) -> None:
+def test_a_long_word_is_kept_whole_or_dropped(tokenizer: WordTokenizer) -> None:
     marked = mark("abcdefgh a b", (1, 2), (2, 3), tokenizer, max_length=13)
     assert spelled(marked, tokenizer) == "<a>[b]"
 
 
 def test_markers_in_the_text_are_plain_characters(tokenizer: WordTokenizer) -> None:
-    """STYLE.md 2.1, defect 20: a marker that the post itself spells out was found as a second one."""
+    """STYLE.md 2.1, defect 20: a marker spelled out in the post was found as a second one."""
     post = f"{HEAD_START} [SEP] [CLS] {TAIL_END} a b"
     ids = mark(post, (4, 5), (5, 6), tokenizer).input_ids
     special = [*tokenizer.marker_ids.values(), *tokenizer.prefix, *tokenizer.suffix]
@@ -135,7 +137,7 @@ def test_markers_in_the_text_are_plain_characters(tokenizer: WordTokenizer) -> N
 
 
 @pytest.mark.parametrize("nothing", ["\ufe0f", "\u200b", "\u200d", "\u00ad", "\u00a0", "\u0092", "\ufffd", ""])
-def test_a_word_that_the_tokenizer_maps_to_nothing_keeps_its_place(nothing: str, tokenizer: WordTokenizer) -> None:
+def test_a_word_that_the_tokenizer_drops_keeps_its_position(nothing: str, tokenizer: WordTokenizer) -> None:
     words = ["a", nothing, "b", nothing]
     pieces = tokenizer.pieces([words])[0]
     assert [len(ids) for ids in pieces] == [1, 1, 1, 1]
@@ -162,14 +164,14 @@ def posts(draw: st.DrawFn) -> tuple[list[list[int]], Span, Span, int]:
     for _ in range(2):
         start = draw(st.integers(0, len(lengths) - 1))
         spans.append((start, draw(st.integers(start + 1, len(lengths)))))
-    # Every piece has an id of its own below the markers', so that its place in the post can be told.
+    # All pieces have distinct ids below the markers' ids, so that ids identify positions.
     numbers = iter(range(1000, 2000))
     pieces = [[-next(numbers) for _ in range(length)] for length in lengths]
     return pieces, spans[0], spans[1], draw(st.integers(6, 80))
 
 
 @given(posts())
-def test_without_its_markers_the_result_is_a_window_of_the_post(
+def test_the_result_without_markers_is_a_window_of_the_post(
     tokenizer: WordTokenizer, drawn: tuple[list[list[int]], Span, Span, int]
 ) -> None:
     pieces, head, tail, max_length = drawn
@@ -190,7 +192,7 @@ def test_without_its_markers_the_result_is_a_window_of_the_post(
     assert len(ids) <= max_length
     for piece, word in zip(ids, marked.word_ids, strict=True):
         assert word == next((number for number, own in enumerate(pieces) if piece in own), NO_WORD)
-    # Whole words only, and no word more would have fitted on either side.
+    # Only whole words, and no further word would have fitted on either side.
     kept = [word for word in pieces if set(word) & set(window)]
     assert [piece for word in kept for piece in word] == window
     first, last = pieces.index(kept[0]), pieces.index(kept[-1])
@@ -205,7 +207,7 @@ def test_without_its_markers_the_result_is_a_window_of_the_post(
         inner = ids[index : ids.index(tokenizer.marker_ids[closes])]
         entity = [piece for word in pieces[slice(*span)] for piece in word]
         assert [piece for piece in inner if piece not in markers] == entity
-        # Between an opening marker and its entity, and between the entity and its closing one, only markers stand.
+        # There are only markers between an opening marker and its entity, and between the entity and its closing marker.
         assert set(ids[index : ids.index(entity[0])]) <= markers
 
 
@@ -221,7 +223,7 @@ def test_without_its_markers_the_result_is_a_window_of_the_post(
     ],
     ids=["apart", "tail first", "nested", "overlapping", "the same", "adjacent, at the end"],
 )
-def test_levitated_markers_are_over_the_first_and_the_last_piece(
+def test_levitated_markers_are_at_the_first_and_last_piece(
     head: Span, tail: Span, places: list[int], tokenizer: WordTokenizer
 ) -> None:
     pieces = tokenizer.pieces([["ab", "c", "d", "e", "fg"]])[0]
@@ -246,7 +248,7 @@ def test_levitated_markers_take_no_room_and_move_with_the_window(tokenizer: Word
         levitate_markers(pieces, (4, 5), (6, 8), tokenizer, 5)
 
 
-def test_places_of_several_pairs_are_padded() -> None:
+def test_positions_of_several_pairs_are_padded() -> None:
     places = marker_places([[[1, 2, 4, 4], [3, 3, 1, 1]], [[5, 6, 2, 2]]])
     assert places.tolist() == [[[1, 2, 4, 4], [3, 3, 1, 1]], [[5, 6, 2, 2], [-1] * 4]]
     assert opening(places).tolist() == [[1, 4, 3, 1], [5, 2, -1, -1]]

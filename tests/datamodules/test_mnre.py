@@ -1,4 +1,4 @@
-"""MNRE as a data module: rows with markers, labels by the label set, and the real rows in the real tokenizer."""
+"""MNRE as a data module: rows with markers, label ids, and the real rows with the real tokenizer."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_row_keeps_its_words_spans_and_label(mnre: Any, load: Load) -> None:
     ]
 
 
-def test_labels_are_those_of_the_label_set(mnre: Any, load: Load) -> None:
+def test_labels_match_the_label_set(mnre: Any, load: Load) -> None:
     for relation in ("plays_for", "no_relation", "sponsors", "plays_for"):
         mnre.row(relation=relation)
     module = load(labels=CUSTOM)
@@ -61,7 +61,7 @@ def test_labels_are_those_of_the_label_set(mnre: Any, load: Load) -> None:
     assert batch.label_ids.tolist() == [2, 1, 0, 2]
 
 
-def test_a_label_that_the_label_set_lacks_names_file_line_and_label(mnre: Any, load: Load) -> None:
+def test_a_label_missing_from_the_label_set_names_file_line_and_label(mnre: Any, load: Load) -> None:
     mnre.row(relation="sponsors")
     mnre.line("")
     mnre.row(relation="Sponsors")
@@ -83,12 +83,12 @@ def test_a_label_that_the_label_set_lacks_names_file_line_and_label(mnre: Any, l
         ({"names": ["a"], "negative": "None"}, "not one of the labels a"),
     ],
 )
-def test_what_is_no_label_set_is_refused_before_anything_is_read(load: Load, labels: Any, message: str) -> None:
+def test_an_invalid_label_set_is_refused_before_any_file_is_read(load: Load, labels: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(labels=labels)
 
 
-def test_a_missing_folder_and_a_missing_file_tell_the_layout(mnre: Any, load: Load) -> None:
+def test_errors_for_a_missing_folder_or_file_describe_the_layout(mnre: Any, load: Load) -> None:
     for module, missing in (
         (load(root=str(mnre.root / "nowhere")), "the data folder .*nowhere does not exist"),
         (
@@ -101,7 +101,7 @@ def test_a_missing_folder_and_a_missing_file_tell_the_layout(mnre: Any, load: Lo
             module.check_files("fit")
 
 
-def test_entities_too_far_apart_are_counted_over_the_file(mnre: Any, load: Load) -> None:
+def test_overlong_entity_distances_are_counted_per_file(mnre: Any, load: Load) -> None:
     for length in (3, 30, 3, 40, 50, 60):
         mnre.row(token=["w"] * length, tail=(length - 1, length))
     mnre.line("")
@@ -124,7 +124,7 @@ def test_rows_and_relations_are_counted(mnre: Any, load: Load, caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("stage", ["fit", "test"])
-def test_relation_ids_that_are_there_are_compared_with_the_configuration(mnre: Any, load: Load, stage: str) -> None:
+def test_existing_relation_ids_are_compared_with_the_configuration(mnre: Any, load: Load, stage: str) -> None:
     for split in ("train", "val", "test"):
         mnre.row(split, relation="sponsors")
     path = mnre.root / "ours_rel2id.json"

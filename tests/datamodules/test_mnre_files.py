@@ -1,4 +1,4 @@
-"""The reader of MNRE: real files as they are, and one clear error for every kind of bad row."""
+"""The reader of MNRE: the real files, and one clear error for every kind of bad row."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_row_keeps_its_words_spans_and_relation(mnre: Any) -> None:
     ]
 
 
-def test_rows_are_python_literals_with_everything_that_allows(mnre: Any) -> None:
+def test_rows_may_be_any_python_literals(mnre: Any) -> None:
     mnre.line(
         "{'token': ['it\\'s', \"d'or\", '\\u00e9', 'a\\\\d', '\U0001f600'], 'h': {'pos': (0, 1)}, "
         "'t': {'pos': [4, 5]}, 'img_id': 'a.jpg', 'relation': 'None', 'extra': None}"
@@ -68,7 +68,7 @@ def test_rows_from_json_have_their_emoji(mnre: Any) -> None:
 
 
 @pytest.mark.parametrize("relation", ["no_relation", "per:works-for", "属于", " x"])
-def test_relations_are_whatever_the_data_calls_them(mnre: Any, relation: str) -> None:
+def test_relations_may_have_any_names(mnre: Any, relation: str) -> None:
     mnre.row(relation=relation)
     assert [row.relation for row in read(mnre)] == [relation]
 
@@ -80,11 +80,11 @@ def test_only_a_line_feed_ends_a_row(mnre: Any, separator: str) -> None:
     assert [row.words[1] for row in read(mnre)] == ["met", f"m{separator}t", "met"]
 
 
-def test_windows_line_ends_blank_lines_and_a_byte_order_mark_are_no_rows(mnre: Any) -> None:
+def test_windows_line_ends_blank_lines_and_byte_order_marks_are_ignored(mnre: Any) -> None:
     row = mnre.row()
     mnre.text("train").write_bytes(f"\ufeff\r\n{row}\r\n\r\n{row}".encode())
     assert [row.place for row in read(mnre)] == [f"{mnre.text('train')}:2", f"{mnre.text('train')}:4"]
-    mnre.text("train").write_bytes(f"\ufeff{row}\r\n\ufeff{row}\r\n".encode())  # two files, one behind the other
+    mnre.text("train").write_bytes(f"\ufeff{row}\r\n\ufeff{row}\r\n".encode())  # two concatenated files
     assert [row.words for row in read(mnre)] == [["ada", "met", "bob"]] * 2
 
 
@@ -130,7 +130,7 @@ BAD_ROWS = {
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_ROWS.values(), ids=BAD_ROWS)
-def test_a_bad_row_names_file_and_line_and_the_others_can_be_read(
+def test_a_malformed_row_names_file_and_line_and_the_others_can_be_read(
     mnre: Any, line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -145,7 +145,7 @@ def test_a_bad_row_names_file_and_line_and_the_others_can_be_read(
     assert not (tmp_path / "hacked").exists()
 
 
-def test_a_file_that_is_not_utf8_names_the_byte(mnre: Any) -> None:
+def test_a_file_that_is_not_utf8_names_the_byte_offset(mnre: Any) -> None:
     mnre.row()
     size = mnre.text("train").stat().st_size
     with mnre.text("train").open("ab") as file:
@@ -162,7 +162,7 @@ def test_a_file_without_rows_is_an_error(mnre: Any, content: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["no folder", "a misnamed file", "a file for a folder", "a folder for a file"])
-def test_a_missing_or_misnamed_file_tells_the_layout(mnre: Any, wrong: str) -> None:
+def test_a_missing_or_misnamed_file_error_describes_the_layout(mnre: Any, wrong: str) -> None:
     root = mnre.root
     if wrong == "no folder":
         root = mnre.root / "nowhere"
@@ -186,7 +186,7 @@ def test_a_missing_or_misnamed_file_tells_the_layout(mnre: Any, wrong: str) -> N
 
 
 @pytest.mark.parametrize("name", ["../secret.jpg", "/etc/passwd", ".", "x\0.jpg"])
-def test_an_image_name_that_leads_out_of_its_folder_is_refused(mnre: Any, name: str) -> None:
+def test_an_image_name_outside_its_folder_is_refused(mnre: Any, name: str) -> None:
     mnre.row()
     mnre.row(img_id=name)
     with pytest.raises(DataError, match=r"ours_train\.txt:2: the file name .* is not inside .*img_org/train"):
@@ -221,24 +221,24 @@ def test_the_relation_ids_of_the_label_set_are_accepted(tmp_path: Path) -> None:
         ("", "cannot be read as JSON"),
     ],
 )
-def test_other_relation_ids_are_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_different_relation_ids_are_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "ours_rel2id.json"
     path.write_text(content)
     with pytest.raises(DataError, match=rf"ours_rel2id\.json.*{message}"):
         check_relation_ids(path, LabelSet(("None", "a", "b"), "None"))
 
 
-# Pictures
+# Images
 
 
 def pictures(mnre: Any, max_crops: int = 4, split: str = "train") -> list[list[str]]:
-    """Names of each row's pictures."""
+    """Names of each row's images."""
     reader = MNREReader(mnre.root)
     images = (post.image for post in reader.posts(split))
     return [[picture.file.name for picture in found] for found in reader.pictures(split, images, max_crops)]
 
 
-def test_crops_come_in_the_listed_order_behind_the_whole_image_with_their_boxes(mnre: Any) -> None:
+def test_crops_follow_the_whole_image_in_the_listed_order_with_their_boxes(mnre: Any) -> None:
     mnre.row()
     mnre.row(img_id="b.jpg")
     for name in ("a.jpg", "b.jpg"):
@@ -253,14 +253,14 @@ def test_crops_come_in_the_listed_order_behind_the_whole_image_with_their_boxes(
     assert first[1].file.parent == mnre.root / "img_vg" / "train" / "crops"
 
 
-def test_a_row_may_have_crops_and_no_whole_image(mnre: Any) -> None:
+def test_a_row_may_have_crops_without_a_whole_image(mnre: Any) -> None:
     mnre.row(img_id="")
     mnre.row(img_id="gone.jpg")
     mnre.crops({1: ["c.jpg"]})
     assert pictures(mnre) == [[], ["c.jpg"]]
 
 
-def test_images_are_found_under_another_ending_and_that_is_said(mnre: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_images_are_found_with_another_extension_and_reported(mnre: Any, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("a.jpg", "b", "a.jpg", "c.jpg"):
         mnre.row(img_id=name)
     for name in ("a.png", "b.jpg", "c.jpg"):
@@ -270,7 +270,7 @@ def test_images_are_found_under_another_ending_and_that_is_said(mnre: Any, caplo
     assert caplog.messages == [f"train: 2 images were found in {mnre.root}/img_org/train under another ending"]
 
 
-def test_a_crop_name_that_leads_out_is_refused(mnre: Any) -> None:
+def test_a_crop_name_outside_its_folder_is_refused(mnre: Any) -> None:
     mnre.row()
     mnre.crops({0: ["../../../a.jpg"]})
     with pytest.raises(DataError, match=r"mre_train_dict\.pth, 0: the file name"):
@@ -285,7 +285,7 @@ needs_real_files = pytest.mark.skipif(not (REAL / "txt").is_dir(), reason=f"the 
 
 @needs_real_files
 @pytest.mark.parametrize(("split", "at_the_end", "nested"), [("train", 104, 59), ("val", 16, 3)])
-def test_the_real_rows_are_those_of_the_release(split: str, at_the_end: int, nested: int) -> None:
+def test_the_real_rows_match_the_release(split: str, at_the_end: int, nested: int) -> None:
     rows: list[Any] = list(MNREReader(REAL).posts(split))
     negative = sum(row.relation == MNRE.negative for row in rows)
     assert {"rows": len(rows), "negative": negative} == RELEASED["mnre"][split]

@@ -1,4 +1,4 @@
-"""Rows of raw posts: counted and skipped without parsing them, and numbered alike in every case."""
+"""Rows of raw posts: counted and skipped without parsing, and numbered consistently."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rows_are_counted_and_selected_without_parsing_the_others(
 
 
 class Counting(io.BytesIO):
-    """Counts the bytes that are read."""
+    """Counts the bytes read."""
 
     read_bytes = 0
 
@@ -53,7 +53,7 @@ class Counting(io.BytesIO):
         return found
 
 
-def test_a_file_is_not_read_beyond_the_wanted_rows() -> None:
+def test_a_file_is_not_read_beyond_the_requested_rows() -> None:
     content = Counting(b'{"text": "a"}\n' * 100_000)
     file = io.BufferedReader(content)  # type: ignore[arg-type] - any raw file
     assert len(list(read_raw_rows(file, is_csv=False, wanted=range(1, 3)))) == 2

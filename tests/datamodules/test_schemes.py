@@ -1,4 +1,4 @@
-"""Tag schemes: which one a file uses, and the entities that its tags mark."""
+"""Tag schemes: recognising the scheme of a file, and the entities that tags mark."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmib.schema import DataError
 from mmib.tagging import entities, repair
 
 TYPES = ("PER", "creative-work", "E-commerce")
-# What each scheme writes for an entity of so many words.
+# The tags in each scheme of an entity with the given number of words.
 WRITERS = {
     Scheme.BIO: lambda words: "B" + "I" * (words - 1),
     Scheme.BIOES: lambda words: "S" if words == 1 else "B" + "I" * (words - 2) + "E",
@@ -26,7 +26,7 @@ WRITERS = {
 
 @st.composite
 def posts(draw: st.DrawFn) -> tuple[int, list[Entity]]:
-    """Number of words, and entities in order that do not overlap and may touch."""
+    """Number of words, and ordered entities that do not overlap but may be adjacent."""
     found: list[Entity] = []
     word = 0
     for _ in range(draw(st.integers(0, 5))):
@@ -37,7 +37,7 @@ def posts(draw: st.DrawFn) -> tuple[int, list[Entity]]:
 
 
 def written(length: int, found: list[Entity], scheme: Scheme, letters: dict[str, str] | None = None) -> list[str]:
-    """The tags of a post as the definition of a scheme says."""
+    """The tags of a post according to the definition of a scheme."""
     tags = ["O"] * length
     before: Entity | None = None
     for entity in found:
@@ -69,7 +69,9 @@ BILOU, BMEWO = {"E": "L", "S": "U"}, {"S": "W"}
     ],
 )
 @given(post=posts())
-def test_entities_survive_every_scheme(scheme: Scheme, letters: dict[str, str], post: tuple[int, list[Entity]]) -> None:
+def test_entities_round_trip_in_every_scheme(
+    scheme: Scheme, letters: dict[str, str], post: tuple[int, list[Entity]]
+) -> None:
     length, found = post
     bio = to_bio(written(length, found, scheme, letters), scheme)
     assert entities(bio) == found
@@ -78,7 +80,7 @@ def test_entities_survive_every_scheme(scheme: Scheme, letters: dict[str, str], 
 
 
 @given(posts())
-def test_bare_tags_join_touching_entities_of_a_type_and_lose_nothing_else(post: tuple[int, list[Entity]]) -> None:
+def test_tags_without_prefix_only_merge_adjacent_entities_of_a_type(post: tuple[int, list[Entity]]) -> None:
     length, found = post
     joined: list[Entity] = []
     for entity in found:
@@ -90,8 +92,8 @@ def test_bare_tags_join_touching_entities_of_a_type_and_lose_nothing_else(post: 
 
 
 @given(st.lists(st.sampled_from(["O", *(f"{letter}-{name}" for letter in "BIES" for name in TYPES)]), max_size=9))
-def test_any_sequence_means_what_seqeval_reads_in_it_by_default(tags: list[str]) -> None:
-    """Sequences that break the rules of the scheme included."""
+def test_any_tag_sequence_has_the_entities_of_seqevals_default_mode(tags: list[str]) -> None:
+    """Including sequences that are invalid in the scheme."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = [Entity(name, start, end + 1) for name, start, end in get_entities(tags)]
@@ -108,7 +110,7 @@ def test_any_sequence_means_what_seqeval_reads_in_it_by_default(tags: list[str])
     ],
 )
 @given(post=posts())
-def test_a_file_that_keeps_to_its_scheme_means_what_seqeval_reads_strictly(
+def test_a_valid_file_has_the_entities_of_seqevals_strict_mode(
     scheme: Scheme, letters: dict[str, str], reading: type, post: tuple[int, list[Entity]]
 ) -> None:
     length, found = post
@@ -123,12 +125,12 @@ def test_a_file_that_keeps_to_its_scheme_means_what_seqeval_reads_strictly(
         (["B-PER I-PER O", "O B-LOC"], Scheme.BIO),
         (["O O", "O"], Scheme.BIO),
         (["B-PER O B-PER"], Scheme.BIO),
-        (["B-PER I-PER B-PER I-PER O I-LOC"], Scheme.BIO),  # a stray I- tag does not make IOB1 of it
+        (["B-PER I-PER B-PER I-PER O I-LOC"], Scheme.BIO),  # a stray I- tag does not make it IOB1
         (["I-PER I-PER B-PER O I-LOC"], Scheme.IOB1),
         (["I-PER O", "I-LOC B-LOC"], Scheme.IOB1),
         (["I-PER I-PER O I-LOC I-PER"], Scheme.IOB1),  # without any B-
         (["I-LOC B-PER O"], Scheme.BIO),  # in IOB1 the B- would be an I-
-        (["B-PER E-PER O S-LOC"], Scheme.BIOES),  # BMES too: without longer entities they are the same
+        (["B-PER E-PER O S-LOC"], Scheme.BIOES),  # also BMES: without longer entities they are identical
         (["S-PER O"], Scheme.BIOES),
         (["B-PER I-PER L-PER U-LOC"], Scheme.BIOES),
         (["B-PER M-PER E-PER S-LOC"], Scheme.BMES),
@@ -136,8 +138,8 @@ def test_a_file_that_keeps_to_its_scheme_means_what_seqeval_reads_strictly(
         (["PER PER O LOC"], Scheme.BARE),
         (["creative-work O person"], Scheme.BARE),
         (["B-creative-work I-creative-work O"], Scheme.BIO),
-        (["B-PER I-PER O PER B-LOC"], Scheme.BIO),  # one slip does not make bare tags of it
-        (["product E-commerce product O"], Scheme.BARE),  # nor one type that looks like a tag BIOES
+        (["B-PER I-PER O PER B-LOC"], Scheme.BIO),  # one mistake does not make them tags without prefix
+        (["product E-commerce product O"], Scheme.BARE),  # nor does one type that looks like a BIOES tag
         (["B-PER I-PER O B-LOC I-LOC W-PER"], Scheme.BIO),
     ],
 )
@@ -146,7 +148,7 @@ def test_recognised(tags: list[str], scheme: Scheme) -> None:
 
 
 @pytest.mark.parametrize("scheme", [Scheme.IOB1, Scheme.BIOES, Scheme.BMES, Scheme.BARE])
-def test_a_file_is_recognised_as_what_it_was_written_in(scheme: Scheme) -> None:
+def test_the_scheme_of_a_written_file_is_recognised(scheme: Scheme) -> None:
     found = [Entity("PER", 0, 3), Entity("PER", 3, 5), Entity("creative-work", 6, 7)]
     tags = written(8, found, scheme)
     assert recognise([["O"], tags]) == scheme
@@ -167,7 +169,7 @@ def test_known_answers(tags: str, scheme: Scheme, bio: str) -> None:
     assert to_bio(tags.split(), scheme) == bio.split()
 
 
-def test_only_tags_that_change_are_counted() -> None:
+def test_only_changed_tags_are_counted() -> None:
     tags = ["B-PER", "I-PER", "E-PER", "S-LOC", "O"]
     assert converted(tags, to_bio(tags, Scheme.BIOES)) == 2
 

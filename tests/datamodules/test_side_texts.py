@@ -38,7 +38,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 
 
 def features_of(encoder: SideTextEncoder, texts: list[str]) -> torch.Tensor:
-    """(R, V) of all regions of texts."""
+    """(R, V) features of all regions of the texts."""
     return torch.cat([torch.zeros(0, encoder.dim), *(encoder.text_features(texts) if texts else [])])
 
 
@@ -75,7 +75,7 @@ def load(encoder_files: Any, captions: Path, tmp_path: Path) -> Callable[..., JS
     return make
 
 
-def test_each_word_piece_of_a_caption_is_a_region_with_the_state_of_the_frozen_encoder(
+def test_each_word_piece_of_a_caption_is_a_region_with_its_state_of_the_frozen_encoder(
     load: Callable[..., JSONLinesDataModule],
 ) -> None:
     module = load()
@@ -89,12 +89,12 @@ def test_each_word_piece_of_a_caption_is_a_region_with_the_state_of_the_frozen_e
         found = batch.side_texts.features[place][batch.region_mask[place]]
         torch.testing.assert_close(found.float(), expected, atol=1e-2, rtol=1e-2)
         assert (batch.image_ids[place] == NO_IMAGE) == (not texts)
-    # The same texts are the same image, and a missing or an empty text is a missing image.
+    # Equal texts count as the same image, and a missing or empty text as a missing image.
     assert examples[1].image_id == examples[2].image_id != examples[0].image_id
     assert str(module.image_reports["val"]).startswith("3 of 5 images, 3 of 6 rows")
 
 
-def test_a_text_is_the_mean_of_its_pieces_and_texts_are_encoded_once(
+def test_pooled_texts_are_the_mean_of_their_pieces_and_are_encoded_once(
     load: Callable[..., JSONLinesDataModule], encoder_files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = SideTextEncoder(encoder_files.text, regions_per_text="mean")
@@ -115,7 +115,7 @@ def test_a_text_is_the_mean_of_its_pieces_and_texts_are_encoded_once(
 
 @pytest.mark.parametrize("regions_per_text", ["pieces", "mean"])
 @pytest.mark.parametrize("trainable_layers", [None, 0])
-def test_the_models_text_encoder_reads_texts_from_the_cache_where_it_is_frozen_and_in_each_batch_where_not(
+def test_the_models_text_encoder_reads_texts_from_the_cache_only_if_it_is_frozen(
     load: Callable[..., JSONLinesDataModule], encoder_files: Any, trainable_layers: int | None, regions_per_text: Any
 ) -> None:
     text_encoder = TextEncoder(encoder_files.text, trainable_layers=trainable_layers)
@@ -123,7 +123,7 @@ def test_the_models_text_encoder_reads_texts_from_the_cache_where_it_is_frozen_a
     MultimodalIB(text_encoder, encoder).eval()
     module = load(encoder, text_encoder)
     batch = next(iter(module.val_dataloader()))
-    # What another process collates is the same.
+    # Another process collates the same batch.
     collator = pickle.loads(pickle.dumps(module._collator()))
     again = collator.batch([(module.examples["val"][row], None) for row in batch.rows.tolist()])
     texts = batch.side_texts
@@ -142,7 +142,7 @@ def test_the_models_text_encoder_reads_texts_from_the_cache_where_it_is_frozen_a
 
 
 @pytest.mark.parametrize(("pixels_frozen", "shared"), [(True, False), (False, True)])
-def test_pixels_and_texts_stand_side_by_side_and_either_may_be_missing(
+def test_pixels_and_texts_can_be_combined_and_either_may_be_missing(
     load: Callable[..., JSONLinesDataModule],
     make_image_encoder: Callable[..., ImageEncoder],
     encoder_files: Any,
@@ -183,7 +183,7 @@ def test_pixels_and_texts_stand_side_by_side_and_either_may_be_missing(
 
 @pytest.mark.parametrize(("images", "expected"), [("none", [0] * 6), ("shuffled", None)])
 @pytest.mark.parametrize("shared", [False, True])
-def test_images_may_be_switched_off_and_shuffled(
+def test_images_may_be_disabled_and_shuffled(
     load: Callable[..., JSONLinesDataModule],
     encoder_files: Any,
     images: str,
@@ -203,7 +203,7 @@ def test_images_may_be_switched_off_and_shuffled(
         assert counts == expected
 
 
-def test_an_image_of_several_lines_keeps_its_different_texts(tmp_path: Path) -> None:
+def test_an_image_in_several_lines_keeps_its_distinct_texts(tmp_path: Path) -> None:
     rows = [*CAPTIONS, {"image": "1.jpg", "text": "a  c"}, {"image": "1.jpg", "text": "b a"}]
     texts = SideTexts(write(tmp_path / "twice.jsonl", rows))
     assert texts.of("1") == texts.of("1.jpg") == ("the a b", "b a", "a c")
@@ -214,7 +214,7 @@ def test_an_image_of_several_lines_keeps_its_different_texts(tmp_path: Path) -> 
     assert SideTexts(tmp_path / "twice.jsonl", ["b"]).of("1.jpg") == ("b a", "a c")
 
 
-def test_an_image_named_again_after_an_empty_text_is_not_named_with_different_texts(tmp_path: Path) -> None:
+def test_an_image_listed_again_after_an_empty_text_does_not_count_as_ambiguous(tmp_path: Path) -> None:
     texts = SideTexts(write(tmp_path / "empty.jsonl", [{"image": "1.jpg", "text": text} for text in (" ", "a", "a")]))
     assert texts.of("1.jpg") == ("a",)
     assert (texts.repeated, texts.empty) == (0, 1)
@@ -232,7 +232,7 @@ def test_an_image_named_again_after_an_empty_text_is_not_named_with_different_te
         ([{"image": "other.jpg", "text": "a"}], None, "has no text of any image of .*: it names other.jpg, the posts"),
     ],
 )
-def test_a_bad_file_is_refused_in_a_sentence(
+def test_a_malformed_file_is_refused_in_one_sentence(
     load: Callable[..., JSONLinesDataModule], captions: Path, rows: list[Any], models: list[str] | None, expected: str
 ) -> None:
     write(captions, rows)
@@ -240,7 +240,7 @@ def test_a_bad_file_is_refused_in_a_sentence(
         load(side_text_models=models)
 
 
-def test_settings_that_contradict_each_other_are_refused(
+def test_contradictory_settings_are_refused(
     load: Callable[..., JSONLinesDataModule], make_image_encoder: Callable[..., ImageEncoder]
 ) -> None:
     with pytest.raises(ConfigError, match=r"no file holds the texts: name it with --data\.side_text"):

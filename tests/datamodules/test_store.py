@@ -1,4 +1,4 @@
-"""Posts are read and tokenised once: what comes back, when it is made anew, and that it takes no memory."""
+"""Posts are read and tokenised once: what is stored, when it is rebuilt, and its memory footprint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(module: MNREDataModule, split: str = "train") -> Sequence[RelationExamp
 
 @pytest.fixture
 def rows(mnre: Any) -> Any:
-    """Rows of several lengths, some of which share an image."""
+    """Rows of various lengths, some of which share an image."""
     for number in range(7):
         words = ["ada", "met", "bob", "c'é\u2028\n", *["w"] * number]
         mnre.row(token=words, img_id=f"{number % 3}.png", head=(1, 3), tail=(2, 3))
@@ -42,7 +42,7 @@ def rows(mnre: Any) -> Any:
 
 @pytest.fixture
 def tokenised(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many posts were tokenised, call by call."""
+    """Number of tokenised posts per call."""
     counts: list[int] = []
     pieces = WordTokenizer.pieces
 
@@ -58,7 +58,7 @@ def stores(module: MNREDataModule) -> list[Path]:
     return sorted((module.cache_dir / "posts").glob("*.npz"))
 
 
-def test_posts_are_tokenised_once_and_come_back_as_they_were(rows: Any, load: Load, tokenised: list[int]) -> None:
+def test_posts_are_tokenised_once_and_round_trip(rows: Any, load: Load, tokenised: list[int]) -> None:
     first = list(read(load()))
     assert tokenised == [7]
     assert list(read(load())) == first
@@ -68,14 +68,14 @@ def test_posts_are_tokenised_once_and_come_back_as_they_were(rows: Any, load: Lo
     assert [example.image_id for example in first] == [NO_IMAGE, 0, NO_IMAGE, NO_IMAGE, 0, NO_IMAGE, NO_IMAGE]
 
 
-def test_images_are_looked_for_anew_each_time(rows: Any, load: Load, tokenised: list[int]) -> None:
+def test_images_are_searched_again_each_time(rows: Any, load: Load, tokenised: list[int]) -> None:
     assert not read(load())[0].pictures
     rows.image("0.png", "blue")
     assert [bool(example.pictures) for example in read(load())] == [True, True, False, True, True, False, True]
     assert len(tokenised) == 1
 
 
-def test_few_posts_are_tokenised_at_a_time(
+def test_posts_are_tokenised_in_small_chunks(
     rows: Any, load: Load, tokenised: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = list(read(load()))
@@ -85,7 +85,7 @@ def test_few_posts_are_tokenised_at_a_time(
     assert tokenised == [3, 3, 1]
 
 
-def test_another_text_length_tokenizer_label_set_or_code_has_a_store_of_its_own(
+def test_other_texts_lengths_tokenizers_label_sets_or_code_have_separate_stores(
     rows: Any, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [len(stores(module)) for module in [load()] for _ in [read(module)]]
@@ -111,7 +111,9 @@ def test_another_text_length_tokenizer_label_set_or_code_has_a_store_of_its_own(
     assert found == [1, 2, 2, 3, *[4, 5, 6, 7], 8, 9]
 
 
-def test_a_tokenizer_is_known_by_what_it_does(text_encoder: TextEncoder, encoder_files: Any, tmp_path: Path) -> None:
+def test_a_tokenizer_is_identified_by_its_behaviour(
+    text_encoder: TextEncoder, encoder_files: Any, tmp_path: Path
+) -> None:
     same = TextEncoder(encoder_files.text, pretrained=False).tokenizer
     assert same.fingerprint() == text_encoder.tokenizer.fingerprint()
     for file in Path(encoder_files.text).iterdir():
@@ -121,7 +123,7 @@ def test_a_tokenizer_is_known_by_what_it_does(text_encoder: TextEncoder, encoder
     assert TextEncoder(str(tmp_path)).tokenizer.fingerprint() != same.fingerprint()
 
 
-def test_the_code_of_a_reader_and_of_a_task_is_that_of_their_modules_too() -> None:
+def test_the_code_of_a_reader_and_a_task_includes_their_modules() -> None:
     class Custom(MNREReader):
         pass
 
@@ -139,7 +141,7 @@ MODULES = {
 
 
 @pytest.mark.parametrize("edited", MODULES)
-def test_a_changed_module_of_a_reader_or_task_or_of_what_they_inherit_changes_the_code(
+def test_a_change_in_a_module_or_base_class_of_a_reader_or_task_changes_the_code(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edited: str
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
@@ -153,8 +155,10 @@ def test_a_changed_module_of_a_reader_or_task_or_of_what_they_inherit_changes_th
 
 
 @pytest.mark.parametrize("module", ["mmib.datamodules.words", "mmib.encoders.text", "mmib.tagging", "mmib.tasks.base"])
-def test_a_changed_module_that_makes_examples_changes_the_code(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    """Also those that a task takes its tags from, or inherits."""
+def test_a_change_in_a_module_that_makes_examples_changes_the_code(
+    monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Including modules that a task imports its tags from, and base classes."""
     changed = Path(importlib.import_module(module).__file__ or "").resolve()
     kinds = MNREReader, type(task_named("mre"))
     before = code_of(*kinds)
@@ -165,7 +169,7 @@ def test_a_changed_module_that_makes_examples_changes_the_code(monkeypatch: pyte
 
 @pytest.mark.parametrize("ending", [".jsonl", ".npz"])
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "emptied", "gone"])
-def test_a_damaged_store_is_made_again(
+def test_a_damaged_store_is_rebuilt(
     rows: Any, load: Load, tokenised: list[int], caplog: pytest.LogCaptureFixture, ending: str, damage: str
 ) -> None:
     module = load()
@@ -186,7 +190,7 @@ def test_a_damaged_store_is_made_again(
     assert ("made again" in caplog.text) == (tokenised == [7, 7] and (ending, damage) != (".npz", "gone"))
 
 
-def test_rows_that_are_refused_leave_no_store_behind(rows: Any, load: Load) -> None:
+def test_refused_rows_leave_no_store(rows: Any, load: Load) -> None:
     rows.line("{")
     module = load()
     with pytest.raises(DataError, match=r"ours_train\.txt:8: not a Python literal"):
@@ -199,13 +203,13 @@ def test_rows_that_are_refused_leave_no_store_behind(rows: Any, load: Load) -> N
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_cannot_be_written_is_an_error_with_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
+def test_an_unwritable_folder_error_names_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
     (tmp_path / "cache").mkdir(mode=0o500)
     with pytest.raises(DataError, match=r"cannot be written: .*--data.cache_dir"):
         read(load(images="none"))
 
 
-def test_a_file_in_the_place_of_the_folder_is_an_error_with_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_error_names_a_remedy(rows: Any, load: Load, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written: .*--data.cache_dir"):
         read(load(images="none", cache_dir=str(tmp_path / "file")))
@@ -228,7 +232,7 @@ def test_located_images_are_a_sequence() -> None:
 
 
 @pytest.mark.parametrize("name", ["rows", "my.data-mner-train-ab"])
-def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path, name: str) -> None:
+def test_a_missing_store_is_written_with_its_note(tmp_path: Path, name: str) -> None:
     example = RelationExample(
         row=0,
         words=["a"],
@@ -251,7 +255,7 @@ def test_a_store_that_is_not_there_is_written_and_its_note_kept(tmp_path: Path, 
 
 
 def held(module: MNREDataModule) -> int:
-    """Bytes that a split takes once it is read and gone through."""
+    """Bytes of memory that a split takes after being read and iterated over."""
     read(module)
     tracemalloc.start()
     examples = read(module)
@@ -262,7 +266,7 @@ def held(module: MNREDataModule) -> int:
     return size
 
 
-def test_a_post_takes_a_few_bytes_of_memory(mnre: Any, load: Load) -> None:
+def test_a_post_takes_only_a_few_bytes_of_memory(mnre: Any, load: Load) -> None:
     sizes = []
     for posts in (50, 450):
         mnre.text("train").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Part of the training rows: how many of which label, the same for everyone, and what cannot be asked for."""
+"""Subsets of the training rows: label counts, reproducibility, and refusals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def chosen(labels: Sequence[tuple[str, ...]], **options: Any) -> list[int]:
     st.lists(st.lists(st.sampled_from("abcde"), max_size=3, unique=True).map(tuple), min_size=1, max_size=80),
     st.data(),
 )
-def test_sizes_are_exact_and_each_stratum_has_its_share_up_to_one_row(
+def test_sizes_are_exact_and_strata_are_proportional_up_to_one_row(
     labels: list[tuple[str, ...]], data: st.DataObject
 ) -> None:
     size = data.draw(st.integers(1, len(labels)))
@@ -38,7 +38,7 @@ def test_sizes_are_exact_and_each_stratum_has_its_share_up_to_one_row(
         assert abs(sum(rarest[row] == name for row in rows) - size * count / len(labels)) < 1
 
 
-def test_the_part_left_over_goes_to_the_largest_remainders() -> None:
+def test_leftover_rows_go_to_the_largest_remainders() -> None:
     """Of 100 rows 33: 19.8, 8.25, 3.3 and 1.65 become 20, 8, 3 and 2."""
     names = Counter("".join(LABELS[row]) for row in chosen(LABELS, rows=33))
     assert names == {"a": 20, "b": 8, "c": 3, "": 2}
@@ -51,9 +51,9 @@ def test_posts_of_several_labels_count_for_the_rarest() -> None:
     assert sum(row >= 80 for row in chosen(labels, rows=10)) == 2
 
 
-def test_seed_and_data_alone_decide() -> None:
+def test_subsets_depend_only_on_seed_and_data() -> None:
     first = chosen(LABELS, share=0.2)
-    np.random.seed(7)  # what a run has seeded has no say
+    np.random.seed(7)  # the global random state has no effect
     assert chosen(LABELS, share=0.2) == chosen(LABELS, rows=20) == first
     assert chosen(LABELS, share=0.2, seed=1) != first
     assert chosen(LABELS, rows=len(LABELS)) == list(range(len(LABELS)))
@@ -71,11 +71,11 @@ def test_seed_and_data_alone_decide() -> None:
         ({"rows": 101}, "train_rows is 101, and the training split has 100 rows: lower it"),
     ],
 )
-def test_what_cannot_be_asked_for_is_refused_in_a_sentence(options: dict[str, Any], message: str) -> None:
+def test_impossible_subsets_are_refused_in_one_sentence(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         chosen(LABELS, **options)
 
 
 @pytest.mark.parametrize(("options", "whole"), [({}, True), ({"share": 1.0}, True), ({"rows": 100}, False)])
-def test_without_options_all_rows_are_trained_on(options: dict[str, Any], whole: bool) -> None:
+def test_by_default_all_rows_are_trained_on(options: dict[str, Any], whole: bool) -> None:
     assert TrainingSubset(**options).is_whole is whole

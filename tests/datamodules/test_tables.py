@@ -1,4 +1,4 @@
-"""Numbers by key: what a dict would give, also across the moments at which entries are sorted in."""
+"""Numbers by key: equivalent to a dict, also while entries are being merged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mmib.datamodules import tables
 from mmib.datamodules.tables import HashedTable
 
 
-def test_a_table_gives_what_a_dict_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_is_equivalent_to_a_dict(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "FEWEST_WAITING", 3)
     rng, table, known = random.Random(0), HashedTable(), dict[str, int]()
     for value in range(500):
@@ -23,8 +23,8 @@ def test_a_table_gives_what_a_dict_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert HashedTable().get("") is None
 
 
-def test_hashes_that_end_in_zeros_are_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """numpy compares its strings without the zeros at their end."""
+def test_hashes_with_trailing_zeros_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """numpy strips trailing zeros when it compares strings."""
     hashes = {key: bytes(key, "ascii").ljust(tables.HASH_BYTES, b"\0") for key in ("", "a", "ab", "b")}
     monkeypatch.setattr(tables, "_hash", hashes.__getitem__)
     monkeypatch.setattr(tables, "FEWEST_WAITING", 1)

@@ -1,4 +1,4 @@
-"""The Twitter sets as a data module: every word keeps its place and its label, by name whatever its id."""
+"""The Twitter sets as a data module: every word keeps its position and its label, by name rather than id."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TwitterFolder:
 
 
 def posts_of(*posts: tuple[str, str]) -> str:
-    """`("1", "ada/B-PER met/O")` to the text of a file."""
+    """Convert posts such as `("1", "ada/B-PER met/O")` to the text of a file."""
     return "".join(
         f"IMGID:{identity}\n" + "".join(f"{word.replace('/', chr(9))}\n" for word in words.split(" ")) + "\n"
         for identity, words in posts
@@ -82,7 +82,7 @@ def read(module: TwitterDataModule, split: str = "train") -> Sequence[EntityExam
 
 
 def gold_names(module: TwitterDataModule, split: str = "train") -> list[list[str]]:
-    """The gold tags of a split by name, as the head of a model would have them."""
+    """Names of the gold tags of a split according to the head's label set."""
     tags = module.task.outputs(module.labels)
     examples = read(module, split)
     batch = module.collate([(example, None) for example in examples])
@@ -99,7 +99,7 @@ POSTS = posts_of(
 )
 
 
-def test_gold_labels_follow_their_names_when_types_change_places(twitter: TwitterFolder, load: Load) -> None:
+def test_gold_labels_keep_their_names_when_types_are_reordered(twitter: TwitterFolder, load: Load) -> None:
     """Version 0.1 kept ids in its cache: 98 B-PER of one order were read as 98 B-LOC of the other, silently."""
     twitter.write(POSTS)
     first = load(labels=["PER", "LOC", "ORG", "MISC"])
@@ -113,7 +113,7 @@ def test_gold_labels_follow_their_names_when_types_change_places(twitter: Twitte
     assert swapped.cache_dir == first.cache_dir
     assert gold_names(swapped) == names
     assert Counter(tag for row in gold_names(swapped) for tag in row)["B-PER"] == 3
-    # It is the ids that differ, of what is trained on too.
+    # Only the ids differ, including those trained on.
     ids = [example.tags for example in swapped.examples["train"]]
     assert ids[0] == [3, 4, 0, 3, 0, 1]
     assert first.examples["train"][0].tags == [1, 2, 0, 1, 0, 3]
@@ -121,7 +121,7 @@ def test_gold_labels_follow_their_names_when_types_change_places(twitter: Twitte
     assert len(list((first.cache_dir / "posts").glob("*.npz"))) == 2
 
 
-def test_a_label_that_the_configuration_lacks_is_refused_also_where_the_posts_are_cached(
+def test_a_label_missing_from_the_configuration_is_refused_even_if_posts_are_cached(
     twitter: TwitterFolder, load: Load
 ) -> None:
     path = twitter.write(POSTS)
@@ -133,14 +133,14 @@ def test_a_label_that_the_configuration_lacks_is_refused_also_where_the_posts_ar
     assert "\n" not in text
 
 
-def test_a_label_set_may_hold_more_than_the_data(twitter: TwitterFolder, load: Load) -> None:
+def test_a_label_set_may_contain_unused_labels(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(POSTS)
     module = load(labels=["creative-work", "MISC", "PER", "ORG", "LOC"])
     assert gold_names(module) == gold_names(load())
     assert len(module.task.outputs(module.labels)) == 11
 
 
-def test_types_of_any_name_are_read(twitter: TwitterFolder, load: Load) -> None:
+def test_types_may_have_any_names(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "a/B-creative-work b/I-creative-work c/B-队 d/I-creative-work")))
     module = load(labels=["队", "creative-work"])
     assert gold_names(module) == [["B-creative-work", "I-creative-work", "B-队", "I-creative-work"]]
@@ -149,12 +149,12 @@ def test_types_of_any_name_are_read(twitter: TwitterFolder, load: Load) -> None:
     assert batch.gold.tolist() == [[3, 4, 1, 4]]
 
 
-def test_there_are_two_years(load: Load) -> None:
+def test_only_the_two_released_years_are_accepted(load: Load) -> None:
     with pytest.raises(ConfigError, match="no Twitter-2016"):
         load(year=2016)
 
 
-def test_a_missing_file_tells_the_layout(load: Load) -> None:
+def test_a_missing_file_error_describes_the_layout(load: Load) -> None:
     with pytest.raises(DataError, match=r"train\.txt does not exist; expected below the root, for the year 2017"):
         load().setup("fit")
 
@@ -165,18 +165,16 @@ def test_a_missing_file_tells_the_layout(load: Load) -> None:
 @pytest.mark.parametrize(
     "word", ["\ufe0f", "\u200b", "\u200d", "\u00ad", "\u00a0", "\u0092", "\ufffd", "\x85", "\u2028"]
 )
-def test_a_word_that_looks_like_nothing_keeps_its_place_and_label(
-    twitter: TwitterFolder, load: Load, word: str
-) -> None:
-    """Defect 22: it vanished from gold."""
+def test_a_word_that_looks_empty_keeps_its_position_and_label(twitter: TwitterFolder, load: Load, word: str) -> None:
+    """Defect 22: it was missing from gold."""
     twitter.write(posts_of(("1", f"ada/O {word}/B-PER bob/I-PER")))
     (example,) = read(load())
     assert [TAGS[tag] for tag in example.gold] == ["O", "B-PER", "I-PER"]
     assert len(set(example.word_positions)) == 3
-    assert max(example.word_positions) < len(example.input_ids) - 1  # [SEP] stands behind the last word
+    assert max(example.word_positions) < len(example.input_ids) - 1  # [SEP] follows the last word
 
 
-def test_every_piece_knows_its_mention(twitter: TwitterFolder, load: Load) -> None:
+def test_every_piece_has_the_index_of_its_mention(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "ada/B-PER lee/I-PER met/O bob/B-PER zoe/B-LOC"), ("2", "hi/O")))
     module = load()
     examples = read(module)
@@ -191,7 +189,7 @@ def test_every_piece_knows_its_mention(twitter: TwitterFolder, load: Load) -> No
 
 
 @pytest.mark.parametrize("length", [64, 7])
-def test_every_piece_knows_its_word(twitter: TwitterFolder, load: Load, length: int) -> None:
+def test_every_piece_has_the_index_of_its_word(twitter: TwitterFolder, load: Load, length: int) -> None:
     words = ["xyz", "the", "\u200b", "ab"]
     twitter.write(posts_of(("1", " ".join(f"{word}/O" for word in words)), ("2", "the/O")))
     module = load(max_length=length)
@@ -206,7 +204,7 @@ def test_every_piece_knows_its_word(twitter: TwitterFolder, load: Load, length: 
     assert batch.word_ids[1].tolist() == [NO_WORD, 0] + [NO_WORD] * (batch.word_ids.shape[1] - 2)
 
 
-def test_training_sees_repaired_tags_and_scoring_the_files_own(twitter: TwitterFolder, load: Load) -> None:
+def test_training_uses_repaired_tags_and_scoring_the_original_ones(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "ada/I-PER lee/I-PER")))
     module = load()
     (example,) = read(module)
@@ -236,14 +234,14 @@ def test_positions_are_first_pieces_and_padding_is_marked(twitter: TwitterFolder
 
 
 @pytest.mark.parametrize("length", [3, 4, 5, 8])
-def test_words_beyond_the_longest_input_keep_their_gold_and_are_counted(
+def test_words_beyond_the_maximum_length_keep_their_gold_tags_and_are_counted(
     twitter: TwitterFolder, load: Load, caplog: pytest.LogCaptureFixture, length: int
 ) -> None:
-    """Defect 22: they vanished from gold, which inflates recall."""
+    """Defect 22: they were missing from gold, which inflates recall."""
     twitter.write(posts_of(("1", "anna/B-PER the/O bob/B-PER paris/B-LOC")))
     module = load(max_length=length)
     (example,) = read(module)
-    seen = min(4, length - 2)  # [CLS] and [SEP]; one piece a word
+    seen = min(4, length - 2)  # [CLS] and [SEP]; one piece per word
     assert len(example.input_ids) <= length
     assert len(example.word_positions) == seen
     counted = f"1 posts, 3 entities, {4 - seen} words of 1 posts lie beyond max_length and count as missed"
@@ -254,7 +252,7 @@ def test_words_beyond_the_longest_input_keep_their_gold_and_are_counted(
     assert batch.positions.shape == batch.gold.shape
 
 
-def test_no_word_is_seen_behind_one_that_does_not_fit(twitter: TwitterFolder, load: Load) -> None:
+def test_no_word_is_encoded_after_one_that_does_not_fit(twitter: TwitterFolder, load: Load) -> None:
     twitter.write(posts_of(("1", "the/O qwertzuiop/B-PER the/B-LOC")))
     (example,) = read(load(max_length=5))
     assert example.word_positions == [1]
@@ -273,8 +271,8 @@ def test_posts_of_one_image_share_its_id(twitter: TwitterFolder, load: Load) -> 
     assert str(module.image_reports["train"]) == "1 of 2 images, 2 of 3 rows"
 
 
-def test_an_unreadable_crop_is_named_and_left_out(twitter: TwitterFolder, load: Load) -> None:
-    """Defect 25: the crops of entity recognition were read without any protection, and other images replaced."""
+def test_an_unreadable_crop_is_named_and_dropped(twitter: TwitterFolder, load: Load) -> None:
+    """Defect 25: crops of entity recognition were read without error handling, and other images were replaced."""
     twitter.write(posts_of(("1", "a/O"), ("2", "b/O")))
     twitter.picture("twitter2017_images", "1.jpg")
     for kind in ("person", "location"):
@@ -308,7 +306,7 @@ def test_no_gold_entity_of_the_real_files_is_lost(load: Load, year: int, split: 
 
 
 @pytest.mark.skipif(not (REAL / "twitter2017").is_dir(), reason=f"the real Twitter-2017 is not at {REAL}")
-def test_real_gold_labels_follow_their_names_when_types_change_places(load: Load) -> None:
+def test_real_gold_labels_keep_their_names_when_types_are_reordered(load: Load) -> None:
     counts = []
     for types in (["PER", "LOC", "ORG", "MISC"], ["LOC", "PER", "ORG", "MISC"]):
         names = gold_names(load(root=str(REAL), labels=types), "val")

@@ -40,13 +40,13 @@ class TwitterFolder:
         return list(self.reader.posts("train"))
 
     def pictures(self, max_crops: int = 4) -> list[list[str]]:
-        """Names of each post's pictures."""
+        """Names of each post's images."""
         images = [post.image for post in self.read()]
         return [[picture.file.name for picture in own] for own in self.reader.pictures("train", images, max_crops)]
 
 
 def posts_of(*posts: tuple[str, str]) -> str:
-    """`("1", "ada/B-PER met/O")` to the text of a file."""
+    """Convert posts such as `("1", "ada/B-PER met/O")` to the text of a file."""
     return "".join(
         f"IMGID:{identity}\n" + "".join(f"{word.replace('/', chr(9))}\n" for word in words.split(" ")) + "\n"
         for identity, words in posts
@@ -64,7 +64,7 @@ def twitter(tmp_path: Path) -> TwitterFolder:
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 @pytest.mark.parametrize("ending", ["\n", "\r\n"])
 @pytest.mark.parametrize("final", ["\n\n", "\n", ""])
-def test_posts_keep_words_and_tags_whatever_the_line_ends(
+def test_posts_keep_words_and_tags_with_any_line_ends(
     twitter: TwitterFolder, start: str, ending: str, final: str
 ) -> None:
     text = posts_of(("17_06_1", "ada/B-PER lee/I-PER in/O"), ("O_2", "#x/O")).rstrip("\n") + final
@@ -75,14 +75,14 @@ def test_posts_keep_words_and_tags_whatever_the_line_ends(
     assert second.place == f"{twitter.reader.text_file('train')}:6"
 
 
-def test_other_reads_as_misc(twitter: TwitterFolder) -> None:
+def test_other_is_read_as_misc(twitter: TwitterFolder) -> None:
     twitter.write(posts_of(("1", "a/B-OTHER b/I-OTHER c/B-MISC OTHER/O d/B-OTHER-X")))
     (post,) = twitter.read()
     assert post.tags == ["B-MISC", "I-MISC", "B-MISC", "O", "B-OTHER-X"]
     assert post.words[3] == "OTHER"
 
 
-def test_types_are_whatever_the_data_calls_them_and_may_hold_a_hyphen(twitter: TwitterFolder) -> None:
+def test_types_may_have_any_names_including_hyphens(twitter: TwitterFolder) -> None:
     twitter.write(posts_of(("1", "a/B-PRODUCT-car b/I-PRODUCT-car c/B-队 d/I-group")))
     (post,) = twitter.read()
     assert post.tags == ["B-PRODUCT-car", "I-PRODUCT-car", "B-队", "I-group"]
@@ -92,8 +92,8 @@ def test_types_are_whatever_the_data_calls_them_and_may_hold_a_hyphen(twitter: T
 @pytest.mark.parametrize(
     "word", ["\ufe0f", "\u200b", "\u200d", "\u00ad", "\u00a0", "\u0092", "\ufffd", "\x85", "\u2028"]
 )
-def test_a_word_that_looks_like_nothing_keeps_its_place_and_tag(twitter: TwitterFolder, word: str) -> None:
-    """Defect 22: it vanished from gold."""
+def test_a_word_that_looks_empty_keeps_its_position_and_tag(twitter: TwitterFolder, word: str) -> None:
+    """Defect 22: it was missing from gold."""
     twitter.write(posts_of(("1", f"ada/O {word}/B-PER bob/I-PER")))
     (post,) = twitter.read()
     assert (post.words, post.tags) == (["ada", word, "bob"], ["O", "B-PER", "I-PER"])
@@ -134,7 +134,7 @@ def test_a_malformed_file_is_refused_with_file_and_line(twitter: TwitterFolder, 
         twitter.read()
 
 
-def test_posts_behind_a_malformed_one_can_be_read(twitter: TwitterFolder) -> None:
+def test_posts_after_a_malformed_one_can_be_read(twitter: TwitterFolder) -> None:
     twitter.write(posts_of(("1", "a/O"), ("2", "b/X c/O d/Y"), ("3", "e/O")))
     first, second, third = twitter.reader.scan("train")
     assert isinstance(second, Malformed)
@@ -143,24 +143,24 @@ def test_posts_behind_a_malformed_one_can_be_read(twitter: TwitterFolder) -> Non
     assert [post.words for post in (first, third) if not isinstance(post, Malformed)] == [["a"], ["e"]]
 
 
-def test_another_encoding_is_named_with_its_byte(twitter: TwitterFolder) -> None:
+def test_another_encoding_error_names_the_byte_offset(twitter: TwitterFolder) -> None:
     twitter.reader.text_file("train").write_bytes("IMGID:1\ncafé\tO\n".encode("latin-1"))
     with pytest.raises(DataError, match=r"train\.txt is not UTF-8: byte 11 cannot be read"):
         twitter.read()
 
 
-def test_a_missing_file_tells_the_layout(twitter: TwitterFolder) -> None:
+def test_a_missing_file_error_describes_the_layout(twitter: TwitterFolder) -> None:
     with pytest.raises(DataError, match=r"train\.txt does not exist; expected below the root, for the year 2017"):
         twitter.read()
 
 
-def test_there_are_two_years(tmp_path: Path) -> None:
+def test_only_the_two_released_years_are_accepted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no Twitter-2016"):
         TwitterReader(tmp_path, 2016)
 
 
 @pytest.mark.parametrize(("test_split", "file"), [("test", "test.txt"), ("val", "valid.txt")])
-def test_across_domains_the_test_split_is_the_other_set_s(tmp_path: Path, test_split: str, file: str) -> None:
+def test_cross_domain_data_uses_the_test_split_of_the_other_set(tmp_path: Path, test_split: str, file: str) -> None:
     for folder, words in (("twitter2015", "ada/B-PER"), ("twitter2017", "bo/B-ORG")):
         (tmp_path / folder).mkdir()
         for name in ("train.txt", "valid.txt", "test.txt"):
@@ -191,15 +191,15 @@ def test_across_domains_the_test_split_is_the_other_set_s(tmp_path: Path, test_s
         ((2017, 2017, "train"), "give a test_year that is another one"),
     ],
 )
-def test_a_test_split_that_cannot_be_is_refused(tmp_path: Path, options: Any, message: str) -> None:
+def test_an_invalid_test_split_is_refused(tmp_path: Path, options: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TwitterReader(tmp_path, *options)
 
 
-# Pictures
+# Images
 
 
-def test_images_are_found_with_and_without_their_ending(twitter: TwitterFolder) -> None:
+def test_images_are_found_with_and_without_their_extension(twitter: TwitterFolder) -> None:
     twitter.write(posts_of(*((identity, "a/O") for identity in ("1", "2.jpg", "3", "4.png", "5", "6.5"))))
     for name in ("1.jpg", "2.jpg", "3.jpeg", "4.png", "6.5.jpg"):
         twitter.touch("twitter2017_images", name)
@@ -207,13 +207,13 @@ def test_images_are_found_with_and_without_their_ending(twitter: TwitterFolder) 
     assert twitter.pictures() == [["1.jpg"], ["2.jpg"], ["3.jpeg"], ["4.png"], [], ["6.5.jpg"]]
 
 
-def test_crops_listed_in_a_dictionary_come_in_order_with_boxes(twitter: TwitterFolder) -> None:
+def test_crops_listed_in_a_dictionary_are_in_order_with_boxes(twitter: TwitterFolder) -> None:
     twitter.write(posts_of(("1", "a/O")))
     twitter.touch("twitter2017_images", "1.jpg")
     torch.save({"1.jpg": ["z.jpg", "b.jpg", "c.jpg"]}, twitter.root / "twitter2017" / "twitter2017_train_dict.pth")
     boxes = twitter.touch("twitter2017_aux_images", "train", "boxes.json")
     boxes.write_text(json.dumps({"b.jpg": [0, 0.5, 1, 1]}))
-    # The other layout is there too, and does not count beside a dictionary.
+    # The other layout exists too, but is ignored if there is a dictionary.
     twitter.touch("twitter2017_crop_images", "1", "crop_person_1.jpg")
     assert twitter.pictures(max_crops=2) == [["1.jpg", "z.jpg", "b.jpg"]]
     (found,) = twitter.reader.pictures("train", ["1.jpg"], 2)
@@ -241,7 +241,7 @@ def test_crops_named_after_types_are_found_without_a_dictionary(twitter: Twitter
 @pytest.mark.skipif(not (REAL / "twitter2015").is_dir(), reason=f"the real Twitter sets are not at {REAL}")
 @pytest.mark.parametrize("year", [2015, 2017])
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_the_real_posts_are_those_of_the_release(year: int, split: str) -> None:
+def test_the_real_posts_match_the_release(year: int, split: str) -> None:
     posts: list[Any] = list(TwitterReader(REAL, year).posts(split))
     types = Counter(entity.type for post in posts for entity in entities(post.tags))
     strict = sum(split_tag(tag)[0] == BEGIN for post in posts for tag in post.tags)

@@ -1,4 +1,4 @@
-"""Words of raw posts: what stays whole, and where it stands."""
+"""Words of raw posts: what is kept together, and offsets."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from mmib.datamodules.words import Token, tokenize
         ("what?! no -- no", "what ?! no -- no"),
     ],
 )
-def test_what_stays_whole_in_a_post(text: str, words: str) -> None:
+def test_what_is_kept_together_in_a_post(text: str, words: str) -> None:
     assert [token.text for token in tokenize(text)] == words.split(" ")
 
 
 @given(st.text(max_size=60))
-def test_words_are_the_text_without_its_spaces(text: str) -> None:
+def test_words_are_the_text_without_whitespace(text: str) -> None:
     tokens = tokenize(text)
     assert all(text[start:end] == word for word, start, end in tokens)
     ends = [0, *(token.end for token in tokens)]
@@ -41,7 +41,7 @@ def test_words_are_the_text_without_its_spaces(text: str) -> None:
 
 
 @given(st.text(max_size=40), st.lists(st.integers(-5, 50), max_size=4))
-def test_no_word_reaches_across_a_cut(text: str, cuts: list[int]) -> None:
+def test_no_word_crosses_a_cut(text: str, cuts: list[int]) -> None:
     assert not [(token, cut) for token in tokenize(text, cuts) for cut in cuts if token.start < cut < token.end]
 
 
@@ -50,5 +50,5 @@ def test_offsets_count_characters() -> None:
 
 
 @pytest.mark.parametrize("text", ["", " \n\t "])
-def test_nothing_has_no_words(text: str) -> None:
+def test_an_empty_text_has_no_words(text: str) -> None:
     assert tokenize(text) == []

@@ -1,4 +1,4 @@
-"""A writer of small folders in the layout of the Twitter sets, beside that of MNRE."""
+"""A writer of small folders in the layout of the Twitter sets."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 
 class TwitterRoot:
-    """Writes posts and pictures."""
+    """Writes posts and images."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def write(self, *posts: tuple[str, str], split: str = "train", year: int = 2017) -> Path:
-        """`("1", "ada/B-PER met/O")` and more of them, as the file of a split."""
+        """Write posts such as `("1", "ada/B-PER met/O")` to the file of a split."""
         path = self.root / f"twitter{year}" / f"{split}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         blocks = (f"IMGID:{name}\n" + "\n".join(words.split(" ")).replace("/", "\t") for name, words in posts)

@@ -1,4 +1,4 @@
-"""The command: what it prints, what it writes, and how it ends."""
+"""The command: its output, the files it writes, and its exit status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_posts(root: Path, split: str, text: str) -> None:
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A set with nothing wrong but what a note is made of."""
+    """A data set whose only findings are notes."""
     write_posts(tmp_path / "data", "train", "IMGID:1\n[bold]ada\tI-PER\n\n")
     write_posts(tmp_path / "data", "valid", "IMGID:2\nbob\tB-PER\n\n")
     return tmp_path / "data"
@@ -37,7 +37,7 @@ def check(*arguments: Any) -> int:
     return main(["check-data", *map(str, arguments), "--tokenizer", "none"])
 
 
-def test_a_fine_set_is_shown_with_its_notes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_valid_set_is_printed_with_its_notes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(root) == 0
     shown = capsys.readouterr().out
     for part in (
@@ -52,7 +52,7 @@ def test_a_fine_set_is_shown_with_its_notes(root: Path, capsys: pytest.CaptureFi
     assert "1 of 1" in shown
 
 
-def test_json_goes_to_a_file_or_alone_to_standard_output(
+def test_json_goes_to_a_file_or_is_the_only_standard_output(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check(root, "--json", tmp_path / "found.json") == 0
@@ -65,14 +65,14 @@ def test_json_goes_to_a_file_or_alone_to_standard_output(
     assert report["splits"][0]["findings"][0]["code"] == "stray_tags"
 
 
-def test_problems_and_what_cannot_be_read_have_a_status_of_their_own(root: Path) -> None:
+def test_problems_and_unreadable_data_have_separate_exit_statuses(root: Path) -> None:
     write_posts(root, "train", "IMGID:1\nada\tX\n\nIMGID:3\nada\tO\n")
     assert check(root) == 1
     (root / "twitter2017" / "train.txt").write_bytes(b"\xff")
     assert check(root) == 2
 
 
-def test_labels_are_checked_against_a_set_that_is_named(
+def test_labels_are_checked_against_the_given_label_set(
     root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "labels.txt").write_text("LOC\nPER\n")
@@ -85,7 +85,7 @@ def test_labels_are_checked_against_a_set_that_is_named(
     assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
 
-def test_own_data_is_checked_and_not_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_custom_data_is_checked_but_not_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     entities = [{"start": 0, "end": 3, "type": "PER"}]
     train = [{"text": f"Ada was {number}", "entities": entities, "image": "1.jpg"} for number in range(3)]
     broken = {"text": "Ada", "entities": [{"start": 0, "end": 9, "type": "PER"}]}
@@ -106,7 +106,9 @@ def test_own_data_is_checked_and_not_repaired(tmp_path: Path, capsys: pytest.Cap
     assert not tmp_path.with_name("copy").exists()
 
 
-def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_repaired_copy_determines_the_exit_status(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     write_posts(root, "train", "IMGID:1\nada\tX\n\nIMGID:3\nada\tI-PER\n")
     assert check(root, "--fix", tmp_path / "copy", "--json", tmp_path / "found.json") == 0
     shown = capsys.readouterr().out
@@ -126,7 +128,7 @@ def test_a_repaired_copy_decides_the_status(root: Path, tmp_path: Path, capsys: 
         (["."], "holds no data that mmib can train on"),
     ],
 )
-def test_a_path_that_holds_nothing_is_one_sentence(
+def test_a_missing_path_is_a_one_sentence_error(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -140,12 +142,12 @@ def test_a_path_that_holds_nothing_is_one_sentence(
     assert "Traceback" not in shown
 
 
-def test_an_unknown_tokenizer_is_one_sentence(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_tokenizer_is_a_one_sentence_error(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-data", str(root), "--tokenizer", str(root)]) == 2
     assert "could not be loaded from that folder" in capsys.readouterr().err
 
 
-def test_the_tokenizer_of_the_text_encoder_measures_posts(
+def test_post_lengths_are_measured_with_the_tokenizer_of_the_text_encoder(
     root: Path, encoder_files: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["check-data", str(root), "--tokenizer", encoder_files.text, "--max-length", "4"]
@@ -153,7 +155,7 @@ def test_the_tokenizer_of_the_text_encoder_measures_posts(
     assert "1 posts are longer than 4 word pieces" in capsys.readouterr().out
 
 
-def test_no_training_code_is_loaded(root: Path) -> None:
+def test_no_training_code_is_imported(root: Path) -> None:
     script = (
         "import sys; from mmib.cli import main; main(sys.argv[1:]); "
         "heavy = {'pytorch_lightning', 'timm', 'wandb', 'matplotlib'} & set(sys.modules); "

@@ -1,4 +1,4 @@
-"""Labels that the label set lacks, that differ between splits, and label sets that are found out."""
+"""Labels missing from the label set, labels that differ between splits, and inferred label sets."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def found(report: SetReport) -> dict[tuple[str, str], Finding]:
 
 
 def fill(mnre: Any, **splits: str) -> None:
-    """Rows of the relations that are named, with a blank between them, in each split."""
+    """Write rows of the given relations (separated by blanks) to each split."""
     for split, relations in splits.items():
         for number, relation in enumerate(relations.split()):
             mnre.row(split, token=["ada", f"{split}{number}", "bob"], relation=relation)
 
 
-def test_the_label_set_of_a_release_is_known(mnre: Any, twitter: Any) -> None:
+def test_the_label_set_of_a_release_is_recognised(mnre: Any, twitter: Any) -> None:
     fill(mnre, train="None", val="None")
     twitter.write(("1", "a/B-OTHER"))
     for root, labels, source in ((mnre.root, MNRE, "MNRE"), (twitter.root, TWITTER, "Twitter-2017")):
@@ -40,7 +40,7 @@ def test_the_label_set_of_a_release_is_known(mnre: Any, twitter: Any) -> None:
         assert (report.labels, report.label_source) == (labels.to_dict(), f"as released with {source}")
 
 
-def test_a_corpus_of_its_own_labels_has_those_that_occur(mnre: Any) -> None:
+def test_the_labels_of_a_custom_corpus_are_those_that_occur(mnre: Any) -> None:
     fill(mnre, train="likes owns None", val="owns likes None")
     report = check(mnre.root)
     assert status([report]) == 0
@@ -52,7 +52,7 @@ def test_a_corpus_of_its_own_labels_has_those_that_occur(mnre: Any) -> None:
     assert report.splits[0].labels == {"likes": 1, "owns": 1, "None": 1}
 
 
-def test_a_corpus_of_its_own_labels_has_those_of_its_list(mnre: Any) -> None:
+def test_the_labels_of_a_custom_corpus_are_those_of_its_label_file(mnre: Any) -> None:
     fill(mnre, train="likes", val="likes owns")
     (mnre.root / "ours_rel2id.json").write_text('{"no": 0, "likes": 1}')
     report = check(mnre.root)
@@ -64,7 +64,7 @@ def test_a_corpus_of_its_own_labels_has_those_of_its_list(mnre: Any) -> None:
     assert "cannot be read as JSON" in found(report)["", "labels"].text
 
 
-def test_a_wrong_label_in_a_copy_of_a_release_is_none_of_its_own(mnre: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_label_in_a_copy_of_a_release_is_a_problem(mnre: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(mnre, train="None /per/per/peer /per/per/friend")
     monkeypatch.setitem(RELEASED["mnre"], "train", {"rows": 3, "negative": 1})
     report = check(mnre.root)
@@ -72,7 +72,7 @@ def test_a_wrong_label_in_a_copy_of_a_release_is_none_of_its_own(mnre: Any, monk
     assert found(report)["train", "unknown_labels"].items == ["txt/ours_train.txt:3: '/per/per/friend'"]
 
 
-def test_labels_that_the_given_set_lacks_are_listed_with_their_places(twitter: Any) -> None:
+def test_labels_missing_from_the_label_set_are_listed_with_their_locations(twitter: Any) -> None:
     twitter.write(("1", "a/B-PER b/I-GPE c/B-GPE"), ("2", "d/B-PER"), ("3", "e/B-TEAM"))
     twitter.write(("4", "x/B-PER"), split="valid")
     report = check(twitter.root, LabelSet(("PER", "LOC")))
@@ -84,7 +84,7 @@ def test_labels_that_the_given_set_lacks_are_listed_with_their_places(twitter: A
     assert found(report)["", "unused_labels"].items == ["LOC"]
 
 
-def test_labels_that_the_training_split_lacks_cannot_be_learnt(mnre: Any) -> None:
+def test_labels_missing_from_the_training_split_cannot_be_learnt(mnre: Any) -> None:
     fill(mnre, train="a b b c", val="a d d", test="d e")
     report = check(mnre.root)
     assert found(report)["", "unlearnt_labels"].items == ["d (val 2, test 1)", "e (test 1)"]
@@ -94,7 +94,7 @@ def test_labels_that_the_training_split_lacks_cannot_be_learnt(mnre: Any) -> Non
     assert status([report]) == 1
 
 
-def test_without_a_training_split_nothing_is_said_of_what_can_be_learnt(mnre: Any) -> None:
+def test_without_a_training_split_unlearnable_labels_are_not_reported(mnre: Any) -> None:
     fill(mnre, val="a")
     assert not {"unlearnt_labels", "unmeasured_labels"} & {name for _, name in found(check(mnre.root))}
 
@@ -108,9 +108,9 @@ def test_posts_without_any_label_have_no_label_set(twitter: Any) -> None:
 
 
 class Titles(Reader):
-    """A reader of a format of its own: `label TAB words`."""
+    """A reader of a custom format: `label TAB words`."""
 
-    corpus = "mnre"  # like a released set, which it is not
+    corpus = "mnre"  # the name of a released set, which this is not
     layout = "expected: titles.txt"
 
     def text_file(self, split: str) -> Path:
@@ -132,14 +132,14 @@ class Titles(Reader):
 
 
 class Relevance:
-    """Stands in for a task."""
+    """A stub of a task."""
 
     @staticmethod
     def labels_of(post: Any) -> list[str]:
         return [post.label]
 
 
-def test_any_reader_can_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_custom_readers_can_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmib.datamodules.check.sets.task_named", {"relevance": Relevance}.__getitem__)
     (tmp_path / "train.tsv").write_text("yes\tada met bob\nno\tx\n")
     (tmp_path / "val.tsv").write_text("no\ty\nmaybe\tz\n")
@@ -155,4 +155,4 @@ def test_any_reader_can_be_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert findings["train", "reading"].text == "changes on reading: read train"
     assert findings["", "unlearnt_labels"].items == ["maybe (val 1)"]
     assert findings["train", "renamed_images"].items == ["1.jpg = 1.png", "2.jpg = 2.jpeg"]
-    assert ("", "orphans") not in findings  # the root holds other things than images
+    assert ("", "orphans") not in findings  # the root also contains files that are not images

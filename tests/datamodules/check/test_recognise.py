@@ -1,4 +1,4 @@
-"""Which sets a folder holds, and what to do with one that is arranged otherwise."""
+"""Which data sets a folder contains, and how unexpected layouts are reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def names(path: Path) -> list[tuple[str, Path]]:
     return [(files.name, files.root) for files in find_sets(path)]
 
 
-def test_a_root_is_known_by_its_texts(mnre: Any, twitter: Any) -> None:
+def test_a_root_is_recognised_by_its_texts(mnre: Any, twitter: Any) -> None:
     mnre.row("val")
     twitter.write(("1", "a/O"), year=2015)
     twitter.write(("1", "a/O"), year=2017, split="test")
@@ -30,13 +30,13 @@ def test_a_root_is_known_by_its_texts(mnre: Any, twitter: Any) -> None:
     assert names(twitter.root) == [("twitter2015", twitter.root), ("twitter2017", twitter.root)]
 
 
-def test_a_folder_of_roots_holds_all_of_them(mnre: Any, twitter: Any, tmp_path: Path) -> None:
+def test_a_folder_of_roots_contains_all_of_them(mnre: Any, twitter: Any, tmp_path: Path) -> None:
     mnre.row()
     twitter.write(("1", "a/O"))
     assert names(tmp_path) == [("mnre", mnre.root), ("twitter2017", twitter.root)]
 
 
-def test_the_folder_of_the_texts_stands_for_the_one_above(mnre: Any, twitter: Any) -> None:
+def test_the_folder_of_the_texts_is_resolved_to_its_parent(mnre: Any, twitter: Any) -> None:
     mnre.row()
     twitter.write(("1", "a/O"), year=2015)
     twitter.write(("1", "a/O"), year=2017)
@@ -44,19 +44,19 @@ def test_the_folder_of_the_texts_stands_for_the_one_above(mnre: Any, twitter: An
     assert names(twitter.root / "twitter2015") == [("twitter2015", twitter.root)]
 
 
-def test_the_demo_corpus_is_both_layouts_and_known_as_drawn(tmp_path: Path) -> None:
+def test_the_demo_corpus_is_recognised_and_has_both_layouts(tmp_path: Path) -> None:
     write_demo_corpus(tmp_path / "demo", DemoSettings(size="tiny"))
     found = find_sets(tmp_path / "demo")
     assert [(files.name, files.is_demo) for files in found] == [("mnre", True), ("twitter2017", True)]
 
 
-def test_texts_under_other_names_are_told_where_to_go(mnre: Any, twitter: Any, tmp_path: Path) -> None:
+def test_texts_under_other_names_get_a_hint_where_to_move_them(mnre: Any, twitter: Any, tmp_path: Path) -> None:
     mnre.row(img_id="x.jpg")
     mnre.image("x.jpg")
     release = tmp_path / "release"
     (release / "mnre_txt").mkdir(parents=True)
     mnre.text("train").rename(release / "mnre_txt" / "mnre_dev.txt")
-    shutil.copy(release / "mnre_txt" / "mnre_dev.txt", release / "mnre_txt" / "mnre_val.txt")  # of the same images
+    shutil.copy(release / "mnre_txt" / "mnre_dev.txt", release / "mnre_txt" / "mnre_val.txt")  # with the same images
     (mnre.root / "img_org" / "train").rename(release / "pictures")
     (release / "mner_txt").mkdir()
     twitter.write(("7", "x/B-OTHER")).rename(release / "mner_txt" / "train_15.txt")
@@ -71,14 +71,14 @@ def test_texts_under_other_names_are_told_where_to_go(mnre: Any, twitter: Any, t
     )
 
 
-def test_a_folder_of_something_else_is_told_the_formats(tmp_path: Path) -> None:
+def test_an_unrecognised_folder_error_lists_the_formats(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("nothing of the sort")
     with pytest.raises(DataError, match=r"holds no data that mmib can train on.* It reads MNRE's layout, .*JSON lines"):
         find_sets(tmp_path)
 
 
 @pytest.mark.parametrize(("path", "message"), [("nowhere", "does not exist"), ("a file", "holds no data")])
-def test_a_path_that_holds_nothing_is_refused(tmp_path: Path, path: str, message: str) -> None:
+def test_a_missing_path_is_refused(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "a file").write_text("x")
     with pytest.raises(DataError, match=message):
         find_sets(tmp_path / path)
@@ -91,7 +91,7 @@ POST = {
 }
 
 
-def test_data_of_other_formats_is_read_as_mmib_init_does(tmp_path: Path) -> None:
+def test_data_of_custom_formats_is_read_as_by_mmib_init(tmp_path: Path) -> None:
     (tmp_path / "own").mkdir()
     for split in ("train", "val"):
         (tmp_path / "own" / f"{split}.jsonl").write_text(json.dumps(POST) + "\n")
@@ -107,7 +107,7 @@ def test_data_of_other_formats_is_read_as_mmib_init_does(tmp_path: Path) -> None
     assert "20% for val and 20% for test" in files.remarks[-1]
 
 
-def test_pairs_without_a_relation_are_rows_where_the_label_set_has_a_negative_class(tmp_path: Path) -> None:
+def test_unrelated_pairs_are_rows_if_the_label_set_has_a_negative_class(tmp_path: Path) -> None:
     for split in ("train", "val"):
         (tmp_path / f"{split}.jsonl").write_text(json.dumps(POST) + "\n")
     rows = []
@@ -117,7 +117,7 @@ def test_pairs_without_a_relation_are_rows_where_the_label_set_has_a_negative_cl
     assert rows == [[["joins"]], [["joins"], ["no"]]]
 
 
-def test_a_loop_of_links_is_no_trap(tmp_path: Path) -> None:
+def test_cyclic_links_do_not_hang(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "b").symlink_to(tmp_path / "a")
     (tmp_path / "c").symlink_to(tmp_path / "c")

@@ -1,4 +1,4 @@
-"""A repaired copy: clean, complete, and nothing changed but what is said."""
+"""A repaired copy: clean, complete, and changed only as reported."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def problems(root: Path) -> list[str]:
 
 @pytest.fixture
 def broken(mnre: Any) -> Any:
-    """Faults of every kind in MNRE's layout; rows 0, 3 and 5 of training are sound."""
+    """All kinds of faults in MNRE's layout; rows 0, 3 and 5 of training are valid."""
     mnre.row(img_id="a.jpg")
     mnre.row(head=(3, 3))
     mnre.line("")
@@ -59,7 +59,7 @@ def broken(mnre: Any) -> Any:
     return mnre
 
 
-def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Path) -> None:
+def test_the_copy_is_clean_and_the_original_unchanged(broken: Any, tmp_path: Path) -> None:
     before = contents(broken.root)
     assert len(problems(broken.root)) >= 6
     changes = repaired(broken.root, tmp_path / "copy")
@@ -79,7 +79,7 @@ def test_the_copy_is_clean_and_the_original_untouched(broken: Any, tmp_path: Pat
     assert len(changes) == 7
 
 
-def test_crops_stay_with_their_rows_when_rows_are_left_out(broken: Any, tmp_path: Path) -> None:
+def test_crops_keep_their_rows_when_rows_are_removed(broken: Any, tmp_path: Path) -> None:
     repaired(broken.root, tmp_path / "copy")
     crops = read_crop_dictionary(tmp_path / "copy" / "txt" / "mre_train_dict.pth", row_number)
     assert crops == {0: ["first.jpg"], 1: ["second.jpg"], 2: ["third.jpg"]}
@@ -87,7 +87,7 @@ def test_crops_stay_with_their_rows_when_rows_are_left_out(broken: Any, tmp_path
     assert json.loads(boxes.read_text()) == {"first.jpg": [0, 0, 1, 0.5]}
 
 
-def test_what_is_sound_is_copied_byte_for_byte_and_not_linked(mnre: Any, tmp_path: Path) -> None:
+def test_valid_files_are_copied_byte_for_byte_and_not_linked(mnre: Any, tmp_path: Path) -> None:
     mnre.row(token=["caf\u00e9\u2028", "met", "bob"], h={"pos": [0, 1]})
     mnre.row("val")
     for split in ("train", "val"):
@@ -99,7 +99,7 @@ def test_what_is_sound_is_copied_byte_for_byte_and_not_linked(mnre: Any, tmp_pat
     assert not copy.samefile(mnre.root / "img_org" / "train" / "a.jpg")
 
 
-def test_rows_with_a_label_that_the_label_set_lacks_are_kept(mnre: Any, tmp_path: Path) -> None:
+def test_rows_with_a_label_missing_from_the_label_set_are_kept(mnre: Any, tmp_path: Path) -> None:
     for split in ("train", "val"):
         mnre.row(split, token=["ada", split, "bob"])
         mnre.row(split, token=["ada", split, "x"], t={"pos": [2, 3]}, relation="likes")
@@ -112,7 +112,7 @@ def test_rows_with_a_label_that_the_label_set_lacks_are_kept(mnre: Any, tmp_path
     assert not (tmp_path / "other" / "ours_rel2id.json").exists()
 
 
-def test_a_text_of_windows_is_copied_as_it_is(twitter: Any, tmp_path: Path) -> None:
+def test_a_text_with_windows_line_ends_is_copied_unchanged(twitter: Any, tmp_path: Path) -> None:
     path = twitter.write(("1", "a/I-PER b/O"))
     twitter.write(("2", "b/O"), split="valid")
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
@@ -123,7 +123,7 @@ def test_a_text_of_windows_is_copied_as_it_is(twitter: Any, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("marks", ["\ufeff", "\ufeff\ufeff"])
-def test_files_one_behind_the_other_keep_their_first_posts(twitter: Any, tmp_path: Path, marks: str) -> None:
+def test_concatenated_files_keep_their_first_posts(twitter: Any, tmp_path: Path, marks: str) -> None:
     path = twitter.write(("1", "a/O"))
     one = path.read_text()
     path.write_text("".join(marks + one.replace("IMGID:1", f"IMGID:{number}") for number in range(3)))
@@ -134,8 +134,8 @@ def test_files_one_behind_the_other_keep_their_first_posts(twitter: Any, tmp_pat
     assert [post.image for post in TwitterReader(tmp_path / "copy", 2017).posts("train")] == ["0.jpg", "1.jpg", "2.jpg"]
 
 
-def test_all_lines_that_are_left_out_are_named(twitter: Any, tmp_path: Path) -> None:
-    """What opens a post is damaged, and the post before cannot be read either."""
+def test_all_removed_lines_are_named(twitter: Any, tmp_path: Path) -> None:
+    """The header of a post is damaged, and the post before it cannot be read either."""
     path = twitter.write(("1", "a/O b/O"), ("2", "c/O"), ("3", "d/O"))
     twitter.write(("9", "b/O"), split="valid")
     path.write_text(path.read_text().replace("IMGID:2", "IMG ID:2"))
@@ -143,7 +143,7 @@ def test_all_lines_that_are_left_out_are_named(twitter: Any, tmp_path: Path) -> 
     assert "train.txt:5: expected a word, one tab and its tag, got 'IMG ID:2' (lines 1 to 6)" in change
 
 
-def test_stray_tags_open_their_entity_and_nothing_else_changes(twitter: Any, tmp_path: Path) -> None:
+def test_stray_tags_become_b_tags_and_nothing_else_changes(twitter: Any, tmp_path: Path) -> None:
     path = twitter.write(("1", "a/I-OTHER b/I-OTHER c/O"), ("2", "d/S-PER"), ("3", "e/B-PER f/I-LOC"))
     twitter.write(("4", "x/O"), split="valid")
     twitter.picture("twitter2017_images", "1.jpg")
@@ -158,7 +158,7 @@ def test_stray_tags_open_their_entity_and_nothing_else_changes(twitter: Any, tmp
     assert problems(tmp_path / "copy") == []
 
 
-def test_a_dictionary_that_cannot_be_read_is_left_out_with_its_crops(twitter: Any, tmp_path: Path) -> None:
+def test_an_unreadable_dictionary_is_removed_with_its_crops(twitter: Any, tmp_path: Path) -> None:
     twitter.write(("1", "a/O"))
     twitter.write(("2", "b/O"), split="valid")
     torch.save([1], twitter.root / "twitter2017" / "twitter2017_train_dict.pth")
@@ -167,7 +167,7 @@ def test_a_dictionary_that_cannot_be_read_is_left_out_with_its_crops(twitter: An
     assert problems(tmp_path / "copy") == []
 
 
-def test_several_sets_keep_their_places(mnre: Any, twitter: Any, tmp_path: Path) -> None:
+def test_several_sets_keep_their_folders(mnre: Any, twitter: Any, tmp_path: Path) -> None:
     mnre.row()
     twitter.write(("1", "a/O"), year=2015)
     twitter.write(("1", "a/O"))
@@ -177,7 +177,7 @@ def test_several_sets_keep_their_places(mnre: Any, twitter: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("target", ["same", "inside", "around", "full", "file"])
-def test_nothing_is_repaired_in_place_or_over_something(mnre: Any, tmp_path: Path, target: str) -> None:
+def test_nothing_is_repaired_in_place_or_overwritten(mnre: Any, tmp_path: Path, target: str) -> None:
     mnre.row()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("mine")
@@ -189,14 +189,14 @@ def test_nothing_is_repaired_in_place_or_over_something(mnre: Any, tmp_path: Pat
     assert contents(tmp_path) == before
 
 
-def test_a_copy_that_fails_leaves_nothing_behind(mnre: Any, tmp_path: Path) -> None:
+def test_a_failed_copy_leaves_nothing_behind(mnre: Any, tmp_path: Path) -> None:
     mnre.row(head=(5, 6))
     with pytest.raises(DataError, match="no row can be read"):
         repaired(mnre.root, tmp_path / "copy")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mnre"]
 
 
-def test_the_demo_corpus_is_written_anew_instead(tmp_path: Path) -> None:
+def test_the_demo_corpus_is_regenerated_instead(tmp_path: Path) -> None:
     write_demo_corpus(tmp_path / "demo", DemoSettings(size="tiny"))
     with pytest.raises(DataError, match="mmib demo-data"):
         repaired(tmp_path / "demo", tmp_path / "copy")

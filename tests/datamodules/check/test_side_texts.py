@@ -1,4 +1,4 @@
-"""Side texts beside the posts of their images: missing ones, words in common, and leaks."""
+"""Side texts compared with the posts of their images: missing ones, shared words, and leaks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check(twitter: Any, tmp_path: Path) -> Any:
     return checked
 
 
-def test_words_in_common_are_counted_beside_those_of_another_image(check: Any) -> None:
+def test_shared_words_are_counted_against_those_of_another_image(check: Any) -> None:
     texts = [
         {"image": "1.jpg", "captions": {"a": "ada byron with a dog", "b": "two people"}},
         {"image": "2.jpg", "text": "ACME sells a cat!"},
@@ -40,7 +40,7 @@ def test_words_in_common_are_counted_beside_those_of_another_image(check: Any) -
     counts = report.splits[0].side_texts
     assert counts
     assert (counts.images, counts.with_text, counts.texts) == (3, 2, 3)
-    # Of "ada byron with a dog" four words of five, of the others none and all; swapped, only "a" stands in the post.
+    # Of "ada byron with a dog" four of five words, of the others none and all; when swapped, only "a" is in the post.
     assert counts.shared_words == pytest.approx((0.8 + 0.0 + 1.0) / 3)
     assert counts.shared_words_by_chance == pytest.approx((0.25 + 0.2 + 0.0) / 3)
     assert (counts.quoting, counts.quoting_by_chance) == (pytest.approx(1 / 3), 0.0)
@@ -52,7 +52,7 @@ def test_words_in_common_are_counted_beside_those_of_another_image(check: Any) -
     assert found["val", "missing_side_texts"].severity == "note"
 
 
-def test_texts_that_name_few_entities_are_a_note_and_a_training_may_stop_at_missing_ones(check: Any) -> None:
+def test_side_texts_that_mention_few_entities_are_a_note_and_missing_ones_may_stop_training(check: Any) -> None:
     lines = [{"image": f"{number}.jpg", "text": "a dog"} for number in (1, 2)]
     _, found = check(*lines, {"image": "1.jpg", "text": "ada"}, {"image": "9.jpg", "text": " "}, allowed=0.4)
     assert found["train", "side_text_names"].severity == "note"
@@ -63,7 +63,7 @@ def test_texts_that_name_few_entities_are_a_note_and_a_training_may_stop_at_miss
     assert "1 empty texts left out" in found["", "side_texts"].text
 
 
-def test_texts_of_another_set_cannot_be_compared(check: Any) -> None:
+def test_side_texts_of_another_set_cannot_be_compared(check: Any) -> None:
     report, found = check({"image": "other.jpg", "text": "a dog"})
     assert status([report]) == 2
     assert "it names other.jpg, the posts 1.jpg" in found["", "other_side_texts"].text
@@ -72,7 +72,7 @@ def test_texts_of_another_set_cannot_be_compared(check: Any) -> None:
     assert status([report]) == 2
 
 
-def test_texts_of_one_set_of_a_folder_are_no_fault_of_the_others(check: Any) -> None:
+def test_side_texts_of_one_set_in_a_folder_are_no_problem_for_the_others(check: Any) -> None:
     text = {"image": "1.jpg", "text": "a dog"}
     whole, _ = check(text)
     other, _ = check({"image": "other.jpg", "text": "a dog"})
@@ -80,7 +80,7 @@ def test_texts_of_one_set_of_a_folder_are_no_fault_of_the_others(check: Any) -> 
     assert status([whole, other]) == 0
 
 
-def test_the_command_compares_them_and_names_the_place_of_a_bad_line(
+def test_the_command_compares_side_texts_and_locates_a_malformed_line(
     twitter: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     twitter.write(*POSTS)

@@ -1,4 +1,4 @@
-"""What a check finds: planted faults, each with its kind and its severity."""
+"""Findings of a check: planted faults, each with its kind and severity."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def found(report: SetReport) -> dict[tuple[str, str], Finding]:
 
 
 def fill(mnre: Any, *splits: str) -> None:
-    """A sound row with its image in each split, of its own text and picture."""
+    """A valid row with its own text and image in each split."""
     for number, split in enumerate(splits):
         mnre.row(split, token=["ada", split, "bob"], img_id=f"{split}.jpg")
         mnre.image(f"{split}.jpg", colour=("red", "blue", "green")[number], split=split)
 
 
-def test_a_sound_set_is_fine(mnre: Any) -> None:
+def test_a_valid_set_has_no_findings(mnre: Any) -> None:
     fill(mnre, *SPLITS)
     report = check(mnre.root)
     assert status([report]) == 0
@@ -44,19 +44,19 @@ def test_a_sound_set_is_fine(mnre: Any) -> None:
     images = report.splits[0].images
     assert images
     assert (images.named, images.found, images.missing, images.unreadable, images.rows) == (1, 1, 0, 0, 1)
-    # Another corpus in MNRE's layout is none of MNRE's business.
+    # A custom corpus in MNRE's layout is not compared with MNRE.
     assert set(found(report)) == {("", "counts"), ("", "unused_labels")}
 
 
 @pytest.mark.parametrize(("missing", "expected"), [("test", 0), ("val", 1), ("train", 1)])
-def test_a_missing_split_is_named(mnre: Any, missing: str, expected: int) -> None:
+def test_a_missing_split_is_reported(mnre: Any, missing: str, expected: int) -> None:
     fill(mnre, *(split for split in SPLITS if split != missing))
     report = check(mnre.root)
     assert status([report]) == expected
     assert f"txt/ours_{missing}.txt is not there" in found(report)[missing, "missing_split"].text
 
 
-def test_a_copy_of_a_released_set_must_have_its_counts(mnre: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_of_a_released_set_must_have_the_released_counts(mnre: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(mnre, *SPLITS)
     monkeypatch.setitem(RELEASED, "mnre", {"train": ROW, "val": ROW, "test": {"rows": 2, "negative": 1}})
     report = check(mnre.root)
@@ -65,7 +65,7 @@ def test_a_copy_of_a_released_set_must_have_its_counts(mnre: Any, monkeypatch: p
 
 
 @pytest.mark.parametrize(("words", "differs"), [("a/I-PER b/O", False), ("a/B-PER b/O", False), ("a/O b/O", True)])
-def test_a_released_split_with_repaired_tags_is_still_that_split(
+def test_a_released_split_with_repaired_tags_is_still_recognised(
     twitter: Any, monkeypatch: pytest.MonkeyPatch, words: str, differs: bool
 ) -> None:
     twitter.write(("1", words))
@@ -75,7 +75,7 @@ def test_a_released_split_with_repaired_tags_is_still_that_split(
     assert (("train", "counts") in found(check(twitter.root))) == differs
 
 
-def test_malformed_rows_are_all_listed_and_the_others_counted(mnre: Any) -> None:
+def test_all_malformed_rows_are_listed_and_the_others_counted(mnre: Any) -> None:
     fill(mnre, "val")
     mnre.row()
     mnre.row(head=(2, 2))
@@ -89,7 +89,7 @@ def test_malformed_rows_are_all_listed_and_the_others_counted(mnre: Any) -> None
     assert finding.severity == "problem"
 
 
-def test_a_text_that_is_not_utf8_cannot_be_read_and_the_rest_is(mnre: Any) -> None:
+def test_a_text_that_is_not_utf8_cannot_be_read_but_the_others_are(mnre: Any) -> None:
     fill(mnre, "val")
     mnre.text("train").write_bytes(b"{'token': ['\xff']}\n")
     report = check(mnre.root)
@@ -98,7 +98,7 @@ def test_a_text_that_is_not_utf8_cannot_be_read_and_the_rest_is(mnre: Any) -> No
     assert report.splits[1].counts == ROW
 
 
-def test_a_span_that_does_not_hold_its_name_is_doubted(mnre: Any) -> None:
+def test_a_span_that_does_not_match_its_name_is_reported(mnre: Any) -> None:
     fill(mnre, "val")
     mnre.row()
     mnre.row(h={"name": "bob", "pos": [0, 1]})
@@ -107,7 +107,7 @@ def test_a_span_that_does_not_hold_its_name_is_doubted(mnre: Any) -> None:
     assert item == "txt/ours_train.txt:2: the span [0, 1) of the head holds 'ada', named 'bob'"
 
 
-def test_entities_are_counted_in_both_readings_with_their_types(twitter: Any) -> None:
+def test_entities_are_counted_in_both_readings_by_type(twitter: Any) -> None:
     twitter.write(("1", "a/I-PER b/I-PER c/O d/B-ORG e/I-LOC"), ("2", "f/B-OTHER"), ("2", "g/O"))
     report = check(twitter.root)
     assert report.splits[0].counts == {"posts": 3, "entities": 4, "entities_strict": 2}
@@ -118,7 +118,7 @@ def test_entities_are_counted_in_both_readings_with_their_types(twitter: Any) ->
     assert findings["train", "repeated_images"].items == ["2.jpg"]
 
 
-def test_words_that_are_nothing_and_posts_that_are_too_long(twitter: Any, tokenizer: WordTokenizer) -> None:
+def test_empty_words_and_overlong_posts_are_reported(twitter: Any, tokenizer: WordTokenizer) -> None:
     twitter.write(("1", "ab/O \ufe0f/O \u200b/O"), ("2", "abcd/O abcd/O"))
     report = check(twitter.root, tokenizer, max_length=8)
     assert report.splits[0].longest == 10
@@ -129,7 +129,7 @@ def test_words_that_are_nothing_and_posts_that_are_too_long(twitter: Any, tokeni
     assert findings["train", "too_long"].severity == "problem"
 
 
-def test_long_rows_that_keep_both_entities_are_no_problem(mnre: Any, tokenizer: WordTokenizer) -> None:
+def test_long_rows_that_keep_both_entities_are_accepted(mnre: Any, tokenizer: WordTokenizer) -> None:
     fill(mnre, "val")
     mnre.row(token=["a"] * 40)
     mnre.row(token=["a"] * 40, tail=(38, 39))
@@ -140,7 +140,7 @@ def test_long_rows_that_keep_both_entities_are_no_problem(mnre: Any, tokenizer: 
     assert findings["train", "too_long"].severity == "problem"
 
 
-def test_images_are_missing_unreadable_copied_shared_or_orphans(mnre: Any) -> None:
+def test_missing_unreadable_duplicate_shared_and_orphan_images_are_reported(mnre: Any) -> None:
     fill(mnre, "val")
     for name in ("good.jpg", "copy.jpg", "broken.jpg", "empty.jpg", "loop.jpg", "gone.jpg"):
         mnre.row(img_id=name)
@@ -167,7 +167,7 @@ def test_images_are_missing_unreadable_copied_shared_or_orphans(mnre: Any) -> No
     assert findings["", "shared_images"].items == ["copy.jpg (train, val)"]
 
 
-def test_images_under_another_ending_are_found_and_no_orphans(mnre: Any) -> None:
+def test_images_with_another_extension_are_found_and_are_no_orphans(mnre: Any) -> None:
     fill(mnre, "val")
     for name in ("a.jpg", "b.jpg", "c", "d.jpg"):
         mnre.row(img_id=name)
@@ -180,7 +180,7 @@ def test_images_under_another_ending_are_found_and_no_orphans(mnre: Any) -> None
     assert ("", "orphans") not in found(report)
 
 
-def test_rows_without_an_image_lack_none(mnre: Any) -> None:
+def test_rows_without_an_image_are_not_missing_one(mnre: Any) -> None:
     fill(mnre, "train", "val")
     mnre.row(img_id="")
     images = check(mnre.root, allowed=0.0).splits[0].images
@@ -188,7 +188,7 @@ def test_rows_without_an_image_lack_none(mnre: Any) -> None:
     assert (images.named, images.found, images.rows) == (1, 1, 1)
 
 
-def test_what_editors_add_to_a_text_is_noted(mnre: Any) -> None:
+def test_artefacts_of_editors_are_noted(mnre: Any) -> None:
     fill(mnre, "train", "val")
     text = mnre.text("train").read_text()
     for content, expected in (
@@ -203,7 +203,7 @@ def test_what_editors_add_to_a_text_is_noted(mnre: Any) -> None:
 
 
 @pytest.mark.parametrize(("allowed", "severity"), [(0.5, "note"), (0.49, "problem")])
-def test_missing_images_matter_where_a_training_refuses_them(mnre: Any, allowed: float, severity: str) -> None:
+def test_missing_images_are_a_problem_only_if_training_refuses_them(mnre: Any, allowed: float, severity: str) -> None:
     fill(mnre, "val")
     mnre.row(img_id="a.jpg")
     mnre.row(img_id="b.jpg")
@@ -211,7 +211,7 @@ def test_missing_images_matter_where_a_training_refuses_them(mnre: Any, allowed:
     assert found(check(mnre.root, allowed=allowed))["train", "missing_images"].severity == severity
 
 
-def test_texts_in_two_splits_are_a_problem_beyond_those_of_the_release(mnre: Any) -> None:
+def test_new_texts_shared_between_splits_are_a_problem(mnre: Any) -> None:
     for number in range(8):
         for split in ("train", "val", "test"):
             mnre.row(split, token=["ada", "met" if split == "test" else str(number), "bob"])
@@ -223,7 +223,7 @@ def test_texts_in_two_splits_are_a_problem_beyond_those_of_the_release(mnre: Any
             assert shared.items[0] == "txt/ours_train.txt:1 = txt/ours_val.txt:1"
 
 
-def test_the_three_layouts_of_crops_are_told_apart(mnre: Any, twitter: Any) -> None:
+def test_the_three_crop_layouts_are_distinguished(mnre: Any, twitter: Any) -> None:
     fill(mnre, "train", "val")
     mnre.crop("c.jpg")
     mnre.crops({0: ["c.jpg", "gone.jpg"], 5: ["c.jpg"]})
@@ -256,7 +256,7 @@ class Malicious:
         return (Path.touch, (self.marker,))
 
 
-def test_crops_that_are_a_trap_are_problems(mnre: Any, tmp_path: Path) -> None:
+def test_malicious_crop_files_are_problems(mnre: Any, tmp_path: Path) -> None:
     fill(mnre, "train", "val")
     mnre.crops({0: ["../../../../secret.jpg"]})
     mnre.crops({0: Malicious(tmp_path / "hacked")}, split="val")
@@ -266,7 +266,7 @@ def test_crops_that_are_a_trap_are_problems(mnre: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "hacked").exists()
 
 
-def test_other_relation_ids_are_a_problem(mnre: Any) -> None:
+def test_different_relation_ids_are_a_problem(mnre: Any) -> None:
     fill(mnre, *SPLITS)
     (mnre.root / "ours_rel2id.json").write_text('{"None": 1}')
     report = check(mnre.root)
@@ -276,7 +276,7 @@ def test_other_relation_ids_are_a_problem(mnre: Any) -> None:
     assert "names other labels than data.labels" in found(check(mnre.root))["", "labels"].text
 
 
-def test_the_demo_corpus_is_fine_and_as_large_as_it_says(tmp_path: Path) -> None:
+def test_the_demo_corpus_is_valid_and_has_the_documented_size(tmp_path: Path) -> None:
     write_demo_corpus(tmp_path / "demo", DemoSettings(size="tiny"))
     for files in find_sets(tmp_path / "demo"):
         report = check_set(files, None, 0.1)  # a few images are missing on purpose
@@ -292,7 +292,7 @@ def test_the_demo_corpus_is_fine_and_as_large_as_it_says(tmp_path: Path) -> None
 
 @pytest.mark.skipif(not (REAL / "mnre").is_dir(), reason=f"the real sets are not at {REAL}")
 @pytest.mark.parametrize("name", RELEASED)
-def test_the_real_sets_have_their_counts_and_lack_their_test_splits(name: str) -> None:
+def test_the_real_sets_have_the_released_counts_but_no_test_splits(name: str) -> None:
     (files,) = find_sets(REAL / name)
     assert files.name == name
     report = check_set(files, None, 0.05)

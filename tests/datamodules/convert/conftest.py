@@ -15,7 +15,7 @@ from mmib.cli import main
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion left behind: exit status, what it printed, and its file."""
+    """The result of a conversion: exit status, output, and file."""
 
     status: int
     output: str
@@ -28,7 +28,7 @@ class Converted:
 
 @pytest.fixture
 def convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., Converted]:
-    """Runs `mmib convert` on a text, or on what becomes JSON: a list of tasks, or lines."""
+    """Runs `mmib convert` on a text or on an object that is written as JSON: a list of tasks, or lines."""
 
     def run(content: Any, *options: str, lines: bool = True, name: str = "in.json") -> Converted:
         source, target = tmp_path / name, tmp_path / "out.json"

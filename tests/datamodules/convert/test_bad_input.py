@@ -1,4 +1,4 @@
-"""Whatever stands in a file: a conversion works, or is refused in one sentence."""
+"""Any file content is either converted or refused in one sentence."""
 
 from __future__ import annotations
 
@@ -63,13 +63,13 @@ ANYTHING = st.recursive(
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to each value of a structure."""
+    """Paths to all values of a structure."""
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [above, *(place for key, inner in below for place in places(inner, (*above, key)))]
 
 
 def replaced(value: Any, place: tuple[Any, ...], other: Any) -> Any:
-    """A copy in which something else stands at a place."""
+    """A copy in which the value at a path is replaced."""
     if not place:
         return other
     result = copy.deepcopy(value)
@@ -83,7 +83,7 @@ def replaced(value: Any, place: tuple[Any, ...], other: Any) -> Any:
 @pytest.mark.parametrize(("name", "good"), [("label-studio", LABEL_STUDIO), ("doccano", DOCCANO), ("mmib", MMIB)])
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_anything_in_any_place(name: str, good: Any, data: st.DataObject) -> None:
+def test_any_value_in_any_place_is_converted_or_refused(name: str, good: Any, data: st.DataObject) -> None:
     bad = replaced(good, data.draw(st.sampled_from(places(good))), data.draw(ANYTHING))
     target = data.draw(st.sampled_from(["mmib", "label-studio", "doccano"]))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""`mmib convert`: formats are recognised, files are safe, what mmib extract writes is understood."""
+"""`mmib convert`: formats are recognised, files are safe, and output of mmib extract is accepted."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ DOCS = Path(__file__).parents[3] / "docs" / "how-to" / "annotation.md"
     ],
 )
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_the_format_is_known_by_its_keys(tmp_path: Path, text: str, name: str, mark: str) -> None:
+def test_the_format_is_recognised_by_its_keys(tmp_path: Path, text: str, name: str, mark: str) -> None:
     file = tmp_path / "posts"
     file.write_text(mark + text, encoding="utf-8")
     assert recognise(file) == name
 
 
 @pytest.mark.parametrize("text", ['{"text": "a"}', '{"text": "a", "entities": []}\n\n', ""])
-def test_a_file_without_annotations_can_be_of_any_format(tmp_path: Path, text: str) -> None:
+def test_a_file_without_annotations_fits_any_format(tmp_path: Path, text: str) -> None:
     file = tmp_path / "posts"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=r"could be of several formats.*--from"):
         recognise(file)
 
 
-def test_what_is_written_is_what_mmib_trains_on(convert: Convert) -> None:
-    """Spans in UTF-16 units; the second ends inside an emoji of several characters, the third is blank."""
+def test_the_output_can_be_trained_on(convert: Convert) -> None:
+    """Spans in UTF-16 units; the second ends inside an emoji of several code points, the third is blank."""
     family = "\U0001f468\u200d\U0001f469"
     line = {
         "text": f"Acme {family} sells Zip",
@@ -84,7 +84,7 @@ def test_what_is_written_is_what_mmib_trains_on(convert: Convert) -> None:
         assert noted in done.output.splitlines()
 
 
-def test_the_examples_of_the_docs_are_all_the_same_post(convert: Convert) -> None:
+def test_all_examples_of_the_docs_encode_the_same_post(convert: Convert) -> None:
     blocks = re.findall(r"```json\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     posts = [post for block in blocks for post in convert(block).lines()]
     assert len(posts) == 3
@@ -95,14 +95,14 @@ def test_the_examples_of_the_docs_are_all_the_same_post(convert: Convert) -> Non
     assert posts[0]["image"] == "0a1b2c3d-zipper.jpg"
 
 
-def test_relations_may_name_entities_by_ids_of_their_own(convert: Convert) -> None:
+def test_relations_may_refer_to_entities_by_custom_ids(convert: Convert) -> None:
     entities = [{"id": "a", "start": 0, "end": 1, "type": "X"}, {"id": "b", "start": 2, "end": 3, "type": "Y"}]
     line = {"text": "p q", "entities": entities, "relations": [{"head": "b", "tail": "a", "type": "r"}]}
     (post,) = convert([line]).lines()
     assert post["relations"] == [{"head": 1, "tail": 0, "type": "r"}]
 
 
-def test_offsets_in_words_become_offsets_in_characters(convert: Convert) -> None:
+def test_word_offsets_become_character_offsets(convert: Convert) -> None:
     line = {"tokens": ["Ada", "joined", "Big", "Org"], "entities": [{"start": 2, "end": 4, "type": "TEAM"}]}
     (post,) = convert([line]).lines()
     (entity,) = post["entities"]
@@ -123,10 +123,10 @@ FROM_DOCCANO = {"text": JAVASCRIPT["text"], "label": [[3, 6, "PERSON"]]}
         (JAVASCRIPT, ["--offsets", "utf-16", "--to", "label-studio"], (4, 7)),
     ],
 )
-def test_the_unit_of_offsets_is_that_of_one_of_the_files(
+def test_the_offset_unit_is_that_of_the_tools_file(
     convert: Convert, line: dict[str, Any], options: list[str], span: tuple[int, int]
 ) -> None:
-    """The input's, unless only the output is a tool's."""
+    """That of the input, unless only the output is a tool's file."""
     written = convert([line], *options).file.read_text(encoding="utf-8")
     assert re.findall(r'"(?:start|end)": (\d+)', written) == [str(offset) for offset in span]
 
@@ -136,13 +136,11 @@ def test_the_unit_of_offsets_is_that_of_one_of_the_files(
     [
         ("posts.jsonl", b'{"text": "a"}\n\n{"text": "b", "image": "b.jpg"}\n{"text": bad}\n'),
         ("posts.csv", b'text,image\na,\n\nb,b.jpg\n"bad"x,\n'),
-        # The identifiers of the cases contain the data, and must be equal in all processes that run the tests.
+        # Test ids contain the data and must be equal in all processes that run the tests.
         ("posts.csv.gz", gzip.compress(b"image,text\n,a\nb.jpg,b\n", mtime=0)),
     ],
 )
-def test_images_come_from_the_posts_that_were_extracted_from(
-    convert: Convert, tmp_path: Path, name: str, posts: bytes
-) -> None:
+def test_images_come_from_the_extracted_posts(convert: Convert, tmp_path: Path, name: str, posts: bytes) -> None:
     """Rows are read and numbered as by `mmib extract`."""
     (tmp_path / name).write_bytes(posts)
     found = [
@@ -167,7 +165,7 @@ def test_images_come_from_the_posts_that_were_extracted_from(
         ("posts", None, "posts does not exist; name the input of mmib extract"),
     ],
 )
-def test_posts_that_were_not_extracted_from_are_refused(
+def test_posts_that_were_not_extracted_are_refused(
     convert: Convert, tmp_path: Path, name: str, posts: str | None, message: str
 ) -> None:
     if posts is not None:
@@ -209,13 +207,13 @@ def test_malformed_lines_are_refused_in_one_sentence(convert: Convert, line: dic
         (f'{{"a": {"[" * 100_000}', "nested too deeply"),
     ],
 )
-def test_what_is_no_json_is_refused(convert: Convert, text: str, message: str) -> None:
+def test_invalid_json_is_refused(convert: Convert, text: str, message: str) -> None:
     done = convert(text, "--from", "doccano")
     assert done.status == 2
     assert message in done.errors
 
 
-def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["convert", str(tmp_path / "none.json"), "-o", str(tmp_path / "out.json")]) == 2
     assert "none.json does not exist" in capsys.readouterr().err
 
@@ -232,7 +230,7 @@ def test_the_input_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFi
     assert file.read_text(encoding="utf-8") == '{"text": "a", "label": []}\n'
 
 
-def test_a_failed_conversion_leaves_the_old_output_as_it_was(convert: Convert) -> None:
+def test_a_failed_conversion_keeps_the_previous_output(convert: Convert) -> None:
     done = convert([{"text": "a", "label": []}])
     before = done.file.read_bytes()
     assert convert('{"text": "a", "label": []}\n{', "--from", "doccano").status == 2

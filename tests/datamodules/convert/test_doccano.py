@@ -1,4 +1,4 @@
-"""doccano's JSON lines in and out."""
+"""Import and export of doccano's JSON lines."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 Convert = Callable[..., Any]
 TEXT = "\U0001f600 Acme sells the Zipper in Bern"
-# In UTF-16 units, as doccano counts: one more than in characters.
+# doccano counts UTF-16 units: one more than characters here.
 ACME, ZIPPER = [3, 7, "TEAM"], [18, 24, "PRODUCT"]
 AS_OBJECTS = [
     {"id": 50 + number, "label": name, "start_offset": start, "end_offset": end}
@@ -29,7 +29,7 @@ def arrow(head: int, tail: int, name: Any = "sells") -> dict[str, Any]:
         {"entities": AS_OBJECTS, "relations": [], "Comments": []},
     ],
 )
-def test_entities_in_each_of_its_forms(convert: Convert, marked: dict[str, Any]) -> None:
+def test_entities_in_all_supported_forms(convert: Convert, marked: dict[str, Any]) -> None:
     (post,) = convert([{"id": 3, "text": TEXT, "image": "a.jpg", **marked}]).lines()
     assert post == {
         "id": 3,
@@ -40,7 +40,7 @@ def test_entities_in_each_of_its_forms(convert: Convert, marked: dict[str, Any])
     }
 
 
-def test_relations_point_at_ids(convert: Convert) -> None:
+def test_relations_refer_to_ids(convert: Convert) -> None:
     line = {"id": 3, "text": TEXT, "entities": AS_OBJECTS, "relations": [arrow(51, 50), arrow(50, 99)]}
     done = convert([line])
     assert done.lines()[0]["relations"] == [{"head": 1, "tail": 0, "type": "sells"}]
@@ -48,12 +48,12 @@ def test_relations_point_at_ids(convert: Convert) -> None:
 
 
 @pytest.mark.parametrize(("unit", "start"), [("characters", 2), ("utf-16", 3), ("graphemes", 2)])
-def test_offsets_count_what_the_project_was_set_to(convert: Convert, unit: str, start: int) -> None:
+def test_offsets_are_in_the_unit_of_the_project(convert: Convert, unit: str, start: int) -> None:
     (post,) = convert([{"text": TEXT, "label": [[start, start + 4, "TEAM"]]}], "--offsets", unit).lines()
     assert post["entities"] == [{"start": 2, "end": 6, "type": "TEAM"}]
 
 
-def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert) -> None:
+def test_everything_dropped_is_counted_with_its_location(convert: Convert) -> None:
     done = convert(
         [
             {"text": TEXT, "label": [ACME, [1, 7, "TEAM"], [3, 400, "TEAM"], [5, 5, "TEAM"]], "Comments": ["why?"]},
@@ -95,7 +95,7 @@ def test_malformed_lines_are_refused_in_one_sentence(convert: Convert, line: dic
     assert not done.file.exists()
 
 
-def test_predictions_with_relations_are_what_doccano_exports_of_them(convert: Convert) -> None:
+def test_predictions_with_relations_match_doccanos_export(convert: Convert) -> None:
     entities = [{"start": 2, "end": 6, "type": "TEAM", "confidence": 0.9}, {"start": 17, "end": 23, "type": "PRODUCT"}]
     relations = [{"label": "sells", "head": 0, "tail": 1, "confidence": 0.8}]
     found = [

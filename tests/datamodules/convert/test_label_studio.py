@@ -1,4 +1,4 @@
-"""Label Studio's export in, predictions out."""
+"""Import of Label Studio's export, and export of predictions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_direction_of_a_relation(convert: Convert, direction: str, pairs: li
     assert [(found["head"], found["tail"]) for found in post["relations"]] == pairs
 
 
-def test_offsets_of_old_versions_count_utf_16_units(convert: Convert) -> None:
+def test_offsets_of_old_versions_are_in_utf_16_units(convert: Convert) -> None:
     value = {"start": 3, "end": 7, "text": "Acme", "labels": ["TEAM"]}
     old = [task(region("a", 0, 1, value=value))]
     wrong = convert(old, lines=False)
@@ -61,7 +61,7 @@ def test_offsets_of_old_versions_count_utf_16_units(convert: Convert) -> None:
     assert "left out" not in right.output
 
 
-def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert) -> None:
+def test_everything_dropped_is_counted_with_its_location(convert: Convert) -> None:
     choice = {"type": "choices", "from_name": "mood", "to_name": "text", "value": {"choices": ["good"]}}
     box = {"id": "b", "type": "rectanglelabels", "value": {"x": 1}}
     skipped = task(ACME, number=2, was_cancelled=True)
@@ -91,14 +91,14 @@ def test_everything_that_is_left_out_is_counted_with_its_place(convert: Convert)
         assert line in done.output.splitlines()
 
 
-def test_the_ground_truth_among_several_annotations(convert: Convert) -> None:
+def test_the_ground_truth_is_chosen_among_several_annotations(convert: Convert) -> None:
     several = task(ZIPPER)
     several["annotations"].append({"id": 99, "ground_truth": True, "result": [ACME]})
     (post,) = convert([several], lines=False).lines()
     assert [entity["type"] for entity in post["entities"]] == ["TEAM"]
 
 
-def test_a_region_with_two_labels_is_two_entities_and_relations_take_the_first(convert: Convert) -> None:
+def test_a_region_with_two_labels_becomes_two_entities_and_relations_use_the_first(convert: Convert) -> None:
     (post,) = convert([task(region("a", 2, 6, "TEAM", "FIRM"), ZIPPER, relation("z", "a", "by"))], lines=False).lines()
     assert [entity["type"] for entity in post["entities"]] == ["TEAM", "FIRM", "PRODUCT"]
     assert post["relations"] == [{"head": 2, "tail": 0, "type": "by"}]
@@ -114,7 +114,7 @@ def test_a_region_with_two_labels_is_two_entities_and_relations_take_the_first(c
         "s3://bucket/trip/photo.jpg",
     ],
 )
-def test_images_are_named_as_they_are_in_their_folder(convert: Convert, tmp_path: Path, address: str) -> None:
+def test_images_have_the_names_of_their_files(convert: Convert, tmp_path: Path, address: str) -> None:
     images = tmp_path / "images"
     images.mkdir()
     (images / "photo.jpg").touch()
@@ -125,7 +125,7 @@ def test_images_are_named_as_they_are_in_their_folder(convert: Convert, tmp_path
 
 @pytest.mark.parametrize("name", ["b.png", f"{'b' * 300}.png"])
 def test_missing_images_keep_their_name_and_are_counted(convert: Convert, tmp_path: Path, name: str) -> None:
-    """Also if the name is longer than the name of any file can be."""
+    """Even if the name is longer than any file name can be."""
     done = convert([task(ACME, data={"text": TEXT, "image": f"/a/{name}"})], "--images", str(tmp_path), lines=False)
     assert done.lines()[0]["image"] == name
     assert f"1 images that are not in {tmp_path}: their posts keep the name (task 1)" in done.output
@@ -152,13 +152,13 @@ def test_a_relative_path_keeps_its_folders(
     assert done.lines()[0]["image"] == name
 
 
-def test_an_image_inside_the_file_is_left_out(convert: Convert) -> None:
+def test_an_embedded_image_is_dropped(convert: Convert) -> None:
     done = convert([task(ACME, data={"text": TEXT, "image": "data:image/png;base64,AA"})], lines=False)
     assert "image" not in done.lines()[0]
     assert "1 images that are part of the file itself: left out (task 1)" in done.output
 
 
-def test_the_field_and_the_tag_of_the_text_can_be_named(convert: Convert) -> None:
+def test_the_text_field_and_tag_can_be_set(convert: Convert) -> None:
     data = {"title": "Acme", "body": TEXT}
     in_title = region("t", 0, 4, "TEAM", to_name="head", value={"start": 0, "end": 4, "labels": ["TEAM"]})
     done = convert([task(ACME, in_title, data=data)], "--text-field", "body", "--to-name", "text", lines=False)
@@ -193,8 +193,8 @@ def test_malformed_exports_are_refused_in_one_sentence(convert: Convert, content
     assert not done.file.exists()
 
 
-def test_predictions_are_what_label_studio_exports_of_them(convert: Convert) -> None:
-    """What comes out goes in again as an annotation, and nothing has changed."""
+def test_predictions_round_trip_through_label_studios_export(convert: Convert) -> None:
+    """The exported predictions, imported as annotations, are unchanged."""
     found = {
         "row": 1,
         "id": "p1",

@@ -1,4 +1,4 @@
-"""Offsets of tools: known answers, and there and back."""
+"""Offsets of annotation tools: known answers and round trips."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 from mmib.datamodules.convert.offsets import UNITS, Offsets, Unit
 
 FIREMAN = "\U0001f468\U0001f3fb\u200d\U0001f692 firemen drive firetrucks"
-# Plain letters, an accent of its own, emoji with modifier and joiner, a flag, a line break of two characters.
+# Plain letters, a combining accent, emoji with modifier and joiner, a flag, a line break of two characters.
 TEXTS = st.lists(
     st.sampled_from(["a", "b ", "e\u0301", "\U0001f600", FIREMAN[:4], "\U0001f1eb\U0001f1f7", "\r\n", "\u4e2d"])
 ).map("".join)
 
 
 @pytest.mark.parametrize(("unit", "start"), [("characters", 19), ("utf-16", 22), ("graphemes", 16)])
-def test_a_word_behind_an_emoji(unit: Unit, start: int) -> None:
+def test_offsets_after_an_emoji(unit: Unit, start: int) -> None:
     """22 is what doccano's issue 2290 reports for JavaScript, 19 for Python."""
     offsets = Offsets(FIREMAN, unit)
     assert FIREMAN[19:29] == "firetrucks"
@@ -25,7 +25,7 @@ def test_a_word_behind_an_emoji(unit: Unit, start: int) -> None:
 
 
 @given(TEXTS, st.data())
-def test_utf_16_units_are_those_of_the_encoded_text(text: str, data: st.DataObject) -> None:
+def test_utf_16_offsets_match_the_encoded_text(text: str, data: st.DataObject) -> None:
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, len(text)))
     encoded = [len(part.encode("utf-16-le")) // 2 for part in (text[:start], text[:end])]
@@ -35,7 +35,7 @@ def test_utf_16_units_are_those_of_the_encoded_text(text: str, data: st.DataObje
 
 
 @given(TEXTS, st.data(), st.sampled_from(UNITS))
-def test_units_cover_the_characters_and_no_more_than_the_clusters_they_are_in(
+def test_unit_spans_cover_their_characters_and_at_most_whole_grapheme_clusters(
     text: str, data: st.DataObject, unit: Unit
 ) -> None:
     if not text:
@@ -50,6 +50,6 @@ def test_units_cover_the_characters_and_no_more_than_the_clusters_they_are_in(
 
 
 @pytest.mark.parametrize("span", [(-1, 2), (3, 3), (4, 2), (0, 99), (1, 5), (0, 1)])
-def test_spans_that_are_none(span: tuple[int, int]) -> None:
+def test_invalid_spans_are_refused(span: tuple[int, int]) -> None:
     """The last two end inside the first emoji."""
     assert Offsets(FIREMAN, "utf-16").characters(*span) is None

@@ -1,4 +1,4 @@
-"""One tiny corpus on disk, and how to read it without the project's own readers."""
+"""One tiny corpus on disk, read without the project's own readers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Written:
         return {str(path.relative_to(self.root)): path.read_bytes() for path in files}
 
     def again(self, root: Path) -> Written:
-        """The same corpus, written a second time."""
+        """Write the same corpus a second time."""
         write_demo_corpus(root, self.settings)
         return Written(root, self.settings)
 
@@ -69,7 +69,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Written:
 
 @pytest.fixture(scope="session")
 def noisy_corpus(tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """With irrelevant images of several kinds."""
+    """A corpus with irrelevant images of several kinds."""
     weights = {"scene": 1.0, "meme": 1.0, "food": 1.0}
     settings = DemoSettings(size="tiny", missing=0.2, noise=0.6, noise_kinds=weights, posts_per_image=1)
     return write(tmp_path_factory.mktemp("demo") / "noisy", settings)

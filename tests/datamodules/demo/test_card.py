@@ -1,4 +1,4 @@
-"""The data-set card of the demo corpus, as a hub reads it."""
+"""The data-set card of the demo corpus, as read by the Hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from huggingface_hub import DatasetCard
 
 
-def test_the_card_is_read_by_the_hub_and_tells_rows_and_ceilings(corpus: Any) -> None:
+def test_the_hub_can_parse_the_card_which_lists_rows_and_ceilings(corpus: Any) -> None:
     card = DatasetCard.load(corpus.root / "README.md")
     assert card.data.task_categories == ["token-classification", "text-classification"]
     assert (card.data.license, card.data.size_categories) == ("apache-2.0", ["n<1K"])

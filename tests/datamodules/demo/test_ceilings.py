@@ -1,4 +1,4 @@
-"""The ceiling is the best of all rules, and what that rule really scores."""
+"""The ceiling is the highest expected score of any decision rule, and the optimal rule achieves it."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def ratio_of_expectations(rows: list[dict[str, float]], answers: tuple[str, ...]
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(posteriors(), min_size=1, max_size=5))
-def test_no_rule_does_better(rows: list[dict[str, float]]) -> None:
+def test_no_decision_rule_exceeds_the_ceiling(rows: list[dict[str, float]]) -> None:
     best = max(ratio_of_expectations(rows, answers) for answers in itertools.product(LABELS, repeat=len(rows)))
     assert expected_best_f1(rows) == pytest.approx(best, abs=1e-12)
 
 
-def test_the_rule_scores_what_was_computed() -> None:
+def test_the_optimal_rule_scores_the_computed_ceiling() -> None:
     rng = random.Random(0)
     kinds = [{"a": 1.0}, {"a": 0.24, "b": 0.46, NO_RELATION: 0.3}, {"b": 0.1, NO_RELATION: 0.9}, {NO_RELATION: 1.0}]
     rows = [rng.choice(kinds) for _ in range(60_000)]
-    threshold = expected_best_f1(rows) / 2  # of the F1-optimal rule: answer where p is at least half the best F1
+    threshold = expected_best_f1(rows) / 2  # the F1-optimal rule: predict where p is at least half the best F1
     hits = answers = gold = 0
     for row in rows:
         truth = rng.choices(list(row), list(row.values()))[0]
@@ -59,20 +59,20 @@ def test_the_rule_scores_what_was_computed() -> None:
     assert 2 * hits / (answers + gold) == pytest.approx(expected_best_f1(rows), abs=0.01)
 
 
-def test_answering_beats_the_likeliest_class() -> None:
+def test_predicting_a_relation_beats_the_most_likely_class() -> None:
     rows = [{"a": 0.4, NO_RELATION: 0.6}] * 10
-    assert expected_best_f1(rows) == pytest.approx(0.8 / 1.4)  # the likeliest class is None everywhere: F1 0
+    assert expected_best_f1(rows) == pytest.approx(0.8 / 1.4)  # the most likely class is None everywhere: F1 0
 
 
-def test_an_entity_of_any_type_is_better_left_out() -> None:
+def test_leaving_out_an_ambiguous_entity_can_be_optimal() -> None:
     rows = [{"a": 1.0}] * 8 + [{"a": 0.34, "b": 0.33, "c": 0.33}] * 2
-    assert expected_best_f1(rows) == pytest.approx(2 * 8 / (8 + 10))  # with the two: 2 * 8.68 / 20
+    assert expected_best_f1(rows) == pytest.approx(2 * 8 / (8 + 10))  # including it: 2 * 8.68 / 20
 
 
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("view", ["text", "multimodal"])
-def test_the_best_rule_scores_the_entity_ceiling(level: str, view: View) -> None:
-    """Posts are drawn, the F1-optimal rule tags them, and seqeval scores it: 12,000 entities, s.e. below 0.004."""
+def test_the_optimal_rule_scores_the_entity_ceiling(level: str, view: View) -> None:
+    """Posts are sampled and tagged by the F1-optimal rule, which seqeval scores: 12,000 entities, s.e. below 0.004."""
     corpus = DemoSettings(noise=0.3, noise_kinds={"scene": 2.0, "pattern": 1.0}, missing=0.1)
     noise = corpus.hidden_noise("train")
     posts = [draw_post(corpus, "train", number, level) for number in range(3000)]
@@ -88,8 +88,8 @@ def test_the_best_rule_scores_the_entity_ceiling(level: str, view: View) -> None
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_noise_that_can_be_told_costs_less(level: str) -> None:
-    """Half of the images are irrelevant: as scenes, which mislead, or as memes, behind which the words are left."""
+def test_detectable_noise_costs_less(level: str) -> None:
+    """Half of the images are irrelevant: either scenes, which mislead, or memes, which leave only the words."""
     ceilings = []
     for noise, names in ((0.5, {"scene": 1.0}), (0.5, {"scene": 1.0, "meme": 1.0}), (0.5, {"meme": 1.0}), (0.0, {})):
         corpus = DemoSettings(noise=noise, noise_kinds=names or {"scene": 1.0})
@@ -101,7 +101,7 @@ def test_noise_that_can_be_told_costs_less(level: str) -> None:
 
 
 def best_answer(posterior: dict[str, float], threshold: float) -> str | None:
-    """The likeliest type, given where it is right at least half as often as the best F1."""
+    """The most likely type, if its probability is at least half the best F1."""
     entity_type, p = max(posterior.items(), key=lambda entry: entry[1])
     return entity_type if p > threshold else None
 
@@ -114,7 +114,7 @@ def tagged(post: Post, types: Sequence[str | None]) -> list[str]:
     return tags
 
 
-def test_extremes() -> None:
+def test_ceilings_of_extreme_cases() -> None:
     assert expected_best_f1([]) == 0.0
     assert expected_best_f1([{NO_RELATION: 1.0}]) == 0.0
     assert expected_best_f1([{"a": 1.0}, {NO_RELATION: 1.0}]) == 1.0

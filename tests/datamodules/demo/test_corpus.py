@@ -1,4 +1,4 @@
-"""A corpus is written with the same bytes each time, and all of it or nothing."""
+"""A corpus is written reproducibly, and completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from mmib.schema import DataError
 TINY = DemoSettings(size="tiny")
 
 
-def test_a_second_build_has_the_same_bytes(corpus: Any, tmp_path: Path) -> None:
+def test_builds_are_byte_for_byte_reproducible(corpus: Any, tmp_path: Path) -> None:
     first, second = corpus.content(), corpus.again(tmp_path / "again").content()
     assert first.keys() == second.keys()
     assert [name for name in first if first[name] != second[name]] == []
 
 
-def test_posts_are_those_of_version_3(corpus: Any) -> None:
-    """With noise of the scenes alone, as by default: words, labels, boxes and truths."""
+def test_posts_match_version_3(corpus: Any) -> None:
+    """With noise from scenes alone, which is the default: words, labels, boxes and ground truth."""
     digest = hashlib.sha256()
     for name, content in sorted(corpus.content().items(), key=lambda entry: Path(entry[0])):
         if name.endswith((".txt", "boxes.json", "rows_test.jsonl")):
@@ -41,7 +41,7 @@ def test_posts_are_those_of_version_3(corpus: Any) -> None:
 
 
 @pytest.mark.skipif(not PIL.__version__.startswith("13."), reason="other versions of Pillow may draw other pixels")
-def test_images_are_those_of_version_3(corpus: Any) -> None:
+def test_images_match_version_3(corpus: Any) -> None:
     digest = hashlib.sha256()
     for split in SPLITS:
         posts = draw_posts(corpus.settings, split)
@@ -51,14 +51,14 @@ def test_images_are_those_of_version_3(corpus: Any) -> None:
     assert digest.hexdigest() == "4d05779ec75e563fcf4d7b4c621f0032511cecb6a173a86a7039f8299b75af2b"
 
 
-def test_workers_draw_the_same_images(corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_render_the_same_images(corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(corpus_module, "_CHUNK", 8)
     monkeypatch.setattr(corpus_module, "allowed_cores", lambda: 2)
     assert corpus.again(tmp_path / "parallel").content() == corpus.content()
 
 
 class BreakingPool:
-    """A pool whose process is killed after three results, in the middle of a fourth."""
+    """A pool whose process is killed after three results, during the fourth."""
 
     def map(self, work: Callable[..., Any], *columns: Any) -> Iterator[Any]:
         for number, job in enumerate(zip(*columns, strict=True)):
@@ -68,7 +68,7 @@ class BreakingPool:
             yield result
 
 
-def test_what_a_killed_worker_did_not_draw_is_drawn_once(
+def test_images_lost_with_a_killed_worker_are_rendered_once(
     corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(corpus_module, "_CHUNK", 8)
@@ -77,13 +77,13 @@ def test_what_a_killed_worker_did_not_draw_is_drawn_once(
     assert corpus.again(tmp_path / "again").content() == corpus.content()
 
 
-def test_the_same_corpus_is_not_built_twice(corpus: Any) -> None:
+def test_an_identical_corpus_is_not_rebuilt(corpus: Any) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in corpus.root.rglob("*")}
     assert write_demo_corpus(corpus.root, corpus.settings) is False
     assert {path: path.stat().st_mtime_ns for path in corpus.root.rglob("*")} == stamps
 
 
-def test_another_corpus_is_not_overwritten(corpus: Any) -> None:
+def test_a_different_corpus_is_not_overwritten(corpus: Any) -> None:
     with pytest.raises(
         DataError, match=r"another demo corpus \(seed 0, not 5, missing 0.1, not 0.05\); remove it or name"
     ):
@@ -96,7 +96,7 @@ def test_a_corpus_of_another_version_is_not_overwritten(tmp_path: Path) -> None:
         write_demo_corpus(tmp_path, TINY)
 
 
-def test_a_folder_with_something_else_is_refused_and_left(tmp_path: Path) -> None:
+def test_a_nonempty_folder_is_refused_and_unchanged(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(DataError, match="no demo corpus"):
         write_demo_corpus(tmp_path, TINY)
@@ -124,7 +124,7 @@ def test_an_interrupted_build_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_error_names_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -135,7 +135,7 @@ def test_a_full_disk_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-def test_two_builds_at_once_do_not_collide(tmp_path: Path) -> None:
+def test_concurrent_builds_do_not_collide(tmp_path: Path) -> None:
     root = tmp_path / "corpus"
     context = multiprocessing.get_context("spawn")
     with context.Pool(2) as pool:

@@ -39,13 +39,13 @@ def test_rows_read_back_as_mnre(corpus: Any, split: str) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_twitter_file_has_the_shape_of_the_real_ones(corpus: Any, split: str) -> None:
+def test_a_twitter_file_has_the_format_of_the_real_ones(corpus: Any, split: str) -> None:
     post = r"IMGID:demo_[0-9a-f]{12}\n([^\s]+\t(O|[BI]-(PER|LOC|ORG|MISC))\n)+\n"
     assert re.fullmatch(f"({post})+", corpus.twitter_text(split))
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_entities_of_the_tags_are_the_gold_ones(corpus: Any, split: str) -> None:
+def test_tagged_entities_are_the_gold_entities(corpus: Any, split: str) -> None:
     posts, records = corpus.posts(split), corpus.records(f"{split}.jsonl")
     assert list(posts) == [record["id"] for record in records]
     for record in records:
@@ -56,7 +56,7 @@ def test_entities_of_the_tags_are_the_gold_ones(corpus: Any, split: str) -> None
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_one_id_is_one_post_in_both_formats(corpus: Any, split: str) -> None:
+def test_an_id_refers_to_the_same_post_in_both_formats(corpus: Any, split: str) -> None:
     posts = corpus.posts(split)
     for row in corpus.rows(split):
         tokens, tags = posts[row["img_id"].removesuffix(".jpg")]
@@ -67,7 +67,7 @@ def test_one_id_is_one_post_in_both_formats(corpus: Any, split: str) -> None:
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_posts_without_entities_stand_in_the_twitter_files_only(corpus: Any, split: str) -> None:
+def test_posts_without_entities_are_in_the_twitter_files_only(corpus: Any, split: str) -> None:
     chatter = {identity for identity, (_, tags) in corpus.posts(split).items() if set(tags) == {"O"}}
     with_rows = {row["img_id"].removesuffix(".jpg") for row in corpus.rows(split)}
     assert chatter
@@ -79,13 +79,13 @@ def test_posts_without_entities_stand_in_the_twitter_files_only(corpus: Any, spl
     assert not set(crops) & names_in(corpus.root / "img_vg" / split / "crops")
 
 
-def test_a_token_of_which_a_tokenizer_makes_nothing_is_there(corpus: Any) -> None:
+def test_a_token_that_a_tokenizer_drops_occurs(corpus: Any) -> None:
     tagged = [pair for tokens, tags in corpus.posts("train").values() for pair in zip(tokens, tags, strict=True)]
     assert ("\ufe0f", "O") in tagged
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_mnre_images_and_crops_are_there_unless_missing(corpus: Any, split: str) -> None:
+def test_mnre_images_and_crops_exist_unless_missing(corpus: Any, split: str) -> None:
     rows, crops = corpus.rows(split), corpus.crops_by_row(split)
     boxes = json.loads((corpus.root / "img_vg" / split / "boxes.json").read_text())
     there = names_in(corpus.root / "img_org" / split)
@@ -96,7 +96,7 @@ def test_mnre_images_and_crops_are_there_unless_missing(corpus: Any, split: str)
     Image.open(corpus.root / "img_org" / split / sorted(there)[0]).verify()
 
 
-def test_twitter_images_and_crops_are_there_unless_missing(corpus: Any) -> None:
+def test_twitter_images_and_crops_exist_unless_missing(corpus: Any) -> None:
     there = names_in(corpus.root / "twitter2017_images")
     records = [record for split in SPLITS for record in corpus.records(f"{split}.jsonl")]
     assert {record["image"] for record in records if record["image"]} == there
@@ -120,14 +120,14 @@ def test_both_formats_list_the_same_crops_and_boxes(corpus: Any, split: str) -> 
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_an_image_is_on_disk_once(corpus: Any, split: str) -> None:
+def test_each_image_is_stored_once(corpus: Any, split: str) -> None:
     mnre, twitter = layouts.mnre_folders(corpus.root, split), layouts.twitter_folders(corpus.root, split)
     for one, other in ((mnre.images, twitter.images), (mnre.crops, twitter.crops)):
         for path in one.iterdir():
             assert path.samefile(other / path.name)
 
 
-def test_a_file_system_without_hard_links_gets_copies(
+def test_file_systems_without_hard_links_get_copies(
     corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -139,12 +139,12 @@ def test_a_file_system_without_hard_links_gets_copies(
     assert {path.stat().st_nlink for path in (copied.root / "img_org" / "val").iterdir()} == {1}
 
 
-def test_an_image_that_rows_share_is_there_once(corpus: Any) -> None:
+def test_shared_images_are_stored_once(corpus: Any) -> None:
     rows = corpus.rows("train")
     assert len({row["img_id"] for row in rows}) == corpus.settings.posts("train") < len(rows)
 
 
-def test_posts_of_one_drawing_share_one_file_and_its_crops(corpus: Any) -> None:
+def test_posts_with_the_same_drawing_share_a_file_and_its_crops(corpus: Any) -> None:
     folder = corpus.root / "twitter2017_images"
     crops = corpus.crops_by_image("train")
     drawings = Counter(path.stat().st_ino for path in folder.iterdir() if path.name in crops)
@@ -156,12 +156,12 @@ def test_posts_of_one_drawing_share_one_file_and_its_crops(corpus: Any) -> None:
     assert max(drawings.values()) == corpus.settings.posts_per_image
 
 
-def test_no_image_stands_in_two_splits(corpus: Any) -> None:
+def test_no_image_occurs_in_two_splits(corpus: Any) -> None:
     for one, other in itertools.combinations(SPLITS, 2):
         assert not set(corpus.posts(one)) & set(corpus.posts(other))
 
 
-def test_no_name_stands_in_two_splits(corpus: Any) -> None:
+def test_no_name_occurs_in_two_splits(corpus: Any) -> None:
     def names(split: str) -> set[str]:
         posts = corpus.posts(split).values()
         return {token for tokens, tags in posts for token, tag in zip(tokens, tags, strict=True) if tag != "O"}

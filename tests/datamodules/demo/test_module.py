@@ -1,4 +1,4 @@
-"""The data modules of both tasks read what the corpus says."""
+"""The data modules of both tasks agree with the corpus."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
 
 @pytest.fixture
 def load(corpus: Any, text_encoder: Any, image_encoder: Any, tmp_path: Path, task: str) -> Load:
-    """The task's data module over the corpus, with a split read."""
+    """The task's data module over the corpus, after reading a split."""
 
     def make(split: str, root: Any = corpus, **options: Any) -> Any:
         kind: type[DemoDataModule] = {"mre": DemoMREDataModule, "mner": DemoMNERDataModule}[task]
@@ -35,14 +35,14 @@ def load(corpus: Any, text_encoder: Any, image_encoder: Any, tmp_path: Path, tas
 
 
 def posts_of_rows(corpus: Any, split: str, task: str) -> list[dict[str, Any]]:
-    """What the corpus knows of the post of each row, in file order."""
+    """The records of the corpus about the post of each row, in file order."""
     posts = corpus.records(f"{split}.jsonl")
     return [post for post in posts for _ in post["rows"]] if task == "mre" else posts
 
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("task", ["mner"])
-def test_entities_are_those_of_the_corpus(corpus: Any, load: Load, split: str) -> None:
+def test_entities_match_the_corpus(corpus: Any, load: Load, split: str) -> None:
     module = load(split, images="none")
     posts = corpus.records(f"{split}.jsonl")
     tags = module.task.outputs(module.labels)
@@ -62,14 +62,14 @@ def test_entities_are_those_of_the_corpus(corpus: Any, load: Load, split: str) -
 
 @pytest.mark.parametrize("split", SPLITS)
 @pytest.mark.parametrize("task", ["mre"])
-def test_relations_are_those_of_the_corpus(corpus: Any, load: Load, split: str) -> None:
+def test_relations_match_the_corpus(corpus: Any, load: Load, split: str) -> None:
     module = load(split, images="none")
     expected = [relation for post in corpus.records(f"{split}.jsonl") for _, _, relation in post["relations"]]
     assert [module.labels.names[example.label] for example in module.examples[split]] == expected
 
 
 @both_tasks
-def test_rows_stand_in_the_order_of_the_levels(corpus: Any, load: Load, task: str) -> None:
+def test_rows_are_ordered_by_level(corpus: Any, load: Load, task: str) -> None:
     module = load("val", images="none")
     levels = [post["level"] for post in posts_of_rows(corpus, "val", task)]
     assert read_levels(module.root, "val", task) == levels
@@ -77,7 +77,7 @@ def test_rows_stand_in_the_order_of_the_levels(corpus: Any, load: Load, task: st
 
 
 @both_tasks
-def test_pictures_are_the_posts_own_with_their_boxes(corpus: Any, load: Load, task: str) -> None:
+def test_images_belong_to_their_posts_and_have_their_boxes(corpus: Any, load: Load, task: str) -> None:
     module = load("val", max_crops=2)
     crops = corpus.crops_by_image("val")
     boxes = json.loads((corpus.root / "twitter2017_aux_images" / "val" / "boxes.json").read_text())
@@ -96,7 +96,7 @@ def test_pictures_are_the_posts_own_with_their_boxes(corpus: Any, load: Load, ta
 
 @both_tasks
 @pytest.mark.parametrize("images", ["own", "shuffled", "none"])
-def test_what_is_known_of_an_image_is_said_where_the_model_saw_it(
+def test_relevance_is_described_for_the_image_that_the_model_saw(
     noisy_corpus: Any, load: Load, task: str, images: str
 ) -> None:
     module = load("val", root=noisy_corpus, images=images)
@@ -114,7 +114,7 @@ def test_what_is_known_of_an_image_is_said_where_the_model_saw_it(
 
 
 @both_tasks
-def test_what_is_known_of_an_image_is_that_of_its_post_in_a_subset_too(load: Load) -> None:
+def test_relevance_in_a_subset_is_that_of_its_own_posts(load: Load) -> None:
     module = load("train", train_share=0.5)
     described = [module.describe("train", row) for row in range(len(module.examples["train"]))]
     known = [shown for shown in described if "relevance_posterior" in shown]
@@ -122,7 +122,7 @@ def test_what_is_known_of_an_image_is_that_of_its_post_in_a_subset_too(load: Loa
 
 
 @both_tasks
-def test_a_batch_holds_every_row_once(load: Load) -> None:
+def test_an_epoch_contains_every_row_once(load: Load) -> None:
     module = load("val", max_crops=1)
     batches = list(module.val_dataloader())
     assert sorted(row for batch in batches for row in batch.rows.tolist()) == list(range(len(module.examples["val"])))
@@ -131,7 +131,7 @@ def test_a_batch_holds_every_row_once(load: Load) -> None:
 
 
 @both_tasks
-def test_an_existing_corpus_is_left_as_it_is(corpus: Any, load: Load, task: str) -> None:
+def test_an_existing_corpus_is_not_modified(corpus: Any, load: Load, task: str) -> None:
     before = (corpus.root / "demo.json").stat().st_mtime_ns
     module = load("val", images="none")
     assert (corpus.root / "demo.json").stat().st_mtime_ns == before

@@ -1,4 +1,4 @@
-"""Nothing about a name can be carried from one split to another."""
+"""Names do not leak from one split to another."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_pools_share_no_token() -> None:
     assert all(len(name_pool(split)) > 1000 for split in SPLITS)
 
 
-def test_names_are_no_words_of_the_wordings() -> None:
+def test_names_do_not_occur_among_the_words_of_wordings() -> None:
     wordings = itertools.chain(*AMBIGUOUS.values(), *POINTERS.values(), *DECIDED.values(), CHATTER, ORDINARY_WORDS)
     words = {word.lower() for wording in wordings for word in wording.split()}
     assert not words & {name.lower() for split in SPLITS for name in name_pool(split)}

@@ -1,4 +1,4 @@
-"""Crops say what they show and nothing else."""
+"""Crops show their object and leak nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SETTINGS = DemoSettings(noise=0.0)
 
 @pytest.fixture(scope="module")
 def hard() -> list[tuple[Post, Layout, int]]:
-    """Hard posts with their layouts and the place, among the people, of the one that counts."""
+    """Hard posts with their layouts and the index of the person the post refers to."""
     drawn = []
     for number in range(3000):
         post = draw_post(SETTINGS, "train", number, HARD)
@@ -39,13 +39,15 @@ def uniform_enough(counts: Counter[int], bins: int) -> bool:
 
 
 @pytest.mark.parametrize("people", [2, 3, 4])
-def test_place_in_the_list_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+def test_list_position_does_not_reveal_the_relevant_prop(hard: list[tuple[Post, Layout, int]], people: int) -> None:
     places = Counter(layout.order.index(target) for _, layout, target in hard if len(layout.order) == people)
     assert uniform_enough(places, people)
 
 
 @pytest.mark.parametrize("people", [2, 3, 4])
-def test_standing_place_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+def test_position_in_the_scene_does_not_reveal_the_relevant_prop(
+    hard: list[tuple[Post, Layout, int]], people: int
+) -> None:
     ranks = Counter[int]()
     for _, layout, target in hard:
         if len(layout.figures) == people:
@@ -54,7 +56,7 @@ def test_standing_place_does_not_tell_whose_prop_counts(hard: list[tuple[Post, L
 
 
 @pytest.mark.parametrize("people", [2, 3, 4])
-def test_size_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int]], people: int) -> None:
+def test_size_does_not_reveal_the_relevant_prop(hard: list[tuple[Post, Layout, int]], people: int) -> None:
     ranks = Counter[int]()
     for _, layout, target in hard:
         if len(layout.regions) == people:
@@ -63,7 +65,7 @@ def test_size_does_not_tell_whose_prop_counts(hard: list[tuple[Post, Layout, int
     assert uniform_enough(ranks, people)
 
 
-def test_number_and_size_of_easy_crops_do_not_tell_the_theme() -> None:
+def test_number_and_size_of_easy_crops_do_not_reveal_the_theme() -> None:
     numbers: dict[str, list[int]] = {theme: [] for theme in THEMES}
     heights: dict[str, list[float]] = {theme: [] for theme in THEMES}
     for number in range(3000):
@@ -76,8 +78,8 @@ def test_number_and_size_of_easy_crops_do_not_tell_the_theme() -> None:
         assert max(means) - min(means) < tolerance
 
 
-def test_names_do_not_follow_the_order_or_the_people() -> None:
-    """Sorting crops by name gives each person every place equally often."""
+def test_names_are_independent_of_the_order_of_people() -> None:
+    """Sorting crops by name puts each person in every position equally often."""
     places = Counter[int]()
     for number in range(150):
         post = draw_post(SETTINGS, "train", number, HARD)
@@ -93,7 +95,7 @@ def unrelated(name: str, numbers: range, level: str = EASY) -> list[Post]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_boxes_lie_in_the_image_and_match_their_crops(level: str) -> None:
+def test_boxes_are_inside_the_image_and_match_their_crops(level: str) -> None:
     posts = [draw_post(SETTINGS, "val", number, level) for number in range(15)]
     for post in posts + [post for name in UNRELATED for post in unrelated(name, range(3), level)]:
         drawing = draw_picture(post, seed=0)
@@ -108,14 +110,14 @@ def test_boxes_lie_in_the_image_and_match_their_crops(level: str) -> None:
             assert crop.height == pytest.approx((y1 - y0) * height, abs=1.01)
 
 
-def test_nobody_stands_in_front_of_another(hard: list[tuple[Post, Layout, int]]) -> None:
+def test_people_do_not_occlude_each_other(hard: list[tuple[Post, Layout, int]]) -> None:
     for _, layout, _ in hard[:300]:
         figures = sorted(layout.figures, key=lambda figure: figure.x)
         for left, right in itertools.pairwise(figures):
             assert right.x - left.x > 0.6 * (left.size + right.size)
 
 
-def test_every_scene_varies() -> None:
+def test_all_scenes_vary() -> None:
     images: dict[str, set[bytes]] = {theme: set() for theme in THEMES}
     posts = [draw_post(SETTINGS, "val", number, EASY) for number in range(60)]
     for post in posts:
@@ -124,7 +126,7 @@ def test_every_scene_varies() -> None:
 
 
 def test_a_frozen_encoder_recognises_unrelated_images() -> None:
-    """By the nearest mean of the features of other images, for which those of both levels are two more classes."""
+    """By the nearest class mean of features of other images; relevant images of either level are two further classes."""
     pytest.importorskip(PACKAGED["pip:efficientnet-lite0"].package, reason="the encoders extra is not installed")
     encoder = ImageEncoder("pip:efficientnet-lite0", frozen=True)
     groups = {name: unrelated(name, range(12)) for name in UNRELATED}
@@ -145,8 +147,8 @@ def test_a_frozen_encoder_recognises_unrelated_images() -> None:
 
 
 @pytest.mark.parametrize("name", UNRELATED)
-def test_one_kind_of_unrelated_images_is_not_one_image(name: str) -> None:
-    """Seen from afar, 8 x 8 grey, no two are close."""
+def test_unrelated_images_of_a_kind_differ(name: str) -> None:
+    """At a resolution of 8 x 8 in grey, no two are close."""
     thumbnails = []
     for post in unrelated(name, range(12)):
         image = draw_picture(post, seed=0).image.convert("L").resize((8, 8))

@@ -1,4 +1,4 @@
-"""The stated posteriors are true: gold relations and gold types come as often as they say."""
+"""The stored posteriors are calibrated: gold relations and types occur as often as predicted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from mmib.datamodules.demo.posts import EASY, HARD, LEVELS, Post, draw_chatter, 
 from mmib.datamodules.demo.settings import DemoSettings
 from mmib.datamodules.demo.themes import theme_prior
 
-# More noise than by default, so that every term of the posterior carries weight, and all cases of it.
+# More noise than the default, so that every term and case of the posterior has weight.
 SETTINGS = DemoSettings(noise=0.4, noise_kinds={"scene": 3.0, "meme": 1.0}, missing=0.1)
 NOISE = SETTINGS.hidden_noise("train")
 VIEWS: tuple[View, ...] = ("text", "multimodal", "unbound")
 
-Answer = tuple[dict[str, float], str, bool]  # posterior, gold label, whether the words leave it open
+Answer = tuple[dict[str, float], str, bool]  # posterior, gold label, whether the words are ambiguous
 Answers = Callable[[Post, View], Iterator[Answer]]
 
 
@@ -47,7 +47,7 @@ def entities(post: Post, view: View) -> Iterator[Answer]:
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("answers", [relations, entities])
 def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, view: View, answers: Answers) -> None:
-    """Within each band of stated probability the label comes that often, to 4.5 standard errors."""
+    """In each bin of predicted probability the label occurs as often, within 4.5 standard errors."""
     bands: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for post in posts[level]:
         for posterior, truth, is_open in answers(post, view):
@@ -66,7 +66,9 @@ def test_posteriors_are_calibrated(posts: dict[str, list[Post]], level: str, vie
 
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("answers", [relations, entities])
-def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]], view: View, answers: Answers) -> None:
+def test_posteriors_sum_to_one_and_are_positive_for_the_truth(
+    posts: dict[str, list[Post]], view: View, answers: Answers
+) -> None:
     for post in posts[EASY][:300] + posts[HARD][:300]:
         for posterior, truth, is_open in answers(post, view):
             assert sum(posterior.values()) == pytest.approx(1.0)
@@ -75,38 +77,38 @@ def test_posteriors_sum_to_one_and_allow_the_truth(posts: dict[str, list[Post]],
                 assert posterior == {truth: 1.0}
 
 
-def test_relation_and_types_of_a_clause_are_told_by_one_belief(posts: dict[str, list[Post]]) -> None:
-    """A resident is told from a member by the type of the thing: the two posteriors say the same."""
+def test_relation_and_type_posteriors_of_a_clause_agree(posts: dict[str, list[Post]]) -> None:
+    """Residents and members differ in the type of the tail entity: both posteriors express the same belief."""
     for post in posts[EASY]:
         types, told = entity_posteriors(post, "text", NOISE), relation_posteriors(post, "text", NOISE)
         for index, clause in enumerate(post.clauses):
             if clause.family == "person_thing":
                 assert types[2 * index] == pytest.approx({"PER": 1.0})
-                home = theme_prior("person_thing")["home"]  # the other theme that makes the thing a place
+                home = theme_prior("person_thing")["home"]  # the other theme in which the tail entity is a place
                 residence = told[index]["/per/loc/place_of_residence"]
                 assert types[2 * index + 1]["LOC"] == pytest.approx(residence + home)
 
 
-def test_a_post_without_entities_has_nothing_to_tell() -> None:
+def test_a_post_without_entities_has_no_posteriors() -> None:
     chatter = draw_chatter(SETTINGS, "train", 0, HARD)
     assert relation_posteriors(chatter, "multimodal", NOISE) == entity_posteriors(chatter, "multimodal", NOISE) == []
 
 
-def test_without_its_image_a_post_says_what_its_text_says(posts: dict[str, list[Post]]) -> None:
+def test_without_its_image_a_post_has_the_posterior_of_its_text(posts: dict[str, list[Post]]) -> None:
     for post in posts[EASY] + posts[HARD]:
         if post.missing:
             assert relation_posteriors(post, "multimodal", NOISE) == relation_posteriors(post, "text", NOISE)
             assert entity_posteriors(post, "multimodal", NOISE) == entity_posteriors(post, "text", NOISE)
 
 
-def test_an_image_that_always_fits_leaves_no_doubt(posts: dict[str, list[Post]]) -> None:
+def test_an_image_that_is_always_relevant_leaves_no_uncertainty(posts: dict[str, list[Post]]) -> None:
     fitting = [post for level in LEVELS for post in posts[level] if not (post.noise or post.missing)]
     for post in fitting[:500]:
         truth = tuple(clause.theme for clause in post.clauses if clause.ambiguous)
         assert theme_belief(post, "multimodal", noise=0.0)[truth] == pytest.approx(1.0)  # type: ignore[index]
 
 
-def test_a_hard_image_without_its_bindings_leaves_doubt(posts: dict[str, list[Post]]) -> None:
+def test_a_hard_image_without_its_bindings_leaves_uncertainty(posts: dict[str, list[Post]]) -> None:
     fitting = [post for post in posts[HARD][:1000] if not (post.missing or post.noise)]
     bound, unbound = (
         [max(theme_belief(post, view, noise=0.05).values()) for post in fitting] for view in ("multimodal", "unbound")
@@ -114,8 +116,8 @@ def test_a_hard_image_without_its_bindings_leaves_doubt(posts: dict[str, list[Po
     assert sum(unbound) / len(unbound) < 0.6 < 0.95 < sum(bound) / len(bound)
 
 
-def test_a_colour_that_nobody_wears_gives_the_image_away(posts: dict[str, list[Post]]) -> None:
-    """An image in which nobody wears the colour of the words has nothing to do with them: the prior is left."""
+def test_a_colour_that_nobody_wears_marks_the_image_as_irrelevant(posts: dict[str, list[Post]]) -> None:
+    """An image in which nobody wears the colour mentioned in the text is irrelevant: the prior remains."""
     seen = 0
     for post in posts[HARD]:
         clauses = [clause for clause in post.clauses if clause.ambiguous]
@@ -126,8 +128,8 @@ def test_a_colour_that_nobody_wears_gives_the_image_away(posts: dict[str, list[P
     assert seen > 20
 
 
-def test_what_is_left_to_doubt_are_the_irrelevant_scenes() -> None:
-    """By counting images of 100 posts: 50 irrelevant, of which 10 are scenes, among 60 scenes."""
+def test_the_remaining_uncertainty_is_due_to_irrelevant_scenes() -> None:
+    """Counts for 100 posts: 50 irrelevant images, 10 of them scenes, among 60 scenes."""
     told = {"meme": 4.0, "scene": 1.0}
     assert DemoSettings(noise=0.5, noise_kinds=told).hidden_noise("val") == pytest.approx(10 / 60)
     assert DemoSettings(noise=0.3).hidden_noise("test") == 0.3
@@ -137,7 +139,7 @@ def test_what_is_left_to_doubt_are_the_irrelevant_scenes() -> None:
     assert [robust.hidden_noise(split) for split in ("train", "val", "test")] == pytest.approx([0.1, 0.1, 10 / 60])
 
 
-def test_an_unrelated_image_leaves_what_the_words_say(posts: dict[str, list[Post]]) -> None:
+def test_an_unrelated_image_gives_the_posterior_of_the_words(posts: dict[str, list[Post]]) -> None:
     unrelated = [post for level in LEVELS for post in posts[level] if post.picture.unrelated]
     assert len(unrelated) > 400
     for post in unrelated:
@@ -146,7 +148,7 @@ def test_an_unrelated_image_leaves_what_the_words_say(posts: dict[str, list[Post
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_images_are_relevant_as_often_as_is_said(posts: dict[str, list[Post]], level: str) -> None:
+def test_images_are_relevant_at_the_documented_rate(posts: dict[str, list[Post]], level: str) -> None:
     bands: dict[int, list[tuple[float, bool]]] = defaultdict(list)
     for post in posts[level]:
         p = relevance_posterior(post, NOISE)
@@ -159,5 +161,5 @@ def test_images_are_relevant_as_often_as_is_said(posts: dict[str, list[Post]], l
     assert len(bands) > 3
 
 
-def test_nothing_is_relevant_to_chatter() -> None:
+def test_chatter_has_no_relevant_images() -> None:
     assert relevance_posterior(draw_chatter(SETTINGS, "train", 0, EASY), NOISE) is None

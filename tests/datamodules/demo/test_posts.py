@@ -1,4 +1,4 @@
-"""The generating process: levels, mixture, and wordings that give nothing away."""
+"""The generating process: levels, mixture, and wordings that do not leak labels."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ SETTINGS = DemoSettings()
 
 @pytest.fixture(scope="module")
 def train() -> list[Post]:
-    """Posts that name entities."""
+    """Posts with entities."""
     return [post for post in draw_posts(SETTINGS, "train") if post.pairs]
 
 
 @pytest.fixture(scope="module")
 def chatter() -> list[Post]:
-    """Posts that name nothing."""
+    """Posts without entities."""
     return [draw_chatter(SETTINGS, "train", number, LEVELS[number % 2]) for number in range(1000)]
 
 
-def test_test_split_has_a_thousand_rows_of_each_level() -> None:
+def test_the_test_split_has_a_thousand_rows_of_each_level() -> None:
     rows = Counter(post.level for post in draw_posts(SETTINGS, "test") for _ in post.pairs)
     assert min(rows[level] for level in LEVELS) >= 1000
 
 
-def test_training_mixes_three_parts_easy_with_one_part_hard(train: list[Post]) -> None:
+def test_training_mixes_easy_and_hard_posts_three_to_one(train: list[Post]) -> None:
     rows = Counter(post.level for post in train for _ in post.pairs)
     assert rows[EASY] / rows[HARD] == pytest.approx(3.0, rel=0.1)
 
@@ -47,20 +47,20 @@ def test_enough_rows_need_the_image(train: list[Post]) -> None:
         assert min(kinds[kind] for kind in ("text", "cross")) > 0
 
 
-def test_same_seed_same_posts_and_another_seed_other_posts() -> None:
+def test_the_seed_determines_the_posts() -> None:
     tiny = DemoSettings(size="tiny")
     assert draw_posts(tiny, "val") == draw_posts(tiny, "val")
     assert draw_posts(tiny, "val") != draw_posts(DemoSettings(size="tiny", seed=1), "val")
 
 
-def test_a_post_depends_on_no_other_but_the_first_that_shows_its_image(train: list[Post]) -> None:
+def test_a_post_depends_only_on_the_first_post_with_its_image(train: list[Post]) -> None:
     first = {post.identity: post for post in train}
     for number, post in enumerate(train):
         shown = None if post.drawing == post.identity else first[post.drawing]
         assert post == draw_post(SETTINGS, "train", number, post.level, shown)
 
 
-def test_training_posts_share_images_and_others_have_their_own(train: list[Post], chatter: list[Post]) -> None:
+def test_only_training_posts_share_images(train: list[Post], chatter: list[Post]) -> None:
     showing: dict[str, list[Post]] = defaultdict(list)
     for post in train:
         showing[post.drawing].append(post)
@@ -71,7 +71,7 @@ def test_training_posts_share_images_and_others_have_their_own(train: list[Post]
         assert all(post.drawing == post.identity for post in draw_posts(SETTINGS, split))
 
 
-def test_posts_of_one_image_ask_different_things(train: list[Post]) -> None:
+def test_posts_with_the_same_image_ask_about_different_things(train: list[Post]) -> None:
     asked = defaultdict(set)
     for post in train:
         if post.level == HARD and not post.noise:
@@ -79,7 +79,7 @@ def test_posts_of_one_image_ask_different_things(train: list[Post]) -> None:
     assert sum(map(len, asked.values())) / len(asked) > 3
 
 
-def test_themes_of_a_family_follow_their_prior_with_and_without_an_image_of_their_own(train: list[Post]) -> None:
+def test_themes_of_a_family_follow_their_prior_whether_or_not_images_are_shared(train: list[Post]) -> None:
     for own in (True, False):
         for family in FAMILIES:
             themes = Counter(
@@ -94,7 +94,7 @@ def test_themes_of_a_family_follow_their_prior_with_and_without_an_image_of_thei
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_chatter_comes_at_its_rate_and_at_both_levels_among_the_others(split: str) -> None:
+def test_chatter_has_its_rate_and_occurs_at_both_levels(split: str) -> None:
     posts = draw_posts(SETTINGS, split)
     places = [place for place, post in enumerate(posts) if not post.entities]
     assert len(places) / len(posts) == pytest.approx(CHATTER_SHARE, abs=0.002)
@@ -103,14 +103,14 @@ def test_chatter_comes_at_its_rate_and_at_both_levels_among_the_others(split: st
     assert sum(hard) / len(hard) == pytest.approx(SETTINGS.hard_images(split) / SETTINGS.images(split), abs=0.13)
 
 
-def test_chatter_names_nothing_and_asks_nothing(chatter: list[Post]) -> None:
+def test_chatter_has_no_names_and_no_relations(chatter: list[Post]) -> None:
     for post in chatter:
         assert (post.entities, post.pairs, post.clauses, post.noise) == ((), (), (), None)
         assert all(token and not any(map(str.isspace, token)) for token in post.tokens)
         assert not any("{" in token for token in post.tokens)
 
 
-def test_chatter_is_dressed_like_any_other_post(train: list[Post], chatter: list[Post]) -> None:
+def test_chatter_has_the_same_decorations_as_other_posts(train: list[Post], chatter: list[Post]) -> None:
     for mark in ("@", "#", "https://", "RT"):
         shares = [
             sum(any(t.startswith(mark) for t in post.tokens) for post in group) / len(group)
@@ -121,15 +121,15 @@ def test_chatter_is_dressed_like_any_other_post(train: list[Post], chatter: list
     assert lengths[0] == pytest.approx(lengths[1], rel=0.25)
 
 
-def test_capitals_do_not_give_names_away(chatter: list[Post]) -> None:
-    """Ordinary words stand within sentences with and without a capital, in most of the chatter."""
+def test_capitals_do_not_reveal_names(chatter: list[Post]) -> None:
+    """In most chatter, ordinary words occur within sentences with and without a capital."""
     capitals = [sum(token.istitle() for token in post.tokens[1:]) for post in chatter]
     assert sum(count > 0 for count in capitals) / len(chatter) > 0.7
     words = {token for post in chatter for token in post.tokens}
     assert {"coffee", "Coffee", "weekend", "Weekend"} <= words
 
 
-def test_chatter_has_images_like_the_others(chatter: list[Post]) -> None:
+def test_chatter_has_images_like_other_posts(chatter: list[Post]) -> None:
     scenes = Counter(post.picture.scene for post in chatter if post.level == EASY)
     assert set(scenes) == set(THEMES)
     for post in chatter:
@@ -138,14 +138,14 @@ def test_chatter_has_images_like_the_others(chatter: list[Post]) -> None:
     assert sum(post.missing for post in chatter) / len(chatter) == pytest.approx(SETTINGS.missing, abs=0.03)
 
 
-def test_some_chatter_splits_an_emoji(chatter: list[Post]) -> None:
+def test_some_chatter_contains_a_split_emoji(chatter: list[Post]) -> None:
     split = [post for post in chatter if "\ufe0f" in post.tokens]
     assert 0.2 < len(split) / len(chatter) < 0.4
     assert all(post.tokens[post.tokens.index("\ufe0f") - 1] == "\u2764" for post in split)
 
 
-def test_spans_are_certain(train: list[Post]) -> None:
-    """No two names side by side: a run of name tokens is one name, and the ceilings need not doubt it."""
+def test_spans_are_unambiguous(train: list[Post]) -> None:
+    """No two names are adjacent: a run of name tokens is one name, so ceilings need not model uncertain spans."""
     for post in train:
         spans = sorted((start, end) for start, end, _ in post.entities)
         assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
@@ -155,13 +155,13 @@ def test_spans_are_certain(train: list[Post]) -> None:
     assert all(JOINTS)
 
 
-def test_a_wording_stands_under_one_heading() -> None:
-    """So a wording decides its types, or says no more than its family."""
+def test_each_wording_belongs_to_one_family() -> None:
+    """So a wording determines its types, or reveals no more than its family."""
     wordings = [*itertools.chain(*AMBIGUOUS.values(), *DECIDED.values()), *CHATTER]
     assert len(set(wordings)) == len(wordings)
 
 
-def test_spans_lie_in_the_post_and_hold_names(train: list[Post]) -> None:
+def test_spans_are_inside_the_post_and_contain_names(train: list[Post]) -> None:
     for post in train:
         assert len(post.entities) == 4
         for start, end, entity_type in post.entities:
@@ -179,8 +179,8 @@ def test_identities_are_unique() -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_words_of_an_ambiguous_clause_do_not_depend_on_its_theme(level: str) -> None:
-    """Chi-square of wording against theme within a family; 5 standard deviations above its mean is the bound."""
+def test_words_of_an_ambiguous_clause_are_independent_of_its_theme(level: str) -> None:
+    """Chi-square of wording against theme within a family, bounded by 5 standard deviations above its mean."""
     counts: dict[str, Counter[tuple[str, str]]] = {family: Counter() for family in FAMILIES}
     for number in range(6000):
         for clause in draw_post(SETTINGS, "train", number, level).clauses:
@@ -206,7 +206,7 @@ def chi_square(table: Counter[tuple[str, str]]) -> tuple[float, int]:
     return statistic, (len(rows) - 1) * (len(columns) - 1)
 
 
-def test_a_fitting_image_shows_what_the_words_point_at(train: list[Post]) -> None:
+def test_a_relevant_image_shows_what_the_words_refer_to(train: list[Post]) -> None:
     for post in train:
         if post.noise:
             continue
@@ -225,7 +225,7 @@ def test_people_of_an_image_differ_in_shirt_and_prop(train: list[Post]) -> None:
             assert len(set(colours)) == len(set(props)) == len(colours)
 
 
-def test_noise_and_missing_images_come_at_their_rates() -> None:
+def test_noise_and_missing_images_have_their_rates() -> None:
     posts = [post for post in draw_posts(DemoSettings(noise=0.3, missing=0.2), "train") if post.pairs]
     assert sum(post.noise == "scene" for post in posts) / len(posts) == pytest.approx(0.3, abs=0.03)
     assert sum(post.missing for post in posts) / len(posts) == pytest.approx(0.2, abs=0.03)
@@ -238,11 +238,11 @@ MIXED = DemoSettings(
 
 @pytest.fixture(scope="module")
 def mixed() -> dict[str, list[Post]]:
-    """Posts with several kinds of irrelevant images, other ones in the test split."""
+    """Posts with several kinds of irrelevant images, and different kinds in the test split."""
     return {split: draw_posts(MIXED, split) for split in SPLITS}
 
 
-def test_kinds_of_noise_come_by_their_weights_whoever_else_shows_the_image(mixed: dict[str, list[Post]]) -> None:
+def test_kinds_of_noise_follow_their_weights_even_for_shared_images(mixed: dict[str, list[Post]]) -> None:
     train = [post for post in mixed["train"] if post.pairs]
     for first in (True, False):
         posts = [post for post in train if (post.drawing == post.identity) == first]
@@ -250,7 +250,7 @@ def test_kinds_of_noise_come_by_their_weights_whoever_else_shows_the_image(mixed
         assert shares == pytest.approx({None: 0.6, "scene": 0.1, "meme": 0.2, "food": 0.1}, abs=0.04)
 
 
-def test_an_unrelated_image_fits_no_post_that_shows_it(mixed: dict[str, list[Post]]) -> None:
+def test_an_unrelated_image_is_irrelevant_to_every_post_that_shows_it(mixed: dict[str, list[Post]]) -> None:
     for post in mixed["train"]:
         if post.pairs:
             assert (post.noise in UNRELATED) == (post.picture.unrelated is not None)
@@ -268,8 +268,8 @@ def test_the_noise_of_the_test_split_may_differ_and_validation_is_like_training(
     assert all(post.noise == "scene" for post in draw_posts(clean, "test") if post.pairs)
 
 
-def test_kinds_of_noise_change_images_alone() -> None:
-    """Of posts with an image each; the words of those that share one depend on what it shows."""
+def test_kinds_of_noise_change_only_images() -> None:
+    """For posts with their own images; the words of posts that share an image depend on its content."""
     plain = DemoSettings(size="study", noise=0.4)
     for post, other in zip(draw_posts(plain, "test"), draw_posts(MIXED, "test"), strict=True):
         assert (post.tokens, post.pairs, post.missing) == (other.tokens, other.pairs, other.missing)
@@ -277,7 +277,7 @@ def test_kinds_of_noise_change_images_alone() -> None:
         assert post.picture == other.picture or other.picture.unrelated
 
 
-def test_chatter_shows_unrelated_images_as_often_as_others(mixed: dict[str, list[Post]]) -> None:
+def test_chatter_has_unrelated_images_as_often_as_other_posts(mixed: dict[str, list[Post]]) -> None:
     chatter = [draw_chatter(MIXED, "train", number, EASY) for number in range(1000)]
     unrelated = [
         sum(bool(post.picture.unrelated) for post in posts) / len(posts) for posts in (chatter, mixed["train"])
@@ -294,7 +294,7 @@ def test_the_order_of_the_kinds_does_not_matter() -> None:
     assert draw_posts(one, "train") == draw_posts(other, "train")
 
 
-def test_neither_the_image_nor_the_words_alone_decide() -> None:
+def test_neither_the_image_nor_the_words_alone_determine_the_answer() -> None:
     for family in FAMILIES:
         assert set(MEANINGS[family]) == set(THEMES)
         relations = [meaning.relation for meaning in MEANINGS[family].values()]
@@ -304,7 +304,7 @@ def test_neither_the_image_nor_the_words_alone_decide() -> None:
         assert len({MEANINGS[family][theme].relation for family in FAMILIES}) > 1
 
 
-def test_wordings_are_enough_and_whole() -> None:
+def test_wordings_are_numerous_and_complete() -> None:
     assert all(len(set(AMBIGUOUS[family])) >= 6 for family in FAMILIES)
     assert all("{c}" in pointer for pointers in POINTERS.values() for pointer in pointers)
     relations = {meaning.relation for meanings in MEANINGS.values() for meaning in meanings.values()}
@@ -318,7 +318,7 @@ def test_wordings_are_enough_and_whole() -> None:
 @pytest.mark.parametrize(
     ("hard_share", "expected"), [(0.0, [0, 0, 0]), (0.25, [5, 5, 10]), (1.0, [20, 20, 20])], ids=str
 )
-def test_a_test_split_holds_both_levels_in_equal_parts_where_training_knows_both(
+def test_a_test_split_has_both_levels_in_equal_parts_if_training_has_both(
     hard_share: float, expected: list[int]
 ) -> None:
     settings = DemoSettings(size="tiny", hard_share=hard_share)
@@ -334,12 +334,12 @@ def test_a_test_split_holds_both_levels_in_equal_parts_where_training_knows_both
     ],
     ids=str,
 )
-def test_impossible_settings_are_refused(wrong: dict[str, object]) -> None:
+def test_invalid_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match=re.escape(str(next(iter(wrong.values()))))):
         DemoSettings(**wrong)  # type: ignore[arg-type]
 
 
-def test_unknown_kinds_of_noise_are_named_with_those_that_there_are() -> None:
+def test_an_unknown_kind_of_noise_error_lists_the_choices() -> None:
     with pytest.raises(
         ConfigError, match=r"test_noise_kinds has the unknown kinds cats, dogs; there are scene, screen"
     ):

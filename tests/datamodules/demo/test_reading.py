@@ -1,4 +1,4 @@
-"""What a report reads back is what was written."""
+"""A report reads back what was written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmib.schema import DataError
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_levels_have_one_entry_a_row_and_one_a_post(corpus: Any, split: str) -> None:
+def test_levels_have_one_entry_per_row_or_post(corpus: Any, split: str) -> None:
     level_of = {record["id"]: record["level"] for record in corpus.records(f"{split}.jsonl")}
     rows = [level_of[row["img_id"].removesuffix(".jpg")] for row in corpus.rows(split)]
     assert read_levels(corpus.root, split, "mre") == rows
@@ -35,16 +35,16 @@ def test_ceilings_are_those_of_the_task(corpus: Any, task: Any) -> None:
         }
 
 
-def test_a_folder_without_a_demo_corpus_has_neither(tmp_path: Path) -> None:
+def test_a_folder_without_a_demo_corpus_has_neither_levels_nor_ceilings(tmp_path: Path) -> None:
     assert read_levels(tmp_path, "val", "mre") is None
     assert read_ceilings(tmp_path, "val", "mner") is None
 
 
-def test_a_task_that_the_corpus_does_not_have_has_no_ceilings(corpus: Any) -> None:
+def test_a_task_that_the_corpus_lacks_has_no_ceilings(corpus: Any) -> None:
     assert read_ceilings(corpus.root, "test", "relevance") is None
 
 
-def test_a_broken_manifest_is_named(tmp_path: Path) -> None:
+def test_a_damaged_manifest_is_named(tmp_path: Path) -> None:
     (tmp_path / "demo.json").write_text("{")
     with pytest.raises(DataError, match=r"demo\.json: not JSON"):
         read_levels(tmp_path, "test", "mre")

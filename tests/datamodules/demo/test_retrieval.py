@@ -1,4 +1,4 @@
-"""The best rank of a post's own image: known answers, and no other order does better."""
+"""The best achievable rank of a post's own image: known answers, and no other ordering is better."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def drawn(level: str, numbers: range) -> list[Post]:
     return [draw_post(SETTINGS, "train", number, level) for number in numbers]
 
 
-def test_words_without_names_say_nothing_of_their_image() -> None:
+def test_texts_without_names_do_not_rank_images() -> None:
     posts = [draw_chatter(SETTINGS, "train", number, EASY) for number in range(5)]
     shown, ranks = best_image_ranks(posts, NOISE)
     assert shown == posts
     assert ranks.tolist() == [3.0] * 5
 
 
-def test_the_level_of_the_words_rules_out_the_other_level() -> None:
+def test_the_level_of_the_text_excludes_images_of_the_other_level() -> None:
     easy, hard = drawn(EASY, range(1))[0], drawn(HARD, range(1))[0]
     assert best_image_ranks([easy, hard], NOISE)[1].tolist() == [1.0, 1.0]
 
 
-def test_posts_of_one_scene_share_the_mean_of_their_ranks_and_a_missing_image_is_no_candidate() -> None:
+def test_posts_of_one_scene_share_their_mean_rank_and_a_missing_image_is_no_candidate() -> None:
     post = drawn(EASY, range(1))[0]
     posts = [post, post, post, replace(post, missing=True)]
     shown, ranks = best_image_ranks(posts, NOISE)
@@ -40,14 +40,14 @@ def test_posts_of_one_scene_share_the_mean_of_their_ranks_and_a_missing_image_is
     assert ranks.tolist() == [2.0, 2.0, 2.0]
 
 
-def test_an_unrelated_image_goes_with_any_words() -> None:
+def test_an_unrelated_image_is_compatible_with_any_text() -> None:
     post = drawn(EASY, range(1))[0]
     assert image_likelihood(replace(post, picture=Picture(unrelated="meme")), 0.3) == 1.0
 
 
 @pytest.mark.parametrize("level", [EASY, HARD])
-def test_no_order_by_what_the_words_say_does_better(level: str) -> None:
-    """Against the prior of the words alone, and against their order turned round."""
+def test_no_ordering_by_the_text_is_better(level: str) -> None:
+    """Compared with the prior of the words alone, and with the reversed order."""
     posts = drawn(level, range(120))
     _, ranks = best_image_ranks(posts, NOISE)
     likelihoods = np.array(

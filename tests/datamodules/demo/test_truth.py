@@ -1,4 +1,4 @@
-"""What is stored about posts, rows and splits agrees with their files."""
+"""Stored records of posts, rows and splits agree with the files."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def labels(corpus: Any, task: str, view: str, level: str | None) -> list[dict[st
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_ceilings_follow_from_the_stored_posteriors(corpus: Any, task: str) -> None:
+def test_ceilings_match_the_stored_posteriors(corpus: Any, task: str) -> None:
     found = json.loads((corpus.root / "demo.json").read_text())["splits"]["test"][task]
     for level in (None, *LEVELS):
         part = found if level is None else found["levels"][level]
@@ -62,7 +62,7 @@ def test_ceilings_follow_from_the_stored_posteriors(corpus: Any, task: str) -> N
         assert part["open"] == sum(max(posterior.values()) < 1 - 1e-9 for posterior in text)
 
 
-def test_what_is_unbound_matters_on_the_hard_level_only(corpus: Any) -> None:
+def test_missing_bindings_matter_at_the_hard_level_only(corpus: Any) -> None:
     for parts in json.loads((corpus.root / "demo.json").read_text())["splits"]["train"].values():
         easy, hard = (parts["levels"][level] for level in LEVELS)
         assert easy["unbound"] == easy["ceiling"]["multimodal"]
@@ -85,7 +85,7 @@ def test_the_kind_of_each_image_is_recorded(noisy_corpus: Any, split: str) -> No
     assert found["noise"] == Counter(post["noise"] for post in named if post["noise"] and post["image"])
 
 
-def test_rows_and_images_of_a_split_are_those_of_the_task(corpus: Any) -> None:
+def test_counts_of_rows_and_images_match_the_task(corpus: Any) -> None:
     found = json.loads((corpus.root / "demo.json").read_text())["splits"]["train"]
     assert found["mre"]["rows"] == len(corpus.rows("train"))
     assert found["mner"]["rows"] == len(corpus.posts("train"))

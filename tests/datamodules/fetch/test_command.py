@@ -1,4 +1,4 @@
-"""`mmib fetch-data` with small data sets on a local server that can cut, refuse and deceive."""
+"""`mmib fetch-data` with small data sets on a local server that can truncate, refuse and send wrong data."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ ROW = {
     "t": {"name": "Paris", "pos": [2, 3]},
     "relation": "/per/loc/place_of_residence",
 }
-# Of what is received, whole pieces of half a megabyte are kept.
+# Received data is kept in whole chunks of half a megabyte.
 MEGABYTE = 1 << 20
 LOGIN = b"\n<!DOCTYPE html><html><title>Sign in</title></html>"
 
 
 @dataclass
 class Server:
-    """Files by path, and how often which was asked for."""
+    """Files by path, with request counts."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     status: dict[str, tuple[int, dict[str, str]]] = field(default_factory=dict)
@@ -72,7 +72,7 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def log_message(self, *_: Any) -> None:
-        """Nothing on standard error."""
+        """Keep standard error clean."""
 
 
 def jpeg(colour: str) -> bytes:
@@ -114,7 +114,7 @@ def tarred(files: dict[str, bytes], link: str = "", compression: str = "w:gz") -
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Serves what a manifest of the real one's shape names; the addresses are the real file names."""
+    """Serves the files of a manifest with the real one's structure; the addresses are the real file names."""
     known = Server()
     handler = type("KnownHandler", (Handler,), {"known": known})
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -176,12 +176,12 @@ def fetch(root: Path, *options: str, name: str = "twitter2017") -> int:
 
 
 def kept(root: Path) -> list[str]:
-    """Files that are left, without those that begin with a dot, and the manifest."""
+    """Names of the remaining files, without hidden files and the manifest."""
     files = (path.relative_to(root) for path in root.rglob("*") if path.is_file() and path.name[0] != ".")
     return sorted(str(path) for path in files if path.name != "manifest.json")
 
 
-def test_the_manifest_names_commits_checksums_and_places() -> None:
+def test_the_manifest_lists_commits_checksums_and_destinations() -> None:
     for name in manifest.READERS:
         found = data_set(name)
         reader = found.reader(Path("root"))
@@ -195,7 +195,7 @@ def test_the_manifest_names_commits_checksums_and_places() -> None:
 
 
 @pytest.mark.smoke
-def test_a_set_is_fetched_into_the_layout_and_checked(
+def test_a_set_is_fetched_into_its_layout_and_checked(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = tmp_path / "data"
@@ -207,7 +207,7 @@ def test_a_set_is_fetched_into_the_layout_and_checked(
         *(f"twitter2017/{split}.txt" for split in ("test", "train", "valid")),
         *(f"twitter2017_images/{split}_{n}.jpg" for split in ("test", "train", "valid") for n in (1, 2)),
     ]
-    # Of both sets in the archive: the one whose folder it is.
+    # The archive has the folders of both sets: only that of this set is extracted.
     assert b"17train1" in (root / "twitter2017_images" / "train_1.jpg").read_bytes()
     assert (root / "twitter2017" / "train.txt").stat().st_mode & 0o777 == 0o666 & ~command._umask()
     server.requests.clear()
@@ -215,7 +215,7 @@ def test_a_set_is_fetched_into_the_layout_and_checked(
     assert not server.requests, "what is complete is not downloaded again"
 
 
-def test_mnre_out_of_a_tar_archive_with_captions(server: Server, tmp_path: Path) -> None:
+def test_mnre_is_fetched_from_a_tar_archive_with_captions(server: Server, tmp_path: Path) -> None:
     assert fetch(tmp_path / "mnre", "--captions", name="mnre") in (0, 1)
     assert kept(tmp_path / "mnre") == [
         "captions/mnre.jsonl",
@@ -227,8 +227,10 @@ def test_mnre_out_of_a_tar_archive_with_captions(server: Server, tmp_path: Path)
     assert rows == [{"image": "train.jpg", "captions": {model: model for model in models}}]
 
 
-def test_text_and_captions_alone(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The captions are checked with the posts; a second set beside the first is no fault."""
+def test_text_and_captions_can_be_fetched_alone(
+    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Captions are checked against the posts; a second set in the same folder is accepted."""
     assert fetch(tmp_path, "--text-only", name="twitter2015") in (0, 1)
     assert fetch(tmp_path, "--text-only", "--captions") == 0
     assert "side texts" in capsys.readouterr().out
@@ -239,7 +241,7 @@ def test_text_and_captions_alone(server: Server, tmp_path: Path, capsys: pytest.
     }
 
 
-def test_nothing_is_asked_of_the_network_before_the_terms_are_accepted(
+def test_no_request_is_made_before_the_terms_are_accepted(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["fetch-data", "twitter2017", "--to", str(tmp_path / "data")]) == 2
@@ -248,9 +250,7 @@ def test_nothing_is_asked_of_the_network_before_the_terms_are_accepted(
     assert not (tmp_path / "data").exists()
 
 
-def test_a_cut_download_is_resumed_where_it_was(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interrupted_download_is_resumed(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.cuts["twitter_images"] = MEGABYTE + 1000
     assert fetch(tmp_path) == 2
     assert "Run the command again, which resumes" in capsys.readouterr().err
@@ -260,7 +260,7 @@ def test_a_cut_download_is_resumed_where_it_was(
     assert len(server.asked("texts/twitter2017/train.txt")) == 1
 
 
-def test_a_short_cut_is_resumed_within_the_call(
+def test_a_brief_interruption_is_resumed_within_the_call(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "RETRIES", 1)
@@ -277,7 +277,7 @@ def test_a_short_cut_is_resumed_within_the_call(
         ((503, {}), "status 503"),
     ],
 )
-def test_a_server_that_refuses(
+def test_http_errors_are_reported(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], status: Any, message: str
 ) -> None:
     server.status["texts/twitter2017/train.txt"] = status
@@ -288,7 +288,7 @@ def test_a_server_that_refuses(
     assert not kept(tmp_path)
 
 
-def test_another_text_than_the_released_one_is_not_kept(
+def test_a_text_that_differs_from_the_release_is_discarded(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     right = server.files["texts/twitter2017/train.txt"]
@@ -301,7 +301,7 @@ def test_another_text_than_the_released_one_is_not_kept(
 
 
 @pytest.mark.parametrize("path", ["twitter_images", "texts/twitter2017/train.txt"])
-def test_a_web_page_in_place_of_a_file(
+def test_a_web_page_instead_of_a_file_is_refused(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str
 ) -> None:
     right, server.files[path] = server.files[path], LOGIN
@@ -327,7 +327,7 @@ def test_a_web_page_in_place_of_a_file(
         (b"Rar!", "neither a zip nor a tar archive"),
     ],
 )
-def test_a_hostile_or_useless_archive_leaves_nothing(
+def test_a_hostile_or_useless_archive_leaves_no_files(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], archive: bytes, message: str
 ) -> None:
     server.files["twitter_images"] = archive
@@ -340,7 +340,7 @@ def test_a_hostile_or_useless_archive_leaves_nothing(
     assert not list(tmp_path.glob("**/train_1.jpg"))
 
 
-def test_mirrors_come_first_and_the_authors_address_last(
+def test_mirrors_are_tried_first_and_the_authors_address_last(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server.files["copy/twitter2017/train.txt"] = server.files["texts/twitter2017/train.txt"]
@@ -355,7 +355,7 @@ def test_mirrors_come_first_and_the_authors_address_last(
     assert capsys.readouterr().err.count("the file is not there (status 404)") == 3, "each address and its reason"
 
 
-def test_a_full_disk_while_downloading_or_unpacking(
+def test_a_full_disk_while_downloading_or_unpacking_is_reported(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def full(*_: Any, **__: Any) -> None:
@@ -374,13 +374,13 @@ def test_a_full_disk_while_downloading_or_unpacking(
     assert len(server.asked("twitter_images")) == 1, "the archive that could not be unpacked is kept"
 
 
-def test_an_address_that_nobody_serves(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_address_is_reported(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files.clear()
     assert fetch(tmp_path, "--mirror", "http://127.0.0.1:9") == 2
     assert "http://127.0.0.1:9/twitter2017/train.txt: no connection" in capsys.readouterr().err
 
 
-def test_a_text_that_was_changed_is_not_overwritten(
+def test_a_locally_changed_text_is_not_overwritten(
     server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "twitter2017").mkdir()
@@ -390,13 +390,13 @@ def test_a_text_that_was_changed_is_not_overwritten(
     assert (tmp_path / "twitter2017" / "train.txt").read_text() == "mine"
 
 
-def test_captions_that_cannot_be_read(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreadable_captions_are_refused(server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files["captions/BLIP_val.txt"] = b"{'img_id': 'a.jpg'}\n"
     assert fetch(tmp_path, "--text-only", "--captions", name="mnre") == 2
     assert "BLIP_val.txt:1: expected the keys 'img_id' and 'text'" in capsys.readouterr().err
 
 
-def test_the_extra_that_is_missing_is_named(
+def test_a_missing_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(download, "PACKAGES", ("gdown", "pooch_that_is_not_there"))

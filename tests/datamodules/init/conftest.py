@@ -1,4 +1,4 @@
-"""Invented posts of somebody's own, in several formats."""
+"""Invented user data in several formats."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Invented:
 
     @staticmethod
     def posts(number: int, seed: int = 0) -> list[dict[str, Any]]:
-        """Posts with the entity types TEAM and PRODUCT and three relations; every third names an image."""
+        """Posts with the entity types TEAM and PRODUCT and three relations; every third has an image."""
         generator = random.Random(seed)
         posts = []
         for at in range(number):
@@ -48,7 +48,7 @@ class Invented:
 
     @staticmethod
     def columns(posts: list[dict[str, Any]], separator: str = "\t", extra: tuple[str, ...] = ()) -> str:
-        """A line for each word with its tag in BIO; `extra` columns stand between the two."""
+        """One line per word with its BIO tag; `extra` columns come in between."""
         lines = []
         for post in posts:
             lines += [f"IMGID:{post['image'].removesuffix('.jpg')}"] if "image" in post else []
@@ -65,7 +65,7 @@ class Invented:
         return "\n".join(lines)
 
     def folder(self, root: Path, number: int) -> Path:
-        """Posts as JSON lines in one file, with the images of all but the first six."""
+        """Posts as JSON lines in one file, and the images of all but the first six."""
         (root / "images").mkdir(parents=True)
         posts = self.posts(number)
         (root / "posts.jsonl").write_text(self.lines(posts), encoding="utf-8")
@@ -76,7 +76,7 @@ class Invented:
 
     @staticmethod
     def mnre(*relations: str) -> str:
-        """A row for each relation."""
+        """One row per relation."""
         head, tail = {"name": "Acme", "pos": [0, 1]}, {"name": "Zip", "pos": [2, 3]}
         row = {"token": ["Acme", "and", "Zip"], "h": head, "t": tail, "img_id": "a.jpg"}
         return "".join(repr(row | {"relation": relation}) + "\n" for relation in relations)
@@ -89,7 +89,7 @@ def invented() -> Invented:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Writes a text into a file below the test's folder."""
+    """Writes a text to a file in the test's folder."""
 
     def make(name: str, text: str) -> Path:
         path = tmp_path / name
@@ -102,7 +102,7 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 @dataclass(frozen=True)
 class Looked:
-    """What `mmib init` said."""
+    """The output of `mmib init`."""
 
     status: int
     output: str

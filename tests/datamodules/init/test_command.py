@@ -1,4 +1,4 @@
-"""`mmib init`: what it says of data, and the configuration that it writes."""
+"""`mmib init`: what it reports about data, and the configuration it writes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def settings(file: Path) -> dict[str, Any]:
     return dict(content["data"]["init_args"])
 
 
-# What it says
+# Reports
 
 
-def test_counts_are_those_of_the_posts(look: Look, folder: Path, invented: Any) -> None:
+def test_counts_match_the_posts(look: Look, folder: Path, invented: Any) -> None:
     said = look(folder, "--task", "mner")
     assert said.status == 0
     rows = {
@@ -46,7 +46,7 @@ def test_counts_are_those_of_the_posts(look: Look, folder: Path, invented: Any) 
     assert "held out of the training posts: 20% for val and 20% for test; val.jsonl and test.jsonl" in said.output
 
 
-def test_labels_are_counted_by_split(look: Look, write: Write, invented: Any) -> None:
+def test_labels_are_counted_per_split(look: Look, write: Write, invented: Any) -> None:
     posts = invented.posts(30)
     for name, part in (("train", posts[:20]), ("dev", posts[20:])):
         write(f"{name}.jsonl", invented.lines(part))
@@ -59,7 +59,7 @@ def test_labels_are_counted_by_split(look: Look, write: Write, invented: Any) ->
     assert "there is nothing to test with" in said.output
 
 
-def test_posts_that_cannot_be_read_are_counted(look: Look, write: Write, invented: Any) -> None:
+def test_unreadable_posts_are_counted(look: Look, write: Write, invented: Any) -> None:
     broken = '{"text": "Acme", "entities": [{"start": 0, "end": 99, "type": "TEAM"}]}\n'
     file = write("train.jsonl", invented.lines(invented.posts(20)) + broken + "{\n")
     write("val.jsonl", invented.lines(invented.posts(20)))
@@ -68,14 +68,14 @@ def test_posts_that_cannot_be_read_are_counted(look: Look, write: Write, invente
     assert f"train: 2 posts cannot be read: correct them before you train. The first: {file}:21: " in said.output
 
 
-def test_a_broken_line_of_a_file_that_splits_share_is_said_once(look: Look, write: Write, invented: Any) -> None:
+def test_a_malformed_line_of_a_shared_file_is_reported_once(look: Look, write: Write, invented: Any) -> None:
     file = write("posts.jsonl", invented.lines(invented.posts(30)) + "{\n")
     said = look(file, "--task", "mner")
     assert said.output.count("cannot be read") == 1
     assert "train, val, test: 1 post cannot be read: correct them" in said.output
 
 
-def test_data_without_any_of_its_images_is_said_to_be_text(look: Look, write: Write, invented: Any) -> None:
+def test_data_with_none_of_its_images_is_reported_as_text_only(look: Look, write: Write, invented: Any) -> None:
     file = write("elsewhere/posts.jsonl", invented.lines(invented.posts(30)))
     assert (
         "no image was found, so this would train on text alone: name their folder"
@@ -83,7 +83,7 @@ def test_data_without_any_of_its_images_is_said_to_be_text(look: Look, write: Wr
     )
 
 
-def test_a_rare_label_like_a_frequent_one_may_be_a_typo(look: Look, write: Write) -> None:
+def test_a_rare_label_similar_to_a_frequent_one_is_reported_as_a_possible_typo(look: Look, write: Write) -> None:
     post = '{{"text": "Acme", "entities": [{{"start": 0, "end": 4, "type": "{}"}}]}}\n'
     names = [*["TEAM"] * 20, *["VENUE"] * 20, "TAEM", "Venue", "SPORT"]
     file = write("train.jsonl", "".join(post.format(name) for name in names))
@@ -94,7 +94,7 @@ def test_a_rare_label_like_a_frequent_one_may_be_a_typo(look: Look, write: Write
     assert "'SPORT'" not in said
 
 
-def test_images_that_lead_out_of_their_folder_cannot_be_read(look: Look, write: Write) -> None:
+def test_image_paths_outside_the_folder_cannot_be_read(look: Look, write: Write) -> None:
     post = {"text": "Acme", "image": "../a.jpg", "entities": [{"start": 0, "end": 4, "type": "TEAM"}]}
     file = write(
         "train.jsonl", json.dumps(post) + '\n{"text": "b", "entities": [{"start": 0, "end": 1, "type": "X"}]}\n'
@@ -105,7 +105,7 @@ def test_images_that_lead_out_of_their_folder_cannot_be_read(look: Look, write: 
     assert "val: 1 post cannot be read" in said
 
 
-def test_what_the_reader_changed_is_said(look: Look, write: Write) -> None:
+def test_changes_by_the_reader_are_reported(look: Look, write: Write) -> None:
     text = "".join(
         f"{word}{number} {tag}\n" for number in range(40) for word, tag in (("\u4e2d", "B-LOC"), ("a", "E-LOC"))
     )
@@ -119,7 +119,7 @@ def test_what_the_reader_changed_is_said(look: Look, write: Write) -> None:
 # The configuration
 
 
-def test_the_configuration_holds_what_was_found(look: Look, folder: Path, tmp_path: Path) -> None:
+def test_the_configuration_contains_the_recognised_settings(look: Look, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     said = look(folder, "--task", "mre", "-o", file, "--negative", "nothing", "--images", folder / "images")
     assert said.output.splitlines()[-1] == f"{file} is written; train with: mmib fit --config {file}"
@@ -130,14 +130,14 @@ def test_the_configuration_holds_what_was_found(look: Look, folder: Path, tmp_pa
     assert label_set(chosen["labels"]) == LabelSet(("nothing", "breaks", "makes", "sells"), "nothing")
     assert chosen["root"] == str(folder)
     assert chosen["image_folder"] == str(folder / "images")
-    # Two pieces a word, special tokens and markers, where the tokenizer is not there: up to the next 16.
+    # Two pieces per word, special tokens and markers if the tokenizer is missing: rounded up to a multiple of 16.
     assert chosen["max_length"] == 32
-    # 2 of 20 images are missing, at most 2 of those of a split.
+    # 2 of 20 images are missing, at most 2 of a split.
     assert 0.05 <= chosen["max_missing_images"] <= 1.0
 
 
-def test_pairs_without_a_relation_are_counted_as_rows(look: Look, folder: Path) -> None:
-    """Each post has two entities and one relation: the other order is a row of the negative class."""
+def test_unrelated_pairs_are_counted_as_rows(look: Look, folder: Path) -> None:
+    """Each post has two entities and one relation: the opposite order is a row of the negative class."""
     without, made = (look(folder, "--task", "mre", *more).output for more in ([], ["--negative", "nothing"]))
     count = int(without.split("train │")[1].split("│")[0])
     assert f"train labels: nothing {count}" in made
@@ -145,7 +145,7 @@ def test_pairs_without_a_relation_are_counted_as_rows(look: Look, folder: Path) 
 
 
 @pytest.mark.parametrize(("missing", "tolerated"), [(range(0), 0.05), (range(3), 0.15), (range(20), 1.0)])
-def test_as_many_images_may_be_missing_as_are(
+def test_max_missing_images_is_set_to_the_actual_share(
     look: Look, write: Write, tmp_path: Path, missing: range, tolerated: float
 ) -> None:
     posts = [
@@ -181,7 +181,7 @@ NAMES = [
 ]
 
 
-def test_any_label_comes_back_as_it_is(look: Look, write: Write, tmp_path: Path) -> None:
+def test_any_label_round_trips(look: Look, write: Write, tmp_path: Path) -> None:
     posts = [{"text": f"w{n}", "entities": [{"start": 0, "end": 1, "type": name}]} for n, name in enumerate(NAMES)]
     for split in ("train", "val"):
         write(f"data/{split}.jsonl", "".join(json.dumps(post) + "\n" for post in posts))
@@ -201,7 +201,7 @@ def test_any_label_comes_back_as_it_is(look: Look, write: Write, tmp_path: Path)
         (["makes", "None", "Other"], ["--negative", "Other"], "Other"),
     ],
 )
-def test_the_negative_class_of_rows(
+def test_the_negative_class_of_rows_is_recognised(
     look: Look,
     write: Write,
     invented: Any,
@@ -218,8 +218,8 @@ def test_the_negative_class_of_rows(
     assert set(found.names) == set(relations)
 
 
-def test_released_label_sets_are_called_by_their_names(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
-    """With them come the types of arguments, which data does not tell."""
+def test_released_label_sets_are_recognised_by_name(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
+    """They include argument types, which cannot be inferred from data."""
     for split in ("train", "val"):
         write(f"a/txt/ours_{split}.txt", invented.mnre("None", "/per/per/peer"))
     for split in ("train", "valid"):
@@ -229,7 +229,7 @@ def test_released_label_sets_are_called_by_their_names(look: Look, write: Write,
         assert label_set(settings(tmp_path / f"{name}.yaml")["labels"]) == labels
 
 
-def test_the_order_of_a_list_of_relations_stays(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
+def test_the_order_of_a_list_of_relations_is_kept(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
     for split in ("train", "val"):
         write(f"data/txt/ours_{split}.txt", invented.mnre("sells", "makes", "None"))
     write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1, "makes": 2, "breaks": 3}))
@@ -241,7 +241,7 @@ def test_the_order_of_a_list_of_relations_stays(look: Look, write: Write, invent
     assert "lacks makes, which is in the posts" in look(tmp_path / "data").errors
 
 
-# What it refuses
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_the_order_of_a_list_of_relations_stays(look: Look, write: Write, invent
         (["--task", "mner", "--scheme", "IO"], "invalid choice: 'IO'"),
     ],
 )
-def test_options_that_do_not_fit(look: Look, folder: Path, options: list[str], message: str) -> None:
+def test_conflicting_options_are_refused(look: Look, folder: Path, options: list[str], message: str) -> None:
     said = look(folder, *options)
     assert said.status == 2
     assert message in said.errors
@@ -266,12 +266,12 @@ def test_a_negative_class_must_be_one_of_the_relations(look: Look, write: Write,
     assert "None, Other could all stand for no relation" in look(tmp_path / "data").errors
 
 
-def test_nothing_labelled_is_nothing_to_learn(look: Look, write: Write) -> None:
+def test_data_without_labels_is_refused(look: Look, write: Write) -> None:
     file = write("posts.jsonl", "".join(f'{{"text": "a{n}", "entities": []}}\n' for n in range(50)))
     assert "holds nothing that is labelled" in look(file).errors
 
 
-def test_a_file_that_is_there_stays(look: Look, folder: Path, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_overwritten(look: Look, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: old\n", encoding="utf-8")
     said = look(folder, "--task", "mner", "-o", file)
@@ -283,7 +283,7 @@ def test_a_file_that_is_there_stays(look: Look, folder: Path, tmp_path: Path) ->
     assert "is a folder" in look(folder, "-o", tmp_path).errors
 
 
-def test_looking_writes_nothing(look: Look, folder: Path) -> None:
+def test_inspecting_writes_nothing(look: Look, folder: Path) -> None:
     before = sorted(folder.rglob("*"))
     look(folder, "--task", "mner")
     assert sorted(folder.rglob("*")) == before

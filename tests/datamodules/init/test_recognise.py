@@ -1,4 +1,4 @@
-"""Which data a folder or file holds."""
+"""Which data a folder or file contains."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def entities(invented: Any) -> str:
 
 @pytest.fixture
 def columns(invented: Any) -> str:
-    """The same in columns."""
+    """The same posts in columns."""
     return invented.columns(invented.posts(20))
 
 
-def test_json_lines_in_one_file(tmp_path: Path, write: Write, entities: str) -> None:
+def test_json_lines_in_one_file_are_recognised(tmp_path: Path, write: Write, entities: str) -> None:
     file = write("posts.jsonl", entities)
     for path in (file, tmp_path):
         found = find_data(path, Given())
@@ -44,12 +44,12 @@ def test_json_lines_in_one_file(tmp_path: Path, write: Write, entities: str) -> 
         assert {tag for post in posts for tag in post.tags} == {"O", "B-TEAM", "I-TEAM", "B-PRODUCT", "I-PRODUCT"}
 
 
-def test_further_keys_may_have_the_names_of_other_formats(invented: Any, write: Write) -> None:
+def test_additional_keys_may_have_names_from_other_formats(invented: Any, write: Write) -> None:
     posts = [post | {"label": "sports", "labels": ["a"], "notes": "b"} for post in invented.posts(20)]
     assert find_data(write("posts.jsonl", invented.lines(posts)), Given(task="mner")).title == "posts as JSON lines"
 
 
-def test_files_of_splits_are_held_out_of_nothing(tmp_path: Path, write: Write, entities: str) -> None:
+def test_nothing_is_held_out_where_splits_have_files(tmp_path: Path, write: Write, entities: str) -> None:
     for name in ("train", "dev"):
         write(f"{name}.jsonl", entities)
     found = find_data(tmp_path, Given())
@@ -59,19 +59,17 @@ def test_files_of_splits_are_held_out_of_nothing(tmp_path: Path, write: Write, e
 
 
 @pytest.mark.parametrize("name", ["val.jsonl", "dev.jsonl"])
-def test_a_training_file_is_read_as_the_data_module_will_read_it(
-    tmp_path: Path, write: Write, invented: Any, name: str
-) -> None:
+def test_a_training_file_is_read_as_by_the_data_module(tmp_path: Path, write: Write, invented: Any, name: str) -> None:
     counts = {"train.jsonl": 50, name: 20, "test.jsonl": 10}
     for seed, (file, count) in enumerate(counts.items()):
         write(file, invented.lines(invented.posts(count, seed)))
     found = find_data(tmp_path / "train.jsonl", Given(task="mner"))
-    chosen = JSONLinesReader(Path(found.settings["root"]), "mner")  # with the data module's own shares
+    chosen = JSONLinesReader(Path(found.settings["root"]), "mner")  # with the data module's default shares
     for reader in (found.reader(None), chosen):
         assert [len(list(reader.posts(split))) for split in ("train", "val", "test")] == [50, 20, 10]
 
 
-def test_a_test_file_without_one_to_validate_with(tmp_path: Path, invented: Any, write: Write) -> None:
+def test_validation_posts_are_held_out_beside_a_test_file(tmp_path: Path, invented: Any, write: Write) -> None:
     for name in ("train", "test"):
         write(f"{name}.jsonl", invented.lines(invented.posts(60)))
     found = find_data(tmp_path, Given(task="mre"))
@@ -80,12 +78,12 @@ def test_a_test_file_without_one_to_validate_with(tmp_path: Path, invented: Any,
     assert sum(len(list(found.reader(None).posts(split))) for split in ("train", "val")) == 60
 
 
-def test_fewer_of_many_posts_are_held_out(invented: Any, write: Write) -> None:
+def test_large_data_sets_hold_out_a_smaller_share(invented: Any, write: Write) -> None:
     lines = invented.lines(invented.posts(1_000))
     assert find_data(write("a.jsonl", lines), Given(task="mre")).settings["holdout"] == 0.1
 
 
-def test_relations_ask_for_the_task(invented: Any, write: Write) -> None:
+def test_data_with_relations_requires_a_task(invented: Any, write: Write) -> None:
     file = write("posts.jsonl", invented.lines(invented.posts(20)))
     with pytest.raises(ConfigError, match=r"posts.jsonl holds entities and relations: choose with --task mner or"):
         find_data(file, Given())
@@ -93,7 +91,7 @@ def test_relations_ask_for_the_task(invented: Any, write: Write) -> None:
     assert find_data(file, Given(task="mre")).makes_negatives
 
 
-def test_columns_beside_a_note_and_images(tmp_path: Path, write: Write, columns: str) -> None:
+def test_columns_with_a_readme_and_images_are_recognised(tmp_path: Path, write: Write, columns: str) -> None:
     write("train.txt", columns)
     write("valid.txt", columns)
     write("README.txt", "About this data.\nIt is not in columns.\n")
@@ -108,13 +106,13 @@ def test_columns_beside_a_note_and_images(tmp_path: Path, write: Write, columns:
     assert len(list(found.reader(None).posts("val"))) == 20
 
 
-def test_a_note_beside_json_lines_is_no_data(tmp_path: Path, write: Write, entities: str) -> None:
+def test_a_readme_next_to_json_lines_is_ignored(tmp_path: Path, write: Write, entities: str) -> None:
     write("posts.jsonl", entities)
     write("README.txt", "About this data.\nIt is not in columns.\n")
     assert find_data(tmp_path, Given()).title == "posts as JSON lines"
 
 
-def test_the_layouts_of_released_sets(tmp_path: Path, invented: Any, write: Write) -> None:
+def test_the_layouts_of_released_sets_are_recognised(tmp_path: Path, invented: Any, write: Write) -> None:
     write("a/txt/ours_train.txt", invented.mnre("makes"))
     write("b/twitter2015/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
     for path in (tmp_path / "a", tmp_path / "a" / "txt"):
@@ -125,7 +123,7 @@ def test_the_layouts_of_released_sets(tmp_path: Path, invented: Any, write: Writ
         assert find_data(path, Given()).settings == {"root": str(tmp_path / "b"), "year": 2015}
 
 
-def test_several_sets_in_a_folder_are_a_question(tmp_path: Path, invented: Any, write: Write) -> None:
+def test_several_sets_in_a_folder_are_ambiguous(tmp_path: Path, invented: Any, write: Write) -> None:
     write("txt/ours_train.txt", invented.mnre("makes"))
     write("twitter2015/train.txt", "IMGID:1\nAcme\tB-TEAM\n")
     with pytest.raises(
@@ -138,7 +136,7 @@ def test_several_sets_in_a_folder_are_a_question(tmp_path: Path, invented: Any, 
         find_data(tmp_path, Given(task="mner"))
 
 
-def test_data_that_is_not_for_the_task(write: Write, columns: str) -> None:
+def test_data_that_does_not_fit_the_task_is_refused(write: Write, columns: str) -> None:
     file = write("a.conll", columns)
     with pytest.raises(ConfigError, match=r"holds posts in columns \(for mner\), and nothing for --task mre"):
         find_data(file, Given(task="mre"))
@@ -163,7 +161,7 @@ TASKS = [{"id": 1, "data": {"text": "a"}, "annotations": []}]
     ],
 )
 @pytest.mark.parametrize("as_folder", [True, False])
-def test_other_data_is_refused_with_what_is_known(
+def test_other_data_is_refused_with_the_known_formats(
     tmp_path: Path, write: Write, name: str, text: str, hint: str, as_folder: bool
 ) -> None:
     file = write(name, text)
@@ -177,7 +175,7 @@ def test_other_data_is_refused_with_what_is_known(
 @pytest.mark.parametrize(
     "names", [("en_dev.jsonl", "en_train.jsonl"), ("captions.jsonl", "posts.jsonl"), ("val.conll",)]
 )
-def test_files_of_which_none_is_called_train_are_named(
+def test_files_of_which_none_is_called_train_are_listed(
     tmp_path: Path, write: Write, entities: str, names: tuple[str, ...]
 ) -> None:
     for name in names:
@@ -188,7 +186,7 @@ def test_files_of_which_none_is_called_train_are_named(
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.jsonl"])
-def test_a_path_that_is_not_there(tmp_path: Path, path: str) -> None:
+def test_a_missing_path_is_refused(tmp_path: Path, path: str) -> None:
     with pytest.raises(DataError, match="does not exist"):
         find_data(tmp_path / path, Given())
 
@@ -200,9 +198,7 @@ def test_text_in_another_encoding_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{"tag_column": 1}, {"separator": "\t", "tag_column": -1}, {"word_column": 2}])
-def test_what_is_given_reaches_the_reader_and_the_configuration(
-    invented: Any, write: Write, given: dict[str, Any]
-) -> None:
+def test_options_reach_the_reader_and_the_configuration(invented: Any, write: Write, given: dict[str, Any]) -> None:
     file = write("a.conll", invented.columns(invented.posts(20), "\t", ("O", "B-X")))
     found = find_data(file, Given(**given))
     reader = found.reader(None)

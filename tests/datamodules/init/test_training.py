@@ -1,6 +1,6 @@
-"""Data of somebody's own in two commands, `mmib init` and `mmib fit`, and everything that comes after, with its labels.
+"""Custom data in two commands, `mmib init` and `mmib fit`, and all later steps with its labels.
 
-The encoders are tiny. Each step is the command or the call that a person would use.
+The encoders are tiny. Each step is the command or call that a user would run.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ both_tasks = pytest.mark.parametrize("task", ["mner", "mre"])
 TYPES = ["PRODUCT", "TEAM"]
 RELATIONS = ["nothing", "breaks", "makes", "sells"]
 LABELS = {"mner": {"names": TYPES}, "mre": {"names": RELATIONS, "negative": "nothing"}}
-# What the head scores.
+# The outputs of the head.
 OUTPUTS = {"mner": ["O", *(f"{prefix}-{name}" for name in TYPES for prefix in "BI")], "mre": RELATIONS}
 POSTS = 60
 PICTURED = 18
@@ -39,20 +39,20 @@ TEXT = "Heard today: Acme makes the Zipper"
 
 
 class Trained(NamedTuple):
-    """Where everything is: the data, two runs of each task, and a folder of their models."""
+    """Paths of the data, of two runs of each task, and of a folder of their models."""
 
     data: Path
     runs: dict[str, list[Path]]
     exported: Path
 
     def summary(self, task: str) -> dict[str, Any]:
-        """That of the first run of a task."""
+        """The summary of the first run of a task."""
         return dict(json.loads((self.runs[task][0] / "summary.json").read_text(encoding="utf-8")))
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, invented: Any, encoder_files: Any) -> Trained:
-    """What `mmib init`, `mmib fit` with two seeds and `mmib export` make of 60 posts."""
+    """The results of `mmib init`, `mmib fit` with two seeds and `mmib export` on 60 posts."""
     root = tmp_path_factory.mktemp("own")
     data = invented.folder(root / "posts", POSTS)
     runs = {}
@@ -70,10 +70,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, invented: Any, encoder_fil
 
 
 @both_tasks
-def test_a_run_knows_its_labels_and_its_posts(trained: Trained, task: str) -> None:
+def test_a_run_records_its_labels_and_posts(trained: Trained, task: str) -> None:
     summary = trained.summary(task)
     assert (summary["task"], summary["labels"]) == (task, LABELS[task])
-    # Each post is in one split, and each of its pairs, in both orders, is a row of it.
+    # Each post is in one split, and each of its entity pairs, in both orders, is a row of it.
     rows = {split: described["rows"] for split, described in summary["data"].items()}
     assert rows.keys() == {"train", "val", "test"}
     assert sum(rows.values()) == (POSTS if task == "mner" else 2 * POSTS)
@@ -88,7 +88,7 @@ def test_a_run_knows_its_labels_and_its_posts(trained: Trained, task: str) -> No
 
 
 @both_tasks
-def test_a_run_is_scored_again_alike(trained: Trained, task: str, tmp_path: Path) -> None:
+def test_scoring_a_run_again_gives_the_same_scores(trained: Trained, task: str, tmp_path: Path) -> None:
     run = trained.runs[task][0]
     checkpoint = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt")]
     assert main(["test", "--config", str(run / "config.yaml"), *checkpoint, f"--runs={tmp_path}"]) == 0
@@ -107,7 +107,9 @@ def test_the_report_shows_the_labels(trained: Trained, task: str, tmp_path: Path
 
 
 @both_tasks
-def test_both_seeds_are_one_row_of_a_table(trained: Trained, task: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_seeds_are_averaged_in_one_table_row(
+    trained: Trained, task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     capsys.readouterr()
     assert main(["aggregate", *map(str, trained.runs[task]), "--resamples", "100", "--format", "csv"]) == 0
     heading, row = capsys.readouterr().out.strip().splitlines()[:2]
@@ -116,7 +118,7 @@ def test_both_seeds_are_one_row_of_a_table(trained: Trained, task: str, capsys: 
 
 
 @both_tasks
-def test_exports_score_the_labels(trained: Trained, task: str) -> None:
+def test_exports_have_these_labels(trained: Trained, task: str) -> None:
     config = json.loads((trained.exported / task / "config.json").read_text(encoding="utf-8"))
     assert [*config["labels"]] == OUTPUTS[task] or config["labels"] == LABELS[task]
     (scores,) = onnxruntime.InferenceSession(trained.exported / task / "model.onnx").get_outputs()
@@ -124,7 +126,7 @@ def test_exports_score_the_labels(trained: Trained, task: str) -> None:
 
 
 @pytest.mark.smoke
-def test_extraction_finds_these_labels(trained: Trained) -> None:
+def test_extraction_predicts_these_labels(trained: Trained) -> None:
     extractor = Extractor.from_pretrained(trained.exported)
     found = extractor.extract(TEXT, entities=[(13, 17, "TEAM"), (28, 34, "PRODUCT")])
     assert {relation.label for relation in found.relations} <= set(RELATIONS[1:])
@@ -136,10 +138,10 @@ def test_extraction_finds_these_labels(trained: Trained) -> None:
         assert answer.json()["text"] == TEXT
 
 
-def test_what_is_extracted_becomes_pre_annotations(trained: Trained, tmp_path: Path) -> None:
+def test_extractions_become_pre_annotations(trained: Trained, tmp_path: Path) -> None:
     found, tasks, posts = (tmp_path / name for name in ("found.jsonl", "tasks.json", "posts.jsonl"))
     lines = (trained.data / "posts.jsonl").read_text(encoding="utf-8").splitlines()
-    # Without entities, which would be taken as they are.
+    # Without entities, which would be used unchanged.
     raw = [{key: value for key, value in json.loads(line).items() if key in ("id", "text", "image")} for line in lines]
     posts.write_text("".join(json.dumps(post) + "\n" for post in raw), encoding="utf-8")
     images = ["--images", str(trained.data / "images")]
@@ -154,5 +156,5 @@ def test_what_is_extracted_becomes_pre_annotations(trained: Trained, tmp_path: P
 
 
 def labels_of(result: dict[str, Any]) -> list[str]:
-    """Those of a region or a relation."""
+    """Labels of a region or a relation."""
     return list(result.get("value", result)["labels"])
