@@ -1,4 +1,4 @@
-"""The audit: what packages state, and an answer that is none is no clean bill."""
+"""The audit: stated licences, and no clean bill of health without an answer."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def described(*headers: tuple[str, str]) -> Message:
         ([], UNKNOWN),
     ],
 )
-def test_a_licence_is_found_where_it_is_stated(headers: list[tuple[str, str]], licence: str) -> None:
+def test_a_licence_is_found_in_any_metadata_field(headers: list[tuple[str, str]], licence: str) -> None:
     assert licence_of(described(*headers)) == licence
 
 
-def test_installed_pins_are_listed_and_others_left_out(tmp_path: Path) -> None:
+def test_installed_pins_are_listed_and_others_omitted(tmp_path: Path) -> None:
     (tmp_path / "pins.txt").write_text("pytest==0\nno-such-package-at-all==1.0\n")
     (found,) = licences(tmp_path / "pins.txt")
     assert (found.package, found.version, found.licence) == ("pytest", pytest.__version__, "MIT")
 
 
-def test_packages_that_the_service_does_not_know_are_not_audited() -> None:
+def test_packages_unknown_to_the_service_are_not_audited() -> None:
     known = {"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": ["2"]}]}
     skipped = {"name": "b", "skip_reason": "Dependency not found on PyPI and could not be audited: b (1)"}
     assert audited(json.dumps({"dependencies": [known, skipped]})) == [known]
@@ -48,20 +48,20 @@ def test_packages_that_the_service_does_not_know_are_not_audited() -> None:
 
 
 @pytest.mark.parametrize("output", ["", "no JSON", "[]", "{}"])
-def test_an_answer_that_is_none_is_a_reason_to_skip(output: str) -> None:
+def test_an_invalid_answer_is_a_reason_to_skip(output: str) -> None:
     with pytest.raises(AuditSkippedError, match="no answer"):
         audited(output)
 
 
 @pytest.mark.parametrize(("vulnerabilities", "status"), [([], 0), ([{"id": "X-1", "fix_versions": ["2"]}], 1)])
-def test_a_known_vulnerability_decides_the_status(
+def test_a_known_vulnerability_sets_the_exit_status(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     vulnerabilities: list[dict[str, object]],
     status: int,
 ) -> None:
-    """With a program that answers as pip-audit does."""
+    """With a stub of pip-audit."""
     program = tmp_path / "tool" / "bin" / "pip-audit"
     program.parent.mkdir(parents=True)
     answer = json.dumps({"dependencies": [{"name": "pytest", "version": "0", "vulns": vulnerabilities}]})

@@ -1,4 +1,4 @@
-"""The demo takes runs that are there, and trains only what is missing."""
+"""The demo uses existing runs, and trains only missing ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def write_run(folder: Path, age: int = 0, **changes: Any) -> Path:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """What would have been run; a training leaves a run."""
+    """Commands that would have been run; a training creates a run."""
     found: list[list[str]] = []
 
     def note(*arguments: str) -> None:
@@ -37,7 +37,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return found
 
 
-def test_what_is_there_is_taken_and_what_is_missing_trained(tmp_path: Path, commands: list[list[str]]) -> None:
+def test_existing_runs_are_used_and_missing_ones_trained(tmp_path: Path, commands: list[list[str]]) -> None:
     write_run(tmp_path / "mre-demo" / "old", age=100)
     newest = write_run(tmp_path / "mre-demo" / "new", age=50)
     write_run(tmp_path / "mre-demo" / "evaluation", selected=None)
@@ -55,13 +55,13 @@ def test_what_is_there_is_taken_and_what_is_missing_trained(tmp_path: Path, comm
     assert commands == [["export", str(newest), trained, "-o", "exports"]]
 
 
-def test_a_training_that_leaves_nothing_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_without_a_run_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, "mmib", lambda *arguments: None)
     with pytest.raises(SystemExit, match="left no run"):
         demo.main(["--runs", str(tmp_path)])
 
 
-def test_no_picture_shows_a_run_on_real_data(tmp_path: Path) -> None:
+def test_no_screenshot_shows_a_run_on_real_data(tmp_path: Path) -> None:
     drawn = write_run(tmp_path / "mre-demo" / "drawn")
     assert screenshots.drawn_run(None, tmp_path).folder == drawn
     real = write_run(tmp_path / "mre-mnre" / "real", corpus="mnre")

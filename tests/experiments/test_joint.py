@@ -1,4 +1,4 @@
-"""Joint extraction as triples: what is read of the corpus, and tables of extractions whose scores are known."""
+"""Joint extraction as triples: reading the corpus, and tables of extractions with known scores."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def posts(corpus: Path) -> list[Known]:
 
 
 class Oracle:
-    """Finds what is true, unless `damage` makes something else of it."""
+    """Returns the gold annotations, optionally changed by `damage`."""
 
     def __init__(self, posts: Sequence[Known], damage: Callable[[Extraction], Extraction] = lambda found: found):
         self.truth = {own.text: own for own in posts}
@@ -75,14 +75,14 @@ class Oracle:
         return joint.extract_all(cast(Extractor, self), posts, lambda line: None)
 
 
-def test_spans_are_characters_of_the_text(posts: list[Known]) -> None:
+def test_spans_are_character_offsets_of_the_text(posts: list[Known]) -> None:
     first, chatter = posts
     assert [first.text[start:end] for start, end, _ in first.entities] == ["Anna Bee", "Acme", "Bob"]
     assert first.boxes == [(0.5, 0.0, 1.0, 1.0), (0.0, 0.0, 0.5, 1.0)]
     assert (chatter.text, chatter.image, chatter.entities, chatter.pairs) == ("just talk", None, [], [])
 
 
-def test_posts_are_shown_with_and_without_objects_image_and_entities(posts: list[Known]) -> None:
+def test_posts_are_given_with_and_without_objects_image_and_entities(posts: list[Known]) -> None:
     oracle = Oracle(posts)
     results = oracle.results(posts)
     assert list(results) == [(image, entities) for image in IMAGES for entities in (GIVEN, FOUND)]
@@ -95,7 +95,7 @@ def test_posts_are_shown_with_and_without_objects_image_and_entities(posts: list
     assert shown["no image", FOUND] == (False, None, None)
 
 
-def test_the_truth_scores_a_hundred_in_every_row(posts: list[Known]) -> None:
+def test_gold_annotations_score_a_hundred_in_every_row(posts: list[Known]) -> None:
     results = Oracle(posts).results(posts)
     rows = joint.score_rows(posts, results)
     assert [row[2] for row in rows] == [ALL, "easy", "hard"] * len(results)
@@ -107,7 +107,7 @@ def test_the_truth_scores_a_hundred_in_every_row(posts: list[Known]) -> None:
     assert {count for counts in reasons.values() for count in counts} == {"0"}
 
 
-def test_damage_is_in_the_column_that_it_belongs_to(posts: list[Known]) -> None:
+def test_errors_are_counted_in_their_column(posts: list[Known]) -> None:
     def damage(found: Extraction) -> Extraction:
         if not found.relations:
             return found
@@ -127,7 +127,7 @@ def test_damage_is_in_the_column_that_it_belongs_to(posts: list[Known]) -> None:
     assert reasons["missed: another relation or direction was found"] == ["1", "1"]
 
 
-def test_the_command_writes_a_page_of_both_models(
+def test_the_command_writes_a_page_about_both_models(
     corpus: Path, tmp_path: Path, make_trained: Callable[..., TrainedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     card: dict[str, Any] = {"experiment": "tiny", "corpus": "drawn", "seed": 7, "test": {"f1": 0.25}}
@@ -144,6 +144,6 @@ def test_the_command_writes_a_page_of_both_models(
     assert "a model of entities and one of relations" in capsys.readouterr().err
 
 
-def test_without_a_corpus_or_a_model_there_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_corpus_or_model_is_a_one_sentence_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert joint.main(["--root", str(tmp_path)]) == 2
     assert "mmib demo-data" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Ranks of own images: by level, of the posts whose image fits, and of the rows that a run kept."""
+"""Ranks of posts' own images: by level, of posts with relevant images, and of the rows that a run stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SETTINGS = DemoSettings(size="tiny", noise=0.2)
 
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
-    """A run that kept of each validation post a text equal to its image."""
+    """A run that stored for each validation post a text latent equal to its image latent."""
     posts = draw_posts(SETTINGS, "val")
     rows = np.array([row for row, post in enumerate(posts) if not post.missing])
     vectors = np.eye(len(rows), dtype=np.float32)
@@ -33,7 +33,7 @@ def run(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_run_that_knows_every_image_ranks_it_first(run: Path) -> None:
+def test_a_run_that_identifies_every_image_ranks_it_first(run: Path) -> None:
     reached = own_image.reached_shares(run, SETTINGS)
     posts = draw_posts(SETTINGS, "val")
     fitting = [post for post in posts if not post.missing and post.clauses and post.noise is None]

@@ -1,4 +1,4 @@
-"""What a release is checked for, without building one: that takes minutes and the package index (`make release`)."""
+"""Release checks, without building: that takes minutes and the package index (`make release`)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_clean_tree_with_its_version_named_is_ready(checkout: Path) -> None:
+def test_a_clean_tree_with_a_changelog_entry_is_ready(checkout: Path) -> None:
     assert unready(checkout, "1.2.0") == []
 
 
@@ -41,7 +41,7 @@ def test_a_clean_tree_with_its_version_named_is_ready(checkout: Path) -> None:
         ("1.2.0.dev0", ["no version to release", "CHANGELOG.md does not name", "CITATION.cff does not name"]),
     ],
 )
-def test_a_version_that_is_not_named_is_not_ready(checkout: Path, named: str, reasons: list[str]) -> None:
+def test_a_version_without_a_changelog_entry_is_not_ready(checkout: Path, named: str, reasons: list[str]) -> None:
     found = unready(checkout, named)
     assert len(found) == len(reasons)
     assert all(part in reason for part, reason in zip(reasons, found, strict=True))
@@ -52,7 +52,7 @@ def test_a_changelog_that_calls_it_unreleased_is_not_ready(checkout: Path) -> No
     assert "CHANGELOG.md does not name the version 1.2.0 as released" in unready(checkout, "1.2.0")
 
 
-def test_a_tree_that_differs_from_its_commit_is_not_ready(checkout: Path) -> None:
+def test_an_uncommitted_change_is_not_ready(checkout: Path) -> None:
     (checkout / "new.py").write_text("", encoding="utf-8")
     (reason,) = unready(checkout, "1.2.0")
     assert "new.py" in reason
@@ -63,8 +63,8 @@ def test_without_a_repository_nothing_is_ready(tmp_path: Path) -> None:
     assert "no git checkout" in unready(tmp_path, "1.2.0")[0]
 
 
-def test_every_package_has_a_floor_or_a_pin() -> None:
-    """Else the oldest versions that are allowed could not be tried."""
+def test_every_package_has_a_lower_bound_or_a_pin() -> None:
+    """Otherwise the oldest allowed versions could not be tested."""
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = config["options.extras_require"]
@@ -76,16 +76,16 @@ def test_every_package_has_a_floor_or_a_pin() -> None:
     assert "torch==2.11" in set(floors(ROOT / "setup.cfg"))
 
 
-def test_without_runs_the_release_says_how_to_make_them(tmp_path: Path) -> None:
+def test_without_runs_the_release_describes_how_to_make_them(tmp_path: Path) -> None:
     assert "make them with make demo" in pack_models(tmp_path, tmp_path, "1.2.0")
 
 
-def test_a_step_that_fails_is_named() -> None:
+def test_a_failed_step_is_named() -> None:
     with pytest.raises(StepError, match="git nothing-such failed, status 1"):
         installation.run("git", "nothing-such")
 
 
-def test_the_source_archive_holds_what_make_test_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_source_archive_contains_what_make_test_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if tracked.returncode:
         pytest.skip("this is no git checkout")
@@ -109,7 +109,7 @@ def test_every_extra_is_documented() -> None:
     assert sorted(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == sorted({*EXTRAS, *FREE})
 
 
-def test_public_ci_runs_targets_that_are_there() -> None:
+def test_public_ci_runs_existing_targets() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
     targets = set(re.findall(r"^([a-z0-9-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     commands = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
@@ -123,5 +123,5 @@ def test_public_ci_runs_targets_that_are_there() -> None:
     assert claimed == {"3.11", *versions}
 
 
-def test_the_version_is_that_of_the_package_index() -> None:
+def test_the_version_matches_the_package_index() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", version())

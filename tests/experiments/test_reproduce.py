@@ -1,4 +1,4 @@
-"""The reproduction: what it checks, runs, leaves out, and says of scores that are none of the test split."""
+"""The reproduction: checks, runs, omissions, and labelling of scores that are not from the test split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def data(tmp_path: Path) -> Path:
 
 
 class Points:
-    """Takes the place of `run_trial`: writes what a run leaves, and remembers its options."""
+    """Replaces `run_trial`: writes the files of a run, and records its options."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str]] = []
@@ -79,7 +79,7 @@ def points(monkeypatch: pytest.MonkeyPatch) -> Points:
 
 @pytest.fixture
 def run(data: Path, tmp_path: Path, points: Points) -> Callable[..., tuple[int, str]]:
-    """Runs the command on MNRE and Twitter-2017; gives its status and the table."""
+    """Runs the command on MNRE and Twitter-2017; returns its status and the table."""
 
     def call(*options: str) -> tuple[int, str]:
         where = ["--data-root", str(data), "--runs", str(tmp_path / "runs"), "--sets", "mnre", "twitter2017"]
@@ -91,12 +91,12 @@ def run(data: Path, tmp_path: Path, points: Points) -> Callable[..., tuple[int, 
 
 
 def cells(table: str, start: str) -> list[str]:
-    """The cells of the row that starts so."""
+    """The cells of the row with this start."""
     (line,) = [line for line in table.splitlines() if line.startswith(f"| {start}")]
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
-def test_all_points_run_with_their_own_settings_a_seed_of_every_set_first(
+def test_all_runs_have_their_settings_and_every_set_is_run_with_the_first_seed_first(
     run: Callable[..., tuple[int, str]], points: Points, data: Path
 ) -> None:
     status, _ = run("--seeds", "1", "2", "--", "--wandb", "off")
@@ -110,7 +110,7 @@ def test_all_points_run_with_their_own_settings_a_seed_of_every_set_first(
     assert all(list(options[-2:]) == ["--wandb", "off"] for options in points.options)
 
 
-def test_table_holds_mean_and_standard_deviation_beside_published_figures(
+def test_the_table_compares_mean_and_standard_deviation_with_published_figures(
     run: Callable[..., tuple[int, str]],
 ) -> None:
     _, table = run()
@@ -124,7 +124,7 @@ def test_table_holds_mean_and_standard_deviation_beside_published_figures(
     assert cells(table, "MNRE | 2 | ")[2] == "60.0"
 
 
-def test_validation_scores_are_never_passed_off_as_test_scores(
+def test_validation_scores_are_not_presented_as_test_scores(
     run: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     _, table = run("--seeds", "1")
@@ -133,10 +133,10 @@ def test_validation_scores_are_never_passed_off_as_test_scores(
     assert "validation scores are reported, which are no test scores" in capsys.readouterr().out
 
 
-def test_data_that_is_not_as_released_is_counted_and_named(
+def test_deviations_from_the_released_data_are_counted_and_named(
     run: Callable[..., tuple[int, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A stray I- tag is an entity in the default reading only."""
+    """A stray I- tag starts an entity in the default reading only."""
     _, table = run("--seeds", "1")
     assert "MNRE: the data is not as released" in table
     assert cells(table, "Twitter-2017 | train |")[2] == "2 posts, 2 entities, 1 in strict IOB2"
@@ -146,7 +146,7 @@ def test_data_that_is_not_as_released_is_counted_and_named(
     )
 
 
-def test_data_as_released_is_said_to_be(
+def test_data_as_released_is_reported_as_such(
     run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(reproduce.SETS["mnre"].released, "train", {"rows": 2, "negative": 1})
@@ -155,7 +155,7 @@ def test_data_as_released_is_said_to_be(
     assert cells(table, "MNRE | train |")[3] == "yes"
 
 
-def test_finished_runs_are_not_repeated_and_other_options_are_other_runs(
+def test_finished_runs_are_not_repeated_unless_options_differ(
     run: Callable[..., tuple[int, str]], points: Points
 ) -> None:
     run("--seeds", "1")
@@ -166,7 +166,7 @@ def test_finished_runs_are_not_repeated_and_other_options_are_other_runs(
     assert points.asked == 2 * first
 
 
-def test_a_failing_set_is_given_up_and_the_others_go_on(
+def test_a_failing_set_is_skipped_and_the_others_continue(
     run: Callable[..., tuple[int, str]], points: Points, capsys: pytest.CaptureFixture[str]
 ) -> None:
     points.failing.add("mre-mnre-published")
@@ -181,7 +181,7 @@ def test_a_failing_set_is_given_up_and_the_others_go_on(
     assert "--model.backbone.text_encoder.name /path/to/bert-base-uncased" in error
 
 
-def test_offline_settings_are_told_apart_from_the_published_ones(
+def test_offline_settings_are_distinguished_from_the_published_ones(
     run: Callable[..., tuple[int, str]], points: Points
 ) -> None:
     _, table = run("--settings", "offline", "--seeds", "3")
@@ -201,14 +201,12 @@ def test_missing_data_is_an_error_before_anything_runs(
     assert points.asked == []
 
 
-def test_a_data_root_that_is_not_there_is_named(
-    tmp_path: Path, points: Points, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_missing_data_root_is_named(tmp_path: Path, points: Points, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main(["--data-root", str(tmp_path / "nowhere")]) == 2
     assert f"the data folder {tmp_path / 'nowhere'} does not exist" in capsys.readouterr().err
 
 
-def test_an_interrupted_reproduction_keeps_the_table_so_far(
+def test_an_interrupted_reproduction_keeps_the_partial_table(
     run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, points: Points
 ) -> None:
     def interrupted(options: Sequence[str], folder: Path) -> FinishedRun:
@@ -223,7 +221,7 @@ def test_an_interrupted_reproduction_keeps_the_table_so_far(
     assert "**Twitter-2017: without seed 1**: not run yet" in table
 
 
-def test_documented_figures_are_those_of_the_table() -> None:
+def test_documented_figures_match_the_table() -> None:
     page = (ROOT / "docs/how-to/reproduction.md").read_text()
     for figure in reproduce.PUBLISHED:
         assert f"| {' | '.join(figure)} |" in page
@@ -233,5 +231,5 @@ def test_documented_figures_are_those_of_the_table() -> None:
 
 
 @pytest.mark.parametrize(("seconds", "said"), [(20, "20 s"), (61, "1 min"), (3590, "1 h 00 min"), (9000, "2 h 30 min")])
-def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
+def test_durations_are_readable(seconds: float, said: str) -> None:
     assert reproduce._duration(seconds) == said

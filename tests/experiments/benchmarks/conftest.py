@@ -1,4 +1,4 @@
-"""Small sets in the real ones' formats, to measure with."""
+"""Small data sets in the formats of the real ones, for measurements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROWS = 4
 
 @pytest.fixture
 def data_root(tmp_path: Path) -> Path:
-    """A folder with MNRE and Twitter-2017, posts of 4 to 7 words."""
+    """A folder with MNRE and Twitter-2017, with posts of 4 to 7 words."""
     root = tmp_path / "sets"
     (root / "mnre/txt").mkdir(parents=True)
     (root / "twitter2017").mkdir()

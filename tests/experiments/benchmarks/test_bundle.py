@@ -1,4 +1,4 @@
-"""The bundle for machines without a network: what is in it, and what is refused."""
+"""The bundle for machines without a network: contents and refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmib.schema import ConfigError
 
 @pytest.fixture
 def wheels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the wheels that pip makes."""
+    """Names of the wheels that pip builds."""
     names = ["seqeval-1.2.2-py3-none-any.whl"]
 
     def pip(command: list[Any], check: bool) -> None:
@@ -30,7 +30,7 @@ def wheels(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.usefixtures("wheels")
-def test_bundle_holds_wheels_tokenizer_and_text(
+def test_the_bundle_contains_wheels_tokenizer_and_text(
     tmp_path: Path, data_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "bundle"
@@ -42,19 +42,19 @@ def test_bundle_holds_wheels_tokenizer_and_text(
     copied, packaged = (load_tokenizer(name).pieces([["anna", "meets"]]) for name in (tokenizer, "pip:minilm-l6"))
     assert copied == packaged
     assert not list(Path(tokenizer).glob("*.safetensors"))
-    for name in SETS.keys() - {"twitter2015"}:  # which is not at hand
+    for name in SETS.keys() - {"twitter2015"}:  # which is not available
         source, posts = read_posts_of(name, folder / "text")
         assert (source, len(posts)) == (f"real posts of {name}", 4)
 
 
-def test_wheels_for_one_system_are_refused(tmp_path: Path, wheels: list[str]) -> None:
+def test_platform_specific_wheels_are_refused(tmp_path: Path, wheels: list[str]) -> None:
     wheels.append("x-1-cp311-cp311-linux_x86_64.whl")
     with pytest.raises(ConfigError, match=r"x-1-cp311-cp311-linux_x86_64\.whl is for one system only"):
         bundle.fill(tmp_path / "bundle", tmp_path)
 
 
 @pytest.mark.usefixtures("wheels")
-def test_more_than_can_be_carried_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oversized_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bundle, "LIMIT", 0.1)
     with pytest.raises(ConfigError, match=r"has 1 MB, and 0 can be carried"):
         bundle.fill(tmp_path / "bundle", tmp_path)

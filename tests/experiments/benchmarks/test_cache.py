@@ -1,4 +1,4 @@
-"""The benchmark of the feature cache at its smallest."""
+"""The benchmark of the feature cache at minimal size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from experiments.benchmarks import cache
 
 
-def test_every_way_has_its_line(
+def test_every_variant_has_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

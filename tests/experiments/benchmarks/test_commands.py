@@ -1,4 +1,4 @@
-"""The benchmark commands at their smallest: they print whole tables, whose counts fit what they say."""
+"""The benchmark commands at minimal size: they print complete tables with consistent counts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SMALL = ["--sets", "twitter2017", "--encoders", "tiny"]
 
 
 def cells(output: str) -> list[list[str]]:
-    """The cells of each line of the tables, without heads."""
+    """The cells of each table row, without headers."""
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in output.splitlines() if "|" in line]
     return [line for line in lines if line[0] != "---"]
 
@@ -25,7 +25,7 @@ def test_training_prints_the_waterfall(data_root: Path, capsys: pytest.CaptureFi
     table = {line[0]: line for line in lines}
     assert list(table) == [*training.waterfall("mner"), training.FIRST_EPOCH]
     counted = [float(line[head.index("GFLOP a row")]) for line in lines if line[-1]]
-    # Each change takes operations away, or leaves them.
+    # Each change removes operations or keeps their number.
     assert counted == sorted(counted, reverse=True)
     assert counted[0] > 4 * counted[-1]
     for line in lines:
@@ -34,27 +34,27 @@ def test_training_prints_the_waterfall(data_root: Path, capsys: pytest.CaptureFi
     assert "The first epoch of all 4 rows, with 20 distinct images" in output
 
 
-def test_first_epoch_of_a_set_is_put_together_from_its_parts(data_root: Path) -> None:
+def test_the_first_epoch_is_the_sum_of_its_parts(data_root: Path) -> None:
     # All four rows of this MNRE show one image, and have three crops each: 13 images of 2 s, and 4 rows of 0.5 s.
     found = training.first_epoch("mnre", data_root, image=2.0, recipe=[0.04, 0.05, 9.0], ours=[2.0])
     assert "with 13 distinct images" in found
     assert "the recipe's 80 s; ours 26 s for the cache and 2 s of training, 2.86 times as fast" in found
 
 
-def test_compiled_code_is_a_line_of_its_own() -> None:
+def test_compiled_code_has_a_separate_line() -> None:
     plain, compiled = (list(training.waterfall("mre", compiled=own)) for own in (False, True))
     assert [label for label in compiled if label not in plain] == ["+ torch.compile"]
     assert [label for label in compiled if label in plain] == plain
 
 
-def test_inference_prints_each_way(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_inference_prints_every_variant(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inference.main([*SMALL, "--rows", "4", "--repeats", "1", "--data-root", str(data_root)])
     _, *lines = cells(capsys.readouterr().out)
     assert [line[0] for line in lines] == list(inference.WAYS)
     assert lines[0][-1] == "1.00"
 
 
-def test_cost_on_paper_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_cost_model_alone_measures_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     cost.main([*SMALL, "--paper"])
     output = capsys.readouterr().out
     assert "Ceilings" not in output

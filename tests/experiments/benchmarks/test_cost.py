@@ -1,4 +1,4 @@
-"""The cost model: its formulas count what PyTorch counts, and its bounds behave."""
+"""The cost model: its formulas match PyTorch's counts, and its bounds behave as expected."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def shapes_of(module: Any, batch: Any) -> Shapes:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_formulas_count_what_pytorch_counts(
+def test_formulas_match_the_counts_of_pytorch(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], task: str
 ) -> None:
     module = make_module().train()
@@ -68,7 +68,7 @@ def test_formulas_count_what_pytorch_counts(
     }
     parts = row_cost(shapes_of(module, batch))
     assert {name: round(BATCH * part.forward) for name, part in parts.items()} == expected
-    # Beside these, forward: BERT's unused pooler, and sums that are only logged.
+    # In addition, forward computes BERT's unused pooler and sums that are only logged.
     more = forward.get_total_flops() - sum(expected.values())
     assert more < 0.003 * forward.get_total_flops()
     training = BATCH * total(list(parts.values())).training
@@ -81,7 +81,7 @@ def test_a_resnet_50_costs_four_billion_multiplications() -> None:
     assert width == 2048
 
 
-def test_adamw_moves_28_bytes_a_parameter_whatever_the_batch() -> None:
+def test_adamw_moves_28_bytes_per_parameter_for_any_batch_size() -> None:
     shapes = [Shapes("mre", 30, 4, 2, 768, 12, 3072, 2048, batch) for batch in (8, 16)]
     small, large = (step_bytes(own, 1000) for own in shapes)
     assert small.optimizer == large.optimizer == 28_000
@@ -89,14 +89,14 @@ def test_adamw_moves_28_bytes_a_parameter_whatever_the_batch() -> None:
     assert large.features == 16 * 4 * 2048 * 2
 
 
-def test_more_ranks_never_beat_a_perfect_speed_up_and_end_at_the_exchange_of_gradients() -> None:
+def test_more_ranks_never_exceed_linear_speed_up_and_are_bounded_by_the_gradient_exchange() -> None:
     moved, hardware, parameters = Bytes(12e6, 28e6, 1e9, 1e6), Hardware(1e12, 1e11, 1e9), 1_000_000
     one = step_seconds(1e12, moved, hardware.peak, hardware.bandwidth)
     seconds = [ranks_seconds(1e12, moved, ranks, parameters, hardware) for ranks in (1, 2, 8, 64, 10**6)]
     assert seconds[0] == pytest.approx(one)
     for ranks, own in zip((1, 2, 8, 64), seconds, strict=False):
         assert own >= one / ranks
-    # What is left: AdamW, and 8 bytes a parameter over the link.
+    # What remains: AdamW, and 8 bytes per parameter over the link.
     assert seconds[-1] == pytest.approx(28e6 / 1e11 + 8e6 / 1e9, rel=0.05)
 
 

@@ -1,4 +1,4 @@
-"""What is timed against each other computes the same."""
+"""The compared implementations compute the same."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from experiments.benchmarks.crf import OWN, Posts, difference, gradients, implem
 
 
 @pytest.mark.parametrize("lengths", [(6, 6), (6, 2)])
-def test_all_have_one_loss_one_gradient_and_one_best_path(lengths: tuple[int, int]) -> None:
+def test_all_implementations_agree_on_loss_gradient_and_best_path(lengths: tuple[int, int]) -> None:
     mask = torch.arange(6)[None, :] < torch.tensor(lengths)[:, None]
     posts = Posts(torch.randn(2, 6, 9, dtype=torch.float64), torch.randint(9, (2, 6)), mask)
     ways = implementations(torch.device("cpu"))
@@ -22,12 +22,12 @@ def test_all_have_one_loss_one_gradient_and_one_best_path(lengths: tuple[int, in
         assert [row[:n] for row, n in zip(ways[name].decode(posts).tolist(), lengths, strict=True)] == paths
 
 
-def test_a_difference_is_seen_relative_to_the_largest_value() -> None:
+def test_differences_are_relative_to_the_largest_value() -> None:
     one, other = [torch.tensor([1.0, -8.0])], [torch.tensor([1.0, -10.0])]
     assert difference(one, other) == pytest.approx(0.2)
 
 
-def test_shapes_are_read() -> None:
+def test_shapes_are_parsed() -> None:
     assert shape("64x24") == (64, 24)
     with pytest.raises(ValueError, match="not enough values"):
         shape("64")

@@ -1,4 +1,4 @@
-"""The benchmark of extraction at its smallest, and that it notices when the two ways differ."""
+"""The benchmark of extraction at minimal size; it fails if the two variants differ."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FOUND = Extraction(
 )
 
 
-def test_the_same_up_to_rounding_passes() -> None:
+def test_results_equal_up_to_rounding_pass() -> None:
     rounded = replace(FOUND, entities=[replace(FOUND.entities[0], confidence=0.90001), FOUND.entities[1]])
     extraction.check_same([FOUND, FOUND], [rounded, FOUND])
 
@@ -36,12 +36,12 @@ def test_the_same_up_to_rounding_passes() -> None:
         replace(FOUND, relations=[replace(FOUND.relations[0], confidence=0.6)]),
     ],
 )
-def test_anything_else_stops_the_benchmark(other: Extraction) -> None:
+def test_other_differences_stop_the_benchmark(other: Extraction) -> None:
     with pytest.raises(RuntimeError, match="post 1: one by one"):
         extraction.check_same([FOUND, FOUND], [FOUND, other])
 
 
-def test_it_prints_a_line_for_each_way(
+def test_a_line_is_printed_for_each_variant(
     data_root: Path, tmp_path: Path, make_trained: Callable[..., TrainedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_export([make_trained("mner"), make_trained("mre")], tmp_path / "both")
@@ -69,7 +69,7 @@ def test_it_prints_a_line_for_each_way(
     assert {line[-1] == "" for line in spent if line[0] == names[0]} == {True}
 
 
-def test_without_a_model_of_entities_there_is_a_sentence(
+def test_without_a_model_of_entities_the_error_is_one_sentence(
     tmp_path: Path, make_trained: Callable[..., TrainedModel], capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_export([make_trained("mre")], tmp_path / "mre")

@@ -1,4 +1,4 @@
-"""The GPU script rehearsed on a CPU at tiny size: every section measures, and both files hold the same figures."""
+"""The GPU script rehearsed on a CPU at tiny size: every section measures, and both files have the same figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SECTIONS.append("training-mner")
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a rehearsal writes, its table under `table`."""
+    """The report of a rehearsal, with its table under `table`."""
     folder = tmp_path_factory.mktemp("gpu")
     nowhere = str(folder / "nowhere")
     assert main(["--size", "tiny", "--no-compile", "--output", str(folder), "--data-root", nowhere]) == 0
@@ -49,7 +49,7 @@ def test_float32_agrees_with_float64_and_bf16_less(report: dict[str, Any]) -> No
         assert 0 < found[f"{task}, cpu, float32, gradients"] < 1e-5 < found[f"{task}, cpu, bf16, gradients"] < 0.1
 
 
-def test_training_is_compared_with_the_recipe_in_every_arithmetic(report: dict[str, Any]) -> None:
+def test_training_is_compared_with_the_recipe_at_every_precision(report: dict[str, Any]) -> None:
     for name in ("training", "training-mner"):
         found = figures(report, name)
         assert list(found) == [
@@ -63,20 +63,20 @@ def test_training_is_compared_with_the_recipe_in_every_arithmetic(report: dict[s
             assert figure["times"] == pytest.approx(figure["value"]["median"] / first["value"]["median"])
 
 
-def test_packed_posts_have_the_states_of_padded_ones(report: dict[str, Any]) -> None:
+def test_packed_and_padded_posts_have_the_same_states(report: dict[str, Any]) -> None:
     found = figures(report, "varlen")
     differences = [figure["value"]["median"] for what, figure in found.items() if "difference" in what]
     assert len(differences) == 2
     assert max(differences) < 1e-5
 
 
-def test_values_that_the_recipe_reads_on_the_host_are_found_in_its_code(report: dict[str, Any]) -> None:
+def test_host_synchronisations_of_the_recipe_are_located_in_its_code(report: dict[str, Any]) -> None:
     reads = figures(report, "waiting")["twitter2017, batch 2, recipe, float32, values read by the host"]
     assert reads["value"]["median"] > 20
     assert "experiments/benchmarks/recipe.py:" in reads["note"]
 
 
-def test_without_a_compiler_the_rest_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_compiler_everything_else_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CXX", "no-compiler")
     assert main(["--size", "tiny", "--sections", "training", "--output", str(tmp_path)]) == 1
     found = figures(json.loads((tmp_path / "gpu.json").read_text()), "training")
@@ -96,7 +96,7 @@ def two_sections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("two_sections")
-def test_a_section_that_fails_is_reported_and_the_others_go_on(
+def test_a_failing_section_is_reported_and_the_others_continue(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["--output", str(tmp_path)]) == 1
@@ -109,7 +109,7 @@ def test_a_section_that_fails_is_reported_and_the_others_go_on(
 
 
 @pytest.mark.usefixtures("two_sections")
-def test_nothing_is_begun_without_a_budget(tmp_path: Path) -> None:
+def test_nothing_starts_without_a_time_budget(tmp_path: Path) -> None:
     assert main(["--output", str(tmp_path), "--budget", "0"]) == 1
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert [section["status"] for section in content["sections"]] == [SKIPPED, SKIPPED]
@@ -124,7 +124,9 @@ def test_nothing_is_begun_without_a_budget(tmp_path: Path) -> None:
         (["--budget", "soon"], "argument --budget: invalid float value: 'soon'"),
     ],
 )
-def test_bad_options_get_one_sentence(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_options_are_refused_in_one_sentence(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(options)
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""Generated sets have as many posts as asked for, and what is measured of a process is plausible."""
+"""Generated sets have the requested number of posts, and measurements of a process are plausible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(not memory.PEAK_RESET.exists(), reason="Linux tells the peak of a process")
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path: Path, task: str) -> None:
+def test_a_set_has_the_requested_posts_and_can_be_measured(demo: Path, tmp_path: Path, task: str) -> None:
     root = tmp_path / "set"
     for posts in (90, 130):
         memory.write_posts(root, task, posts, demo)
@@ -30,7 +30,7 @@ def test_a_set_has_the_posts_asked_for_and_can_be_measured(demo: Path, tmp_path:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_posts_may_have_images_of_their_own(demo: Path, tmp_path: Path, task: str) -> None:
+def test_every_post_may_have_a_separate_image(demo: Path, tmp_path: Path, task: str) -> None:
     root = tmp_path / "set"
     for posts in (3, 5):
         memory.write_posts(root, task, posts, demo, own_images=True)

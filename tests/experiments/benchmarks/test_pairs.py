@@ -1,4 +1,4 @@
-"""The benchmark of levitated markers at its smallest: one row a post against one a pair."""
+"""The benchmark of levitated markers at minimal size: one row per post compared with one per pair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmib.extract.extractor import Post
 MakeTrained = Callable[..., TrainedModel]
 
 
-def test_levitated_markers_take_one_row_a_post(
+def test_levitated_markers_take_one_row_per_post(
     make_trained: MakeTrained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -34,7 +34,7 @@ def test_levitated_markers_take_one_row_a_post(
     assert len(found) == 8
     for (_, way, markers), (calls, rows, pieces, rate, _) in found.items():
         assert calls == ("1.00" if way == "one by one" else "0.50")
-        # Four people are twelve pairs; the text has two pieces more than words.
+        # Four people give twelve pairs; the text has two more pieces than words.
         assert (rows, pieces) == (("12.00", "120.00") if markers == "inserted" else ("1.00", "54.00"))
         assert float(rate.split()[0]) > 0
     assert pairs.main(["--model", str(exports[0])]) == 2

@@ -1,4 +1,4 @@
-"""The published recipe computes what we compute, on padded batches of pixels; and the waterfall leads from it to us."""
+"""The published recipe computes the same on padded batches of pixels, and the waterfall leads from it to ours."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NAMES = ("mnre", "twitter2017")
 
 @dataclasses.dataclass
 class Case:
-    """A model, and the one batch of all rows as a setup has it."""
+    """A model, and the single batch of all rows in each setup."""
 
     name: str
     module: ExtractionModule
@@ -68,8 +68,8 @@ def gradients(module: ExtractionModule) -> Iterator[torch.Tensor]:
     return (p.grad for p in module.parameters() if p.grad is not None)
 
 
-def test_every_line_of_the_waterfall_computes_the_same_loss_and_gradients(case: Case) -> None:
-    module = case.module.eval()  # no dropout, and means for samples
+def test_all_steps_of_the_waterfall_compute_the_same_loss_and_gradients(case: Case) -> None:
+    module = case.module.eval()  # no dropout, and means instead of samples
     found = []
     for setup in waterfall(SETS[case.name].task).values():
         if setup.bf16:
@@ -83,13 +83,13 @@ def test_every_line_of_the_waterfall_computes_the_same_loss_and_gradients(case: 
     ours = found[-1]
     assert ours[2] > 0
     for setup, loss, norm in found:
-        # The cache keeps features in float16.
+        # The cache stores features in float16.
         tolerance = 1e-4 if setup.cached else 1e-2
         torch.testing.assert_close(loss, ours[1], rtol=tolerance, atol=0)
         torch.testing.assert_close(norm, ours[2], rtol=tolerance, atol=0)
 
 
-def test_recipe_pads_everything_to_the_maximum_length_and_decodes_every_image(case: Case) -> None:
+def test_the_recipe_pads_everything_to_the_maximum_length_and_decodes_every_image(case: Case) -> None:
     posts, batch = SETS[case.name], case.batch(PUBLISHED)
     assert batch.input_ids.shape == batch.text_mask.shape == (ROWS, posts.max_length)
     assert batch.pixels is not None
@@ -106,7 +106,7 @@ def test_recipe_pads_everything_to_the_maximum_length_and_decodes_every_image(ca
     assert ours.text_mask.sum() == batch.text_mask.sum()
 
 
-def test_steps_train_what_is_not_frozen(case: Case) -> None:
+def test_steps_update_only_unfrozen_parameters(case: Case) -> None:
     module = case.module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     with running_as(module, PUBLISHED):
@@ -118,7 +118,7 @@ def test_steps_train_what_is_not_frozen(case: Case) -> None:
     )
 
 
-def test_parts_are_put_back_also_after_an_error(case: Case) -> None:
+def test_replaced_parts_are_restored_even_after_an_error(case: Case) -> None:
     parts, names = dict(case.module.named_children()), [name for name, _ in case.module.named_parameters()]
     with running_as(case.module, PUBLISHED) as module:
         assert dict(module.named_children()) != parts
@@ -130,7 +130,7 @@ def test_parts_are_put_back_also_after_an_error(case: Case) -> None:
     assert [name for name, _ in case.module.named_parameters()] == names
 
 
-def test_the_recipe_runs_the_packaged_crf_and_gathers_row_by_row(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_uses_the_packaged_crf_and_gathers_row_by_row(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     for part in (PackagedCRF, PerRowFusion):
         forward = part.forward
@@ -147,7 +147,7 @@ def test_the_recipe_runs_the_packaged_crf_and_gathers_row_by_row(case: Case, mon
         assert ran == parts
 
 
-def test_packaged_crf_decodes_what_ours_decodes() -> None:
+def test_the_packaged_crf_and_ours_decode_the_same() -> None:
     crf = LinearChainCRF(5)
     for scores in crf.parameters():
         torch.nn.init.normal_(scores)
@@ -159,14 +159,14 @@ def test_packaged_crf_decodes_what_ours_decodes() -> None:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_waterfall_changes_one_thing_at_a_time(task: Any) -> None:
+def test_the_waterfall_changes_one_thing_at_a_time(task: Any) -> None:
     setups = [dataclasses.asdict(setup) for setup in waterfall(task).values()]
     assert setups[0] == dataclasses.asdict(PUBLISHED)
     for before, after in itertools.pairwise(setups):
         assert sum(before[name] != after[name] for name in before) == 1
 
 
-def test_drawn_posts_stand_in_for_absent_sets(tmp_path: Path) -> None:
+def test_generated_posts_replace_missing_sets(tmp_path: Path) -> None:
     source = write_set(tmp_path / "data", "twitter2015", 2, tmp_path / "nowhere")
     assert source == "posts of the demo corpus"
     assert (tmp_path / "data/twitter2015/train.txt").read_text(encoding="utf-8").count("IMGID:") == 2

@@ -1,4 +1,4 @@
-"""How costs grow: known slopes, batches of the sizes asked for, and the command at its smallest."""
+"""Growth of costs: known slopes, batches of the requested sizes, and the command at minimal size."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from experiments.benchmarks.recipe import ENCODERS, build_module
 @pytest.mark.parametrize(
     ("costs", "slope"), [([3.0, 6.0, 12.0], "1.00"), ([5.0, 1.0, 5.0], "0.00"), ([2, 8, 32], "2.00")]
 )
-def test_growth_is_the_slope_between_the_ends(costs: list[float], slope: str) -> None:
+def test_growth_is_the_slope_between_the_endpoints(costs: list[float], slope: str) -> None:
     assert scaling.growth([4, 8, 16], costs) == slope
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_random_batches_have_the_sizes_asked_for(tmp_path: Path, task: str) -> None:
+def test_random_batches_have_the_requested_sizes(tmp_path: Path, task: str) -> None:
     batch = scaling.random_batch(build_module(task, ENCODERS["tiny"], tmp_path), rows=3, pieces=20, regions=5)
     assert batch.input_ids.shape == (3, 20)
     assert batch.region_mask.shape == (3, 5)

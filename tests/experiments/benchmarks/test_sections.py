@@ -1,4 +1,4 @@
-"""Sections keep to their limits, and figures that cannot be measured say why."""
+"""Sections respect their limits, and figures that cannot be measured have a reason."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ def test_a_section_is_stopped_at_its_share_of_the_budget_and_keeps_its_figures()
     assert time.monotonic() - began < 5
     assert [result.status for result in results] == [STOPPED, DONE]
     assert [one.what for result in results for one in result.figures] == ["first", "second"]
-    # Once before the first section, and behind each.
+    # Once before the first section, and after each.
     assert len(written) == 3
     assert written[1][0] == STOPPED
 
 
-def test_the_end_of_the_time_is_no_failed_measurement() -> None:
+def test_running_out_of_time_is_no_failed_measurement() -> None:
     def out_of_time() -> float:
         raise OutOfTime
 
@@ -37,14 +37,14 @@ def test_the_end_of_the_time_is_no_failed_measurement() -> None:
         figure("x", "ms", out_of_time)
 
 
-def test_a_figure_has_the_median_of_its_repeats_or_the_reason_why_there_is_none() -> None:
+def test_a_figure_is_the_median_of_its_repeats_or_has_a_reason() -> None:
     assert figure("x", "ms", lambda: [3.0, 1.0, 2.0]).value == Spread(2.0, 1.0, 3.0)
     assert figure("x", "ms", lambda: 4).value == Spread(4, 4, 4)
     failed = figure("x", "ms", lambda: 1 / 0, note="so far")
     assert (failed.value, failed.error, failed.note) == (None, "ZeroDivisionError: division by zero", "so far")
 
 
-def test_the_table_has_one_line_a_figure() -> None:
+def test_the_table_has_one_line_per_figure() -> None:
     many = Figure("many", Spread(1234.5, 1200.0, 1300.0), "rows/s", 2.0, 0.413)
     section = Section("rates", "of rows", 1.0, lambda: iter([many, Figure("none", error="a | b")]))
     lines = markdown(run([section], 10, lambda results: None)).splitlines()

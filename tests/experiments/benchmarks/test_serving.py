@@ -1,4 +1,4 @@
-"""The load test notices an answer that is lost or belongs to another post."""
+"""The load test detects an answer that is lost or belongs to another post."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POSTS = [{"text": "Ada", "entities": [{"start": 0, "end": 3}]}, {"text": "Bob", 
 
 
 class Service:
-    """Answers with what a post says, unless told otherwise."""
+    """Answers with the text of a post by default."""
 
     def __init__(self) -> None:
         self.wrong: dict[str, Any] = {}
@@ -52,7 +52,7 @@ def service() -> Iterator[Service]:
     made.server.server_close()
 
 
-def test_each_request_is_asked_once_by_some_client(service: Service) -> None:
+def test_each_request_is_sent_once_by_some_client(service: Service) -> None:
     found = serving.load(service.place, 4, 21, POSTS)
     assert sorted(service.seen) == sorted(f"{('Ada', 'Bob')[number % 2]} #4of{number}" for number in range(21))
     assert 0 < found.middle <= found.tail
@@ -63,15 +63,13 @@ def test_each_request_is_asked_once_by_some_client(service: Service) -> None:
     ("wrong", "status", "message"),
     [({"text": "Bob"}, 200, "was lost"), ({"entities": []}, 200, "belongs to another post"), ({}, 503, "got 503")],
 )
-def test_an_answer_that_is_not_right_is_no_measurement(
-    service: Service, wrong: dict[str, Any], status: int, message: str
-) -> None:
+def test_a_wrong_answer_is_no_measurement(service: Service, wrong: dict[str, Any], status: int, message: str) -> None:
     service.wrong, service.status = wrong, status
     with pytest.raises(RuntimeError, match=message):
         serving.load(service.place, 2, 4, POSTS)
 
 
-def test_posts_differ_and_come_with_what_is_wanted() -> None:
+def test_posts_are_distinct_and_have_the_requested_options() -> None:
     with_images, without = serving.posts(images=True, entities=False), serving.posts(images=False, entities=True)
     assert len({post["text"] for post in with_images}) == serving.DISTINCT
     assert all(post.keys() == {"text", "image", "crops"} for post in with_images)

@@ -1,4 +1,4 @@
-"""Each case ends as it says, and what imports cost is counted by package."""
+"""Each case exits as documented, and the costs of imports are added up by package."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def test_quick_cases_are_measured(capsys: pytest.CaptureFixture[str]) -> None:
     assert "| json | " in output
 
 
-def test_a_case_that_ends_otherwise_is_no_measurement(tmp_path: Path) -> None:
+def test_a_case_with_an_unexpected_exit_is_no_measurement(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="ended with 2"):
         startup.run(startup.Case(("nonsense",), 0, ""), tmp_path)
 
 
-def test_imports_are_counted_by_package() -> None:
+def test_import_costs_are_added_up_by_package() -> None:
     seconds = startup.import_times("import json.decoder")
     assert seconds["json"] > 0
     assert "torch" not in seconds

@@ -1,4 +1,4 @@
-"""Traces are read as what they are, and what makes the host wait is found where it is asked for."""
+"""Traces are parsed correctly, and operations that make the host wait are located."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def event(name: str, start: float, duration: float, category: str = "kernel") ->
     return {"ph": "X", "name": name, "cat": category, "ts": start, "dur": duration}
 
 
-def test_gaps_are_what_no_kernel_fills() -> None:
+def test_gaps_are_times_without_any_kernel() -> None:
     events = [
         event("copy", 1000, 100, "gpu_memcpy"),
         event("product", 1200, 300),
@@ -27,19 +27,19 @@ def test_gaps_are_what_no_kernel_fills() -> None:
     ]
     found = read_trace(events, steps=2, categories=DEVICE_WORK)
     assert found.milliseconds == 0.5
-    assert found.kernels == 2  # one lies within another
+    assert found.kernels == 2  # one is nested in another
     assert found.busy == pytest.approx(0.6)
     assert found.longest_gap == pytest.approx(0.3)
     assert found.synchronizations == 0.5
     assert dict(found.heaviest) == pytest.approx({"product": 4 / 6, "copy": 1 / 6, "overlapping": 1 / 6})
 
 
-def test_a_trace_without_kernels_says_so() -> None:
+def test_a_trace_without_kernels_is_reported() -> None:
     with pytest.raises(ValueError, match="no events of kernel, gpu_memcpy, gpu_memset"):
         read_trace([event("aten::mm", 0, 9, "cpu_op")], 1, DEVICE_WORK)
 
 
-def test_operations_of_a_cpu_are_traced() -> None:
+def test_cpu_operations_are_traced() -> None:
     left = torch.randn(64, 64)
     found = trace(lambda: [left @ left for _ in range(3)], 3, torch.device("cpu"))
     assert found.kernels == 1
@@ -47,7 +47,7 @@ def test_operations_of_a_cpu_are_traced() -> None:
     assert found.heaviest[0][0] == "aten::matmul"
 
 
-def test_values_read_by_the_host_are_counted_by_place() -> None:
+def test_values_read_by_the_host_are_counted_by_location() -> None:
     numbers = torch.arange(4.0)
     with HostReads() as reads:
         total = numbers.sum()

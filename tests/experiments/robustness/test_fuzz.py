@@ -1,4 +1,4 @@
-"""A few hundred inputs of the fuzzer, and that it would notice what it looks for."""
+"""A few hundred inputs of the fuzzer, and proof that it detects faults."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def _alarm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_sound_inputs_are_accepted(name: str, tmp_path: Path) -> None:
+def test_valid_inputs_are_accepted(name: str, tmp_path: Path) -> None:
     for seed in range(5):
         assert try_input(TARGETS[name], TARGETS[name].sound(random.Random(seed)), tmp_path) == ACCEPTED
 
 
 @pytest.mark.parametrize("name", TARGETS)
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_inputs_end_in_a_typed_error_or_a_right_result(name: str, tmp_path: Path) -> None:
+def test_damaged_inputs_end_in_a_typed_error_or_a_correct_result(name: str, tmp_path: Path) -> None:
     seen = {try_input(TARGETS[name], draw(name, TARGETS[name], 1, number), tmp_path) for number in range(INPUTS)}
     assert REFUSED in seen
 
 
-def test_an_input_follows_from_its_seed_and_number() -> None:
+def test_an_input_is_determined_by_its_seed_and_number() -> None:
     for name, target in TARGETS.items():
         there = [draw(name, target, 0, number) for number in range(20)]
         back = [draw(name, target, 0, number) for number in reversed(range(20))]
@@ -53,14 +53,14 @@ def test_an_input_follows_from_its_seed_and_number() -> None:
         assert there != [draw(name, target, 1, number) for number in range(20)]
 
 
-def test_mutations_leave_the_original_alone() -> None:
+def test_mutations_do_not_change_the_original() -> None:
     tree = {"a": [1, {"b": "c"}], "d": None}
     assert any(mutate_tree(random.Random(seed), tree) != tree for seed in range(9))
     assert tree == {"a": [1, {"b": "c"}], "d": None}
     assert any(mutate_bytes(random.Random(seed), b"abc") != b"abc" for seed in range(9))
 
 
-def test_a_bomb_is_small_and_long() -> None:
+def test_a_nesting_bomb_is_small_and_expands() -> None:
     assert len(str(bomb(3))) < len(str(bomb(4))) / 1.9
     assert len({id(level) for level in _levels(bomb())}) == 31
 
@@ -71,14 +71,14 @@ def _levels(tree: Any) -> Iterator[Any]:
         tree = tree[0]
 
 
-# The judge
+# Judging
 
 
 def judged(read: Any, tmp_path: Path) -> str:
     return try_input(Target("x", lambda rng: b"", lambda rng: b"", read), b"", tmp_path)
 
 
-def test_errors_are_told_apart(tmp_path: Path) -> None:
+def test_kinds_of_errors_are_distinguished(tmp_path: Path) -> None:
     def refuse(_: Path) -> None:
         raise DataError("x is no y")
 
@@ -96,7 +96,7 @@ def test_errors_are_told_apart(tmp_path: Path) -> None:
         judged(refuse_silently, tmp_path)
 
 
-def test_a_hang_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hang_is_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz, "LONGEST_S", 0.2)
 
     def swallow(_: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_hang_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_results_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader that lets a box out of range through is noticed."""
+    """A reader that accepts a box out of range is detected."""
     monkeypatch.setattr("experiments.robustness.fuzz_targets.read_boxes", lambda path: {"a": (0, 0, 2, 1)})
     with pytest.raises(WrongError, match="the box of 'a'"):
         try_input(TARGETS["crop boxes"], b"{}", tmp_path)
@@ -121,7 +121,7 @@ def test_results_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def worker(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
-    """Put a script in the place of the readers' process: `number` is the input's, `say` prints what became of it."""
+    """Replace the readers' process by a script: `number` is the input's, `say` prints its outcome."""
     script = textwrap.dedent("""
         import json, os, sys
         def say(outcome, lines=()):
@@ -134,7 +134,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, body: str) -> None:
     )
 
 
-def test_a_process_that_dies_is_a_failure_and_the_next_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crashed_process_is_a_failure_and_the_next_one_continues(monkeypatch: pytest.MonkeyPatch) -> None:
     worker(
         monkeypatch,
         """
@@ -152,7 +152,7 @@ def test_a_process_that_dies_is_a_failure_and_the_next_goes_on(monkeypatch: pyte
     assert found[2].traceback == "segmentation fault"
 
 
-def test_a_target_goes_on_until_its_inputs_reach_nothing_new(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_target_continues_until_its_inputs_reach_no_new_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lines 0 to 4 are first reached by the inputs 0, 10, 20, 30 and 40."""
     worker(monkeypatch, 'say("KeyError" if number == 7 else "refused", [f"a.py:{min(number // 10, 4)}"])')
     tally = fuzz.fuzz("t", seed=0, least=20, quiet=15)
@@ -162,7 +162,7 @@ def test_a_target_goes_on_until_its_inputs_reach_nothing_new(monkeypatch: pytest
 
 
 @pytest.mark.slow
-def test_the_lines_that_inputs_reach_are_those_of_the_reader() -> None:
+def test_coverage_is_that_of_the_reader() -> None:
     reached = set().union(*(outcome.lines for outcome in outcomes(0, "crop boxes", 0, 30)))
     assert {line.rpartition(":")[0].rpartition("/")[2] for line in reached} >= {"files.py", "crops.py"}
     assert len(reached) > 10

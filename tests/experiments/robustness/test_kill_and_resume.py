@@ -1,4 +1,4 @@
-"""A run that is interrupted and resumed ends like one that never was, and one dead rank ends its job."""
+"""An interrupted and resumed run ends like an uninterrupted one, and a dead rank ends its job."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def options(encoder_files: Any, place: Path) -> list[str]:
-    """A short training with everything that is random switched on."""
+    """A short training with all sources of randomness enabled."""
     demo = ["--data.root", str(place / "demo"), "--data.cache_dir", str(place / "cache"), "--wandb", "off"]
     return ["--config", str(ROOT / "experiments/robustness/resume.yaml"), *encoder_files.options(), *demo]
 
 
 @pytest.fixture(scope="module")
 def whole(options: list[str], place: Path) -> Path:
-    """A run that nothing happened to."""
+    """An uninterrupted run."""
     log = place / "whole.log"
     assert kill_and_resume.fit([*options, "--runs", str(place / "whole")], log), log.read_text()
     return kill_and_resume.only_run(place / "whole")
@@ -72,7 +72,7 @@ def whole(options: list[str], place: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(options: list[str], place: Path) -> Path:
-    """A run of two ranks that was told to end while it was scored, and was scored by one."""
+    """A run of two ranks that was terminated while being scored, and was then scored by one rank."""
     sender = f"--trainer.callbacks+={__name__}.Interruption"
     job = [*options, *TWO_RANKS, *ONE_EPOCH, "--data.eval_batch_size", "8", sender, "--runs", str(place / "two")]
     with (place / "two.log").open("w") as log:
@@ -88,8 +88,8 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, *arguments]
 
 
-def test_a_killed_run_ends_like_one_that_never_was(options: list[str], whole: Path, tmp_path: Path) -> None:
-    """Killed in mid-epoch, with its last checkpoint damaged: it goes on from the one before, as it is told to."""
+def test_a_killed_run_ends_like_an_uninterrupted_one(options: list[str], whole: Path, tmp_path: Path) -> None:
+    """Killed mid-epoch, with its last checkpoint damaged: it resumes from the previous one, as the error message says."""
     log, runs = tmp_path / "output.log", tmp_path / "killed"
 
     def has_two_checkpoints(_: float) -> bool:
@@ -111,11 +111,11 @@ def test_a_killed_run_ends_like_one_that_never_was(options: list[str], whole: Pa
 
 
 class Killed(BaseException):
-    """Ends a run inside the test process, as if it had been killed."""
+    """Ends a run inside the test process as if it had been killed."""
 
 
 class Ending(pl.Callback):
-    """Ends a run once, at the worst of moments: in a validation, behind it, or by SIGTERM in the step before it."""
+    """Ends a run once at a critical moment: in a validation, after it, or by SIGTERM in the step before it."""
 
     armed = False
 
@@ -144,10 +144,10 @@ class Ending(pl.Callback):
 
 @pytest.mark.fresh_weights
 @pytest.mark.parametrize(("moment", "step"), [("sigterm", 11), ("validation", 12), ("epoch end", 8)])
-def test_no_moment_is_a_bad_one(
+def test_runs_can_be_killed_at_any_moment(
     options: list[str], whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], moment: str, step: int
 ) -> None:
-    """There are validations after 4 steps and after 8, the end of the epoch; checkpoints are due every 3."""
+    """Validations follow steps 4 and 8, the end of the epoch; checkpoints are due every 3 steps."""
     ending = {"class_path": f"{__name__}.Ending", "init_args": {"moment": moment, "step": step}}
     Ending.armed = True
     with pytest.raises((Killed, SystemExit)):
@@ -160,12 +160,12 @@ def test_no_moment_is_a_bad_one(
     assert kill_and_resume.differences(whole, run) == []
 
 
-def test_differences_are_found(whole: Path, interrupted: Path) -> None:
+def test_differences_are_detected(whole: Path, interrupted: Path) -> None:
     assert kill_and_resume.differences(whole, whole) == []
     assert {"last.ckpt: state_dict", "metrics.csv"} <= set(kill_and_resume.differences(whole, interrupted))
 
 
-def test_a_run_that_was_ended_while_it_was_scored_is_scored_again(interrupted: Path) -> None:
+def test_a_run_terminated_during_scoring_is_scored_again(interrupted: Path) -> None:
     run = read_run(interrupted)
     scored = [row for row in run.metrics() if {"val/f1", "test/f1"} & row.keys()]
     assert ["test/f1" in row for row in scored] == [False, False, False, True], "twice in the epoch, and then once each"
@@ -174,7 +174,7 @@ def test_a_run_that_was_ended_while_it_was_scored_is_scored_again(interrupted: P
     assert (interrupted / "information_plane.svg").is_file()
 
 
-def test_torchrun_is_another_way_to_start_the_same_job(options: list[str], interrupted: Path, tmp_path: Path) -> None:
+def test_torchrun_can_start_the_same_job(options: list[str], interrupted: Path, tmp_path: Path) -> None:
     job = [*options, *TWO_RANKS, *ONE_EPOCH, "--data.eval_batch_size", "8", "--runs", str(tmp_path / "runs")]
     torchrun = command("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mmib", "fit")
     done = subprocess.run([*torchrun, *job], capture_output=True, text=True, timeout=5 * WITHIN_S, check=False)
@@ -186,7 +186,7 @@ def test_torchrun_is_another_way_to_start_the_same_job(options: list[str], inter
 
 
 @pytest.mark.parametrize("dead", [0, 1])
-def test_a_rank_that_dies_ends_the_job_and_is_named(options: list[str], tmp_path: Path, dead: int) -> None:
+def test_a_dead_rank_ends_the_job_and_is_named(options: list[str], tmp_path: Path, dead: int) -> None:
     log, runs = tmp_path / "output.log", tmp_path / "runs"
     endless = command("-m", "mmib", "fit", *options, *TWO_RANKS, "--trainer.max_epochs", "1000", "--runs", str(runs))
     with log.open("w") as output:
@@ -201,7 +201,7 @@ def test_a_rank_that_dies_ends_the_job_and_is_named(options: list[str], tmp_path
         _wait_for_end(other)
     finally:
         job.kill()
-    # Lightning's own watch over its children, or ours, or the connection that broke: whichever came first.
+    # Lightning's monitoring of its children, or ours, or the broken connection: whichever was first.
     named = rf"rank: {dead}.*terminated with code -9|rank {dead}( \(status -9\))? of this job ended, so the job ends"
     assert re.search(named, log.read_text())
 
@@ -220,7 +220,7 @@ def _wait_for_end(pid: int) -> None:
 
 
 def test_the_number_of_ranks_may_change(interrupted: Path, tmp_path: Path) -> None:
-    """A single rank trains on with what two began, and says what is not the same."""
+    """A single rank continues what two ranks started, and reports what differs."""
     run, log = tmp_path / "run", tmp_path / "output.log"
     shutil.copytree(interrupted, run)
     more = ["--run", str(run), "--ckpt_path", "last", *ONE_RANK, "--trainer.max_epochs", "2"]

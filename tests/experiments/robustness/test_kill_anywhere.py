@@ -1,4 +1,4 @@
-"""The script that kills what writes files: it finds what is lost, and finds nothing where nothing is."""
+"""The script that kills processes while they write files: it detects losses, and reports none otherwise."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def careless(folder: Path) -> None:
 
 
 def stubborn(folder: Path) -> None:
-    """Does not go on with what it finds."""
+    """Does not resume from existing files."""
     if (folder / "begun").exists():
         raise RuntimeError("there is something already")
     (folder / "begun").touch()
@@ -61,19 +61,19 @@ def stubborn(folder: Path) -> None:
 
 
 def wait_for_the_kill(folder: Path, begun: bool) -> None:
-    """Long, but not in the run that nothing happens to nor in the one after the kill."""
+    """Takes long, except in the uninterrupted run and in the one after the kill."""
     if not begun and not folder.name.endswith("-whole"):
         time.sleep(60)
 
 
 class Moment(random.Random):
-    """Leaves a job the time to begin, on a busy machine too."""
+    """Gives a job enough time to start, even on a busy machine."""
 
     def uniform(self, a: float, b: float) -> float:
         return BEGUN_S
 
 
-def test_what_is_written_at_once_is_never_broken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_atomically_written_files_are_never_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tally = try_kills("careful", Job(careful, contents), 2, tmp_path, random.Random(0))
     assert (tally[LOST], tally[KILLED] + tally[OVER]) == (0, 2)
     assert capsys.readouterr().out.count("every file whole, the next start came to the same end") == 2
@@ -86,19 +86,19 @@ def test_what_is_written_at_once_is_never_broken(tmp_path: Path, capsys: pytest.
         (stubborn, "a start: it failed by itself with status 1: RuntimeError: there is something already"),
     ],
 )
-def test_what_is_lost_is_named(run: Any, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lost_files_are_named(run: Any, found: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tally = try_kills("job", Job(run, contents), 1, tmp_path, Moment())
     assert (tally[LOST], tally[KILLED]) == (1, 1)
     assert found in capsys.readouterr().out
 
 
-def test_another_end_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_different_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     job = Job(lambda folder: write_text(folder / "x.json", f'"{folder.name}"'), contents)
     assert try_kills("job", job, 1, tmp_path, random.Random(0))[LOST] == 1
     assert "after the next start: x.json" in capsys.readouterr().out
 
 
-def test_a_job_that_fails_by_itself_says_why(tmp_path: Path) -> None:
+def test_a_job_that_fails_by_itself_reports_the_reason(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
 
     def fail(folder: Path) -> None:
@@ -115,13 +115,13 @@ def test_a_killed_process_is_no_failure(tmp_path: Path) -> None:
 
 
 def draw_a_bar(folder: Path, begun: bool) -> None:
-    """Takes the lock of progress bars, and keeps it in the run that is killed."""
+    """Takes the lock of progress bars, and holds it in the killed run."""
     with tqdm.get_lock():
         wait_for_the_kill(folder, begun)
 
 
-def test_a_kill_while_a_bar_is_drawn_leaves_no_lock_behind(tmp_path: Path) -> None:
-    tqdm.get_lock()  # made here, it would be shared with the copies
+def test_a_kill_while_a_bar_is_drawn_releases_the_lock(tmp_path: Path) -> None:
+    tqdm.get_lock()  # created here, it would be shared with the copies
     (tmp_path / "a").mkdir()
     assert not start(lambda folder: draw_a_bar(folder, begun=False), tmp_path / "a", kill_after_s=BEGUN_S)[0]
     assert start(lambda folder: draw_a_bar(folder, begun=True), tmp_path / "a", kill_after_s=60)[0]
@@ -144,7 +144,7 @@ def test_a_cache_is_the_same_after_kills(tmp_path: Path, encoder_files: Any) -> 
 
 
 @pytest.mark.parametrize(("kept", "found"), [("last.ckpt", "2"), ("previous.ckpt", "2"), ("best.ckpt", "1")])
-def test_the_newest_run_with_a_checkpoint_is_gone_on_with(tmp_path: Path, kept: str, found: str) -> None:
+def test_the_newest_run_with_a_checkpoint_is_resumed(tmp_path: Path, kept: str, found: str) -> None:
     assert resumable(tmp_path) is None
     for run, name in (("1", "last.ckpt"), ("2", kept)):
         path = tmp_path / "name" / run / "checkpoints" / name
@@ -153,11 +153,11 @@ def test_the_newest_run_with_a_checkpoint_is_gone_on_with(tmp_path: Path, kept: 
     assert resumable(tmp_path) == tmp_path / "name" / found
 
 
-def test_kills_are_shared_out() -> None:
+def test_kills_are_distributed() -> None:
     assert shares(50, 3) == [17, 17, 16]
 
 
-def test_the_status_tells_whether_something_was_lost(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_exit_status_reports_losses(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     for run, status in ((careful, 0), (lambda folder: write_text(folder / "x.json", f'"{folder}"'), 1)):
         monkeypatch.setattr(kill_anywhere, "make_jobs", lambda *_, run=run: {"cache": Job(run, contents)})
         assert kill_anywhere.main(["--kills", "1", "--jobs", "cache", "--", "--wandb", "off"]) == status

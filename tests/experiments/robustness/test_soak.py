@@ -1,4 +1,4 @@
-"""Hostile clients cost honest ones no answer."""
+"""Hostile clients cause no lost answers for honest ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mmib.export.model import TrainedModel
 
 
 @pytest.mark.slow
-def test_nothing_honest_is_lost_beside_hostile_clients(
+def test_no_honest_request_is_lost_among_hostile_clients(
     make_trained: Callable[..., TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(soak, "HOLD_S", 0.2)

@@ -1,4 +1,4 @@
-"""Every sweep file that is shipped can be run as it is."""
+"""Every shipped sweep file can be run unchanged."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ FILES = sorted(FOLDER.glob("*.yaml"))
 
 
 def setting(config: Any, name: str) -> Any:
-    """A value of a composed configuration by a short name: `init_args` are passed through."""
+    """A value of a composed configuration by its short name, without `init_args`."""
     for key in name.split("."):
         config = config[key] if key in config else config["init_args"][key]
     return config
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_the_command_composes_a_configuration_with_every_parameter(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_sets_every_parameter_in_the_configuration(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = read_sweep(path)
     values = file.sample(optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask())
     keys = {parameter.name: parameter.keys for parameter in file.parameters}
@@ -46,7 +44,7 @@ def test_the_command_composes_a_configuration_with_every_parameter(
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_all_optimise_the_score_of_validation(path: Path) -> None:
+def test_all_sweeps_optimise_the_validation_score(path: Path) -> None:
     file = read_sweep(path)
     assert (file.metric.name, file.metric.goal) == ("val/f1", "maximize")
     assert file.trials(None) == (12 if file.method == "grid" else 40)
