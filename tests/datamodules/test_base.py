@@ -71,9 +71,9 @@ def trained_by(module: MNREDataModule, epoch: int = 0, ranks: int = 1, rank: int
 def pictures_of(batch: MREBatch, row: int) -> torch.Tensor:
     """The pixels of a row's images."""
     assert batch.pixels is not None
-    own = torch.zeros_like(batch.region_mask)
-    own[batch.rows == row] = True
-    return batch.pixels[own[batch.region_mask]]
+    row_mask = torch.zeros_like(batch.region_mask)
+    row_mask[batch.rows == row] = True
+    return batch.pixels[row_mask[batch.region_mask]]
 
 
 # Batches
@@ -223,8 +223,8 @@ def test_augmentation_depends_only_on_seed_epoch_and_row(
         monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
         random.seed(len(drawn))
         torch.manual_seed(len(drawn))
-        own = batches(trained_by(load(augment=True, **options), epoch=3))
-        drawn.append({row: pictures_of(batch, row) for batch in own for row in batch.rows.tolist()})
+        expected = batches(trained_by(load(augment=True, **options), epoch=3))
+        drawn.append({row: pictures_of(batch, row) for batch in expected for row in batch.rows.tolist()})
     for row in range(5):
         assert torch.equal(drawn[0][row], drawn[1][row])
         assert not torch.equal(drawn[0][row], drawn[2][row])
@@ -266,7 +266,7 @@ def test_the_rows_of_all_ranks_equal_the_batch_of_one_process_plus_padding_rows(
     }
     alone = batches(load(**options), split)
     shared = [batches(trained_by(load(**options), ranks=ranks, rank=rank), split) for rank in range(ranks)]
-    assert {len(own) for own in shared} == {len(alone)}
+    assert {len(share) for share in shared} == {len(alone)}
     padding_rows = 0
     for whole, *parts in zip(alone, *shared, strict=True):
         count = len(whole)
@@ -535,11 +535,11 @@ def test_shuffled_images_belong_to_another_post(five: Any, load: Load) -> None:
         module.setup("fit")
     rows = modules[0].examples["train"]
     given = [[picture.file.name for picture in example.pictures] for example in rows]
-    own = ["red.png", "lime.png", "blue.png", "gold.png", "navy.png", "lime.png", "lime.png", "red.png"]
-    donors = dict(zip(own, (names[0] for names in given[:8]), strict=True))
+    originals = ["red.png", "lime.png", "blue.png", "gold.png", "navy.png", "lime.png", "lime.png", "red.png"]
+    donors = dict(zip(originals, (names[0] for names in given[:8]), strict=True))
     assert all(name != donor for name, donor in donors.items())
     assert sorted(donors.values()) == sorted(donors)
-    assert [names[0] for names in given[:8]] == [donors[name] for name in own]
+    assert [names[0] for names in given[:8]] == [donors[name] for name in originals]
     assert given[8] == []
     assert len({example.image_id for example in rows[:8]}) == 5
     assert given == [[picture.file.name for picture in example.pictures] for example in modules[1].examples["train"]]
@@ -583,9 +583,9 @@ def test_a_sample_is_spread_over_the_rows_with_an_image(
         module = trained_by(load(eval_batch_size=2), ranks=ranks, rank=rank)
         module.setup("fit")
         assert module.val_sample(most) == expected
-        own = list(module.val_dataloader(expected))
-        assert len(own) == (len(expected) + 1) // 2, "no batch more than it takes"
-        found += [row for batch in own for row in batch.rows.tolist() if row >= 0]
+        sampled = list(module.val_dataloader(expected))
+        assert len(sampled) == (len(expected) + 1) // 2, "no batch more than it takes"
+        found += [row for batch in sampled for row in batch.rows.tolist() if row >= 0]
     assert sorted(found) == expected
 
 
@@ -820,8 +820,8 @@ def test_defect_21_a_row_keeps_its_own_images_in_every_epoch(five: Any, load: Lo
             for place, row in enumerate(batch.rows.tolist()):
                 pictures = module.examples["train"][row].pictures
                 features = np.concatenate([module.cache.features(picture.file) for picture in pictures])
-                own = batch.features[place][batch.region_mask[place]].numpy()
-                np.testing.assert_array_equal(own, features.astype(np.float32))
+                row_features = batch.features[place][batch.region_mask[place]].numpy()
+                np.testing.assert_array_equal(row_features, features.astype(np.float32))
                 assert pictures[0].file.name == f"{COLOURS[row]}.png"
 
 

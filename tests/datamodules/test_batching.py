@@ -99,12 +99,12 @@ row_sizes = st.lists(st.builds(RowSize, st.integers(1, 60), st.integers(0, 5)), 
 
 def shares(sizes: list[RowSize], ranks: int, size: int = 8, accumulate: int = 1) -> list[tuple[Share, ...]]:
     """The shares of all ranks for each global batch."""
-    own = [
+    sampled = [
         list(GlobalBatchSampler(sizes, size, True, 3, lambda: 2, ranks, rank, lambda: accumulate))
         for rank in range(ranks)
     ]
-    assert len({len(listed) for listed in own}) == 1, "every rank has as many batches"
-    return list(zip(*own, strict=True))
+    assert len({len(listed) for listed in sampled}) == 1, "every rank has as many batches"
+    return list(zip(*sampled, strict=True))
 
 
 @given(sizes=row_sizes, ranks=st.integers(1, 4), size=st.integers(1, 12), accumulate=st.integers(1, 3))
@@ -146,9 +146,9 @@ def test_all_ranks_pad_to_the_largest_row_of_the_batch(sizes: list[RowSize], ran
 
 def counts(sizes: list[RowSize], rows: Sequence[int]) -> Window:
     """Posts, tokens, regions and images of the given rows."""
-    own = [sizes[row] for row in rows]
-    images = sum(size.regions > 0 for size in own)
-    return Window(len(own), sum(size.pieces for size in own), sum(size.regions for size in own), images)
+    chosen = [sizes[row] for row in rows]
+    images = sum(size.regions > 0 for size in chosen)
+    return Window(len(chosen), sum(size.pieces for size in chosen), sum(size.regions for size in chosen), images)
 
 
 @given(sizes=row_sizes, accumulate=st.integers(1, 5), data=st.data())

@@ -148,7 +148,7 @@ def test_an_annotated_negative_pair_is_one_row(tmp_path: Path) -> None:
     assert found == [("Ada", "Bob", "none"), ("Bob", "Ada", "none")]
 
 
-def test_relations_that_give_no_row_or_several_rows_are_counted(tmp_path: Path) -> None:
+def test_posts_without_rows_and_pairs_with_several_are_counted(tmp_path: Path) -> None:
     twice = post("Ada Bob", ("Ada", "X"), ("Bob", "X"), relations=[(0, 1, "made_by"), (0, 1, "plays-for")])
     lonely = post("Ada left", ("Ada", "PERSON"))
     found, note = related(twice, lonely, lonely, tmp_path=tmp_path)

@@ -191,7 +191,7 @@ def test_the_result_without_markers_is_a_window_of_the_post(
     assert set(both) <= set(window)
     assert len(ids) <= max_length
     for piece, word in zip(ids, marked.word_ids, strict=True):
-        assert word == next((number for number, own in enumerate(pieces) if piece in own), NO_WORD)
+        assert word == next((number for number, word_pieces in enumerate(pieces) if piece in word_pieces), NO_WORD)
     # Only whole words, and no further word would have fitted on either side.
     kept = [word for word in pieces if set(word) & set(window)]
     assert [piece for word in kept for piece in word] == window
@@ -207,7 +207,7 @@ def test_the_result_without_markers_is_a_window_of_the_post(
         inner = ids[index : ids.index(tokenizer.marker_ids[closes])]
         entity = [piece for word in pieces[slice(*span)] for piece in word]
         assert [piece for piece in inner if piece not in markers] == entity
-        # There are only markers between an opening marker and its entity, and between the entity and its closing marker.
+        # There are only markers between an opening marker and its entity, and between entity and closing marker.
         assert set(ids[index : ids.index(entity[0])]) <= markers
 
 

@@ -195,10 +195,10 @@ def test_images_may_be_disabled_and_shuffled(
     if encoder is not None:
         encoder.share(text_encoder)
     counts = [len(example.pictures) for example in load(encoder, text_encoder, images=images).examples["val"]]
-    own = [len(example.pictures) for example in load(encoder, text_encoder).examples["val"]]
+    originals = [len(example.pictures) for example in load(encoder, text_encoder).examples["val"]]
     if expected is None:
-        assert counts != own
-        assert [count > 0 for count in counts] == [count > 0 for count in own]
+        assert counts != originals
+        assert [count > 0 for count in counts] == [count > 0 for count in originals]
     else:
         assert counts == expected
 

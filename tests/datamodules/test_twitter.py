@@ -196,7 +196,7 @@ def test_every_piece_has_the_index_of_its_word(twitter: TwitterFolder, load: Loa
     examples = read(module)
     pieces = module.tokenizer.pieces([words])[0]
     seen = len(words) if length == 64 else 3  # [CLS], 3 + 1 + 1 pieces, [SEP]
-    expected = [number for number, own in enumerate(pieces[:seen]) for _ in own]
+    expected = [number for number, word_pieces in enumerate(pieces[:seen]) for _ in word_pieces]
     assert examples[0].words == words
     assert examples[0].word_ids == [NO_WORD, *expected, NO_WORD]
     batch = module.collate([(example, None) for example in examples])

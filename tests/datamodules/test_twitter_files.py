@@ -42,7 +42,9 @@ class TwitterFolder:
     def pictures(self, max_crops: int = 4) -> list[list[str]]:
         """Names of each post's images."""
         images = [post.image for post in self.read()]
-        return [[picture.file.name for picture in own] for own in self.reader.pictures("train", images, max_crops)]
+        return [
+            [picture.file.name for picture in located] for located in self.reader.pictures("train", images, max_crops)
+        ]
 
 
 def posts_of(*posts: tuple[str, str]) -> str:

@@ -76,9 +76,9 @@ def test_the_optimal_rule_scores_the_entity_ceiling(level: str, view: View) -> N
     corpus = DemoSettings(noise=0.3, noise_kinds={"scene": 2.0, "pattern": 1.0}, missing=0.1)
     noise = corpus.hidden_noise("train")
     posts = [draw_post(corpus, "train", number, level) for number in range(3000)]
-    told = [entity_posteriors(post, view, noise) for post in posts]
-    ceiling = expected_best_f1([posterior for posteriors in told for posterior in posteriors])
-    answers = [[best_answer(posterior, ceiling / 2) for posterior in posteriors] for posteriors in told]
+    predicted = [entity_posteriors(post, view, noise) for post in posts]
+    ceiling = expected_best_f1([posterior for posteriors in predicted for posterior in posteriors])
+    answers = [[best_answer(posterior, ceiling / 2) for posterior in posteriors] for posteriors in predicted]
     gold = [[entity_type for *_, entity_type in post.entities] for post in posts]
     found = f1_score(
         [tagged(post, types) for post, types in zip(posts, gold, strict=True)],
@@ -94,8 +94,8 @@ def test_detectable_noise_costs_less(level: str) -> None:
     for noise, names in ((0.5, {"scene": 1.0}), (0.5, {"scene": 1.0, "meme": 1.0}), (0.5, {"meme": 1.0}), (0.0, {})):
         corpus = DemoSettings(noise=noise, noise_kinds=names or {"scene": 1.0})
         posts = [draw_post(corpus, "test", number, level) for number in range(600)]
-        told = [relation_posteriors(post, "multimodal", corpus.hidden_noise("test")) for post in posts]
-        ceilings.append(expected_best_f1([posterior for posteriors in told for posterior in posteriors]))
+        predicted = [relation_posteriors(post, "multimodal", corpus.hidden_noise("test")) for post in posts]
+        ceilings.append(expected_best_f1([posterior for posteriors in predicted for posterior in posteriors]))
     assert ceilings == sorted(ceilings)
     assert min(after - before for before, after in itertools.pairwise(ceilings)) > 0.01
 

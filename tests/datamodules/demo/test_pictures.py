@@ -126,7 +126,7 @@ def test_all_scenes_vary() -> None:
 
 
 def test_a_frozen_encoder_recognises_unrelated_images() -> None:
-    """By the nearest class mean of features of other images; relevant images of either level are two further classes."""
+    """By the nearest class mean of other images' features; relevant images of either level are two further classes."""
     pytest.importorskip(PACKAGED["pip:efficientnet-lite0"].package, reason="the encoders extra is not installed")
     encoder = ImageEncoder("pip:efficientnet-lite0", frozen=True)
     groups = {name: unrelated(name, range(12)) for name in UNRELATED}

@@ -80,12 +80,12 @@ def test_posteriors_sum_to_one_and_are_positive_for_the_truth(
 def test_relation_and_type_posteriors_of_a_clause_agree(posts: dict[str, list[Post]]) -> None:
     """Residents and members differ in the type of the tail entity: both posteriors express the same belief."""
     for post in posts[EASY]:
-        types, told = entity_posteriors(post, "text", NOISE), relation_posteriors(post, "text", NOISE)
+        types, relations = entity_posteriors(post, "text", NOISE), relation_posteriors(post, "text", NOISE)
         for index, clause in enumerate(post.clauses):
             if clause.family == "person_thing":
                 assert types[2 * index] == pytest.approx({"PER": 1.0})
                 home = theme_prior("person_thing")["home"]  # the other theme in which the tail entity is a place
-                residence = told[index]["/per/loc/place_of_residence"]
+                residence = relations[index]["/per/loc/place_of_residence"]
                 assert types[2 * index + 1]["LOC"] == pytest.approx(residence + home)
 
 
@@ -130,12 +130,12 @@ def test_a_colour_that_nobody_wears_marks_the_image_as_irrelevant(posts: dict[st
 
 def test_the_remaining_uncertainty_is_due_to_irrelevant_scenes() -> None:
     """Counts for 100 posts: 50 irrelevant images, 10 of them scenes, among 60 scenes."""
-    told = {"meme": 4.0, "scene": 1.0}
-    assert DemoSettings(noise=0.5, noise_kinds=told).hidden_noise("val") == pytest.approx(10 / 60)
+    kinds = {"meme": 4.0, "scene": 1.0}
+    assert DemoSettings(noise=0.5, noise_kinds=kinds).hidden_noise("val") == pytest.approx(10 / 60)
     assert DemoSettings(noise=0.3).hidden_noise("test") == 0.3
     assert DemoSettings(noise=0.5, noise_kinds={"food": 1.0}).hidden_noise("train") == 0.0
     assert DemoSettings(noise=1.0, noise_kinds={"food": 1.0}).hidden_noise("train") == 0.0
-    robust = DemoSettings(noise=0.1, test_noise=0.5, test_noise_kinds=told)
+    robust = DemoSettings(noise=0.1, test_noise=0.5, test_noise_kinds=kinds)
     assert [robust.hidden_noise(split) for split in ("train", "val", "test")] == pytest.approx([0.1, 0.1, 10 / 60])
 
 

@@ -80,12 +80,12 @@ def test_posts_with_the_same_image_ask_about_different_things(train: list[Post])
 
 
 def test_themes_of_a_family_follow_their_prior_whether_or_not_images_are_shared(train: list[Post]) -> None:
-    for own in (True, False):
+    for unshared in (True, False):
         for family in FAMILIES:
             themes = Counter(
                 clause.theme
                 for post in train
-                if (post.drawing == post.identity) == own and post.level == EASY
+                if (post.drawing == post.identity) == unshared and post.level == EASY
                 for clause in post.clauses
                 if clause.family == family
             )

@@ -59,5 +59,5 @@ def test_no_ordering_by_the_text_is_better(level: str) -> None:
 
 
 def mean_rank(scores: np.ndarray) -> float:
-    own = np.diagonal(scores)[:, None]
-    return float(((scores > own).sum(axis=1) + ((scores == own).sum(axis=1) + 1) / 2).mean())
+    own_scores = np.diagonal(scores)[:, None]
+    return float(((scores > own_scores).sum(axis=1) + ((scores == own_scores).sum(axis=1) + 1) / 2).mean())

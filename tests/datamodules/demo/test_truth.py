@@ -46,7 +46,7 @@ def labels(corpus: Any, task: str, view: str, level: str | None) -> list[dict[st
         stored = [(row["level"], [row[f"posterior_{view}"]]) for row in corpus.records("rows_test.jsonl")]
     else:
         stored = [(post["level"], post[f"entity_posteriors_{view}"]) for post in corpus.records("test.jsonl")]
-    return [posterior for own, posteriors in stored if level in (None, own) for posterior in posteriors]
+    return [posterior for post_level, posteriors in stored if level in (None, post_level) for posterior in posteriors]
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])

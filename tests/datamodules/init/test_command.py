@@ -29,11 +29,11 @@ def settings(file: Path) -> dict[str, Any]:
 
 
 def test_counts_match_the_posts(look: Look, folder: Path, invented: Any) -> None:
-    said = look(folder, "--task", "mner")
-    assert said.status == 0
+    result = look(folder, "--task", "mner")
+    assert result.status == 0
     rows = {
         cells[0]: cells[1:]
-        for cells in ([c.strip() for c in line.strip("│").split("│")] for line in said.output.splitlines())
+        for cells in ([c.strip() for c in line.strip("│").split("│")] for line in result.output.splitlines())
         if len(cells) == 5
     }
     assert {"train", "val", "test"} <= rows.keys()
@@ -42,37 +42,37 @@ def test_counts_match_the_posts(look: Look, folder: Path, invented: Any) -> None
     pictured = [post["image"] for post in invented.posts(60) if "image" in post]
     assert sum(int(named) for _, named in found) == len(pictured) == 20
     assert sum(int(there) for there, _ in found) == 18
-    assert f"images are not in {folder / 'images'}" in said.output
-    assert "held out of the training posts: 20% for val and 20% for test; val.jsonl and test.jsonl" in said.output
+    assert f"images are not in {folder / 'images'}" in result.output
+    assert "held out of the training posts: 20% for val and 20% for test; val.jsonl and test.jsonl" in result.output
 
 
 def test_labels_are_counted_per_split(look: Look, write: Write, invented: Any) -> None:
     posts = invented.posts(30)
     for name, part in (("train", posts[:20]), ("dev", posts[20:])):
         write(f"{name}.jsonl", invented.lines(part))
-    said = look(write("note", "").parent, "--task", "mre")
+    result = look(write("note", "").parent, "--task", "mre")
     for split, part in (("train", posts[:20]), ("val", posts[20:])):
         types = [post["relations"][0]["type"] for post in part]
         counts = ", ".join(f"{name} {types.count(name)}" for name in ("breaks", "makes", "sells"))
-        assert f"{split} labels: {counts}" in said.output
-    assert "no relation is named none, no_relation" in said.output
-    assert "there is nothing to test with" in said.output
+        assert f"{split} labels: {counts}" in result.output
+    assert "no relation is named none, no_relation" in result.output
+    assert "there is nothing to test with" in result.output
 
 
 def test_unreadable_posts_are_counted(look: Look, write: Write, invented: Any) -> None:
     broken = '{"text": "Acme", "entities": [{"start": 0, "end": 99, "type": "TEAM"}]}\n'
     file = write("train.jsonl", invented.lines(invented.posts(20)) + broken + "{\n")
     write("val.jsonl", invented.lines(invented.posts(20)))
-    said = look(file.parent, "--task", "mner")
-    assert said.status == 0
-    assert f"train: 2 posts cannot be read: correct them before you train. The first: {file}:21: " in said.output
+    result = look(file.parent, "--task", "mner")
+    assert result.status == 0
+    assert f"train: 2 posts cannot be read: correct them before you train. The first: {file}:21: " in result.output
 
 
 def test_a_malformed_line_of_a_shared_file_is_reported_once(look: Look, write: Write, invented: Any) -> None:
     file = write("posts.jsonl", invented.lines(invented.posts(30)) + "{\n")
-    said = look(file, "--task", "mner")
-    assert said.output.count("cannot be read") == 1
-    assert "train, val, test: 1 post cannot be read: correct them" in said.output
+    result = look(file, "--task", "mner")
+    assert result.output.count("cannot be read") == 1
+    assert "train, val, test: 1 post cannot be read: correct them" in result.output
 
 
 def test_data_with_none_of_its_images_is_reported_as_text_only(look: Look, write: Write, invented: Any) -> None:
@@ -88,10 +88,10 @@ def test_a_rare_label_similar_to_a_frequent_one_is_reported_as_a_possible_typo(l
     names = [*["TEAM"] * 20, *["VENUE"] * 20, "TAEM", "Venue", "SPORT"]
     file = write("train.jsonl", "".join(post.format(name) for name in names))
     write("val.jsonl", post.format("TEAM"))
-    said = look(file.parent).output
-    assert "'TAEM' (1) is nearly 'TEAM' (21): correct it if it is a typo" in said
-    assert "'Venue' (1) is nearly 'VENUE' (20)" in said
-    assert "'SPORT'" not in said
+    result = look(file.parent).output
+    assert "'TAEM' (1) is nearly 'TEAM' (21): correct it if it is a typo" in result
+    assert "'Venue' (1) is nearly 'VENUE' (20)" in result
+    assert "'SPORT'" not in result
 
 
 def test_image_paths_outside_the_folder_cannot_be_read(look: Look, write: Write) -> None:
@@ -100,9 +100,9 @@ def test_image_paths_outside_the_folder_cannot_be_read(look: Look, write: Write)
         "train.jsonl", json.dumps(post) + '\n{"text": "b", "entities": [{"start": 0, "end": 1, "type": "X"}]}\n'
     )
     write("val.jsonl", file.read_text(encoding="utf-8"))
-    said = look(file.parent).output
-    assert "train: 1 post cannot be read" in said
-    assert "val: 1 post cannot be read" in said
+    result = look(file.parent).output
+    assert "train: 1 post cannot be read" in result
+    assert "val: 1 post cannot be read" in result
 
 
 def test_changes_by_the_reader_are_reported(look: Look, write: Write) -> None:
@@ -111,9 +111,9 @@ def test_changes_by_the_reader_are_reported(look: Look, write: Write) -> None:
     )
     file = write("train.conll", text.replace("E-LOC\n", "E-LOC\n\n") + "the O\n")
     write("val.conll", text + "the O\n")
-    said = look(file.parent)
-    assert "converted from BIOES to BIO" in said.output
-    assert "train labels: LOC 40" in said.output
+    result = look(file.parent)
+    assert "converted from BIOES to BIO" in result.output
+    assert "train labels: LOC 40" in result.output
 
 
 # The configuration
@@ -121,8 +121,8 @@ def test_changes_by_the_reader_are_reported(look: Look, write: Write) -> None:
 
 def test_the_configuration_contains_the_recognised_settings(look: Look, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
-    said = look(folder, "--task", "mre", "-o", file, "--negative", "nothing", "--images", folder / "images")
-    assert said.output.splitlines()[-1] == f"{file} is written; train with: mmib fit --config {file}"
+    result = look(folder, "--task", "mre", "-o", file, "--negative", "nothing", "--images", folder / "images")
+    assert result.output.splitlines()[-1] == f"{file} is written; train with: mmib fit --config {file}"
     content = yaml.safe_load(file.read_text(encoding="utf-8"))
     assert content["include"] == ["base.yaml", "model/mre.yaml", "model/offline.yaml"]
     assert content["name"] == "mine"
@@ -233,10 +233,10 @@ def test_the_order_of_a_list_of_relations_is_kept(look: Look, write: Write, inve
     for split in ("train", "val"):
         write(f"data/txt/ours_{split}.txt", invented.mnre("sells", "makes", "None"))
     write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1, "makes": 2, "breaks": 3}))
-    said = look(tmp_path / "data", "-o", tmp_path / "a.yaml")
+    result = look(tmp_path / "data", "-o", tmp_path / "a.yaml")
     found = label_set(settings(tmp_path / "a.yaml")["labels"])
     assert found == LabelSet(("sells", "None", "makes", "breaks"), "None")
-    assert "no training post has breaks: it cannot be learnt" in said.output
+    assert "no training post has breaks: it cannot be learnt" in result.output
     write("data/ours_rel2id.json", json.dumps({"sells": 0, "None": 1}))
     assert "lacks makes, which is in the posts" in look(tmp_path / "data").errors
 
@@ -254,10 +254,10 @@ def test_the_order_of_a_list_of_relations_is_kept(look: Look, write: Write, inve
     ],
 )
 def test_conflicting_options_are_refused(look: Look, folder: Path, options: list[str], message: str) -> None:
-    said = look(folder, *options)
-    assert said.status == 2
-    assert message in said.errors
-    assert said.errors.count("\n") == 1
+    output = look(folder, *options)
+    assert output.status == 2
+    assert message in output.errors
+    assert output.errors.count("\n") == 1
 
 
 def test_a_negative_class_must_be_one_of_the_relations(look: Look, write: Write, invented: Any, tmp_path: Path) -> None:
@@ -274,9 +274,9 @@ def test_data_without_labels_is_refused(look: Look, write: Write) -> None:
 def test_an_existing_file_is_not_overwritten(look: Look, folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("name: old\n", encoding="utf-8")
-    said = look(folder, "--task", "mner", "-o", file)
-    assert said.status == 2
-    assert f"{file} is there already" in said.errors
+    result = look(folder, "--task", "mner", "-o", file)
+    assert result.status == 2
+    assert f"{file} is there already" in result.errors
     assert file.read_text(encoding="utf-8") == "name: old\n"
     assert look(folder, "--task", "mner", "-o", file, "--force").status == 0
     assert yaml.safe_load(file.read_text(encoding="utf-8"))["name"] == "mine"
