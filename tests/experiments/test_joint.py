@@ -57,7 +57,7 @@ class Oracle:
     """Returns the gold annotations, optionally changed by `damage`."""
 
     def __init__(self, posts: Sequence[Known], damage: Callable[[Extraction], Extraction] = lambda found: found):
-        self.truth = {own.text: own for own in posts}
+        self.truth = {post.text: post for post in posts}
         self.damage = damage
         self.asked: list[Post] = []
 

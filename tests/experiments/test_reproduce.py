@@ -230,6 +230,8 @@ def test_documented_figures_match_the_table() -> None:
     )
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(20, "20 s"), (61, "1 min"), (3590, "1 h 00 min"), (9000, "2 h 30 min")])
-def test_durations_are_readable(seconds: float, said: str) -> None:
-    assert reproduce._duration(seconds) == said
+@pytest.mark.parametrize(
+    ("seconds", "formatted"), [(20, "20 s"), (61, "1 min"), (3590, "1 h 00 min"), (9000, "2 h 30 min")]
+)
+def test_durations_are_readable(seconds: float, formatted: str) -> None:
+    assert reproduce._duration(seconds) == formatted

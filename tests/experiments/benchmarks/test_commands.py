@@ -42,7 +42,7 @@ def test_the_first_epoch_is_the_sum_of_its_parts(data_root: Path) -> None:
 
 
 def test_compiled_code_has_a_separate_line() -> None:
-    plain, compiled = (list(training.waterfall("mre", compiled=own)) for own in (False, True))
+    plain, compiled = (list(training.waterfall("mre", compiled=flag)) for flag in (False, True))
     assert [label for label in compiled if label not in plain] == ["+ torch.compile"]
     assert [label for label in compiled if label in plain] == plain
 

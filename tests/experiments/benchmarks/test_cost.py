@@ -83,7 +83,7 @@ def test_a_resnet_50_costs_four_billion_multiplications() -> None:
 
 def test_adamw_moves_28_bytes_per_parameter_for_any_batch_size() -> None:
     shapes = [Shapes("mre", 30, 4, 2, 768, 12, 3072, 2048, batch) for batch in (8, 16)]
-    small, large = (step_bytes(own, 1000) for own in shapes)
+    small, large = (step_bytes(shape, 1000) for shape in shapes)
     assert small.optimizer == large.optimizer == 28_000
     assert large.activations == 2 * small.activations
     assert large.features == 16 * 4 * 2048 * 2
@@ -94,8 +94,8 @@ def test_more_ranks_never_exceed_linear_speed_up_and_are_bounded_by_the_gradient
     one = step_seconds(1e12, moved, hardware.peak, hardware.bandwidth)
     seconds = [ranks_seconds(1e12, moved, ranks, parameters, hardware) for ranks in (1, 2, 8, 64, 10**6)]
     assert seconds[0] == pytest.approx(one)
-    for ranks, own in zip((1, 2, 8, 64), seconds, strict=False):
-        assert own >= one / ranks
+    for ranks, duration in zip((1, 2, 8, 64), seconds, strict=False):
+        assert duration >= one / ranks
     # What remains: AdamW, and 8 bytes per parameter over the link.
     assert seconds[-1] == pytest.approx(28e6 / 1e11 + 8e6 / 1e9, rel=0.05)
 

@@ -89,7 +89,7 @@ def command(*arguments: str) -> list[str]:
 
 
 def test_a_killed_run_ends_like_an_uninterrupted_one(options: list[str], whole: Path, tmp_path: Path) -> None:
-    """Killed mid-epoch, with its last checkpoint damaged: it resumes from the previous one, as the error message says."""
+    """Killed mid-epoch, with its last checkpoint damaged: it resumes from the previous one, as the error suggests."""
     log, runs = tmp_path / "output.log", tmp_path / "killed"
 
     def has_two_checkpoints(_: float) -> bool:
