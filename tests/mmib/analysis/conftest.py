@@ -1,4 +1,4 @@
-"""A task of a user's own module, for reports and tables of what the project does not know."""
+"""A custom task in a user's module, for reports and tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RELEVANCE = LabelSet(("related", "unclear", "unrelated"), "unrelated")
 
 
 class Relevance(PostClassification):
-    """Whether the image of a post has to do with its text."""
+    """Whether the image of a post is relevant to its text."""
 
     name = "relevance"
     title = "image-text relevance"
@@ -25,7 +25,7 @@ class Relevance(PostClassification):
 
 @pytest.fixture
 def relevance(monkeypatch: pytest.MonkeyPatch) -> Task:
-    """The task, registered for the time of a test; its labels are `relevance_labels`."""
+    """The task, registered during a test; its labels are `relevance_labels`."""
     monkeypatch.setattr("mmib.schema._TASKS", {})
     register_task(Relevance())
     return Relevance()
@@ -33,7 +33,7 @@ def relevance(monkeypatch: pytest.MonkeyPatch) -> Task:
 
 @pytest.fixture(scope="session")
 def relevance_labels() -> LabelSet:
-    """Three classes, the negative one last."""
+    """Three classes, with the negative one last."""
     return RELEVANCE
 
 

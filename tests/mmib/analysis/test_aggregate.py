@@ -1,4 +1,4 @@
-"""The command: how runs are grouped, what stands below the table, and what is refused."""
+"""The command: grouping of runs, notes below the table, and refusals."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from .toy_runs import make_run, write_records
 RESAMPLES = 500
 
 
-def test_runs_are_told_apart_by_a_setting_in_order_of_it(tmp_path: Path) -> None:
+def test_runs_are_grouped_by_a_setting_in_its_order(tmp_path: Path) -> None:
     runs = [make_run(tmp_path, f"{gamma}", 1, settings={"gamma": gamma}) for gamma in (10, 0.5, 2)]
     assert list(group(runs, ["model.init_args.gamma"])) == ["0.5", "2", "10"]
     assert list(group(runs, ["model.gamma"])) == ["0.5", "2", "10"]
     assert list(group(runs)) == ["0.5", "10", "2"]
 
 
-def test_runs_are_told_apart_by_several_settings_and_numbers_by_their_size(tmp_path: Path) -> None:
+def test_runs_are_grouped_by_several_settings_and_numbers_are_sorted_numerically(tmp_path: Path) -> None:
     settings = [{"gamma": 1, "beta": 0.0}, {"gamma": 0, "beta": 0.5}, {"gamma": 0.0, "beta": 0.5}]
-    runs = [make_run(tmp_path, str(seed), seed, settings=own) for seed, own in enumerate(settings)]
+    runs = [make_run(tmp_path, str(seed), seed, settings=options) for seed, options in enumerate(settings)]
     groups = group(runs, ["model.init_args.gamma", "model.init_args.beta"])
-    assert {name: [run.seed for run in own] for name, own in groups.items()} == {"0, 0.5": [1, 2], "1, 0": [0]}
+    assert {name: [run.seed for run in options] for name, options in groups.items()} == {"0, 0.5": [1, 2], "1, 0": [0]}
 
 
 @pytest.mark.parametrize("key", ["model.init_args.gama", "model.gama", "gamma", "model.init_args.gamma.x"])
-def test_an_unknown_setting_names_what_there_is(tmp_path: Path, key: str) -> None:
+def test_an_unknown_setting_error_lists_the_choices(tmp_path: Path, key: str) -> None:
     with pytest.raises(RunError, match=rf"seed1 has no '{key}': '\w+' is none of "):
         group([make_run(tmp_path, "a", 1)], [key])
 
@@ -45,7 +45,7 @@ def aggregate(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[str,
 
 
 @pytest.mark.usefixtures("relevance")
-def test_a_table_of_a_plugins_task(
+def test_a_plugins_task_can_be_aggregated(
     relevance_labels: LabelSet, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predicted = {1: ["related", "unclear", "unrelated", "related"], 2: ["related", "related", "unrelated", "unclear"]}
@@ -60,7 +60,7 @@ def test_a_table_of_a_plugins_task(
     assert "- relevance on toy: 4 rows of test\n" in output
 
 
-def test_the_command_says_below_the_table_what_was_measured_and_how(
+def test_notes_below_the_table_describe_measures_and_method(
     toy: dict[str, list[FinishedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "begun" / "wandb").mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_the_command_says_below_the_table_what_was_measured_and_how(
     assert f"- command: mmib aggregate {tmp_path} --baseline no_AR --test randomisation --resamples 500\n" in notes
 
 
-def test_a_file_is_written_and_csv_leaves_the_notes_to_the_terminal(
+def test_the_table_is_written_to_a_file_and_csv_prints_notes_to_the_terminal(
     toy: dict[str, list[FinishedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "tables" / "table.csv"
@@ -88,7 +88,7 @@ def test_a_file_is_written_and_csv_leaves_the_notes_to_the_terminal(
     assert [row["name"] for row in rows] == list(toy)
 
 
-def test_runs_of_one_name_with_other_training_data_are_pointed_out(
+def test_runs_of_one_name_with_different_training_data_are_reported(
     toy: dict[str, list[FinishedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     output, _ = aggregate(capsys, str(tmp_path))
@@ -99,7 +99,7 @@ def test_runs_of_one_name_with_other_training_data_are_pointed_out(
     assert "the runs of full were trained on different data (sha256 aaaaaaaaaaaa, unknown)" in output
 
 
-def test_runs_of_one_name_with_other_settings_are_pointed_out(
+def test_runs_of_one_name_with_different_settings_are_reported(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_run(tmp_path, "a", 1)
@@ -121,7 +121,7 @@ def test_runs_of_one_name_with_other_settings_are_pointed_out(
         (["{root}", "--output", "{root}/a/seed1/config.yaml/table.md"], "cannot be written"),
     ],
 )
-def test_bad_input_is_one_message(
+def test_bad_input_is_a_single_error_message(
     tmp_path: Path, refused: Callable[..., str], arguments: list[str], message: str
 ) -> None:
     make_run(tmp_path, "a", 1)

@@ -1,4 +1,4 @@
-"""Confidence of predictions and the temperature that makes it mean what it says: known answers."""
+"""Confidence of predictions and temperature scaling: known answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLASSES = 23
 
 
 def judgement(confidence: float, right: bool) -> Judgement:
-    """A prediction of something that is there or not."""
+    """A prediction that is right or wrong."""
     return Judgement((0.0, float(log_odds(np.array(confidence)))), 1, int(right))
 
 
@@ -46,14 +46,14 @@ def test_predictions_that_are_as_sure_as_right_have_no_error() -> None:
 
 
 @pytest.mark.parametrize("confidence", np.arange(1, 10) / 10)
-def test_a_confidence_on_the_edge_of_a_bin_belongs_to_the_upper_one(confidence: float) -> None:
-    """As it is where it has never been through logits, which may end a hair below."""
+def test_a_confidence_on_a_bin_edge_belongs_to_the_upper_bin(confidence: float) -> None:
+    """This also holds without a round trip through logits, which may end slightly below the edge."""
     found = calibration(judgements((confidence, True), (confidence + 0.05, True)))
     assert found is not None
     assert [count for _, _, count in found.bins] == [2]
 
 
-def test_confidence_is_the_softmax_of_what_was_predicted() -> None:
+def test_confidence_is_the_softmax_probability_of_the_prediction() -> None:
     logits = np.linspace(-2, 900, CLASSES)
     found = calibration([Judgement(logits.tolist(), CLASSES - 1, 0)], temperature=400.0)
     assert found is not None
@@ -70,7 +70,7 @@ def test_risk_against_coverage_by_hand() -> None:
     assert risk_coverage([]) is None
 
 
-def test_the_order_of_equally_sure_predictions_does_not_matter() -> None:
+def test_the_order_of_equally_confident_predictions_does_not_matter() -> None:
     tied = [(0.9, True), *[(0.7, True)] * 3, (0.7, False)]
     found, other = (risk_coverage(judgements(*order)) for order in (tied, tied[::-1]))
     assert found == other
@@ -78,7 +78,7 @@ def test_the_order_of_equally_sure_predictions_does_not_matter() -> None:
     assert [risk for _, risk in found.curve] == pytest.approx([0, 1 / 8, 2 / 12, 3 / 16, 4 / 20])
 
 
-def test_a_curve_has_few_points_and_ends_at_the_share_that_is_wrong() -> None:
+def test_a_curve_has_few_points_and_ends_at_the_error_rate() -> None:
     random = np.random.default_rng(0)
     right = random.random(1000) < 0.8
     found = risk_coverage(judgements(*zip(random.uniform(0.5, 1, 1000).tolist(), right.tolist(), strict=True)))
@@ -99,7 +99,7 @@ def sure_of_classes(temperature: float, rows: int = 4000) -> list[Judgement]:
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
-def test_the_temperature_that_made_classes_too_sure_is_found_again(temperature: float) -> None:
+def test_the_temperature_of_overconfident_classes_is_recovered(temperature: float) -> None:
     found = fitted_temperature(sure_of_classes(temperature))
     assert found.value == pytest.approx(temperature, rel=0.05)
     assert found.count == 4000
@@ -107,7 +107,7 @@ def test_the_temperature_that_made_classes_too_sure_is_found_again(temperature: 
     assert found.error_after < 0.03
 
 
-def test_the_temperature_of_right_and_wrong_cures_overconfidence() -> None:
+def test_temperature_scaling_of_binary_judgements_removes_overconfidence() -> None:
     random = np.random.default_rng(1)
     honest = random.uniform(0.5, 0.99, size=3000)
     sure = tempered(honest, 1 / 2.5)
@@ -118,7 +118,7 @@ def test_the_temperature_of_right_and_wrong_cures_overconfidence() -> None:
     assert found.error_after < 0.5 * found.error_before
 
 
-def test_the_temperature_is_the_maximum_of_the_likelihood() -> None:
+def test_the_temperature_maximises_the_likelihood() -> None:
     random = np.random.default_rng(2)
     logits, gold = 4 * random.normal(size=(200, 5)), random.integers(0, 5, size=200)
     logits[np.arange(200), gold] += 3
@@ -132,7 +132,7 @@ def test_the_temperature_is_the_maximum_of_the_likelihood() -> None:
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 900.0])
 @pytest.mark.parametrize("right", [True, False])
-def test_predictions_that_are_always_right_or_always_wrong_fit_no_temperature(right: bool, scale: float) -> None:
+def test_uniformly_right_or_wrong_predictions_have_no_temperature(right: bool, scale: float) -> None:
     logits = scale * np.random.default_rng(0).normal(size=(30, 4))
     gold = logits.argmax(axis=1) if right else logits.argmin(axis=1)
     rows = zip(logits.tolist(), logits.argmax(axis=1).tolist(), gold.tolist(), strict=True)
@@ -140,11 +140,11 @@ def test_predictions_that_are_always_right_or_always_wrong_fit_no_temperature(ri
 
 
 @pytest.mark.parametrize("few", [[], sure_of_classes(3.0, rows=19)])
-def test_few_predictions_fit_no_temperature(few: list[Judgement]) -> None:
+def test_few_predictions_have_no_temperature(few: list[Judgement]) -> None:
     assert fitted_temperature(few) == Temperature(1.0, 0)
 
 
-def test_a_temperature_moves_probabilities_towards_a_half_and_keeps_their_order() -> None:
+def test_a_high_temperature_moves_probabilities_towards_one_half_and_keeps_their_order() -> None:
     probability = np.array([0.0, 0.1, 0.5, 0.9, 1.0])
     hot = tempered(probability, 4.0)
     assert (np.diff(hot) > 0).all()
@@ -154,6 +154,6 @@ def test_a_temperature_moves_probabilities_towards_a_half_and_keeps_their_order(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_scores_that_are_not_finite_have_no_calibration(value: float) -> None:
-    """The report of such a run failed where it drew the bins."""
+def test_non_finite_scores_have_no_calibration(value: float) -> None:
+    """The report of such a run failed when plotting the bins."""
     assert calibration([Judgement((value, 0.0), 0, 1), Judgement((1.0, 0.0), 0, 0)]) is None

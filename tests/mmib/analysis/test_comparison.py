@@ -1,4 +1,4 @@
-"""Tables over runs: what they say, their three formats, and what cannot be compared."""
+"""Tables of runs: contents, three formats, and incomparable runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESAMPLES = 500
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_scores_are_those_of_the_runs_own_summary(finished: Any, task: str) -> None:
+def test_scores_match_the_summaries_of_the_runs(finished: Any, task: str) -> None:
     run = read_run(finished.folder)
     for metric in task_named(task).metric(run.labels).micro_scores():
         (row,) = compare({"own": [run]}, metric=metric, resamples=RESAMPLES).rows
@@ -51,7 +51,7 @@ def test_a_table_of_three_configurations(toy: dict[str, list[FinishedRun]]) -> N
 
 
 @pytest.mark.parametrize("test", ["bootstrap", "randomisation"])
-def test_p_is_adjusted_where_several_are_compared(toy: dict[str, list[FinishedRun]], test: str) -> None:
+def test_p_values_are_adjusted_for_multiple_comparisons(toy: dict[str, list[FinishedRun]], test: str) -> None:
     several = compare(toy, baseline="full", test=test)
     alone = compare({name: toy[name] for name in ("full", "text only")}, baseline="full", test=test)
     assert several.rows[2].p == pytest.approx(2 * (alone.rows[1].p or 0), rel=0.2)
@@ -67,7 +67,7 @@ def test_neither_the_order_of_runs_nor_that_of_rows_matters(toy: dict[str, list[
     assert mixed == straight
 
 
-def test_runs_are_paired_by_seed_as_far_as_they_can_be(tmp_path: Path) -> None:
+def test_runs_are_paired_by_seed_where_possible(tmp_path: Path) -> None:
     groups = {"a": make_group(tmp_path, "a", (1, 2, 3)), "b": make_group(tmp_path, "b", (2, 3, 4), 0.5)}
     groups["c"] = make_group(tmp_path, "c", (7,), 0.5)
     groups["d"] = make_group(tmp_path, "d", (3, 4, 5), 0.5)
@@ -94,8 +94,8 @@ def test_different_tasks_are_refused(tmp_path: Path) -> None:
     assert re.search(r"a/seed1 is of mre, .*b/seed1 of mner", refusal({"a": runs[:1], "b": runs[1:]}))
 
 
-def test_different_label_sets_are_refused_with_both(tmp_path: Path) -> None:
-    """Runs of version 0.1 record no labels, and have those of MNRE."""
+def test_different_label_sets_are_refused_and_both_shown(tmp_path: Path) -> None:
+    """Runs of version 0.1 record no labels and are assumed to have those of MNRE."""
     other = {"names": [*RELATIONS[:5], "follows"], "negative": "None"}
     runs = [make_run(tmp_path, "a", 1), make_run(tmp_path, "b", 1, labels=other)]
     message = refusal({"a": runs[:1], "b": runs[1:]})
@@ -107,8 +107,8 @@ def test_different_label_sets_are_refused_with_both(tmp_path: Path) -> None:
     assert len(compare({"a": runs[:1], "c": same[:1], "d": same[1:]}, resamples=RESAMPLES).rows) == 3
 
 
-def test_labels_have_the_ids_of_their_own_set(tmp_path: Path) -> None:
-    """The negative label stands last, and is called otherwise."""
+def test_label_ids_are_those_of_the_runs_label_set(tmp_path: Path) -> None:
+    """The negative label is last and has another name."""
     labels = {"names": ["parent", "peer", "no_relation"], "negative": "no_relation"}
     run = make_run(tmp_path, "a", 1, labels=labels, data={})
     pairs = [("parent", "parent"), ("peer", "parent"), ("no_relation", "no_relation"), ("no_relation", "peer")]
@@ -119,7 +119,7 @@ def test_labels_have_the_ids_of_their_own_set(tmp_path: Path) -> None:
     assert row.mean == pytest.approx(1 / 2)
 
 
-def test_a_task_that_is_not_registered_names_the_plugin_option(tmp_path: Path) -> None:
+def test_an_unregistered_task_names_the_plugin_option(tmp_path: Path) -> None:
     run = make_run(tmp_path, "a", 1, task="sarcasm", plugins=["sarcasm_task"])
     with pytest.raises(TaskError, match=r"by the task 'sarcasm'.*add --plugin sarcasm_task"):
         compare({"a": [run]}, resamples=RESAMPLES)
@@ -137,12 +137,12 @@ Change = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]
     ],
     ids=["a row less", "other ids", "other gold"],
 )
-def test_other_rows_are_refused(tmp_path: Path, change: Change) -> None:
+def test_different_rows_are_refused(tmp_path: Path, change: Change) -> None:
     groups = {"a": [make_run(tmp_path, "a", 1)], "b": [rewritten(make_run(tmp_path, "b", 1), change)]}
     assert re.search(r"a/seed1 and .*b/seed1 were scored on different test rows", refusal(groups))
 
 
-def test_another_fingerprint_is_refused(tmp_path: Path) -> None:
+def test_a_different_fingerprint_is_refused(tmp_path: Path) -> None:
     other = make_run(tmp_path, "b", 1, data={"test": {"rows": ROWS, "sha256": "f" * 64}})
     assert "different test rows" in refusal({"a": [make_run(tmp_path, "a", 1)], "b": [other]})
 
@@ -166,17 +166,17 @@ def rewritten(run: FinishedRun, change: Change) -> FinishedRun:
     ],
 )
 def test_damaged_predictions_are_named(tmp_path: Path, change: Change, message: str) -> None:
-    said = refusal({"a": [rewritten(make_run(tmp_path, "a", 1), change)]})
-    assert "seed1/predictions/test.jsonl" in said
-    assert message in said
+    output = refusal({"a": [rewritten(make_run(tmp_path, "a", 1), change)]})
+    assert "seed1/predictions/test.jsonl" in output
+    assert message in output
 
 
-def test_a_seed_that_is_there_twice_names_both_runs(tmp_path: Path) -> None:
+def test_a_duplicate_seed_names_both_runs(tmp_path: Path) -> None:
     message = refusal({"a": [make_run(tmp_path, "a", 1), make_run(tmp_path, "again", 1)]})
     assert re.search(r"two runs of seed 1: .*a/seed1 and .*again/seed1", message)
 
 
-def test_unknown_names_list_the_choices(toy: dict[str, list[FinishedRun]]) -> None:
+def test_an_unknown_name_error_lists_the_choices(toy: dict[str, list[FinishedRun]]) -> None:
     assert "choose from full, no_AR, text only" in refusal(toy, baseline="none")
     assert "choose from precision, recall, f1, accuracy" in refusal(toy, metric="strict_f1")
     assert "no predictions of val" in refusal(toy, split="val")
@@ -193,7 +193,7 @@ TABLE = Comparison(
 )
 
 
-def test_markdown_has_as_many_columns_in_every_row() -> None:
+def test_all_markdown_rows_have_the_same_number_of_columns() -> None:
     table, notes = TABLE.markdown().split("\n\n")
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
     assert {len(row) for row in rows} == {8}
@@ -202,7 +202,7 @@ def test_markdown_has_as_many_columns_in_every_row() -> None:
     assert notes == "- 120 rows of test\n"
 
 
-def test_latex_escapes_what_it_would_read() -> None:
+def test_latex_special_characters_are_escaped() -> None:
     lines = TABLE.latex().splitlines()
     assert lines[0] == r"\begin{tabular}{lrrrrrrr}"
     rows = [line.removesuffix(r" \\").split(" & ") for line in lines if line.endswith(r"\\")]
@@ -214,11 +214,11 @@ def test_latex_escapes_what_it_would_read() -> None:
 
 
 @pytest.mark.parametrize(("name", "cell"), [("[0.9, 0.999]", "{[}0.9, 0.999]"), ("*a*", "{*}a{*}")])
-def test_a_name_in_latex_does_not_continue_the_command_of_the_line_before(name: str, cell: str) -> None:
+def test_a_name_in_latex_cannot_extend_the_command_of_the_previous_line(name: str, cell: str) -> None:
     assert f"\n{cell} & " in replace(TABLE, rows=[replace(ROW, name=name)]).latex()
 
 
-def test_csv_keeps_every_digit(toy: dict[str, list[FinishedRun]]) -> None:
+def test_csv_has_full_precision(toy: dict[str, list[FinishedRun]]) -> None:
     table = compare(toy, baseline="full", resamples=RESAMPLES)
     for row, read in zip(table.rows, csv.DictReader(io.StringIO(table.csv())), strict=True):
         assert (read["name"], read["seeds"]) == (row.name, "1 2 3")

@@ -1,4 +1,4 @@
-"""Measures of a run: what its files say, nothing where they do not, and a sentence where they are damaged."""
+"""Measures of a run: read from its files, missing without them, and errors for damaged files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_run(tmp_path: Path) -> Callable[..., FinishedRun]:
     def make(name: str, rate: float = 40.0, sampling: bool = True, log: str = LOG) -> FinishedRun:
         folder = tmp_path / name
         (folder / "predictions").mkdir(parents=True)
-        # Two predictions at even odds between two labels, one of them right: perfectly calibrated.
+        # Two predictions with probability 0.5 for each of two labels, one of them right: perfectly calibrated.
         logits = [50.0, 50.0, *[0.0] * (len(MNRE.names) - 2)]
         golds = [MNRE.names[0], MNRE.names[1]]
         records = [
@@ -53,14 +53,14 @@ def scored(run: FinishedRun) -> dict[str, float | None]:
     return measures(run, "test", run.predictions("test"))
 
 
-def test_measures_are_those_of_the_last_validation_and_of_the_predictions(make_run: Callable[..., FinishedRun]) -> None:
+def test_measures_come_from_the_last_validation_and_the_predictions(make_run: Callable[..., FinishedRun]) -> None:
     found = scored(make_run("a"))
     assert found == {
         "rate_text": 40.0,
         "rate_image": 80.0,
         "task_loss": 1.2,
         "calibration_error": pytest.approx(0.0, abs=1e-6),
-        "risk_area": 50.0,  # equally sure of both, so that each counts as half wrong
+        "risk_area": 50.0,  # equal confidence in both, so that each counts as half wrong
         "gap": 0.5,
         "own_image": 25.0,
     }
@@ -72,7 +72,7 @@ def test_latents_without_noise_have_no_rate(make_run: Callable[..., FinishedRun]
     assert found["task_loss"] == 1.2
 
 
-def test_means_are_over_runs_that_all_have_the_measure(make_run: Callable[..., FinishedRun]) -> None:
+def test_means_require_the_measure_in_all_runs(make_run: Callable[..., FinishedRun]) -> None:
     runs = [make_run("a", rate=40.0), make_run("b", rate=60.0, log="")]
     means = mean_measures([scored(run) for run in runs])
     assert means["rate_text"] == 50.0

@@ -1,4 +1,4 @@
-"""AUC of what a model makes of an image, against scikit-learn and by hand."""
+"""AUC of a model's relevance signals, against scikit-learn and by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ scores = st.lists(st.sampled_from([-1.5, 0.0, 0.25, 0.5, 3.0]) | st.floats(-2, 2
 
 @settings(max_examples=100, deadline=None)
 @given(scores, scores)
-def test_auc_is_that_of_scikit_learn(positive: list[float], negative: list[float]) -> None:
+def test_auc_matches_scikit_learn(positive: list[float], negative: list[float]) -> None:
     labels = [1] * len(positive) + [0] * len(negative)
     expected = roc_auc_score(labels, positive + negative)
     assert auc(np.array(positive), np.array(negative)) == pytest.approx(expected, abs=1e-12)
@@ -38,7 +38,7 @@ def test_nats_of_an_image_are_the_mean_of_its_regions() -> None:
     assert image_nats({"kl_image": []}) is image_nats({"kl_image": [None]}) is None
 
 
-def test_attention_is_concentrated_between_one_region_and_all() -> None:
+def test_attention_concentration_lies_between_one_region_and_all() -> None:
     def of(*rows: list[float] | None) -> float | None:
         return concentration({"attention": list(rows)})
 
@@ -62,7 +62,7 @@ RECORDS = [
 ]
 
 
-def test_each_kind_of_irrelevant_images_is_told_from_the_relevant() -> None:
+def test_each_kind_of_irrelevant_image_is_distinguished_from_relevant_ones() -> None:
     everything, meme, scene = detections(RECORDS)
     assert [each.noise for each in (everything, meme, scene)] == [ALL, "meme", "scene"]
     assert [(each.relevant, each.irrelevant) for each in (everything, meme, scene)] == [(3, 4), (3, 2), (3, 2)]
@@ -74,12 +74,12 @@ def test_each_kind_of_irrelevant_images_is_told_from_the_relevant() -> None:
 
 
 @pytest.mark.parametrize("records", [[], RECORDS[:3], RECORDS[3:], RECORDS[7:]], ids=["none", "clean", "noise", "rest"])
-def test_there_is_nothing_to_tell_without_both(records: list[dict[str, Any]]) -> None:
+def test_auc_is_undefined_without_both_classes(records: list[dict[str, Any]]) -> None:
     assert detections(records) == []
 
 
 @pytest.mark.parametrize("change", [{"kl_image": None}, {"similarity": "high"}, {"attention": [[0.5, 0.5], [1.0]]}])
-def test_damaged_predictions_are_refused_with_their_file(change: dict[str, Any]) -> None:
+def test_damaged_predictions_are_refused_and_their_file_named(change: dict[str, Any]) -> None:
     run = FinishedRun(Path("run"), {})
     with pytest.raises(RunError, match=r"test\.jsonl is damaged.*score the run again"), run.interpreting("test"):
         detections([{**RECORDS[0], **change}, *RECORDS[1:]])

@@ -1,4 +1,4 @@
-"""Configurations compared within slices: the same rows for all runs, and tests that are those of the parts."""
+"""Configurations compared within slices: the same rows for all runs, and tests restricted to each slice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONG = np.arange(ROWS) % 3 == 0
 
 
 def make_sliced(root: Path, name: str, seed: int, skill: float, images: str = "own", **changes: Any) -> FinishedRun:
-    """A run of the toy whose odd rows name a pair that was seen in training, and whose every third row is long."""
+    """A toy run whose odd rows contain a pair seen in training, and whose every third row is long."""
     run = make_run(root, name, seed, skill, **changes)
     records = [
         {
@@ -36,7 +36,7 @@ def make_sliced(root: Path, name: str, seed: int, skill: float, images: str = "o
             "head": [0, 1],
             "tail": [2, 3] if row % 2 else [1, 2],
             "image": f"img/{row}.jpg",
-            # Own images fit the better, the later the row; what is said of others is the other way round.
+            # Similarity of own images increases with the row number; that of shuffled images decreases.
             "similarity": row / ROWS if images == "own" else -row / ROWS,
         }
         for row, record in enumerate(run.predictions("test"))
@@ -63,7 +63,7 @@ def part(table: Any, name: str) -> list[Any]:
     return [row for row in table.rows if row.part == name]
 
 
-def test_a_part_is_scored_and_tested_like_a_table_of_its_rows(groups: dict[str, list[FinishedRun]]) -> None:
+def test_a_slice_is_scored_and_tested_like_a_table_of_its_rows(groups: dict[str, list[FinishedRun]]) -> None:
     table = compare_slices(groups, baseline="full", resamples=RESAMPLES)
     names = list(dict.fromkeys(row.part for row in table.rows))
     assert names == [
@@ -91,7 +91,7 @@ def test_a_part_is_scored_and_tested_like_a_table_of_its_rows(groups: dict[str, 
     assert {row.gold for row in part(table, "length: over 18 words")} == {int((gold != RELATIONS.index("None")).sum())}
 
 
-def test_recall_of_a_part(groups: dict[str, list[FinishedRun]]) -> None:
+def test_recall_within_a_slice(groups: dict[str, list[FinishedRun]]) -> None:
     table = compare_slices({"full": groups["full"][:1]}, metric="recall", resamples=RESAMPLES)
     records = groups["full"][0].predictions("test")[1::2]
     right = [record["gold"] == record["predicted"] for record in records if record["gold"] != "None"]
@@ -101,8 +101,8 @@ def test_recall_of_a_part(groups: dict[str, list[FinishedRun]]) -> None:
         compare_slices(groups, metric="accuracy")
 
 
-def test_images_are_set_apart_by_the_runs_that_saw_the_posts_own(tmp_path: Path) -> None:
-    """Two runs with images of others do not outvote one with the posts' own."""
+def test_image_slices_use_only_runs_with_unshuffled_images(tmp_path: Path) -> None:
+    """Two runs with shuffled images do not outvote one with the posts' own."""
     skills = {"own": "own", "others": "shuffled", "again": "shuffled"}
     groups = {name: [make_sliced(tmp_path, name, 1, 0.6, images=images)] for name, images in skills.items()}
     table = compare_slices(groups, resamples=RESAMPLES)
@@ -115,7 +115,7 @@ def test_images_are_set_apart_by_the_runs_that_saw_the_posts_own(tmp_path: Path)
     assert any("no slices by image: no row" in note for note in table.notes)
 
 
-def test_the_training_rows_are_those_of_the_baseline(groups: dict[str, list[FinishedRun]]) -> None:
+def test_the_training_rows_of_the_baseline_are_used(groups: dict[str, list[FinishedRun]]) -> None:
     for run in groups["text only"]:
         write_training(run, {"None": 30}, "anna\tbob", "anna\tmet")
     table = compare_slices(groups, baseline="full", resamples=RESAMPLES)
@@ -128,7 +128,7 @@ def test_the_training_rows_are_those_of_the_baseline(groups: dict[str, list[Fini
 
 
 @pytest.mark.parametrize("form", ["markdown", "latex", "csv"])
-def test_the_command_prints_a_line_for_each_part_and_configuration(
+def test_the_command_prints_a_line_for_each_slice_and_configuration(
     groups: dict[str, list[FinishedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     command = ["aggregate", str(tmp_path), "--slices", "--baseline", "full", "--format", form]
@@ -141,7 +141,7 @@ def test_the_command_prints_a_line_for_each_part_and_configuration(
         assert 0 < float(cells[-1]) < 0.05
 
 
-def test_a_relevance_file_is_that_of_the_images(
+def test_a_relevance_file_applies_to_the_images_by_name(
     groups: dict[str, list[FinishedRun]],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -155,7 +155,7 @@ def test_a_relevance_file_is_that_of_the_images(
     output = capsys.readouterr().out
     assert "- image: rows by the relevance file\n" in output
     found = {line.split(" | ")[0]: line.split(" | ")[1:] for line in output.splitlines()}
-    # Pairs in odd rows were seen in training, and their images fit.
+    # Pairs in odd rows were seen in training, and their images are relevant.
     assert found["| image: more relevant half"] == found["| surface form: seen in training"]
     file.write_text('{"image": "other.jpg", "relevance": 1}\n')
     message = refused(*command, "--slices")

@@ -1,4 +1,4 @@
-"""Slices: what belongs where, counts that add up, and what is said where a slice cannot be made."""
+"""Slices: membership, consistent counts, and reasons for missing slices."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ RECORDS = {"mner": entity_records, "mre": relation_records}
 
 
 @pytest.mark.parametrize("task", RECORDS)
-def test_parts_of_a_slice_of_everything_add_up_to_the_scores_of_the_task(task: str) -> None:
+def test_the_parts_of_a_slice_add_up_to_the_scores_of_the_task(task: str) -> None:
     records, labels, judge = RECORDS[task](), LABELS[task], task_named(task)
     posts = sliced_posts(judge, labels, records[::-1])
     training = TrainingItems({labels.names[1]: 60}, frozenset({"anna", "anna\tparis"}))
@@ -96,8 +96,8 @@ def test_parts_of_a_slice_of_everything_add_up_to_the_scores_of_the_task(task: s
     assert halves == dict(zip(BY_ALIGNMENT, (known // 2, known - known // 2), strict=True))
 
 
-def test_what_is_predicted_belongs_to_a_slice_by_its_own_surface_form() -> None:
-    """Bob alone was never seen, Bob Smith was."""
+def test_predictions_belong_to_slices_by_their_own_surface_form() -> None:
+    """Bob alone never occurred in training, Bob Smith did."""
     gold = ["B-PER", "O", "B-PER", "I-PER", "O", "B-LOC"]
     record = {"id": 0, "words": WORDS, "gold": gold, "predicted": ["B-PER", "O", "B-PER", "O", "O", "O"]}
     posts = sliced_posts(MNER, TWITTER, [record])
@@ -112,7 +112,7 @@ def test_what_is_predicted_belongs_to_a_slice_by_its_own_surface_form() -> None:
     assert list(unavailable) == [IMAGE]
 
 
-def test_the_pair_decides_whether_a_relation_was_seen_and_the_negative_one_is_not_scored() -> None:
+def test_seen_relations_are_determined_by_the_pair_and_the_negative_class_is_not_scored() -> None:
     pair = {"words": WORDS, "head": [0, 1], "tail": [2, 4]}
     names = [("/per/per/peer", "/per/per/peer"), ("None", "/per/per/peer"), ("None", "None")]
     records = [{"id": row, **pair, "gold": gold, "predicted": given} for row, (gold, given) in enumerate(names)]
@@ -128,13 +128,13 @@ def posts_of(name: str, *values: float | None) -> list[SlicedPost]:
     return [SlicedPost(row, [], [], 3, **{name: value}) for row, value in enumerate(values)]
 
 
-def test_a_relevance_file_comes_before_the_alignment_and_runs_are_averaged_by_rank() -> None:
+def test_a_relevance_file_takes_precedence_over_alignment_and_runs_are_averaged_by_rank() -> None:
     similar = posts_of("similarity", 0.9, 0.1, None, 0.5)
     both = [post._replace(relevance=value) for post, value in zip(similar, (1e-6, 0.9, 0.5, None), strict=True)]
     by_file = match_of([both])
     assert by_file is not None
     assert (by_file.source, sorted(by_file.scores, key=by_file.scores.__getitem__)) == ("the relevance file", [0, 2, 1])
-    # The second run is as sure of its order, whatever the scale of its scores.
+    # The second run has the same order on another scale of scores.
     by_both = match_of([similar, posts_of("similarity", 200.0, 300.0, None, 100.0)])
     assert by_both is not None
     assert by_both.source == "the alignment score"
@@ -142,7 +142,7 @@ def test_a_relevance_file_comes_before_the_alignment_and_runs_are_averaged_by_ra
     assert match_of([posts_of("similarity", None, None)]) is None
 
 
-def test_rows_of_one_image_are_in_the_same_half() -> None:
+def test_rows_of_the_same_image_are_in_the_same_half() -> None:
     posts = posts_of("relevance", 0.5, 0.5, 0.5, 0.5, 0.9, 0.1)
     (image, _), _ = slices_of(posts, None, match_of([posts]))
     halves = [image.group_of(post, None) for post in posts]
@@ -150,7 +150,7 @@ def test_rows_of_one_image_are_in_the_same_half() -> None:
     assert halves == [*[less] * 4, more, less]
 
 
-def test_what_the_data_set_knows_of_its_images_comes_before_the_alignment_where_it_sets_rows_apart() -> None:
+def test_known_relevance_takes_precedence_over_alignment_if_it_separates_rows() -> None:
     known = [{"relevance_posterior": 0.9, "noise": noise} for noise in (None, "meme", None, None)]
     similar = [{"similarity": value} for value in (0.1, 0.9, 0.2, 0.3, 0.4)]
     pair = {"words": WORDS, "head": [0, 1], "tail": [2, 4], "gold": "None", "predicted": "None"}
@@ -167,8 +167,8 @@ def test_what_the_data_set_knows_of_its_images_comes_before_the_alignment_where_
     assert by_alignment.groups == BY_ALIGNMENT
 
 
-def test_old_predictions_say_which_slices_cannot_be_made() -> None:
-    """As versions before 0.2 wrote them: labels alone, and no training.json."""
+def test_old_predictions_report_which_slices_are_missing() -> None:
+    """Written by versions before 0.2: labels only, and no training.json."""
     records = [{"id": row, "gold": "None", "predicted": "None", "scores": [0.0] * 23} for row in range(3)]
     found = breakdown(MRE, MNRE, records, None)
     assert found["groups"] == []
@@ -182,14 +182,14 @@ def test_old_predictions_say_which_slices_cannot_be_made() -> None:
     assert with_training[FORM] == "the predictions name no entities"
 
 
-def test_the_alignment_says_nothing_of_images_of_other_posts() -> None:
+def test_alignment_is_not_used_for_shuffled_images() -> None:
     found = breakdown(MRE, MNRE, relation_records(), TRAINING, own_images=False)
     assert IMAGE in found["unavailable"]
     assert found["image_by"] is None
     assert all(group["slice"] != IMAGE for group in found["groups"])
 
 
-def test_a_slice_that_sets_nothing_apart_is_left_out_and_named() -> None:
+def test_a_slice_that_separates_no_rows_is_omitted_and_named() -> None:
     found = breakdown(MRE, MNRE, relation_records(), TRAINING)
     assert found["unavailable"] == {
         FORM: "all belong to one part, 'never seen'",
@@ -206,14 +206,14 @@ def entity(label: str, start: int, end: int) -> Item:
     return Item(label, f"{start}", (start, end))
 
 
-def test_kinds_of_errors_by_hand() -> None:
+def test_error_types_by_hand() -> None:
     gold = [entity("PER", 0, 1), entity("PER", 2, 4), entity("LOC", 5, 6), entity("ORG", 8, 10), entity("PER", 12, 13)]
     given = [entity("PER", 0, 1), entity("ORG", 2, 4), entity("LOC", 5, 7), entity("LOC", 9, 11), entity("PER", 20, 21)]
     found = errors([SlicedPost(0, gold, given)], TWITTER)
     assert found == {"exact": 1, "wrong_label": 1, "other_span": 2, "missed": 1, "spurious": 1}
 
 
-def test_errors_of_relations_are_missed_spurious_or_mistaken() -> None:
+def test_errors_of_relations_are_missed_spurious_or_confused() -> None:
     pairs = [("/per/per/peer", "/per/per/peer"), ("/per/per/peer", "/per/per/couple"), ("/per/per/peer", "None")]
     posts = [SlicedPost(0, [Item(gold, "")], [Item(given, "")]) for gold, given in [*pairs, ("None", "/per/per/peer")]]
     assert errors(posts, MNRE) == {"exact": 1, "wrong_label": 1, "other_span": 0, "missed": 1, "spurious": 1}
@@ -247,7 +247,9 @@ def run(tmp_path: Path) -> FinishedRun:
     return FinishedRun(tmp_path, {})
 
 
-def test_records_get_the_relevance_of_their_images_by_name(run: FinishedRun, relevance: ImageRelevance) -> None:
+def test_records_are_matched_with_the_relevance_of_their_images_by_name(
+    run: FinishedRun, relevance: ImageRelevance
+) -> None:
     records: list[dict[str, Any]] = [{"id": 0, "image": "img/val/a.png"}, {"id": 1, "image": "b.jpg"}, {"id": 2}]
     assert [record["relevance"] for record in rated(run, records, relevance)] == [0.5, None, None]
     assert rated(run, records, None) == records
@@ -255,7 +257,7 @@ def test_records_get_the_relevance_of_their_images_by_name(run: FinishedRun, rel
         rated(run, records[1:], relevance)
 
 
-def test_images_of_other_posts_are_not_rated(run: FinishedRun, relevance: ImageRelevance) -> None:
+def test_shuffled_images_have_no_relevance(run: FinishedRun, relevance: ImageRelevance) -> None:
     (run.folder / "config.yaml").write_text("data: {init_args: {images: shuffled}}\n")
     records: list[dict[str, Any]] = [{"id": 0, "image": "a.jpg"}]
     assert rated(run, records, relevance) == records

@@ -1,4 +1,4 @@
-"""Scores of triples, against counts done by hand."""
+"""Scores of triples, compared with manual counts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scores(*posts: PostTriples) -> tuple[float, ...]:
     return tuple(asdict(count_triples(posts).scores).values())
 
 
-def test_what_is_right_in_all_three_parts_is_right() -> None:
+def test_a_triple_is_correct_if_all_three_parts_are() -> None:
     assert scores(post(*ANNOTATED[:2])) == (1.0, 1.0, 1.0)
     assert scores(post(ANNOTATED[0], Triple(BOB, PEER, ACME))) == (0.5, 0.5, 0.5)
 
@@ -51,12 +51,12 @@ def test_what_is_right_in_all_three_parts_is_right() -> None:
         (Triple(BOB, MEMBER, (20, 29)), Fault.NO_ENTITY),
     ],
 )
-def test_everything_else_is_false_and_told_apart(predicted: Triple, fault: Fault) -> None:
+def test_all_other_triples_are_false_and_classified(predicted: Triple, fault: Fault) -> None:
     assert scores(post(predicted)) == (0.0, 0.0, 0.0)
     assert count_faults([post(predicted)]) == {fault: 1}
 
 
-def test_what_is_said_or_annotated_twice_counts_once() -> None:
+def test_duplicate_predictions_and_annotations_count_once() -> None:
     twice = PostTriples((ANNA, BOB), [ANNOTATED[0]] * 2, (ANNA, BOB), [ANNOTATED[0]] * 3)
     assert scores(twice) == (1.0, 1.0, 1.0)
     false = Triple(ANNA, CONTAIN, BOB)
@@ -64,14 +64,14 @@ def test_what_is_said_or_annotated_twice_counts_once() -> None:
     assert count_faults([post(false, false)]).total() == 1
 
 
-def test_a_post_without_predictions_costs_recall_alone() -> None:
+def test_a_post_without_predictions_only_reduces_recall() -> None:
     silent, right = post(), post(*ANNOTATED[:2])
     assert scores(silent) == (0.0, 0.0, 0.0)
     assert scores(silent, right) == (1.0, 0.5, pytest.approx(2 / 3))
     assert count_lacks([silent, right]) == {Lack.NO_RELATION: 2}
 
 
-def test_a_post_without_entities_counts_only_what_is_said_of_it() -> None:
+def test_predictions_in_a_post_without_entities_are_false_positives() -> None:
     chatter = PostTriples((), (), (), ())
     talked_into = PostTriples((), (), (ANNA, BOB), [Triple(ANNA, PEER, BOB)])
     assert scores(chatter) == (0.0, 0.0, 0.0)
@@ -80,16 +80,16 @@ def test_a_post_without_entities_counts_only_what_is_said_of_it() -> None:
     assert count_faults([talked_into]) == {Fault.NO_ENTITY: 1}
 
 
-def test_scores_of_posts_add_up_their_counts() -> None:
+def test_scores_of_several_posts_add_up_their_counts() -> None:
     counted = count_triples([post(ANNOTATED[0]), post(*ANNOTATED[:2], Triple(ANNA, PEER, PARIS))])
     assert (counted.correct, counted.predicted, counted.gold) == ([1, 2], [1, 3], [2, 2])
     assert counted.scores == Scores.from_counts(3, 4, 4)
 
 
 def test_without_a_negative_relation_every_annotated_pair_is_related() -> None:
-    said = PostTriples((ANNA, BOB, ACME), ANNOTATED, (ANNA, BOB, ACME), ANNOTATED)
-    assert count_triples([said]).gold == [3]
-    assert scores(said) == (1.0, 1.0, 1.0)
+    triples = PostTriples((ANNA, BOB, ACME), ANNOTATED, (ANNA, BOB, ACME), ANNOTATED)
+    assert count_triples([triples]).gold == [3]
+    assert scores(triples) == (1.0, 1.0, 1.0)
 
 
 def test_the_same_triple_of_another_post_is_not_right() -> None:
@@ -98,26 +98,26 @@ def test_the_same_triple_of_another_post_is_not_right() -> None:
     assert scores(other, mine) == (0.0, 0.0, 0.0)
 
 
-def test_on_annotated_pairs_what_the_gold_tells_nothing_of_does_not_count() -> None:
-    said = post(*ANNOTATED[:2], Triple(ANNA, PEER, PARIS), Triple(ACME, MEMBER, ANNA), Triple((0, 3), PEER, BOB))
-    assert scores(said) == (2 / 5, 1.0, pytest.approx(4 / 7))
-    assert scores(said.on_annotated_pairs()) == (pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
+def test_on_annotated_pairs_predictions_for_other_pairs_do_not_count() -> None:
+    triples = post(*ANNOTATED[:2], Triple(ANNA, PEER, PARIS), Triple(ACME, MEMBER, ANNA), Triple((0, 3), PEER, BOB))
+    assert scores(triples) == (2 / 5, 1.0, pytest.approx(4 / 7))
+    assert scores(triples.on_annotated_pairs()) == (pytest.approx(2 / 3), 1.0, pytest.approx(0.8))
 
 
-def test_missed_triples_say_why() -> None:
+def test_missed_triples_have_a_reason() -> None:
     assert count_lacks([post(found=(ANNA, ACME))]) == {Lack.NOT_FOUND: 2}
     assert count_lacks([post(Triple(BOB, PEER, ANNA))]) == {Lack.WRONG: 1, Lack.NO_RELATION: 1}
 
 
-def test_types_are_part_of_a_mention_where_they_are_given() -> None:
+def test_types_are_part_of_a_mention_if_given() -> None:
     person, place, other = (0, 4, "PER"), (9, 12, "LOC"), (9, 12, "ORG")
-    said = PostTriples((person, place), [Triple(person, MEMBER, place)], (person, other), [])
-    assert count_mentions([said]).scores == Scores.from_counts(1, 2, 2)
-    assert count_lacks([said]) == {Lack.NOT_FOUND: 1}
+    triples = PostTriples((person, place), [Triple(person, MEMBER, place)], (person, other), [])
+    assert count_mentions([triples]).scores == Scores.from_counts(1, 2, 2)
+    assert count_lacks([triples]) == {Lack.NOT_FOUND: 1}
 
 
-def test_the_error_of_f1_is_that_of_a_share_of_posts() -> None:
-    """Each post has one triple, right or not: F1 is the share of those right, its error sqrt(p (1 - p) / n)."""
+def test_the_standard_error_of_f1_is_that_of_a_proportion_of_posts() -> None:
+    """Each post has one triple, correct or not: F1 is the proportion of correct ones, its error sqrt(p (1 - p) / n)."""
     right = PostTriples((ANNA, BOB), ANNOTATED[:1], (ANNA, BOB), ANNOTATED[:1])
     wrong = PostTriples((ANNA, BOB), ANNOTATED[:1], (ANNA, BOB), [Triple(BOB, PEER, ANNA)])
     counted = count_triples([right] * 300 + [wrong] * 100)

@@ -1,4 +1,4 @@
-"""Finished runs of a toy: relation extraction that finds a share of the labels."""
+"""Finished runs of a toy model of relation extraction that predicts a given share of the labels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GOLD = np.random.default_rng(0).integers(0, 5, ROWS)
 def make_run(
     root: Path, name: str, seed: int | None, skill: float = 0.7, settings: dict[str, Any] | None = None, **changes: Any
 ) -> FinishedRun:
-    """A finished run of relation extraction that finds a share of the labels."""
+    """A finished run of relation extraction that predicts a given share of the labels."""
     folder = root / name / f"seed{seed}"
     (folder / "predictions").mkdir(parents=True)
     random = np.random.default_rng([seed or 0, int(100 * skill)])

@@ -1,4 +1,4 @@
-"""Run folders as a finished run leaves them, made up in milliseconds."""
+"""Generated run folders that look like those of finished runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BOXES = [[0.0, 0.0, 1.0, 1.0], [0.1, 0.2, 0.4, 0.9], [0.5, 0.1, 0.9, 0.8]]
 
 
 def class_record(row: int, labels: LabelSet, random: np.random.Generator) -> dict[str, Any]:
-    """A class of a post, right two times out of three; all runs have the same posts."""
+    """A class of a post, correct in two of three cases; all runs have the same posts."""
     share = np.array([0.5, 0.2, 0.1, 0.1, 0.1])[: len(labels)]
     gold = labels.names[int(np.random.default_rng(row).choice(len(share), p=share / share.sum()))]
     scores = random.normal(size=len(labels))
@@ -41,7 +41,7 @@ def relation_record(row: int, labels: LabelSet, random: np.random.Generator) -> 
 
 
 def entity_record(row: int, labels: LabelSet, random: np.random.Generator) -> dict[str, Any]:
-    """Three entities of a post; every third post misses one, every fifth mistakes a type."""
+    """Three entities of a post; every third post misses one, every fifth has a wrong type."""
     del labels
     gold = ["B-PER", "O", "B-PER", "I-PER", "O", "B-LOC"]
     predicted = list(gold)
@@ -157,7 +157,7 @@ METRICS = [
 
 
 def logged(random: np.random.Generator) -> list[dict[str, float]]:
-    """Two epochs of ten steps, validation after each, and the scores of the selected checkpoint behind them."""
+    """Two epochs of ten steps, validation after each, and finally the scores of the selected checkpoint."""
     rows: list[dict[str, float]] = []
     for epoch in range(2):
         last = 10 * epoch + 9
@@ -166,8 +166,8 @@ def logged(random: np.random.Generator) -> list[dict[str, float]]:
             for step in range(10 * epoch, last + 1)
         ]
         rows.append({"epoch": epoch, "step": last, "val/loss": 2.5 - epoch, "val/f1": 0.4 + epoch / 10})
-        own = {"ib/kl_text": 50.0 - epoch, "ib/kl_image": 40.0 - epoch, "align/mi_bound": 0.5 + epoch}
-        rows.append({"epoch": epoch, "step": last, "train/loss": 2.4 - epoch, **own})
+        values = {"ib/kl_text": 50.0 - epoch, "ib/kl_image": 40.0 - epoch, "align/mi_bound": 0.5 + epoch}
+        rows.append({"epoch": epoch, "step": last, "train/loss": 2.4 - epoch, **values})
     rows.append({"epoch": 2, "step": 20, "val/loss": 9.0, "val/f1": 0.999})
     return rows
 

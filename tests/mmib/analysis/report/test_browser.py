@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 @pytest.fixture(scope="module")
 def reports(finished_runs: Callable[[Task], Any], tmp_path_factory: pytest.TempPathFactory) -> Callable[[Task], Path]:
-    """The report of a task's real run, made once."""
+    """The report of a task's real run, generated once."""
 
     @functools.cache
     def make(task: Task) -> Path:
@@ -33,7 +33,7 @@ def reports(finished_runs: Callable[[Task], Any], tmp_path_factory: pytest.TempP
 
 @pytest.fixture
 def opened(browser: Browser, reports: Callable[[Task], Path], task: Task) -> Callable[[int], Browser]:
-    """Opens the report of the test's task in a window of a width."""
+    """Opens the report of the test's task in a window of the given width."""
 
     def open_page(width: int) -> Browser:
         browser.open(reports(task).as_uri(), width)
@@ -44,15 +44,15 @@ def opened(browser: Browser, reports: Callable[[Task], Path], task: Task) -> Cal
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_the_page_opens_without_an_error_or_a_request_and_fits(opened: Callable[[int], Browser], width: int) -> None:
+def test_the_page_opens_without_errors_or_requests_and_fits(opened: Callable[[int], Browser], width: int) -> None:
     page = opened(width)
     assert page.run("document.querySelectorAll('section').length") == 7
     assert page.run("document.documentElement.scrollWidth") <= width
     page.run("document.querySelectorAll('details').forEach((part) => { part.open = true; })")
     assert page.run("document.documentElement.scrollWidth") <= width
     failed = [event for event in page.events if event["method"] in ("Runtime.exceptionThrown", "Log.entryAdded")]
-    said = [event for event in page.events if event["method"] == "Runtime.consoleAPICalled"]
-    assert not failed + said
+    console_events = [event for event in page.events if event["method"] == "Runtime.consoleAPICalled"]
+    assert not failed + console_events
     asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
     assert {url.partition(":")[0] for url in asked} == {"file", "data"}
     assert len([url for url in asked if url.startswith("file:")]) == 1
@@ -60,7 +60,7 @@ def test_the_page_opens_without_an_error_or_a_request_and_fits(opened: Callable[
 
 
 @pytest.mark.parametrize("task", ["mre"])
-def test_the_policy_keeps_everything_out(opened: Callable[[int], Browser]) -> None:
+def test_the_security_policy_blocks_external_content(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     blocked = page.run(
         "new Promise((done) => { document.addEventListener('securitypolicyviolation', (e) => done(e.blockedURI));"
@@ -70,7 +70,7 @@ def test_the_policy_keeps_everything_out(opened: Callable[[int], Browser]) -> No
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_filters_show_what_they_say(opened: Callable[[int], Browser]) -> None:
+def test_filters_show_the_described_posts(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     posts = page.run("document.querySelectorAll('.post').length")
     shown = "[...document.querySelectorAll('.post')].filter((post) => post.offsetParent)"
@@ -87,11 +87,11 @@ def test_filters_show_what_they_say(opened: Callable[[int], Browser]) -> None:
     )
     classes = page.run(f"{shown}.map((post) => post.dataset.classes.split(' '))")
     assert 0 < len(classes) <= posts
-    assert all("0" in own for own in classes)
+    assert all("0" in names for names in classes)
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_posts_and_their_words_are_reached_with_the_keyboard(opened: Callable[[int], Browser]) -> None:
+def test_posts_and_their_words_can_be_reached_with_the_keyboard(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     page.run("document.getElementById('post-class').focus()")
     place = "[...document.querySelectorAll('.post')].indexOf(document.activeElement.closest('.post'))"
@@ -109,7 +109,7 @@ def test_posts_and_their_words_are_reached_with_the_keyboard(opened: Callable[[i
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_an_entity_shows_where_it_looks(opened: Callable[[int], Browser]) -> None:
+def test_an_entity_shows_its_attention(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     part = ".post .picture:has(.regions) ~ .said .chip[data-a]"
     post = "document.activeElement.closest('.post')"
@@ -122,7 +122,7 @@ def test_an_entity_shows_where_it_looks(opened: Callable[[int], Browser]) -> Non
 
 
 @pytest.mark.parametrize("task", ["mre"])
-def test_the_matrix_is_sorted_with_its_counts(opened: Callable[[int], Browser]) -> None:
+def test_the_confusion_matrix_is_sorted_with_its_counts(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     read = (
         "(() => { const rows = [...document.querySelectorAll('.matrix tbody tr')];"
@@ -143,7 +143,7 @@ def test_the_matrix_is_sorted_with_its_counts(opened: Callable[[int], Browser]) 
 
 
 @pytest.mark.parametrize("task", ["mre"])
-def test_light_and_dark_follow_the_system_and_the_button(opened: Callable[[int], Browser]) -> None:
+def test_light_and_dark_mode_follow_the_system_and_the_button(opened: Callable[[int], Browser]) -> None:
     page = opened(DESK)
     paper = "getComputedStyle(document.body).backgroundColor"
     seen = []

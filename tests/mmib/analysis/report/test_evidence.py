@@ -1,4 +1,4 @@
-"""Numbers out of latents: known answers, and agreement with what training logs."""
+"""Statistics of latents: known answers, and agreement with the values logged in training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def space_of(text: np.ndarray, image: np.ndarray) -> LatentSpace:
     return latent_space(PairedLatents(text, image))
 
 
-def test_gap_and_cosine_are_those_that_training_logs() -> None:
+def test_gap_and_cosine_match_those_logged_in_training() -> None:
     random = np.random.default_rng(1)
     text, image = random.normal(size=(2, 30, 8)) + 0.3
     space = space_of(text, image)
@@ -33,7 +33,7 @@ def test_gap_and_cosine_are_those_that_training_logs() -> None:
     assert space.geometry.pair_cosine == pytest.approx(float(logged["align/cosine"]), rel=1e-5)
 
 
-def test_the_plane_is_that_of_principal_components() -> None:
+def test_the_plane_is_spanned_by_the_principal_components() -> None:
     random = np.random.default_rng(2)
     text, image = random.normal(size=(2, 25, 6)) * [3, 2, 1, 1, 1, 1] + 1
     space = space_of(text, image)
@@ -46,7 +46,7 @@ def test_the_plane_is_that_of_principal_components() -> None:
 
 
 @pytest.mark.parametrize("posts", [1, 2])
-def test_few_posts_and_posts_without_direction_have_a_plane(posts: int) -> None:
+def test_few_or_degenerate_posts_have_a_plane(posts: int) -> None:
     space = space_of(np.zeros((posts, 4)), np.ones((posts, 4)))
     assert space.text.shape == (posts, 2)
     assert np.isfinite(space.text).all()
@@ -54,7 +54,7 @@ def test_few_posts_and_posts_without_direction_have_a_plane(posts: int) -> None:
     assert space_of(np.ones((posts, 1)), np.ones((posts, 1))).geometry.pair_cosine == pytest.approx(1)
 
 
-def test_latents_are_read_as_they_are_kept(tmp_path: Path) -> None:
+def test_stored_latents_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "start.safetensors"
     assert read_latents(path, ()) is None
     text = np.random.default_rng(3).normal(size=(5, 4)).astype(np.float16)
@@ -68,7 +68,7 @@ def test_latents_are_read_as_they_are_kept(tmp_path: Path) -> None:
     assert read_latents(path, ()) is None
 
 
-def test_labels_and_shared_images_are_those_of_the_file(tmp_path: Path) -> None:
+def test_labels_and_shared_images_match_the_file(tmp_path: Path) -> None:
     path = tmp_path / "selected.safetensors"
     text, image = np.random.default_rng(3).normal(size=(2, 6, 4)).astype(np.float32)
     labels = np.array([[1, 0, 1], [1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]], dtype=bool)

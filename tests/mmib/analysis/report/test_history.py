@@ -1,4 +1,4 @@
-"""Settings that may be shown, and curves of training alone."""
+"""Settings that may be shown, and training curves."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ MakeRun = Callable[..., Path]
         ("1.0e-05", "1.0e-05"),
     ],
 )
-def test_absolute_paths_are_cut_to_their_last_part(text: str, shown: str) -> None:
+def test_absolute_paths_are_reduced_to_their_last_part(text: str, shown: str) -> None:
     assert shortened(text) == shown
 
 
 @given(st.lists(st.from_regex(r"[a-z0-9_. -]*[a-z0-9]", fullmatch=True), min_size=1))
-def test_of_any_path_nothing_but_the_last_part_is_left(parts: list[str]) -> None:
+def test_any_path_is_reduced_to_its_last_part(parts: list[str]) -> None:
     assert shortened("/".join(["/lustre/SOMEBODY", *parts])) == f"…/{parts[-1]}"
 
 
@@ -62,7 +62,7 @@ def test_of_any_path_nothing_but_the_last_part_is_left(parts: list[str]) -> None
         "mmib fit --hub-token=SECRET 'unbalanced",
     ],
 )
-def test_commands_are_shown_without_secrets_and_without_names(command: str) -> None:
+def test_commands_are_shown_without_secrets_and_user_names(command: str) -> None:
     shown = shown_command(command)
     assert "SECRET" not in shown
     assert "ann" not in shown
@@ -75,7 +75,7 @@ def test_an_ordinary_command_can_be_copied() -> None:
     assert shown_command(command) == command
 
 
-def test_settings_have_a_name_each_and_no_secrets() -> None:
+def test_settings_have_distinct_names_and_no_secrets() -> None:
     config = {
         "model": {"class_path": "mmib.modules.MREModule", "init_args": {"gamma": 1.0, "key_dim": 4}},
         "trainer": {"callbacks": [{"class_path": "a.IBMonitor", "init_args": {"every": 0}}, {"class_path": "a.B"}]},
@@ -96,7 +96,7 @@ def test_settings_have_a_name_each_and_no_secrets() -> None:
     }
 
 
-def test_repetitions_do_not_differ() -> None:
+def test_repeated_runs_do_not_differ_in_settings() -> None:
     first = {"seed_everything": "1", "data.root": "a", "model.gamma": "1"}
     second = {"seed_everything": "2", "data.root": "b", "model.gamma": "1"}
     assert differing([first, second]) == []
@@ -104,7 +104,7 @@ def test_repetitions_do_not_differ() -> None:
 
 
 def test_curves_end_with_training(make_run: MakeRun, tmp_path: Path) -> None:
-    """The last row of validation scores the selected checkpoint: it belongs to no step."""
+    """The last row of validation scores is of the selected checkpoint and belongs to no step."""
     curves = Curves(read_run(make_run(tmp_path / "run")))
     assert curves["val/f1"] == [(10, 0.4), (20, 0.5)]
     assert curves["train/loss"] == [(10, 2.4), (20, 1.4)]
@@ -123,11 +123,11 @@ def test_curves_end_with_training(make_run: MakeRun, tmp_path: Path) -> None:
         ("grad/task", "grad/task"),
     ],
 )
-def test_a_scalar_is_one_whatever_it_is_averaged_over(name: str, scalar: str) -> None:
+def test_averages_of_a_scalar_over_steps_or_epochs_are_one_scalar(name: str, scalar: str) -> None:
     assert scalar_of(name) == scalar
 
 
-def test_scalars_are_parts_of_the_objective_and_no_scores(make_run: MakeRun, tmp_path: Path) -> None:
+def test_scalars_are_terms_of_the_objective_and_not_scores(make_run: MakeRun, tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert Curves(run).scalars() == ["align/mi_bound", "ib/kl_image", "ib/kl_text", "loss"]
     (run.folder / "metrics.csv").write_text(
@@ -136,7 +136,7 @@ def test_scalars_are_parts_of_the_objective_and_no_scores(make_run: MakeRun, tmp
     assert Curves(run).scalars() == ["fusion/gate", "loss"], "what follows training is no curve"
 
 
-def test_values_that_are_not_finite_are_left_out(make_run: MakeRun, tmp_path: Path) -> None:
+def test_non_finite_values_are_omitted(make_run: MakeRun, tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     (run.folder / "metrics.csv").write_text("step,train/loss\n0,nan\n1,2\n2,inf\n")
     assert Curves(run)["train/loss"] == [(2, 2)]

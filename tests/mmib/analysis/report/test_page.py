@@ -1,4 +1,4 @@
-"""The frame of the page: it asks for nothing from outside, and its colours can be read."""
+"""The frame of the page: it requests nothing external, and its colours have enough contrast."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STYLE = "".join(
     )
 )
 COLOURS = dict(re.findall(r"--([\w-]+): light-dark\((#\w{6}, #\w{6})\)", STYLE))
-# WCAG 2.2: text (1.4.3), and what is needed to understand a graphic (1.4.11).
+# WCAG 2.2: text (1.4.3), and elements needed to understand a graphic (1.4.11).
 FOR_TEXT, FOR_GRAPHICS = 4.5, 3.0
 CELL_SHADE = 0.45
 
@@ -50,24 +50,24 @@ def colour(name: str, scheme: int) -> str:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("name", ["ink", "muted", "text", "image", "right", "wrong"])
-def test_text_stands_out_from_the_paper(name: str, scheme: int) -> None:
+def test_text_contrasts_with_the_background(name: str, scheme: int) -> None:
     assert contrast(channels(colour(name, scheme)), channels(colour("paper", scheme))) >= FOR_TEXT
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize("number", range(8))
-def test_lines_stand_out_from_the_paper(number: int, scheme: int) -> None:
+def test_lines_contrast_with_the_background(number: int, scheme: int) -> None:
     assert contrast(channels(colour(f"c{number}", scheme)), channels(colour("paper", scheme))) >= FOR_GRAPHICS
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 @pytest.mark.parametrize(("name", "weight"), [("text", DARKEST), ("right", CELL_SHADE), ("wrong", CELL_SHADE)])
-def test_text_stands_out_from_the_darkest_shade(name: str, weight: float, scheme: int) -> None:
+def test_text_contrasts_with_the_darkest_shade(name: str, weight: float, scheme: int) -> None:
     background = shade(colour(name, scheme), colour("paper", scheme), weight)
     assert contrast(channels(colour("ink", scheme)), background) >= FOR_TEXT
 
 
-def test_the_policy_lets_nothing_in_and_the_page_names_no_address() -> None:
+def test_the_policy_blocks_everything_and_the_page_contains_no_address() -> None:
     text = page("a title", "a subtitle", [Section("one", "One", "", Html("<p>text</p>"))])
     assert text.startswith("<!DOCTYPE html>\n<html lang=")
     assert POLICY.startswith("default-src 'none'")
@@ -75,7 +75,7 @@ def test_the_policy_lets_nothing_in_and_the_page_names_no_address() -> None:
     assert not re.search(r"https?:|//[a-z]|@import|url\(", text)
 
 
-def test_what_people_may_ask_their_browser_for_is_respected() -> None:
+def test_browser_preferences_are_respected() -> None:
     for feature in ("prefers-reduced-motion", "@media print", "color-scheme: light dark", ":focus-visible"):
         assert feature in STYLE
 
@@ -86,6 +86,6 @@ def test_sections_can_be_reached_from_the_top() -> None:
     assert re.findall(r'<section id="(\w+)"', text) == ["one", "two"]
 
 
-def test_the_style_sheets_are_in_the_page_as_they_are() -> None:
-    """Escaped quotes would undo the rules that hold them."""
+def test_the_style_sheets_are_embedded_unchanged() -> None:
+    """Escaped quotes would break the rules that contain them."""
     assert f"<style>{STYLE}</style>" in page("a", "b", [])

@@ -1,4 +1,4 @@
-"""The sample of posts: which, in which order, and what is shown of each."""
+"""The sample of posts: selection, order, and what is shown of each."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def post(right: bool, confidence: float) -> Post:
     return Post({"id": confidence}, Answer(right, confidence, [], "", "", []))
 
 
-def test_wrong_posts_come_first_and_then_right_ones_each_by_confidence() -> None:
+def test_wrong_posts_precede_right_ones_and_both_are_sorted_by_confidence() -> None:
     random = np.random.default_rng(0)
     posts = [post(bool(random.random() < 0.7), float(random.random())) for _ in range(100)]
     chosen = sample(posts, 20)
@@ -67,14 +67,14 @@ def test_wrong_posts_come_first_and_then_right_ones_each_by_confidence() -> None
 @pytest.mark.parametrize(
     ("wrong", "right", "size"), [(3, 50, 20), (50, 3, 20), (4, 4, 20), (5, 5, 0), (0, 0, 5), (9, 9, 1)]
 )
-def test_a_sample_is_as_large_as_it_can_be_and_holds_nothing_twice(wrong: int, right: int, size: int) -> None:
+def test_a_sample_is_as_large_as_possible_without_duplicates(wrong: int, right: int, size: int) -> None:
     posts = [post(number >= wrong, number / 100) for number in range(wrong + right)]
     chosen = sample(posts, size)
     assert len(chosen) == min(size, wrong + right)
     assert len({p.answer.confidence for p in chosen}) == len(chosen)
 
 
-def test_chips_are_buttons_where_they_are_of_words_and_labels_elsewhere() -> None:
+def test_chips_are_buttons_if_they_refer_to_words_and_labels_otherwise() -> None:
     record = {"id": 1, "words": ["<a>", "b"], "attention": [[0.25, 0.75]], "boxes": BOXES[:2]}
     lines = [
         ("found", [Chip("<a>", "right", (0, 1), "PER 90 %", [0]), Chip("b", "wrong", (1, 2))]),
@@ -90,16 +90,16 @@ def test_chips_are_buttons_where_they_are_of_words_and_labels_elsewhere() -> Non
     assert "<div><dt>missed</dt><dd>none</dd></div>" in lists
 
 
-def test_words_have_the_styles_and_the_attention_that_the_task_gives_them() -> None:
+def test_words_have_the_styles_and_attention_defined_by_the_task() -> None:
     record = {"id": 1, "words": ["a", "b", "c"], "attention": [[1.0, 0.0], [0.0, 1.0]], "boxes": BOXES[:2]}
     answer = Answer(True, 0.5, [], "", "", [], {1: ["head", "tail"]}, {1: [0, 1], 2: [1]})
     words = re.findall(r'<span class="(w[^"]*)" tabindex="-1"(?: data-a="([^"]+)")?>', shown(Post(record, answer)))
     assert words == [("w", ""), ("w head tail", "500 500"), ("w", "0 1000")]
 
 
-def test_words_are_shaded_by_their_nats_up_to_the_darkest() -> None:
+def test_words_are_shaded_by_their_nats_up_to_the_darkest_shade() -> None:
     text = written(MNER, tagged(kl=[0.0, 10.0, None]))
-    # The 95th percentile of 0 and 10 is 9.5: what lies above has the darkest shade.
+    # The 95th percentile of 0 and 10 is 9.5: larger values have the darkest shade.
     assert re.findall(r"--k:([\d.]+)", text) == ["0.42"]
     assert 'data-kl="0"' in text
     assert 'class="w unseen entity gold"' in text
@@ -114,13 +114,13 @@ def test_attention_of_words_of_an_entity_and_of_the_post() -> None:
     assert 'data-most="800"' in text
 
 
-def test_the_shorter_of_two_nested_entities_gives_its_attention_to_a_word() -> None:
+def test_a_word_shows_the_attention_of_the_shorter_of_two_nested_entities() -> None:
     attention = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
     text = written(MRE, relation(head=[0, 3], tail=[1, 2], attention=attention, boxes=BOXES))
     assert re.findall(r'class="w[^"]*"[^>]*data-a="([\d ]+)"', text) == ["1000 0 0", "0 1000 0", "1000 0 0"]
 
 
-def test_a_picture_has_its_regions_over_it_and_unknown_ones_hidden(tmp_path: Path) -> None:
+def test_an_image_is_overlaid_with_its_regions_and_unknown_ones_are_hidden(tmp_path: Path) -> None:
     Image.new("RGB", (960, 480)).save(tmp_path / "a.jpg")
     text = written(MRE, relation(image="a.jpg", boxes=BOXES, attention=[[0.6, 0.2, 0.2]] * 2), tmp_path)
     assert 'width="240" height="120"' in text
@@ -135,12 +135,12 @@ def test_a_picture_has_its_regions_over_it_and_unknown_ones_hidden(tmp_path: Pat
 @pytest.mark.parametrize(
     ("image", "says"), [(None, "no image"), ("gone.jpg", "image not found"), ("bad.jpg", "not found")]
 )
-def test_posts_without_a_picture_say_so(tmp_path: Path, image: str | None, says: str) -> None:
+def test_posts_without_an_image_are_marked(tmp_path: Path, image: str | None, says: str) -> None:
     (tmp_path / "bad.jpg").write_text("no picture")
     assert says in written(MRE, relation(image=image, boxes=[]), tmp_path)
 
 
-def test_a_prediction_file_cannot_reach_files_outside_the_data(tmp_path: Path) -> None:
+def test_a_prediction_file_cannot_refer_to_files_outside_the_data(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "private.png")
     (tmp_path / "data").mkdir()
     assert "data:image" in written(MRE, relation(image="private.png"), tmp_path)
@@ -174,12 +174,12 @@ def test_a_post_without_evidence_is_shown(task: Task) -> None:
         (MNER, {"gold": [1, 2, 3]}),
     ],
 )
-def test_fields_that_do_not_fit_are_refused_with_the_row(task: Task, changes: dict[str, Any]) -> None:
+def test_inconsistent_fields_are_refused_with_their_row(task: Task, changes: dict[str, Any]) -> None:
     with pytest.raises(RunError, match="row 3 is damaged"):
         read(task, RECORDS[task](**changes))
 
 
-def test_posts_stop_at_the_budget(tmp_path: Path) -> None:
+def test_posts_are_limited_by_the_size_budget(tmp_path: Path) -> None:
     posts = [read(MRE, relation(id=number)) for number in range(9)]
     writer = PostWriter(["None"], 1.0, None)
     one = len(writer.write(posts[0]).encode())

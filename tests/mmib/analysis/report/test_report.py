@@ -1,4 +1,4 @@
-"""`mmib report`: the page about a run, about several, about a study, and what it says where it cannot be made."""
+"""`mmib report`: pages about a run, several runs and a study, and errors where no page can be made."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FIVE_MEGABYTES = 5_000_000
 
 
 class Reader(HTMLParser):
-    """Tags and text of a page; fails on an element that is not closed where it should be."""
+    """Tags and text of a page; fails on an element that is not closed correctly."""
 
     VOID = ("meta", "img", "br", "input")
 
@@ -58,7 +58,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Makes a report; gives the page, whose path is the last line printed."""
+    """Makes a report; returns the page, whose path is the last printed line."""
 
     def make(*arguments: str | Path) -> str:
         assert main(["report", *map(str, arguments)]) == 0
@@ -69,7 +69,7 @@ def report(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_a_page_shows_all_parts_of_a_run(
+def test_a_page_has_all_parts_of_a_run(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path, task: str
 ) -> None:
     text = report(make_run(tmp_path / "run", task, rows=30))
@@ -88,7 +88,7 @@ def test_a_page_shows_all_parts_of_a_run(
     assert (tmp_path / "run" / "report.html").stat().st_size < FIVE_MEGABYTES
 
 
-def test_a_run_with_known_irrelevant_images_shows_how_they_are_told(
+def test_a_run_with_known_irrelevant_images_shows_how_well_they_are_detected(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     def know(record: dict[str, Any]) -> None:
@@ -111,20 +111,20 @@ def test_a_run_with_known_irrelevant_images_shows_how_they_are_told(
     assert 0.0 < float(cells["all"][3]) < 1.0
 
 
-def test_slices_and_kinds_of_errors_of_a_run(
+def test_slices_and_error_types_of_a_run(
     report: Callable[..., str], make_run: MakeRun, refused: Callable[..., str], tmp_path: Path
 ) -> None:
-    """Every third of 30 posts misses Anna, every fifth mistakes the type of Paris."""
+    """Every third of 30 posts misses Anna, every fifth has a wrong type for Paris."""
     run = make_run(tmp_path / "run", "mner", rows=30)
     (run / "training.json").write_text('{"labels": {"PER": 90, "LOC": 7}, "forms": ["anna", "paris"]}')
     (tmp_path / "relevance.jsonl").write_text("".join(f'{{"image": "{n}.jpg", "relevance": {n}}}\n' for n in range(3)))
     text = report(run, "--relevance", tmp_path / "relevance.jsonl")
     rows = dict(re.findall(r'<th scope="row">([^<]+: [^<]+)</th>((?:<td>[^<]*</td>)+)', text))
     cells = {name: re.findall(r"<td>([^<]*)</td>", row) for name, row in rows.items()}
-    # 50 of 60 are found: 20 of 30 of Anna, and 24 of 30 of Paris, for which 6 organisations are predicted.
+    # 50 of 60 are found: 20 of 30 for Anna, and 24 of 30 for Paris, where 6 organisations are predicted.
     assert cells["surface form: seen in training"][:5] == ["30", "60", "50", "88.0", "73.3"]
     assert cells["surface form: never seen"][:5] == ["30", "30", "30", "100.0", "100.0"]
-    # Of the three images the last fits best; the second is that of half of the rows.
+    # The last of the three images has the highest relevance; the second is that of half of the rows.
     assert (cells["image: more relevant half"][0], cells["image: less relevant half"][0]) == ("10", "20")
     assert re.search(r'<th scope="row">items</th><td>74</td><td>6</td><td>0</td><td>10</td><td>0</td>', text)
     assert "No slices by length: all belong to one part, &#x27;up to 12 words&#x27;." in text
@@ -139,7 +139,7 @@ def test_slices_and_kinds_of_errors_of_a_run(
 
 
 @pytest.mark.usefixtures("relevance")
-def test_a_task_of_a_plugin_has_a_page_in_its_own_words(
+def test_the_page_of_a_plugins_task_uses_its_terms(
     report: Callable[..., str], make_run: MakeRun, relevance_labels: LabelSet, tmp_path: Path
 ) -> None:
     text = report(make_run(tmp_path / "run", "relevance", labels=relevance_labels, rows=30))
@@ -167,7 +167,7 @@ def test_a_task_that_no_module_registers_names_the_plugin_to_add(
     assert "the plugin 'no_such_module' was not found" in refused("report", str(run), "--plugin", "no_such_module")
 
 
-def test_labels_of_the_user_are_in_all_parts(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_custom_labels_appear_in_all_parts(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     labels = LabelSet(("likes", "no relation", "owns"), "no relation")
     run = make_run(tmp_path / "run", "mre", labels=labels, rows=30)
     text = report(run)
@@ -177,8 +177,10 @@ def test_labels_of_the_user_are_in_all_parts(report: Callable[..., str], make_ru
     assert report(run) == text
 
 
-def test_a_run_of_version_0_1_has_the_same_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
-    """Its summary has no labels, and its predictions no file of them."""
+def test_a_run_of_version_0_1_has_an_equivalent_page(
+    report: Callable[..., str], make_run: MakeRun, tmp_path: Path
+) -> None:
+    """Its summary has no labels, and its predictions have no label file."""
     run = make_run(tmp_path / "run")
     text = report(run)
     summary = json.loads((run / "summary.json").read_text())
@@ -187,13 +189,13 @@ def test_a_run_of_version_0_1_has_the_same_page(report: Callable[..., str], make
     assert report(run) == text
 
 
-def test_a_part_of_the_training_rows_is_told(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_size_of_a_training_subset_is_shown(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     subset = {"of": 12_247, "seed": 3, "without": ["/per/loc/place_of_birth"]}
     text = report(make_run(tmp_path / "run", data={"train": {"rows": 40, "sha256": "abc", "subset": subset}}))
     assert "40 of 12,247 rows (subset seed 3, none of /per/loc/place_of_birth), SHA-256 abc" in text
 
 
-def test_the_time_of_a_run_is_told(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_the_run_time_is_shown(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     text = report(make_run(tmp_path / "run", seconds={"features": 30.4, "training": 160.0}))
     assert "3 min 10 s: features 30 s, training 2 min 40 s" in text
 
@@ -211,7 +213,7 @@ def log(run: Path, **scalars: float) -> None:
 CUSTOM = {"fusion/gate": 0.25, "val/fusion/gate": 0.5, "loss/small_means": 3.0, "train/orthogonality": 2.0}
 
 
-def test_scalars_that_the_method_does_not_know_are_drawn_by_their_prefix(
+def test_custom_scalars_are_plotted_by_their_prefix(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -226,7 +228,7 @@ def test_scalars_that_the_method_does_not_know_are_drawn_by_their_prefix(
     assert "strict" not in training
 
 
-def test_the_page_asks_for_nothing_and_names_no_folder(
+def test_the_page_requests_nothing_and_contains_no_folder_names(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     text = report(make_run(tmp_path / "somebody" / "run"))
@@ -236,7 +238,7 @@ def test_the_page_asks_for_nothing_and_names_no_folder(
     assert str(tmp_path) not in text
 
 
-def test_words_and_names_from_the_data_cannot_become_markup(
+def test_words_and_names_from_the_data_cannot_inject_markup(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     classes = {HOSTILE: {"precision": 0, "recall": 0, "f1": 0, "gold": 1}}
@@ -255,7 +257,7 @@ def test_words_and_names_from_the_data_cannot_become_markup(
     assert read.text.count(HOSTILE) > 12 * 6
 
 
-def test_images_are_found_where_they_were_moved(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_images_are_found_in_a_moved_data_folder(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     shutil.move(tmp_path / "data", tmp_path / "elsewhere")
     text = report(run)
@@ -265,7 +267,7 @@ def test_images_are_found_where_they_were_moved(report: Callable[..., str], make
 
 
 @pytest.mark.parametrize("images", ["data", "pictures"])
-def test_images_are_found_beside_the_file_that_is_the_data_root_or_in_their_own_folder(
+def test_images_are_found_next_to_a_data_file_or_in_a_separate_folder(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path, images: str
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -281,7 +283,7 @@ def test_images_are_found_beside_the_file_that_is_the_data_root_or_in_their_own_
     assert len(Reader(report(run)).with_class("frame")) == 12
 
 
-def test_an_image_outside_of_the_data_is_not_shown(
+def test_an_image_outside_the_data_is_not_shown(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -292,7 +294,7 @@ def test_an_image_outside_of_the_data_is_not_shown(
     assert "<img" not in text
 
 
-def test_large_pictures_do_not_make_a_large_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_large_images_do_not_make_a_large_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", rows=200)
     noise = Image.effect_noise((300, 300), 120).convert("RGB")
     for path in (tmp_path / "data").iterdir():
@@ -315,7 +317,7 @@ def test_a_run_without_predictions_still_has_a_page(
     assert "61.0 ± 2.0" in text
 
 
-def test_a_run_that_left_little_still_has_a_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_run_with_few_files_still_has_a_page(report: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", test=None, val=None, selected=None)
     for path in (run / "metrics.csv", run / "information_plane.json"):
         path.unlink()
@@ -325,7 +327,7 @@ def test_a_run_that_left_little_still_has_a_page(report: Callable[..., str], mak
         assert missing in text
 
 
-def test_predictions_without_words_say_why_no_post_is_shown(
+def test_predictions_without_words_explain_why_no_post_is_shown(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -356,7 +358,7 @@ def damage(run: Path, name: str, text: str) -> None:
         ),
     ],
 )
-def test_a_half_written_run_is_named_with_what_is_wrong(
+def test_an_incomplete_run_is_named_with_the_fault(
     refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, name: str, content: str, message: str
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -365,7 +367,7 @@ def test_a_half_written_run_is_named_with_what_is_wrong(
     assert not (run / "report.html").exists()
 
 
-def test_no_run_and_an_unfinished_run(
+def test_missing_and_unfinished_runs_are_refused(
     refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path / "run")
@@ -377,16 +379,14 @@ def test_no_run_and_an_unfinished_run(
     assert "--posts" in refused("report", "--posts", "-1")
 
 
-def test_a_page_that_cannot_be_written_is_an_error(
-    refused: Callable[..., str], make_run: MakeRun, tmp_path: Path
-) -> None:
+def test_an_unwritable_page_is_an_error(refused: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot be written" in refused(
         "report", str(make_run(tmp_path / "run")), "--output", str(tmp_path / "file" / "a")
     )
 
 
-def test_without_a_name_the_newest_run_is_taken(
+def test_by_default_the_newest_run_is_used(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = [make_run(tmp_path / "runs" / name / "1", experiment=name) for name in ("b", "a", "c")]
@@ -401,7 +401,7 @@ def test_without_a_name_the_newest_run_is_taken(
 # Several runs
 
 
-def test_seeds_are_put_together_and_configurations_of_one_name_apart(
+def test_seeds_are_merged_and_different_configurations_of_one_name_kept_separate(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path
 ) -> None:
     for seed in (1, 2, 3):
@@ -432,7 +432,7 @@ def test_posts_on_which_two_runs_disagree(
     assert '<span class="label right">Anna PER, Bob Smith PER, Paris LOC</span>' in section
 
 
-def test_experiments_are_tested_against_the_first_within_slices(
+def test_experiments_are_compared_with_the_first_one_within_slices(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     runs = []
@@ -454,7 +454,7 @@ def test_experiments_are_tested_against_the_first_within_slices(
 
 
 @pytest.mark.usefixtures("relevance")
-def test_runs_of_a_plugins_task_are_compared_and_their_own_scalars_drawn(
+def test_runs_of_a_plugins_task_are_compared_and_their_custom_scalars_plotted(
     report: Callable[..., str],
     make_run: MakeRun,
     edit_records: EditRecords,
@@ -492,7 +492,7 @@ def test_runs_of_a_plugins_task_are_compared_and_their_own_scalars_drawn(
         ({"test": None, "val": None}, "share no split"),
     ],
 )
-def test_runs_that_cannot_be_compared(
+def test_incomparable_runs_are_refused(
     refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", **changes)]
@@ -522,7 +522,7 @@ AUGMENTED = {"train": {"rows": 99, "sha256": "augmented"}, "test": {"rows": 12, 
     ],
     ids=["other seed", "other code", "the same", "other training data"],
 )
-def test_only_repetitions_are_averaged(
+def test_only_repeated_runs_are_averaged(
     report: Callable[..., str], make_run: MakeRun, tmp_path: Path, changes: dict[str, Any], names: list[str]
 ) -> None:
     make_run(tmp_path / "runs" / "a", "mner", seed=1, **FIRST)
@@ -532,7 +532,7 @@ def test_only_repetitions_are_averaged(
     assert "Slices cannot be compared" not in text
 
 
-def test_slices_that_cannot_be_compared_name_no_folder(
+def test_incomparable_slices_name_no_folder(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     runs = [make_run(tmp_path / "somebody" / name, experiment=name) for name in ("a", "b")]
@@ -543,7 +543,7 @@ def test_slices_that_cannot_be_compared_name_no_folder(
 
 
 @pytest.mark.parametrize("option", [("--posts", "3"), ("--data.root", "data")])
-def test_options_of_one_run_are_refused_for_several_and_for_studies(
+def test_options_for_a_single_run_are_refused_for_several_runs_and_studies(
     refused: Callable[..., str], make_run: MakeRun, tmp_path: Path, option: tuple[str, str]
 ) -> None:
     runs = [str(make_run(tmp_path / name)) for name in ("a", "b")]
@@ -553,7 +553,7 @@ def test_options_of_one_run_are_refused_for_several_and_for_studies(
         assert message in refused("report", *named, *option)
 
 
-def test_of_many_classes_the_most_frequent_are_in_the_matrix(
+def test_the_matrix_is_limited_to_the_most_frequent_classes(
     report: Callable[..., str], make_run: MakeRun, edit_records: EditRecords, tmp_path: Path
 ) -> None:
     labels = LabelSet(tuple(f"tag {number}" for number in range(200)))
@@ -593,7 +593,7 @@ def write_study(folder: Path, rows: list[dict[str, Any]], **factors: Any) -> Pat
     return folder
 
 
-def test_a_study_is_a_table_and_a_line_for_each_variant(report: Callable[..., str], tmp_path: Path) -> None:
+def test_a_study_has_a_table_and_one_line_per_variant(report: Callable[..., str], tmp_path: Path) -> None:
     levels = [0.0, 0.4, 0.8]
     rows = [study_row("full", noise, 0.9 - noise / 2) for noise in levels]
     compared = {"difference": -0.05, "difference_low": -0.08, "difference_high": -0.01, "p": 0.0004}
@@ -601,7 +601,7 @@ def test_a_study_is_a_table_and_a_line_for_each_variant(report: Callable[..., st
     text = report(write_study(tmp_path / "study", rows, variant=["full", HOSTILE], noise=levels))
     read = Reader(text)
     assert [tag for tag, _ in read.tags].count("polyline") == 4  # and two ceilings
-    assert len(read.with_class("dashed")) == 4  # lines and key
+    assert len(read.with_class("dashed")) == 4  # lines and legend
     assert "\u22125.0 (\u22128.0, \u22121.0)" in text
     assert "&lt; 0.001" in text
     assert "90.0 ± 1.0" in text
@@ -609,7 +609,9 @@ def test_a_study_is_a_table_and_a_line_for_each_variant(report: Callable[..., st
     assert not [tag for tag, _ in read.tags if tag == "img"]
 
 
-def test_a_study_of_names_is_a_dot_plot_and_failed_points_say_why(report: Callable[..., str], tmp_path: Path) -> None:
+def test_a_study_of_categories_is_a_dot_plot_and_failed_trials_show_their_reason(
+    report: Callable[..., str], tmp_path: Path
+) -> None:
     rows = [
         study_row("full", 0, 0.9),
         study_row("text only", 0, 0.5),
@@ -626,6 +628,6 @@ def test_a_damaged_study_is_named(refused: Callable[..., str], tmp_path: Path, c
     assert "study.json is no study" in refused("report", str(tmp_path))
 
 
-def test_a_study_has_a_page_of_its_own(refused: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
+def test_a_study_has_a_separate_page(refused: Callable[..., str], make_run: MakeRun, tmp_path: Path) -> None:
     study = write_study(tmp_path / "study", [study_row("full", 0, 0.9)], variant=["full"], noise=[0])
     assert "one study or several runs, not both" in refused("report", str(study), str(make_run(tmp_path / "run")))

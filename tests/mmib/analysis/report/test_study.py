@@ -38,7 +38,7 @@ def texts(figure: Chart) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", figure.drawing)
 
 
-def test_a_study_of_names_has_a_row_for_each_with_its_seeds_and_the_ceilings() -> None:
+def test_a_study_of_categories_has_one_row_each_with_seeds_and_ceilings() -> None:
     figure = drawn(study({"variant": ["full", "without AR"]}))
     assert {"full", "without AR"} <= set(texts(figure))
     assert set(figure.key) == {"best with text", "best with text and image"}
@@ -46,7 +46,7 @@ def test_a_study_of_names_has_a_row_for_each_with_its_seeds_and_the_ceilings() -
     assert not drawn(study({"variant": ["full", "without AR"]}, ceilings=False)).key
 
 
-def test_levels_that_are_numbers_are_the_axis_with_a_line_for_each_of_the_others() -> None:
+def test_a_numeric_factor_is_the_axis_with_one_line_per_level_of_the_others() -> None:
     figure = drawn(study({"variant": ["full", "without AR"], "share of noise": [0.0, 0.5, 0.8]}))
     assert "share of noise" in texts(figure)
     assert set(figure.key) == {"full", "without AR", "best with text", "best with text and image"}
@@ -64,11 +64,11 @@ def test_levels_that_are_numbers_are_the_axis_with_a_line_for_each_of_the_others
         ({"share": [0.1, "all"]}, None),
     ],
 )
-def test_the_axis_is_the_factor_with_the_most_numbers(factors: dict[str, list[Any]], axis: str | None) -> None:
+def test_the_axis_is_the_factor_with_the_most_numeric_levels(factors: dict[str, list[Any]], axis: str | None) -> None:
     assert numeric_factor(factors) == axis
 
 
-def test_a_study_without_a_measured_trial_has_no_figure() -> None:
+def test_a_study_without_any_measured_trial_has_no_figure() -> None:
     content = study({"variant": ["full"]})
     content["rows"] = content["rows"][-1:]
     assert chart(Study(Path("study"), content)) is None
