@@ -1,4 +1,4 @@
-"""Options of the commands: written in full, and refused in one sentence."""
+"""Options of the commands: no abbreviations, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ def parser() -> CommandParser:
         (["--output"], "argument -o/--output: expected one argument; mmib thing --help lists all options"),
     ],
 )
-def test_what_is_wrong_is_one_sentence(parser: CommandParser, arguments: list[str], message: str) -> None:
+def test_errors_are_one_sentence(parser: CommandParser, arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         parser.parse_args(arguments)
     assert str(error.value).startswith(message)
 
 
-def test_only_a_name_that_is_close_is_suggested() -> None:
+def test_only_a_similar_name_is_suggested() -> None:
     assert did_you_mean("gama", ["gamma", "beta"]) == ": did you mean gamma?"
     assert did_you_mean("quantity", ["gamma", "beta"]) == ""
 
 
 @pytest.mark.parametrize("command", sorted(OTHER_COMMANDS))
-def test_no_command_takes_abbreviations(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_accepts_abbreviations(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--hel"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("mmib: ")
-    assert said.count("\n") == 1
+    message = capsys.readouterr().err
+    assert message.startswith("mmib: ")
+    assert message.count("\n") == 1

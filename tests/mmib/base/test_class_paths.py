@@ -1,4 +1,4 @@
-"""What version 0.1 named or weighed differently is read as what it is today, with one line that says so."""
+"""Class paths and weights of version 0.1 are converted to today's, with one line that reports it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def _first_rank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("path", RENAMED.values())
-def test_every_class_is_where_it_is_said_to_be(path: str) -> None:
+def test_every_new_class_path_exists(path: str) -> None:
     module, _, name = path.rpartition(".")
     assert isinstance(getattr(importlib.import_module(module), name), type)
 
 
-def test_a_configuration_is_read_with_the_class_paths_of_today(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_configuration_is_read_with_todays_class_paths(capsys: pytest.CaptureFixture[str]) -> None:
     old = {"data": {"class_path": OLD, "init_args": {"root": "x"}}, "trainer": {"callbacks": [LATENTS]}, "seed": 1}
     current = current_class_paths(old, "my.yaml")
     assert current["data"] == {"class_path": NEW, "init_args": {"root": "x"}}
@@ -47,7 +47,7 @@ def test_a_configuration_is_read_with_the_class_paths_of_today(capsys: pytest.Ca
     )
 
 
-def test_it_is_said_once_for_each_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_conversions_are_reported_once_per_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     one, other = tmp_path / "one.yaml", tmp_path / "other.yaml"
     for source in (one, other, one, other):
         current_class_paths({"data": OLD}, source)
@@ -57,7 +57,7 @@ def test_it_is_said_once_for_each_file(capsys: pytest.CaptureFixture[str], tmp_p
 
 
 @pytest.mark.parametrize("variable", RANK_VARIABLES)
-def test_other_ranks_say_nothing(
+def test_other_ranks_report_nothing(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
     monkeypatch.setenv(variable, "1")
@@ -65,13 +65,13 @@ def test_other_ranks_say_nothing(
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_no_old_class_path_stays_and_is_not_spoken_of(capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_class_paths_are_kept_and_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
     content = {"a": NEW, "b": f"my.{OLD}", "c": f"{OLD}s", "d": "datamodules/mnre", "e": [None, 1.5, True]}
     assert current_class_paths(content, "x") is content
     assert capsys.readouterr().err == ""
 
 
-def test_a_text_keeps_everything_else() -> None:
+def test_the_rest_of_a_text_is_unchanged() -> None:
     text = f"# mine\ndata: {{class_path: {OLD}}}\nx: '1e-3'\n"
     assert in_current_class_paths(text) == text.replace(OLD, NEW)
     assert in_current_class_paths(f"--data={OLD}") == f"--data={NEW}"
@@ -96,7 +96,7 @@ def test_betas_are_divided_by_the_latent_width(capsys: pytest.CaptureFixture[str
         assert f"summed over the {width} latent dimensions" in line
 
 
-def test_betas_of_an_encoder_that_is_not_here_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_betas_of_an_unavailable_encoder_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
     text = old_configuration("bert-base-uncased")
     with pytest.raises(ConfigError, match="Divide them by the width of the text encoder"):
         in_current_betas(text, yaml.safe_load(text), "my.yaml")

@@ -1,4 +1,4 @@
-"""Code of custom classes: an edit anywhere in what a class uses changes it, and nothing else does."""
+"""Code of custom classes: it changes exactly with edits to anything a class uses."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Custom(Base):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A module in a package, and a module beside the package."""
+    """A module in a package, and a module next to the package."""
     monkeypatch.syspath_prepend(tmp_path)
     folder = tmp_path / "custom_package"
     folder.mkdir()
@@ -62,7 +62,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         ("custom_package/unused.py", False),
     ],
 )
-def test_it_is_that_of_the_modules_that_the_class_imports(
+def test_code_includes_the_modules_imported_by_the_class(
     package: ModuleType, tmp_path: Path, file: str, changes: bool
 ) -> None:
     before = custom_code(package.Custom, package.Base)
@@ -72,7 +72,7 @@ def test_it_is_that_of_the_modules_that_the_class_imports(
     assert (custom_code(package.Custom, package.Base) != before) == changes
 
 
-def test_a_base_has_none_and_a_subclass_has_its_own(package: ModuleType) -> None:
+def test_a_base_class_has_no_code_and_a_subclass_has(package: ModuleType) -> None:
     assert custom_code(package.Base, package.Base) == ""
     assert custom_code(package.Base) != custom_code(package.Custom)
 
@@ -95,14 +95,14 @@ def in_notebook(monkeypatch: pytest.MonkeyPatch, cell: str) -> str:
         ('"a+"', '"b+"'),
     ],
 )
-def test_a_notebook_is_known_by_what_its_class_uses(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
+def test_code_of_a_notebook_depends_on_what_its_class_uses(monkeypatch: pytest.MonkeyPatch, old: str, new: str) -> None:
     before = in_notebook(monkeypatch, CELL)
     assert in_notebook(monkeypatch, f"unused = 3\n{CELL}") == before
     assert old in CELL
     assert in_notebook(monkeypatch, CELL.replace(old, new)) != before
 
 
-def test_a_notebook_is_known_again_in_the_next_process() -> None:
+def test_code_of_a_notebook_is_the_same_in_the_next_process() -> None:
     script = f"{CELL}\nfrom mmib.base.code import custom_code\nprint(custom_code(Custom))"
     codes = {
         subprocess.run(

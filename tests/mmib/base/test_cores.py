@@ -1,4 +1,4 @@
-"""How many cores a process may use."""
+"""The number of cores that a process may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from mmib.base.cores import allowed_cores
 
 
-def test_cores_are_those_that_the_process_may_use_where_the_system_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cores_are_limited_by_cpu_affinity_if_supported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5}, raising=False)
     assert allowed_cores() == 2

@@ -1,4 +1,4 @@
-"""Sums and rows of all ranks, where there is one; with several they are tested in processes of their own."""
+"""Sums and rows of all ranks, with a single rank; several ranks are tested in separate processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def test_one_process_is_the_only_rank() -> None:
     assert gather_objects({"a": 1}) == [{"a": 1}]
 
 
-def test_sums_and_rows_of_one_rank_are_its_own() -> None:
+def test_sums_and_rows_of_a_single_rank_are_unchanged() -> None:
     tensor = torch.randn(3, 2, requires_grad=True)
     assert torch.equal(global_sum(tensor), tensor)
     assert torch.equal(global_rows(tensor), tensor)
@@ -33,7 +33,7 @@ def test_sums_keep_names_and_shapes_and_are_exact() -> None:
         assert torch.equal(sums[name], value.double()), name
 
 
-def test_a_sum_passes_its_gradient_on_to_the_value_of_its_name() -> None:
+def test_gradients_of_a_sum_reach_the_value_of_the_same_name() -> None:
     values = {name: torch.randn(2, requires_grad=True) for name in ("first", "second")}
     sums = global_sums(values)
     (sums["first"].sum() * 2 + sums["second"].sum() * 3).backward()

@@ -1,4 +1,4 @@
-"""Files are whole or not there; YAML and JSON are read, or refused in one line."""
+"""Files are complete or absent; YAML and JSON are read, or refused in one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mmib.base.files import atomic_file, check_output, parse_json, read_yaml, re
 from mmib.schema import ConfigError
 
 
-def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_file_appears_only_when_complete(tmp_path: Path) -> None:
     target = tmp_path / "new" / "folder" / "x.bin"
     with atomic_file(target) as file:
         file.write(b"one")
@@ -27,7 +27,7 @@ def test_a_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+def test_a_failed_write_keeps_the_old_file_and_no_temporary_file(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "x.txt"
     write_text(target, "old")
 
@@ -44,7 +44,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, err
 
 @pytest.mark.parametrize("known", [None, "/elsewhere"])
 def test_a_full_disk_names_the_file(tmp_path: Path, known: str | None) -> None:
-    """Writing into an open file the system says that there is no room, and not where."""
+    """An error while writing to an open file does not name the file."""
     with pytest.raises(OSError, match="No space left") as error, atomic_file(tmp_path / "x.txt"):
         raise OSError(errno.ENOSPC, "No space left", known)
     assert error.value.filename == (known or str(tmp_path / "x.txt"))
@@ -56,7 +56,7 @@ def test_text_is_written_as_utf8_with_its_own_line_ends(tmp_path: Path) -> None:
     assert (tmp_path / "x.txt").read_bytes() == "é\u2028\r\nλ\n".encode()
 
 
-def test_a_file_has_the_permissions_that_any_new_file_has(tmp_path: Path) -> None:
+def test_a_file_has_default_permissions(tmp_path: Path) -> None:
     write_text(tmp_path / "own", "text")
     (tmp_path / "plain").touch()
     assert (tmp_path / "own").stat().st_mode == (tmp_path / "plain").stat().st_mode
@@ -74,8 +74,8 @@ def test_a_link_is_followed(tmp_path: Path, leads_to: str) -> None:
     assert [path.name for path in target.parent.iterdir()] == ["x.txt"]
 
 
-def test_a_pipe_is_written_into(tmp_path: Path) -> None:
-    """As is a device, for which a test would need to be root."""
+def test_a_pipe_is_written_to_directly(tmp_path: Path) -> None:
+    """As is a device, which only root could test."""
     os.mkfifo(tmp_path / "pipe")
     received: list[str] = []
     reader = threading.Thread(target=lambda: received.append((tmp_path / "pipe").read_text()))
@@ -88,7 +88,7 @@ def test_a_pipe_is_written_into(tmp_path: Path) -> None:
     assert Path(os.devnull).is_char_device()
 
 
-def test_an_output_is_none_of_the_inputs(tmp_path: Path) -> None:
+def test_an_output_must_not_be_an_input(tmp_path: Path) -> None:
     write_text(tmp_path / "folder" / "input", "text")
     (tmp_path / "link").symlink_to("folder/input")
     os.link(tmp_path / "folder" / "input", tmp_path / "hard")
@@ -103,7 +103,7 @@ def test_an_output_is_none_of_the_inputs(tmp_path: Path) -> None:
         check_output(tmp_path / name, [tmp_path / "folder", tmp_path / "missing", Path(os.devnull)])
 
 
-def test_a_folder_and_a_link_to_itself_are_no_outputs(tmp_path: Path) -> None:
+def test_a_folder_and_a_link_to_itself_are_invalid_outputs(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for name, message in (("loop", "cannot be written"), (".", "is a folder")):
         with pytest.raises(ConfigError, match=message):
@@ -118,7 +118,7 @@ def folder_with(path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize("exchanging", [True, False])
 @pytest.mark.parametrize("before", ["an old one", "nothing"])
-def test_a_folder_takes_the_place_of_another(
+def test_a_folder_replaces_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanging: bool, before: str
 ) -> None:
     if not exchanging:
@@ -131,8 +131,8 @@ def test_a_folder_takes_the_place_of_another(
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="folders change places at one moment on Linux only")
-def test_a_folder_is_there_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed before the old one is removed: nothing but the exchange has happened, and no name was free meanwhile."""
+def test_a_folder_exists_at_every_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed before the old folder is removed: only the exchange has happened, and the name existed throughout."""
     old, new = folder_with(tmp_path / "folder", "old"), folder_with(tmp_path / ".new", "new")
     monkeypatch.setattr(files.shutil, "rmtree", lambda *_, **__: None)
     monkeypatch.setattr(Path, "rename", None)

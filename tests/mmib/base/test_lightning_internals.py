@@ -1,4 +1,4 @@
-"""Lightning still has what is used of it under private names: a version that renames it fails here, by name."""
+"""Private names of Lightning that the project uses still exist: a version that renames one fails here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Scale(pl.LightningModule):
 
 
 class Asked(pl.Callback):
-    """What the trainer says after each batch of training."""
+    """Values that the trainer reports after each training batch."""
 
     def __init__(self) -> None:
         self.accumulates: list[bool] = []
@@ -81,7 +81,7 @@ def numbers(count: int) -> DataLoader[Any]:
     return DataLoader(torch.zeros(count, 1))  # type: ignore[arg-type]
 
 
-def test_callbacks_are_read_and_set(tmp_path: Path) -> None:
+def test_callbacks_can_be_read_and_set(tmp_path: Path) -> None:
     one, other = Asked(), Asked()
     trainer = trainer_of(tmp_path, one)
     assert one in callbacks_of(trainer)
@@ -92,7 +92,7 @@ def test_callbacks_are_read_and_set(tmp_path: Path) -> None:
     assert len(other.accumulates) == 2
 
 
-def test_accumulated_steps_and_validations_are_foreseen(tmp_path: Path) -> None:
+def test_accumulated_steps_and_validations_are_predicted(tmp_path: Path) -> None:
     asked = Asked()
     trainer = trainer_of(tmp_path, asked, accumulate_grad_batches=2, val_check_interval=3)
     assert not is_validated_next(trainer), "nothing has begun"
@@ -101,7 +101,7 @@ def test_accumulated_steps_and_validations_are_foreseen(tmp_path: Path) -> None:
     assert asked.validated == [False, False, True] * 2
 
 
-def test_training_ends_after_the_batch_that_it_is_at(tmp_path: Path) -> None:
+def test_training_ends_after_the_current_batch(tmp_path: Path) -> None:
     class Ending(Asked):
         def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any, **options: Any) -> None:
             super().on_train_batch_end(trainer, *batch, **options)
@@ -115,7 +115,7 @@ def test_training_ends_after_the_batch_that_it_is_at(tmp_path: Path) -> None:
     assert trainer.global_step == 1
 
 
-def test_a_handler_of_ones_own_takes_the_place_of_lightnings(tmp_path: Path) -> None:
+def test_a_custom_handler_replaces_lightnings(tmp_path: Path) -> None:
     seen: list[Any] = []
 
     class Looking(pl.Callback):
@@ -136,12 +136,12 @@ def test_a_handler_of_ones_own_takes_the_place_of_lightnings(tmp_path: Path) -> 
     assert trainer.global_step == 3
 
 
-def test_the_processes_that_lightning_starts_are_known(tmp_path: Path) -> None:
+def test_processes_launched_by_lightning_are_accessible(tmp_path: Path) -> None:
     alone = trainer_of(tmp_path)
     assert not starts_ranks(alone)
     assert started_ranks(alone) == []
     several = trainer_of(tmp_path, devices=2, strategy="ddp")
-    # The launcher comes with the processes, when the trainer starts.
+    # The launcher gets its processes when the trainer starts.
     several.strategy._configure_launcher()
     assert starts_ranks(several)
     assert started_ranks(several) == []
@@ -159,9 +159,9 @@ def test_the_processes_that_lightning_starts_are_known(tmp_path: Path) -> None:
         (LightningCLI, "_get"),
     ],
 )
-def test_methods_that_are_overridden_or_called_are_there(kind: type, name: str) -> None:
+def test_overridden_and_called_methods_exist(kind: type, name: str) -> None:
     assert callable(getattr(kind, name))
 
 
-def test_the_logger_of_files_keeps_its_writer_where_it_did(tmp_path: Path) -> None:
+def test_the_csv_logger_stores_its_writer_in_the_same_attribute(tmp_path: Path) -> None:
     assert "_experiment" in vars(CSVLogger(tmp_path))

@@ -1,4 +1,4 @@
-"""ONNX files: the network's results for any size of a free axis, and nothing about this machine."""
+"""ONNX files: the network's results for any size of a dynamic axis, and no information about this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Deciding(torch.nn.Module):
         return values if values.sum() > 0 else -values
 
 
-def test_a_file_computes_what_the_network_does_and_names_no_place(tmp_path: Path) -> None:
+def test_a_file_computes_the_networks_output_and_contains_no_paths(tmp_path: Path) -> None:
     content = exported(Doubled(), [torch.ones(2, 3)], ["values"], "doubled", {"values": {0: "rows"}})
     assert str(Path(__file__).parent).encode() not in content
     (tmp_path / "doubled.onnx").write_bytes(content)

@@ -1,4 +1,4 @@
-"""Ranks against those of SciPy."""
+"""Ranks compared with SciPy's."""
 
 from __future__ import annotations
 

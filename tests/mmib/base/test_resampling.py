@@ -1,4 +1,4 @@
-"""Intervals and paired tests, against scipy, by enumeration and by simulation."""
+"""Intervals and paired tests, compared with SciPy, enumeration and simulation."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Parts = tuple[Array, Array]
 
 
 def f1_parts(seed: int, rows: int, runs: int = 1, skill: float = 0.7) -> Parts:
-    """Parts of the F1 of runs that find a share of 0 to 3 gold items a row, and predict some that are none."""
+    """Counts for F1 of runs that find a share of 0 to 3 gold items per row, with some false positives."""
     random = np.random.default_rng(seed)
     gold = np.broadcast_to(np.random.default_rng(0).integers(1, 4, size=rows), (runs, rows))
     correct = random.binomial(gold, skill)
@@ -40,7 +40,7 @@ def f1_parts(seed: int, rows: int, runs: int = 1, skill: float = 0.7) -> Parts:
 
 
 def mean_parts(values: Array) -> Parts:
-    """Parts of a score that is the mean of (S, N) values over rows."""
+    """Counts for a score that is the mean of (S, N) values over rows."""
     return values, np.ones_like(values)
 
 
@@ -59,8 +59,8 @@ TESTS = {"bootstrap": resample, "randomisation": randomise}
 each_test = pytest.mark.parametrize("test", TESTS.values(), ids=TESTS)
 
 
-def test_the_standard_error_of_one_relation_is_near_its_analytic_value() -> None:
-    """Where every row is of one relation, F1 is 2 p / (1 + p) of the share p found (delta method)."""
+def test_the_standard_error_with_one_relation_per_row_matches_its_analytic_value() -> None:
+    """If every row has one relation, F1 is 2 p / (1 + p) for the fraction p found (delta method)."""
     size, share = 2000, 0.7
     truth = torch.full((size,), 5)
     found = torch.where(torch.arange(size) < share * size, 5, 0)
@@ -74,23 +74,23 @@ def test_the_standard_error_of_one_relation_is_near_its_analytic_value() -> None
 
 
 def test_the_bootstrap_samples_whole_posts() -> None:
-    """Posts of many entities weigh more, and all of theirs come or go together."""
+    """Posts with many entities weigh more, and all entities of a post are sampled together."""
     gold = np.full(100, 10)
     assert standard_error(2 * np.array([10, 0] * 50), 2 * gold) == pytest.approx(0.05, rel=0.1)
     assert standard_error(2 * np.full(100, 5), 2 * gold) == 0
 
 
-def test_a_ratio_without_denominator_is_zero() -> None:
+def test_a_ratio_with_zero_denominator_is_zero() -> None:
     assert ratio(np.array([0.0, 1.0]), np.array([0.0, 4.0])).tolist() == [0.0, 0.25]
 
 
 def near(interval: tuple[float, float], low: float, high: float) -> bool:
-    """Whether two percentile intervals agree within what 10,000 resamples leave open, about 3 % of a standard error."""
+    """Whether two percentile intervals agree within the error of 10,000 resamples, about 3 % of a standard error."""
     tolerance = 0.05 * (high - low)
     return abs(interval[0] - low) < tolerance and abs(interval[1] - high) < tolerance
 
 
-def test_the_interval_of_one_seed_is_that_of_scipy() -> None:
+def test_the_interval_of_one_seed_matches_scipy() -> None:
     above, below = f1_parts(1, 300)
     result = stats.bootstrap(
         (above[0], below[0]),
@@ -105,7 +105,7 @@ def test_the_interval_of_one_seed_is_that_of_scipy() -> None:
     assert near(interval[1:], *result.confidence_interval)
 
 
-def test_the_paired_interval_of_one_seed_is_that_of_scipy() -> None:
+def test_the_paired_interval_of_one_seed_matches_scipy() -> None:
     first, second = f1_parts(1, 300), f1_parts(2, 300, skill=0.75)
 
     def difference(a: Array, b: Array, c: Array, d: Array, axis: int = -1) -> Array:
@@ -120,13 +120,13 @@ def test_the_paired_interval_of_one_seed_is_that_of_scipy() -> None:
         n_resamples=9999,
         rng=np.random.default_rng(5),
     )
-    own = resample(first, second)
-    assert near((own.low, own.high), *result.confidence_interval)
-    # p is the level at which the interval touches zero: near that of a normal distribution of the same width.
-    assert own.p == pytest.approx(2 * stats.norm.sf(abs(own.difference) / result.standard_error), abs=0.03)
+    ours = resample(first, second)
+    assert near((ours.low, ours.high), *result.confidence_interval)
+    # p is the level at which the interval touches zero: close to that of a normal distribution of the same width.
+    assert ours.p == pytest.approx(2 * stats.norm.sf(abs(ours.difference) / result.standard_error), abs=0.03)
 
 
-def test_randomisation_of_one_seed_agrees_with_all_of_scipys_permutations() -> None:
+def test_randomisation_of_one_seed_matches_scipys_permutation_test() -> None:
     rows = 10
     first, second = f1_parts(1, rows), f1_parts(6, rows, skill=0.4)
     above, below = (np.concatenate([first[part][0], second[part][0]]) for part in (0, 1))
@@ -139,35 +139,35 @@ def test_randomisation_of_one_seed_agrees_with_all_of_scipys_permutations() -> N
     exact = stats.permutation_test(
         (np.arange(rows), np.arange(rows) + rows), difference, permutation_type="samples", n_resamples=np.inf
     )
-    own = randomise(first, second)
-    assert own.difference == pytest.approx(exact.statistic)
+    found = randomise(first, second)
+    assert found.difference == pytest.approx(exact.statistic)
     assert 0.02 < exact.pvalue < 0.5
-    assert own.p == pytest.approx(exact.pvalue, abs=4 * math.sqrt(exact.pvalue / statistics.RESAMPLES))
+    assert found.p == pytest.approx(exact.pvalue, abs=4 * math.sqrt(exact.pvalue / statistics.RESAMPLES))
 
 
-def test_randomisation_swaps_a_row_in_all_seeds_at_once() -> None:
-    """Against all 2^8 swaps of 8 rows, 3 seeds."""
+def test_randomisation_swaps_a_row_in_all_seeds_together() -> None:
+    """Compared with all 2^8 swaps of 8 rows, 3 seeds."""
     rows = 8
     first, second = f1_parts(1, rows, runs=3), f1_parts(2, rows, runs=3, skill=0.3)
 
     def difference(swaps: Array) -> float:
-        own = [np.where(swaps, second[part], first[part]).sum(axis=1) for part in (0, 1)]
+        found = [np.where(swaps, second[part], first[part]).sum(axis=1) for part in (0, 1)]
         other = [np.where(swaps, first[part], second[part]).sum(axis=1) for part in (0, 1)]
-        return float((own[0] / own[1] - other[0] / other[1]).mean())
+        return float((found[0] / found[1] - other[0] / other[1]).mean())
 
     observed = difference(np.zeros(rows, dtype=bool))
     all_swaps = [abs(difference(np.array(swaps))) for swaps in itertools.product([False, True], repeat=rows)]
     exact = np.mean(np.array(all_swaps) >= abs(observed) - 1e-12)
-    own = randomise(first, second)
-    assert own.difference == pytest.approx(observed)
-    assert own.p == pytest.approx(exact, abs=4 * math.sqrt(exact / statistics.RESAMPLES))
-    assert own.high - own.difference == pytest.approx(np.quantile(all_swaps, 0.95), rel=0.05)
+    found = randomise(first, second)
+    assert found.difference == pytest.approx(observed)
+    assert found.p == pytest.approx(exact, abs=4 * math.sqrt(exact / statistics.RESAMPLES))
+    assert found.high - found.difference == pytest.approx(np.quantile(all_swaps, 0.95), rel=0.05)
 
 
 @each_test
 def test_a_configuration_against_itself_has_p_of_one(test: Callable[..., PairedTest]) -> None:
-    own = f1_parts(1, 50, runs=3)
-    assert test(own, own) == PairedTest(0.0, 0.0, 0.0, 1.0)
+    parts = f1_parts(1, 50, runs=3)
+    assert test(parts, parts) == PairedTest(0.0, 0.0, 0.0, 1.0)
 
 
 @each_test
@@ -187,7 +187,7 @@ def test_exchanging_two_configurations_mirrors_the_difference(test: Callable[...
 
 
 @each_test
-def test_the_order_of_rows_matters_no_more_than_the_resamples(test: Callable[..., PairedTest]) -> None:
+def test_the_order_of_rows_only_has_the_effect_of_resampling(test: Callable[..., PairedTest]) -> None:
     first, second = f1_parts(1, 300, runs=3), f1_parts(2, 300, runs=3)
     order = np.random.default_rng(9).permutation(300)
     shuffled = [(above[:, order], below[:, order]) for above, below in (first, second)]
@@ -197,8 +197,8 @@ def test_the_order_of_rows_matters_no_more_than_the_resamples(test: Callable[...
     assert mixed.p == pytest.approx(straight.p, abs=0.03)
 
 
-def test_a_mean_over_seeds_whose_rows_do_not_matter_has_students_interval() -> None:
-    """Every row scores the same, so that only the seeds are left."""
+def test_without_variation_of_rows_the_interval_is_students_t() -> None:
+    """All rows have the same score, so only seeds vary."""
     scores = np.array([0.80, 0.82, 0.87, 0.83])
     interval = mean_interval(bootstrap(*mean_parts(np.tile(scores[:, None], 30)), 100_000))
     low, high = stats.t.interval(0.95, 3, loc=scores.mean(), scale=stats.sem(scores))
@@ -206,14 +206,14 @@ def test_a_mean_over_seeds_whose_rows_do_not_matter_has_students_interval() -> N
     assert near(interval[1:], low, high)
 
 
-def test_the_error_of_one_seed_is_that_of_the_rows() -> None:
+def test_the_standard_error_of_one_seed_is_that_of_the_rows() -> None:
     sample = bootstrap(*f1_parts(1, 200, runs=3))
     alone = mean_interval(sample.of([1]))
     assert [alone.low, alone.high] == np.quantile(sample.resampled[:, 1], [0.025, 0.975]).tolist()
 
 
 def simulated(random: np.random.Generator, spread: tuple[float, float, float], seeds: int, rows: int = 100) -> Array:
-    """(S, N) values of true mean zero: spread over rows (the same in all seeds), over seeds, and of each value."""
+    """(S, N) values with true mean zero: variation over rows (shared by all seeds), over seeds, and of each value."""
     of_rows, of_seeds = random.normal(0, spread[0], rows), random.normal(0, spread[1], (seeds, 1))
     return of_rows + of_seeds + random.normal(0, spread[2], (seeds, rows))
 
@@ -224,7 +224,7 @@ TRIALS = 200
 
 @pytest.mark.parametrize("spread", SPREADS.values(), ids=SPREADS)
 def test_the_interval_covers_the_true_mean(spread: tuple[float, float, float]) -> None:
-    """Of three seeds, in at least 95 % of trials; resampling the seeds themselves would cover 75 % where they vary."""
+    """With three seeds, in at least 95 % of trials; resampling the seeds would cover 75 % if they vary."""
     random = np.random.default_rng(1)
     hits = 0
     for _ in range(TRIALS):
@@ -234,23 +234,23 @@ def test_the_interval_covers_the_true_mean(spread: tuple[float, float, float]) -
 
 
 def p_values(test: Callable[..., PairedTest], spread: tuple[float, float, float], seeds: int) -> Array:
-    """Of pairs of configurations without a difference."""
+    """p-values for pairs of configurations without a difference."""
     random = np.random.default_rng(2)
     pairs = ([mean_parts(simulated(random, spread, seeds)) for _ in range(2)] for _ in range(TRIALS))
     return np.array([test(*pair, 500).p for pair in pairs])
 
 
 @each_test
-def test_p_is_uniform_where_one_seed_has_no_difference(test: Callable[..., PairedTest]) -> None:
+def test_p_is_uniform_for_one_seed_without_a_difference(test: Callable[..., PairedTest]) -> None:
     assert stats.kstest(p_values(test, (1.0, 0.0, 1.0), 1), "uniform").pvalue > 0.05
 
 
-def test_p_is_uniform_where_seeds_swapped_by_row_have_no_difference() -> None:
+def test_p_is_uniform_for_seeds_swapped_by_row_without_a_difference() -> None:
     assert stats.kstest(p_values(randomise, (1.0, 0.0, 1.0), 3), "uniform").pvalue > 0.05
 
 
-def test_the_bootstrap_is_not_fooled_by_a_few_lucky_seeds_and_the_swaps_are() -> None:
-    """No true difference, but seeds that vary much more than rows: what the one speaks of and the other does not."""
+def test_the_bootstrap_accounts_for_variation_of_seeds_and_randomisation_does_not() -> None:
+    """No true difference, but seeds vary much more than rows, which only the bootstrap takes into account."""
     false_alarms = [(p_values(test, SPREADS["seeds"], 3) < 0.05).mean() for test in (resample, randomise)]
     assert false_alarms[0] < 0.08
     assert false_alarms[1] > 0.5
@@ -264,7 +264,7 @@ def test_holm_by_hand() -> None:
 
 
 @each_test
-def test_resamples_do_not_depend_on_the_memory_that_is_used(
+def test_resamples_do_not_depend_on_the_available_memory(
     test: Callable[..., PairedTest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = f1_parts(1, 21, runs=2), f1_parts(2, 21, runs=2)
@@ -273,7 +273,7 @@ def test_resamples_do_not_depend_on_the_memory_that_is_used(
     assert test(first, second, 150) == whole
 
 
-def test_runs_are_taken_out_of_a_bootstrap_in_the_order_asked_for() -> None:
+def test_runs_are_selected_from_a_bootstrap_in_the_requested_order() -> None:
     sample = Bootstrap(np.array([1.0, 2.0, 3.0]), np.arange(6.0).reshape(2, 3))
     assert sample.of([2, 0]).scores.tolist() == [3.0, 1.0]
     assert sample.of([2, 0]).resampled.tolist() == [[2.0, 0.0], [5.0, 3.0]]

@@ -1,4 +1,4 @@
-"""The state of the code, as git knows it."""
+"""The revision of the code according to git."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmib.base.revision import Revision, describe
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    """A package in a checkout, with a linked folder as this project has."""
+    """A package in a checkout, with a linked folder as in this project."""
     root = tmp_path / "src" / "package"
     root.mkdir(parents=True)
     (tmp_path / "linked").mkdir()
@@ -37,7 +37,7 @@ def commit(folder: Path) -> None:
     git(folder, "commit", "--quiet", "--message", "a commit")
 
 
-def test_the_commit_is_that_of_the_checkout(package: Path) -> None:
+def test_the_commit_matches_the_checkout(package: Path) -> None:
     found = describe(package, "1.0")
     head = git(package, "rev-parse", "HEAD")
     assert (found.commit, found.dirty, found.git) == (head, False, head[:12])
@@ -45,7 +45,7 @@ def test_the_commit_is_that_of_the_checkout(package: Path) -> None:
 
 
 @pytest.mark.parametrize("changed", ["src/package/__init__.py", "linked/module.py", "src/package/new.py"])
-def test_changed_and_new_files_of_the_package_are_dirty(package: Path, changed: str) -> None:
+def test_changed_and_new_files_of_the_package_make_it_dirty(package: Path, changed: str) -> None:
     clean = describe(package, "1.0")
     (package.parent.parent / changed).write_text("2\n", encoding="utf-8")
     found = describe(package, "1.0")
@@ -55,12 +55,12 @@ def test_changed_and_new_files_of_the_package_are_dirty(package: Path, changed: 
     assert found.digest != clean.digest
 
 
-def test_other_files_of_the_checkout_make_no_difference(package: Path) -> None:
+def test_other_files_of_the_checkout_have_no_effect(package: Path) -> None:
     (package.parent.parent / "README.md").write_text("2\n", encoding="utf-8")
     assert not describe(package, "1.0").dirty
 
 
-def test_a_package_in_an_environment_of_another_checkout_has_a_digest_only(package: Path) -> None:
+def test_a_package_installed_inside_another_checkout_has_only_a_digest(package: Path) -> None:
     """`.venv` inside somebody's repository."""
     installed = package.parent.parent / ".venv" / "package"
     installed.mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_without_git_there_is_a_digest(package: Path, monkeypatch: pytest.Monkey
     assert describe(package, "1.0") == Revision("1.0", known.digest)
 
 
-def test_a_repository_named_in_the_environment_is_not_that_of_the_package(
+def test_a_repository_in_the_environment_variables_is_ignored(
     package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))

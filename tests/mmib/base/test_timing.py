@@ -1,4 +1,4 @@
-"""The clock of phases: every second in one phase, nested ones taken out of those around them."""
+"""The clock of phases: every second belongs to one phase, and nested phases are subtracted from their parents."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from mmib.base.timing import PhaseClock, duration
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The time, which passes where a test says so."""
+    """The time, advanced by the test."""
     time = [100.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: time[0])
     return time
 
 
-def test_each_second_counts_in_the_innermost_phase(now: list[float]) -> None:
+def test_each_second_counts_for_the_innermost_phase(now: list[float]) -> None:
     clock = PhaseClock()
     now[0] += 1
     with clock.phase("training"):

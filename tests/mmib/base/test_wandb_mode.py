@@ -1,4 +1,4 @@
-"""Whether W&B is used, by key and environment."""
+"""Whether W&B is used, depending on key and environment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("netrc", "mode"), [("machine api.wandb.ai login user password key", "online"), ("nonsense", "offline")]
 )
-def test_a_login_in_the_netrc_file_puts_it_online(tmp_path: Path, netrc: str, mode: str) -> None:
+def test_a_login_in_the_netrc_file_enables_online_mode(tmp_path: Path, netrc: str, mode: str) -> None:
     assert wandb_mode() == "offline"
     (tmp_path / ".netrc").write_text(netrc)
     (tmp_path / ".netrc").chmod(0o600)
@@ -30,9 +30,7 @@ def test_a_login_in_the_netrc_file_puts_it_online(tmp_path: Path, netrc: str, mo
     ("variable", "mode"),
     [("online", "online"), ("offline", "offline"), ("dryrun", "offline"), ("disabled", "disabled")],
 )
-def test_the_environment_decides_where_there_is_a_key(
-    monkeypatch: pytest.MonkeyPatch, variable: str, mode: str
-) -> None:
+def test_the_environment_takes_precedence_over_a_key(monkeypatch: pytest.MonkeyPatch, variable: str, mode: str) -> None:
     monkeypatch.setenv("WANDB_MODE", variable)
     assert wandb_mode() == ("disabled" if variable == "disabled" else "offline")
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)

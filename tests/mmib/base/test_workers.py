@@ -1,4 +1,4 @@
-"""Worker processes end when their work is not wanted any more."""
+"""Worker processes end when their work is no longer needed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    # Without a process that waits for it, an ended one stays as a zombie.
+    # Without a parent that waits for it, an ended process stays a zombie.
     status = Path(f"/proc/{process}/stat")
     return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
@@ -59,12 +59,12 @@ def test_workers_end_with_the_process_that_started_them(tmp_path: Path, number: 
         assert parent.wait(20) != 0
 
 
-def test_workers_stop_at_a_script_without_a_guard_with_a_hint(tmp_path: Path) -> None:
+def test_workers_stop_with_a_hint_if_a_script_has_no_main_guard(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"
     script.write_text(PARENT.replace('if __name__ == "__main__":', "if True:"))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert 'below `if __name__ == "__main__":`' in done.stderr
-    assert done.stderr.count("Traceback") == 1  # that of the script itself
+    assert done.stderr.count("Traceback") == 1  # printed by the script itself
     assert "BrokenProcessPool" in done.stderr
 
 
