@@ -1,4 +1,4 @@
-"""What the record says of trainings with a bottleneck that works, is inert, or is too strong."""
+"""Records of trainings whose bottleneck works, is inert, or is too strong."""
 
 from __future__ import annotations
 
@@ -38,7 +38,9 @@ def recorded(make_module: Build, batch: PostBatch, folder: Path, beta: float) ->
     return record.summary()
 
 
-def test_a_bottleneck_that_works_falls_and_is_pressed(make_module: Build, make_batch: Build, tmp_path: Path) -> None:
+def test_the_rate_of_a_working_bottleneck_falls_under_pressure(
+    make_module: Build, make_batch: Build, tmp_path: Path
+) -> None:
     batch = make_batch()
     module = make_module(beta_text=0.3, beta_image=0.3, optimizer=FAST)
     before = {name: float(value) for name, value in scalars(module.objective(batch).sums).items()}
@@ -53,7 +55,7 @@ def test_a_bottleneck_that_works_falls_and_is_pressed(make_module: Build, make_b
         assert not described["inert"]
 
 
-def test_a_bottleneck_without_pressure_is_inert_and_one_without_beta_is_none(
+def test_a_bottleneck_without_pressure_is_inert_and_one_without_beta_is_not(
     make_module: Build, make_batch: Build, tmp_path: Path
 ) -> None:
     inert, off = (recorded(make_module, make_batch(), tmp_path, beta) for beta in (1e-12, 0.0))
@@ -63,7 +65,7 @@ def test_a_bottleneck_without_pressure_is_inert_and_one_without_beta_is_none(
     assert off["text"]["beta"] == off["text"]["share"] == 0
 
 
-def test_a_rate_that_falls_to_nothing_is_reported_with_its_step(
+def test_a_collapsed_rate_is_reported_with_its_step(
     make_module: Build, make_batch: Build, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
@@ -73,7 +75,7 @@ def test_a_rate_that_falls_to_nothing_is_reported_with_its_step(
     assert f"nats per word piece at step {step}: latents hold no information; lower beta_text" in caplog.text
 
 
-def test_ratios_are_those_of_the_gradient_norms(make_module: Build, make_batch: Build, tmp_path: Path) -> None:
+def test_ratios_match_the_gradient_norms(make_module: Build, make_batch: Build, tmp_path: Path) -> None:
     batch = make_batch()
     module = make_module({"sampling": False}, beta_text=0.3, beta_image=0.3, optimizer=FAST)
     frozen = OptimizerSettings(lr=0.0, text_lr=0.0)
@@ -88,7 +90,7 @@ def test_ratios_are_those_of_the_gradient_norms(make_module: Build, make_batch: 
         assert [ratio["ratio"] for ratio in described["gradient_ratios"]] == pytest.approx([expected] * 9, rel=1e-4)
 
 
-def test_a_resumed_run_keeps_its_start(make_module: Build, make_batch: Build, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_initial_record(make_module: Build, make_batch: Build, tmp_path: Path) -> None:
     first, second = BottleneckRecord(), BottleneckRecord()
     train(make_module(beta_text=0.1, optimizer=FAST), make_batch(), tmp_path, first, steps=5)
     second.load_state_dict(first.state_dict())

@@ -1,4 +1,4 @@
-"""Which weights checkpoints hold, and what is remembered of them."""
+"""Which weights checkpoints contain, and metadata of checkpoints."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("moved", [True, False])
-def test_the_best_epoch_is_remembered_in_a_moved_folder_but_not_in_that_of_another_run(
-    tmp_path: Path, moved: bool
-) -> None:
+def test_the_best_epoch_is_kept_for_a_moved_folder_but_not_for_another_run(tmp_path: Path, moved: bool) -> None:
     before, after = (
         SelectedCheckpoint(dirpath=tmp_path / name, monitor="val/f1", mode="max") for name in ("one", "two")
     )
@@ -54,7 +52,7 @@ def test_the_best_epoch_is_remembered_in_a_moved_folder_but_not_in_that_of_anoth
 
 
 class Climbing(pl.LightningModule):
-    """A weight that grows by 1 a step, and a score that is the weight."""
+    """A weight that grows by 1 per step and is also the score."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +70,7 @@ class Climbing(pl.LightningModule):
 
 @pytest.mark.parametrize("weights_only", [True, False])
 @pytest.mark.parametrize("averaged", [True, False])
-def test_the_checkpoint_holds_the_weights_that_were_validated(
-    tmp_path: Path, weights_only: bool, averaged: bool
-) -> None:
+def test_the_checkpoint_contains_the_validated_weights(tmp_path: Path, weights_only: bool, averaged: bool) -> None:
     best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="max", save_weights_only=weights_only)
     batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
     module = Climbing()
@@ -93,8 +89,8 @@ def test_the_checkpoint_holds_the_weights_that_were_validated(
     assert (float(saved) < 8) == averaged, "the last step's weight is 8"
 
 
-def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) -> None:
-    """Scores of a first epoch, kept as the best one by `mode`, are not those of the last average."""
+def test_a_checkpoint_validated_after_fitting_keeps_its_own_weights(tmp_path: Path) -> None:
+    """The scores of a first epoch, selected as the best by `mode`, are not those of the last average."""
     best = SelectedCheckpoint(dirpath=tmp_path, monitor="val/f1", mode="min", save_weights_only=True)
     batches: DataLoader[Any] = DataLoader(torch.zeros(4, 1))  # type: ignore[arg-type]
     trainer = pl.Trainer(
@@ -113,7 +109,7 @@ def test_a_checkpoint_that_is_validated_after_fitting_is_itself(tmp_path: Path) 
     assert scored["val/f1"] < 4
 
 
-def test_averages_agree_with_those_of_lightning(tmp_path: Path) -> None:
+def test_averaged_weights_match_those_of_lightning(tmp_path: Path) -> None:
     averages = []
     for averaging in (AveragedWeights, EMAWeightAveraging):
         torch.manual_seed(0)
@@ -135,8 +131,8 @@ def test_averages_agree_with_those_of_lightning(tmp_path: Path) -> None:
     assert ours < 15, "the last step's weight is 15"
 
 
-def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None:
-    """Position ids are such a buffer: an average of them, rounded down, spoils every score after the first update."""
+def test_averaging_does_not_change_integer_buffers(tmp_path: Path) -> None:
+    """Position ids are such a buffer: averaging and rounding them down corrupts every score after the first update."""
 
     class Positioned(Climbing):
         def __init__(self) -> None:
@@ -168,10 +164,10 @@ def test_averaging_leaves_buffers_of_whole_numbers_alone(tmp_path: Path) -> None
     ("batches_of_a_step", "interval", "saved_after"),
     [(1, 1.0, [4, 8]), (1, 0.5, [2, 4, 6, 8]), (2, 0.5, [4, 8, 12, 16]), (2, 5 / 8, [6, 8, 14, 16])],
 )
-def test_a_checkpoint_holds_complete_steps_and_an_epoch_that_ends_with_a_validation_is_saved_once(
+def test_checkpoints_contain_complete_steps_and_an_epoch_ending_with_validation_is_saved_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches_of_a_step: int, interval: float, saved_after: list[int]
 ) -> None:
-    """Each of these files holds the optimiser, too: of small data they are most of what a training writes."""
+    """Each of these files includes the optimiser state: for small data they are most of what a training writes."""
     saved: list[int] = []
     last = LastCheckpoint()
     save = last._save

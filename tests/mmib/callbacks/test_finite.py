@@ -1,4 +1,4 @@
-"""A training whose numbers are no longer finite ends at once, and earlier checkpoints stay."""
+"""A training with non-finite numbers ends at once, and earlier checkpoints are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def trainer(folder: Path, scaler: Scaler | None = None) -> Any:
 
 
 def checked() -> FiniteCheck:
-    """With a batch of rows 3 and 5."""
+    """A checked module with a batch of rows 3 and 5."""
     check = FiniteCheck()
     batch: Any = SimpleNamespace(rows=torch.tensor([3, 5]))
     check.on_train_batch_start(None, None, batch, 0)  # type: ignore[arg-type]
@@ -55,7 +55,7 @@ def checked() -> FiniteCheck:
         ({"task": torch.tensor(3e38), "align": torch.tensor(3e38)}, "add up to infinity"),
     ],
 )
-def test_a_loss_is_named_with_step_rows_and_term(
+def test_a_non_finite_loss_is_reported_with_step_rows_and_term(
     make_module: Callable[..., ExtractionModule], tmp_path: Path, terms: dict[str, torch.Tensor], named: str
 ) -> None:
     module = make_module()
@@ -66,7 +66,7 @@ def test_a_loss_is_named_with_step_rows_and_term(
     assert "start anew" in str(error.value)
 
 
-def test_gradients_are_checked_and_the_parameter_is_named(
+def test_a_non_finite_gradient_names_its_parameter(
     make_module: Callable[..., ExtractionModule], tmp_path: Path
 ) -> None:
     module = make_module()
@@ -79,7 +79,7 @@ def test_gradients_are_checked_and_the_parameter_is_named(
         checked().on_before_optimizer_step(trainer(tmp_path), module, optimizer)
 
 
-def test_what_the_scaler_skips_is_left_to_it_until_it_cannot_help(
+def test_steps_skipped_by_the_scaler_are_allowed_until_its_scale_is_too_small(
     make_module: Callable[..., ExtractionModule], tmp_path: Path
 ) -> None:
     module = make_module()
@@ -89,7 +89,7 @@ def test_what_the_scaler_skips_is_left_to_it_until_it_cannot_help(
         checked().on_before_backward(trainer(tmp_path, Scaler(0.5)), module, NAN)
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+def test_non_finite_weights_are_not_saved(tmp_path: Path) -> None:
     weights = {"a": torch.ones(2), "b": torch.tensor([1.0, float("nan")])}
     assert not_finite(weights) == "b"
     broken = trainer(tmp_path)
@@ -99,15 +99,15 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["min", "max"])
-def test_a_score_that_is_not_finite_is_never_the_best(mode: str) -> None:
+def test_a_non_finite_score_is_never_the_best(mode: str) -> None:
     callback = SelectedCheckpoint(monitor="val/f1", mode=mode)
     for score in (NAN, INF, -INF):
         assert not callback.check_monitor_top_k(None, score)  # type: ignore[arg-type]
     assert callback.check_monitor_top_k(None, torch.tensor(0.5))  # type: ignore[arg-type]
 
 
-def test_a_rate_of_1e30_ends_the_training(workspace: Any, refused: Callable[..., str], tmp_path: Path) -> None:
-    """Two epochs went on with weights that were NaN, which became best, last and previous checkpoint."""
+def test_a_learning_rate_of_1e30_ends_the_training(workspace: Any, refused: Callable[..., str], tmp_path: Path) -> None:
+    """Formerly two epochs continued with NaN weights, which became the best, last and previous checkpoint."""
     rates = {"model": {"init_args": {"optimizer": {"lr": 1e30, "text_lr": 1e30}}}}
     every_step = {"class_path": "mmib.callbacks.LastCheckpoint", "init_args": {"every_n_steps": 1}}
     config = {"include": [str(workspace.experiment)], "trainer": {"callbacks": [every_step]}, **rates}

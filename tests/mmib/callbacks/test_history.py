@@ -1,4 +1,4 @@
-"""The commands of a run come with the checkpoint that they led to."""
+"""Checkpoints record the commands that led to them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trains(command: str, state: dict[str, Any] | None, epoch: int, step: int) ->
     return history
 
 
-def test_each_command_that_trains_is_added_to_those_of_the_checkpoint() -> None:
+def test_each_training_command_is_appended_to_those_of_the_checkpoint() -> None:
     first = trains("mmib fit", None, 0, 0).state_dict()
     lost = trains("mmib fit --run x", first, 1, 8)
     second = trains("mmib fit --run y", first, 1, 8)
@@ -27,7 +27,7 @@ def test_each_command_that_trains_is_added_to_those_of_the_checkpoint() -> None:
     assert len(lost.commands) == 2
 
 
-def test_a_command_that_does_not_train_is_not_added() -> None:
+def test_a_command_that_does_not_train_is_not_recorded() -> None:
     history = CommandHistory("mmib fit --run x")
     history.load_state_dict(trains("mmib fit", None, 0, 0).state_dict())
     assert [entry["command"] for entry in history.commands] == ["mmib fit"]

@@ -1,4 +1,4 @@
-"""The picture of a run's information plane."""
+"""The figure of a run's information plane."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def texts(picture: ET.Element) -> str:
 
 
 @pytest.mark.parametrize("count", [1, 8])
-def test_the_json_holds_the_points_and_the_picture_shows_them_for_both_modalities(tmp_path: Path, count: int) -> None:
+def test_the_json_contains_the_points_and_the_figure_shows_them_for_both_modalities(tmp_path: Path, count: int) -> None:
     draw_information_plane(POINTS[:count], tmp_path / "run")
     assert json.loads((tmp_path / "run" / "information_plane.json").read_text(encoding="utf-8")) == POINTS[:count]
     assert len(list(drawn(tmp_path / "run").iter(f"{SVG}circle"))) == 2 * count
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"information_plane.json", "information_plane.svg"}
 
 
-def test_information_is_noted_where_it_is_known(tmp_path: Path) -> None:
+def test_information_is_recorded_if_known(tmp_path: Path) -> None:
     draw_information_plane(POINTS, tmp_path)
     assert "I(Z; Y)" not in texts(drawn(tmp_path))
     draw_information_plane([{**point, "information": 3.0 - point["distortion"]} for point in POINTS], tmp_path)
     assert "at most I(Z; Y): 1 to 2.75 nats" in texts(drawn(tmp_path))
 
 
-def test_points_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+def test_non_finite_points_are_omitted(tmp_path: Path) -> None:
     for value in (float("nan"), float("inf")):
         broken = {**POINTS[0], "rate_text": value}
         draw_information_plane([broken], tmp_path / "none")
@@ -49,7 +49,7 @@ def test_points_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "run" / "information_plane.json").read_text(encoding="utf-8")) == list(POINTS)
 
 
-def test_drawing_again_replaces_the_picture(tmp_path: Path) -> None:
+def test_plotting_again_replaces_the_figure(tmp_path: Path) -> None:
     for count in (2, len(POINTS)):
         draw_information_plane(POINTS[:count], tmp_path)
         assert f"step {POINTS[count - 1]['step']}" in texts(drawn(tmp_path))

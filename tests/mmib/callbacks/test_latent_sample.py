@@ -1,4 +1,4 @@
-"""Latents of some validation posts: which are taken, of what, and in which order."""
+"""Latents of a sample of validation posts: selection and order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def trainer_of(rows: list[int]) -> Any:
     return SimpleNamespace(datamodule=SimpleNamespace(val_sample=lambda most: rows[:most]))
 
 
-def test_chosen_rows_come_back_in_order_and_once(
+def test_selected_rows_are_returned_in_order_and_once(
     make_module: Callable[..., Any], make_batch: Callable[..., PostBatch]
 ) -> None:
     module = make_module().eval()
@@ -44,7 +44,7 @@ def test_chosen_rows_come_back_in_order_and_once(
 
 
 @pytest.mark.parametrize(("posts", "rows"), [(0, [1, 2]), (5, []), (5, [99])])
-def test_where_nothing_is_sampled_there_is_nothing(
+def test_without_samples_there_are_no_latents(
     make_module: Callable[..., Any], make_batch: Callable[..., PostBatch], posts: int, rows: list[int]
 ) -> None:
     sample, batch = LatentSample(posts), make_batch()

@@ -1,4 +1,4 @@
-"""Latents that are kept for the report: of which posts, of which weights, and without a trace in the training."""
+"""Latents stored for the report: of which posts and weights, and without side effects on training."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ pytestmark = [
 
 
 class Posts(pl.LightningDataModule):
-    """Ready batches; latents are kept of those rows in `samples` that are none of `others`."""
+    """Prepared batches; latents are stored for rows in `samples` that are not in `others`."""
 
     def __init__(self, batches: list[PostBatch], samples: list[PostBatch]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class Posts(pl.LightningDataModule):
         return rows[:most]
 
     def labels_of_rows(self, split: str, rows: list[int]) -> np.ndarray:
-        """Of two labels: whether a row is odd, and whether it is even."""
+        """Two labels: whether a row is odd or even."""
         assert split == "val"
         return np.array([[row % 2 == 1, row % 2 == 0] for row in rows])
 
@@ -98,7 +98,7 @@ def expected(module: ExtractionModule, posts: Posts) -> dict[str, Tensor]:
     return {"rows": torch.tensor(rows), "text": text, "image": image, "image_ids": image_ids, "labels": labels}
 
 
-def test_latents_are_means_of_the_posts_before_training_and_of_what_is_validated_after(
+def test_latents_are_means_of_the_posts_before_training_and_of_the_validated_weights_after(
     make_module: Build, posts: Posts, tmp_path: Path
 ) -> None:
     module = make_module({"dropout": 0.3, "text": {"dropout": 0.3}})
@@ -108,13 +108,15 @@ def test_latents_are_means_of_the_posts_before_training_and_of_what_is_validated
     assert not (tmp_path / "latents" / "selected.safetensors").exists(), "validation while fitting is not the end"
     fitted.validate(module, posts, verbose=False)
     for name, weights in (("start", before), ("selected", module)):
-        found, own = kept(tmp_path, name), expected(weights, posts)
+        found, reference = kept(tmp_path, name), expected(weights, posts)
         assert found["rows"].tolist() == [0, 4, 7, 9]
-        torch.testing.assert_close(found, own, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found, reference, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(kept(tmp_path, "start")["text"], kept(tmp_path, "selected")["text"], atol=1e-2)
 
 
-def test_training_is_the_same_bit_for_bit_with_and_without(make_module: Build, posts: Posts, tmp_path: Path) -> None:
+def test_training_is_bit_identical_with_and_without_the_callback(
+    make_module: Build, posts: Posts, tmp_path: Path
+) -> None:
     weights = []
     for count in (0, 2):
         torch.manual_seed(3)
@@ -127,7 +129,7 @@ def test_training_is_the_same_bit_for_bit_with_and_without(make_module: Build, p
     assert kept(tmp_path / "2", "start")["rows"].tolist() == [7, 9]
 
 
-def test_modes_are_as_they_were(make_module: Build, posts: Posts, tmp_path: Path) -> None:
+def test_modules_keep_their_train_or_eval_mode(make_module: Build, posts: Posts, tmp_path: Path) -> None:
     module = make_module({"text": {"trainable_layers": 1}}).train()
     before = {name: part.training for name, part in module.named_modules()}
     assert set(before.values()) == {True, False}
@@ -141,7 +143,7 @@ def test_modes_are_as_they_were(make_module: Build, posts: Posts, tmp_path: Path
     watched.fit(module, posts)
 
 
-def test_a_resumed_run_keeps_what_it_started_from(make_module: Build, posts: Posts, tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_its_initial_latents(make_module: Build, posts: Posts, tmp_path: Path) -> None:
     first = trainer(tmp_path, LatentSpace())
     first.fit(module := make_module(), posts)
     first.save_checkpoint(tmp_path / "last.ckpt")
@@ -155,7 +157,7 @@ def test_a_resumed_run_keeps_what_it_started_from(make_module: Build, posts: Pos
     torch.testing.assert_close(kept(tmp_path, "selected"), expected(module, posts), rtol=1e-4, atol=1e-5)
 
 
-def test_a_validation_of_its_own_keeps_nothing(make_module: Build, posts: Posts, tmp_path: Path) -> None:
+def test_a_validation_outside_fit_stores_nothing(make_module: Build, posts: Posts, tmp_path: Path) -> None:
     trainer(tmp_path, LatentSpace()).validate(make_module(), posts, verbose=False)
     assert not (tmp_path / "latents").exists()
 
@@ -173,7 +175,7 @@ def test_a_negative_number_of_posts_is_refused() -> None:
         LatentSpace(-1)
 
 
-def test_a_folder_that_cannot_be_written_is_named(make_module: Build, posts: Posts, tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named(make_module: Build, posts: Posts, tmp_path: Path) -> None:
     (tmp_path / "latents").write_text("no folder")
     with pytest.raises(RunError, match=r"latents/start\.safetensors cannot be written: .*; free disk space"):
         trainer(tmp_path, LatentSpace()).fit(make_module(), posts)

@@ -1,4 +1,4 @@
-"""What the monitor logs, keeps and draws."""
+"""What the monitor logs, stores and plots."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from mmib.nn.fusion import FusionOutput, LateFusion
 from mmib.optim import OptimizerSettings
 from mmib.schema import PostBatch, task_named
 
-Of = tuple[float, float]  # a mean, and how many it is of
+Of = tuple[float, float]  # a mean, and the number of values
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
     for text in (
@@ -51,13 +51,13 @@ pytestmark = [
 
 
 def numbers_of(mean: float, count: float, shares: tuple[float, ...] = (1.0,)) -> Mean:
-    """The mean of so many, the sum shared out over elements."""
+    """The mean of that many values, with the sum split over elements."""
     total = torch.tensor([mean * count * share for share in shares], dtype=torch.float64)
     return Mean(total.squeeze(), torch.tensor(count, dtype=torch.float64))
 
 
 def sums(task: Of, kl_image: Of = (0.0, 0.0), align: Of = (0.0, 0.0)) -> MetricSums:
-    """Sums of a batch in which these are the means of so many posts, regions and anchors; it has no word piece."""
+    """Sums of a batch with these means over the given numbers of posts, regions and anchors; it has no word pieces."""
     zero, zeros = torch.zeros((), dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     moments = {
         modality: LatentMoments(
@@ -85,7 +85,7 @@ def sums(task: Of, kl_image: Of = (0.0, 0.0), align: Of = (0.0, 0.0)) -> MetricS
 
 
 class Scripted(pl.LightningModule):
-    """Gives the sums of a script, a step at a time."""
+    """Returns the scripted sums, one step at a time."""
 
     def __init__(self, script: list[MetricSums]) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class Scripted(pl.LightningModule):
 
 
 class Recorder(Logger):
-    """Keeps what is logged, by name: pairs of step and value."""
+    """Records logged values by name: pairs of step and value."""
 
     name, version = "recorder", 0
 
@@ -149,14 +149,14 @@ SCRIPT = [
 ]
 
 
-def test_a_mean_over_batches_counts_what_each_is_a_mean_of(tmp_path: Path) -> None:
+def test_a_mean_over_batches_is_weighted_by_their_counts(tmp_path: Path) -> None:
     logged = log(SCRIPT[:2], tmp_path)
     assert logged["train/task"] == logged["val/task"] == pytest.approx(2.0)
     assert logged["ib/kl_image"] == logged["val/ib/kl_image"] == pytest.approx(4.0)
     assert logged["align/loss"] == pytest.approx(3.0), "a batch without anchors has no say"
 
 
-def test_an_epochs_scalars_are_those_of_its_sums(tmp_path: Path) -> None:
+def test_scalars_of_an_epoch_are_computed_from_its_sums(tmp_path: Path) -> None:
     logged = log(SCRIPT, tmp_path)
     expected = {name: float(value) for name, value in scalars(reduce(add, SCRIPT)).items()}
     assert {"loss", "task", "ib/kl_image", "ib/kl_std_image", "align/loss"} <= expected.keys()
@@ -172,7 +172,7 @@ def test_an_epoch_without_any_anchor_logs_no_alignment(tmp_path: Path) -> None:
     assert "train/task" in logged
 
 
-def test_every_epoch_starts_from_nothing(tmp_path: Path) -> None:
+def test_sums_are_reset_every_epoch(tmp_path: Path) -> None:
     class ByEpoch(Scripted):
         def training_step(self, batch: torch.Tensor, index: int) -> dict[str, Any]:
             return super().training_step(batch, self.current_epoch)
@@ -186,7 +186,7 @@ def test_every_epoch_starts_from_nothing(tmp_path: Path) -> None:
         assert [value for _, value in recorder.rows[name]] == pytest.approx([1.0, 4.0, 7.0])
 
 
-def test_steps_are_logged_every_so_many_with_the_values_of_their_own_batch(tmp_path: Path) -> None:
+def test_steps_are_logged_at_an_interval_with_the_values_of_their_batch(tmp_path: Path) -> None:
     recorder = Recorder()
     script = [sums((float(number), 2), kl_image=(float(2 * number), 3)) for number in range(5)]
     trainer = monitored(tmp_path, logger=recorder, log_every_n_steps=2, max_epochs=2)
@@ -206,28 +206,28 @@ def test_a_step_of_accumulated_gradients_is_logged_once(tmp_path: Path) -> None:
     assert float(trainer.callback_metrics["train/task"]) == pytest.approx(2.0), "the epoch has them all"
 
 
-# Going on in the middle of an epoch
+# Resuming mid-epoch
 
 MODULE: Any = None
 TRAINING: Any = SimpleNamespace(global_step=0, current_epoch=0, log_every_n_steps=1000, loggers=[])
 
 
 def epoch_end(monitor: IBMonitor) -> dict[str, float]:
-    """What a monitor logs for the epoch of training."""
+    """The values that a monitor logs for the training epoch."""
     logged: dict[str, float] = {}
     module: Any = SimpleNamespace(log_dict=lambda named, **_: logged.update(named))
     monitor.on_train_epoch_end(TRAINING, module)
     return {name: float(value) for name, value in logged.items()}
 
 
-def test_a_resumed_epoch_has_the_sums_of_its_first_part(tmp_path: Path) -> None:
+def test_a_resumed_epoch_includes_the_sums_of_its_first_part(tmp_path: Path) -> None:
     whole, first, second = IBMonitor(), IBMonitor(), IBMonitor()
-    for step, own in enumerate(SCRIPT):
+    for step, step_sums in enumerate(SCRIPT):
         if step == 2:
             torch.save(first.state_dict(), tmp_path / "state.pt")
             second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
         for monitor in (whole, first if step < 2 else second):
-            monitor.on_train_batch_end(TRAINING, MODULE, {"sums": own}, None, step)
+            monitor.on_train_batch_end(TRAINING, MODULE, {"sums": step_sums}, None, step)
     expected = epoch_end(whole)
     assert expected["train/task"] == pytest.approx((2 + 4 + 28) / 7)
     assert epoch_end(second) == expected
@@ -235,7 +235,7 @@ def test_a_resumed_epoch_has_the_sums_of_its_first_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("epochs", [0, 2])
 def test_state_survives_a_checkpoint(tmp_path: Path, epochs: int) -> None:
-    """A checkpoint is read as data alone: nothing in it may need code to be loaded."""
+    """Checkpoints are loaded as plain data: nothing in them may require code."""
     monitor = IBMonitor()
     if epochs:
         monitored(tmp_path, monitor, max_epochs=epochs).fit(Scripted(SCRIPT), numbers(3), numbers(3))
@@ -254,15 +254,15 @@ def test_state_survives_a_checkpoint(tmp_path: Path, epochs: int) -> None:
 # The information plane
 
 
-def test_the_information_plane_has_a_point_for_each_validation_of_a_fit(tmp_path: Path) -> None:
+def test_the_information_plane_has_one_point_per_validation_of_a_fit(tmp_path: Path) -> None:
     monitor = IBMonitor()
     trainer = monitored(tmp_path, monitor, max_epochs=3, num_sanity_val_steps=1)
     module = Scripted(SCRIPT)
     trainer.fit(module, numbers(3), numbers(2))
     points = json.loads((tmp_path / "information_plane.json").read_text(encoding="utf-8"))
-    own = information_plane(reduce(add, SCRIPT[:2]))
-    assert points == [{"step": step, **own} for step in (3, 6, 9)]
-    assert own == {"rate_text": 0.0, "rate_image": pytest.approx(16 / 3), "distortion": pytest.approx(2.0)}
+    point = information_plane(reduce(add, SCRIPT[:2]))
+    assert points == [{"step": step, **point} for step in (3, 6, 9)]
+    assert point == {"rate_text": 0.0, "rate_image": pytest.approx(16 / 3), "distortion": pytest.approx(2.0)}
     assert (tmp_path / "information_plane.svg").stat().st_size > 1000
     trainer.validate(module, numbers(1), verbose=False)
     assert len(monitor.state_dict()["plane"]) == 3, "it is about training"
@@ -277,7 +277,7 @@ def test_without_validation_there_is_no_information_plane(tmp_path: Path) -> Non
 
 
 class Validated(PostDataModule):
-    """Ready batches of both splits; of validation those rows are sampled that are listed."""
+    """Prepared batches of both splits; the listed validation rows are sampled."""
 
     def __init__(self, module: Any, batches: list[PostBatch], rows: list[int]) -> None:
         pl.LightningDataModule.__init__(self)
@@ -299,7 +299,7 @@ class Validated(PostDataModule):
         return self.rows[:most]
 
 
-def test_validation_logs_the_geometry_of_the_sampled_posts(
+def test_validation_logs_geometry_measures_of_the_sampled_posts(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
 ) -> None:
     module = make_module().eval()
@@ -324,7 +324,7 @@ def test_validation_logs_the_geometry_of_the_sampled_posts(
 
 
 @pytest.mark.parametrize("rows", [[], [0]])
-def test_without_other_posts_there_is_no_geometry(
+def test_a_single_post_has_no_geometry(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path, rows: list[int]
 ) -> None:
     """A cosine and a rank need two posts; the effective rank of one is 1."""
@@ -339,7 +339,7 @@ def test_without_other_posts_there_is_no_geometry(
 
 
 class Terms(torch.nn.Module):
-    """Two loss terms of known gradients."""
+    """Two loss terms with known gradients."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -364,7 +364,7 @@ def test_gradient_norms_by_hand() -> None:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_gradient_norms_of_a_module_are_those_of_its_terms(
+def test_gradient_norms_of_a_module_match_those_of_its_terms(
     make_module: Callable[..., Any], make_batch: Callable[..., Any]
 ) -> None:
     module, batch = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2).train(), make_batch()
@@ -382,7 +382,7 @@ def test_gradient_norms_of_a_module_are_those_of_its_terms(
     assert module.loss_terms == {}, "the graph is let go"
 
 
-def test_gradient_norms_are_logged_every_so_many_steps_and_change_no_training(
+def test_gradient_norms_are_logged_at_an_interval_and_do_not_change_training(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
 ) -> None:
     weights, recorder = [], Recorder()
@@ -409,7 +409,7 @@ class Spread(Regularizer):
 
 
 class Gated(LateFusion):
-    """A custom fusion: it tells how many regions each post has."""
+    """A custom fusion that reports the number of regions of each post."""
 
     def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
@@ -417,7 +417,7 @@ class Gated(LateFusion):
         return fused._replace(scalars={"regions": image.mask.double().sum(dim=1)})
 
 
-def test_what_custom_terms_and_fusions_give_is_logged_by_name(
+def test_outputs_of_custom_terms_and_fusions_are_logged_by_name(
     make_module: Callable[..., Any], make_batch: Callable[..., Any], tmp_path: Path
 ) -> None:
     recorder = Recorder()
@@ -446,7 +446,7 @@ def test_what_custom_terms_and_fusions_give_is_logged_by_name(
 
 
 class Histograms(WandbLogger):
-    """Keeps what W&B would get."""
+    """Records what W&B would receive."""
 
     def __init__(self) -> None:
         self.logged: list[tuple[int | None, dict[str, Any]]] = []
@@ -455,7 +455,7 @@ class Histograms(WandbLogger):
         self.logged.append((step, dict(metrics)))
 
 
-def test_histograms_hold_the_kl_by_dimension() -> None:
+def test_histograms_show_the_kl_by_dimension() -> None:
     logger = Histograms()
     monitor = IBMonitor(histograms_every=2)
     for step in range(1, 6):
@@ -469,14 +469,14 @@ def test_histograms_hold_the_kl_by_dimension() -> None:
     )
 
 
-# Beside the module
+# Together with the module
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_a_module_logs_its_losses_itself_as_the_monitor_would(
+def test_losses_logged_by_the_module_match_the_monitor(
     make_module: Callable[..., ExtractionModule], make_batch: Callable[..., PostBatch], tmp_path: Path
 ) -> None:
-    """Batches of several sizes: the mean is over posts. Each name is logged once, whoever does it."""
+    """Batches of different sizes: the mean is over posts. Each name is logged once, by either of them."""
     posts: Any = [make_batch(seed=1), make_batch(lengths=(9, 8), regions=(0, 1), seed=2)]
     batches = DataLoader(posts, batch_size=None)
     logged, shown = {}, {}

@@ -1,4 +1,4 @@
-"""The phases of a training: validation is taken out of it, and what comes after both is neither."""
+"""The phases of a training: validation is not part of it, and what follows both is neither."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmib.callbacks import phases
 from mmib.callbacks.phases import PhaseTimes
 
 
-def test_validation_within_training_and_test_behind_it_are_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_validation_during_training_and_test_after_it_are_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(phases, "clock", clock := PhaseClock())
@@ -25,5 +25,5 @@ def test_validation_within_training_and_test_behind_it_are_evaluation(monkeypatc
     for seconds, hook in enumerate(hooks, start=1):
         now[0] += seconds
         hook(nothing, nothing)
-    # 1 before the training, 2 and 4 in it, 3 in validation, 5 between, 6 in the test.
+    # 1 before the training, 2 and 4 in it, 3 in validation, 5 in between, 6 in the test.
     assert clock.seconds() == {"set-up": 6.0, "training": 6.0, "evaluation": 9.0}

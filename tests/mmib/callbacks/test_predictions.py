@@ -1,4 +1,4 @@
-"""What is kept of predictions, on any number of ranks."""
+"""Stored predictions, on any number of ranks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PREDICTING: Any = SimpleNamespace(testing=False, predicting=True)
 MODULE: Any = None
 
 
-def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
+def test_only_predictions_of_the_last_pass_are_kept_by_row() -> None:
     collector = PredictionCollector()
     for value in (1, 2):
         collector.on_validation_epoch_start(VALIDATING, MODULE)
@@ -39,41 +39,41 @@ def test_predictions_are_kept_by_row_and_only_of_the_last_pass() -> None:
     assert collector.predictions["test"] == {0: {"id": 0, "gold": 6, "predicted": 5, "scores": [1.0]}}
 
 
-def test_predictions_without_gold_are_kept_too() -> None:
+def test_predictions_without_gold_are_kept() -> None:
     collector = PredictionCollector()
     collector.on_predict_epoch_start(PREDICTING, MODULE)
     collector.on_predict_batch_end(PREDICTING, MODULE, outputs([4], [5]), None, 0)
     assert collector.predictions == {"test": {4: {"id": 4, "predicted": 5, "scores": [1.0]}}}
 
 
-def test_labels_of_words_are_kept_without_padding_and_evidence_as_it_is() -> None:
+def test_word_labels_are_kept_without_padding_and_evidence_unchanged() -> None:
     labels = torch.tensor([[1, 2, NO_LABEL], [0, 0, 0]])
-    own = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
-    own |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
+    batch_outputs = {"rows": torch.tensor([1, 0]), "gold": labels, "predicted": labels, "confidence": torch.rand(2, 3)}
+    batch_outputs |= {"kl": torch.rand(2, 2), "kl_image": torch.rand(2, 5), "attention": torch.rand(2, 3, 5)}
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
-    collector.on_test_batch_end(TESTING, MODULE, own, None, 0)
+    collector.on_test_batch_end(TESTING, MODULE, batch_outputs, None, 0)
     kept = collector.predictions["test"][1]
     assert (kept["gold"], kept["predicted"], len(kept["confidence"])) == ([1, 2], [1, 2], 2)
     for key in ("kl", "kl_image", "attention"):
-        assert kept[key] == own[key][0].tolist()
+        assert kept[key] == batch_outputs[key][0].tolist()
 
 
-def test_padding_rows_are_no_predictions() -> None:
+def test_padding_rows_have_no_predictions() -> None:
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
     collector.on_test_batch_end(TESTING, MODULE, outputs([2, -1, 0, -1], [5, 6, 7, 8], [1, 1, 1, 1]), None, 0)
     assert {row: record["predicted"] for row, record in collector.predictions["test"].items()} == {2: 5, 0: 7}
 
 
-def test_sums_are_no_predictions() -> None:
+def test_sums_are_not_stored_as_predictions() -> None:
     collector = PredictionCollector()
     collector.on_test_epoch_start(TESTING, MODULE)
     collector.on_test_batch_end(TESTING, MODULE, {**outputs([0], [5]), "sums": object(), "output": object()}, None, 0)
     assert collector.predictions["test"][0].keys() == {"id", "predicted", "scores"}
 
 
-def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gathered_predictions_of_all_ranks_are_sorted_by_row(monkeypatch: pytest.MonkeyPatch) -> None:
     def record(row: int) -> dict[str, Any]:
         return {"id": row, "predicted": 10 * row}
 
@@ -82,10 +82,10 @@ def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch
     collector.predictions = {"val": {2: record(2), 0: record(0)}, "test": {}}
     others = {"val": [{3: record(3), 1: record(1)}], "test": [{0: record(0)}]}
 
-    def gather(own: dict[int, Any]) -> list[dict[int, Any]]:
+    def gather(local: dict[int, Any]) -> list[dict[int, Any]]:
         split = ("test", "val")[len(asked)]
         asked.append(split)
-        return [own, *others[split]]
+        return [local, *others[split]]
 
     monkeypatch.setattr(predictions, "gather_objects", gather)
     collector.gather()
@@ -93,7 +93,7 @@ def test_gathered_predictions_are_those_of_all_ranks_in_order_of_row(monkeypatch
     assert collector.predictions["test"] == {0: record(0)}
 
 
-def test_predictions_of_one_process_are_put_in_order_of_row() -> None:
+def test_predictions_of_one_process_are_sorted_by_row() -> None:
     collector = PredictionCollector()
     collector.predictions = {"val": {2: {"id": 2}, 0: {"id": 0}}}
     collector.gather()

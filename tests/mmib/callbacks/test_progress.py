@@ -1,4 +1,4 @@
-"""Bars keep to a line of 80 columns and show loss and score; a log file has lines instead."""
+"""Progress bars fit into 80 columns and show loss and score; log files have lines instead."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BATCHES = 40
 
 
 class Learner(pl.LightningModule):
-    """Logs for bars what a module of this project logs."""
+    """Logs the same values for progress bars as the project's modules."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Learner(pl.LightningModule):
 
 
 def _moved(sequence: re.Match[str]) -> str:
-    """A line break for what moves the cursor of a terminal, nothing for what colours its text."""
+    """Replaces cursor movements by line breaks and removes colours."""
     return "" if sequence.group().endswith("m") else "\n"
 
 
@@ -65,7 +65,7 @@ def fit(tmp_path: Path, bar: pl.Callback, **options: Any) -> None:
 @pytest.mark.parametrize(
     ("bar", "loss", "score"), [(RichBar, "loss: 1.32e+03", "val/f1: 0.601"), (TQDMBar, "loss=1319.5", "val/f1=0.601")]
 )
-def test_a_bar_is_one_line_of_a_terminal(
+def test_a_progress_bar_is_one_terminal_line(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +99,7 @@ def test_a_log_file_has_a_line_for_each_validation(
     ]
 
 
-def test_a_long_epoch_has_lines_before_its_validation(
+def test_a_long_epoch_has_progress_lines_before_its_validation(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmib.callbacks.progress.LINE_S", 0.0)
@@ -109,7 +109,7 @@ def test_a_long_epoch_has_lines_before_its_validation(
     assert len(lines) == BATCHES + 2, "a line for each batch and for each validation"
 
 
-def test_the_last_epoch_of_a_number_of_steps_ends_with_them(
+def test_with_max_steps_the_last_epoch_ends_at_that_step(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmib.callbacks.progress.LINE_S", 0.0)
@@ -118,7 +118,7 @@ def test_the_last_epoch_of_a_number_of_steps_ends_with_them(
     assert totals == {24}, "two batches for each of twelve steps, at whichever batch the line is printed"
 
 
-def test_bars_and_summaries_that_a_configuration_names_are_the_ones_shown() -> None:
+def test_progress_bars_and_summaries_of_the_configuration_are_used() -> None:
     kinds: Callable[..., list[type]] = lambda *options: [type(callback) for callback in with_defaults(*options)]  # noqa: E731
     assert kinds(None, None, None) == [RichBar, ModelSize]
     assert kinds([], True, True) == [RichBar, ModelSize]

@@ -1,4 +1,4 @@
-"""All ranks of a job end together, and what ended it is named; with real jobs this is tested beside the commands."""
+"""All ranks of a job end together, and the cause is named; real jobs are tested with the commands."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _handler() -> Iterator[None]:
 
 
 def job(accumulates: bool = False, fn: TrainerFn = TrainerFn.FITTING) -> Any:
-    """A trainer, as far as these callbacks look at it."""
+    """A trainer stub with the attributes these callbacks use."""
     return SimpleNamespace(
         _signal_connector=SimpleNamespace(received_sigterm=False),
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: accumulates)),
@@ -38,7 +38,7 @@ def job(accumulates: bool = False, fn: TrainerFn = TrainerFn.FITTING) -> Any:
     )
 
 
-def test_sigterm_ends_training_after_a_whole_step() -> None:
+def test_sigterm_ends_training_after_a_complete_step() -> None:
     callback, within, after = OrderlyEnd(), job(accumulates=True), job()
     callback.setup(within, MODULE, "fit")
     callback.on_train_batch_end(after, MODULE, None, None, 0)
@@ -50,7 +50,7 @@ def test_sigterm_ends_training_after_a_whole_step() -> None:
     assert after._signal_connector.received_sigterm
 
 
-def test_sigterm_ends_scoring_but_a_validation_within_training_is_finished() -> None:
+def test_sigterm_ends_scoring_but_a_validation_during_training_is_completed() -> None:
     callback = OrderlyEnd()
     callback.setup(job(), MODULE, "test")
     signal.raise_signal(signal.SIGTERM)
@@ -60,7 +60,7 @@ def test_sigterm_ends_scoring_but_a_validation_within_training_is_finished() -> 
             callback.on_test_batch_end(job(fn=fn), MODULE, None, None, 0)
 
 
-def test_the_child_whose_end_broke_a_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_child_that_broke_the_connection_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     ended = [SimpleNamespace(poll=lambda: None), SimpleNamespace(poll=lambda: 9, returncode=9)]
     monkeypatch.setattr(shutdown, "starts_ranks", lambda _: True)
     monkeypatch.setattr(shutdown, "started_ranks", lambda _: ended)
@@ -71,7 +71,7 @@ def test_the_child_whose_end_broke_a_connection_is_named(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a shape"), KeyboardInterrupt()])
-def test_an_error_of_a_job_that_is_whole_stays_itself(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+def test_errors_are_unchanged_if_all_ranks_are_alive(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     monkeypatch.setattr(shutdown, "LOST_RANK_S", 0.2)
     monkeypatch.setattr(shutdown, "starts_ranks", lambda _: True)
     monkeypatch.setattr(shutdown, "started_ranks", lambda _: [SimpleNamespace(poll=lambda: None)])
