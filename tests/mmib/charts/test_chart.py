@@ -1,4 +1,4 @@
-"""Charts in a page, and charts as files."""
+"""Charts embedded in a page, and charts as files."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def texts(picture: ET.Element) -> list[str]:
     return [node.text or "" for node in picture.iter(f"{SVG}text")]
 
 
-def test_a_page_shows_title_unit_key_and_note() -> None:
+def test_a_page_shows_title_unit_legend_and_note() -> None:
     page = CHART.html
     assert "F1 &lt;of&gt; a &amp; b" in page
     for text in ("percent", *CHART.key, CHART.note, CHART.label):
@@ -42,18 +42,18 @@ def test_a_page_shows_title_unit_key_and_note() -> None:
     assert page.count("<li>") == 4
 
 
-def test_a_single_name_needs_no_key(tmp_path: Path) -> None:
+def test_a_single_series_needs_no_legend(tmp_path: Path) -> None:
     assert key({"alone": "c0"}) is None
     assert "alone" not in texts(saved(tmp_path / "chart.svg", replace(CHART, key={"alone": "c0"})))
 
 
-def test_a_file_holds_all_that_a_page_shows(tmp_path: Path) -> None:
+def test_a_file_contains_everything_that_a_page_shows(tmp_path: Path) -> None:
     picture = saved(tmp_path / "chart.svg", CHART)
     assert set(texts(picture)) == {CHART.title, CHART.unit, CHART.note, *CHART.key}
     assert len(list(picture.iter(f"{SVG}circle"))) == 2, "the drawing's and the key's"
 
 
-def test_a_file_needs_nothing_from_outside_and_no_css_variables(tmp_path: Path) -> None:
+def test_a_file_is_self_contained_and_has_no_css_variables(tmp_path: Path) -> None:
     saved(tmp_path / "chart.svg", CHART)
     text = (tmp_path / "chart.svg").read_text(encoding="utf-8")
     for unknown in ("var(", "light-dark", "<script", "href", "url("):
@@ -61,7 +61,7 @@ def test_a_file_needs_nothing_from_outside_and_no_css_variables(tmp_path: Path) 
     assert text.count("http") == 1, "the name space"
 
 
-def test_charts_stand_side_by_side_inside_the_picture_and_on_one_line(tmp_path: Path) -> None:
+def test_charts_are_side_by_side_inside_the_figure_and_aligned(tmp_path: Path) -> None:
     long = replace(CHART, key={f"a rather long name of line {number}": "c0" for number in range(5)}, note="")
     picture = saved(tmp_path / "chart.svg", CHART, long)
     moved = [re.findall(r"[\d.]+", node.get("transform", "")) for node in picture.findall(f"{SVG}g")]
@@ -73,13 +73,13 @@ def test_charts_stand_side_by_side_inside_the_picture_and_on_one_line(tmp_path: 
     assert height >= top + CHART.height
 
 
-def test_names_of_a_key_do_not_run_into_each_other(tmp_path: Path) -> None:
+def test_legend_entries_do_not_overlap(tmp_path: Path) -> None:
     picture = saved(tmp_path / "chart.svg", replace(CHART, key={"x" * 40: "c0", "y" * 40: "c1"}))
     heights = [node.get("y") for node in picture.iter(f"{SVG}text") if (node.text or "")[:2] in ("xx", "yy")]
     assert len(set(heights)) == 2, "they do not fit side by side"
 
 
-def test_equal_charts_are_equal_files(tmp_path: Path) -> None:
+def test_equal_charts_give_identical_files(tmp_path: Path) -> None:
     for name in ("one", "again"):
         save([CHART], tmp_path / name)
     save([replace(CHART, note="another")], tmp_path / "other")
@@ -88,6 +88,6 @@ def test_equal_charts_are_equal_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ink", "text", "image", "c0", "c7"])
-def test_the_colours_of_a_file_are_the_light_ones_of_the_palette(name: str) -> None:
+def test_the_colours_of_a_file_are_the_light_palette(name: str) -> None:
     (colour,) = re.findall(rf"--{name}: light-dark\((#\w+),", stylesheet("palette.css"))
     assert f".{name} {{ color: {colour}; }}" in standalone_style()

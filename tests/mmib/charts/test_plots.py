@@ -1,4 +1,4 @@
-"""What charts draw, read back from their SVG."""
+"""Contents of charts, parsed from their SVG."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def dots(drawing: str, axis: str = "x") -> list[float]:
     return [float(place) for place in re.findall(rf'class="dot"[^>]* c{axis}="([\d.]+)"', drawing)]
 
 
-def test_a_chart_without_points_is_none() -> None:
+def test_a_chart_without_points_is_omitted() -> None:
     assert line_chart("F1", [Series("F1", [], "ink")], "steps") is None
 
 
-def test_long_lines_are_thinned_and_keep_their_ends() -> None:
+def test_long_lines_are_subsampled_and_keep_their_ends() -> None:
     points = [(float(step), float(step % 7)) for step in range(10 * MOST_POINTS)]
     (path,) = re.findall(r'points="([^"]+)"', drawn_lines([Series("loss", points, "ink", dots=False)]).drawing)
     places = [float(pair.split(",")[0]) for pair in path.split()]
@@ -43,13 +43,13 @@ def test_long_lines_are_thinned_and_keep_their_ends() -> None:
     assert places[-1] == 342
 
 
-def test_levels_over_decades_are_spread_evenly() -> None:
+def test_levels_spanning_decades_are_spaced_evenly() -> None:
     points = [(1e-4, 1.0), (1e-3, 2.0), (1e-2, 3.0)]
     x = dots(drawn_lines([Series("F1", points, "c0", [(y - 1, y + 1) for _, y in points])]).drawing)
     assert x[1] - x[0] == pytest.approx(x[2] - x[1])
 
 
-def test_error_bars_of_equal_levels_stand_beside_each_other() -> None:
+def test_error_bars_at_equal_levels_do_not_overlap() -> None:
     points, errors = [(0.0, 1.0), (1.0, 2.0)], [(0.5, 1.5), (1.5, 2.5)]
     series = [Series(name, points, "c0", errors) for name in ("a", "b")]
     bars = re.findall(r'class="error" x1="([\d.]+)"', drawn_lines(series).drawing)
@@ -57,13 +57,13 @@ def test_error_bars_of_equal_levels_stand_beside_each_other() -> None:
     assert bars == [f"{place}" for place in dots(drawn_lines(series).drawing)], "under their own dots"
 
 
-def test_a_style_leaves_out_the_line_between_points() -> None:
+def test_a_style_can_omit_lines_between_points() -> None:
     points = [(0.0, 1.0), (1.0, 2.0)]
     assert "polyline" in drawn_lines([Series("a", points, "c0")]).drawing
     assert "polyline" not in drawn_lines([Series("a", points, "c0 points")]).drawing
 
 
-def test_a_key_names_each_colour_once() -> None:
+def test_a_legend_names_each_colour_once() -> None:
     lines = [Series(name, [(0.0, 1.0)], style) for name, style in (("a", "c0"), ("a", "c0"), ("b", "c1"))]
     assert drawn_lines(lines).key == {"a": "c0", "b": "c1"}
     chart = line_chart("F1", lines, "steps", keyed=False)
@@ -71,7 +71,7 @@ def test_a_key_names_each_colour_once() -> None:
     assert not chart.key
 
 
-def test_scores_are_drawn_at_their_value_on_the_whole_scale() -> None:
+def test_scores_are_plotted_at_their_value_on_the_full_scale() -> None:
     drawing = dot_plot("F1", [Mark("test", 60, 58, 62, {"text": 50.0}), Mark("hard", 20, 10, 30)]).drawing
     ticks = {text: float(x) for x, text in re.findall(r'<text x="([\d.]+)" y="[\d.]+"[^>]*>(\d+)</text>', drawing)}
     at = {value: ticks["0"] + value * (ticks["100"] - ticks["0"]) / 100 for value in (60, 20, 50)}
@@ -80,7 +80,7 @@ def test_scores_are_drawn_at_their_value_on_the_whole_scale() -> None:
     assert float(ceiling) == pytest.approx(at[50], abs=0.1)
 
 
-def test_close_scores_are_drawn_on_a_part_of_the_scale() -> None:
+def test_close_scores_are_plotted_on_part_of_the_scale() -> None:
     drawing = dot_plot("F1", [Mark("a", 96, 95.5, 96.5), Mark("b", 92, 91, 93)]).drawing
     assert ">90<" in drawing
     assert ">0<" not in drawing
@@ -105,7 +105,7 @@ PLANE: list[Mapping[str, float]] = [
 ]
 
 
-def test_the_information_plane_has_a_dot_a_validation_that_darkens_with_time() -> None:
+def test_the_information_plane_has_one_dot_per_validation_that_darkens_with_time() -> None:
     text, image = information_plane(PLANE)
     assert (text.title, image.title) == ("Information plane, text", "Information plane, image")
     assert dots(text.drawing) == sorted(dots(text.drawing), reverse=True), "the rate falls"
@@ -129,8 +129,8 @@ def test_a_perfectly_calibrated_bin_lies_on_the_diagonal() -> None:
     assert error[0] == error[1]
 
 
-def test_a_scatter_keeps_the_shape_of_its_clouds() -> None:
-    """Equal distances are equally long on both axes."""
+def test_a_scatter_plot_has_equal_axis_scales() -> None:
+    """Equal distances have equal length on both axes."""
     chart = scatter("clouds", [Series("text", [(0, 0), (4, 0), (0, 2)], "text")], [((0, 0), (4, 0))])
     x, y = dots(chart.drawing), dots(chart.drawing, "y")
     assert x[1] - x[0] == pytest.approx(2 * (y[0] - y[2]), abs=0.2)
