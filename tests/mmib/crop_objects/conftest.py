@@ -1,4 +1,4 @@
-"""Small data sets with images, and detectors of random weights in folders of their own."""
+"""Small data sets with images, and folders of randomly initialised detectors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 @pytest.fixture
 def noise() -> Callable[..., Image.Image]:
-    """Writes an image in which every pixel differs from its neighbours."""
+    """Writes an image in which all neighbouring pixels differ."""
 
     def make(path: Path, size: tuple[int, int] = (90, 60), seed: int = 0) -> Image.Image:
         image = Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * size[0] * size[1]))
@@ -46,7 +46,7 @@ def noise() -> Callable[..., Image.Image]:
 
 @pytest.fixture
 def mnre(tmp_path: Path) -> Callable[..., Path]:
-    """Writes rows of (text, image name), their first and last words the entities; gives the root."""
+    """Writes rows of (text, image name), whose first and last words are the entities; returns the root."""
 
     def make(*rows: tuple[str, str], split: str = "train") -> Path:
         path = tmp_path / "mnre" / "txt" / f"ours_{split}.txt"
@@ -65,7 +65,7 @@ def mnre(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def twitter(tmp_path: Path) -> Callable[..., Path]:
-    """Writes posts of (text, IMGID), every word outside of entities; gives the root."""
+    """Writes posts of (text, IMGID) without entities; returns the root."""
 
     def make(*posts: tuple[str, str], year: int = 2017, split: str = "train") -> Path:
         path = tmp_path / "twitter" / f"twitter{year}" / f"{split}.txt"
@@ -79,7 +79,7 @@ def twitter(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def detectors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Folders of detectors of random weights, by family."""
+    """Folders of randomly initialised detectors, by family."""
     folder = tmp_path_factory.mktemp("detectors")
     torch.manual_seed(0)
     _grounding_dino(folder / "grounding-dino")

@@ -1,4 +1,4 @@
-"""`mmib crop-objects`: boxes become the pixels that data modules read, whatever happens on the way."""
+"""`mmib crop-objects`: boxes become the pixels that data modules read, despite interruptions."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Noise = Callable[..., Image.Image]
 
 
 class Stub:
-    """Finds each phrase that it knows at one place, the same in every image."""
+    """Detects each known phrase at a fixed position, the same in every image."""
 
     def __init__(self) -> None:
         self.seen: list[Sequence[str]] = []
@@ -47,8 +47,8 @@ class Stub:
         self.seen += phrases
         self.sizes.append(len(images))
         return [
-            [Detection(WHERE[name], 0.9 - at / 10, name) for at, name in enumerate(own) if name in WHERE]
-            for own in phrases
+            [Detection(WHERE[name], 0.9 - at / 10, name) for at, name in enumerate(wanted) if name in WHERE]
+            for wanted in phrases
         ]
 
 
@@ -91,10 +91,10 @@ def relative(box: tuple[int, ...], size: tuple[int, int] = (90, 60)) -> tuple[fl
     return box[0] / size[0], box[1] / size[1], box[2] / size[0], box[3] / size[1]
 
 
-# What is written is what the data modules read
+# The data modules read what is written
 
 
-def test_known_boxes_come_back_as_those_pixels_in_mnre(mnre: Folder, noise: Noise, stub: Stub, load: Any) -> None:
+def test_known_boxes_are_read_as_their_pixels_in_mnre(mnre: Folder, noise: Noise, stub: Stub, load: Any) -> None:
     root = mnre(("anna meets bob", "a.jpg"), ("anna has the dog", "a.jpg"), ("nobody knows nothing", "b.jpg"))
     whole = noise(root / "img_org" / "train" / "a.jpg")
     noise(root / "img_org" / "train" / "b.jpg", seed=1)
@@ -110,7 +110,7 @@ def test_known_boxes_come_back_as_those_pixels_in_mnre(mnre: Folder, noise: Nois
 
 
 @pytest.mark.parametrize("year", [2015, 2017])
-def test_known_boxes_come_back_as_those_pixels_in_twitter(
+def test_known_boxes_are_read_as_their_pixels_in_twitter(
     twitter: Folder, noise: Noise, stub: Stub, load: Any, year: int
 ) -> None:
     root = twitter(("anna and bob", "7"), ("dog", "7"), ("the", "8"), year=year)
@@ -126,12 +126,12 @@ def test_known_boxes_come_back_as_those_pixels_in_twitter(
         assert all(same_pixels(read[relative(box)], whole, box) for box in (ANNA, BOB, DOG))
 
 
-def test_boxes_are_those_of_the_upright_image(mnre: Folder, noise: Noise, stub: Stub, load: Any) -> None:
+def test_boxes_refer_to_the_upright_image(mnre: Folder, noise: Noise, stub: Stub, load: Any) -> None:
     root = mnre(("anna meets nobody", "a.jpg"))
     path = root / "img_org" / "train" / "a.jpg"
     noise(path)
     turned = Image.Exif()
-    turned[0x0112] = 6  # as a phone writes it
+    turned[0x0112] = 6  # as written by a phone
     with Image.open(path) as image:
         image.rotate(90, expand=True).save(path, "PNG", exif=turned)
     crop_mnre(root, stub)
@@ -141,7 +141,7 @@ def test_boxes_are_those_of_the_upright_image(mnre: Folder, noise: Noise, stub: 
     assert same_pixels(read[relative(ANNA)], upright, ANNA)
 
 
-def test_jpg_is_smaller_and_close(mnre: Folder, noise: Noise, stub: Stub) -> None:
+def test_jpeg_crops_are_smaller_and_similar(mnre: Folder, noise: Noise, stub: Stub) -> None:
     root = mnre(("anna meets bob", "a.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     crop_mnre(root, stub, Settings("stub", None, "nouns", 1, "jpg"))
@@ -149,7 +149,7 @@ def test_jpg_is_smaller_and_close(mnre: Folder, noise: Noise, stub: Stub) -> Non
     assert (crop.suffix, read_image(crop).size) == (".jpg", (30, 45))
 
 
-def test_the_best_few_are_kept(mnre: Folder, noise: Noise, stub: Stub) -> None:
+def test_only_the_best_crops_are_kept(mnre: Folder, noise: Noise, stub: Stub) -> None:
     root = mnre(("dog and anna and bob", "a.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     crop_mnre(root, stub, Settings("stub", None, "nouns", 2, "png"))
@@ -157,7 +157,7 @@ def test_the_best_few_are_kept(mnre: Folder, noise: Noise, stub: Stub) -> None:
     assert list(boxes.values()) == [relative(DOG), relative(ANNA)]
 
 
-def test_images_that_cannot_be_looked_at_are_told_and_the_rest_is_done(
+def test_unreadable_images_are_reported_and_the_others_processed(
     mnre: Folder, noise: Noise, stub: Stub, load: Any
 ) -> None:
     root = mnre(*((f"anna has {name}", f"{name}.jpg") for name in ("missing", "broken", "narrow", "good")))
@@ -170,14 +170,14 @@ def test_images_that_cannot_be_looked_at_are_told_and_the_rest_is_done(
     assert len(pictures(load(MNREDataModule, root, max_missing_images=1.0), 3)) == 2
 
 
-# Going on
+# Resuming
 
 
 class Killed(BaseException):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
-def test_a_stopped_run_goes_on_and_ends_like_one_that_never_was(
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
     mnre: Folder, noise: Noise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{number}.jpg" for number in range(6)]
@@ -211,7 +211,7 @@ def contents(root: Path) -> dict[Path, Any]:
     return {path: torch.load(path, weights_only=True) if path.suffix == ".pth" else path.read_bytes() for path in made}
 
 
-def test_a_kill_in_the_middle_of_writing_leaves_whole_files(
+def test_a_kill_during_writing_leaves_only_complete_files(
     mnre: Folder, noise: Noise, stub: Stub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = mnre(("anna and bob", "a.jpg"))
@@ -232,7 +232,7 @@ def test_a_kill_in_the_middle_of_writing_leaves_whole_files(
     assert "2 crops of 1 images" in crop_mnre(root, stub)
 
 
-def test_finished_images_are_skipped_and_need_no_detector(mnre: Folder, noise: Noise, stub: Stub) -> None:
+def test_finished_images_are_skipped_without_loading_a_detector(mnre: Folder, noise: Noise, stub: Stub) -> None:
     root = mnre(("anna and bob", "a.jpg"), ("dog and bob", "b.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     crop_mnre(root, stub)
@@ -245,7 +245,7 @@ def test_finished_images_are_skipped_and_need_no_detector(mnre: Folder, noise: N
     assert stub.sizes == [1, 2], "one that has appeared, one whose crop has gone"
 
 
-def test_other_settings_are_refused(mnre: Folder, noise: Noise, stub: Stub) -> None:
+def test_different_settings_are_refused(mnre: Folder, noise: Noise, stub: Stub) -> None:
     root = mnre(("anna and bob", "a.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     crop_mnre(root, stub)
@@ -253,7 +253,7 @@ def test_other_settings_are_refused(mnre: Folder, noise: Noise, stub: Stub) -> N
         crop_mnre(root, stub, Settings("stub", None, "nouns", 1, "png"))
 
 
-def test_crops_of_others_are_never_overwritten(mnre: Folder, noise: Noise, stub: Stub) -> None:
+def test_crops_from_other_sources_are_never_overwritten(mnre: Folder, noise: Noise, stub: Stub) -> None:
     root = mnre(("anna and bob", "a.jpg"))
     noise(root / "img_org" / "train" / "a.jpg")
     torch.save({0: ["theirs.jpg"]}, root / "txt" / "mre_train_dict.pth")
@@ -287,7 +287,7 @@ def test_a_damaged_record_is_refused(mnre: Folder, noise: Noise, stub: Stub, rec
 
 
 @pytest.mark.parametrize("family", ["grounding-dino", "owlv2"])
-def test_the_command_with_a_detector_of_a_folder(
+def test_the_command_loads_a_detector_from_a_folder(
     mnre: Folder, noise: Noise, detectors: dict[str, str], load: Any, capsys: pytest.CaptureFixture[str], family: str
 ) -> None:
     root = mnre(("anna and bob", "a.jpg"), ("dog and bob", "b.jpg"))
@@ -309,7 +309,7 @@ def test_the_command_with_a_detector_of_a_folder(
         assert (width, height) == (pytest.approx(90 * (x1 - x0)), pytest.approx(60 * (y1 - y0)))
 
 
-def test_twitter_by_the_command(
+def test_the_command_crops_a_twitter_set(
     twitter: Folder, noise: Noise, stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crop_objects, "ZeroShotDetector", lambda *options: stub)
@@ -323,7 +323,7 @@ def test_twitter_by_the_command(
     assert "twitter2017 train: 0 crops" in printed
 
 
-def test_what_is_not_there_is_told_in_a_sentence(mnre: Folder, tmp_path: Path, capsys: Any, detectors: Any) -> None:
+def test_missing_data_is_a_one_sentence_error(mnre: Folder, tmp_path: Path, capsys: Any, detectors: Any) -> None:
     def refused(root: Path, *options: str) -> str:
         assert main(["crop-objects", str(root), "--task", "mnre", *options]) == 2
         return str(capsys.readouterr().err)
@@ -334,7 +334,7 @@ def test_what_is_not_there_is_told_in_a_sentence(mnre: Folder, tmp_path: Path, c
     assert "none of the images was found: they are expected in" in refused(root)
 
 
-def test_a_folder_that_cannot_be_written_is_named(
+def test_an_unwritable_folder_is_named(
     mnre: Folder, noise: Noise, stub: Stub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(crop_objects, "ZeroShotDetector", lambda *options: stub)
@@ -355,6 +355,6 @@ def test_a_folder_that_cannot_be_written_is_named(
         (["--year", "2016"], "argument --year: invalid choice: 2016"),
     ],
 )
-def test_options_that_cannot_work_are_refused(options: list[str], message: str, capsys: Any) -> None:
+def test_invalid_options_are_refused(options: list[str], message: str, capsys: Any) -> None:
     assert main(["crop-objects", ".", "--task", "mnre", *options]) == 2
     assert f"mmib: {message}" in capsys.readouterr().err

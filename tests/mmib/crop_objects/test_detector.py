@@ -1,4 +1,4 @@
-"""Detectors of each family, with random weights: their interface, not what they find."""
+"""Randomly initialised detectors of each family: their interface, not their detections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = ("grounding-dino", "owlv2", "owlvit")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_is_found_does_not_depend_on_the_rest_of_the_batch(
+def test_detections_do_not_depend_on_the_rest_of_the_batch(
     detectors: dict[str, str], tmp_path: Path, noise: Noise, family: str
 ) -> None:
     detector = ZeroShotDetector(detectors[family], threshold=0.0, device="cpu")
@@ -27,17 +27,17 @@ def test_what_is_found_does_not_depend_on_the_rest_of_the_batch(
     phrases = [("cat", "big dog", "man"), ("tree",), ("a very long house " * 9,)]
     together = detector.detect(images, phrases)
     assert all(together)
-    for image, own, found in zip(images, phrases, together, strict=True):
-        (alone,) = detector.detect([image], [own])
+    for image, wanted, found in zip(images, phrases, together, strict=True):
+        (alone,) = detector.detect([image], [wanted])
         assert [one.score for one in alone] == pytest.approx([one.score for one in found], abs=1e-4)
         for one, other in zip(alone, found, strict=True):
             assert one.box == pytest.approx(other.box, abs=1e-2)
             assert one.phrase == other.phrase
-            assert family == "grounding-dino" or one.phrase in own
+            assert family == "grounding-dino" or one.phrase in wanted
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_threshold_leaves_out_what_is_unsure(
+def test_the_threshold_excludes_uncertain_detections(
     detectors: dict[str, str], tmp_path: Path, noise: Noise, family: str
 ) -> None:
     image = noise(tmp_path / "a.png", (64, 64))
@@ -49,7 +49,7 @@ def test_the_threshold_leaves_out_what_is_unsure(
     assert sure == [one for one in every if one.score > 0.3]
 
 
-def test_another_kind_of_model_is_refused(bert_folder: str) -> None:
+def test_a_model_that_is_no_detector_is_refused(bert_folder: str) -> None:
     with pytest.raises(
         EncoderError, match=r"is a bert, not a supported zero-shot detector: choose one of grounding-dino, "
     ):
@@ -57,7 +57,7 @@ def test_another_kind_of_model_is_refused(bert_folder: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["config.json", "model.safetensors", "tokenizer.json"])
-def test_a_damaged_folder_is_refused_with_its_name(detectors: dict[str, str], tmp_path: Path, damage: str) -> None:
+def test_a_damaged_folder_is_refused_and_named(detectors: dict[str, str], tmp_path: Path, damage: str) -> None:
     folder = tmp_path / "detector"
     shutil.copytree(detectors["owlv2"], folder)
     (folder / damage).write_bytes((folder / damage).read_bytes()[:50])
@@ -65,7 +65,7 @@ def test_a_damaged_folder_is_refused_with_its_name(detectors: dict[str, str], tm
         ZeroShotDetector(str(folder))
 
 
-def test_weights_of_another_shape_are_refused(detectors: dict[str, str], tmp_path: Path) -> None:
+def test_weights_with_other_shapes_are_refused(detectors: dict[str, str], tmp_path: Path) -> None:
     folder = tmp_path / "detector"
     shutil.copytree(detectors["owlv2"], folder)
     config = json.loads((folder / "config.json").read_text())
@@ -75,12 +75,12 @@ def test_weights_of_another_shape_are_refused(detectors: dict[str, str], tmp_pat
         ZeroShotDetector(str(folder))
 
 
-def test_a_hub_name_without_a_network_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_name_without_a_network_describes_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EncoderError, match=r"nobody/nothing.*Give a local folder, or fill the cache"):
         ZeroShotDetector("nobody/nothing")
 
 
-def test_a_device_that_is_not_there_is_refused(detectors: dict[str, str]) -> None:
+def test_an_unavailable_device_is_refused(detectors: dict[str, str]) -> None:
     with pytest.raises(ConfigError, match="--device nonsense cannot be used"):
         ZeroShotDetector(detectors["owlv2"], device="nonsense")

@@ -1,4 +1,4 @@
-"""Noun phrases: what a detector can look for, and nothing of what holds a post together."""
+"""Noun phrases: what a detector can look for, without function words."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ from mmib.crop_objects.phrases import BREAKS, LONGEST_WORD, MOST_PHRASES, MOST_W
         ("", ()),
     ],
 )
-def test_runs_of_content_words_are_the_phrases(text: str, expected: tuple[str, ...]) -> None:
+def test_phrases_are_runs_of_content_words(text: str, expected: tuple[str, ...]) -> None:
     assert noun_phrases(text.split()) == expected
 
 
-def test_there_is_a_bound_to_their_number() -> None:
+def test_the_number_of_phrases_is_bounded() -> None:
     words = [word for number in range(50) for word in (f"w{number}x", "and")]
     assert noun_phrases(words) == tuple(f"w{number}x" for number in range(MOST_PHRASES))
 
 
 @given(st.lists(st.text(max_size=40), max_size=30))
-def test_any_text_gives_phrases_that_a_detector_can_take(words: list[str]) -> None:
+def test_any_text_gives_phrases_that_a_detector_accepts(words: list[str]) -> None:
     phrases = noun_phrases(words)
     assert len(phrases) == len(set(phrases)) <= MOST_PHRASES
     for phrase in phrases:
-        own = phrase.split(" ")
-        assert 1 <= len(own) <= MOST_WORDS
-        # The full stop is what parts the phrases of a Grounding DINO prompt.
+        phrase_words = phrase.split(" ")
+        assert 1 <= len(phrase_words) <= MOST_WORDS
+        # A full stop separates the phrases of a Grounding DINO prompt.
         assert "." not in phrase
-        assert all(word and word not in BREAKS and len(word) <= 3 * LONGEST_WORD for word in own)
+        assert all(word and word not in BREAKS and len(word) <= 3 * LONGEST_WORD for word in phrase_words)
