@@ -1,4 +1,4 @@
-"""Tiny text encoders of every family, built from the library's configuration and tokenizer classes alone."""
+"""Tiny text encoders of every family, built only from the library's configuration and tokenizer classes."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _bertweet(folder: Path) -> BertweetTokenizer:
 
 
 def _without_class(_: Path) -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer without a class that knows of `add_prefix_space`, as ModernBERT's is."""
+    """A byte-level tokenizer without a class that supports `add_prefix_space`, like ModernBERT's."""
     tokenizer = Tokenizer(models.BPE(**_byte_level(BERT)))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -269,7 +269,7 @@ class Built:
 
 def _write(family: Family, folder: Path) -> None:
     tokenizer = family.tokenizer(folder)
-    if not isinstance(tokenizer, BertweetTokenizer):  # which does not save its merges as it reads them
+    if not isinstance(tokenizer, BertweetTokenizer):  # it does not save its merges in the format it reads
         tokenizer.save_pretrained(folder)
     pad = tokenizer.pad_token_id
     ids = {"vocab_size": len(tokenizer), "pad_token_id": 0 if pad is None else pad}
@@ -298,7 +298,7 @@ def family_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], s
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def built(request: pytest.FixtureRequest, family_folder: Callable[[str], str]) -> Built:
-    """Every family in turn."""
+    """All families, one at a time."""
     name = request.param
     folder = family_folder(name)
     encoder = TextEncoder(folder, dropout=0.0).eval()

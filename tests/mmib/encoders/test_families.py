@@ -1,4 +1,4 @@
-"""Every family of text encoders agrees with the library's own, reads any words, and trains what it should."""
+"""Every family of text encoders matches the library's implementation, reads any words, and trains the right parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NOTHING = ["\u200d", "\ufe0f", "\u00a0", "\ufffd", "", " "]
 
 
 def inputs_of(encoder: TextEncoder, posts: list[list[str]], markers: bool = False) -> tuple[Tensor, Tensor]:
-    """Ids (B, L) and mask of posts, with all four markers behind what opens a post if that is wanted."""
+    """Ids (B, L) and mask of posts, optionally with all four markers after the start token."""
     tokenizer = encoder.tokenizer
     opening = [*tokenizer.prefix, *(tokenizer.marker_ids.values() if markers else ())]
     rows = [
@@ -43,7 +43,7 @@ def in_training(built: Any, **options: Any) -> TextEncoder:
     return TextEncoder(built.folder, **options).train()
 
 
-def test_states_are_those_of_the_librarys_own_encoder(built: Any) -> None:
+def test_states_match_the_librarys_encoder(built: Any) -> None:
     texts = [built.family.space + " ".join(words) for words in POSTS]
     expected = [built.tokenizer(text)["input_ids"] for text in texts]
     ids, mask = inputs_of(built.encoder, POSTS)
@@ -56,7 +56,7 @@ def test_states_are_those_of_the_librarys_own_encoder(built: Any) -> None:
     assert built.encoder.dim == states.shape[-1] == 16
 
 
-def test_masked_pieces_change_no_state(built: Any) -> None:
+def test_masked_pieces_do_not_change_any_state(built: Any) -> None:
     ids, mask = inputs_of(built.encoder, POSTS, markers=True)
     garbage = torch.randint(0, built.encoder.tokenizer.vocabulary_size, (len(ids), 7))
     longer, longer_mask = torch.cat([ids, garbage], 1), torch.cat([mask, torch.zeros_like(garbage, dtype=bool)], 1)
@@ -65,22 +65,22 @@ def test_masked_pieces_change_no_state(built: Any) -> None:
     torch.testing.assert_close(padded[:, : ids.shape[1]][mask], states[mask], rtol=1e-5, atol=2e-6)
 
 
-def test_attention_in_plain_operations_gives_the_same_states(built: Any) -> None:
+def test_eager_attention_gives_the_same_states(built: Any) -> None:
     ids, mask = inputs_of(built.encoder, POSTS)
     with torch.inference_mode():
         states = TextEncoder(built.folder, attention="eager").eval()(ids, mask)
         torch.testing.assert_close(states[mask], built.encoder(ids, mask)[mask], rtol=1e-4, atol=1e-5)
 
 
-def test_every_word_has_its_pieces_wherever_it_stands(built: Any) -> None:
+def test_every_word_has_the_same_pieces_at_any_position(built: Any) -> None:
     tokenizer, words = built.encoder.tokenizer, [word for post in POSTS for word in post]
     together = tokenizer.pieces([words + NOTHING])[0]
     assert together == [tokenizer.pieces([[word]])[0][0] for word in words + NOTHING]
     assert all(together)
     if built.tokenizer.is_fast:
         given = [built.family.space + word for word in words]
-        own = built.tokenizer(given, is_split_into_words=True, add_special_tokens=False)
-        pieces = zip(own.word_ids(), own["input_ids"], strict=True)
+        reference = built.tokenizer(given, is_split_into_words=True, add_special_tokens=False)
+        pieces = zip(reference.word_ids(), reference["input_ids"], strict=True)
         assert [(number, id_) for number, ids in enumerate(together[: len(words)]) for id_ in ids] == list(pieces)
 
 
@@ -96,7 +96,7 @@ def test_special_tokens_in_a_text_are_read_as_characters(built: Any) -> None:
         assert max(*plain, *within) < tokenizer.vocabulary_size
 
 
-def test_a_marker_has_an_embedding_of_its_own(built: Any) -> None:
+def test_every_marker_has_a_separate_embedding(built: Any) -> None:
     encoder = in_training(built, dropout=0.0)
     ids, mask = inputs_of(encoder, POSTS, markers=True)
     words = ids[1:] * (ids[1:] < encoder.tokenizer.vocabulary_size)
@@ -111,7 +111,7 @@ def test_a_marker_has_an_embedding_of_its_own(built: Any) -> None:
         assert torch.equal(encoder(words, mask[1:]), plain)
 
 
-def test_longest_sequence_is_what_has_positions(built: Any) -> None:
+def test_the_maximum_length_is_limited_by_positions(built: Any) -> None:
     length, expected = built.encoder.tokenizer.max_length, built.family.max_length
     assert length == expected
     ids = torch.full((1, length or 100), built.encoder.tokenizer.unknown_id)
@@ -120,7 +120,7 @@ def test_longest_sequence_is_what_has_positions(built: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [None, 0, 1, "all"])
-def test_trained_is_what_the_trainable_layers_say(built: Any, count: Any) -> None:
+def test_trainable_layers_determine_the_trained_parameters(built: Any, count: Any) -> None:
     family = built.family
     encoder = in_training(built, trainable_layers=family.layers if count == "all" else count, dropout=0.0)
     named = dict(encoder.named_parameters())
@@ -167,7 +167,7 @@ def test_frozen_parts_have_no_dropout_and_trained_ones_have(built: Any) -> None:
     assert torch.equal(encoder(ids, mask), encoder(ids, mask)), "dropout 0 replaces every probability"
 
 
-def test_exported_it_gives_the_same_answers(
+def test_exported_encoders_give_the_same_states(
     built: Any, make_trained: Callable[..., TrainedModel], tmp_path: Path
 ) -> None:
     model = make_trained("mre", text=built.folder, max_length=38)
@@ -181,7 +181,7 @@ def test_exported_it_gives_the_same_answers(
     assert before == after
 
 
-def test_shapes_alone_say_what_is_frozen(built: Any) -> None:
+def test_frozen_parts_can_be_determined_from_shapes_alone(built: Any) -> None:
     with weightless():
         shapes = TextEncoder(built.folder, trainable_layers=1)
     whole = TextEncoder(built.folder, trainable_layers=1)
@@ -190,14 +190,14 @@ def test_shapes_alone_say_what_is_frozen(built: Any) -> None:
     assert shapes.dim == whole.dim
 
 
-def test_more_layers_than_have_weights_are_refused(built: Any) -> None:
+def test_too_many_trainable_layers_are_refused(built: Any) -> None:
     count = built.family.layers
     with pytest.raises(ConfigError, match=f"trainable_layers is {count + 1}: the text encoder has 0 to {count} layers"):
         TextEncoder(built.folder, trainable_layers=count + 1)
 
 
 def steps_of_a_rank(rank: int, folders: list[str], address: str) -> None:
-    """Two steps of plain DDP, which complains in the second of a parameter that got no gradient in the first."""
+    """Two steps of plain DDP, which complains in the second if a parameter got no gradient in the first."""
     dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
     for folder in folders:
         for trainable in (None, 1):
@@ -216,8 +216,8 @@ def steps_of_a_rank(rank: int, folders: list[str], address: str) -> None:
     dist.destroy_process_group()
 
 
-def test_two_ranks_train_them(family_folder: Callable[[str], str], tmp_path: Path) -> None:
-    """One that has a pooler and a shared table, and one that takes nothing but ids."""
+def test_families_train_on_two_ranks(family_folder: Callable[[str], str], tmp_path: Path) -> None:
+    """One with a pooler and a shared table, and one whose only input is ids."""
     folders = [family_folder(name) for name in ("MPNet", "CLIP text")]
     address = f"file://{tmp_path / 'meeting'}"
     mp.start_processes(steps_of_a_rank, (folders, address), nprocs=2, start_method="fork")

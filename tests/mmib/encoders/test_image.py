@@ -1,4 +1,4 @@
-"""Image encoding: frozen means frozen, and regions lie where their boxes say."""
+"""Image encoding: frozen encoders do not change, and regions match their boxes."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def test_frozen_encoder_stays_in_evaluation_mode_and_keeps_its_statistics(make_i
     assert same_state(before, encoder.state_dict())
 
 
-def test_frozen_features_do_not_depend_on_batch_mates(make_image_encoder: Build) -> None:
-    """Defect 7: batch statistics made image 0 change with its neighbours."""
+def test_frozen_features_do_not_depend_on_the_other_images_of_a_batch(make_image_encoder: Build) -> None:
+    """Defect 7: batch statistics made features depend on the other images."""
     encoder = make_image_encoder().train()
     picture = torch.randn(1, 3, 32, 32)
     alone = encoder(picture)
@@ -56,7 +56,7 @@ def test_frozen_features_do_not_depend_on_batch_mates(make_image_encoder: Build)
 
 
 @pytest.mark.parametrize("pictures", [1, 4, 9])
-def test_features_encoded_in_parts_are_those_of_one_pass(make_image_encoder: Build, pictures: int) -> None:
+def test_features_encoded_in_chunks_match_a_single_pass(make_image_encoder: Build, pictures: int) -> None:
     encoder = make_image_encoder(regions="grid")
     pixels = torch.randn(pictures, 3, 32, 32)
     features = encoder.features(pixels)
@@ -74,7 +74,7 @@ def test_no_graph_is_built_through_a_frozen_encoder(make_image_encoder: Build) -
 
 
 def test_unfrozen_encoder_learns_and_updates_its_statistics(make_image_encoder: Build) -> None:
-    """Defect 8: its features were always detached, so that tuning tuned nothing."""
+    """Defect 8: its features were always detached, so it could not be fine-tuned."""
     encoder = make_image_encoder(frozen=False).train()
     before = copy_of_state(encoder)
     encoder(torch.randn(4, 3, 32, 32)).square().sum().backward()
@@ -91,7 +91,7 @@ def test_unfrozen_encoder_follows_the_mode(make_image_encoder: Build) -> None:
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_mambaout", "test_efficientnet"])
 @pytest.mark.parametrize("regions", ["crops", "grid"])
-def test_features_have_the_promised_width_and_a_box_each(name: str, regions: str) -> None:
+def test_features_have_the_declared_width_and_one_box_each(name: str, regions: str) -> None:
     encoder = ImageEncoder(name, pretrained=False, regions=regions)  # type: ignore[arg-type]
     features = encoder(torch.randn(2, *encoder.input_size))
     boxes = encoder.region_boxes()
@@ -102,8 +102,8 @@ def test_features_have_the_promised_width_and_a_box_each(name: str, regions: str
 @pytest.mark.parametrize(
     ("name", "size"), [("test_resnet", 160), ("test_mambaout", 160), ("test_vit", (96, 160)), ("test_vit2", (160, 64))]
 )
-def test_region_that_changes_most_is_the_one_whose_box_was_painted(name: str, size: int | tuple[int, int]) -> None:
-    """Row by row, x before y: for channels first, channels last and tokens, of oblong images and with registers."""
+def test_a_painted_box_changes_its_own_region_most(name: str, size: int | tuple[int, int]) -> None:
+    """Row by row, x before y: for channels first, channels last and tokens, non-square images and registers."""
     model_args = None if isinstance(size, int) else {"img_size": size}
     encoder = ImageEncoder(name, pretrained=False, regions="grid", model_args=model_args)
     _, height, width = encoder.input_size
@@ -135,7 +135,7 @@ def test_a_model_without_a_grid_is_refused(name: str, message: str) -> None:
             ImageEncoder(name, pretrained=False, regions="grid")
 
 
-def test_grid_regions_are_the_cells_of_the_feature_map_in_the_order_of_their_boxes(make_image_encoder: Build) -> None:
+def test_grid_regions_are_the_cells_of_the_feature_map_in_box_order(make_image_encoder: Build) -> None:
     encoder = make_image_encoder(regions="grid")
     pixels = torch.randn(2, *encoder.input_size)
     feature_map = encoder.encoder.forward_features(pixels)
@@ -150,12 +150,12 @@ def test_grid_regions_are_the_cells_of_the_feature_map_in_the_order_of_their_box
     assert boxes[-1][2:] == (1, 1)
 
 
-def test_crops_are_one_region_of_the_whole_picture(make_image_encoder: Build) -> None:
+def test_crops_have_one_region_for_the_whole_image(make_image_encoder: Build) -> None:
     assert make_image_encoder(regions="crops").region_boxes() == [(0, 0, 1, 1)]
 
 
-def test_asking_for_boxes_changes_neither_statistics_nor_mode(make_image_encoder: Build) -> None:
-    """Defect 7 again: an empty picture in training mode moved the batch statistics of an unfrozen encoder."""
+def test_computing_boxes_changes_neither_statistics_nor_mode(make_image_encoder: Build) -> None:
+    """Defect 7: an empty image in training mode changed the batch statistics of an unfrozen encoder."""
     encoder = make_image_encoder(frozen=False, regions="grid").train()
     before = copy_of_state(encoder)
     encoder.region_boxes()
@@ -163,23 +163,23 @@ def test_asking_for_boxes_changes_neither_statistics_nor_mode(make_image_encoder
     assert all(module.training for module in encoder.modules())
 
 
-def test_transform_is_the_models_own_for_pictures_of_any_kind_and_size(make_image_encoder: Build) -> None:
+def test_the_transform_is_the_models_for_images_of_any_mode_and_size(make_image_encoder: Build) -> None:
     encoder = make_image_encoder()
     for size in ((500, 20), (7, 9), (160, 160)):
         pixels = encoder.transform(Image.fromarray(np.full((*size, 3), 255, dtype=np.uint8)))
         assert pixels.shape == encoder.input_size
-        # White, in the model's own normalisation: (1 - 0.5) / 0.5.
+        # White in the model's normalisation: (1 - 0.5) / 0.5.
         torch.testing.assert_close(pixels, torch.ones(encoder.input_size))
 
 
-def test_training_transform_is_random_and_the_other_is_not(make_image_encoder: Build) -> None:
+def test_only_the_training_transform_is_random(make_image_encoder: Build) -> None:
     encoder = make_image_encoder()
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 180, 3), dtype=np.uint8))
     assert torch.equal(encoder.transform(picture), encoder.transform(picture))
     assert not torch.equal(encoder.training_transform(picture), encoder.training_transform(picture))
 
 
-def test_fingerprint_is_equal_exactly_where_features_are(make_image_encoder: Build) -> None:
+def test_fingerprints_are_equal_exactly_if_features_are(make_image_encoder: Build) -> None:
     first, second = make_image_encoder(), make_image_encoder()
     assert first.fingerprint() != second.fingerprint()
     second.load_state_dict(first.state_dict())
@@ -191,8 +191,8 @@ def test_fingerprint_is_equal_exactly_where_features_are(make_image_encoder: Bui
     assert first.fingerprint() != second.fingerprint()
 
 
-def test_a_subclass_has_a_fingerprint_of_its_own(make_image_encoder: Build) -> None:
-    """It may compute other features from the same weights."""
+def test_a_subclass_has_a_different_fingerprint(make_image_encoder: Build) -> None:
+    """A subclass may compute other features from the same weights."""
 
     class Doubled(ImageEncoder):
         pass
@@ -204,8 +204,8 @@ def test_a_subclass_has_a_fingerprint_of_its_own(make_image_encoder: Build) -> N
     assert doubled.fingerprint() != plain.fingerprint()
 
 
-def test_an_edited_subclass_has_another_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the same name, weights and transform; its features are others."""
+def test_an_edited_subclass_has_a_different_fingerprint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same name, weights and transform, its features differ."""
     cell = (
         "class Pooled(ImageEncoder):\n    def forward(self, pixels):\n        return self.encoder(pixels).amax(dim=1)"
     )
@@ -220,7 +220,7 @@ def test_an_edited_subclass_has_another_fingerprint(monkeypatch: pytest.MonkeyPa
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
-def test_fingerprint_covers_the_transform(make_image_encoder: Build) -> None:
+def test_the_fingerprint_includes_the_transform(make_image_encoder: Build) -> None:
     encoder = make_image_encoder()
     before = encoder.fingerprint()
     encoder.transform.transforms[0].size = 99  # type: ignore[attr-defined]
@@ -258,7 +258,7 @@ def test_damaged_local_weights_are_one_clear_error(tmp_path: Path, name: str, si
     ("name", "reason"),
     [
         ("test_efficientnet", r"size mismatch for bn1"),
-        # Of other names: timm leaves such a network as it was, at random.
+        # With other names timm would silently keep the network's random weights.
         ("test_vit", r"they lack 78 of its 78 tensors, for example cls_token$"),
     ],
 )
@@ -281,14 +281,14 @@ def test_weights_of_another_network_are_refused(
         ("hub:timm/resnet50", r"no image model 'hub:timm/resnet50': write hf-hub:OWNER/NAME"),
     ],
 )
-def test_a_name_that_timm_does_not_know_is_not_asked_of_the_hub(name: str, message: str, pretrained: bool) -> None:
+def test_an_unknown_timm_name_is_not_requested_from_the_hub(name: str, message: str, pretrained: bool) -> None:
     with pytest.raises(EncoderError, match=f"^timm has {message}"):
         ImageEncoder(name, pretrained=pretrained)
 
 
 @pytest.fixture
 def timm_folder(tmp_path: Path) -> Path:
-    """A vision transformer of another input size than its architecture's, as timm saves it for the hub."""
+    """A vision transformer whose input size differs from its architecture's default, as saved by timm for the Hub."""
     network = timm.create_model("test_vit", img_size=(64, 96), num_classes=0)
     safetensors.torch.save_file(network.state_dict(), tmp_path / "model.safetensors")
     pretrained = {"input_size": [3, 160, 160], "fixed_input_size": True, "num_classes": 0, "mean": [0.1, 0.2, 0.3]}
@@ -297,7 +297,7 @@ def timm_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_folder_of_timms_is_built_as_it_was_saved(timm_folder: Path) -> None:
+def test_a_timm_folder_is_built_as_saved(timm_folder: Path) -> None:
     encoder = ImageEncoder(f"local-dir:{timm_folder}", regions="grid")
     expected = safetensors.torch.load_file(timm_folder / "model.safetensors")
     assert same_state(encoder.encoder.state_dict(), expected)
@@ -327,7 +327,7 @@ def test_a_folder_of_timms_is_built_as_it_was_saved(timm_folder: Path) -> None:
         ),
     ],
 )
-def test_a_folder_that_holds_no_whole_model_is_refused(
+def test_a_folder_without_a_complete_model_is_refused(
     timm_folder: Path, damage: Callable[[Path], None], message: str
 ) -> None:
     damage(timm_folder)
@@ -335,37 +335,37 @@ def test_a_folder_that_holds_no_whole_model_is_refused(
         ImageEncoder(f"local-dir:{timm_folder}")
 
 
-def test_names_that_come_with_weights_take_no_others(timm_folder: Path) -> None:
+def test_names_with_included_weights_accept_no_others(timm_folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"local-dir:.* comes with weights: leave out 'more.pth'"):
         ImageEncoder(f"local-dir:{timm_folder}", weights="more.pth")
 
 
 @pytest.mark.parametrize("weights", [None, "weights.pth"])
-def test_arguments_that_a_network_does_not_take_are_named(tmp_path: Path, weights: str | None) -> None:
+def test_arguments_not_accepted_by_a_network_are_named(tmp_path: Path, weights: str | None) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
     file = None if weights is None else str(tmp_path / weights)
     with pytest.raises(EncoderError, match=r"'test_resnet' cannot be built with model_args .*img_size.* \(TypeError: "):
         ImageEncoder("test_resnet", weights=file, pretrained=False, model_args={"img_size": 64})
 
 
-def test_unknown_kind_of_regions_is_refused_with_the_choices(make_image_encoder: Build) -> None:
+def test_unknown_regions_are_refused_with_the_choices(make_image_encoder: Build) -> None:
     with pytest.raises(ConfigError, match=r"'patches' are unknown: choose 'crops' or 'grid'"):
         make_image_encoder(regions="patches")
 
 
-def test_text_weights_are_no_image_encoder() -> None:
+def test_text_encoder_weights_are_no_image_encoder() -> None:
     pytest.importorskip(PACKAGED["pip:minilm-l6"].package, reason="the encoders extra is not installed")
     with pytest.raises(EncoderError, match="pip:minilm-l6 is not an image encoder"):
         ImageEncoder("pip:minilm-l6")
 
 
-def test_packaged_efficientnet_lines_up_entry_by_entry() -> None:
+def test_packaged_efficientnet_weights_match_entry_by_entry() -> None:
     weights = PACKAGED[PACKAGED_NAME]
     package = pytest.importorskip(weights.package, reason="the encoders extra is not installed")
     encoder = ImageEncoder(PACKAGED_NAME)
     theirs = list(torch.load(Path(package.__file__).parent / weights.file, weights_only=True).values())
     ours = list(encoder.encoder.state_dict().values())
-    # Theirs ends in the classifier's weight and bias, which the encoder has no use for.
+    # The packaged weights end with a classifier's weight and bias, which the encoder does not use.
     assert len(theirs) == 296
     assert len(ours) == 294
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=False))
@@ -373,7 +373,7 @@ def test_packaged_efficientnet_lines_up_entry_by_entry() -> None:
     assert len(ImageEncoder(PACKAGED_NAME, regions="grid").region_boxes()) == 49
 
 
-def test_packaged_name_without_pretraining_draws_its_weights() -> None:
+def test_a_packaged_name_without_pretraining_is_initialised_randomly() -> None:
     pytest.importorskip(PACKAGED[PACKAGED_NAME].package, reason="the encoders extra is not installed")
     drawn, loaded = ImageEncoder(PACKAGED_NAME, pretrained=False), ImageEncoder(PACKAGED_NAME)
     assert drawn.dim == loaded.dim

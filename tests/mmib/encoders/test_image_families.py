@@ -1,4 +1,4 @@
-"""Families of image encoders that timm has, each made tiny by its own arguments, in crops and in grid."""
+"""Families of timm image encoders, at tiny size, with crops and grids."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from mmib.export.model import TrainedModel
 TRANSFORMER: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 64}
 WINDOWS: dict[str, Any] = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2), "window_size": 2}
 STAGES: dict[str, Any] = {"depths": (1, 1, 1, 1), "dims": (8, 16, 24, 32)}
-# {timm's name: what makes it tiny}. Square and oblong images, tokens with and without class token and registers,
-# maps with channels first and last.
+# {timm name: arguments that make it tiny}. Square and non-square images, with and without class token and registers,
+# feature maps with channels first and last.
 FAMILIES: dict[str, dict[str, Any]] = {
     "resnet50": {"layers": (1, 1, 1, 1), "channels": (8, 8, 8, 16)},
     "convnext_atto": STAGES,
@@ -59,7 +59,7 @@ def images(encoder: ImageEncoder, count: int = 2) -> Tensor:
 
 
 def cells(encoder: ImageEncoder) -> tuple[int, int]:
-    """Rows and columns of timm's own last feature map."""
+    """Rows and columns of timm's last feature map."""
     (feature_map,) = encoder.encoder.forward_intermediates(
         images(encoder, 1), indices=1, intermediates_only=True, output_fmt="NCHW"
     )
@@ -68,7 +68,7 @@ def cells(encoder: ImageEncoder) -> tuple[int, int]:
 
 @every_family
 @both_regions
-def test_frozen_features_are_those_of_timm_one_by_one(family: str, regions: Regions) -> None:
+def test_frozen_features_match_timm_image_by_image(family: str, regions: Regions) -> None:
     encoder = build(family, regions)
     network, pixels = encoder.encoder, images(encoder)
     before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
@@ -101,7 +101,7 @@ def test_frozen_features_are_those_of_timm_one_by_one(family: str, regions: Regi
 def test_one_backward_pass_gives_every_trained_parameter_a_gradient(family: str, regions: Regions) -> None:
     encoder = build(family, regions, frozen=False).train()
     assert all(module.training for module in encoder.modules())
-    # Not their sum: after a layer norm that is the same for any features.
+    # Not the sum: after a layer norm it would be the same for any features.
     encoder(images(encoder)).square().sum().backward()
     without = {name for name, parameter in encoder.encoder.named_parameters() if parameter.grad is None}
     frozen = {name for name, parameter in encoder.encoder.named_parameters() if not parameter.requires_grad}
@@ -129,7 +129,7 @@ def test_an_exported_encoder_gives_the_same_features(
 
 
 @pytest.mark.parametrize("family", ["convnext_atto", "vit_base_patch16_siglip_224"])
-def test_two_processes_train_it_without_looking_for_unused_parameters(family: str, tmp_path: Path) -> None:
+def test_two_processes_train_without_find_unused_parameters(family: str, tmp_path: Path) -> None:
     start_processes(_train, (family, tmp_path), nprocs=2, start_method="fork")
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     assert first
@@ -138,7 +138,7 @@ def test_two_processes_train_it_without_looking_for_unused_parameters(family: st
 
 
 def _train(rank: int, family: str, folder: Path) -> None:
-    """Two steps of one of two processes; the second fails where a parameter had no gradient in the first."""
+    """Two steps of one of two processes; the second fails if a parameter had no gradient in the first."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder / 'group'}", rank=rank, world_size=2)
     encoder = build(family, "grid", frozen=False)
     network = DistributedDataParallel(encoder)

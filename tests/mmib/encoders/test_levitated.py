@@ -1,4 +1,4 @@
-"""Levitated markers change nothing of the text, nor of each other's pairs, and are refused where they would."""
+"""Levitated markers do not affect the text or other pairs, and are refused where they would."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmib.schema import MARKERS, ConfigError, EncoderError
 Build = Callable[..., TextEncoder]
 SUITED = ("BERT", "RoBERTa", "XLM-R", "DistilBERT", "ALBERT", "ELECTRA", "CamemBERT", "BERTweet")
 REFUSED = ("ModernBERT", "DeBERTa", "DeBERTa-v3", "MPNet", "GPT-2", "T5", "BART", "CLIP text")
-# Two entities apart, nested, overlapping, the same, and one that ends the longer post; the last row has one pair.
+# Two separate entities, nested, overlapping, identical, and one that ends the longer post; the last row has one pair.
 PLACES = torch.tensor(
     [
         [[1, 2, 4, 4], [1, 6, 3, 4], [1, 4, 3, 6], [2, 2, 2, 2], [1, 1, 7, 8]],
@@ -38,7 +38,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("attention", ["auto", "eager"])
 @pytest.mark.parametrize("name", SUITED)
-def test_the_text_is_encoded_as_if_it_stood_alone_and_pairs_do_not_see_each_other(
+def test_levitated_markers_do_not_affect_the_text_and_pairs_do_not_see_each_other(
     name: str, attention: str, family_folder: Callable[[str], str]
 ) -> None:
     encoder = TextEncoder(family_folder(name), dropout=0.0, attention=attention, markers="levitated").eval()
@@ -52,7 +52,7 @@ def test_the_text_is_encoded_as_if_it_stood_alone_and_pairs_do_not_see_each_othe
         close(encoder.with_markers(ids[1:, :7], mask[1:, :7], PLACES[1:, :1])[1][0, 0], markers[1, 0])
 
 
-def test_a_marker_has_the_position_of_its_piece_and_sees_all_of_the_text_and_of_its_pair(
+def test_a_marker_has_the_position_of_its_piece_and_attends_to_the_text_and_its_pair(
     make_text_encoder: Build,
 ) -> None:
     encoder = make_text_encoder(markers="levitated").eval()
@@ -74,7 +74,7 @@ def test_a_marker_has_the_position_of_its_piece_and_sees_all_of_the_text_and_of_
 def test_the_markers_of_a_pair_differ_and_all_are_trained(make_text_encoder: Build) -> None:
     encoder = make_text_encoder(markers="levitated").train()
     ids, mask = texts(encoder)
-    _, markers = encoder.with_markers(ids, mask, PLACES[:, 3:4])  # all four over one piece
+    _, markers = encoder.with_markers(ids, mask, PLACES[:, 3:4])  # all four at one piece
     assert torch.pdist(markers[0, 0]).min() > 1e-2
     markers[0, 0, 0].square().sum().backward()
     assert encoder.markers.weight.grad is not None
@@ -82,7 +82,7 @@ def test_the_markers_of_a_pair_differ_and_all_are_trained(make_text_encoder: Bui
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_encoders_whose_positions_or_masks_cannot_be_given_are_refused(
+def test_encoders_without_explicit_positions_or_masks_are_refused(
     name: str, family_folder: Callable[[str], str]
 ) -> None:
     with pytest.raises(
@@ -93,7 +93,7 @@ def test_encoders_whose_positions_or_masks_cannot_be_given_are_refused(
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flex_attention"])
-def test_kernels_that_make_their_own_mask_are_refused(
+def test_kernels_that_build_their_own_mask_are_refused(
     attention: str, make_text_encoder: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoder = make_text_encoder().encoder

@@ -1,4 +1,4 @@
-"""LoRA: only its matrices are trained, runs with it are resumed, and what is exported has none."""
+"""LoRA: only its matrices are trained, runs can be resumed, and exports contain merged weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def trained(module: nn.Module) -> list[str]:
 
 
 def awaken(encoder: nn.Module) -> None:
-    """The matrices B start at 0, and LoRA with them as if it were not there."""
+    """Make the matrices B nonzero: they start at 0, where LoRA has no effect."""
     for name, parameter in encoder.named_parameters():
         if ".lora_B." in name:
             nn.init.normal_(parameter, std=0.2)
@@ -71,7 +71,7 @@ def awaken(encoder: nn.Module) -> None:
 @pytest.mark.smoke
 @pytest.mark.filterwarnings("error::UserWarning")
 @pytest.mark.parametrize("family", FAMILIES)
-def test_only_the_matrices_learn_and_merged_they_give_the_same_states(family: str) -> None:
+def test_only_the_matrices_are_trained_and_merging_keeps_the_states(family: str) -> None:
     encoder = FAMILIES[family]().eval()
     before, names = {name: value.clone() for name, value in encoder.state_dict().items()}, list(encoder.state_dict())
     inputs = {"input_ids": torch.randint(3, 60, (2, 7)), "attention_mask": torch.ones(2, 7, dtype=torch.long)}
@@ -96,7 +96,7 @@ def test_only_the_matrices_learn_and_merged_they_give_the_same_states(family: st
 
 
 def adapted(encoder: nn.Module) -> set[str]:
-    """Dotted names of the linear layers with matrices."""
+    """Dotted names of the linear layers that have LoRA matrices."""
     return {name.partition(".lora_A.")[0] for name in trained(encoder) if ".lora_A." in name}
 
 
@@ -109,7 +109,7 @@ def adapted(encoder: nn.Module) -> set[str]:
         (r"\.[01]\..*(key|value)$", {"key", "value"}),
     ],
 )
-def test_targets_are_endings_of_names_or_an_expression_over_them(
+def test_targets_are_name_suffixes_or_a_regular_expression(
     make_text_encoder: Build, targets: Any, endings: set[str]
 ) -> None:
     encoder = make_text_encoder(lora=LoraSettings(r=2, targets=targets))
@@ -119,7 +119,7 @@ def test_targets_are_endings_of_names_or_an_expression_over_them(
     assert len(found) == layers * {None: 6}.get(targets if targets is None else "", len(endings))
 
 
-def test_matrices_are_beside_the_layers_that_would_be_trained_without_them(make_text_encoder: Build) -> None:
+def test_matrices_adapt_the_layers_that_are_trainable_without_lora(make_text_encoder: Build) -> None:
     everywhere = make_text_encoder(lora=LoraSettings())
     assert len(adapted(everywhere)) == 18
     assert "markers.weight" in trained(everywhere)
@@ -133,16 +133,16 @@ def test_matrices_are_beside_the_layers_that_would_be_trained_without_them(make_
 
 
 @pytest.mark.parametrize(("trainable_layers", "markers"), [(None, True), (1, False)])
-def test_markers_are_trained_as_without_lora_where_they_are_a_part_of_the_encoder(
+def test_markers_inside_the_encoder_are_trained_as_without_lora(
     make_text_encoder: Build, monkeypatch: pytest.MonkeyPatch, trainable_layers: int | None, markers: bool
 ) -> None:
-    """As in CLIP's text encoder, which takes nothing but ids."""
+    """As in CLIP's text encoder, whose only input is ids."""
     monkeypatch.setattr("mmib.encoders.text.takes", lambda *_: False)
     encoder = make_text_encoder(lora=LoraSettings(), trainable_layers=trainable_layers)
     assert encoder.markers.weight.requires_grad == markers
 
 
-def test_merging_is_for_lora_only(make_text_encoder: Build) -> None:
+def test_only_lora_can_be_merged(make_text_encoder: Build) -> None:
     encoder = make_text_encoder()
     names = list(encoder.state_dict())
     encoder.merge_lora()
@@ -150,7 +150,7 @@ def test_merging_is_for_lora_only(make_text_encoder: Build) -> None:
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_the_text_encoders_rate_holds_and_every_matrix_gets_a_gradient(
+def test_the_text_encoders_learning_rate_applies_and_every_matrix_gets_a_gradient(
     make_module: Callable[..., ExtractionModule], make_batch: Callable[..., PostBatch], task: str
 ) -> None:
     module = make_module(backbone={"text": {"lora": LoraSettings(r=2)}}).train()
@@ -163,7 +163,7 @@ def test_the_text_encoders_rate_holds_and_every_matrix_gets_a_gradient(
     assert not [name for name, p in module.named_parameters() if not p.requires_grad and p.grad is not None]
 
 
-# What cannot be
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -178,9 +178,7 @@ def test_the_text_encoders_rate_holds_and_every_matrix_gets_a_gradient(
         ({"targets": r"layer\.7"}, "the LoRA target .* matches no linear layer that is trained"),
     ],
 )
-def test_settings_that_cannot_work_are_refused(
-    make_text_encoder: Build, settings: dict[str, Any], message: str
-) -> None:
+def test_invalid_settings_are_refused(make_text_encoder: Build, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_text_encoder(lora=LoraSettings(**settings))
 
@@ -196,7 +194,7 @@ def test_settings_that_cannot_work_are_refused(
         ("{q: 1}", "lora.q is no option of LoraSettings: choose from alpha, r, targets"),
     ],
 )
-def test_a_bad_setting_is_one_sentence(
+def test_an_invalid_setting_is_a_one_sentence_error(
     workspace: Any, refused: Callable[..., str], settings: str, message: str
 ) -> None:
     errors = refused("fit", "--config", str(workspace.experiment), f"--model.backbone.text_encoder.lora={settings}")
@@ -204,7 +202,7 @@ def test_a_bad_setting_is_one_sentence(
     assert message in line
 
 
-def test_where_peft_is_absent_it_is_named_with_the_command(
+def test_without_peft_the_error_names_it_with_the_command(
     workspace: Any, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
@@ -217,7 +215,7 @@ def test_where_peft_is_absent_it_is_named_with_the_command(
 
 
 class KeepHalf(pl.Callback):
-    """Copies the run folder when half of the training is done."""
+    """Copies the run folder halfway through training."""
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         run = Path(trainer.default_root_dir)
@@ -227,7 +225,7 @@ class KeepHalf(pl.Callback):
 
 @pytest.fixture(scope="module")
 def run(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of two epochs with averaged weights; beside it `half`, as it was in between."""
+    """A finished run of two epochs with averaged weights; next to it `half`, a copy made halfway."""
     runs = tmp_path_factory.mktemp("lora")
     config = {
         "include": [str(workspace.experiments["mner"]), "trainer/averaged.yaml"],
@@ -247,11 +245,11 @@ def run(workspace: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_records_what_was_adapted_and_trains_that(run: Path, encoder_files: Any) -> None:
+def test_a_run_records_the_adapted_layers_and_trains_only_them(run: Path, encoder_files: Any) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     settings = config["model"]["init_args"]["backbone"]["init_args"]["text_encoder"]["init_args"]["lora"]
     assert settings == {"r": 2, "alpha": 16.0, "targets": ["query"]}
-    # Not their average, which rounds where nothing changes.
+    # Not the averaged weights, which are rounded even where nothing changes.
     state = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"]
     pretrained = TextEncoder(encoder_files.text).encoder.state_dict()
     prefix = "backbone.text_encoder.encoder."
@@ -263,13 +261,13 @@ def test_a_run_records_what_was_adapted_and_trains_that(run: Path, encoder_files
     assert all(value.abs().max() > 1e-4 for value in moved)
 
 
-def test_resumed_it_ends_bit_for_bit_as_if_it_had_never_been_stopped(run: Path) -> None:
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(run: Path) -> None:
     half = run.with_name("half")
     assert main(["fit", "--run", str(half), "--ckpt_path", "last"]) == 0
     assert not differences(run, half)
 
 
-def test_it_is_not_resumed_without_lora(run: Path, refused: Callable[..., str], workspace: Any) -> None:
+def test_a_run_is_not_resumed_without_lora(run: Path, refused: Callable[..., str], workspace: Any) -> None:
     last = str(run / "checkpoints" / "last.ckpt")
     errors = refused("fit", "--config", str(workspace.experiments["mner"]), "--ckpt_path", last)
     assert "the network of the checkpoint differs from this configuration" in errors
@@ -283,7 +281,7 @@ def encoded(model: TrainedModel) -> torch.Tensor:
 
 
 @pytest.mark.slow
-def test_it_is_scored_reported_and_exported_merged(
+def test_a_run_is_scored_reported_and_exported_merged(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     best = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--runs", str(tmp_path)]
@@ -297,7 +295,7 @@ def test_it_is_scored_reported_and_exported_merged(
     pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
     exported = tmp_path / "exported"
     assert main(["export", str(run), "-o", str(exported), "--onnx"]) == 0
-    monkeypatch.setitem(sys.modules, "peft", None)  # as where nobody installed it
+    monkeypatch.setitem(sys.modules, "peft", None)  # as if PEFT were not installed
     (merged,) = read_export(exported)
     assert not any("lora" in name or "base_layer" in name for name in merged.network.state_dict())
     torch.testing.assert_close(encoded(merged), encoded(unmerged), rtol=0, atol=1e-5)

@@ -1,4 +1,4 @@
-"""Image encoders in onnxruntime: the features of PyTorch, an ONNX file that is whole, and sentences where it fails."""
+"""Image encoders in onnxruntime: features of PyTorch, complete ONNX files, and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from mmib.encoders.image import ImageEncoder
 from mmib.schema import ConfigError, EncoderError
 
 Build = Callable[..., ImageEncoder]
-# Exporting takes seconds, and the tests' encoders of one architecture have the same weights.
+# Exporting takes seconds, and encoders of one architecture have the same weights in these tests.
 EXPORTED: dict[str, bytes] = {}
 EXPORT = onnx_image.exported
 
 
 class Exports:
-    """Stands for the exporter, and counts how often it is asked."""
+    """A stub of the exporter that counts its calls."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -49,7 +49,7 @@ def files() -> list[Path]:
 
 
 @pytest.mark.parametrize(("name", "regions"), [("test_resnet", "crops"), ("test_vit", "grid")])
-def test_features_and_fingerprint_are_those_of_pytorch(name: str, regions: str) -> None:
+def test_features_and_fingerprint_match_pytorch(name: str, regions: str) -> None:
     encoder = ImageEncoder(name, pretrained=False, regions=regions, runtime="onnx")
     pixels = torch.randn(9, *encoder.input_size)
     fingerprint, features = encoder.fingerprint(), encoder.features(pixels)
@@ -61,7 +61,7 @@ def test_features_and_fingerprint_are_those_of_pytorch(name: str, regions: str) 
     assert len(files()) == 1
 
 
-def test_equal_encoders_share_a_file_that_is_written_once_and_again_where_it_is_damaged(
+def test_equal_encoders_share_a_file_that_is_rewritten_only_if_damaged(
     make_image_encoder: Build, exports: Exports
 ) -> None:
     encoder = make_image_encoder(runtime="onnx")
@@ -83,20 +83,20 @@ def test_equal_encoders_share_a_file_that_is_written_once_and_again_where_it_is_
     other = anew(encoder)
     with torch.no_grad():
         next(other.parameters()).add_(1.0)
-    with pytest.raises(EncoderError, match="other features in onnxruntime"):  # than the stand-in's
+    with pytest.raises(EncoderError, match="other features in onnxruntime"):  # than the stub's
         other.features(pixels)
     assert exports.count == 3
 
 
 def anew(encoder: ImageEncoder) -> ImageEncoder:
-    """The same encoder, that has not looked for its file yet."""
+    """The same encoder before it has searched for its file."""
     other = copy.deepcopy(encoder)
     vars(other).pop("_onnx_file", None)
     onnx_image._session.cache_clear()
     return other
 
 
-def test_what_cannot_be_run_is_refused_in_one_sentence(
+def test_encoders_that_cannot_run_are_refused_in_one_sentence(
     make_image_encoder: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="frozen image encoders alone"):

@@ -1,4 +1,4 @@
-"""Pixels and side texts side by side in the model: each with its own projection."""
+"""Pixels and side texts combined in one model, with separate projections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mmib.schema import ConfigError, PostBatch, SideTextBatch
 
 
 @pytest.mark.parametrize("task", ["mner"])
-def test_each_source_has_its_own_projection(
+def test_each_source_has_a_separate_projection(
     make_text_encoder: Callable[..., TextEncoder],
     make_image_encoder: Callable[..., ImageEncoder],
     make_batch: Callable[..., PostBatch],
@@ -27,7 +27,7 @@ def test_each_source_has_its_own_projection(
     backbone = MultimodalIB(text_encoder, encoder).eval()
     assert encoder.dims == (encoder.pixels.dim, text_encoder.dim)
     batch = make_batch(regions=(3, 1, 0, 2))
-    # Of the first row one region is an image, of the second none, of the last both.
+    # One region of the first row is an image, none of the second, both of the last.
     mask = torch.tensor([[False, True, True], [True, False, False], [False] * 3, [False] * 3])
     ids = torch.tensor([[2, 10, 11, 3], [2, 12, 3, 0]])
     side = SideTextBatch(mask=mask, input_ids=ids, text_mask=ids > 0)
@@ -44,7 +44,7 @@ def test_each_source_has_its_own_projection(
     torch.testing.assert_close(regions[mask], projected)
 
 
-def test_an_encoder_consists_of_one_for_pixels_one_for_texts_or_both(
+def test_an_encoder_needs_pixels_texts_or_both(
     make_image_encoder: Callable[..., ImageEncoder], bert_folder: str
 ) -> None:
     pixels, texts = make_image_encoder(), SideTextEncoder(bert_folder)

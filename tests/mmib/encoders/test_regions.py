@@ -1,4 +1,4 @@
-"""What encoders of regions share: where features lie in a batch."""
+"""Shared parts of region encoders: positions of features in a batch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from mmib.encoders.regions import lay_out
 
 
-def test_features_lie_where_the_mask_says_and_zeros_elsewhere() -> None:
+def test_features_are_placed_by_the_mask_with_zeros_elsewhere() -> None:
     mask = torch.tensor([[False, True, True], [False, False, False], [True, False, False]])
     features = torch.arange(6.0).reshape(3, 2).requires_grad_()
     regions = lay_out(features, mask)

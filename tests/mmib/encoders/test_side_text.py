@@ -1,4 +1,4 @@
-"""Side texts in the place of images: the frozen text encoder, and a run on them from the command line."""
+"""Side texts instead of images: the frozen text encoder, and a run from the command line."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmib.modules import MNERModule
 from mmib.schema import ConfigError, PostBatch, SideTextBatch
 
 
-def test_regions_are_states_of_the_text_encoder_whatever_the_other_texts_are(encoder_files: Any) -> None:
+def test_regions_are_states_of_the_text_encoder_independent_of_other_texts(encoder_files: Any) -> None:
     encoder = SideTextEncoder(encoder_files.text)
     tokenizer = encoder.encoder.tokenizer
     (words,) = tokenizer.pieces([["the", "a"]])
@@ -33,11 +33,11 @@ def test_regions_are_states_of_the_text_encoder_whatever_the_other_texts_are(enc
     torch.testing.assert_close(mean, regions.mean(0, keepdim=True), atol=1e-5, rtol=1e-4)
 
 
-def test_it_stays_frozen_and_knows_its_features_by_a_fingerprint(encoder_files: Any) -> None:
+def test_the_encoder_stays_frozen_and_its_features_have_a_fingerprint(encoder_files: Any) -> None:
     encoder, again = SideTextEncoder(encoder_files.text).train(), SideTextEncoder(encoder_files.text)
     assert not any(module.training for module in encoder.modules())
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
-    # The markers' random weights are no part of it.
+    # The markers' random weights are not part of it.
     assert encoder.fingerprint() == again.fingerprint()
     assert encoder.fingerprint() != SideTextEncoder(encoder_files.text, regions_per_text="mean").fingerprint()
     tokenizer = encoder.text_encoder.tokenizer
@@ -48,7 +48,7 @@ def test_it_stays_frozen_and_knows_its_features_by_a_fingerprint(encoder_files: 
 
 
 @pytest.mark.parametrize("task", ["mner"])
-def test_a_shared_encoder_has_the_models_weights_and_learns_from_posts_and_texts(
+def test_a_shared_encoder_has_the_models_weights_and_is_trained_by_posts_and_texts(
     make_text_encoder: Callable[..., TextEncoder], make_batch: Callable[..., PostBatch]
 ) -> None:
     encoder = SideTextEncoder(shared=True)
@@ -87,7 +87,7 @@ def test_a_shared_encoder_has_the_models_weights_and_learns_from_posts_and_texts
     assert regions[query].abs().max() > 0
 
 
-def test_a_shared_encoder_of_a_frozen_text_encoder_is_frozen_and_takes_no_other_name(
+def test_a_shared_encoder_of_a_frozen_text_encoder_is_frozen_and_cannot_have_another_name(
     make_text_encoder: Callable[..., TextEncoder], bert_folder: str
 ) -> None:
     for trainable_layers, frozen in ((0, True), (1, False), (None, False)):
@@ -107,7 +107,7 @@ def test_a_shared_encoder_of_a_frozen_text_encoder_is_frozen_and_takes_no_other_
         ("pixels_and_texts", {"pixels.name": "test_resnet", "pixels.pretrained": "false"}),
     ],
 )
-def test_a_run_on_side_texts_is_trained_scored_and_not_exported(
+def test_a_run_on_side_texts_is_trained_and_scored_but_not_exported(
     start: Callable[..., Any],
     refused: Callable[..., str],
     finished: Any,

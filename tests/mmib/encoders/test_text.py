@@ -1,4 +1,4 @@
-"""Text encoding: markers with embeddings, frozen parts that stay frozen, weights that belong to what is built."""
+"""Text encoding: marker embeddings, frozen parts, and matching weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLS, SEP = 2, 3
 Build = Callable[..., TextEncoder]
 
 
-def test_marker_embeddings_are_used_at_marker_ids_only(make_text_encoder: Build) -> None:
+def test_marker_embeddings_are_used_only_at_marker_ids(make_text_encoder: Build) -> None:
     encoder = make_text_encoder().eval()
     ids = encoder.tokenizer.marker_ids
     input_ids = torch.tensor([[CLS, ids[HEAD_START], 30, ids[TAIL_START], SEP], [CLS, 30, 31, 32, SEP]])
@@ -29,7 +29,7 @@ def test_marker_embeddings_are_used_at_marker_ids_only(make_text_encoder: Build)
     assert torch.equal(after[1], before[1])
 
 
-def test_each_marker_trains_its_own_row_and_no_word(make_text_encoder: Build) -> None:
+def test_each_marker_trains_only_its_own_row(make_text_encoder: Build) -> None:
     encoder = make_text_encoder()
     ids = encoder.tokenizer.marker_ids
     input_ids = torch.tensor([[CLS, ids[HEAD_START], 30, SEP]])
@@ -40,7 +40,7 @@ def test_each_marker_trains_its_own_row_and_no_word(make_text_encoder: Build) ->
     assert set(words.abs().sum(dim=1).nonzero().flatten().tolist()) <= {CLS, 30, SEP}
 
 
-def test_markers_start_at_the_scale_of_the_words_and_apart(make_text_encoder: Build) -> None:
+def test_markers_are_initialised_at_the_scale_of_words_and_distinct(make_text_encoder: Build) -> None:
     encoder = make_text_encoder()
     words = encoder.encoder.get_input_embeddings().weight
     distances = torch.cdist(encoder.markers.weight, encoder.markers.weight)[~torch.eye(4, dtype=torch.bool)]
@@ -50,7 +50,7 @@ def test_markers_start_at_the_scale_of_the_words_and_apart(make_text_encoder: Bu
 
 
 @pytest.mark.parametrize("pieces", [1, 5, 40])
-def test_appended_padding_changes_no_state(
+def test_appended_padding_does_not_change_any_state(
     make_text_encoder: Build,
     make_batch: Callable[..., PostBatch],
     append_garbage: Callable[..., PostBatch],
@@ -87,15 +87,13 @@ def layers_of(names: list[str]) -> set[str]:
         (0, set()),
     ],
 )
-def test_trainable_layers_are_the_top_ones(make_text_encoder: Build, trainable: int | None, expected: set[str]) -> None:
+def test_the_top_layers_are_trainable(make_text_encoder: Build, trainable: int | None, expected: set[str]) -> None:
     encoder = make_text_encoder(trainable_layers=trainable)
     assert layers_of([name for name, p in encoder.named_parameters() if p.requires_grad]) == expected
 
 
 @pytest.mark.parametrize("trainable", [None, 2, 1])
-def test_every_trainable_parameter_gets_a_gradient_and_no_other(
-    make_text_encoder: Build, trainable: int | None
-) -> None:
+def test_exactly_the_trainable_parameters_get_a_gradient(make_text_encoder: Build, trainable: int | None) -> None:
     """An unused parameter, such as the pooler's, would stop training under DDP."""
     encoder = make_text_encoder(trainable_layers=trainable)
     marker = encoder.tokenizer.marker_ids[HEAD_START]
@@ -104,7 +102,7 @@ def test_every_trainable_parameter_gets_a_gradient_and_no_other(
         assert (parameter.grad is not None) == parameter.requires_grad, name
 
 
-def test_frozen_parts_have_no_dropout_in_training_and_trained_ones_do(make_text_encoder: Build) -> None:
+def test_only_trained_parts_have_dropout_in_training(make_text_encoder: Build) -> None:
     encoder = make_text_encoder(trainable_layers=1, dropout=0.5).train()
     active = [name for name, m in encoder.named_modules() if isinstance(m, torch.nn.Dropout) and m.training]
     assert active
@@ -119,12 +117,12 @@ def test_frozen_parts_have_no_dropout_in_training_and_trained_ones_do(make_text_
 
 
 @pytest.mark.parametrize("trainable", [-1, 4])
-def test_more_trainable_layers_than_there_are_is_refused(make_text_encoder: Build, trainable: int) -> None:
+def test_too_many_trainable_layers_are_refused(make_text_encoder: Build, trainable: int) -> None:
     with pytest.raises(ConfigError, match=f"trainable_layers is {trainable}: the text encoder has 0 to 3 layers"):
         make_text_encoder(trainable_layers=trainable)
 
 
-def test_weights_are_loaded_or_drawn(make_text_encoder: Build) -> None:
+def test_weights_are_loaded_or_initialised_randomly(make_text_encoder: Build) -> None:
     weights = [
         make_text_encoder(pretrained=pretrained).encoder.get_input_embeddings().weight
         for pretrained in (True, True, False)
@@ -140,7 +138,7 @@ def test_works_in_float64(make_text_encoder: Build) -> None:
 
 @pytest.fixture
 def roberta_folder(tmp_path: Path) -> str:
-    """A RoBERTa, whose tokenizer is byte-level and whose positions start behind the padding id."""
+    """A RoBERTa, whose tokenizer is byte-level and whose positions start after the padding id."""
     pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "\u0120", "\u0120a"]
     tokenizer = RobertaTokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, merges=[("\u0120", "a")])
     tokenizer.save_pretrained(tmp_path)
@@ -163,18 +161,18 @@ def test_byte_level_tokenizer_sees_the_space_before_each_word(roberta_folder: st
     assert (tokenizer.prefix, tokenizer.suffix, tokenizer.pad_id) == ([0], [2], 1)
 
 
-def test_longest_sequence_of_a_roberta_fits_its_positions(roberta_folder: str) -> None:
+def test_the_maximum_length_of_a_roberta_is_limited_by_its_positions(roberta_folder: str) -> None:
     encoder = TextEncoder(roberta_folder)
     length = encoder.tokenizer.max_length
     assert length == 14
     assert encoder(torch.full((1, length), 5), torch.ones(1, length, dtype=torch.bool)).shape == (1, length, 12)
 
 
-def test_longest_sequence_of_a_bert_is_its_positions(make_text_encoder: Build) -> None:
+def test_the_maximum_length_of_a_bert_is_its_number_of_positions(make_text_encoder: Build) -> None:
     assert make_text_encoder().tokenizer.max_length == 64
 
 
-def test_packaged_minilm_loads_with_its_tokenizer() -> None:
+def test_packaged_minilm_is_loaded_with_its_tokenizer() -> None:
     pytest.importorskip(PACKAGED["pip:minilm-l6"].package, reason="the encoders extra is not installed")
     encoder = TextEncoder("pip:minilm-l6").eval()
     assert (encoder.dim, encoder.tokenizer.max_length) == (384, 512)
@@ -188,11 +186,11 @@ def test_packaged_minilm_loads_with_its_tokenizer() -> None:
         with torch.inference_mode():
             means.append(encoder(torch.tensor([ids]), torch.ones(1, len(ids), dtype=torch.bool))[0].mean(dim=0))
     near, far = (torch.cosine_similarity(means[0], other, dim=0).item() for other in means[1:])
-    assert near > far + 0.3  # the weights are the trained ones, in their places
+    assert near > far + 0.3  # the trained weights are loaded into the right parameters
 
 
-def test_no_gradient_runs_through_frozen_layers(make_text_encoder: Build) -> None:
-    """A trained parameter below them, such as a marker, would make every step pay for their backward pass."""
+def test_no_gradient_passes_through_frozen_layers(make_text_encoder: Build) -> None:
+    """A trained parameter below them, such as a marker, would require their backward pass in every step."""
     encoder = make_text_encoder(trainable_layers=0)
     marker = encoder.tokenizer.marker_ids[HEAD_START]
     states = encoder(torch.tensor([[CLS, marker, 30, SEP]]), torch.ones(1, 4, dtype=torch.bool))

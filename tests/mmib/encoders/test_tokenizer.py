@@ -1,4 +1,4 @@
-"""Words to word pieces: every word keeps its place, whatever a post holds, and no text is read as a special token."""
+"""Words to word pieces: every word keeps its position in any post, and no text is read as a special token."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def spelled(tokenizer: WordTokenizer, words: list[str]) -> list[list[str]]:
     return [tokenizer._tokenizer.convert_ids_to_tokens(ids) for ids in tokenizer.pieces([words])[0]]
 
 
-def test_words_become_their_pieces_and_keep_their_place(tokenizer: WordTokenizer) -> None:
+def test_words_become_pieces_and_keep_their_position(tokenizer: WordTokenizer) -> None:
     assert spelled(tokenizer, ["Anna", "meets", "bo"]) == [["anna"], ["meets"], ["b", "##o"]]
 
 
 @pytest.mark.parametrize("text", SPECIAL_TEXTS)
 def test_special_tokens_and_markers_in_a_post_are_read_as_characters(tokenizer: WordTokenizer, text: str) -> None:
-    """Defect 20: a marker in the text itself was read as one."""
+    """Defect 20: a marker in the text was read as a real one."""
     for word in (text, f"x{text}x"):
         (ids,) = tokenizer.pieces([[word]])[0]
         assert len(ids) > 1
@@ -44,7 +44,7 @@ def test_special_tokens_and_markers_in_a_post_are_read_as_characters(tokenizer: 
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(posts=st.lists(st.lists(st.one_of(st.text(max_size=6), st.sampled_from(SPECIAL_TEXTS)), max_size=5), max_size=3))
-def test_every_word_of_any_text_gets_pieces_and_never_a_special_one(
+def test_every_word_of_any_text_gets_pieces_that_are_not_special(
     tokenizer: WordTokenizer, posts: list[list[str]]
 ) -> None:
     pieces = tokenizer.pieces(posts)
@@ -55,23 +55,23 @@ def test_every_word_of_any_text_gets_pieces_and_never_a_special_one(
 
 
 @pytest.mark.parametrize("nothing", ["\ufe0f", "\u200b", "\u200d", "\u00ad", "\u00a0", "\u0092", "\ufffd", "", " "])
-def test_word_that_gives_no_piece_gets_the_unknown_one(tokenizer: WordTokenizer, nothing: str) -> None:
+def test_a_word_without_pieces_gets_the_unknown_piece(tokenizer: WordTokenizer, nothing: str) -> None:
     assert tokenizer.pieces([["the", nothing, "bob"]]) == [
         [tokenizer.pieces([["the"]])[0][0], [UNKNOWN], tokenizer.pieces([["bob"]])[0][0]]
     ]
 
 
-def test_markers_have_ids_of_their_own_behind_the_vocabulary(tokenizer: WordTokenizer) -> None:
+def test_markers_have_ids_after_the_vocabulary(tokenizer: WordTokenizer) -> None:
     ids = list(tokenizer.marker_ids.values())
     assert list(tokenizer.marker_ids) == list(MARKERS)
     assert ids == list(range(tokenizer.vocabulary_size, tokenizer.vocabulary_size + 4))
 
 
-def test_frame_is_cls_and_sep(tokenizer: WordTokenizer) -> None:
+def test_the_special_tokens_are_cls_and_sep(tokenizer: WordTokenizer) -> None:
     assert (tokenizer.prefix, tokenizer.suffix) == ([CLS], [SEP])
 
 
-def test_a_tokenizer_that_needs_another_package_says_which(bert_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_needs_another_package_names_it(bert_folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise ImportError("You need to install sacremoses.\nSee its page.")
 
@@ -80,10 +80,10 @@ def test_a_tokenizer_that_needs_another_package_says_which(bert_folder: str, mon
         WordTokenizer(bert_folder, None)
 
 
-def test_a_fingerprint_in_python_changes_with_vocabulary_merges_and_switches(
+def test_a_fingerprint_of_a_python_tokenizer_depends_on_vocabulary_merges_and_options(
     family_folder: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """Copied elsewhere it is the same."""
+    """A copy in another folder has the same fingerprint."""
     expected = load_tokenizer(family_folder("BERTweet")).fingerprint()
     changes: dict[str, tuple[str, str]] = {
         "vocab.txt": ("na 1", "nb 1"),
@@ -101,8 +101,8 @@ def test_a_fingerprint_in_python_changes_with_vocabulary_merges_and_switches(
         assert load_tokenizer(str(folder)).fingerprint() != expected
 
 
-def test_a_pattern_that_backtracks_without_end_is_an_error_of_its_text(bert_folder: str) -> None:
-    """A stranger's tokenizer.json holds any pattern; the library gives up by a panic, which is no Exception."""
+def test_catastrophic_backtracking_of_a_pattern_is_an_error_of_the_text(bert_folder: str) -> None:
+    """An untrusted tokenizer.json may contain any pattern; the library panics, which is no Exception."""
     tokenizer = WordTokenizer(bert_folder, max_length=64, local_files_only=True)
     tokenizer._tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(a+)+$"), "isolated")
     with pytest.raises(InputError, match=r"the tokenizer cannot split the text into word pieces: .*retry-limit"):
