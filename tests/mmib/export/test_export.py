@@ -1,4 +1,4 @@
-"""`mmib export` without a run: the best of each task on the newest run's data."""
+"""`mmib export` without a run: exports the best run of each task on the newest run's data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mmib.schema import ExportError
 def finish(
     folder: Path, f1: float | None, ended: int, task: str = "mre", corpus: str = "toys", rows: str = "x"
 ) -> Path:
-    """A finished training, by what its summary says."""
+    """A finished run with this summary."""
     folder.mkdir(parents=True)
     summary = {
         "task": task,
@@ -35,7 +35,7 @@ def finish(
     return folder
 
 
-def test_the_best_on_validation_is_chosen_among_runs_on_the_newest_ones_data(tmp_path: Path) -> None:
+def test_the_best_validation_score_among_runs_on_the_newest_runs_data_is_chosen(tmp_path: Path) -> None:
     best = finish(tmp_path / "toy" / "b", 0.8, ended=2)
     finish(tmp_path / "toy" / "c", 0.6, ended=5)
     finish(tmp_path / "toy" / "unscored", None, ended=4)
@@ -52,10 +52,10 @@ def test_the_best_on_validation_is_chosen_among_runs_on_the_newest_ones_data(tmp
 
 
 @pytest.mark.parametrize(("newer", "kept"), [("mner", "mner"), ("mre", "mre")])
-def test_of_two_models_that_cannot_be_used_together_the_older_is_left_out(
+def test_the_older_of_two_incompatible_models_is_omitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, newer: str, kept: str
 ) -> None:
-    """As after a first run on the demo corpus and a second one on posts of another kind."""
+    """For example after a first run on the demo corpus and a second one on different posts."""
     labels = {
         "mner": {"names": ["TEAM"]},
         "mre": {"names": ["None", "lives_in"], "negative": "None", "arguments": {"lives_in": ["PER", "LOC"]}},
@@ -69,20 +69,20 @@ def test_of_two_models_that_cannot_be_used_together_the_older_is_left_out(
     assert "is left out, because no relation fits the entities of both models; name it to export it" in caplog.text
 
 
-def test_of_equals_the_newest_is_chosen(tmp_path: Path) -> None:
+def test_the_newest_of_equal_runs_is_chosen(tmp_path: Path) -> None:
     folders = [finish(tmp_path / "toy" / name, 0.5, ended) for name, ended in (("a", 1), ("b", 3), ("c", 2))]
     (choice,) = best_runs(tmp_path)
     assert choice.run.folder == folders[1]
     assert "the best by validation F1, 0.5000 (the newest of 3 that have it), of 3 on toys" in str(choice)
 
 
-def test_runs_of_sweeps_alone_are_none(tmp_path: Path) -> None:
+def test_runs_of_sweeps_are_not_considered(tmp_path: Path) -> None:
     finish(tmp_path / "grid" / "points" / "001" / "toy" / "1", 0.9, ended=1)
     with pytest.raises(ExportError, match="those of sweeps and studies aside: name one, or make one with mmib fit"):
         best_runs(tmp_path)
 
 
-def test_one_run_of_each_task_is_exported_and_told(
+def test_one_run_of_each_task_is_exported_and_reported(
     make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = make_run("mre").parent

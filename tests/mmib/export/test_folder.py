@@ -1,4 +1,4 @@
-"""Exported folders: the same model comes out as went in; what is damaged, edited, foreign or newer is refused."""
+"""Exported folders: models round-trip; damaged, edited, untrusted and newer ones are refused."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def exported(make_trained: MakeTrained, tmp_path: Path) -> Path:
 
 
 def change(folder: Path, signed: bool = True, **changes: Any) -> Path:
-    """Change what an export says of itself; `signed` as a program that writes exports would, with their digest."""
+    """Change the description of an export; `signed` also updates its digest, as a program that writes exports would."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8")) | changes
     if signed:
@@ -56,7 +56,7 @@ def offline(*_: Any, **__: Any) -> Any:
 
 
 @both_tasks
-def test_a_model_is_read_as_it_was_written_without_a_network(
+def test_a_model_round_trips_without_a_network(
     make_trained: MakeTrained, tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_trained(task, max_crops=2, max_length=40)
@@ -76,7 +76,7 @@ def test_a_model_is_read_as_it_was_written_without_a_network(
     assert found == expected
 
 
-def test_images_are_prepared_as_in_training(make_trained: MakeTrained, tmp_path: Path) -> None:
+def test_images_are_preprocessed_as_in_training(make_trained: MakeTrained, tmp_path: Path) -> None:
     model = make_trained("mner")
     encoder = model.network.backbone.image_encoder
     encoder.preprocess_as(encoder.preprocessing | {"input_size": (3, 48, 48), "crop_pct": 0.5, "mean": (0.1, 0.2, 0.3)})
@@ -86,7 +86,7 @@ def test_images_are_prepared_as_in_training(make_trained: MakeTrained, tmp_path:
     assert read.network.backbone.image_encoder.fingerprint() == encoder.fingerprint()
 
 
-def test_one_folder_holds_a_model_of_each_task(make_trained: MakeTrained, tmp_path: Path) -> None:
+def test_one_folder_can_contain_a_model_of_each_task(make_trained: MakeTrained, tmp_path: Path) -> None:
     write_export([make_trained("mre"), make_trained("mner")], tmp_path / "both")
     assert [model.task for model in read_export(tmp_path / "both")] == ["mner", "mre"]
     assert [model.task for model in read_export(tmp_path / "both" / "mre")] == ["mre"]
@@ -102,7 +102,7 @@ def test_two_models_of_a_task_are_refused(make_trained: MakeTrained, tmp_path: P
     assert not list(tmp_path.iterdir())
 
 
-def test_an_export_is_replaced_and_nothing_else_is(exported: Path, make_trained: MakeTrained, tmp_path: Path) -> None:
+def test_only_exports_are_replaced(exported: Path, make_trained: MakeTrained, tmp_path: Path) -> None:
     write_export([make_trained("mre")], exported)
     assert read_export(exported)[0].task == "mre"
     (tmp_path / "thesis").mkdir()
@@ -113,7 +113,7 @@ def test_an_export_is_replaced_and_nothing_else_is(exported: Path, make_trained:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_an_export_that_cannot_be_read_back_does_not_appear(
+def test_an_export_that_cannot_be_read_again_is_not_created(
     make_trained: MakeTrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mmib.export.folder.save", lambda *_, **__: b"no weights")
@@ -163,7 +163,7 @@ def test_a_newer_format_is_refused(exported: Path) -> None:
         {"parts": [5]},
     ],
 )
-def test_what_is_no_description_of_a_model_is_refused(exported: Path, changes: dict[str, Any]) -> None:
+def test_an_invalid_description_is_refused(exported: Path, changes: dict[str, Any]) -> None:
     with pytest.raises((ExportError, TaskError)):
         read_export(change(exported, **changes))
 
@@ -203,19 +203,19 @@ def test_an_edited_description_is_refused(exported: Path, edit: Callable[[dict[s
     assert str(exported / CONFIG) in str(error.value)
 
 
-def test_the_layout_of_a_description_is_no_edit(exported: Path) -> None:
+def test_reformatting_a_description_is_not_an_edit(exported: Path) -> None:
     config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
     (exported / CONFIG).write_text(json.dumps(dict(reversed(config.items())), indent=8), encoding="utf-8")
     assert read_export(exported)[0].labels == TWITTER
 
 
-def test_labels_of_another_number_than_the_weights_are_refused(exported: Path) -> None:
+def test_labels_that_do_not_match_the_weights_are_refused(exported: Path) -> None:
     with pytest.raises(ExportError, match="do not fit its description"):
         read_export(change(exported, labels={"names": ["PER", "LOC"]}))
 
 
 @pytest.mark.parametrize(("task", "labels"), [("mner", PRODUCTS), ("mre", TRADES), ("mre", LabelSet(TRADES.names))])
-def test_a_custom_label_set_travels_whole(
+def test_a_custom_label_set_is_exported_completely(
     make_trained: MakeTrained, tmp_path: Path, task: str, labels: LabelSet
 ) -> None:
     write_export([make_trained(task, labels)], tmp_path / "export")
@@ -226,7 +226,9 @@ def test_a_custom_label_set_travels_whole(
     assert f"| negative class | {labels.negative or 'none: every label counts'} |" in card
 
 
-def test_relations_that_fit_no_entities_are_not_exported_with_them(make_trained: MakeTrained, tmp_path: Path) -> None:
+def test_relations_incompatible_with_the_entities_are_not_exported_with_them(
+    make_trained: MakeTrained, tmp_path: Path
+) -> None:
     relations = LabelSet(("None", "lives_in"), "None", {"lives_in": ("PER", "LOC")})
     with pytest.raises(ExportError, match=r"no relation fits the entities: .* hold between PER, LOC: export the runs"):
         write_export([make_trained("mner", PRODUCTS), make_trained("mre", relations)], tmp_path / "export")
@@ -237,7 +239,7 @@ def test_relations_that_fit_no_entities_are_not_exported_with_them(make_trained:
 
 
 def before_0_2(folder: Path, names: list[str]) -> Path:
-    """The export as version 0.1 wrote it: format 1, what the head scores as a list, and no digest."""
+    """The export as written by version 0.1: format 1, the outputs of the head as a list, and no digest."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8"))
     for key in (DIGEST, "task_module"):
@@ -266,7 +268,7 @@ def test_an_export_of_version_0_1_with_other_labels_is_refused(exported: Path, n
         read_export(before_0_2(exported, names))
 
 
-def test_calling_an_edited_export_one_of_version_0_1_is_no_way_round(exported: Path) -> None:
+def test_an_edited_export_cannot_be_declared_as_version_0_1(exported: Path) -> None:
     with pytest.raises(ExportError, match="other labels"):
         read_export(change(exported, signed=False, format=1))
 
@@ -274,7 +276,7 @@ def test_calling_an_edited_export_one_of_version_0_1_is_no_way_round(exported: P
 # Custom tasks
 
 
-def test_a_custom_task_is_exported_and_read_where_its_module_was_imported(
+def test_a_custom_task_is_exported_and_read_if_its_module_was_imported(
     make_trained: MakeTrained, relevance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_plugins([relevance])
@@ -293,7 +295,7 @@ def test_a_custom_task_is_exported_and_read_where_its_module_was_imported(
         read_export(tmp_path / "both")
 
 
-def test_the_module_that_an_export_names_is_not_imported(
+def test_the_module_named_in_an_export_is_not_imported(
     make_trained: MakeTrained, relevance: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_plugins([relevance])
@@ -309,7 +311,7 @@ def test_the_module_that_an_export_names_is_not_imported(
         read_export(change(tmp_path / "export", task_module=["trap"], parts_of_network=5, task="mner"))
 
 
-def test_a_description_imports_no_foreign_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_description_cannot_import_other_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trap.py").write_text("raise SystemExit('code of an export was run')")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
@@ -328,7 +330,7 @@ def test_a_description_imports_no_foreign_code(tmp_path: Path, monkeypatch: pyte
 
 
 @both_tasks
-def test_a_run_is_exported_with_its_selected_weights(
+def test_a_run_is_exported_with_the_weights_of_its_selected_checkpoint(
     make_run: Callable[..., Path], tmp_path: Path, task: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, folder = make_run(task), tmp_path / "exported"
@@ -345,7 +347,7 @@ def test_a_run_is_exported_with_its_selected_weights(
         assert Extractor.from_pretrained(source).extract(TEXT, entities=given) == expected
 
 
-def test_a_run_of_custom_labels_is_exported_with_them(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_with_custom_labels_is_exported_with_them(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run, folder = make_run("mner", labels=PRODUCTS), tmp_path / "exported"
     assert main(["export", str(run), "-o", str(folder)]) == 0
     assert read_export(folder)[0].labels == PRODUCTS
@@ -353,7 +355,7 @@ def test_a_run_of_custom_labels_is_exported_with_them(make_run: Callable[..., Pa
 
 
 @pytest.mark.parametrize("prior", [StandardPrior, LearntPrior, TextConditionalPrior])
-def test_a_run_is_exported_with_its_priors_from_which_rates_are_measured(
+def test_a_run_is_exported_with_the_priors_that_rates_refer_to(
     make_run: Callable[..., Path], tmp_path: Path, prior: type[Prior]
 ) -> None:
     named = {"class_path": f"{prior.__module__}.{prior.__name__}"}
@@ -373,7 +375,7 @@ def test_a_run_is_exported_with_its_priors_from_which_rates_are_measured(
     assert found == expected
 
 
-def test_an_encoder_may_be_named_as_in_python_and_a_custom_one_is_refused(make_run: Callable[..., Path]) -> None:
+def test_an_encoder_may_be_given_as_in_python_and_a_custom_one_is_refused(make_run: Callable[..., Path]) -> None:
     run = make_run("mner")
     config = (run / "config.yaml").read_text(encoding="utf-8")
     for name in ("text.TextEncoder", "image.ImageEncoder"):
@@ -385,7 +387,7 @@ def test_an_encoder_may_be_named_as_in_python_and_a_custom_one_is_refused(make_r
         model_of_run(run)
 
 
-def test_weights_of_further_loss_terms_are_left_out(make_run: Callable[..., Path]) -> None:
+def test_weights_of_additional_loss_terms_are_not_exported(make_run: Callable[..., Path]) -> None:
     path = make_run("mner") / "checkpoints" / "best.ckpt"
     content = torch.load(path, weights_only=True)
     content["state_dict"]["regularizers.0.weight"] = torch.ones(3)
@@ -393,7 +395,7 @@ def test_weights_of_further_loss_terms_are_left_out(make_run: Callable[..., Path
     assert "regularizers.0.weight" not in model_of_run(path.parent.parent).network.state_dict()
 
 
-def test_an_image_encoder_is_built_by_the_arguments_of_its_run(make_run: Callable[..., Path]) -> None:
+def test_an_image_encoder_is_built_with_the_arguments_of_its_run(make_run: Callable[..., Path]) -> None:
     run = make_run("mner")
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     encoder = config["model"]["init_args"]["backbone"]["init_args"]["image_encoder"]["init_args"]
@@ -402,7 +404,7 @@ def test_an_image_encoder_is_built_by_the_arguments_of_its_run(make_run: Callabl
     assert model_of_run(run).network.backbone.image_encoder.model_args == {"drop_rate": 0.5}
 
 
-def test_a_checkpoint_of_other_labels_than_its_run_is_refused(make_run: Callable[..., Path]) -> None:
+def test_a_checkpoint_with_labels_other_than_its_runs_is_refused(make_run: Callable[..., Path]) -> None:
     run = make_run("mner", labels=PRODUCTS)
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     other = LabelSet(("TEAM", "PRODUCT", "work-of-art"))
@@ -425,7 +427,7 @@ def test_a_run_of_a_custom_task_is_exported_with_its_plugin(
     assert "'nowhere_plugin' was not found" in refused("export", str(run), "--plugin", "nowhere_plugin")
 
 
-def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path]) -> None:
+def test_damaged_predictions_are_refused(make_run: Callable[..., Path]) -> None:
     run = make_run(
         "mre", predictions=[{"id": 0, "gold": "None", "predicted": "/dog/dog/barks_at", "scores": [0.0] * 23}]
     )
@@ -433,7 +435,7 @@ def test_predictions_that_are_damaged_are_refused(make_run: Callable[..., Path])
         model_of_run(run)
 
 
-def test_nothing_in_an_export_names_a_place_on_this_machine(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_export_contains_no_paths_of_this_machine(make_run: Callable[..., Path], tmp_path: Path) -> None:
     runs = [make_run("mre"), make_run("mner", "other")]
     summary = json.loads((runs[0] / "summary.json").read_text(encoding="utf-8"))
     summary["data"]["train"]["lexicon"] = str(runs[0] / "words.txt")  # a setting of a custom reader
@@ -446,12 +448,12 @@ def test_nothing_in_an_export_names_a_place_on_this_machine(make_run: Callable[.
             assert str(tmp_path.parent).encode() not in content, path
 
 
-def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_card_lists_scores_data_settings_and_limits(make_run: Callable[..., Path], tmp_path: Path) -> None:
     write_export([model_of_run(make_run("mre"))], tmp_path / "exported")
     card = (tmp_path / "exported" / "README.md").read_text(encoding="utf-8")
     front, _, body = card.removeprefix("---\n").partition("---\n")
     assert yaml.safe_load(front)["library_name"] == "mmib"
-    read = ModelCard.load(tmp_path / "exported" / "README.md").data  # as the Hub reads it
+    read = ModelCard.load(tmp_path / "exported" / "README.md").data  # as read by the Hub
     assert read.pipeline_tag == "text-classification"
     assert [(found.metric_type, found.metric_value) for found in read.eval_results] == [
         ("precision", 0.5),
@@ -476,7 +478,7 @@ def test_the_card_tells_scores_data_settings_and_limits(make_run: Callable[..., 
 
 
 def test_the_temperature_is_fitted_on_validation(make_run: Callable[..., Path]) -> None:
-    """Half of what a model is sure of is wrong: its confidence is heated until it says so."""
+    """Half of the confident predictions are wrong: the temperature must reduce their confidence accordingly."""
     logits = [8.0 if number == 1 else 0.0 for number in range(len(MNRE))]
     records = [
         {"id": row, "gold": MNRE.names[1 + row % 2], "predicted": MNRE.names[1], "scores": logits} for row in range(40)
@@ -489,7 +491,7 @@ def test_the_temperature_is_fitted_on_validation(make_run: Callable[..., Path]) 
     assert temperature.error_after < temperature.error_before
 
 
-def test_what_is_no_finished_run_is_refused(
+def test_unfinished_runs_are_refused(
     make_run: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Callable[..., str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

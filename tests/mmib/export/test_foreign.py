@@ -1,4 +1,4 @@
-"""Exports of strangers: no code of theirs runs, and nothing is looked up elsewhere."""
+"""Untrusted exports: none of their code is executed, and nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def exported(
     tmp_path_factory: pytest.TempPathFactory,
     tmp_path: Path,
 ) -> Path:
-    """A copy of an export that is made once."""
+    """A copy of an export that is created once."""
     if "export" not in cache:
         cache["export"] = tmp_path_factory.mktemp("exported") / "export"
         write_export([make_trained("mner")], cache["export"])
@@ -42,7 +42,7 @@ def exported(
 
 
 def forge(folder: Path, **changes: Any) -> None:
-    """Sign an export as a program that writes exports would, its files as they are now."""
+    """Update the digest for the current files, as a program that writes exports would."""
     path = folder / CONFIG
     config = json.loads(path.read_text(encoding="utf-8")) | changes
     config["files"] = {name: _described(folder / name) for name in config["files"]}
@@ -63,7 +63,7 @@ def edit(path: Path, **changes: Any) -> None:
         ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["trap.Tokenizer", None]}}),
     ],
 )
-def test_code_in_an_export_is_not_run(
+def test_code_in_an_export_is_not_executed(
     exported: Path, name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     ran = exported.parent / "ran"
@@ -96,7 +96,7 @@ def test_an_unknown_type_of_text_encoder_is_refused(exported: Path, model_type: 
         ({"model_args": [1]}, "expected an object"),
     ],
 )
-def test_only_architectures_that_timm_lists_are_built(
+def test_only_architectures_listed_by_timm_are_built(
     exported: Path, changes: dict[str, Any], reason: str, refused: Refused
 ) -> None:
     config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def test_only_architectures_that_timm_lists_are_built(
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_not_finite_are_refused(exported: Path, value: float, refused: Refused) -> None:
+def test_non_finite_weights_are_refused(exported: Path, value: float, refused: Refused) -> None:
     weights = load_file(exported / WEIGHTS)
     name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
     weights[name] = torch.full_like(weights[name], value)
@@ -138,7 +138,7 @@ def test_weights_that_are_not_finite_are_refused(exported: Path, value: float, r
         ),
     ],
 )
-def test_sizes_are_those_of_the_weights_before_anything_is_built(
+def test_sizes_are_checked_against_the_weights_before_anything_is_built(
     exported: Path, changes: dict[str, Any], reason: str, refused: Refused
 ) -> None:
     edit(exported / "text_encoder" / "config.json", **changes)
@@ -181,7 +181,7 @@ def test_sizes_are_those_of_the_weights_before_anything_is_built(
         ("files", ["model.safetensors"], "files is ['model.safetensors'], expected an object"),
     ],
 )
-def test_every_value_has_its_type_and_range(
+def test_every_value_is_checked_for_type_and_range(
     exported: Path, place: str, value: Any, reason: str, refused: Refused
 ) -> None:
     config = json.loads((exported / CONFIG).read_text(encoding="utf-8"))
@@ -194,7 +194,7 @@ def test_every_value_has_its_type_and_range(
     assert reason in refused("extract", "--model", str(exported), "--text", "bob")
 
 
-def test_building_an_export_asks_nothing_of_a_network(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_building_an_export_uses_no_network(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def reached(*_: Any) -> None:
         raise AssertionError("a network was asked")
 

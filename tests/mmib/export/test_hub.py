@@ -1,4 +1,4 @@
-"""Exports on a hub, a local stand-in: pushed, pulled and used; refusals; what a stranger may put there."""
+"""Exports on a local hub stub: push, pull, use, refusals, and untrusted content."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXT = "anna and bob meets carl in the paris head"
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     with serving() as started:
         monkeypatch.setattr(constants, "ENDPOINT", started.address)
-        # Set for good in a process that found no network for an encoder.
+        # Set permanently in a process that found no network when loading an encoder.
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
         template = started.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -48,7 +48,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.smoke
-def test_what_is_pushed_is_found_by_its_name(hub: Hub, export: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pushed_export_can_be_loaded_by_name(hub: Hub, export: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["push", str(export), NAME]) == 0
     assert capsys.readouterr().out == f"{hub.address}/{NAME}\n"
     assert hub.private == {NAME}
@@ -59,7 +59,7 @@ def test_what_is_pushed_is_found_by_its_name(hub: Hub, export: Path, capsys: pyt
     assert Extractor.from_pretrained(f"{NAME}@main").extract(TEXT).to_dict() == here
 
 
-def test_the_command_reads_a_model_of_the_hub_and_keeps_it(hub: Hub, export: Path, tmp_path: Path) -> None:
+def test_the_command_downloads_and_caches_a_model(hub: Hub, export: Path, tmp_path: Path) -> None:
     main(["push", str(export), NAME, "--public"])
     assert hub.private == set()
     (tmp_path / "posts.jsonl").write_text(json.dumps({"text": TEXT}) + "\n", encoding="utf-8")
@@ -70,14 +70,16 @@ def test_the_command_reads_a_model_of_the_hub_and_keeps_it(hub: Hub, export: Pat
     assert (tmp_path / "one.jsonl").read_bytes() == (tmp_path / "two.jsonl").read_bytes()
 
 
-def test_a_half_export_is_not_pushed(hub: Hub, export: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_an_incomplete_export_is_not_pushed(
+    hub: Hub, export: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
     (tmp_path / "empty").mkdir()
     assert "no exported model" in refused("push", str(tmp_path / "empty"), NAME)
     assert "write USER/NAME" in refused("push", str(export), "found")
     assert hub.asked == []
 
 
-def test_a_push_replaces_the_files_of_an_export_and_no_others(hub: Hub, export: Path, tmp_path: Path) -> None:
+def test_a_push_replaces_only_the_files_of_an_export(hub: Hub, export: Path, tmp_path: Path) -> None:
     main(["push", str(export), NAME])
     pushed = dict(hub.models[NAME])
     stale = ("model.onnx", "model.int8.onnx", "crf.json", "mre/config.json", "mre/text_encoder/bpe.codes")
@@ -92,7 +94,7 @@ def test_a_push_replaces_the_files_of_an_export_and_no_others(hub: Hub, export: 
 
 
 @pytest.mark.parametrize("public", [True, False])
-def test_a_model_that_exists_is_as_public_as_requested(
+def test_an_existing_model_gets_the_requested_visibility(
     hub: Hub, export: Path, refused: Callable[..., str], public: bool
 ) -> None:
     hub.models[NAME] = {}
@@ -112,7 +114,7 @@ def test_a_model_that_exists_is_as_public_as_requested(
         (500, "the hub answers 500"),
     ],
 )
-def test_a_hub_that_refuses_is_one_sentence(
+def test_refusals_of_the_hub_are_one_sentence_errors(
     hub: Hub, export: Path, refused: Callable[..., str], status: int, reason: str
 ) -> None:
     hub.answer = status
@@ -122,7 +124,7 @@ def test_a_hub_that_refuses_is_one_sentence(
         assert len(message.strip().splitlines()) == 1
 
 
-def test_a_model_that_is_not_there_and_one_that_is_private(
+def test_missing_and_private_models_are_refused(
     hub: Hub, export: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "(404)" in refused("extract", "--model", "ada/nothing", "--text", TEXT)
@@ -132,10 +134,10 @@ def test_a_model_that_is_not_there_and_one_that_is_private(
     assert "(401)" in refused("extract", "--model", NAME, "--text", TEXT)
 
 
-def test_without_a_network_and_offline(
+def test_missing_networks_and_offline_mode_are_reported(
     hub: Hub, export: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # a port where no server listens
     for command in (["extract", "--model", NAME, "--text", TEXT], ["push", str(export), NAME]):
         message = refused(*command)
         assert "the hub cannot be reached" in message
@@ -145,7 +147,7 @@ def test_without_a_network_and_offline(
         assert "HF_HUB_OFFLINE is set" in refused(*command)
 
 
-def test_a_mistyped_path_asks_nobody(hub: Hub, tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_a_mistyped_path_makes_no_request(hub: Hub, tmp_path: Path, refused: Callable[..., str]) -> None:
     (tmp_path / "runs").mkdir()
     for wrong in ("runs/typo", "nowhere", "a/b/c", "../up", "a/b@", "/a/b"):
         assert "there is no model" in refused("extract", "--model", wrong, "--text", TEXT)
@@ -154,7 +156,7 @@ def test_a_mistyped_path_asks_nobody(hub: Hub, tmp_path: Path, refused: Callable
     assert is_hub_name("user/name@v1.0")
 
 
-def test_neither_pickles_nor_runs_come_from_the_hub(hub: Hub, export: Path, tmp_path: Path) -> None:
+def test_neither_pickles_nor_runs_are_loaded_from_the_hub(hub: Hub, export: Path, tmp_path: Path) -> None:
     main(["push", str(export), NAME])
     hostile = pickle.dumps("hostile")
     names = ("pytorch_model.bin", "checkpoints/best.ckpt", "text_encoder/tokenizer.pkl", "config.yaml", "code.py")
@@ -163,13 +165,13 @@ def test_neither_pickles_nor_runs_come_from_the_hub(hub: Hub, export: Path, tmp_
     held = {path.name for path in (tmp_path / "cache").rglob("*")}
     assert held.isdisjoint(Path(name).name for name in names)
     (snapshot,) = (path.parent for path in (tmp_path / "cache").rglob("snapshots/*/config.json"))
-    (snapshot / "config.yaml").write_text("model: {}", encoding="utf-8")  # by another program
+    (snapshot / "config.yaml").write_text("model: {}", encoding="utf-8")  # written by another program
     with pytest.raises(ExportError, match="a run and no export"):
         Extractor.from_pretrained(NAME)
 
 
 @pytest.mark.parametrize("where", ["weights", "code"])
-def test_the_checks_of_a_strangers_export_hold(hub: Hub, export: Path, where: str) -> None:
+def test_untrusted_exports_are_checked(hub: Hub, export: Path, where: str) -> None:
     main(["push", str(export), NAME])
     files = hub.models[NAME]
     if where == "weights":

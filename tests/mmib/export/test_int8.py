@@ -1,4 +1,4 @@
-"""The ONNX file of 8-bit integers, and its scores on the run's validation rows."""
+"""The int8 ONNX file, and its scores on the run's validation rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(finished_runs: Callable[[str], Any], tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished_runs("mre").folder, tmp_path / "run"))
 
 
-def test_products_are_close_and_their_weights_a_quarter(tmp_path: Path) -> None:
+def test_matrix_products_are_close_and_their_weights_a_quarter_of_the_size(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Product()
     content = quantized(written(network, tmp_path / "model.onnx"))
@@ -61,14 +61,14 @@ def test_products_are_close_and_their_weights_a_quarter(tmp_path: Path) -> None:
     assert len(content) < len((tmp_path / "model.onnx").read_bytes())
 
 
-def test_a_network_without_products_is_refused(tmp_path: Path) -> None:
+def test_a_network_without_matrix_products_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no MatMul or Gemm with fixed weights that could be quantised: leave --int8"):
         quantized(written(Sum(), tmp_path / "model.onnx"))
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_an_export_says_what_it_costs(run: Path, tmp_path: Path) -> None:
+def test_an_export_reports_the_cost_of_quantisation(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "exported"
     assert main(["export", str(run), "-o", str(out), "--int8"]) == 0
     measured = json.loads((out / "config.json").read_text())["trained"]["int8"]
@@ -77,7 +77,7 @@ def test_an_export_says_what_it_costs(run: Path, tmp_path: Path) -> None:
         assert measured[precision]["bytes"] == (out / file).stat().st_size
         assert f"| {file} | {measured[precision]['bytes']:,} | {measured[precision]['f1']:.4f} |" in card
     assert measured["int8"]["bytes"] < measured["float32"]["bytes"]
-    # As PyTorch has it, with features out of the cache.
+    # The score of PyTorch, with cached features.
     summary = json.loads((run / "summary.json").read_text())
     assert measured["rows"] == summary["data"]["val"]["rows"]
     assert measured["float32"]["f1"] == pytest.approx(summary["val"]["f1"], abs=0.02)
@@ -94,7 +94,7 @@ def test_an_export_says_what_it_costs(run: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_rows_that_are_not_there_are_named(run: Path, change: dict[str, Any], message: str) -> None:
+def test_missing_rows_are_named(run: Path, change: dict[str, Any], message: str) -> None:
     config = yaml.safe_load((run / "config.yaml").read_text())
     model = model_of_run(run)
     (run / "config.yaml").write_text(yaml.safe_dump({**config, **change}))
@@ -104,9 +104,9 @@ def test_rows_that_are_not_there_are_named(run: Path, change: dict[str, Any], me
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rows_that_have_changed_are_refused(run: Path) -> None:
+def test_changed_rows_are_refused(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    summary["data"]["val"] |= {"held_out": {"val": 0.2}, "holdout_seed": 1}  # of the same file
+    summary["data"]["val"] |= {"held_out": {"val": 0.2}, "holdout_seed": 1}  # in the same file
     (run / "summary.json").write_text(json.dumps(summary))
     with pytest.raises(ExportError, match="have changed since it was trained: put them back, or leave --int8 out"):
         validation_data(read_run(run), model_of_run(run))

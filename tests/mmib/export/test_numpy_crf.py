@@ -1,4 +1,4 @@
-"""The CRF in numpy gives what the network's own gives, and needs nothing else."""
+"""The CRF in NumPy matches the network's, and has no other dependencies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ lengths = st.lists(st.integers(0, 6), min_size=1, max_size=5)
 
 
 def random_crf(constrained: bool) -> tuple[LinearChainCRF, Scores]:
-    """In float64, and its scores as an export writes them."""
+    """A float64 CRF, and its scores as written by an export."""
     module = LinearChainCRF(len(TAGS), *(bio_constraints(TAGS) if constrained else ())).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=2.0)
@@ -37,9 +37,7 @@ def random_posts(lengths: list[int], padding: int) -> tuple[torch.Tensor, torch.
 
 @settings(max_examples=40, deadline=None)
 @given(lengths=lengths, padding=st.integers(0, 3), constrained=st.booleans(), seed=st.integers(0, 1000))
-def test_tags_and_marginals_are_those_of_the_network(
-    lengths: list[int], padding: int, constrained: bool, seed: int
-) -> None:
+def test_tags_and_marginals_match_the_network(lengths: list[int], padding: int, constrained: bool, seed: int) -> None:
     torch.manual_seed(seed)
     (module, scores), (emissions, mask) = random_crf(constrained), random_posts(lengths, padding)
     best = numpy_crf.viterbi(emissions.numpy(), mask.numpy(), *scores)
@@ -48,7 +46,7 @@ def test_tags_and_marginals_are_those_of_the_network(
     np.testing.assert_allclose(shares, module.marginals(emissions, mask).numpy(), atol=1e-9)
 
 
-def test_what_stands_behind_the_words_changes_nothing() -> None:
+def test_padding_after_the_words_has_no_effect() -> None:
     _, scores = random_crf(constrained=True)
     emissions, mask = (tensor.numpy() for tensor in random_posts([4, 0, 2], 0))
     filler = np.full((3, 2, len(TAGS)), np.nan)
@@ -61,7 +59,7 @@ def test_what_stands_behind_the_words_changes_nothing() -> None:
         assert not padded[:, 4:].any()
 
 
-def test_shapes_that_would_broadcast_to_nonsense_are_refused() -> None:
+def test_shapes_that_would_be_broadcast_incorrectly_are_refused() -> None:
     _, (start, transition, end) = random_crf(constrained=False)
     emissions, mask = (tensor.numpy() for tensor in random_posts([3, 2], 0))
     with pytest.raises(ValueError, match=r"\(3,\)"):
@@ -70,8 +68,8 @@ def test_shapes_that_would_broadcast_to_nonsense_are_refused() -> None:
         numpy_crf.marginals(emissions, mask, start, start, end)
 
 
-def test_it_imports_numpy_alone() -> None:
-    """Exports carry a copy, to be used where neither mmib nor torch is."""
+def test_only_numpy_is_imported() -> None:
+    """Exports include a copy for use without mmib and torch."""
     imported = {
         name.partition(".")[0]
         for node in ast.walk(ast.parse(Path(numpy_crf.__file__).read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The ONNX file computes what PyTorch computes, in any shape, and is not written where it does not."""
+"""The ONNX file matches PyTorch for all shapes, and is not written otherwise."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from mmib.plugins import import_plugins
 from mmib.schema import ExportError, PostBatch
 from mmib.tagging import bio_tags, split_tag
 
-# An export takes ten seconds, and is shared by the tests of its kind.
+# An export takes ten seconds, and is shared by the tests of its model kind.
 pytestmark = pytest.mark.slow
 
 PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "extract.md"
 
 
 class Kind(NamedTuple):
-    """Of a model: its task and labels, how it sees an image, the side of its pictures, and the regions of one."""
+    """A kind of model: its task and labels, image encoder, image size, and number of regions per image."""
 
     task: str
     labels: LabelSet
@@ -52,14 +52,14 @@ MakeBatch = Callable[..., PostBatch]
 
 
 class Exported(NamedTuple):
-    """An export with its ONNX file, and the model in it."""
+    """An export with its ONNX file, and the exported model."""
 
     folder: Path
     model: TrainedModel
     config: dict[str, Any]
 
     def scores(self, batch: PostBatch) -> np.ndarray:
-        """As someone without torch computes them."""
+        """Scores computed without torch."""
         session = onnxruntime.InferenceSession(self.folder / "model.onnx", providers=["CPUExecutionProvider"])
         named = {name: getattr(batch, name).numpy() for name in self.config["onnx"]["inputs"]}
         (found,) = session.run(None, named)
@@ -83,7 +83,7 @@ def exported(
     make_trained: Callable[..., TrainedModel],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Exported:
-    """Made once a kind: to export takes seconds."""
+    """Created once per kind: an export takes seconds."""
     if kind not in known:
         model = make_trained(kind.task, kind.labels, image={"regions": kind.regions}, max_crops=0)
         encoder = model.network.backbone.image_encoder
@@ -95,14 +95,14 @@ def exported(
 
 
 def with_pixels(batch: PostBatch, kind: Kind) -> PostBatch:
-    """The batch with pictures of the kind's size, each of which has the kind's number of regions."""
+    """The batch with images of the kind's size, each of which has the kind's number of regions."""
     pictures = int(batch.region_mask.sum()) // kind.cells
     return dataclasses.replace(batch, pixels=torch.randn(pictures, 3, kind.side, kind.side))
 
 
 @torch.no_grad()
 def torch_scores(model: TrainedModel, batch: PostBatch) -> np.ndarray:
-    """By the way that training and extraction take."""
+    """Scores computed as in training and extraction."""
     backbone = model.network.backbone
     text, image, _ = backbone.posteriors(batch)
     fused = backbone.fuse(batch, latents(text, sampled=False), latents(image, sampled=False))
@@ -110,7 +110,7 @@ def torch_scores(model: TrainedModel, batch: PostBatch) -> np.ndarray:
 
 
 @both
-def test_scores_are_those_of_pytorch_whatever_the_shape(
+def test_scores_match_pytorch_for_all_shapes(
     exported: Exported, make_batch: MakeBatch, append_garbage: Callable[..., PostBatch], kind: Kind
 ) -> None:
     for seed, (lengths, pictures) in enumerate(
@@ -130,7 +130,7 @@ def test_scores_are_those_of_pytorch_whatever_the_shape(
 
 
 @both
-def test_the_file_describes_itself_and_names_no_place(exported: Exported, kind: Kind) -> None:
+def test_the_file_describes_itself_and_contains_no_paths(exported: Exported, kind: Kind) -> None:
     session = onnxruntime.InferenceSession(exported.folder / "model.onnx", providers=["CPUExecutionProvider"])
     types = {"tensor(int64)": "int64", "tensor(bool)": "bool", "tensor(float)": "float32"}
     described = {one.name: {"type": types[one.type], "shape": one.shape} for one in session.get_inputs()}
@@ -151,7 +151,9 @@ def test_the_file_describes_itself_and_names_no_place(exported: Exported, kind: 
 
 @pytest.mark.smoke
 @pytest.mark.parametrize("kind", [ENTITIES])
-def test_emissions_are_decoded_by_what_lies_beside(exported: Exported, make_batch: MakeBatch, kind: Kind) -> None:
+def test_emissions_are_decoded_with_the_files_of_the_export(
+    exported: Exported, make_batch: MakeBatch, kind: Kind
+) -> None:
     spec = importlib.util.spec_from_file_location("copied", exported.folder / "numpy_crf.py")
     assert spec is not None
     assert spec.loader is not None
@@ -188,7 +190,7 @@ def test_a_custom_task_that_labels_posts_is_exported(
 
 
 @pytest.mark.parametrize("kind", [RELATIONS])
-def test_a_file_that_computes_something_else_is_refused(exported: Exported) -> None:
+def test_a_file_with_different_results_is_refused(exported: Exported) -> None:
     content = (exported.folder / "model.onnx").read_bytes()
     head = exported.model.network.get_submodule("head.classifier")
     assert isinstance(head, torch.nn.Linear)
@@ -204,7 +206,7 @@ def test_a_file_that_computes_something_else_is_refused(exported: Exported) -> N
 
 
 class Deciding(torch.nn.Module):
-    """Looks at numbers to decide what to do."""
+    """Has data-dependent control flow."""
 
     def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
         return pixels if pixels.sum() > 0 else -pixels
@@ -220,7 +222,7 @@ def test_a_network_that_cannot_be_traced_is_refused_in_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_installed_is_named(
+def test_missing_packages_are_named(
     make_run: Callable[..., Path], tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run("mre")
@@ -231,8 +233,8 @@ def test_what_is_not_installed_is_named(
 
 
 @pytest.mark.parametrize("kind", [ENTITIES])
-def test_the_script_of_the_docs_finds_what_the_extractor_finds(exported: Exported, tmp_path: Path) -> None:
-    """In a process of its own, without torch."""
+def test_the_script_of_the_docs_finds_the_same_as_the_extractor(exported: Exported, tmp_path: Path) -> None:
+    """In a separate process without torch."""
     (script,) = re.findall(r"^```python\n# onnx_entities\.py\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S)
     (tmp_path / "exports").symlink_to(exported.folder)
     Image.linear_gradient("L").resize((90, 70)).convert("RGB").save(tmp_path / "photo.png")
