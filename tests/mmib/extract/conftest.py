@@ -1,4 +1,4 @@
-"""Extractors of random weights."""
+"""Randomly initialised extractors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmib.extract.extractor import Extractor
 
 @pytest.fixture
 def extractor(make_trained: Callable[..., TrainedModel]) -> Extractor:
-    """Of both tasks, whose image encoders differ."""
+    """An extractor of both tasks, whose image encoders differ."""
     return Extractor([make_trained("mner"), make_trained("mre", max_crops=3)])
 
 

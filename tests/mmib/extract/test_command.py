@@ -1,4 +1,4 @@
-"""`mmib extract`: rows in order, bad ones reported, gone on with, and merged into graphs."""
+"""`mmib extract`: ordered rows, reported errors, resumption, and graphs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def cache() -> dict[str, Path]:
 def model(
     cache: dict[str, Path], make_trained: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """An exported folder of both tasks, made once."""
+    """An exported folder of both tasks, created once."""
     if "model" not in cache:
         cache["model"] = tmp_path_factory.mktemp("exported") / "both"
         write_export([make_trained("mner"), make_trained("mre")], cache["model"])
@@ -72,7 +72,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.smoke
-def test_rows_come_out_in_order_and_bad_ones_with_their_reason(
+def test_rows_are_written_in_order_and_bad_ones_with_their_reason(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Image.new("RGB", (30, 20), "red").save(tmp_path / "red.png")
@@ -127,7 +127,7 @@ def test_rows_come_out_in_order_and_bad_ones_with_their_reason(
     assert {path.name for path in tmp_path.iterdir()} == {"red.png", "posts.jsonl", "out.jsonl", "pipe.png"}
 
 
-def test_csv_and_json_lines_give_the_same(model: str, tmp_path: Path) -> None:
+def test_csv_and_json_lines_give_the_same_results(model: str, tmp_path: Path) -> None:
     write_lines(tmp_path / "posts.jsonl", [{"id": "1", "text": TEXT}, {"id": "2", "text": "bob,\nanna"}])
     (tmp_path / "posts.csv").write_text(f'id,text\n1,{TEXT}\n2,"bob,\nanna"\n', encoding="utf-8")
     for name in ("posts.jsonl", "posts.csv"):
@@ -137,7 +137,7 @@ def test_csv_and_json_lines_give_the_same(model: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("is_compressed", [False, True])
-def test_marks_and_compression_change_nothing(tmp_path: Path, mark: bytes, is_compressed: bool) -> None:
+def test_byte_order_marks_and_compression_have_no_effect(tmp_path: Path, mark: bytes, is_compressed: bool) -> None:
     for content, is_csv in ((b'{"text": "bob"}\r\n{"text": "anna"}', False), (b"text,id\r\nbob,1\r\nanna,2\r\n", True)):
         data = gzip.compress(mark + content) if is_compressed else mark + content
         rows = list(read_rows(buffered(data), is_csv, tmp_path))
@@ -145,7 +145,7 @@ def test_marks_and_compression_change_nothing(tmp_path: Path, mark: bytes, is_co
 
 
 @pytest.mark.parametrize("damage", ["short", "changed"])
-def test_a_damaged_compressed_file_keeps_the_rows_before(tmp_path: Path, damage: str) -> None:
+def test_rows_before_damage_in_a_compressed_file_are_kept(tmp_path: Path, damage: str) -> None:
     content = b"".join(b'{"text": "%s"}\n' % os.urandom(20).hex().encode() for _ in range(5000))
     data = bytearray(gzip.compress(content))
     data = data[: len(data) // 2] if damage == "short" else data[:-8] + b"\0" * 8
@@ -155,12 +155,12 @@ def test_a_damaged_compressed_file_keeps_the_rows_before(tmp_path: Path, damage:
     assert "the rest of the compressed file cannot be read" in str(last.error)
 
 
-def test_utf_16_is_refused_by_name(tmp_path: Path) -> None:
+def test_utf_16_is_refused_and_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in UTF-16: save them as UTF-8"):
         list(read_rows(buffered("text\nbob\n".encode("utf-16")), is_csv=True, folder=tmp_path))
 
 
-def test_standard_input_and_output(
+def test_standard_input_and_output_are_supported(
     model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("sys.stdin", standard_input(b'{"text": "bob"}\nbroken\n'))
@@ -170,7 +170,9 @@ def test_standard_input_and_output(
     assert "no JSON" in second["error"]
 
 
-def test_one_post_on_the_command_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_single_post_can_be_given_on_the_command_line(
+    model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     Image.new("RGB", (30, 20), "blue").save(tmp_path / "blue.png")
     options = ["--image", str(tmp_path / "blue.png"), "--evidence", "--samples", "2"]
     assert main(["extract", "--model", model, "--text", TEXT, *options]) == 0
@@ -179,9 +181,7 @@ def test_one_post_on_the_command_line(model: str, tmp_path: Path, capsys: pytest
     assert all("spread" in entity for entity in found["entities"])
 
 
-def test_an_interrupted_extraction_goes_on_where_it_was(
-    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_extraction_is_resumed(model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "POSTS", 2)
     posts = write_lines(tmp_path / "posts.jsonl", [{"text": f"bob meets anna {number}"} for number in range(9)])
     command = ["extract", "--model", model, str(posts), "-o"]
@@ -214,19 +214,19 @@ def test_an_interrupted_extraction_goes_on_where_it_was(
 
 
 def interrupt(out: Path, key: dict[str, Any]) -> None:
-    """Leave an output of one row."""
+    """Leave an interrupted output of one row."""
     output = stream.Output(out, key)
     with output.file as file:
         file.write(b"{}\n")
 
 
-def test_an_extraction_begun_with_other_options_is_not_mixed(model: str, tmp_path: Path, refused: Refused) -> None:
+def test_an_extraction_is_not_resumed_with_other_options(model: str, tmp_path: Path, refused: Refused) -> None:
     posts, out = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}]), tmp_path / "out.jsonl"
     interrupt(out, {"another": "key"})
     assert "begun with another model" in refused("extract", "--model", model, str(posts), "-o", str(out))
 
 
-def test_contents_decide_what_is_resumed_and_not_names_and_sizes(
+def test_resumption_depends_on_contents_and_not_on_names_and_sizes(
     model: str, make_run: Callable[..., Path], tmp_path: Path
 ) -> None:
     def key(source: Path, text: bytes) -> str:
@@ -247,7 +247,7 @@ def test_contents_decide_what_is_resumed_and_not_names_and_sizes(
     assert all(one != other for one, other in zip(before, after, strict=True))
 
 
-def test_two_processes_do_not_write_one_output(model: str, tmp_path: Path, refused: Refused) -> None:
+def test_two_processes_do_not_write_the_same_output(model: str, tmp_path: Path, refused: Refused) -> None:
     posts, out = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}]), tmp_path / "out.jsonl"
     (tmp_path / "link").symlink_to("out.jsonl")
     first = stream.Output(out, {"the": "key"})
@@ -261,8 +261,8 @@ def test_two_processes_do_not_write_one_output(model: str, tmp_path: Path, refus
     assert (tmp_path / "link").is_symlink()
 
 
-def test_an_output_that_has_just_been_completed_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other process gives its part the final name between this one's look for it and its lock."""
+def test_an_output_that_was_just_completed_is_not_truncated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other process renames its part between this process's check and its lock."""
     lock, out = stream.fcntl.flock, tmp_path / "out.jsonl"
     (tmp_path / ".out.jsonl.part").write_text("{}\n")
 
@@ -277,7 +277,7 @@ def test_an_output_that_has_just_been_completed_is_not_cut(tmp_path: Path, monke
 
 
 @pytest.mark.parametrize("output", ["posts.jsonl", "link", "hard", "-"])
-def test_an_output_that_is_the_input_is_refused(
+def test_the_input_is_refused_as_output(
     model: str, tmp_path: Path, output: str, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     posts = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}])
@@ -296,7 +296,7 @@ def test_an_output_that_is_the_input_is_refused(
     assert "--graph" in refused("extract", "--model", model, str(posts), *options)
 
 
-def test_a_pipe_takes_rows_as_they_come(model: str, tmp_path: Path, refused: Refused) -> None:
+def test_rows_are_written_to_a_pipe_immediately(model: str, tmp_path: Path, refused: Refused) -> None:
     posts = write_lines(tmp_path / "posts.jsonl", [{"text": "bob"}, b"broken"])
     os.mkfifo(tmp_path / "pipe")
     received: list[str] = []
@@ -310,7 +310,7 @@ def test_a_pipe_takes_rows_as_they_come(model: str, tmp_path: Path, refused: Ref
     assert "nor a pipe" in refused("extract", "--model", model, str(posts), *graph)
 
 
-def test_posts_of_a_pipe_are_read_once(model: str, tmp_path: Path) -> None:
+def test_posts_from_a_pipe_are_read_once(model: str, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=lambda: (tmp_path / "pipe").write_text('{"text": "bob"}\n'))
     writer.start()
@@ -319,12 +319,12 @@ def test_posts_of_a_pipe_are_read_once(model: str, tmp_path: Path) -> None:
     assert [row["text"] for row in read_lines(tmp_path / "out.jsonl")] == ["bob"]
 
 
-def test_a_result_that_is_not_finite_is_an_error_of_its_row() -> None:
+def test_a_non_finite_result_is_an_error_of_its_row() -> None:
     line = json.loads(stream.line_of({"row": 3, "id": "a", "entities": [{"confidence": float("nan")}]}))
     assert line == {"row": 3, "id": "a", "error": "the model gives no finite result for this post"}
 
 
-def test_a_graph_merges_names_over_posts_and_keeps_where_they_come_from(tmp_path: Path) -> None:
+def test_a_graph_merges_names_over_posts_and_records_their_sources(tmp_path: Path) -> None:
     def entity(text: str, name: str) -> dict[str, Any]:
         return {"text": text, "type": name}
 
@@ -376,7 +376,7 @@ def test_the_command_writes_a_graph(model: str, tmp_path: Path) -> None:
     assert (tmp_path / "again.json").read_bytes() == (tmp_path / "graph.json").read_bytes()
 
 
-def test_a_graph_of_what_was_not_extracted_is_refused(tmp_path: Path, refused: Refused) -> None:
+def test_a_graph_of_other_files_is_refused(tmp_path: Path, refused: Refused) -> None:
     nothing = {"id": 1, "text": "bob", "entities": [], "relations": []}
     for other in ({"id": 2, "text": "bob"}, {"id": 2, "entities": [[0, 3]], "relations": []}):
         path = write_lines(tmp_path / "out.json", [nothing, other])
@@ -385,7 +385,7 @@ def test_a_graph_of_what_was_not_extracted_is_refused(tmp_path: Path, refused: R
     assert "is the input" in refused("graph", str(tmp_path / "a.json"), str(path), "-o", str(path))
 
 
-def test_a_graph_whose_package_is_missing_is_refused_before_the_work(
+def test_a_graph_with_a_missing_package_is_refused_before_extraction(
     refused: Refused, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "rdflib", None)
@@ -393,7 +393,7 @@ def test_a_graph_whose_package_is_missing_is_refused_before_the_work(
         assert "g.ttl needs the package rdflib: pip install 'mmib[extract]'" in refused(*command, "g.ttl")
 
 
-def test_a_graph_takes_many_posts_of_one_name() -> None:
+def test_a_graph_may_have_many_posts_with_the_same_name() -> None:
     records = (
         {"id": number, "entities": [{"text": "bob", "type": "PER"}], "relations": []} for number in range(30_000)
     )
@@ -403,9 +403,7 @@ def test_a_graph_takes_many_posts_of_one_name() -> None:
     assert graph.nodes["PER:bob"]["posts"] == [str(number) for number in range(30_000)]
 
 
-def test_a_line_that_never_ends_is_left_out_and_the_next_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_line_is_skipped_and_the_next_one_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmib.datamodules.raw_rows.LONGEST", 40)
     file = buffered(b'{"text": "' + b"x" * 500 + b'"}\n{"text": "bob"}\n')
     first, second = read_rows(file, is_csv=False, folder=tmp_path)
@@ -447,16 +445,16 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "-o", "o.jsonl", "--shard", "1/2", "--graph", "g.json"], "merge the shards first"),
     ],
 )
-def test_options_that_cannot_work_are_refused(refused: Refused, arguments: list[str], message: str) -> None:
+def test_invalid_options_are_refused(refused: Refused, arguments: list[str], message: str) -> None:
     assert message in refused("extract", "--model", "nowhere", *arguments)
 
 
-def test_what_is_no_model_and_no_text_is_refused(model: str, tmp_path: Path, refused: Refused) -> None:
+def test_invalid_models_and_texts_are_refused(model: str, tmp_path: Path, refused: Refused) -> None:
     assert "there is no model" in refused("extract", "--model", str(tmp_path / "nowhere"), "--text", "bob")
     assert "empty" in refused("extract", "--model", model, "--text", " ")
 
 
-def test_one_post_goes_into_a_file_where_one_is_named(
+def test_a_single_post_is_written_to_a_file_if_one_is_given(
     model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["extract", "--model", model, "--text", TEXT]) == 0
@@ -467,14 +465,14 @@ def test_one_post_goes_into_a_file_where_one_is_named(
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:99"])
-def test_a_device_that_is_not_there_is_one_sentence(model: str, refused: Refused, device: str) -> None:
+def test_an_unavailable_device_is_a_one_sentence_error(model: str, refused: Refused, device: str) -> None:
     message = refused("extract", "--model", model, "--text", "bob", "--device", device)
     assert message.startswith(f"mmib: --device {device} cannot be used: ")
     assert message.count("\n") == 1
 
 
-def test_types_and_labels_of_any_spelling_are_written_to_graphs(tmp_path: Path) -> None:
-    """Each is one type or relation again when the file is read."""
+def test_types_and_labels_of_any_spelling_can_be_written_to_graphs(tmp_path: Path) -> None:
+    """Each is a single type or relation when the file is read again."""
     types = ["work-of-art", "Film & TV", "a:b", "*", 'quote"', "事件"]
     entities = [{"text": "Ada", "type": name} for name in types] + [{"text": "Ada", "type": None}]
     labels = ["made by", "/x/y z", "<is>", "先生"]
@@ -492,7 +490,7 @@ def test_types_and_labels_of_any_spelling_are_written_to_graphs(tmp_path: Path) 
     assert len(set(rdf.objects(None, rdflib.RDF.predicate))) == len(labels)
 
 
-def test_a_custom_task_needs_its_plugin_on_the_command_line_too(
+def test_a_custom_task_needs_its_plugin_on_the_command_line(
     make_trained: Callable[..., TrainedModel],
     relevance: str,
     tmp_path: Path,

@@ -1,4 +1,4 @@
-"""What is found in raw posts: agreement with the modules that were trained, custom labels, spans, bad input."""
+"""Extraction from raw posts: agreement with the trained modules, custom labels, spans, bad input."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ TRADES = LabelSet(("made by", "plays for", "no_relation", "sponsors"), "no_relat
 
 
 def module_of(model: TrainedModel) -> ExtractionModule:
-    """The LightningModule around the network of a model."""
+    """A LightningModule with the network of a model."""
     return ExtractionModule(model.network).eval()
 
 
-def test_entities_are_those_of_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
+def test_entities_match_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
     model = make_trained("mner")
     extractor = Extractor([model])
     reader = extractor.entities
@@ -66,7 +66,7 @@ def test_entities_are_those_of_the_trained_module(make_trained: MakeTrained, pic
     assert [int(tag > 0) for tag in expected["predicted"][0].tolist()] == tags
 
 
-def test_relations_are_those_of_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
+def test_relations_match_the_trained_module(make_trained: MakeTrained, picture: Image.Image) -> None:
     model = make_trained("mre")
     extractor = Extractor([model])
     reader = extractor.relations
@@ -90,7 +90,7 @@ def test_relations_are_those_of_the_trained_module(make_trained: MakeTrained, pi
         assert relation.confidence == pytest.approx(float(expected["scores"][0].softmax(0)[label]), abs=1e-5)
 
 
-def test_a_batch_is_the_same_as_one_by_one(extractor: Extractor, picture: Image.Image) -> None:
+def test_batched_and_individual_results_are_the_same(extractor: Extractor, picture: Image.Image) -> None:
     posts = [Post(TEXT, picture), Post("bob"), Post("anna meets the bob", picture, crops=[(0, 0, 0.5, 1)]), Post(LONG)]
     together = extractor.extract_batch(posts * 10, evidence=True)
     alone = [extractor.extract(p.text, p.image, p.crops, evidence=True) for p in posts]
@@ -109,7 +109,7 @@ def test_results_of_a_batch_are_in_the_order_of_its_posts(make_trained: MakeTrai
     assert [found.text for found in extractor.extract_batch(posts)] == [post.text for post in posts]
 
 
-def test_the_first_bad_post_of_a_batch_is_told_of_whatever_its_length(extractor: Extractor) -> None:
+def test_the_first_bad_post_of_a_batch_is_reported_in_posts_of_any_length(extractor: Extractor) -> None:
     posts = [Post(LONG), Post(LONG, "nowhere.jpg"), *[Post("bob")] * 40, Post("")]
     with pytest.raises(InputError, match=r"nowhere\.jpg cannot be read"):
         extractor.extract_batch(posts)
@@ -117,7 +117,7 @@ def test_the_first_bad_post_of_a_batch_is_told_of_whatever_its_length(extractor:
         extractor.extract_batch([Post(LONG), Post(5), Post("")])  # type: ignore[arg-type]
 
 
-def test_posts_may_share_an_image_that_nothing_has_decoded_yet(
+def test_posts_may_share_an_image_that_is_not_decoded_yet(
     extractor: Extractor, picture: Image.Image, tmp_path: Path
 ) -> None:
     picture.resize((400, 300)).save(tmp_path / "shared.jpg")
@@ -131,7 +131,7 @@ def test_posts_may_share_an_image_that_nothing_has_decoded_yet(
         ]
 
 
-def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: Image.Image) -> None:
+def test_images_affect_results_and_are_optional(extractor: Extractor, picture: Image.Image) -> None:
     with_image, without = (extractor.extract(TEXT, image, evidence=True) for image in (picture, None))
     assert with_image.evidence
     assert without.evidence
@@ -142,7 +142,7 @@ def test_the_image_matters_and_none_is_no_error(extractor: Extractor, picture: I
     assert [e.confidence for e in with_image.entities] != [e.confidence for e in without.entities]
 
 
-def test_evidence_has_a_value_for_each_word_and_region(extractor: Extractor, picture: Image.Image) -> None:
+def test_evidence_has_a_value_per_word_and_region(extractor: Extractor, picture: Image.Image) -> None:
     found = extractor.extract(TEXT, picture, evidence=True)
     evidence = found.evidence
     assert evidence
@@ -159,7 +159,7 @@ def test_evidence_has_a_value_for_each_word_and_region(extractor: Extractor, pic
         assert len(relation.evidence.regions) == 4, "this model takes three crops"
 
 
-def test_words_that_are_not_seen_have_no_evidence_and_a_note(extractor: Extractor) -> None:
+def test_words_that_are_not_encoded_have_no_evidence_and_are_noted(extractor: Extractor) -> None:
     found = extractor.extract(LONG, evidence=True)
     assert found.evidence
     assert found.evidence.kl[-1] is None
@@ -167,7 +167,7 @@ def test_words_that_are_not_seen_have_no_evidence_and_a_note(extractor: Extracto
     assert "of 120 words" in found.notes[0]
 
 
-def test_a_fusion_that_does_not_attend_tells_no_attention(make_trained: MakeTrained, picture: Image.Image) -> None:
+def test_a_fusion_without_attention_reports_none(make_trained: MakeTrained, picture: Image.Image) -> None:
     model = make_trained("mner", parts={"fusion": f"{LateFusion.__module__}.{LateFusion.__name__}"})
     evidence = Extractor([model]).extract(TEXT, picture, evidence=True).evidence
     assert evidence
@@ -175,7 +175,9 @@ def test_a_fusion_that_does_not_attend_tells_no_attention(make_trained: MakeTrai
     assert len(evidence.kl_image) == 5
 
 
-def test_samples_give_a_spread_and_leave_the_result(extractor: Extractor, picture: Image.Image) -> None:
+def test_samples_add_a_standard_deviation_and_do_not_change_the_result(
+    extractor: Extractor, picture: Image.Image
+) -> None:
     plain, sampled, again = (extractor.extract(TEXT, picture, samples=n) for n in (0, 6, 6))
     assert sampled == again, "what is drawn does not depend on what was drawn before"
     assert [replace(e, spread=None) for e in sampled.entities] == plain.entities
@@ -189,7 +191,7 @@ def test_latents_without_noise_have_no_spread(extractor: Extractor, monkeypatch:
     assert {entity.spread for entity in extractor.extract(TEXT, samples=3).entities} == {0.0}
 
 
-def test_confidence_is_tempered(make_trained: MakeTrained) -> None:
+def test_confidence_uses_the_fitted_temperature(make_trained: MakeTrained) -> None:
     model = make_trained("mner")
     plain = Extractor([model]).extract(TEXT).entities
     cooled = Extractor([replace(model, temperature=Temperature(2.0, 99))]).extract(TEXT).entities
@@ -197,12 +199,12 @@ def test_confidence_is_tempered(make_trained: MakeTrained) -> None:
     assert [entity.confidence for entity in cooled] == pytest.approx(expected.tolist(), abs=1e-4)
 
 
-def test_given_entities_are_taken_and_cut_words(extractor: Extractor) -> None:
+def test_given_entities_are_used_and_split_words(extractor: Extractor) -> None:
     found = extractor.extract("anna-marie meets bob", entities=[{"start": 17, "end": 20, "type": "PER"}, (0, 4)])
     assert found.entities == [Entity("anna", 0, 4), Entity("bob", 17, 20, "PER")]
 
 
-def test_a_model_of_relations_alone_asks_for_entities(relations_alone: Extractor) -> None:
+def test_a_model_of_relations_alone_requires_entities(relations_alone: Extractor) -> None:
     with pytest.raises(InputError, match="none were"):
         relations_alone.extract(TEXT)
     assert relations_alone.extract(TEXT, entities=[]).relations == []
@@ -218,7 +220,7 @@ def test_two_models_of_a_task_are_refused(make_trained: MakeTrained) -> None:
             Extractor(models)
 
 
-def test_relations_say_whether_their_types_fit_and_fitting_ones_come_first(relations_alone: Extractor) -> None:
+def test_relations_report_type_compatibility_and_compatible_ones_come_first(relations_alone: Extractor) -> None:
     entities = [(0, 4, "PER"), (9, 12, "LOC"), (19, 24, "ORG"), (32, 37, "LOC")]
     found = relations_alone.extract(TEXT, entities=entities)
     assert found.relations
@@ -231,7 +233,7 @@ def test_relations_say_whether_their_types_fit_and_fitting_ones_come_first(relat
     assert len(set(pairs)) == len(pairs)
 
 
-def test_pairs_are_asked_in_the_orders_that_some_relation_allows() -> None:
+def test_pairs_are_scored_in_the_orders_allowed_by_some_relation() -> None:
     people = [Entity("a", 0, 1, "PER"), Entity("b", 2, 3, "LOC"), Entity("c", 4, 5, "MISC"), Entity("d", 6, 7, "PER")]
     assert candidate_pairs(people[:2], MNRE) == [(0, 1)]
     assert candidate_pairs(people[::-1][2:], MNRE) == [(1, 0)]
@@ -242,13 +244,13 @@ def test_pairs_are_asked_in_the_orders_that_some_relation_allows() -> None:
     assert candidate_pairs([org, misc], TRADES) == [(0, 1), (1, 0)], "without argument types all may be related"
 
 
-def test_pairs_that_stand_too_far_apart_are_noted(relations_alone: Extractor) -> None:
+def test_pairs_that_are_too_far_apart_are_noted(relations_alone: Extractor) -> None:
     found = relations_alone.extract(LONG, entities=[(0, 4), (len(LONG) - 3, len(LONG))])
     assert found.relations == []
     assert "are too far apart" in found.notes[0]
 
 
-def test_bf16_finds_nearly_the_same_and_is_refused_where_it_would_be_imitated(
+def test_bf16_gives_similar_results_and_is_refused_where_it_is_emulated(
     make_trained: MakeTrained, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entities = [(0, 4), (9, 12)]
@@ -273,7 +275,7 @@ def test_bf16_finds_nearly_the_same_and_is_refused_where_it_would_be_imitated(
         Extractor([model], precision="int4")
 
 
-def test_models_that_see_the_same_encode_an_image_once(
+def test_models_with_the_same_image_encoder_encode_an_image_once(
     make_trained: MakeTrained, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, second = make_trained("mner"), make_trained("mre")
@@ -289,7 +291,7 @@ def test_models_that_see_the_same_encode_an_image_once(
     assert sum(encoded) == 5 + 5 + 3
 
 
-def test_a_grid_model_has_the_cells_of_its_own_encoder(make_trained: MakeTrained, picture: Image.Image) -> None:
+def test_a_grid_model_has_the_cells_of_its_encoder(make_trained: MakeTrained, picture: Image.Image) -> None:
     model = make_trained("mner", image={"regions": "grid"}, max_crops=0)
     evidence = Extractor([model]).extract(TEXT, picture, evidence=True).evidence
     assert evidence
@@ -310,7 +312,7 @@ def test_a_model_trained_without_images_opens_none(make_trained: MakeTrained, pi
     "text",
     ["\U0001f525\U0001f469\u200d\U0001f469", "שלום עולם", "مرحبا بالعالم", "東京タワー", "[SEP] <mmib:head>", "\x00 a"],
 )
-def test_unusual_texts_are_read(extractor: Extractor, text: str) -> None:
+def test_unusual_texts_are_accepted(extractor: Extractor, text: str) -> None:
     found = extractor.extract(text)
     assert all(text[entity.start : entity.end] == entity.text for entity in found.entities)
 
@@ -337,7 +339,7 @@ def test_unusual_texts_are_read(extractor: Extractor, text: str) -> None:
         ({"text": "bob", "entities": "bob"}, "entities are a list"),
     ],
 )
-def test_bad_input_is_refused_in_a_sentence(extractor: Extractor, post: dict[str, Any], message: str) -> None:
+def test_bad_input_is_refused_in_one_sentence(extractor: Extractor, post: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         extractor.extract(**post)
 
@@ -348,7 +350,7 @@ def test_a_negative_number_of_samples_is_refused(extractor: Extractor) -> None:
             extractor.extract(TEXT, samples=samples)
 
 
-def test_results_are_json(extractor: Extractor, picture: Image.Image) -> None:
+def test_results_can_be_written_as_json(extractor: Extractor, picture: Image.Image) -> None:
     found = extractor.extract(TEXT, picture, evidence=True, samples=2)
     written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert written["entities"][0].keys() == {"text", "start", "end", "type", "confidence", "spread"}
@@ -358,12 +360,14 @@ def test_results_are_json(extractor: Extractor, picture: Image.Image) -> None:
     assert "spread" not in plain["entities"][0]
 
 
-def test_finding_entities_computes_no_alignment(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extracting_entities_does_not_compute_the_alignment(
+    extractor: Extractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(MultimodalIB, "forward", lambda *_: pytest.fail("the training pass"))
     assert extractor.extract(TEXT).entities
 
 
-def test_importing_the_package_costs_nothing_and_its_extractor_needs_no_training_code() -> None:
+def test_importing_the_package_is_cheap_and_the_extractor_needs_no_training_code() -> None:
     script = (
         "import sys, mmib; early = 'torch' in sys.modules; mmib.Extractor; "
         "heavy = {'pytorch_lightning', 'torchmetrics', 'jsonargparse', 'lightning_fabric'} & set(sys.modules); "
@@ -373,7 +377,7 @@ def test_importing_the_package_costs_nothing_and_its_extractor_needs_no_training
     assert done.returncode == 0, done.stderr
 
 
-def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
+def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="there is no model"):
         Extractor.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ExportError, match="no exported model"):
@@ -383,7 +387,7 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
 # Custom label sets
 
 
-def test_entities_have_the_types_of_the_model(make_trained: MakeTrained) -> None:
+def test_entities_have_the_types_of_the_models_label_set(make_trained: MakeTrained) -> None:
     extractor = Extractor([make_trained("mner", PRODUCTS)])
     assert extractor.entity_types == list(PRODUCTS.names)
     found = [entity for post in (TEXT, LONG) for entity in extractor.extract(post).entities]
@@ -396,14 +400,14 @@ def test_entities_have_the_types_of_the_model(make_trained: MakeTrained) -> None
 
 
 def predicting(model: TrainedModel, label: str) -> TrainedModel:
-    """The model, sure of one label whatever it reads."""
+    """The model, modified to always predict one label."""
     bias = [*model.network.head.parameters()][-1]
     bias.zero_()
     bias[model.labels.id_of(label)] = 100.0
     return model
 
 
-def test_relations_without_argument_types_hold_between_any_two(make_trained: MakeTrained) -> None:
+def test_relations_without_argument_types_may_connect_any_entities(make_trained: MakeTrained) -> None:
     model = predicting(make_trained("mre", TRADES), "sponsors")
     found = Extractor([model]).extract(TEXT, entities=[(0, 4, "Star"), (9, 12), (32, 37, "City")])
     assert {relation.label for relation in found.relations} == {"sponsors"}
@@ -413,7 +417,9 @@ def test_relations_without_argument_types_hold_between_any_two(make_trained: Mak
     assert all(relation.compatible for relation in found.relations)
 
 
-def test_the_negative_class_is_the_label_sets_and_without_one_every_pair_is_related(make_trained: MakeTrained) -> None:
+def test_the_negative_class_comes_from_the_label_set_and_without_one_every_pair_is_related(
+    make_trained: MakeTrained,
+) -> None:
     given = [(0, 4), (9, 12)]
     assert (
         Extractor([predicting(make_trained("mre", TRADES), "no_relation")]).extract(TEXT, entities=given).relations
@@ -424,7 +430,7 @@ def test_the_negative_class_is_the_label_sets_and_without_one_every_pair_is_rela
     assert [relation.label for relation in found.relations] == ["no_relation"]
 
 
-def test_argument_types_decide_what_is_compatible(make_trained: MakeTrained) -> None:
+def test_argument_types_determine_compatibility(make_trained: MakeTrained) -> None:
     labels = LabelSet(("plays for", "none"), "none", {"plays for": ("PERSON", "TEAM")})
     model = predicting(make_trained("mre", labels), "plays for")
     extractor = Extractor([model])
@@ -435,14 +441,14 @@ def test_argument_types_decide_what_is_compatible(make_trained: MakeTrained) -> 
     assert len(found.relations) == 3
 
 
-def test_relations_of_types_that_are_never_found_are_noted(make_trained: MakeTrained) -> None:
+def test_relations_between_types_that_are_never_predicted_are_noted(make_trained: MakeTrained) -> None:
     arguments = {"made by": ("PRODUCT", "COMPANY"), "plays for": ("TEAM", "TEAM")}
     labels = LabelSet(("none", "made by", "plays for"), "none", arguments)
     found = Extractor([make_trained("mner", PRODUCTS), make_trained("mre", labels)]).extract(TEXT)
     assert found.notes == ["relations of COMPANY fit no entity: the model of entities has no such type"]
 
 
-def test_models_whose_entity_types_have_nothing_in_common_are_refused(make_trained: MakeTrained) -> None:
+def test_models_with_disjoint_entity_types_are_refused(make_trained: MakeTrained) -> None:
     with pytest.raises(
         ExportError, match=r"finds 3 labels, PRODUCT, TEAM, work-of-art, .* relates PER, ORG, LOC, MISC"
     ):
@@ -482,7 +488,7 @@ def test_a_custom_task_labels_posts(label_model: TrainedModel, make_trained: Mak
     assert together.labels == found.labels
 
 
-def test_labels_of_posts_are_in_the_json_of_models_that_give_some(
+def test_post_labels_are_in_the_json_of_models_that_predict_them(
     label_model: TrainedModel, extractor: Extractor, picture: Image.Image
 ) -> None:
     found = Extractor([label_model]).extract(TEXT, picture, evidence=True, samples=3).to_dict()
@@ -494,7 +500,7 @@ def test_labels_of_posts_are_in_the_json_of_models_that_give_some(
     assert "labels" not in extractor.extract(TEXT).to_dict()
 
 
-def test_a_batch_of_posts_is_labelled_in_its_order(label_model: TrainedModel) -> None:
+def test_post_labels_of_a_batch_are_in_order(label_model: TrainedModel) -> None:
     extractor = Extractor([label_model])
     posts = ["bob", LONG, "anna meets the bob", TEXT] * 9
     together = [found.labels["relevance"] for found in extractor.extract_batch(posts)]
@@ -504,7 +510,7 @@ def test_a_batch_of_posts_is_labelled_in_its_order(label_model: TrainedModel) ->
     assert "judged by the first" in extractor.extract(LONG).notes[0]
 
 
-def test_two_models_that_find_the_same_are_refused(
+def test_two_models_with_the_same_output_are_refused(
     make_trained: MakeTrained, relevance: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import_plugins([relevance])

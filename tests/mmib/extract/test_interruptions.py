@@ -1,4 +1,4 @@
-"""Whatever happens to an extraction, in whatever order: its output is right and complete, or not there.
+"""An output is correct and complete or absent, after any sequence of interruptions.
 
 EXAMPLES=500 python -m pytest tests/mmib/extract/test_interruptions.py --hypothesis-seed 0
 """
@@ -38,11 +38,11 @@ from mmib.extract.stream import Output, extracted, key_of, line_of
 
 EXAMPLES = int(os.environ.get("EXAMPLES", "60"))
 STEPS = 15
-# Posts that are read and made durable at a time.
+# Posts that are read and flushed at a time.
 CHUNK = 2
-# Of what was written, what is on the disk after a fault.
+# The fraction of written data that is on disk after a fault.
 SHARES = (0.0, 0.4, 0.9, 1.0)
-# Two inputs of the same size, and a shorter one; bad rows are rows too.
+# Two inputs of equal size, and a shorter one; malformed rows count as rows.
 INPUTS = [
     "".join(f'{{"text": "anna met {name} in paris", "id": {number}}}\n' for number in range(7)) + "broken\n"
     for name in ("bob", "eva")
@@ -51,11 +51,11 @@ INPUTS.append('{"id": NaN}\n{"text": "carl"}\n')
 
 
 class Killed(BaseException):
-    """The process was ended, and cleaned nothing up."""
+    """The process was killed without any cleanup."""
 
 
 class Job(NamedTuple):
-    """What decides an output: the input, the model and an option, by their numbers."""
+    """Everything that determines an output: numbers of input, model and option."""
 
     posts: int
     model: int
@@ -75,18 +75,18 @@ def extractors() -> list[Extractor]:
 
 @cache
 def expected(job: Job) -> bytes:
-    """What the output of a job must be, without any file."""
+    """The expected output of a job, without any file."""
     file = io.BufferedReader(io.BytesIO(INPUTS[job.posts].encode()))  # type: ignore[arg-type] - any raw file
     rows = read_rows(file, is_csv=False, folder=Path())
     return "".join(map(line_of, extracted(extractors()[job.model], rows, job.evidence))).encode()
 
 
 class Extraction(RuleBasedStateMachine):
-    """The command, with a model of what its files must be.
+    """The command, with a model of its files.
 
     Attributes:
-        complete: the job whose output is there; None before the first.
-        begun: the job that was not finished, where a row of it is there.
+        complete: the job whose output exists; None before the first.
+        begun: the unfinished job, if one of its rows exists.
         written: rows that the command wrote.
     """
 
@@ -126,7 +126,7 @@ class Extraction(RuleBasedStateMachine):
 
     @rule(after=st.integers(0, 4), left=st.sampled_from(SHARES))
     def kill(self, after: int, left: float) -> None:
-        """End the process after a few chunks; of what it wrote a share is on the disk."""
+        """Kill the process after a few chunks; a fraction of what it wrote is on disk."""
         calls = iter(range(after))
         read = Extractor.read
 
@@ -139,7 +139,7 @@ class Extraction(RuleBasedStateMachine):
 
     @rule()
     def kill_at_the_end(self) -> None:
-        """End the process when the output has its name."""
+        """Kill the process after its output was renamed."""
         unlink = Path.unlink
 
         def dying(path: Path, missing_ok: bool = False) -> None:
@@ -164,7 +164,7 @@ class Extraction(RuleBasedStateMachine):
     @precondition(lambda self: self.begun in (None, self.job))
     @rule(completes=st.booleans())
     def start_while_another_writes(self, completes: bool) -> None:
-        """Another process writes the output, and completes it after this one was refused, or dies."""
+        """Another process writes the output, and either completes it after this one was refused, or dies."""
         with self.posts.open("rb") as file:
             key = key_of([models()[self.job.model]], file, self.options())
         done, other = self.rows(), Output(self.out, key)
@@ -179,7 +179,7 @@ class Extraction(RuleBasedStateMachine):
 
     @rule()
     def remove(self) -> None:
-        """What the refusal tells to."""
+        """Remove the files as described by the refusal."""
         self.part.unlink(missing_ok=True)
         self.begun = None
 
@@ -211,9 +211,9 @@ class Extraction(RuleBasedStateMachine):
     def start(
         self, fault: contextlib.AbstractContextManager[Any] | None = None, left: float = 0, reason: str = ""
     ) -> None:
-        """Start the command in the presence of a fault, and compare what comes of it with what must.
+        """Start the command in the presence of a fault, and compare its results with the expected ones.
 
-        Where it does not end well, it says the reason, and the share `left` of what it wrote is on the disk.
+        If it fails, it reports the reason, and the fraction `left` of what it wrote is on disk.
         """
         if self.begun not in (None, self.job):
             self.refused("begun with another model, input or options")
@@ -232,7 +232,7 @@ class Extraction(RuleBasedStateMachine):
             self.begun = self.job if self.rows() else None
 
     def refused(self, reason: str) -> None:
-        """The command must say why it does nothing."""
+        """The command must report why it does nothing."""
         before = {path.name: path.read_bytes() for path in self.folder.iterdir()}
         with self.fast():
             status, errors = self.command()
@@ -241,7 +241,7 @@ class Extraction(RuleBasedStateMachine):
         assert {path.name: path.read_bytes() for path in self.folder.iterdir()} == before
 
     def command(self) -> tuple[int | None, str]:
-        """Exit status, None where the process was killed, and what stood on standard error."""
+        """Exit status (None if the process was killed) and standard error."""
         self.written = 0
         arguments = ["extract", "--model", str(models()[self.job.model]), str(self.posts), "-o", str(self.out)]
         arguments += ["--evidence"] if self.job.evidence else []
@@ -254,7 +254,7 @@ class Extraction(RuleBasedStateMachine):
 
     @contextlib.contextmanager
     def fast(self) -> Iterator[None]:
-        """Models stay in memory, and rows are made durable in small chunks and counted."""
+        """Keep models in memory, and flush rows in small, counted chunks."""
 
         found = extractors()[self.job.model]
 
@@ -270,7 +270,7 @@ class Extraction(RuleBasedStateMachine):
             yield
 
 
-def test_an_output_is_right_or_not_there() -> None:
+def test_an_output_is_correct_or_absent() -> None:
     chosen = settings(
         max_examples=EXAMPLES,
         stateful_step_count=STEPS,

@@ -1,4 +1,4 @@
-"""A model with levitated markers is asked about all pairs of a post at once, and answers as about each alone."""
+"""A model with levitated markers scores all pairs of a post at once, with the same result as for each pair alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmib.labels import LabelSet
 from mmib.schema import ExportError
 
 TEXT = "anna and bob meets @carl in the paris head, sep!"
-# Two of these nest, two overlap, and one ends the post.
+# Two of these are nested, two overlap, and one ends the post.
 ENTITIES = [(0, 4), (5, 12), (9, 12), (9, 18), (32, 42), (44, 48)]
 RELATED = LabelSet(("meets", "is in", "knows"))
 MakeTrained = Callable[..., TrainedModel]
@@ -37,7 +37,7 @@ def pairs_of(found: Any) -> dict[tuple[int, int], tuple[str, float]]:
     return {(relation.head, relation.tail): (relation.label, relation.confidence) for relation in found.relations}
 
 
-def test_all_pairs_of_a_post_are_one_row_and_agree_with_each_alone(
+def test_all_pairs_of_a_post_are_one_row_and_match_individual_pairs(
     model: TrainedModel, picture: Image.Image, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[tuple[int, int]] = []
@@ -75,7 +75,9 @@ def test_all_pairs_of_a_post_are_one_row_and_agree_with_each_alone(
         assert len(relation.evidence.attention) == 2
 
 
-def test_posts_with_other_numbers_of_pairs_and_windows_share_a_batch(model: TrainedModel, picture: Image.Image) -> None:
+def test_posts_with_different_numbers_of_pairs_and_windows_share_a_batch(
+    model: TrainedModel, picture: Image.Image
+) -> None:
     long = " ".join(["anna meets bob"] * 40)
     near, far = [(0, 4), (11, 14), (15, 19)], [(len(long) - 14, len(long) - 10), (len(long) - 3, len(long))]
     posts = [
@@ -97,7 +99,7 @@ def test_posts_with_other_numbers_of_pairs_and_windows_share_a_batch(model: Trai
     assert together[1].notes == ["12 pairs are too far apart: the model reads 60 word pieces at a time"]
 
 
-def test_an_export_levitates_as_its_model_does(model: TrainedModel, tmp_path: Path) -> None:
+def test_an_export_uses_levitated_markers_like_its_model(model: TrainedModel, tmp_path: Path) -> None:
     write_export([model], tmp_path / "export")
     (exported,) = read_export(tmp_path / "export")
     before, after = (Extractor([each]).extract(TEXT, entities=ENTITIES) for each in (model, exported))
@@ -110,7 +112,7 @@ def test_an_export_levitates_as_its_model_does(model: TrainedModel, tmp_path: Pa
         read_export(tmp_path / "export")
 
 
-def test_onnx_has_no_input_for_levitated_markers(model: TrainedModel, tmp_path: Path) -> None:
+def test_models_with_levitated_markers_cannot_be_exported_to_onnx(model: TrainedModel, tmp_path: Path) -> None:
     try:
         require_packages()
     except ExportError as error:
@@ -119,7 +121,7 @@ def test_onnx_has_no_input_for_levitated_markers(model: TrainedModel, tmp_path: 
         write_export([model], tmp_path / "export", onnx=True)
 
 
-def test_trained_on_the_command_line_it_extracts_what_it_predicts(
+def test_a_model_trained_on_the_command_line_extracts_its_predictions(
     workspace: Any, start: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = start(

@@ -1,4 +1,4 @@
-"""Images from wherever they come, and the pictures that a model looks at."""
+"""Images from all sources, and the crops that a model receives."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from mmib.schema import UNKNOWN_BOX, WHOLE_IMAGE, InputError
 
 @pytest.fixture
 def picture() -> Image.Image:
-    """Black on the left, white on the right."""
+    """An image that is black on the left and white on the right."""
     image = Image.new("RGB", (40, 20))
     image.paste("white", (20, 0, 40, 20))
     return image
 
 
-def test_path_bytes_and_image_are_the_same_picture(picture: Image.Image, tmp_path: Path) -> None:
+def test_path_bytes_and_image_give_the_same_result(picture: Image.Image, tmp_path: Path) -> None:
     picture.save(tmp_path / "a.png")
     sources: list[Any] = [tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes(), picture]
     assert {open_image(source).tobytes() for source in sources} == {picture.tobytes()}
 
 
 @pytest.mark.parametrize("source", [b"", b"GIF89a broken", "missing.png", 7, ["a.png"]])
-def test_what_is_no_image_is_refused(source: Any) -> None:
+def test_invalid_images_are_refused(source: Any) -> None:
     with pytest.raises(InputError, match="image"):
         open_image(source)
 
 
 @pytest.mark.parametrize("cores", [1, 2])
-def test_work_in_threads_comes_out_in_order_and_the_first_failure_counts(
+def test_threaded_results_are_ordered_and_the_first_failure_is_raised(
     monkeypatch: pytest.MonkeyPatch, cores: int
 ) -> None:
     monkeypatch.setattr("mmib.extract.pictures.decoders", lambda: cores)
@@ -59,7 +59,7 @@ def _refuse(name: str) -> str:
     raise InputError(name)
 
 
-def test_a_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
+def test_a_decompression_bomb_is_refused(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
     monkeypatch.setattr("mmib.datamodules.images.MAX_PIXELS", 799)
     with pytest.raises(InputError, match="40 x 20 pixels"):
         open_image(picture)
@@ -84,7 +84,7 @@ def test_a_truncated_file_is_refused(picture: Image.Image) -> None:
         (6, 1, (2, 3)),
     ],
 )
-def test_a_grid_has_as_many_cells_as_the_model_takes_crops(
+def test_a_grid_has_as_many_cells_as_the_model_has_crops(
     most: int, aspect: float, shape: tuple[int, int] | None
 ) -> None:
     boxes = grid(most, aspect)
@@ -96,7 +96,7 @@ def test_a_grid_has_as_many_cells_as_the_model_takes_crops(
     assert sum((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes) == pytest.approx(1)
 
 
-def test_an_image_without_crops_is_seen_whole_and_in_parts(picture: Image.Image) -> None:
+def test_an_image_without_crops_is_seen_as_a_whole_and_in_parts(picture: Image.Image) -> None:
     whole, left, right = views(picture, None, 2)
     assert whole.box == WHOLE_IMAGE
     assert (left.box, right.box) == ((0, 0, 0.5, 1), (0.5, 0, 1, 1))
@@ -104,7 +104,7 @@ def test_an_image_without_crops_is_seen_whole_and_in_parts(picture: Image.Image)
     assert right.picture.getextrema() == ((255, 255),) * 3
 
 
-def test_boxes_are_cut_out_and_pictures_have_no_known_place(picture: Image.Image) -> None:
+def test_boxes_are_cropped_and_given_crops_have_no_box(picture: Image.Image) -> None:
     crop = Image.new("RGB", (5, 5), "red")
     _, cut, given = views(picture, [(0.25, 0.0, 0.5, 1.0), crop, (0, 0, 1, 1)], 2)
     assert (cut.box, cut.picture.size) == ((0.25, 0.0, 0.5, 1.0), (10, 20))
@@ -113,12 +113,12 @@ def test_boxes_are_cut_out_and_pictures_have_no_known_place(picture: Image.Image
 
 
 @pytest.mark.parametrize("crops", [[(0, 0, 1)], [(0.5, 0, 0.5, 1)], [(0, 0, 2, 1)], [("a", 0, 1, 1)], [3], "box", 5])
-def test_crops_that_are_none_are_refused(picture: Image.Image, crops: Any) -> None:
+def test_invalid_crops_are_refused(picture: Image.Image, crops: Any) -> None:
     with pytest.raises(InputError, match=r"crop|image"):
         views(picture, crops, 3)
 
 
-def test_a_box_so_narrow_that_scaling_it_would_fill_the_memory_is_refused() -> None:
+def test_a_box_too_narrow_to_be_resized_is_refused() -> None:
     image = Image.new("RGB", (2000, 20))
     assert len(views(image, [(0, 0, 1, 0.5)], 3)) == 2
     with pytest.raises(InputError, match="2000 x 1 pixels"):

@@ -1,4 +1,4 @@
-"""Extraction in Ray Data: what the command finds, in a local Ray where the package is installed."""
+"""Extraction in Ray Data matches the command, in a local Ray if the package is installed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def columns() -> dict[str, Any]:
     return {"text": np.array(TEXTS, dtype=object), "id": np.arange(3) + 7, "image": images, "entities": entities}
 
 
-def test_a_batch_gets_what_was_found_in_each_row(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_gets_the_results_of_each_row(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_data, "find_spec", lambda name: "there")
     batch = columns()
     result = ExtractPosts([model])(batch)
@@ -58,7 +58,7 @@ def test_a_batch_gets_what_was_found_in_each_row(model: str, monkeypatch: pytest
         ExtractPosts([model])({"words": batch["text"]})
 
 
-def test_without_ray_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_data, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package ray: pip install 'mmib\[ray\]'"):
         ExtractPosts(["nowhere"])

@@ -1,4 +1,4 @@
-"""Shards: what they are together is what one extraction writes, and nothing else is merged."""
+"""Shards: together they equal a single extraction, and nothing else is merged."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ROWS = 40  # more than a batch
 
 
 @pytest.mark.parametrize(("total", "of"), [(0, 1), (1, 3), (64, 2), (65, 2), (1000, 7), (31, 64)])
-def test_shards_have_each_row_once_in_order_and_cut_no_batch(total: int, of: int) -> None:
+def test_shards_contain_each_row_once_in_order_and_split_no_batch(total: int, of: int) -> None:
     parts = [Shard(number, of).rows(total, 32) for number in range(1, of + 1)]
     assert [row for part in parts for row in part] == list(range(1, total + 1))
     assert all((part.start - 1) % 32 == 0 for part in parts if part)
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "-1/2", "1/2/3", ""])
-def test_a_shard_that_is_none_is_refused(text: str) -> None:
+def test_an_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="write the number of the shard, from 1, and how many: 3/64"):
         Shard.parse(text)
 
@@ -49,7 +49,7 @@ def write_posts(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_shards_and_workers_give_the_bytes_of_one_extraction(
+def test_shards_and_workers_give_the_same_bytes_as_one_extraction(
     extract: Callable[..., int], tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
 ) -> None:
     posts, other = write_posts(tmp_path / "posts.jsonl", "anna meets bob"), write_posts(tmp_path / "other.jsonl", "bob")
@@ -64,14 +64,14 @@ def test_shards_and_workers_give_the_bytes_of_one_extraction(
     assert merged.read_bytes() == whole.read_bytes()
 
     before = shards[0].stat().st_mtime_ns
-    assert extract(posts, "-o", str(shards[0]), "--shard", "1/2") == 0  # is there already
+    assert extract(posts, "-o", str(shards[0]), "--shard", "1/2") == 0  # exists already
     assert shards[0].stat().st_mtime_ns == before
 
     begun = tmp_path / ".workers.jsonl.3-of-3"
-    assert extract(posts, "-o", str(begun), "--shard", "3/3") == 0  # as if by another number of workers
+    assert extract(posts, "-o", str(begun), "--shard", "3/3") == 0  # as if written with another number of workers
     assert extract(posts, "-o", str(tmp_path / "workers.jsonl"), "--workers", "2") == 0
     assert (tmp_path / "workers.jsonl").read_bytes() == whole.read_bytes()
-    assert not list(tmp_path.glob(".*"))[2:]  # but for the notes of the two shards
+    assert not list(tmp_path.glob(".*"))[2:]  # except for the notes of the two shards
 
     foreign = tmp_path / "foreign.jsonl"
     assert extract(other, "-o", str(foreign), "--shard", "2/2") == 0
@@ -93,7 +93,7 @@ def threads(workers: int, _: Callable[[], None]) -> Iterator[ThreadPoolExecutor]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
-def test_any_number_of_workers_continues_the_shards_and_leaves_none(
+def test_any_number_of_workers_can_resume_shards_and_leaves_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("mmib.extract.workers.worker_pool", threads)
@@ -120,7 +120,7 @@ def test_any_number_of_workers_continues_the_shards_and_leaves_none(
     assert {path.name for path in tmp_path.iterdir()} == {"out.jsonl", "link"}
 
 
-def test_an_output_is_continued_in_as_many_pieces_as_it_was_begun_in(
+def test_an_output_is_resumed_with_its_original_number_of_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     posts, output = write_posts(tmp_path / "posts.jsonl", "bob"), tmp_path / "out.jsonl"
