@@ -1,4 +1,4 @@
-"""What tests of several building blocks share."""
+"""Shared fixtures of tests of building blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alignment regularisers, against values worked out by hand and against naive loops."""
+"""Alignment regularisers, compared with manual calculations and naive loops."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ def latents(lengths: list[int], slots: int = 1) -> Latents:
 
 
 def one_hot(columns: list[int]) -> Latents:
-    """One position a row, a unit vector along the row's column."""
+    """One position per row, a unit vector along the row's column."""
     z = F.one_hot(torch.tensor(columns), WIDTH).float()[:, None, :]
     return Latents(z, torch.ones(len(columns), 1, dtype=torch.bool))
 
 
 def candidates(ids: list[int]) -> Candidates:
-    """Of the only rank."""
+    """Candidates of a single rank."""
     return Candidates(candidate_mask(torch.tensor(ids)))
 
 
 def identity(temperature: float) -> InfoNCEAlignment:
-    """Post-level InfoNCE whose logits are the plain cosines over the temperature."""
+    """Post-level InfoNCE whose logits are plain cosines over the temperature."""
     module = InfoNCEAlignment(WIDTH, temperature=temperature)
     for projection in (module.project_text, module.project_image):
         torch.nn.init.eye_(projection.weight)
@@ -65,7 +65,7 @@ def identity(temperature: float) -> InfoNCEAlignment:
     return module
 
 
-def test_candidates_are_the_positive_and_rows_with_another_image() -> None:
+def test_candidates_are_the_positive_and_all_rows_with_another_image() -> None:
     ids = torch.tensor([7, 7, 3, -1, -1])
     assert candidate_mask(ids).int().tolist() == [
         [1, 0, 1, 0, 0],
@@ -76,14 +76,14 @@ def test_candidates_are_the_positive_and_rows_with_another_image() -> None:
     ]
 
 
-def test_info_nce_of_two_by_two_by_hand() -> None:
+def test_info_nce_of_2x2_by_hand() -> None:
     logits = torch.tensor([[2.0, 1.0], [0.5, -1.0]])
     losses = info_nce(logits, Candidates(torch.ones(2, 2, dtype=torch.bool)))
     expected = [math.log(math.exp(2) + math.exp(1)) - 2, math.log(math.exp(0.5) + math.exp(-1)) + 1]
     torch.testing.assert_close(losses, torch.tensor(expected))
 
 
-def test_info_nce_of_three_by_three_by_hand_with_two_rows_of_one_image() -> None:
+def test_info_nce_of_3x3_by_hand_with_two_rows_of_one_image() -> None:
     logits = torch.tensor([[1.0, 9.0, 0.5], [8.0, 2.0, -1.0], [0.0, 0.3, 0.2]])
     losses = info_nce(logits, candidates([4, 4, 9]))
     expected = [
@@ -94,7 +94,7 @@ def test_info_nce_of_three_by_three_by_hand_with_two_rows_of_one_image() -> None
     torch.testing.assert_close(losses, torch.tensor(expected))
 
 
-def test_info_nce_of_three_by_three_by_hand_with_a_row_without_an_image() -> None:
+def test_info_nce_of_3x3_by_hand_with_a_row_without_an_image() -> None:
     logits = torch.tensor([[1.0, 9.0, 0.5], [8.0, 2.0, -1.0], [0.0, 7.0, 0.2]])
     losses = info_nce(logits, candidates([4, -1, 9]))
     expected = [math.log(math.exp(1.0) + math.exp(0.5)) - 1.0, 0.0, math.log(math.exp(0.0) + math.exp(0.2)) - 0.2]
@@ -111,7 +111,7 @@ def test_info_nce_is_stable_for_extreme_logits() -> None:
 
 
 def test_symmetric_loss_bound_and_accuracies_by_hand() -> None:
-    """Text 0 fits image 0; text 1 lies on image 0 as well; image 1 is orthogonal to both."""
+    """Text 0 matches image 0; text 1 equals image 0 as well; image 1 is orthogonal to both."""
     output = identity(temperature=0.5)(one_hot([0, 0]), one_hot([0, 1]), torch.tensor([1, 2]))
     # Logits [[2, 0], [2, 0]].
     text_to_image = [math.log(math.exp(2) + 1) - 2, math.log(math.exp(2) + 1)]
@@ -132,7 +132,7 @@ def test_perfectly_aligned_pairs_reach_the_bound_of_log_n() -> None:
 
 
 def test_bound_counts_each_anchors_own_candidates() -> None:
-    """Rows 0 and 1 share an image: they have two candidates each, row 2 has three, row 3 has no image."""
+    """Rows 0 and 1 share an image and have two candidates each, row 2 has three, row 3 has no image."""
     output = identity(temperature=1.0)(one_hot([0, 0, 0, 5]), one_hot([0, 0, 0, 5]), torch.tensor([8, 8, 2, -1]))
     # All cosines are equal, so each loss is the log of its number of candidates and the bound is exactly zero.
     assert output.loss.item() == pytest.approx((2 * math.log(2) + math.log(3)) / 3, rel=1e-6)
@@ -140,8 +140,8 @@ def test_bound_counts_each_anchors_own_candidates() -> None:
     assert output.anchors.item() == 3
 
 
-def test_accuracies_tell_the_two_directions_apart() -> None:
-    """Both texts lie nearest to image 1, yet each image has its own text nearest."""
+def test_accuracies_of_the_two_directions_differ() -> None:
+    """Both texts are nearest to image 1, yet each image has its own text nearest."""
     text = Latents(torch.tensor([[[1.0, 0.2, 0, 0, 0, 0]], [[1.0, 0, 0, 0, 0, 0]]]), torch.ones(2, 1).bool())
     image = Latents(torch.tensor([[[0, 1.0, 0, 0, 0, 0]], [[1.0, 0, 0, 0, 0, 0]]]), torch.ones(2, 1).bool())
     output = identity(temperature=1.0)(text, image, torch.tensor([1, 2]))
@@ -158,7 +158,7 @@ def test_post_similarity_is_the_cosine_of_masked_means() -> None:
             torch.testing.assert_close(similarity[i, j], expected)
 
 
-def test_late_similarity_is_that_of_a_naive_loop() -> None:
+def test_late_similarity_matches_a_naive_loop() -> None:
     lengths, regions = [4, 1, 3], [2, 5, 1]
     text, image = latents(lengths), latents(regions)
     similarity = late_similarity(text, image)
@@ -175,7 +175,7 @@ def test_late_similarity_is_that_of_a_naive_loop() -> None:
 
 
 @pytest.mark.parametrize("granularity", ["post", "late"])
-def test_module_is_info_nce_of_its_projected_similarities(granularity: str) -> None:
+def test_the_module_is_info_nce_of_its_projected_similarities(granularity: str) -> None:
     module = InfoNCEAlignment(WIDTH, granularity, temperature=0.2)  # type: ignore[arg-type]
     text, image, ids = latents([4, 1, 3]), latents([2, 0, 1]), torch.tensor([5, -1, 6])
     projected = (
@@ -203,7 +203,7 @@ def test_padding_changes_nothing(pad: Callable[[Latents, int], Latents], kind: s
 
 
 @every_kind
-def test_rows_without_an_image_take_no_part(kind: str) -> None:
+def test_rows_without_an_image_are_excluded(kind: str) -> None:
     module = KINDS[kind]()
     text, image = latents([4, 2, 3]), latents([2, 0, 3])
     output = module(text, image, torch.tensor([5, -1, 6]))
@@ -219,7 +219,7 @@ def test_rows_without_an_image_take_no_part(kind: str) -> None:
 
 @every_kind
 @pytest.mark.parametrize("ids", [[-1, -1, -1], [-1]])
-def test_batch_without_images_costs_nothing_and_gives_zero_gradients(kind: str, ids: list[int]) -> None:
+def test_a_batch_without_images_has_zero_loss_and_zero_gradients(kind: str, ids: list[int]) -> None:
     module = KINDS[kind]()
     text, image = latents([4, 2, 3][: len(ids)]), latents([0] * len(ids))
     text.z.requires_grad_()
@@ -235,8 +235,8 @@ def test_batch_without_images_costs_nothing_and_gives_zero_gradients(kind: str, 
 
 @every_kind
 @pytest.mark.parametrize("ids", [[3], [3, 3], [3, -1]])
-def test_post_without_negatives_teaches_nothing(kind: str, ids: list[int]) -> None:
-    """Defect 14: in a last batch of one the negative was the positive, and rows of one image were negatives."""
+def test_a_post_without_negatives_has_no_gradient(kind: str, ids: list[int]) -> None:
+    """Defect 14: in a final batch of one the negative was the positive, and rows of one image were negatives."""
     module = KINDS[kind]()
     text, image = latents([4, 2][: len(ids)]), latents([2, 2][: len(ids)])
     text.z.requires_grad_()
@@ -275,7 +275,7 @@ def test_loss_falls_when_the_pairs_become_predictable(kind: str) -> None:
     assert loss.item() < 0.6 * first
 
 
-def test_temperature_is_fixed_by_default_and_learnt_on_request() -> None:
+def test_the_temperature_is_fixed_by_default_and_optionally_learnt() -> None:
     fixed, learnt = InfoNCEAlignment(WIDTH), InfoNCEAlignment(WIDTH, learn_temperature=True)
     assert fixed.temperature.item() == pytest.approx(0.07)
     assert "log_temperature" not in dict(fixed.named_parameters())
@@ -287,7 +287,7 @@ def test_temperature_is_fixed_by_default_and_learnt_on_request() -> None:
 
 
 @pytest.mark.parametrize(("log_temperature", "expected"), [(-50.0, 0.01), (50.0, 1.0)])
-def test_learnt_temperature_is_clamped(log_temperature: float, expected: float) -> None:
+def test_a_learnt_temperature_is_clamped(log_temperature: float, expected: float) -> None:
     module = InfoNCEAlignment(WIDTH, learn_temperature=True)
     torch.nn.init.constant_(module.log_temperature, log_temperature)
     output = module(latents([3, 2]), latents([2, 2]), torch.tensor([1, 2]))
@@ -298,10 +298,10 @@ def test_learnt_temperature_is_clamped(log_temperature: float, expected: float) 
 
 @pytest.mark.parametrize(("bound", "outward", "inward"), [(0.01, [0, 1], [1, 0]), (1.0, [1, 0], [0, 1])])
 @pytest.mark.parametrize("beyond", [0.0, 0.001])
-def test_learnt_temperature_leaves_its_bounds_as_soon_as_the_loss_asks_for_it(
+def test_a_learnt_temperature_can_leave_its_bounds(
     bound: float, outward: list[int], inward: list[int], beyond: float
 ) -> None:
-    """Pairs that match ask for a lower temperature, pairs that do not for a higher one."""
+    """Matching pairs favour a lower temperature, mismatched pairs a higher one."""
     module = InfoNCEAlignment(WIDTH, temperature=bound, learn_temperature=True)
     with torch.no_grad():
         module.log_temperature.add_(math.copysign(beyond, math.log(bound) + 1))
@@ -324,7 +324,7 @@ def test_learnt_temperature_leaves_its_bounds_as_soon_as_the_loss_asks_for_it(
 
 
 @pytest.mark.parametrize("temperature", [0.001, 2.0, 0.0])
-def test_temperature_outside_the_range_is_refused(temperature: float) -> None:
+def test_a_temperature_out_of_range_is_refused(temperature: float) -> None:
     with pytest.raises(ConfigError, match=r"outside \[0.01, 1.0\]"):
         InfoNCEAlignment(WIDTH, temperature=temperature)
 
@@ -342,7 +342,7 @@ def test_logits_are_computed_in_float32_under_autocast(granularity: str) -> None
         output = module(text, image, ids)
         lowered = [module.project_text(text.z), module.project_image(image.z)]
     assert output.loss.dtype == torch.float32
-    # Only the projections are in half precision: from there on the result is that of float64 up to float32's error.
+    # Only the projections are in half precision: after them the result matches float64 up to float32 precision.
     assert lowered[0].dtype == torch.bfloat16
     double = [Latents(z.double(), mask) for z, mask in zip(lowered, (text.mask, image.mask), strict=True)]
     similarity = (post_similarity if granularity == "post" else late_similarity)(*double) / 0.01
@@ -374,7 +374,7 @@ def test_works_in_float64(kind: str) -> None:
 def test_negative_is_the_next_row_in_cyclic_order_with_another_image(
     ids: list[int], negatives: list[int], found: list[bool]
 ) -> None:
-    """Defect 14: `roll` paired a last batch of one with itself, and rows of one image with each other."""
+    """Defect 14: `roll` paired a final batch of one with itself, and rows of one image with each other."""
     rows, valid = rolled_negatives(candidates(ids))
     assert rows.tolist() == negatives
     assert valid.tolist() == found
@@ -392,7 +392,7 @@ def jsd_with_scores(positive: float, negative: float) -> AlignmentOutput:
 
 
 @pytest.mark.parametrize(("positive", "negative"), [(0.0, 0.0), (2.0, -1.0), (-3.0, 0.5)])
-def test_jsd_loss_is_the_two_cross_entropies_by_hand(positive: float, negative: float) -> None:
+def test_jsd_loss_is_the_sum_of_two_cross_entropies_by_hand(positive: float, negative: float) -> None:
     output = jsd_with_scores(positive, negative)
     sigmoid_positive, sigmoid_negative = 1 / (1 + math.exp(-positive)), 1 / (1 + math.exp(-negative))
     loss = -math.log(sigmoid_positive) - math.log(1 - sigmoid_negative)
@@ -400,17 +400,17 @@ def test_jsd_loss_is_the_two_cross_entropies_by_hand(positive: float, negative: 
     assert output.scalars["jsd_bound"].item() == pytest.approx(2 * math.log(2) - loss, abs=1e-5)
 
 
-def test_jsd_bound_is_zero_for_a_blind_discriminator_and_at_most_two_log_two() -> None:
+def test_jsd_bound_is_zero_for_a_constant_discriminator_and_at_most_two_log_two() -> None:
     assert jsd_with_scores(0.0, 0.0).scalars["jsd_bound"].item() == pytest.approx(0.0, abs=1e-6)
     assert jsd_with_scores(50.0, -50.0).scalars["jsd_bound"].item() == pytest.approx(2 * math.log(2), rel=1e-6)
 
 
-def test_jsd_is_stable_where_a_sigmoid_saturates() -> None:
-    """Defect 15: sigmoid and then cross-entropy gives infinity, or a clamp without gradient."""
+def test_jsd_is_stable_where_the_sigmoid_saturates() -> None:
+    """Defect 15: a sigmoid followed by cross-entropy gives infinity, or a clamp without gradient."""
     assert jsd_with_scores(-500.0, 500.0).loss.item() == pytest.approx(1000.0)
 
 
-def test_jsd_discriminator_has_one_score_a_pair() -> None:
+def test_the_jsd_discriminator_has_one_score_per_pair() -> None:
     """Defect 13: 768 outputs were averaged."""
     module = JSDAlignment(WIDTH)
     assert module.discriminator(torch.randn(5, 2 * WIDTH)).shape == (5, 1)
@@ -429,13 +429,13 @@ def test_post_mean_of_a_post_without_valid_positions_is_zero() -> None:
     assert not latents([0, 0], slots=3).post_mean().any()
 
 
-def test_masked_mean_divides_by_what_counts() -> None:
+def test_masked_mean_divides_by_the_number_of_valid_positions() -> None:
     values = torch.tensor([1.0, 5.0, 100.0])
     assert masked_mean(values, torch.tensor([True, True, False])).item() == 3.0
     assert masked_mean(values, torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
-# Ranks: threads here, which share one graph; with real processes they are tested elsewhere.
+# Ranks: threads here, which share one graph; other tests use real processes.
 
 RANKS = 2
 
@@ -448,7 +448,7 @@ def share(all_rows: Latents, rank: int) -> Latents:
 
 @pytest.fixture
 def on_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], AlignmentOutput]], list[AlignmentOutput]]:
-    """Calls a function with each rank at the same time, `global_rows` exchanging what their threads have."""
+    """Calls a function with each rank in parallel; `global_rows` exchanges the threads' values."""
     threads = threading.local()
     barrier = threading.Barrier(RANKS, timeout=20)
     sent: list[torch.Tensor] = [torch.empty(0)] * RANKS
@@ -475,7 +475,7 @@ def on_ranks(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], Align
 
 
 @every_kind
-def test_global_negatives_compare_the_rows_of_all_ranks_as_one_process_would(
+def test_global_negatives_match_a_single_process_with_the_rows_of_all_ranks(
     on_ranks: Callable[..., list[AlignmentOutput]], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     module = KINDS[kind]()
@@ -503,7 +503,7 @@ def test_global_negatives_compare_the_rows_of_all_ranks_as_one_process_would(
 
 
 def test_each_of_eight_ranks_computes_an_eighth_of_the_similarities(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is sent the other ranks' images, not their texts."""
+    """It receives the other ranks' images, but not their texts."""
     rows, ranks = 4, 8
     sent: list[tuple[int, ...]] = []
 
@@ -515,7 +515,7 @@ def test_each_of_eight_ranks_computes_an_eighth_of_the_similarities(monkeypatch:
     monkeypatch.setattr(alignment_module, "global_rows", repeated)
     text, image = latents([5] * rows, slots=5), latents([2] * rows, slots=2)
     module = InfoNCEAlignment(WIDTH, "late")
-    # Without the projections, which each rank has of its own rows.
+    # Without the projections, which each rank computes for its own rows.
     module.project_text = module.project_image = torch.nn.Identity()  # type: ignore[assignment]
     with FlopCounterMode(display=False) as shared:
         module(text, image, torch.arange(rows))
@@ -529,9 +529,7 @@ def test_each_of_eight_ranks_computes_an_eighth_of_the_similarities(monkeypatch:
 
 
 @pytest.mark.parametrize("pairs", [1, 40])
-def test_late_similarity_in_parts_is_the_same_and_so_are_its_gradients(
-    monkeypatch: pytest.MonkeyPatch, pairs: int
-) -> None:
+def test_chunked_late_similarity_has_the_same_values_and_gradients(monkeypatch: pytest.MonkeyPatch, pairs: int) -> None:
     text, image = latents([3, 4, 0, 2, 4]), latents([2, 0, 1, 3, 1])
     sides = text.z.requires_grad_(), image.z.requires_grad_()
     weights = torch.randn(5, 5)
@@ -565,14 +563,14 @@ def test_unknown_negatives_are_refused_with_the_choices(kind: Callable[..., Alig
 
 
 @pytest.mark.parametrize("kind", ["post", "jsd"])
-def test_what_is_compared_by_its_means_is_gathered_as_means(kind: str) -> None:
+def test_only_means_are_gathered_if_means_are_compared(kind: str) -> None:
     text, image = KINDS[kind]().represent(latents([3, 4, 0]), latents([2, 0, 1]))
     assert text.z.shape == image.z.shape == (3, 1, WIDTH)
     assert text.mask.tolist() == [[True], [True], [False]]
     assert image.mask.tolist() == [[True], [False], [True]]
 
 
-def test_retrieval_gives_each_of_tied_candidates_its_share_whatever_is_rounded_up() -> None:
+def test_retrieval_counts_tied_candidates_fractionally_despite_rounding() -> None:
     none = -math.inf
     logits = torch.tensor([[3.0, 3.0, 3.0], [2.0, 1.0, none], [1.0, none, 4.0]], dtype=torch.float64)
     for seed in range(5):
@@ -584,11 +582,11 @@ def first_of_rows(logits: torch.Tensor) -> torch.Tensor:
     return retrieved(*(found.sum(dim=1) for found in rivals(logits, logits.diagonal()[:, None])))
 
 
-def test_a_row_that_is_no_anchor_retrieves_nothing_and_breaks_nothing() -> None:
+def test_a_row_that_is_no_anchor_has_no_effect_on_retrieval() -> None:
     assert first_of_rows(torch.full((2, 2), -math.inf)).tolist() == [0.0, 0.0]
 
 
-def test_two_files_of_one_image_are_retrieved_half_of_the_time() -> None:
+def test_two_files_with_the_same_image_are_retrieved_half_of_the_time() -> None:
     image = Latents(torch.eye(4)[[0, 0, 1, 2]][:, None, :], torch.ones(4, 1, dtype=torch.bool))
     scalars = InfoNCEAlignment(4)(image, image, torch.arange(4)).scalars
     assert scalars["accuracy_t2i"].item() == scalars["accuracy_i2t"].item() == pytest.approx(0.75)
@@ -600,7 +598,7 @@ def test_similarity_is_the_cosine_of_the_text_and_image_of_a_row() -> None:
 
 
 @every_kind
-def test_similarity_is_nan_without_an_image_and_ignores_neighbours(kind: str) -> None:
+def test_similarity_is_nan_without_an_image_and_independent_of_other_rows(kind: str) -> None:
     module, text, image = KINDS[kind](), latents([3, 2, 4]), latents([2, 0, 3])
     similarity = module.similarity(text, image)
     assert similarity.isnan().tolist() == [False, True, False]

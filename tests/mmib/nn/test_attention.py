@@ -1,4 +1,4 @@
-"""The attention block: masks hide keys, and a query without keys keeps itself."""
+"""The attention block: masked keys are ignored, and a query without keys is unchanged."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def without_attention(module: AttentionBlock, query: Tensor) -> Tensor:
 
 
 def naive(module: AttentionBlock, query: Tensor, context: Tensor, keys: list[int]) -> Tensor:
-    """One row, (Q, D) and (K, D), with loops over heads and queries, and only the keys that count."""
+    """A loop over heads and queries for one row, (Q, D) and (K, D), using only unmasked keys."""
     size = WIDTH // module.heads
     q, k, v = module.query(query), module.key(context), module.value(context)
     attended = torch.zeros_like(query)
@@ -38,7 +38,7 @@ def naive(module: AttentionBlock, query: Tensor, context: Tensor, keys: list[int
     return module.feed_forward_norm(hidden + module.feed_forward(hidden))
 
 
-def test_output_is_that_of_a_naive_loop_over_the_unmasked_keys() -> None:
+def test_output_matches_a_naive_loop_over_the_unmasked_keys() -> None:
     """Defect 1: the mask is over keys, not over queries."""
     module = block()
     query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
@@ -50,7 +50,7 @@ def test_output_is_that_of_a_naive_loop_over_the_unmasked_keys() -> None:
 
 
 @pytest.mark.parametrize("padding", [1, 4, 30])
-def test_appended_masked_keys_change_nothing_whatever_they_hold(padding: int) -> None:
+def test_appended_masked_keys_have_no_effect_for_any_content(padding: int) -> None:
     """Defect 1: the padding's content was visible to every token."""
     module = block()
     query, context = torch.randn(3, 4, WIDTH), torch.randn(3, 5, WIDTH)
@@ -61,7 +61,7 @@ def test_appended_masked_keys_change_nothing_whatever_they_hold(padding: int) ->
     torch.testing.assert_close(module(query, longer, longer_mask), module(query, context, mask))
 
 
-def test_every_unmasked_key_reaches_every_query() -> None:
+def test_every_unmasked_key_affects_every_query() -> None:
     module = block()
     query, context = torch.randn(1, 4, WIDTH), torch.randn(1, 3, WIDTH, requires_grad=True)
     output = module(query, context, torch.tensor([[True, True, False]]))
@@ -71,7 +71,7 @@ def test_every_unmasked_key_reaches_every_query() -> None:
         assert gradient[0, 2].abs().max() == 0
 
 
-def test_query_without_keys_takes_exactly_the_residual_path() -> None:
+def test_a_query_without_keys_takes_exactly_the_residual_path() -> None:
     module = block()
     query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
     mask = torch.tensor([[False] * 5, [True] * 5])
@@ -80,7 +80,7 @@ def test_query_without_keys_takes_exactly_the_residual_path() -> None:
     assert not torch.allclose(output[1], without_attention(module, query)[1])
 
 
-def test_gradients_stay_finite_where_a_row_has_no_keys() -> None:
+def test_gradients_are_finite_for_a_row_without_keys() -> None:
     module = block()
     query, context = torch.randn(2, 4, WIDTH, requires_grad=True), torch.randn(2, 5, WIDTH, requires_grad=True)
     module(query, context, torch.zeros(2, 5, dtype=torch.bool)).square().sum().backward()
@@ -90,8 +90,8 @@ def test_gradients_stay_finite_where_a_row_has_no_keys() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in module.parameters())
 
 
-def test_query_key_and_value_part_with_the_first_step() -> None:
-    """Defect 12: three copies of one initialised layer. Query and key share their start on purpose, values do not."""
+def test_query_key_and_value_weights_diverge_in_the_first_step() -> None:
+    """Defect 12: three copies of one initialised layer. Query and key deliberately share their initial weights."""
     module = block()
     assert not torch.equal(module.query.weight, module.value.weight)
     query, context = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH)
@@ -101,17 +101,17 @@ def test_query_key_and_value_part_with_the_first_step() -> None:
     assert not torch.allclose(*gradients)
 
 
-def test_a_new_block_attends_to_what_resembles_the_query() -> None:
+def test_a_new_block_attends_to_similar_keys() -> None:
     module = block()
     start_as_similarity(module.value, module.output)
     context = 20 * torch.eye(WIDTH)[None]
     chosen = torch.tensor([5, 0, 11])
     attended = module._attend(context[:, chosen], context, torch.ones(1, WIDTH, dtype=torch.bool))
-    # Each head sees its own slice of the width; the chosen key stands in one of them.
+    # Each head sees a slice of the width; the nonzero part of the chosen key is in one of them.
     assert torch.equal(attended[0].argmax(dim=1), chosen)
 
 
-def test_weights_reproduce_what_was_attended() -> None:
+def test_weights_reproduce_the_output() -> None:
     module = AttentionBlock(WIDTH, heads=1, dropout=0.5)
     query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.rand(2, 5) < 0.6
     mask[:, 0] = True
@@ -120,21 +120,21 @@ def test_weights_reproduce_what_was_attended() -> None:
     torch.testing.assert_close(module.output(weights @ module.value(context)), attended)
 
 
-def test_weights_are_those_of_torchs_own_attention_averaged_over_heads() -> None:
-    module, own = block(), torch.nn.MultiheadAttention(WIDTH, 3, batch_first=True)
+def test_weights_match_torchs_attention_averaged_over_heads() -> None:
+    module, reference = block(), torch.nn.MultiheadAttention(WIDTH, 3, batch_first=True)
     layers = (module.query, module.key, module.value)
     with torch.no_grad():
         for layer in layers:
             layer.weight.normal_()
-        own.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
-        own.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
+        reference.in_proj_weight.copy_(torch.cat([layer.weight for layer in layers]))
+        reference.in_proj_bias.copy_(torch.cat([layer.bias for layer in layers]))
     query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.rand(2, 5) < 0.6
     mask[:, 0] = True
-    _, expected = own(query, context, context, key_padding_mask=~mask)
+    _, expected = reference(query, context, context, key_padding_mask=~mask)
     torch.testing.assert_close(module.weights(query, context, mask), expected)
 
 
-def test_weights_add_up_to_one_or_to_nothing_whatever_the_padding_holds() -> None:
+def test_weights_sum_to_one_or_zero_for_any_padding() -> None:
     module = block()
     query, context = torch.randn(3, 4, WIDTH), torch.randn(3, 5, WIDTH)
     mask = torch.tensor([[True] * 5, [False, True, False, True, False], [False] * 5])
@@ -155,13 +155,13 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(module(states, states, mask), module(states, states, mask))
 
 
-def test_heads_that_do_not_divide_the_width_are_refused_with_both_numbers() -> None:
+def test_a_number_of_heads_that_does_not_divide_the_width_is_refused() -> None:
     with pytest.raises(ConfigError, match="5 attention heads do not divide the width 24"):
         AttentionBlock(24, heads=5)
 
 
 @pytest.mark.fresh_weights
-def test_a_new_block_is_near_the_identity_up_to_its_norms_and_all_of_it_learns_from_the_first_step() -> None:
+def test_a_new_block_is_near_the_identity_and_all_its_parameters_learn_from_the_first_step() -> None:
     attention = block()
     query, context = torch.randn(2, 3, WIDTH), torch.randn(2, 4, WIDTH)
     normed = torch.nn.functional.layer_norm(query, (WIDTH,))
@@ -170,13 +170,13 @@ def test_a_new_block_is_near_the_identity_up_to_its_norms_and_all_of_it_learns_f
     (output * torch.randn_like(output)).sum().backward()
     for name, parameter in attention.named_parameters():
         assert parameter.grad is not None
-        if name != "key.bias":  # adds the same to all scores of a query
+        if name != "key.bias":  # adds the same value to all scores of a query
             assert parameter.grad.abs().sum() > 0, name
 
 
 @pytest.mark.parametrize("normalized", [False, True])
-def test_normalized_attention_depends_on_directions_alone(normalized: bool) -> None:
-    """A bottleneck shrinks latents: attention's weights must not flatten with them."""
+def test_normalized_attention_depends_only_on_directions(normalized: bool) -> None:
+    """A bottleneck shrinks latents, which must not make attention weights uniform."""
     module = AttentionBlock(WIDTH, heads=3, dropout=0.0, normalized=normalized)
     query, context, mask = torch.randn(2, 4, WIDTH), torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool)
     weights, shrunk = module.weights(query, context, mask), module.weights(0.1 * query, 0.1 * context, mask)

@@ -1,4 +1,4 @@
-"""Compiled blocks compute what they computed, under the same names, at every length."""
+"""Compiled blocks give the same results under the same names at every length."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _forget_compiled_code() -> Any:
 
 
 def losses(module: ExtractionModule, batches: list[PostBatch]) -> list[torch.Tensor]:
-    """Of a step of gradient descent on each batch in turn."""
+    """Losses of one gradient descent step on each batch."""
     found = []
     for number, batch in enumerate(batches):
         torch.manual_seed(number)
@@ -36,7 +36,7 @@ def losses(module: ExtractionModule, batches: list[PostBatch]) -> list[torch.Ten
 
 
 @pytest.mark.slow
-def test_training_goes_the_same_way(
+def test_compiled_and_eager_training_match(
     make_module: Callable[..., ExtractionModule], make_batch: Callable[..., PostBatch]
 ) -> None:
     batches = [
@@ -56,7 +56,7 @@ def test_training_goes_the_same_way(
     assert gradient_norms(compiled).keys() == gradient_norms(plain).keys()
 
 
-def test_nothing_to_compile_with_is_said_beforehand(
+def test_a_missing_compiler_is_reported_in_advance(
     make_module: Callable[..., ExtractionModule], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CXX", "/nowhere/c++ -O2")

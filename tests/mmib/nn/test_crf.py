@@ -1,4 +1,4 @@
-"""The CRF, against enumeration of all paths and against the independent library pytorch-crf."""
+"""The CRF, compared with enumeration of all paths and with the independent library pytorch-crf."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def posts(lengths: tuple[int, ...] = (4, 1, 3), dtype: torch.dtype = torch.float
 
 
 def crf(constrained: bool = False, dtype: torch.dtype = torch.float64) -> LinearChainCRF:
-    """With random scores."""
+    """A CRF with random scores."""
     module = LinearChainCRF(K, *(bio_constraints(BIO) if constrained else ())).to(dtype)
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
@@ -43,7 +43,7 @@ def crf(constrained: bool = False, dtype: torch.dtype = torch.float64) -> Linear
 
 
 def legal(path: tuple[int, ...]) -> bool:
-    """By the definition of BIO, without the module's own constraints."""
+    """Checks BIO by definition, without the module's own constraints."""
     names = ["O", *(BIO[tag] for tag in path)]
     return all(tag[0] != "I" or before in (f"B{tag[1:]}", f"I{tag[1:]}") for before, tag in itertools.pairwise(names))
 
@@ -62,7 +62,7 @@ def enumerate_paths(module: LinearChainCRF, emissions: Tensor, constrained: bool
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_likelihood_best_path_and_marginals_are_those_of_enumeration(constrained: bool) -> None:
+def test_likelihood_best_path_and_marginals_match_enumeration(constrained: bool) -> None:
     module, (emissions, tags, mask) = crf(constrained), posts((4, 1, 3, 2, 4))
     if constrained:
         tags = module.viterbi(torch.randn_like(emissions), mask)
@@ -85,8 +85,8 @@ def test_likelihood_best_path_and_marginals_are_those_of_enumeration(constrained
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("seed", range(5))
-def test_values_and_gradients_are_those_of_pytorch_crf(dtype: torch.dtype, tolerance: float, seed: int) -> None:
-    """The library runs in float64, so that its own rounding is not measured."""
+def test_values_and_gradients_match_pytorch_crf(dtype: torch.dtype, tolerance: float, seed: int) -> None:
+    """The library runs in float64, so that its rounding is not measured."""
     torch.manual_seed(seed)
     module, (emissions, tags, mask) = crf(dtype=dtype), posts((30, 7, 1, 18), dtype, scale=3.0)
     library = torchcrf.CRF(K, batch_first=True).double()
@@ -99,11 +99,11 @@ def test_values_and_gradients_are_those_of_pytorch_crf(dtype: torch.dtype, toler
     losses, expected = module(emissions, tags, mask), -library(reference, tags, mask, reduction="none")
     torch.testing.assert_close(losses.double(), expected, rtol=tolerance, atol=0)
     weights = torch.rand(len(tags), dtype=torch.float64)
-    own = torch.autograd.grad((weights * losses).sum(), [emissions, module.start, module.end, module.transition])
+    gradients = torch.autograd.grad((weights * losses).sum(), [emissions, module.start, module.end, module.transition])
     for gradient, wanted in zip(
-        own, torch.autograd.grad((weights * expected).sum(), [reference, *theirs]), strict=True
+        gradients, torch.autograd.grad((weights * expected).sum(), [reference, *theirs]), strict=True
     ):
-        # Relative to the largest: single entries may be zero but for rounding.
+        # Relative to the largest: single entries may be zero up to rounding.
         difference = (gradient.double() - wanted).abs().max()
         assert difference <= tolerance * wanted.abs().max()
     decoded = [row[row_mask].tolist() for row, row_mask in zip(module.viterbi(emissions, mask), mask, strict=True)]
@@ -111,7 +111,7 @@ def test_values_and_gradients_are_those_of_pytorch_crf(dtype: torch.dtype, toler
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_gradients_are_those_of_finite_differences(constrained: bool) -> None:
+def test_gradients_match_finite_differences(constrained: bool) -> None:
     module, (emissions, _, mask) = crf(constrained), posts((3, 0, 2))
     tags = module.viterbi(torch.randn_like(emissions), mask)
     inputs = [emissions.requires_grad_(), *module.parameters()]
@@ -145,7 +145,7 @@ def test_a_constrained_crf_never_gives_an_invalid_path(lengths: list[int], scale
     assert not marginals[:, 0, inside].any()
 
 
-def test_forbidden_scores_are_not_learnable_away() -> None:
+def test_training_cannot_change_forbidden_scores() -> None:
     module, (emissions, _, mask) = crf(True), posts()
     tags = module.viterbi(torch.randn_like(emissions), mask)
     with torch.no_grad():
@@ -160,7 +160,7 @@ def test_forbidden_scores_are_not_learnable_away() -> None:
     assert module.transition.grad[module.allowed_transition].any()
 
 
-def test_a_forbidden_gold_path_costs_a_finite_loss_and_spoils_no_gradient() -> None:
+def test_a_forbidden_gold_path_has_a_finite_loss_and_finite_gradients() -> None:
     module = crf(True, torch.float32)
     tags = torch.tensor([[2, 4, 2], [1, 2, 0]])
     emissions, mask = torch.randn(2, 3, K, requires_grad=True), torch.ones(2, 3, dtype=torch.bool)
@@ -180,7 +180,7 @@ def test_a_forbidden_gold_path_costs_a_finite_loss_and_spoils_no_gradient() -> N
 
 @pytest.mark.parametrize("garbage", [1e3, float("inf"), float("nan")])
 @pytest.mark.parametrize("tag", [-100, 0, 10**6])
-def test_padding_changes_nothing(garbage: float, tag: int) -> None:
+def test_padding_has_no_effect(garbage: float, tag: int) -> None:
     module, (emissions, tags, mask) = crf(), posts((4, 1, 0, 3))
     shape = len(tags), 3
     longer = Posts(
@@ -201,7 +201,7 @@ def test_padding_changes_nothing(garbage: float, tag: int) -> None:
         torch.testing.assert_close(long, short)
 
 
-def test_posts_do_not_see_each_other() -> None:
+def test_posts_are_independent_of_each_other() -> None:
     module, (emissions, tags, mask) = crf(), posts((4, 1, 3))
     together = module(emissions, tags, mask)
     for row in range(3):
@@ -210,7 +210,7 @@ def test_posts_do_not_see_each_other() -> None:
         )
 
 
-def test_a_batch_without_words_has_loss_zero_and_zero_gradients() -> None:
+def test_a_batch_without_words_has_zero_loss_and_zero_gradients() -> None:
     module, (emissions, tags, mask) = crf(), posts((0, 0))
     losses = module(emissions.requires_grad_(), tags, mask)
     losses.sum().backward()
@@ -220,8 +220,8 @@ def test_a_batch_without_words_has_loss_zero_and_zero_gradients() -> None:
     assert not module.marginals(emissions, mask).any()
 
 
-def test_one_word_is_a_softmax_with_start_and_end_and_reaches_every_parameter() -> None:
-    """A parameter without a gradient stops distributed training."""
+def test_one_word_is_a_softmax_with_start_and_end_scores_and_trains_every_parameter() -> None:
+    """A parameter without a gradient stops DDP."""
     module, (emissions, tags, mask) = crf(), posts((1, 1))
     losses = module(emissions, tags, mask)
     logits = emissions[:, 0] + module.start + module.end
@@ -230,7 +230,7 @@ def test_one_word_is_a_softmax_with_start_and_end_and_reaches_every_parameter() 
     assert all(parameter.grad is not None for parameter in module.parameters())
 
 
-def test_autocast_changes_nothing_given_the_same_emissions() -> None:
+def test_autocast_has_no_effect_for_the_same_emissions() -> None:
     module, (emissions, tags, mask) = crf(dtype=torch.float32), posts((30, 7), torch.bfloat16)
     plain = module(emissions.float(), tags, mask), module.marginals(emissions.float(), mask)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -240,7 +240,7 @@ def test_autocast_changes_nothing_given_the_same_emissions() -> None:
         assert torch.equal(one, other)
 
 
-def test_a_module_in_half_precision_still_recurs_in_float32() -> None:
+def test_a_half_precision_module_still_recurs_in_float32() -> None:
     module, (emissions, tags, mask) = crf(dtype=torch.bfloat16), posts((30, 7), torch.bfloat16)
     losses = module(emissions, tags, mask)
     assert losses.dtype == torch.float32
@@ -248,7 +248,7 @@ def test_a_module_in_half_precision_still_recurs_in_float32() -> None:
 
 
 @pytest.mark.parametrize("constrained", [False, True])
-def test_extreme_emissions_leave_everything_finite(constrained: bool) -> None:
+def test_extreme_emissions_give_finite_results(constrained: bool) -> None:
     module, (emissions, tags, mask) = crf(constrained, torch.float32), posts((40, 5), torch.float32, scale=1e4)
     if constrained:
         tags = module.viterbi(torch.randn_like(emissions), mask)
@@ -261,7 +261,7 @@ def test_extreme_emissions_leave_everything_finite(constrained: bool) -> None:
 
 
 def test_a_small_loss_is_exact_in_float32() -> None:
-    """Where log Z is taken from large scores, rounding hides what a confident model still has to learn."""
+    """If log Z is computed from large scores, rounding hides what a confident model still has to learn."""
     tags = torch.randint(K, (1, 60))
     emissions = 9.0 * torch.nn.functional.one_hot(tags, K).float() + 50.0
     mask = torch.ones(1, 60, dtype=torch.bool)
@@ -279,8 +279,8 @@ def test_decoding_works_under_inference_mode() -> None:
     torch.testing.assert_close(inside[1], module.marginals(emissions, mask).detach())
 
 
-def test_gradient_descent_learns_what_follows_what() -> None:
-    """With equal emissions only transitions can tell B-PER I-PER O from other paths."""
+def test_gradient_descent_learns_transitions() -> None:
+    """With equal emissions only transitions distinguish B-PER I-PER O from other paths."""
     module = LinearChainCRF(K, *bio_constraints(BIO))
     tags, mask = torch.tensor([[1, 2, 0]]), torch.ones(1, 3, dtype=torch.bool)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
@@ -291,17 +291,17 @@ def test_gradient_descent_learns_what_follows_what() -> None:
     assert torch.equal(module.viterbi(torch.zeros(1, 3, K), mask), tags)
 
 
-def test_bio_constraints_are_those_of_the_definition() -> None:
+def test_bio_constraints_follow_the_definition() -> None:
     start, transition = bio_constraints(BIO)
     for tag in range(K):
         assert start[tag] == legal((tag,))
     for before, tag in itertools.product(range(K), repeat=2):
-        # An I- needs its own B-, the tag before it in the list, to stand at all.
+        # An I- tag requires its B- tag, the tag before it in the list.
         opening = (before - 1,) if BIO[before][0] == "I" else ()
         assert transition[before, tag] == legal((*opening, before, tag))
 
 
-def test_constraints_stay_out_of_the_checkpoint_and_must_fit() -> None:
+def test_constraints_are_not_in_the_checkpoint_and_are_validated() -> None:
     assert set(crf(True).state_dict()) == {"start", "end", "transition"}
     start, transition = bio_constraints(BIO)
     with pytest.raises(ConfigError, match=r"allowed_start is torch\.bool \(5,\): 4 tags"):

@@ -1,4 +1,4 @@
-"""The two ways of the recursion, against a plain loop of log-sums and its autograd, and against each other."""
+"""Both variants of the recursion, compared with a plain loop of logsumexp, its autograd, and each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def masks(lengths: tuple[int, ...], width: int) -> Tensor:
 
 
 def scores(allowed_start: Tensor, allowed_transition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Random start, transition and end scores that respect constraints."""
+    """Random start, transition and end scores that satisfy constraints."""
     tags = len(allowed_start)
     start, transition, end = (torch.randn(shape, dtype=torch.float64) for shape in ((tags,), (tags, tags), (tags,)))
     return (
@@ -35,7 +35,7 @@ def scores(allowed_start: Tensor, allowed_transition: Tensor) -> tuple[Tensor, T
 
 
 def plain_log_z(emissions: Tensor, start: Tensor, transition: Tensor, end: Tensor) -> Tensor:
-    """log Z of one post, (W, K), word by word, for autograd."""
+    """log Z of one post, (W, K), word by word, using autograd."""
     reached = start + emissions[0]
     for emission in emissions[1:]:
         reached = (reached[:, None] + transition).logsumexp(dim=0) + emission
@@ -43,14 +43,14 @@ def plain_log_z(emissions: Tensor, start: Tensor, transition: Tensor, end: Tenso
 
 
 def assert_same_as_plain(lengths: tuple[int, ...], scale: float, constrained: bool, scaled: bool) -> None:
-    """log Z, probabilities of tags and expected pairs are the plain recursion and its gradients."""
+    """log Z, tag probabilities and expected pairs match the plain recursion and its gradients."""
     allowed = bio_constraints(BIO) if constrained else (torch.ones(K).bool(), torch.ones(K, K).bool())
     parts, mask = scores(*allowed), masks(lengths, max(lengths) + 2)
     emissions = scale * torch.randn(*mask.shape, K, dtype=torch.float64)
     found = expectations(frame(emissions, mask), chain_scores(*parts), mixing_steps(*allowed) if scaled else None)
     for row, length in enumerate(lengths):
-        own = emissions[row, :length] - emissions[row, :length].amax(dim=1, keepdim=True)
-        leaves = [leaf.clone().requires_grad_() for leaf in (own, *parts)]
+        shifted = emissions[row, :length] - emissions[row, :length].amax(dim=1, keepdim=True)
+        leaves = [leaf.clone().requires_grad_() for leaf in (shifted, *parts)]
         log_z = plain_log_z(*leaves)
         words, start, transition, end = torch.autograd.grad(log_z, leaves, allow_unused=True, materialize_grads=True)
         torch.testing.assert_close(found.log_z[row], log_z.detach())
@@ -65,13 +65,13 @@ def assert_same_as_plain(lengths: tuple[int, ...], scale: float, constrained: bo
 @pytest.mark.parametrize("scaled", [True, False])
 @pytest.mark.parametrize("constrained", [True, False])
 @pytest.mark.parametrize("scale", [0.0, 1.0, 20.0, 1e4])
-def test_expectations_are_the_gradients_of_a_plain_loop(scale: float, constrained: bool, scaled: bool) -> None:
+def test_expectations_match_the_gradients_of_a_plain_loop(scale: float, constrained: bool, scaled: bool) -> None:
     torch.manual_seed(0)
     assert_same_as_plain((12, 1, 7), scale, constrained, scaled)
 
 
-def test_probabilities_are_used_where_they_are_exact_and_only_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The widest scores that are still scaled, and a little wider ones, agree with the plain loop alike."""
+def test_scaled_probabilities_are_used_exactly_where_they_are_accurate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The widest scores that are still scaled, and slightly wider ones, both match the plain loop."""
     calls = []
     exact = forward_backward._exact
     monkeypatch.setattr(forward_backward, "_exact", lambda *given: calls.append(1) or exact(*given))
@@ -82,8 +82,8 @@ def test_probabilities_are_used_where_they_are_exact_and_only_there(monkeypatch:
     assert calls
 
 
-def test_scores_at_the_edge_of_the_range_are_exact() -> None:
-    """All that is likely dies out at the next word, so that what is left are paths that seemed lost."""
+def test_scores_at_the_limit_of_the_range_are_exact() -> None:
+    """All likely paths end at the next word, so that only apparently lost paths remain."""
     width, spread = 20, forward_backward.SCALED_RANGE - math.log(3) - 1
     emissions = torch.zeros(1, width, 2, dtype=torch.float64)
     emissions[0, ::2, 0] = emissions[0, 1::2, 1] = -spread / 2
@@ -95,8 +95,8 @@ def test_scores_at_the_edge_of_the_range_are_exact() -> None:
         torch.testing.assert_close(one, other)
 
 
-def test_a_tie_between_regions_that_forget_the_start_is_seen() -> None:
-    """A tag lost at 400 nats and found again two regions later: probabilities cannot hold it, the result must."""
+def test_a_tie_between_regions_that_forget_the_start_is_detected() -> None:
+    """A tag lost at 400 nats that is recovered two regions later: probabilities underflow, but the result must not."""
     emissions = torch.zeros(1, 3, 2, dtype=torch.float64)
     emissions[0, :, 0] = torch.tensor([0.0, -800.0, 0.0])
     emissions[0, :, 1] = torch.tensor([-400.0, 0.0, -400.0])
@@ -107,7 +107,7 @@ def test_a_tie_between_regions_that_forget_the_start_is_seen() -> None:
     torch.testing.assert_close(found.places[1:-1, :2], torch.full((3, 2, 1), 0.5, dtype=torch.float64))
 
 
-def test_words_are_measured_from_their_highest_and_garbage_stays_out() -> None:
+def test_emissions_are_shifted_by_their_maximum_and_padding_is_ignored() -> None:
     mask = masks((2, 0), 3)
     emissions = torch.tensor([[[5.0, 7.0], [-3.0, -3.0], [math.nan, math.inf]]] * 2)
     emissions[1] = math.nan
@@ -119,7 +119,7 @@ def test_words_are_measured_from_their_highest_and_garbage_stays_out() -> None:
 
 
 @pytest.mark.parametrize("mixing", [1, None])
-def test_a_post_without_words_has_one_path_of_weight_one(mixing: int | None) -> None:
+def test_a_post_without_words_has_one_path_with_weight_one(mixing: int | None) -> None:
     parts = scores(torch.ones(K).bool(), torch.ones(K, K).bool())
     found = expectations(frame(torch.randn(2, 3, K), masks((0, 0), 3)), chain_scores(*parts), mixing)
     assert found.log_z.tolist() == [0.0, 0.0]
@@ -128,7 +128,7 @@ def test_a_post_without_words_has_one_path_of_weight_one(mixing: int | None) -> 
 
 
 @pytest.mark.parametrize("mixing", [1, None])
-def test_a_score_that_is_no_number_spoils_its_own_post_only(mixing: int | None) -> None:
+def test_a_nan_score_affects_only_its_own_post(mixing: int | None) -> None:
     chain = chain_scores(*scores(torch.ones(K).bool(), torch.ones(K, K).bool()))
     emissions, mask = torch.randn(2, 3, K), masks((3, 2), 3)
     clean = expectations(frame(emissions, mask), chain, mixing)
@@ -139,7 +139,7 @@ def test_a_score_that_is_no_number_spoils_its_own_post_only(mixing: int | None) 
     torch.testing.assert_close(found.pairs[1], clean.pairs[1])
 
 
-def test_a_tag_ruled_out_by_an_infinite_emission_has_no_probability() -> None:
+def test_a_tag_with_emission_minus_infinity_has_probability_zero() -> None:
     chain = chain_scores(*scores(torch.ones(K).bool(), torch.ones(K, K).bool()))
     emissions, mask = torch.randn(1, 3, K), masks((3,), 3)
     emissions[0, 1, 2] = -math.inf
@@ -149,27 +149,27 @@ def test_a_tag_ruled_out_by_an_infinite_emission_has_no_probability() -> None:
     torch.testing.assert_close(found.places.sum(dim=1), torch.ones(5, 1, dtype=torch.float64))
 
 
-def test_mixing_steps_are_those_of_enumeration() -> None:
+def test_mixing_steps_match_enumeration() -> None:
     start, transition = bio_constraints(BIO)
     assert mixing_steps(start, transition) == 2
     assert mixing_steps(torch.ones(K).bool(), torch.ones(K, K).bool()) == 1
     assert mixing_steps(torch.ones(1).bool(), torch.ones(1, 1).bool()) == 1
     assert mixing_steps(torch.ones(2).bool(), ONE_WAY) is None
     assert mixing_steps(torch.zeros(K).bool(), torch.ones(K, K).bool()) is None
-    # Wielandt's own example needs the most steps that any chain of its size can need.
+    # Wielandt's example needs the maximum number of steps of any chain of its size.
     ring = torch.zeros(4, 4, dtype=torch.bool)
     for before, after in [*itertools.pairwise(range(4)), (3, 0), (3, 1)]:
         ring[before, after] = True
     assert mixing_steps(torch.ones(4).bool(), ring) == 10
 
 
-def test_a_chain_that_cannot_go_back_is_exact() -> None:
-    """No number of steps leads from the second tag to the first: what is lost may be all that is left."""
+def test_an_irreversible_chain_is_exact() -> None:
+    """The first tag cannot be reached from the second: lost paths may be all that remain."""
     allowed = torch.ones(2).bool(), ONE_WAY
     parts, mask = scores(*allowed), masks((40,), 40)
     emissions = torch.zeros(1, 40, 2, dtype=torch.float64)
     emissions[0, :, 1] = -30.0
     emissions[0, -1, 0] = -2000.0
     found = expectations(frame(emissions, mask), chain_scores(*parts), mixing_steps(*allowed))
-    own = emissions[0] - emissions[0].amax(dim=1, keepdim=True)
-    torch.testing.assert_close(found.log_z[0], plain_log_z(own, *parts))
+    shifted = emissions[0] - emissions[0].amax(dim=1, keepdim=True)
+    torch.testing.assert_close(found.log_z[0], plain_log_z(shifted, *parts))

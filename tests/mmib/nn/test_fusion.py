@@ -1,4 +1,4 @@
-"""Fusions: what the text takes up from the image, and what neither reads."""
+"""Fusions: what the text receives from the image, and what is masked."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fusions() -> list[Fusion]:
 
 @pytest.fixture(params=[0, 1], ids=["CrossModalFusion", "LateFusion"])
 def fusion(request: pytest.FixtureRequest) -> Fusion:
-    """Built within the test, where blocks do not start as identities."""
+    """Built inside the test, where blocks are not initialised as identities."""
     return fusions()[request.param]
 
 
@@ -30,7 +30,7 @@ def latents(lengths: list[int], width: int = 0) -> Latents:
 
 
 @pytest.mark.parametrize(("pieces", "regions"), [(1, 0), (0, 1), (5, 3), (30, 10)])
-def test_padding_of_either_side_changes_no_word(
+def test_padding_of_either_side_does_not_change_any_word(
     fusion: Fusion, pad: Callable[[Latents, int], Latents], pieces: int, regions: int
 ) -> None:
     """Defects 1, 2 and 24."""
@@ -39,7 +39,7 @@ def test_padding_of_either_side_changes_no_word(
     torch.testing.assert_close(padded[:, :5][text.mask], fusion(text.z, text, image).states[text.mask])
 
 
-def test_image_reaches_every_word_of_its_own_post_only(fusion: Fusion) -> None:
+def test_an_image_affects_every_word_of_its_own_post_only(fusion: Fusion) -> None:
     text, image = latents([3, 3]), latents([2, 2])
     image.z.requires_grad_()
     output = fusion(text.z, text, image).states
@@ -49,7 +49,7 @@ def test_image_reaches_every_word_of_its_own_post_only(fusion: Fusion) -> None:
         assert gradient[1].abs().max() == 0
 
 
-def test_post_without_an_image_reads_nothing_of_its_empty_regions(fusion: Fusion) -> None:
+def test_a_post_without_an_image_ignores_its_empty_regions(fusion: Fusion) -> None:
     """Defect 24: missing crops were zero images without a mask."""
     text, image = latents([4, 2]), latents([0, 0], width=3)
     first = fusion(text.z, text, image).states
@@ -66,7 +66,7 @@ def test_cross_modal_fusion_without_an_image_is_the_residual_path_on_the_text() 
     assert torch.equal(fusion(text.z, text, image).states, block.feed_forward_norm(hidden + block.feed_forward(hidden)))
 
 
-def test_regions_do_not_read_padded_words() -> None:
+def test_regions_do_not_attend_to_padded_words() -> None:
     """Defect 2: image-to-text attention got no mask."""
     fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
     text, image = latents([5, 2]), latents([2, 2])
@@ -77,7 +77,7 @@ def test_regions_do_not_read_padded_words() -> None:
     assert text.z.grad[text.mask].abs().sum(dim=1).min() > 0
 
 
-def test_cross_modal_fusion_is_two_attentions_in_the_order_of_the_paper() -> None:
+def test_cross_modal_fusion_is_two_attentions_in_the_papers_order() -> None:
     fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
     text, image = latents([5, 2]), latents([2, 1])
     grounded = fusion.image_reads_text(image.z, text.z, text.mask)
@@ -98,7 +98,7 @@ def test_gradients_are_finite_without_any_image() -> None:
         assert image.z.grad is None or not image.z.grad.any()
 
 
-def test_weights_are_told_when_asked_for_and_change_nothing(fusion: Fusion) -> None:
+def test_weights_are_returned_on_request_and_have_no_effect(fusion: Fusion) -> None:
     text, image = latents([5, 3]), latents([2, 0], width=3)
     plain, asked = fusion(text.z, text, image), fusion(text.z, text, image, need_weights=True)
     assert plain.weights is None
@@ -106,7 +106,7 @@ def test_weights_are_told_when_asked_for_and_change_nothing(fusion: Fusion) -> N
     assert (asked.weights is None) == isinstance(fusion, LateFusion)
 
 
-def test_weights_are_those_of_the_regions_as_the_text_reads_them(pad: Callable[[Latents, int], Latents]) -> None:
+def test_weights_are_those_of_the_text_attending_to_the_regions(pad: Callable[[Latents, int], Latents]) -> None:
     fusion = CrossModalFusion(WIDTH, heads=3, dropout=0.0)
     text, image = latents([5, 2]), latents([3, 1])
     weights = fusion(text.z[:, :2], text, image, need_weights=True).weights
@@ -118,7 +118,7 @@ def test_weights_are_those_of_the_regions_as_the_text_reads_them(pad: Callable[[
     assert not padded[:, :, 3:].any()
 
 
-def test_each_query_is_fused_by_itself(fusion: Fusion) -> None:
+def test_each_query_is_fused_independently(fusion: Fusion) -> None:
     text, image = latents([5, 3]), latents([2, 1])
     asked, whole = fusion(text.z[:, [3, 0]], text, image), fusion(text.z, text, image)
     torch.testing.assert_close(asked.states, whole.states[:, [3, 0]])

@@ -1,4 +1,4 @@
-"""The variational encoding: its KL, its noise, and that it can allocate information."""
+"""The variational encoding: its KL, its noise, and its ability to allocate information."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def encoder() -> GaussianEncoder:
     return GaussianEncoder(WIDTH, heads=3, dropout=0.0)
 
 
-def test_kl_is_that_of_torch_distributions() -> None:
+def test_kl_matches_torch_distributions() -> None:
     """Defect 4: `log_var` is a log-variance, in the KL as in the sample."""
     q = posterior()
     expected = kl_divergence(Normal(q.mean, torch.exp(0.5 * q.log_var)), Normal(0.0, 1.0))
@@ -70,7 +70,7 @@ def test_samples_have_the_standard_deviation_exp_half_log_var() -> None:
     assert sample.std().item() == pytest.approx(torch.exp(torch.tensor(-0.75)).item(), rel=0.01)
 
 
-def test_samples_pass_their_gradient_to_mean_and_log_var() -> None:
+def test_gradients_of_samples_reach_mean_and_log_var() -> None:
     q = posterior()
     q.mean.requires_grad_()
     q.log_var.requires_grad_()
@@ -80,7 +80,7 @@ def test_samples_pass_their_gradient_to_mean_and_log_var() -> None:
     torch.testing.assert_close(by_log_var, 0.5 * (z - q.mean).detach())
 
 
-def test_log_var_starts_at_minus_three_whatever_comes_in() -> None:
+def test_log_var_starts_at_minus_three_for_any_input() -> None:
     q = encoder()(50 * torch.randn(2, 5, WIDTH), torch.ones(2, 5, dtype=torch.bool))
     assert torch.equal(q.log_var, torch.full_like(q.log_var, LOG_VAR_START))
     assert LOG_VAR_START == -3.0
@@ -95,10 +95,10 @@ def test_log_var_is_clamped(bias: float, expected: float) -> None:
     assert q.kl().isfinite().all()
 
 
-def test_information_differs_between_tokens_and_can_be_pressed_down_by_the_encoder() -> None:
-    """Defect 3: a LayerNorm behind the heads fixed the norm of every mean, and the KL had no gradient before it."""
+def test_information_differs_between_tokens_and_can_be_reduced_by_the_encoder() -> None:
+    """Defect 3: a LayerNorm after the heads fixed the norm of every mean, and the KL had no gradient before it."""
     module = encoder()
-    torch.nn.init.normal_(module.mean.weight)  # it starts as the identity on normed states, and need not stay there
+    torch.nn.init.normal_(module.mean.weight)  # it starts as the identity on normalised states, and may change
     q = module(torch.randn(4, 8, WIDTH), torch.ones(4, 8, dtype=torch.bool))
     norms = q.mean.square().mean(dim=2)
     assert norms.std() / norms.mean() > 0.05
@@ -108,7 +108,7 @@ def test_information_differs_between_tokens_and_can_be_pressed_down_by_the_encod
 
 
 def test_mean_can_shrink_to_zero_information() -> None:
-    """Defect 3: with plain linear heads the posterior can reach the prior itself."""
+    """Defect 3: with plain linear heads the posterior can equal the prior."""
     module = encoder()
     for parameter in (module.mean.weight, module.mean.bias, module.log_var.bias):
         torch.nn.init.zeros_(parameter)
@@ -138,6 +138,6 @@ def test_kl_is_computed_in_float32_under_autocast() -> None:
     assert torch.equal(under_autocast, q.kl())
 
 
-def test_float64_stays_float64() -> None:
+def test_float64_is_preserved() -> None:
     q = encoder().double()(torch.randn(2, 5, WIDTH, dtype=torch.float64), torch.ones(2, 5, dtype=torch.bool))
     assert q.mean.dtype == q.log_var.dtype == q.kl().dtype == q.rsample().dtype == torch.float64

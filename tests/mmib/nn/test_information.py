@@ -1,6 +1,6 @@
-"""The information estimates against distributions whose information is known in closed form or by quadrature.
+"""The information estimates, for distributions whose information is known in closed form or by quadrature.
 
-Samples are drawn with fixed seeds; "within sampling error" is four standard errors of the mean over batches.
+Samples use fixed seeds; "within sampling error" is four standard errors of the mean over batches.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def generator() -> torch.Generator:
 
 
 def above(found: Estimate, bound: float) -> bool:
-    """Whether an estimate lies above a number by more than sampling explains."""
+    """Whether an estimate exceeds a number by more than the sampling error."""
     return found.mean > bound + ERRORS * found.error
 
 
@@ -51,11 +51,11 @@ def close(found: Estimate, value: float) -> bool:
     return abs(found.mean - value) <= ERRORS * found.error
 
 
-# The truths themselves.
+# The true values.
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, -0.7, 0.99])
-def test_mutual_information_is_the_divergence_of_joint_and_product(rho: float) -> None:
+def test_mutual_information_is_the_kl_divergence_of_joint_and_product(rho: float) -> None:
     covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64)
     joint, product = (MultivariateNormal(torch.zeros(2).double(), c) for c in (covariance, torch.eye(2).double()))
     assert information(rho) == pytest.approx(kl_divergence(joint, product).item(), abs=1e-12)
@@ -67,14 +67,14 @@ def test_mutual_information_is_the_divergence_of_joint_and_product(rho: float) -
     torch.testing.assert_close(ratio, joint.log_prob(pairs) - product.log_prob(pairs))
 
 
-def test_information_on_the_circle_is_that_of_bessel_functions() -> None:
+def test_information_on_the_circle_matches_bessel_functions() -> None:
     for at in (0.5, 4.0, 80.0):
         expected = at * special.i1e(at) / special.i0e(at) - math.log(special.i0e(at)) - at
         assert sphere_information(at, dims=2) == pytest.approx(expected, rel=1e-9)
 
 
-def test_pairs_on_the_sphere_are_as_close_as_their_concentration_says() -> None:
-    """E cos = I_{d/2}(c) / I_{d/2 - 1}(c), around every x and not around the pole alone."""
+def test_pairs_on_the_sphere_are_as_close_as_their_concentration_implies() -> None:
+    """E cos = I_{d/2}(c) / I_{d/2 - 1}(c), around every x and not only around the pole."""
     x, z = sphere_pairs(7.0, 4000, 4, seed=0)
     cosines = (x * z).sum(dim=1)
     assert close(estimate(cosines.tolist()), special.ive(2, 7.0) / special.ive(1, 7.0))
@@ -94,7 +94,7 @@ def test_quadrature_of_the_jensen_shannon_divergence_at_its_limits() -> None:
 
 @pytest.mark.parametrize("rho", [0.1, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("dims", [1, 6])
-def test_rate_is_the_mutual_information_where_the_latents_are_standard_normal(
+def test_the_rate_is_the_mutual_information_if_latents_are_standard_normal(
     generator: torch.Generator, rho: float, dims: int
 ) -> None:
     x = torch.randn(20_000, dims, generator=generator, dtype=torch.float64)
@@ -106,7 +106,7 @@ def test_rate_is_the_mutual_information_where_the_latents_are_standard_normal(
 
 
 def test_rates_of_dimensions_add_up_in_nats(generator: torch.Generator) -> None:
-    """I(X; Z) = -1/2 sum log(1 - rho_d^2); a dimension that tells nothing costs nothing."""
+    """I(X; Z) = -1/2 sum log(1 - rho_d^2); an uninformative dimension costs nothing."""
     rhos = [0.0, 0.4, 0.8]
     x = torch.randn(20_000, 3, generator=generator, dtype=torch.float64)
     parts = [channel(column, rho) for column, rho in zip(x.split(1, dim=1), rhos, strict=True)]
@@ -116,10 +116,10 @@ def test_rates_of_dimensions_add_up_in_nats(generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(("offset", "scale"), [(0.5, 1.0), (0.0, 0.3), (-1.0, 2.0)])
-def test_rate_of_other_latents_is_above_the_mutual_information_by_their_own_divergence(
+def test_the_rate_of_other_latents_exceeds_the_mutual_information_by_their_divergence_from_the_prior(
     generator: torch.Generator, offset: float, scale: float
 ) -> None:
-    """E KL(q(z|x) || p) = I(X; Z) + KL(q(z) || p), and moving or scaling z changes no information."""
+    """E KL(q(z|x) || p) = I(X; Z) + KL(q(z) || p), and shifting or scaling z does not change the information."""
     marginal = Normal(*torch.tensor([offset, scale], dtype=torch.float64))
     gap = kl_divergence(marginal, Normal(0.0, 1.0)).item()
     assert excess(offset, scale) == pytest.approx(gap, rel=1e-9)
@@ -133,14 +133,14 @@ def test_rate_of_other_latents_is_above_the_mutual_information_by_their_own_dive
 
 
 @pytest.mark.parametrize("nats", [0.2, 1.0, 3.0, 8.0])
-def test_info_nce_with_the_best_critic_bounds_from_below_and_rises_with_the_batch(
+def test_info_nce_with_the_optimal_critic_is_a_lower_bound_that_rises_with_the_batch_size(
     generator: torch.Generator, nats: float
 ) -> None:
     rho = correlation(nats, 8)
     x, z = gaussian_pairs(rho, 8192, 8, generator)
     found = [best_info_nce(x, z, size, rho) for size in SIZES]
     assert not any(above(bound, min(nats, math.log(size))) for bound, size in zip(found, SIZES, strict=True))
-    # The same pairs in smaller and larger batches: what is left of the sampling error hardly matters.
+    # The same pairs in smaller and larger batches, so that the sampling error hardly matters.
     assert found[0].mean < found[1].mean < found[2].mean
 
 
@@ -154,7 +154,7 @@ def test_info_nce_is_tight_for_little_information_and_saturates_at_log_n_for_muc
         assert math.log(size) - 0.01 < found <= math.log(size)
 
 
-def test_own_module_reaches_the_best_critic_where_that_is_a_cosine() -> None:
+def test_the_module_reaches_the_optimal_critic_if_that_is_a_cosine() -> None:
     """On the sphere the cosine over temperature 1 / concentration is the log density ratio, up to a constant."""
     concentration, dims, size = 8.0, 3, 64
     x, z = sphere_pairs(concentration, 4096, dims, seed=0)
@@ -172,8 +172,8 @@ def test_own_module_reaches_the_best_critic_where_that_is_a_cosine() -> None:
         assert own_info_nce(x, z, size, wrong / concentration).mean < best.mean - ERRORS * best.error
 
 
-def test_cosine_critic_loses_the_length_of_gaussian_vectors(generator: torch.Generator) -> None:
-    """Its bound holds, and is lower than the best critic's at every temperature."""
+def test_a_cosine_critic_ignores_the_length_of_gaussian_vectors(generator: torch.Generator) -> None:
+    """Its bound holds, and is lower than the optimal critic's at every temperature."""
     rho = correlation(3.0, 8)
     x, z = gaussian_pairs(rho, 8192, 8, generator)
     best = best_info_nce(x, z, 64, rho)
@@ -181,8 +181,8 @@ def test_cosine_critic_loses_the_length_of_gaussian_vectors(generator: torch.Gen
     assert 0.5 * best.mean < cosine.mean < best.mean - ERRORS * best.error
 
 
-def test_bound_of_rows_that_share_images_counts_each_rows_own_candidates(generator: torch.Generator) -> None:
-    """Two texts an image: 63 of 64 rows are candidates, and the bound stays one."""
+def test_the_bound_with_shared_images_counts_the_candidates_of_each_row(generator: torch.Generator) -> None:
+    """Two texts per image: 63 of 64 rows are candidates, and the bound still holds."""
     found = shared_info_nce(1.0, images=32, rows=2, count=400, generator=generator)
     assert not above(found, 1.0)
     assert found.mean > 0.95
@@ -190,7 +190,7 @@ def test_bound_of_rows_that_share_images_counts_each_rows_own_candidates(generat
     assert math.log(15) - 0.01 < saturated.mean <= math.log(15)
 
 
-def test_rows_of_one_image_as_negatives_would_cost_the_bound(generator: torch.Generator) -> None:
+def test_rows_of_one_image_as_negatives_would_lower_the_bound(generator: torch.Generator) -> None:
     rho = correlation(1.0)
     image = torch.randn(32, 1, generator=generator, dtype=torch.float64).repeat_interleave(2, dim=0)
     text = rho * image + math.sqrt(1 - rho**2) * torch.randn(64, 1, generator=generator, dtype=torch.float64)
@@ -202,8 +202,8 @@ def test_rows_of_one_image_as_negatives_would_cost_the_bound(generator: torch.Ge
     assert bounds[1] < bounds[0] - 0.02
 
 
-def test_bound_does_not_hold_where_many_rows_of_a_batch_share_an_image(generator: torch.Generator) -> None:
-    """A limit that docs/explanation/information.md names: eight copies of one negative are not eight negatives."""
+def test_the_bound_does_not_hold_if_many_rows_of_a_batch_share_an_image(generator: torch.Generator) -> None:
+    """See docs/explanation/information.md: eight copies of one negative are not eight negatives."""
     assert above(shared_info_nce(0.5, images=2, rows=8, count=1000, generator=generator), 0.5)
 
 
@@ -211,7 +211,7 @@ def test_bound_does_not_hold_where_many_rows_of_a_batch_share_an_image(generator
 
 
 def by_rectangles(rho: float) -> float:
-    """2 JSD by the same integral in the plain coordinates, on a grid."""
+    """2 JSD by the same integral in the original coordinates, on a grid."""
     at = torch.linspace(-8, 8, 2001, dtype=torch.float64).numpy()
     grid = stats.multivariate_normal(cov=[[1, rho], [rho, 1]])
     joint = grid.pdf([[(x, z) for z in at] for x in at[::4]])
@@ -226,7 +226,7 @@ def test_quadrature_agrees_with_a_grid() -> None:
 
 
 @pytest.mark.parametrize("rho", [0.0, 0.3, 0.8, -0.8, 0.99])
-def test_jsd_with_the_best_discriminator_is_twice_the_divergence(generator: torch.Generator, rho: float) -> None:
+def test_jsd_with_the_optimal_discriminator_is_twice_the_divergence(generator: torch.Generator, rho: float) -> None:
     pairs = gaussian_pairs(rho, 30_000, 1, generator)
     found, truth = jsd(*pairs, DensityRatio(rho)), 2 * jensen_shannon(rho)
     assert close(found, truth)
@@ -235,14 +235,14 @@ def test_jsd_with_the_best_discriminator_is_twice_the_divergence(generator: torc
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3, 3.0, -1.0])
-def test_jsd_with_a_worse_discriminator_is_less(generator: torch.Generator, scale: float) -> None:
+def test_jsd_with_a_suboptimal_discriminator_is_lower(generator: torch.Generator, scale: float) -> None:
     pairs = gaussian_pairs(0.8, 30_000, 1, generator)
     found = jsd(*pairs, DensityRatio(0.8, scale))
     assert found.mean < 2 * jensen_shannon(0.8) - ERRORS * found.error
 
 
-def test_jsd_is_no_mutual_information() -> None:
-    """Half of it where there is little, at most 2 log 2 where there is any amount, never more than log 2 times it."""
+def test_jsd_is_not_mutual_information() -> None:
+    """Half of it for little information, at most 2 log 2 for any amount, and never more than log 2 times it."""
     rhos = [0.1, 0.5, 0.9, 0.99, 1 - 1e-9]
     shares = [2 * jensen_shannon(rho) / information(rho) for rho in rhos]
     assert shares[0] == pytest.approx(0.5, abs=0.01)
@@ -251,8 +251,8 @@ def test_jsd_is_no_mutual_information() -> None:
     assert information(rhos[-1]) > 10 > 2 * math.log(2) > 2 * jensen_shannon(rhos[-1])
 
 
-def test_jsd_bounds_log_2_of_the_information_for_all_distributions() -> None:
-    """Both are f-divergences: it is enough to compare their generators at every ratio of densities."""
+def test_jsd_is_bounded_by_log_2_times_the_information_for_all_distributions() -> None:
+    """Both are f-divergences: it suffices to compare their generators at every density ratio."""
     t = torch.logspace(-12, 12, 1001, dtype=torch.float64)
     twice_jsd = t * torch.log(2 * t / (1 + t)) + torch.log(2 / (1 + t))
     kl = t * t.log() - t + 1

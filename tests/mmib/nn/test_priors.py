@@ -27,7 +27,7 @@ def text() -> Latents:
 
 
 def moved(prior: Prior) -> Prior:
-    """The prior with parameters as they might be after training."""
+    """The prior with parameters changed as if by training."""
     with torch.no_grad():
         for parameter in prior.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -35,19 +35,19 @@ def moved(prior: Prior) -> Prior:
 
 
 @pytest.mark.parametrize("build", [StandardPrior, LearntPrior, TextConditionalPrior])
-def test_every_prior_starts_as_the_standard_one(build: type[Prior]) -> None:
+def test_every_prior_starts_as_a_standard_normal(build: type[Prior]) -> None:
     q, z = posterior(), text()
     torch.testing.assert_close(build(D)(q, z), q.kl())
 
 
-def test_the_rate_to_a_learnt_prior_is_that_of_torch_distributions() -> None:
+def test_the_rate_for_a_learnt_prior_matches_torch_distributions() -> None:
     prior, q = moved(LearntPrior(D)), posterior()
     r = Normal(prior.mean, torch.exp(0.5 * prior.log_var))
     expected = kl_divergence(Normal(q.mean, torch.exp(0.5 * q.log_var)), r).masked_fill(~q.mask[:, :, None], 0.0)
     torch.testing.assert_close(prior(q, text()), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_conditional_prior_is_one_gaussian_a_post_and_reads_only_its_valid_text() -> None:
+def test_the_conditional_prior_is_one_gaussian_per_post_and_depends_only_on_its_valid_text() -> None:
     prior, q, z = moved(TextConditionalPrior(D)), posterior(), text()
     kl = prior(q, z)
     garbled = Latents(z.z.masked_fill(~z.mask[:, :, None], 7.0), z.mask)
@@ -67,7 +67,7 @@ def test_masked_regions_cost_nothing_and_every_parameter_learns(build: type[Prio
 
 
 def train(prior: Prior, q: Posterior, z: Latents, steps: int = 800) -> float:
-    """The rate in nats a position that the best prior of its kind leaves."""
+    """The rate in nats per position with the best prior of this kind."""
     optimizer = torch.optim.Adam(prior.parameters(), lr=0.02)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -88,7 +88,7 @@ def test_known_rates_of_a_linear_gaussian_channel() -> None:
     x = a * t + b * u
     q = Posterior(x, torch.full_like(x, 2 * math.log(s)), torch.ones(posts, 1, dtype=torch.bool))
     wide = Posterior(F.pad(q.mean, (0, 7)), F.pad(q.log_var, (0, 7)), q.mask)
-    # The constants keep the norm nearly the same, so that t can be read behind the prior's LayerNorm.
+    # The constants keep the norm nearly the same, so that t can be recovered after the prior's LayerNorm.
     constants = torch.tensor([3.0, -3.0] * 3 + [0.0]).expand(posts, 1, 7)
     z = Latents(torch.cat([t, constants], dim=2), q.mask)
     standard = float(StandardPrior(8)(wide, z).sum(dim=2).mean())

@@ -1,4 +1,4 @@
-"""The relation classifier reads the states of the two opening markers, head first."""
+"""The relation classifier uses the states of the two opening markers, head first."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from mmib.nn.relation import RelationHead
 
 
-def test_logits_are_the_linear_map_of_head_then_tail() -> None:
+def test_logits_are_a_linear_map_of_head_and_tail() -> None:
     head = RelationHead(6, relations=5, dropout=0.0)
     states = torch.randn(3, 2, 6)
     expected = [head.classifier.weight @ torch.cat([first, second]) + head.classifier.bias for first, second in states]
     torch.testing.assert_close(head(states), torch.stack(expected))
 
 
-def test_direction_of_the_relation_matters() -> None:
+def test_the_direction_of_the_relation_matters() -> None:
     head = RelationHead(6, relations=5, dropout=0.0)
     states = torch.randn(2, 2, 6)
     assert not torch.allclose(head(states), head(states.flip(1)))
