@@ -1,4 +1,4 @@
-"""What the parser of the trainer commands accepts is not refused, and what is refused the parser refuses too."""
+"""The early check accepts everything that the parser of the trainer commands accepts, and refuses nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from mmib.training.option_schema import parsers
 ROOT = Path(__file__).parents[3]
 EXPERIMENTS = [path.stem for path in shipped_experiments()]
 DEMO = ("--config", "mre-demo")
-# Values of each type, in the ways that people write them.
+# Values of each type, in the notations that users write.
 WRITTEN = {
     "boolean": ["true", "False", "no"],
     "integer": ["3", "0x10", "1_000"],
@@ -34,7 +34,7 @@ Accepts = Callable[..., bool]
 
 @pytest.fixture(scope="module")
 def accepts() -> Accepts:
-    """Whether the parser of a command takes arguments."""
+    """Whether the parser of a command accepts arguments."""
     found = parsers()
 
     def parse(command: str, *arguments: str) -> bool:
@@ -48,7 +48,7 @@ def accepts() -> Accepts:
 
 
 def refusal(command: str, *arguments: str) -> str:
-    """Why arguments are refused; empty where they are not."""
+    """The reason for a refusal; empty if arguments are not refused."""
     try:
         check(command, expand_configs([command, *arguments])[1:])
     except ConfigError as error:
@@ -61,7 +61,7 @@ def write(path: Path, content: Any) -> str:
     return str(path)
 
 
-# What is composed
+# Composition
 
 
 def test_files_and_options_are_composed_in_order(tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_files_and_options_are_composed_in_order(tmp_path: Path) -> None:
     assert config["name"] == "5"
 
 
-def test_a_class_keeps_the_arguments_that_it_takes_of_the_one_before() -> None:
+def test_a_class_keeps_arguments_of_the_previous_class_that_it_accepts() -> None:
     arguments = [*DEMO, "--model.backbone.fusion.heads=6", "--model.backbone.fusion=mmib.nn.fusion.LateFusion"]
     config = compose("fit", expand_configs(["fit", *arguments])[1:])
     fusion = config["model"]["init_args"]["backbone"]["init_args"]["fusion"]
     assert fusion == {"class_path": "mmib.nn.fusion.LateFusion", "init_args": {"dropout": 0.0}}
 
 
-# What is refused
+# Refusals
 
 
 REFUSED = {
@@ -114,7 +114,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("arguments", "reason"), REFUSED.items(), ids=[" ".join(key) for key in REFUSED])
-def test_what_the_parser_refuses_is_refused_in_one_sentence(
+def test_arguments_refused_by_the_parser_are_refused_in_one_sentence(
     accepts: Accepts, arguments: tuple[str, ...], reason: str
 ) -> None:
     assert refusal("fit", *DEMO, *arguments).startswith(reason)
@@ -132,13 +132,13 @@ FILES = {
 
 
 @pytest.mark.parametrize(("text", "reason"), FILES.items(), ids=list(FILES))
-def test_a_file_is_held_to_the_same(accepts: Accepts, tmp_path: Path, text: str, reason: str) -> None:
+def test_files_are_checked_in_the_same_way(accepts: Accepts, tmp_path: Path, text: str, reason: str) -> None:
     arguments = (*DEMO, "--config", write(tmp_path / "mine.yaml", text))
     assert refusal("fit", *arguments).startswith(reason)
     assert not accepts("fit", *arguments)
 
 
-# What is not refused
+# Accepted configurations
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -171,14 +171,14 @@ LEFT_TO_THE_PARSER = [
 
 
 @pytest.mark.parametrize("arguments", LEFT_TO_THE_PARSER, ids=" ".join)
-def test_what_is_not_certain_is_left_to_the_parser(arguments: list[str]) -> None:
+def test_uncertain_cases_are_left_to_the_parser(arguments: list[str]) -> None:
     assert not refusal("fit", *DEMO, *arguments)
 
 
 def documented() -> Iterator[str]:
-    """Options of model, data and trainer in the documentation, in the files of sweeps and in those of studies."""
+    """Options of model, data and trainer in the documentation, sweep files and study files."""
     for document in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        if "generated" in document.parts:  # by make docs
+        if "generated" in document.parts:  # built by make docs
             continue
         text = document.read_text(encoding="utf-8").replace("\\\n", " ")
         for name, value in re.findall(r"--((?:data|model|trainer)\.[a-z\d_.+]+)[ =]([^\s`'\[\]<>…]{2,}|[a-z\d])", text):
@@ -190,7 +190,7 @@ def documented() -> Iterator[str]:
                 yield f"--{name}={value if isinstance(value, str) else json.dumps(value)}"
 
 
-def test_no_option_of_the_documentation_of_sweeps_or_of_studies_is_refused() -> None:
+def test_documented_options_and_options_of_sweeps_and_studies_are_accepted() -> None:
     tried = sorted(set(documented()))
     assert len(tried) > 30
     for option in tried:
@@ -200,7 +200,7 @@ def test_no_option_of_the_documentation_of_sweeps_or_of_studies_is_refused() -> 
 
 
 def sampled(option: Option, source: random.Random) -> str | None:
-    """A value that the option takes; None where only a class knows."""
+    """A value that the option accepts; None if only a class knows."""
     values = list(classes(option.node)) if source.random() < 0.5 else []
     for form in forms(option.node):
         values += map(str, form.get("enum", WRITTEN.get(form.get("type", ""), [])))
@@ -208,8 +208,8 @@ def sampled(option: Option, source: random.Random) -> str | None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_nothing_that_the_parser_accepts_is_refused(accepts: Accepts, seed: int) -> None:
-    """Options of random values: each set is tried by both, and halved where the parser refuses it."""
+def test_everything_accepted_by_the_parser_is_accepted(accepts: Accepts, seed: int) -> None:
+    """Options with random values: each set is tried by both, and halved if the parser refuses it."""
     source = random.Random(seed)
     experiment = source.choice(EXPERIMENTS)
     config = compose("fit", expand_configs(["fit", "--config", experiment])[1:])

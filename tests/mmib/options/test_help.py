@@ -1,4 +1,4 @@
-"""The page of a trainer command shows every option that a person may set, in sections, within 80 columns."""
+"""The help page of a trainer command shows all options, in sections, within 80 columns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def page(*arguments: str) -> str:
 
 
 def entry(text: str, name: str) -> str:
-    """What the page says of an option, on one line."""
+    """The text about an option, on one line."""
     return " ".join(text.partition(f"\n  --{name} ")[2].partition("\n  --")[0].split())
 
 
@@ -35,13 +35,13 @@ def test_every_option_is_listed_once_and_no_line_is_longer_than_80_columns(argum
     assert max(map(len, text.splitlines())) <= 80
 
 
-def test_sections_that_a_person_looks_for_come_first() -> None:
+def test_the_most_used_sections_come_first() -> None:
     titles = [title.partition(" (")[0] for title in TITLE.findall(page("--config", "mre-demo"))]
     assert titles[: len(SECTIONS)] == list(SECTIONS.values())
     assert titles[len(SECTIONS) :] == ["beta_schedule", "demo", "further options of Lightning's trainer"]
 
 
-def test_values_are_those_of_the_configuration() -> None:
+def test_values_match_the_configuration() -> None:
     text = page(
         "--config", "mre-demo", "--data.batch_size", "7", "--model.backbone.fusion", "mmib.nn.fusion.LateFusion"
     )
@@ -53,12 +53,12 @@ def test_values_are_those_of_the_configuration() -> None:
     assert "JSDAlignment" in entry(text, "model.backbone.alignment")
 
 
-def test_options_of_the_command_alone_belong_to_it() -> None:
+def test_options_of_the_command_itself_are_in_its_section() -> None:
     assert "--verbose" not in page()
     assert "--verbose" in help_page("validate", "score", [])
 
 
-def test_a_wrong_option_is_refused_there_too() -> None:
+def test_an_invalid_option_is_refused_there_too() -> None:
     with pytest.raises(ConfigError, match="did you mean max_epochs"):
         page("--trainer.max_epoch", "3")
 
