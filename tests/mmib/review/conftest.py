@@ -1,4 +1,4 @@
-"""Predictions of both tasks and of `mmib extract`, made up in milliseconds."""
+"""Generated predictions of both tasks and of `mmib extract`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MakePredictions = Callable[..., Path]
 
 
 def entity_records() -> list[dict[str, Any]]:
-    """Three posts; the second has the least certain word, outside of its entity."""
+    """Three posts; the second has the least certain word, which is not in an entity."""
     tags = ["O", "B-PERSON", "I-PERSON", "O", "B-TEAM", "O"]
     attention = [[0.9, 0.1], [0.2, 0.8], [0.4, 0.6], [0.5, 0.5], [0.7, 0.3], None]
     rows = []
@@ -70,7 +70,7 @@ RECORDS = {"mner": entity_records, "mre": relation_records}
 
 @pytest.fixture
 def make_predictions(tmp_path: Path) -> MakePredictions:
-    """Writes the predictions of a run of a task, and its images; the file."""
+    """Writes the predictions and images of a run of a task; returns the file."""
 
     def make(task: str, summary: bool = True) -> Path:
         folder, root = tmp_path / f"run-{task}", tmp_path / "data"
@@ -94,7 +94,7 @@ def make_predictions(tmp_path: Path) -> MakePredictions:
 
 @pytest.fixture
 def extracted(tmp_path: Path) -> Path:
-    """What `mmib extract` writes of three posts, one of which it could not read; the posts are in `posts.jsonl`."""
+    """Output of `mmib extract` for three posts, one of which could not be read; the posts are in `posts.jsonl`."""
     evidence = {
         "tokens": [[0, 3], [4, 10], [11, 19]],
         "kl": [3.0, 2.0, None],

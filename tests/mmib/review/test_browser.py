@@ -1,4 +1,4 @@
-"""The review page in a real browser, by its keys."""
+"""The review page in a real browser, controlled by its keyboard shortcuts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 @pytest.fixture
 def review(browser: Browser, start_app: Callable[[Any], str], tmp_path: Path) -> MakePage:
-    """Opens the page of predictions; it, and the file of the corrections."""
+    """Opens the page for predictions; returns it with the file of corrections."""
 
     def make(path: Path, width: int = DESK, images: Path | None = None) -> tuple[Browser, Path]:
         predictions = read_predictions(path)
@@ -69,7 +69,7 @@ def test_relations_are_corrected_by_keyboard_and_resumed(review: MakePage, make_
     path = make_predictions("mre")
     page, output = review(path)
     assert text_of(page, "#entities tbody td:nth-child(2)") == "given"
-    page.press("3", "ArrowDown", "2", "Enter")  # leaves; the other way round plays for
+    page.press("3", "ArrowDown", "2", "Enter")  # leaves; the opposite direction plays for
     page.wait("document.getElementById('place').textContent === 'Post 2 of 2'")
     (line,) = saved(output)
     assert [link["type"] for link in line["relations"]] == ["leaves", "plays_for"]
@@ -82,7 +82,7 @@ def test_relations_are_corrected_by_keyboard_and_resumed(review: MakePage, make_
 
 
 def hold(page: Browser) -> Callable[[int], None]:
-    """Hold all requests of the page, in `held`, as a slow network does; the function lets one of them go."""
+    """Hold all requests of the page in `held`, like a slow network; the function releases one of them."""
     page.run(
         "(() => { const real = fetch; window.held = []; window.fetch = (...asked) => "
         "new Promise((go) => held.push(go)).then(() => real(...asked)); })()"
@@ -90,17 +90,17 @@ def hold(page: Browser) -> Callable[[int], None]:
     return lambda number: page.run(f"held[{number}]()")
 
 
-def test_what_is_shown_is_what_is_saved_however_fast_the_keys_are(
+def test_displayed_posts_are_saved_correctly_at_any_typing_speed(
     review: MakePage, make_predictions: MakePredictions
 ) -> None:
     page, output = review(make_predictions("mner"))
     let_go = hold(page)
     place = "document.getElementById('place').textContent"
-    page.press("2", "n", "n", "Enter", "Delete")  # the first post is still shown, but about to be replaced
+    page.press("2", "n", "n", "Enter", "Delete")  # the first post is still displayed, but about to be replaced
     assert page.run("held.length") == 2
     let_go(1)
     page.wait(f"{place} === 'Post 3 of 3'")
-    let_go(0)  # the answer that is no longer wanted arrives last
+    let_go(0)  # the outdated answer arrives last
     page.press("p")
     let_go(2)
     page.wait(f"{place} === 'Post 2 of 3'")
@@ -111,7 +111,7 @@ def test_what_is_shown_is_what_is_saved_however_fast_the_keys_are(
     page.wait("held.length === 5")
     let_go(4)
     page.wait(f"{place} === 'Post 3 of 3'")
-    for repeat in (False, True):  # a held key saves once
+    for repeat in (False, True):  # holding a key saves once
         page.send("Input.dispatchKeyEvent", type="keyDown", key="Enter", windowsVirtualKeyCode=13, autoRepeat=repeat)
     let_go(5)
     page.wait("held.length === 7")
@@ -127,7 +127,7 @@ def test_what_is_shown_is_what_is_saved_however_fast_the_keys_are(
     assert page.run("document.querySelector('#entities select').value") == "TEAM", "the edit of the first post is kept"
 
 
-def test_edits_outlive_the_tab_and_two_windows_lose_nothing(
+def test_edits_survive_a_closed_tab_and_two_windows_lose_nothing(
     review: MakePage, make_predictions: MakePredictions
 ) -> None:
     page, output = review(make_predictions("mner"))
@@ -148,7 +148,7 @@ def test_edits_outlive_the_tab_and_two_windows_lose_nothing(
     assert [entity["type"] for entity in saved(output)[0]["entities"]] == ["TEAM", "TEAM"]
 
 
-def test_words_and_relations_are_marked_by_mouse(review: MakePage, extracted: Path) -> None:
+def test_words_and_relations_can_be_marked_with_the_mouse(review: MakePage, extracted: Path) -> None:
     page, output = review(extracted)
     page.run(
         "(() => { const word = document.querySelector('.w[data-word=\"1\"]').firstChild;"
@@ -169,7 +169,7 @@ def test_words_and_relations_are_marked_by_mouse(review: MakePage, extracted: Pa
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_the_page_is_accessible_asks_nobody_else_and_fits(
+def test_the_page_is_accessible_makes_no_external_request_and_fits(
     review: MakePage, make_predictions: MakePredictions, width: int
 ) -> None:
     page, _ = review(make_predictions("mner"), width)
@@ -185,7 +185,7 @@ def test_the_page_is_accessible_asks_nobody_else_and_fits(
     assert accessibility_problems(page) == []
 
 
-def test_text_of_a_post_is_text(review: MakePage, extracted: Path) -> None:
+def test_post_text_is_escaped(review: MakePage, extracted: Path) -> None:
     content = extracted.read_text(encoding="utf-8").replace("Ada joined Foo Town", "<img src=x> Foo Town")
     extracted.write_text(content, encoding="utf-8")
     page, _ = review(extracted)

@@ -1,4 +1,4 @@
-"""Corrections on disk: complete after each, trained on, and never those of other posts."""
+"""Corrections on disk: complete after each edit, usable for training, and only of matching posts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def reviewing(path: Path, output: Path) -> Iterator[TestClient]:
 
 
 def confirm(client: TestClient, row: int, **changes: object) -> int:
-    """Save a post as it is, but for changes."""
+    """Save a post unchanged except for `changes`."""
     post = client.get(f"/api/posts/{row}").json()
     entities = [{key: entity[key] for key in ("start", "end", "type")} for entity in post["entities"]]
     relations = [{key: link[key] for key in ("head", "tail", "type")} for link in post["relations"]]
@@ -46,7 +46,7 @@ def confirm(client: TestClient, row: int, **changes: object) -> int:
 
 
 @pytest.mark.parametrize("task", ["mner", "mre"])
-def test_corrections_are_what_training_reads_and_other_tools_get(
+def test_corrections_can_be_read_by_training_and_other_tools(
     make_predictions: MakePredictions, tmp_path: Path, task: str
 ) -> None:
     output = tmp_path / "new" / "train.jsonl"
@@ -71,7 +71,7 @@ def test_corrections_are_what_training_reads_and_other_tools_get(
     assert [len(line["entities"]) for line in kept] == [2] * len(rows)
 
 
-def test_each_correction_is_on_disk_at_once_and_can_be_taken_back(
+def test_each_correction_is_on_disk_at_once_and_can_be_undone(
     make_predictions: MakePredictions, tmp_path: Path
 ) -> None:
     path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"
@@ -93,7 +93,7 @@ def test_each_correction_is_on_disk_at_once_and_can_be_taken_back(
 def test_nested_entities_keep_the_evidence_of_their_own_relations(
     make_predictions: MakePredictions, tmp_path: Path
 ) -> None:
-    """Ada and Ada Lovelace both play for Foo United, and begin at the same place."""
+    """Ada and Ada Lovelace both play for Foo United, and start at the same word."""
     path, output = make_predictions("mre"), tmp_path / "corrections.jsonl"
     first, *others = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     nested = {**first, "id": 9, "head": [1, 2], "attention": [[0.9, 0.1], [0.7, 0.3]]}
@@ -106,9 +106,7 @@ def test_nested_entities_keep_the_evidence_of_their_own_relations(
         assert [link["evidence"] for link in client.get("/api/posts/0").json()["relations"]] == before
 
 
-def test_a_post_saved_elsewhere_is_not_overwritten_unknowingly(
-    make_predictions: MakePredictions, tmp_path: Path
-) -> None:
+def test_a_post_saved_elsewhere_is_not_silently_overwritten(make_predictions: MakePredictions, tmp_path: Path) -> None:
     output = tmp_path / "corrections.jsonl"
     with reviewing(make_predictions("mner"), output) as client:
         assert confirm(client, 1, entities=[]) == 200
@@ -132,7 +130,7 @@ def test_a_post_saved_elsewhere_is_not_overwritten_unknowingly(
         ({"entities": [{"start": 5, "end": 2, "type": "TEAM"}]}, "whole words"),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(
+def test_corrections_that_cannot_be_trained_on_are_refused(
     make_predictions: MakePredictions, tmp_path: Path, change: dict[str, object], message: str
 ) -> None:
     output = tmp_path / "corrections.jsonl"
@@ -169,7 +167,7 @@ def test_two_corrections_of_one_post_are_refused(make_predictions: MakePredictio
         Corrections(output, read_predictions(path))
 
 
-def test_corrections_take_the_images_that_are_known_later_and_keep_those_known_before(extracted: Path) -> None:
+def test_corrections_add_newly_known_images_and_keep_earlier_ones(extracted: Path) -> None:
     posts, output = extracted.with_name("posts.jsonl"), extracted.with_name("corrections.jsonl")
     team = Annotation([Entity(11, 19, "TEAM")])
     for source, seen in ((None, ""), (posts, "ada.png"), (None, "ada.png")):
@@ -194,7 +192,9 @@ def _save_until_killed(path: Path, output: Path) -> None:
             corrections.save(version % 3, Annotation([Entity(0, 1, "TEAM")]), corrections.version(version % 3))
 
 
-def test_killing_the_process_leaves_a_whole_file_and_no_lock(make_predictions: MakePredictions, tmp_path: Path) -> None:
+def test_killing_the_process_leaves_a_complete_file_and_no_lock(
+    make_predictions: MakePredictions, tmp_path: Path
+) -> None:
     path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"
     process = multiprocessing.get_context("fork").Process(target=_save_until_killed, args=(path, output))
     process.start()
@@ -207,7 +207,7 @@ def test_killing_the_process_leaves_a_whole_file_and_no_lock(make_predictions: M
         assert all(post["reviewed"] for post in client.get("/api/review").json()["posts"])
 
 
-def test_only_this_machine_and_this_page_may_ask(make_predictions: MakePredictions, tmp_path: Path) -> None:
+def test_only_this_machine_and_this_page_may_send_requests(make_predictions: MakePredictions, tmp_path: Path) -> None:
     predictions = read_predictions(make_predictions("mner"))
     corrections = Corrections(tmp_path / "corrections.jsonl", predictions)
     client = TestClient(
@@ -223,7 +223,7 @@ def test_only_this_machine_and_this_page_may_ask(make_predictions: MakePredictio
     assert client.get("/api/posts/0/image").status_code == 404
 
 
-def test_the_command_serves_until_it_is_interrupted_and_says_what_is_done(
+def test_the_command_serves_until_interrupted_and_reports_progress(
     make_predictions: MakePredictions, tmp_path: Path
 ) -> None:
     path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"

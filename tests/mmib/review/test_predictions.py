@@ -1,4 +1,4 @@
-"""What is shown of the files of runs and of `mmib extract`."""
+"""How files of runs and of `mmib extract` are displayed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mmib.schema import ConfigError, DataError, RunError, TaskError, task_named
 from tests.mmib.review.conftest import BOXES, LABELS, MakePredictions
 
 
-def test_entities_of_a_run_come_least_certain_first_with_what_they_look_at(make_predictions: MakePredictions) -> None:
+def test_entities_of_a_run_are_sorted_by_certainty_with_their_attention(make_predictions: MakePredictions) -> None:
     found = read_predictions(make_predictions("mner"))
     assert [(post.row, post.certainty) for post in found.posts] == [(1, 0.3), (2, 0.6), (0, 0.8)]
     assert (found.types, found.relations, found.root) == (("PERSON", "TEAM"), (), found.root)
@@ -25,7 +25,7 @@ def test_entities_of_a_run_come_least_certain_first_with_what_they_look_at(make_
     assert post.proposal.entities[0].evidence == Evidence(BOXES, [0.3, 0.7], 0.25)
 
 
-def test_rows_of_a_post_are_one_post_with_their_relations(make_predictions: MakePredictions) -> None:
+def test_rows_of_a_post_are_merged_with_their_relations(make_predictions: MakePredictions) -> None:
     found = read_predictions(make_predictions("mre"))
     assert [post.row for post in found.posts] == [0, 2]
     assert (found.types, found.relations, found.negative) == ((), LABELS["mre"].names, "none")
@@ -47,7 +47,7 @@ def test_extractions_keep_their_evidence_and_get_images_from_their_posts(extract
     assert found.posts[0].proposal.entities[1].evidence is None  # its words were not read
 
 
-def test_predictions_without_a_summary_ask_for_their_task(make_predictions: MakePredictions) -> None:
+def test_predictions_without_a_summary_require_the_task(make_predictions: MakePredictions) -> None:
     path = make_predictions("mner", summary=False)
     with pytest.raises(ConfigError, match="add --task"):
         read_predictions(path)
@@ -64,7 +64,7 @@ def test_predictions_without_a_summary_ask_for_their_task(make_predictions: Make
         ("{\n", "is no JSON"),
     ],
 )
-def test_what_is_no_prediction_is_refused(tmp_path: Path, content: str, message: str) -> None:
+def test_files_without_predictions_are_refused(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "file.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
@@ -73,7 +73,7 @@ def test_what_is_no_prediction_is_refused(tmp_path: Path, content: str, message:
         read_predictions(tmp_path)
 
 
-def test_damaged_predictions_and_options_without_use_are_refused(make_predictions: MakePredictions) -> None:
+def test_damaged_predictions_and_unused_options_are_refused(make_predictions: MakePredictions) -> None:
     path = make_predictions("mner")
     with pytest.raises(ConfigError, match="leave out --posts"):
         read_predictions(path, types=["A"])
@@ -82,14 +82,14 @@ def test_damaged_predictions_and_options_without_use_are_refused(make_prediction
         read_predictions(path)
 
 
-def test_a_task_that_labels_posts_says_why_it_cannot_be_reviewed(relevance: str) -> None:
+def test_a_task_that_labels_posts_explains_why_it_cannot_be_reviewed(relevance: str) -> None:
     import_plugins([relevance])
     with pytest.raises(TaskError, match="which hold entities and relations only"):
         task_named("relevance").proposal({}, LABELS["mner"])
 
 
-def test_outputs_that_were_joined_are_refused(make_predictions: MakePredictions, extracted: Path) -> None:
-    """Two posts of one row would hide one another."""
+def test_concatenated_outputs_are_refused(make_predictions: MakePredictions, extracted: Path) -> None:
+    """One of two posts with the same row would be hidden."""
     extracted.write_text(extracted.read_text(encoding="utf-8") * 2, encoding="utf-8")
     with pytest.raises(DataError, match=r"found\.jsonl, line 1 and line 4 are both of row 1"):
         read_predictions(extracted)
