@@ -1,4 +1,4 @@
-"""Checkpoints are written whole, and an error says where they could not be."""
+"""Checkpoints are written completely, and errors name the location."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from mmib.runs.checkpoint_io import WholeCheckpoints
 from mmib.schema import CheckpointError
 
 
-def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_checkpoints_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "new" / "x.ckpt"
     WholeCheckpoints().save_checkpoint({"state_dict": {"a": torch.arange(5)}}, path)
     assert torch.load(path, weights_only=True)["state_dict"]["a"].tolist() == [0, 1, 2, 3, 4]
     assert [file.name for file in path.parent.iterdir()] == ["x.ckpt"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
+def test_a_full_disk_keeps_the_previous_checkpoint(small_disk: Path) -> None:
     path, files = small_disk / "x.ckpt", WholeCheckpoints()
     files.save_checkpoint({"a": torch.zeros(10)}, path)
     with pytest.raises(
@@ -30,7 +30,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(small_disk: Path) -> None:
 
 
 @pytest.mark.parametrize("saved", [False, True])
-def test_what_cannot_be_resumed_is_not_to_be_resumed(small_disk: Path, saved: bool) -> None:
+def test_errors_offer_resuming_only_where_it_is_possible(small_disk: Path, saved: bool) -> None:
     run = small_disk / "run"
     (run / "checkpoints").mkdir(parents=True)
     if saved:
@@ -43,7 +43,7 @@ def test_what_cannot_be_resumed_is_not_to_be_resumed(small_disk: Path, saved: bo
     ) != saved
 
 
-def test_where_no_file_can_be_made_the_error_says_so(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_named_in_the_error(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").touch()
     path = tmp_path / "checkpoints" / "x.ckpt"
     with pytest.raises(CheckpointError, match=rf"the checkpoint {path} cannot be written: .*checkpoints"):

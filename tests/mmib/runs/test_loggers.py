@@ -1,4 +1,4 @@
-"""The log of a run survives what happens to the run, and no run depends on W&B."""
+"""The log of a run survives crashes, and no run depends on W&B."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from mmib.runs.folder import new_run_folder
 from mmib.runs.loggers import ContinuedWriter, RunLogger, make_loggers
 
 
-def test_the_log_goes_on_under_new_names(tmp_path: Path) -> None:
+def test_the_log_continues_with_new_column_names(tmp_path: Path) -> None:
     writer = ContinuedWriter(str(tmp_path))
     writer.log_metrics({"train/loss": 0.5}, 1)
     writer.save()
@@ -31,9 +31,7 @@ def test_the_log_goes_on_under_new_names(tmp_path: Path) -> None:
     ]
 
 
-def test_a_run_that_is_killed_while_its_log_gets_new_names_still_has_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_killed_while_adding_log_columns_keeps_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = ContinuedWriter(str(tmp_path))
     writer.log_metrics({"train/loss": 0.5}, 1)
     writer.save()
@@ -60,7 +58,7 @@ def test_a_log_on_a_full_disk_names_its_file(small_disk: Path) -> None:
 
 
 class FakeWandb:
-    """Stands in for WandbLogger: records how it was started, and fails where it is told to."""
+    """A stub of WandbLogger that records its arguments, and fails where requested."""
 
     def __init__(self, failing: tuple[bool, ...]) -> None:
         self.failing = failing
@@ -93,7 +91,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeWandb]:
     return make
 
 
-def test_the_csv_log_is_always_there(tmp_path: Path, fake: Callable[..., FakeWandb]) -> None:
+def test_there_is_always_a_csv_log(tmp_path: Path, fake: Callable[..., FakeWandb]) -> None:
     wandb = fake()
     (logger,) = make_loggers(tmp_path, "x", "off")
     assert isinstance(logger, CSVLogger)
@@ -108,7 +106,7 @@ def test_without_a_key_wandb_runs_offline(tmp_path: Path, fake: Callable[..., Fa
     assert wandb.started == [True]
 
 
-def test_a_key_in_the_environment_puts_it_online(
+def test_a_key_in_the_environment_enables_online_mode(
     tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wandb = fake()
@@ -123,7 +121,7 @@ def test_a_key_in_the_environment_puts_it_online(
     ("mode", "use", "offline"),
     [("offline", "auto", [True]), ("disabled", "auto", []), ("disabled", "online", [False])],
 )
-def test_the_environment_switches_wandb_off_unless_the_option_sets_it(
+def test_the_environment_disables_wandb_unless_the_option_enables_it(
     tmp_path: Path, fake: Callable[..., FakeWandb], monkeypatch: pytest.MonkeyPatch, mode: str, use: Any, offline: Any
 ) -> None:
     wandb = fake()
@@ -133,7 +131,7 @@ def test_the_environment_switches_wandb_off_unless_the_option_sets_it(
     assert wandb.started == offline
 
 
-def test_wandb_that_cannot_go_online_goes_offline(
+def test_wandb_falls_back_to_offline_mode(
     tmp_path: Path, fake: Callable[..., FakeWandb], caplog: pytest.LogCaptureFixture
 ) -> None:
     wandb = fake(False)
@@ -142,7 +140,7 @@ def test_wandb_that_cannot_go_online_goes_offline(
     assert "W&B could not be started online (the network is down)" in caplog.text
 
 
-def test_wandb_that_cannot_start_at_all_never_fails_a_run(
+def test_a_failure_of_wandb_never_fails_a_run(
     tmp_path: Path, fake: Callable[..., FakeWandb], caplog: pytest.LogCaptureFixture
 ) -> None:
     fake(False, True)
@@ -150,8 +148,8 @@ def test_wandb_that_cannot_start_at_all_never_fails_a_run(
     assert "W&B could not be started offline" in caplog.text
 
 
-def test_an_unreachable_wandb_leaves_a_run_offline(tmp_path: Path) -> None:
-    """The real client, in a process of its own: it keeps what it learns of its environment."""
+def test_an_unreachable_wandb_server_leaves_a_run_offline(tmp_path: Path) -> None:
+    """With the real client, in a separate process, since it caches its environment."""
     script = (
         "import sys, pathlib; from mmib.runs import loggers; loggers.WANDB_TIMEOUT_S = 1; "
         "made = loggers.make_loggers(pathlib.Path(sys.argv[1]), 'x', 'auto'); "
@@ -166,7 +164,7 @@ def test_an_unreachable_wandb_leaves_a_run_offline(tmp_path: Path) -> None:
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
 
 
-def test_an_offline_wandb_run_is_written_below_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_offline_wandb_run_is_written_to_the_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     folder = new_run_folder(tmp_path / "runs", "x", 1)

@@ -1,4 +1,4 @@
-"""Reading finished runs: what is found, and what is said of the unfinished and the damaged."""
+"""Reading finished runs, and errors for unfinished and damaged ones."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def make_run(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def test_a_run_tells_what_its_summary_says(tmp_path: Path) -> None:
+def test_a_run_has_the_values_of_its_summary(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert (run.task, run.name, run.seed) == ("mre", "toy", 3)
 
 
-def test_the_labels_of_a_run_are_those_that_its_summary_names(tmp_path: Path) -> None:
+def test_the_labels_of_a_run_come_from_its_summary(tmp_path: Path) -> None:
     labels = LabelSet(("likes", "no_relation"), "no_relation", {"likes": ("PER", "PRODUCT")})
     assert read_run(make_run(tmp_path / "run", task="any", labels=labels.to_dict())).labels == labels
 
@@ -44,7 +44,7 @@ def test_the_labels_of_a_run_are_those_that_its_summary_names(tmp_path: Path) ->
         ({"root": "data/posts.jsonl", "image_folder": "images"}, "images"),
     ],
 )
-def test_images_of_a_run_are_below_its_data_or_in_their_own_folder(
+def test_images_of_a_run_are_in_its_data_or_in_a_separate_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str], folder: str | None
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -55,7 +55,7 @@ def test_images_of_a_run_are_below_its_data_or_in_their_own_folder(
     assert run.image_root == (None if folder is None else Path(folder))
 
 
-def test_shares_of_one_file_are_other_data(tmp_path: Path) -> None:
+def test_different_shares_of_one_file_count_as_different_data(tmp_path: Path) -> None:
     data = {"rows": 12, "sha256": "abc", "held_out": {"val": 0.2}, "holdout_seed": 0}
     run = read_run(make_run(tmp_path / "run", data={"val": data, "test": {**data, "holdout_seed": 1}, "train": None}))
     assert run.fingerprint("val") == fingerprint({**data, "entities": 7}) != run.fingerprint("test")
@@ -63,11 +63,11 @@ def test_shares_of_one_file_are_other_data(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("task", "labels"), [("mre", MNRE), ("mner", TWITTER)])
-def test_runs_of_version_0_1_have_the_labels_of_the_released_data(tmp_path: Path, task: str, labels: LabelSet) -> None:
+def test_runs_of_version_0_1_have_the_released_labels(tmp_path: Path, task: str, labels: LabelSet) -> None:
     assert read_run(make_run(tmp_path / "run", task=task)).labels == labels
 
 
-def test_a_task_that_is_not_registered_names_the_plugin_option(tmp_path: Path) -> None:
+def test_an_unregistered_task_names_the_plugin_option(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", task="sarcasm", plugins=["sarcasm_task"]))
     assert run.task == "sarcasm"
     with pytest.raises(TaskError, match=r"by the task 'sarcasm'.*add --plugin sarcasm_task"):
@@ -81,33 +81,33 @@ def test_a_damaged_label_set_is_named(tmp_path: Path, labels: Any) -> None:
         _ = run.labels
 
 
-def test_runs_are_found_at_any_depth_in_order_and_once(tmp_path: Path) -> None:
+def test_runs_are_found_once_at_any_depth_and_sorted(tmp_path: Path) -> None:
     folders = [make_run(tmp_path / name) for name in ("a/2", "a/1", "b/c/1")]
     found = find_runs([tmp_path / "a" / "2", tmp_path, tmp_path / "a" / ".." / "a"])
     assert [run.folder for run in found] == [folders[0], folders[1], folders[2]]
 
 
-def test_runs_of_ones_own_are_those_that_no_sweep_or_study_made(tmp_path: Path) -> None:
-    own = [make_run(tmp_path / name) for name in ("named", "toy/1", "toy/2")]
+def test_standalone_runs_exclude_those_of_sweeps_and_studies(tmp_path: Path) -> None:
+    standalone = [make_run(tmp_path / name) for name in ("named", "toy/1", "toy/2")]
     make_run(tmp_path / "toy" / "3", selected=None)
     make_run(tmp_path / "study" / "points" / "mre-seed1")
     make_run(tmp_path / "mre-grid" / "points" / "001" / "toy" / "1")
-    assert {run.folder for run in single_runs(tmp_path)} == set(own)
+    assert {run.folder for run in single_runs(tmp_path)} == set(standalone)
 
 
-def test_what_ended_last_comes_first(tmp_path: Path) -> None:
+def test_the_most_recently_finished_run_comes_first(tmp_path: Path) -> None:
     for name, ended in (("a", 2000), ("b", 3000), ("c", 1000)):
         os.utime(make_run(tmp_path / name) / "summary.json", (ended, ended))
     assert [run.folder.name for run in newest_first(single_runs(tmp_path))] == ["b", "a", "c"]
 
 
-def test_evaluations_beside_the_runs_count_where_they_are_named(tmp_path: Path) -> None:
+def test_evaluations_count_as_runs_only_if_given_explicitly(tmp_path: Path) -> None:
     run, scored = make_run(tmp_path / "toy" / "1"), make_run(tmp_path / "toy" / "2", selected=None)
     assert [found.folder for found in find_runs([tmp_path])] == [run]
     assert [found.folder for found in find_runs([tmp_path, scored])] == [run, scored]
 
 
-def test_a_folder_of_studies_leads_to_them(tmp_path: Path) -> None:
+def test_a_folder_of_studies_refers_to_them(tmp_path: Path) -> None:
     study = tmp_path / "noise" / "mre-study"
     study.mkdir(parents=True)
     (study / "study.json").write_text("{}")
@@ -115,7 +115,7 @@ def test_a_folder_of_studies_leads_to_them(tmp_path: Path) -> None:
         find_runs([tmp_path / "noise"])
 
 
-def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path: Path) -> None:
+def test_an_unfinished_run_describes_how_to_resume_it(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml").write_text("name: toy\n")
     with pytest.raises(RunError, match=r"has not finished.*mmib fit --config .*config.yaml"):
@@ -123,7 +123,7 @@ def test_a_folder_that_was_begun_and_not_finished_is_told_how_to_go_on(tmp_path:
 
 
 @pytest.mark.parametrize(("name", "message"), [("nothing", "no run folder"), ("empty", "holds no finished training")])
-def test_folders_without_runs(tmp_path: Path, name: str, message: str) -> None:
+def test_folders_without_runs_are_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunError, match=message):
         find_runs([tmp_path / name])
@@ -136,14 +136,14 @@ def test_a_damaged_summary_is_named(tmp_path: Path, content: str) -> None:
         read_run(tmp_path)
 
 
-def test_predictions_are_read_by_line(tmp_path: Path) -> None:
+def test_predictions_are_read_line_by_line(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     run.predictions_file("test").parent.mkdir()
     run.predictions_file("test").write_text('{"id": 0, "predicted": "None"}\n{"id": 1, "predicted": "None"}\n')
     assert [record["id"] for record in run.predictions("test")] == [0, 1]
 
 
-def test_predictions_of_other_labels_than_the_summary_names_are_refused(tmp_path: Path) -> None:
+def test_predictions_with_labels_other_than_the_summarys_are_refused(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run", labels=["likes", "hates"]))
     run.predictions_file("val").parent.mkdir()
     run.predictions_file("val").write_text('{"id": 0, "predicted": "likes"}\n')
@@ -167,7 +167,7 @@ def test_a_damaged_label_file_of_predictions_is_named(tmp_path: Path, content: b
         run.predictions("test")
 
 
-def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:
+def test_missing_predictions_describe_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no predictions of val.*mmib validate --config"):
         read_run(make_run(tmp_path / "run")).predictions("val")
 
@@ -179,7 +179,7 @@ def test_missing_predictions_say_how_to_make_them(tmp_path: Path) -> None:
         *('{"id": "1", "predicted": "None"}', '{"id": true, "predicted": "None"}'),
     ],
 )
-def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> None:
+def test_a_damaged_line_is_named_with_its_number(tmp_path: Path, line: str) -> None:
     run = read_run(make_run(tmp_path / "run"))
     run.predictions_file("val").parent.mkdir()
     run.predictions_file("val").write_text('{"id": 0, "predicted": "None"}\n' + line + "\n")
@@ -187,7 +187,7 @@ def test_a_damaged_line_is_named_by_its_number(tmp_path: Path, line: str) -> Non
         run.predictions("val")
 
 
-def test_two_predictions_of_one_row_are_refused(tmp_path: Path) -> None:
+def test_duplicate_predictions_of_a_row_are_refused(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     run.predictions_file("val").parent.mkdir()
     run.predictions_file("val").write_text('{"id": 7, "predicted": "None"}\n' * 2)
@@ -195,7 +195,7 @@ def test_two_predictions_of_one_row_are_refused(tmp_path: Path) -> None:
         run.predictions("val")
 
 
-def test_metrics_hold_what_was_logged_and_nothing_else(tmp_path: Path) -> None:
+def test_metrics_contain_exactly_the_logged_values(tmp_path: Path) -> None:
     run = read_run(make_run(tmp_path / "run"))
     assert run.metrics() == []
     (run.folder / "metrics.csv").write_text("step,val/f1,train/loss\n1,,2.0\n2,0.5,\n")
@@ -226,7 +226,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, content: str | None) -
         run.config()
 
 
-def test_the_configuration_of_an_old_run_has_the_class_paths_of_today(
+def test_the_configuration_of_an_old_run_has_todays_class_paths(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = read_run(make_run(tmp_path / "run"))
@@ -237,8 +237,8 @@ def test_the_configuration_of_an_old_run_has_the_class_paths_of_today(
         assert run.config() == {
             "data": {"class_path": "mmib.datamodules.twitter.TwitterDataModule", "init_args": {}},
         }
-    said = capsys.readouterr().err
-    assert said.startswith(
+    message = capsys.readouterr().err
+    assert message.startswith(
         f"mmib: {run.folder / 'config.yaml'}: datamodules.twitter.TwitterDataModule is read as mmib."
     )
-    assert said.count("\n") == 1
+    assert message.count("\n") == 1

@@ -1,4 +1,4 @@
-"""What a message says of resuming is possible."""
+"""Messages about resuming describe what is possible."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from mmib.runs.resumption import LAST, PREVIOUS, resumable, resumption
 
 
-def test_a_run_is_resumed_from_its_newest_checkpoint_or_begun_anew(tmp_path: Path) -> None:
+def test_a_run_is_resumed_from_its_newest_checkpoint_or_restarted(tmp_path: Path) -> None:
     assert not resumable(tmp_path)
     assert resumption(tmp_path).endswith(f"mmib fit --config {tmp_path / 'config.yaml'}")
     (tmp_path / "checkpoints").mkdir()
