@@ -1,4 +1,4 @@
-"""Studies: each run made once, failures recorded, tables and figure true to the runs."""
+"""Studies: each run is made once, failures are recorded, and tables and figures match the runs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ STUDY: dict[str, Any] = {
 
 
 def logits(label: str) -> list[float]:
-    """Of a prediction that is sure."""
+    """Logits of a confident prediction."""
     return [30.0 * (name == label) for name in MNRE.names]
 
 
 class Trainer:
-    """Takes the place of `run_trial`: a run without AR is right on fewer rows, and noise changes the test rows."""
+    """Replaces `run_trial`: without AR a run is right on fewer rows, and noise changes the test rows."""
 
     def __init__(self) -> None:
         self.trained: list[list[str]] = []
@@ -109,7 +109,7 @@ def row(record: Any, variant: str, noise: float) -> dict[str, Any]:
     return found
 
 
-def test_each_trial_is_trained_from_each_seed_and_none_twice(trainer: Trainer, record: Any) -> None:
+def test_each_trial_is_trained_once_per_seed(trainer: Trainer, record: Any) -> None:
     assert main(["study", "toy.yaml"]) == 0
     assert len(trainer.trained) == 8
     assert main(["study", "toy.yaml", "--parallel", "3"]) == 0
@@ -139,8 +139,8 @@ def test_tables_show_how_well_irrelevant_images_are_detected(trainer: Trainer, r
     assert "AUC" not in (folder / "table.md").read_text()
 
 
-def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, record: Any, tmp_path: Path) -> None:
-    """What is right is decided by the row: all in the first rows, whose posts are short."""
+def test_scores_are_divided_by_slices_and_tested_within_them(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+    """Correctness depends on the row: all of the first rows, whose posts are short, are right."""
     trainer.known = lambda row: {
         "words": ["Anna", "met", "Bob", *["very"] * (20 * (row >= 20))],
         **{"head": [0, 1], "tail": [2, 3], "image": f"{row}.jpg"},
@@ -177,7 +177,7 @@ def test_scores_are_split_by_slices_and_tested_within_them(trainer: Trainer, rec
     assert "Kinds of errors" in page
 
 
-def test_a_relevance_file_of_other_images_is_refused(
+def test_a_relevance_file_for_other_images_is_refused(
     trainer: Trainer, tmp_path: Path, refused: Callable[..., str]
 ) -> None:
     trainer.known = lambda row: {"image": f"{row}.jpg"}
@@ -204,14 +204,12 @@ def searched(tmp_path: Path, **further: Any) -> None:
     (tmp_path / "toy.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def test_each_combination_gets_the_setting_that_is_best_for_it_on_validation(
-    trainer: Trainer, record: Any, tmp_path: Path
-) -> None:
+def test_each_combination_gets_its_best_setting_on_validation(trainer: Trainer, record: Any, tmp_path: Path) -> None:
     searched(tmp_path)
-    # The strong setting is the better one without alignment only.
+    # The strong setting is better only without alignment.
     trainer.validation = lambda options: 0.6 if ("1e-2" in options) == ("--model.gamma" in options) else 0.4
     assert main(["study", "toy.yaml"]) == 0
-    # Eight of the search; of the four chosen ones seed 7 is there already.
+    # Eight runs of the search; of the four chosen settings seed 7 exists already.
     assert len(trainer.trained) == 8 + 4
     full, without = (row(record(), variant, 0.2) for variant in ("full", "without AR"))
     assert full["search"] == {"scores": {"weak": 0.6, "strong": 0.4}, "setting": "weak"}
@@ -240,7 +238,7 @@ def test_a_search_with_options_has_separate_runs_that_are_not_scored_on_test(
     assert "no test split" not in capsys.readouterr().out
 
 
-def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_levels(
+def test_options_after_two_dashes_go_to_every_run_before_those_of_settings_and_levels(
     trainer: Trainer, tmp_path: Path
 ) -> None:
     searched(tmp_path)
@@ -255,7 +253,7 @@ def test_options_behind_two_dashes_go_to_every_run_before_those_of_settings_and_
     assert main(["study", "toy.yaml", "--", "--runs", "elsewhere"]) == 2
 
 
-def test_runs_without_a_test_split_are_compared_on_validation_and_table_and_progress_say_so(
+def test_without_a_test_split_runs_are_compared_on_validation_as_table_and_progress_report(
     trainer: Trainer, record: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer.split = "val"
@@ -269,7 +267,7 @@ def test_runs_without_a_test_split_are_compared_on_validation_and_table_and_prog
     assert "Scores are on validation, which also selected checkpoints" in table
 
 
-def test_what_was_not_searched_to_the_end_is_not_compared(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+def test_incomplete_searches_are_not_compared(trainer: Trainer, record: Any, tmp_path: Path) -> None:
     searched(tmp_path)
     trainer.broken = ("--model.gamma", "1e-2")
     assert main(["study", "toy.yaml"]) == 1
@@ -281,35 +279,35 @@ def test_what_was_not_searched_to_the_end_is_not_compared(trainer: Trainer, reco
     assert row(record(), "full", 0.5)["mean"] is not None
 
 
-def test_rates_calibration_and_losses_stand_beside_the_scores(trainer: Trainer, record: Any, tmp_path: Path) -> None:
+def test_rates_calibration_and_losses_are_shown_with_the_scores(trainer: Trainer, record: Any, tmp_path: Path) -> None:
     trainer.rate = lambda options: 10.0 if "--model.gamma" in options else 200.0
     assert main(["study", "toy.yaml", "--seeds", "1"]) == 0
     measured = row(record(), "without AR", 0.2)["measures"]
     assert measured["rate_text"] == 10.0
-    assert measured["calibration_error"] == pytest.approx(100 * (1 - 21 / ROWS))  # every prediction is sure
+    assert measured["calibration_error"] == pytest.approx(100 * (1 - 21 / ROWS))  # all predictions are confident
     assert measured["task_loss"] is None
     folder = tmp_path / "runs" / "study" / "toy" / "mre-demo"
     assert "| without AR, share of noise 0.2 | 10 | 10 | 47.5 |" in (folder / "table.md").read_text()
     assert "F1 against rate" in (folder / "rates.svg").read_text()
 
 
-def test_of_a_run_predictions_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:
+def test_predictions_of_a_run_are_kept_and_checkpoints_are_not(trainer: Trainer, tmp_path: Path) -> None:
     main(["study", "toy.yaml"])
     trials = tmp_path / "runs" / "study" / "points"
     assert len(list(trials.rglob("test.jsonl"))) == 8
     assert not list(trials.rglob("checkpoints"))
 
 
-def test_one_seed_is_whole_before_the_next_begins(trainer: Trainer) -> None:
+def test_a_seed_is_completed_before_the_next_one_begins(trainer: Trainer) -> None:
     main(["study", "toy.yaml"])
     assert [options[options.index("--seed_everything") + 1] for options in trainer.trained] == [*"1111", *"2222"]
 
 
 @pytest.mark.parametrize("noisy", ["noisy", "clean"])
-def test_scores_are_those_of_the_runs_and_trials_are_compared_within_rows_and_open_factors(
+def test_scores_match_the_runs_and_trials_are_compared_within_rows_and_open_factors(
     trainer: Trainer, record: Any, noisy: str
 ) -> None:
-    trainer.noisy = noisy  # with irrelevant images the text of the test rows, and so its digest, may be the same
+    trainer.noisy = noisy  # irrelevant images may leave the text of the test rows, and so its digest, unchanged
     main(["study", "toy.yaml"])
     found = record()
     for noise in (0.2, 0.5):
@@ -322,7 +320,7 @@ def test_scores_are_those_of_the_runs_and_trials_are_compared_within_rows_and_op
         assert full["ceilings"] == {"text": 0.6, "multimodal": 0.9}
 
 
-def test_the_table_names_corpus_command_and_machine_and_has_a_part_for_each_test_set(
+def test_the_table_has_corpus_command_and_machine_and_one_part_per_test_set(
     trainer: Trainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["study", "toy.yaml", "--results", "kept"])
@@ -352,7 +350,7 @@ def test_a_page_is_written(trainer: Trainer, tmp_path: Path, capsys: pytest.Capt
     assert "without AR" in page.read_text()
 
 
-def test_a_trial_that_fails_is_recorded_and_the_others_are_done(
+def test_a_failed_trial_is_recorded_and_the_others_continue(
     trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     trainer.broken = ("--model.gamma", "--data.demo.noise")
@@ -367,7 +365,7 @@ def test_a_trial_that_fails_is_recorded_and_the_others_are_done(
     assert row(record(), "without AR", 0.5)["mean"] is not None
 
 
-def test_a_failed_seed_is_recorded_beside_the_others_without_absolute_paths(
+def test_a_failed_seed_is_recorded_with_the_others_without_absolute_paths(
     trainer: Trainer, record: Any, tmp_path: Path
 ) -> None:
     trainer.broken = ("--seed_everything", "2")
@@ -382,9 +380,7 @@ def test_a_failed_seed_is_recorded_beside_the_others_without_absolute_paths(
         assert f"without AR, share of noise 0.5, seed 2 failed: {reason}" in text
 
 
-def test_tables_of_a_study_that_is_not_finished(
-    trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tables_of_an_unfinished_study(trainer: Trainer, record: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["study", "toy.yaml", "--only-tables"]) == 0
     assert "nothing was measured" in capsys.readouterr().out
     trainer.broken = ("--model.gamma",)
@@ -407,7 +403,7 @@ def test_an_unknown_experiment_is_refused(trainer: Trainer) -> None:
     ],
     ids=["misspelt", "not a number", "no such file"],
 )
-def test_an_option_that_fit_would_refuse_is_refused_before_the_first_run(
+def test_an_option_refused_by_fit_is_refused_before_the_first_run(
     trainer: Trainer, tmp_path: Path, setting: list[str], message: str
 ) -> None:
     factors = {**STUDY["factors"], "variant": {"full": [], "without AR": setting}}
@@ -455,7 +451,7 @@ def test_a_level_that_does_not_exist_is_refused(trainer: Trainer, level: str, me
         study.run(["toy.yaml", "--level", level])
 
 
-def test_progress_reports_what_is_done_and_how_long_it_takes(
+def test_progress_reports_completed_runs_and_their_duration(
     trainer: Trainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["study", "toy.yaml"])

@@ -1,4 +1,4 @@
-"""Study files: every combination, one folder a run, and files that say what is wrong with them."""
+"""Study files: all combinations, one folder per run, and errors that describe faults."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ def test_every_combination_is_a_trial_with_the_options_of_its_levels(tmp_path: P
     ]
 
 
-def test_trials_of_the_same_settings_share_a_key_whatever_their_levels_are_called() -> None:
+def test_trials_with_the_same_settings_share_a_key_for_any_level_names() -> None:
     assert Trial({"a": "full"}, ()).key("mre-demo", 1) == Trial({"b": 0.2}, ()).key("mre-demo", 1)
 
 
-def test_a_key_changes_with_everything_that_decides_a_run(tmp_path: Path) -> None:
+def test_a_key_depends_on_everything_that_determines_a_run(tmp_path: Path) -> None:
     custom = tmp_path / "custom.yaml"
     custom.write_text("include: [mre-demo]\nname: custom\n")
     trial = Trial({}, ("--model.gamma", "0"))
@@ -67,16 +67,14 @@ def test_a_key_changes_with_everything_that_decides_a_run(tmp_path: Path) -> Non
     assert trial.key(str(custom), 1) != before
 
 
-def test_keys_are_names_of_folders() -> None:
+def test_keys_are_valid_folder_names() -> None:
     key = Trial({}, ("--config", "mre-demo", "--model.backbone.fusion", "a/b c:d")).key("mre-demo", 1)
     assert Path(key).name == key
     assert " " not in key
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_shipped_studies_and_the_configurations_they_name_are_there(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shipped_studies_and_their_configurations_exist(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(path.parents[2])
     study = read_study_file(path)
     assert len(study.seeds) >= 3
@@ -121,7 +119,7 @@ def test_shipped_studies_and_the_configurations_they_name_are_there(
     ],
     ids=str,
 )
-def test_a_file_that_cannot_work_says_what_is_wrong(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+def test_an_invalid_file_is_refused_with_the_fault(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         study_of(tmp_path, **changes)
     assert "study.yaml" in str(error.value)
@@ -130,7 +128,7 @@ def test_a_file_that_cannot_work_says_what_is_wrong(tmp_path: Path, changes: dic
 @pytest.mark.parametrize(
     ("content", "message"), [("- a", "is no study"), ("a: [", "not valid YAML"), (None, "no study")]
 )
-def test_a_file_that_is_no_study(tmp_path: Path, content: str | None, message: str) -> None:
+def test_a_file_without_a_study_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / "study.yaml").write_text(content)
     with pytest.raises(ConfigError, match=message):

@@ -1,4 +1,4 @@
-"""One trial of a study or sweep: run once, resumed, and a failure that says why."""
+"""One trial of a study or sweep: run once, resumed, and failures with their reason."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def script(text: str) -> Command:
 
 
 def begin(folder: Path, checkpoint: str = "last.ckpt") -> Path:
-    """A run that was stopped after it had saved."""
+    """A run that was stopped after saving a checkpoint."""
     run = folder / "toy" / "1"
     (run / "checkpoints").mkdir(parents=True)
     (run / "checkpoints" / checkpoint).touch()
     return run
 
 
-def test_the_command_is_this_interpreters_mmib() -> None:
+def test_the_command_uses_this_interpreter() -> None:
     finished = subprocess.run([*fit_command(["--config", "nothing"])], capture_output=True, text=True, check=False)
     assert (finished.returncode, finished.stderr.split(":")[0]) == (2, "mmib")
     assert "no configuration file 'nothing'" in finished.stderr
@@ -58,7 +58,7 @@ def test_a_trial_is_run_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("checkpoint", ["last.ckpt", "previous.ckpt"])
 def test_an_interrupted_trial_is_resumed(tmp_path: Path, checkpoint: str) -> None:
-    """Killed while the last checkpoint takes its place, a run has only the one before."""
+    """A run killed while its last checkpoint is being replaced has only the previous one."""
     run = begin(tmp_path / "p", checkpoint)
     done = run_trial(["--model.gamma", "0"], tmp_path / "p", command=script(FINISHES))
     assert done is not None
@@ -76,13 +76,13 @@ def test_an_interrupted_trial_is_resumed(tmp_path: Path, checkpoint: str) -> Non
         ("print('all is well')", "output"),
     ],
 )
-def test_a_failed_trial_says_why_and_where_its_output_is(tmp_path: Path, text: str, message: str) -> None:
+def test_a_failed_trial_names_the_reason_and_its_output(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(TrialError, match=message) as error:
         run_trial([], tmp_path / "p", command=script(text))
     assert str(tmp_path / "p" / "output.log") in str(error.value)
 
 
-def test_a_trial_that_is_stopped_is_ended_and_can_be_resumed(tmp_path: Path) -> None:
+def test_a_stopped_trial_can_be_resumed(tmp_path: Path) -> None:
     begin(tmp_path / "p")
     asked: list[Path] = []
 
@@ -97,13 +97,13 @@ def test_a_trial_that_is_stopped_is_ended_and_can_be_resumed(tmp_path: Path) -> 
     assert unfinished_run(tmp_path / "p") is not None
 
 
-def test_a_trial_that_takes_too_long_has_failed(tmp_path: Path) -> None:
+def test_a_trial_that_exceeds_its_time_limit_fails(tmp_path: Path) -> None:
     with pytest.raises(TrialError, match="longer than"):
         run_trial([], tmp_path / "p", command=script("import time; time.sleep(60)"), timeout_s=0.1)
 
 
-def test_two_processes_at_one_trial_make_one_run(tmp_path: Path) -> None:
-    """As where a study was killed and started again while its run went on."""
+def test_two_processes_with_the_same_trial_make_one_run(tmp_path: Path) -> None:
+    """For example if a study was killed and restarted while its run continued."""
     slow = script("import time; time.sleep(1)\n" + textwrap.dedent(FINISHES))
     found = []
     threads = [
@@ -117,9 +117,9 @@ def test_two_processes_at_one_trial_make_one_run(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
-def test_a_trial_has_the_time_to_complete_a_validation_and_save() -> None:
+def test_a_stopped_trial_has_time_to_complete_a_validation_and_save() -> None:
     class Validating:
-        """A process that ends after 100 s."""
+        """A process that exits after 100 s."""
 
         poll = kill = staticmethod(lambda: None)
         terminate = staticmethod(lambda: None)
@@ -136,7 +136,7 @@ def test_a_trial_has_the_time_to_complete_a_validation_and_save() -> None:
 @pytest.mark.parametrize(
     ("given_", "parallel", "expected"), [(None, 1, "8"), (None, 3, "2"), (None, 20, "1"), ("5", 2, "5")]
 )
-def test_runs_at_a_time_share_the_cores_unless_set_otherwise(
+def test_parallel_runs_share_the_cores_unless_configured_otherwise(
     monkeypatch: pytest.MonkeyPatch, given_: str | None, parallel: int, expected: str
 ) -> None:
     monkeypatch.setattr("mmib.base.cores.os.sched_getaffinity", lambda _: set(range(8)), raising=False)

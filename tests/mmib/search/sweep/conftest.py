@@ -1,4 +1,4 @@
-"""Sweep files over a command that takes the place of `mmib fit`."""
+"""Sweep files with a stub command instead of `mmib fit`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WriteSweep = Callable[..., Path]
 
 @pytest.fixture
 def write_sweep(tmp_path: Path) -> WriteSweep:
-    """Writes a sweep file: a grid over beta, but for what is given; a key that is given as None is left out."""
+    """Writes a sweep file with a grid over beta by default; keys given as None are left out."""
 
     def write(**changes: Any) -> Path:
         content = {

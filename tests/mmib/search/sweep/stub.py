@@ -1,4 +1,4 @@
-"""Takes the place of `mmib fit`: same options, same run folder, no training.
+"""A stub of `mmib fit`: same options, same run folder, no training.
 
 Its rate is 100 times beta. The F1 of a run rises to 1 - |beta - 0.3| over `--values` values. With beta 0.9 it fails;
 with beta 0.8 it waits, after its second value, for a file `go` in the folder of its trial. `--logs` names another

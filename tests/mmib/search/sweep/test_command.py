@@ -1,4 +1,4 @@
-"""Command lines of trials against the code by which W&B's own agent builds them."""
+"""Command lines of trials, compared with those that W&B's own agent builds."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ VALUES = {
 def command_of_agent(
     command: Sequence[str], program: str, values: dict[str, Any], monkeypatch: Any, folder: Any
 ) -> Any:
-    """What W&B's agent would start."""
+    """The command that W&B's agent would start."""
     started = []
     monkeypatch.setattr(
         wandb_agent, "AgentProcess", lambda command, **_: started.append(command) or type("P", (), {})()
     )
     monkeypatch.setenv("WANDB_DIR", str(folder))
     for variable in ("WANDB_RUN_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_SWEEP_ID"):
-        monkeypatch.setenv(variable, "")  # the agent sets them; this takes them back
+        monkeypatch.setenv(variable, "")  # restores what the agent sets
     agent = wandb_agent.Agent(api=None, queue=None)
     agent._sweep_command = list(command)
     arguments = {name: {"value": value} for name, value in values.items()}
@@ -50,7 +50,7 @@ def command_of_agent(
         ("${env}", "OMP_NUM_THREADS=1", "/bin/${envvar:SHELL_NAME}-x", "${envvar:SHELL_NAME}", "${args}", "a b"),
     ],
 )
-def test_command_lines_are_those_of_the_agent(command: Sequence[str], monkeypatch: Any, tmp_path: Any) -> None:
+def test_command_lines_match_those_of_the_agent(command: Sequence[str], monkeypatch: Any, tmp_path: Any) -> None:
     monkeypatch.setenv("SHELL_NAME", "my shell")
     expected = command_of_agent(command, "train.py", VALUES, monkeypatch, tmp_path)
     assert "--model.flag" in " ".join(expected)
@@ -74,7 +74,7 @@ def test_command_lines_are_those_of_the_agent(command: Sequence[str], monkeypatc
         ([], "'command' must be a list"),
     ],
 )
-def test_commands_that_would_not_do_what_they_say_are_refused(command: Any, message: str) -> None:
+def test_commands_that_would_not_do_what_they_appear_to_do_are_refused(command: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         check_command(command, None, "my.yaml")
     assert "my.yaml" in str(error.value)

@@ -1,4 +1,4 @@
-"""Sweep files: what is read, and what is refused with the file, the key and the choices."""
+"""Sweep files: parsing, and errors that name the file, the key and the choices."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mmib.schema import ConfigError
 from mmib.search.sweep.file import Metric, read_sweep
 
 
-def test_a_file_is_read_whole(write_sweep: Any) -> None:
+def test_all_settings_of_a_file_are_read(write_sweep: Any) -> None:
     file = read_sweep(write_sweep(name="my-sweep", run_cap=7, early_terminate={"type": "hyperband", "min_iter": 1}))
     assert (file.name, file.method, file.run_cap) == ("my-sweep", "grid", 7)
     assert file.hyperband is not None
     assert file.command == ("${env}", "${interpreter}", "${program}", "${args}")
 
 
-def test_a_sweep_without_a_name_is_called_after_its_file(write_sweep: Any) -> None:
+def test_a_sweep_without_a_name_is_named_after_its_file(write_sweep: Any) -> None:
     assert read_sweep(write_sweep()).name == "toy"
 
 
-def test_the_number_of_trials(write_sweep: Any) -> None:
+def test_the_number_of_trials_is_determined_by_grid_or_run_cap(write_sweep: Any) -> None:
     grid = read_sweep(write_sweep())
     assert [grid.trials(cap) for cap in (None, 1, 9)] == [2, 1, 2]
     random = {"method": "random", "parameters": {"x": {"min": 0.0, "max": 1.0}}}
@@ -32,13 +32,13 @@ def test_the_number_of_trials(write_sweep: Any) -> None:
         read_sweep(write_sweep(**random)).trials(None)
 
 
-def test_more_trials_and_another_description_make_no_other_sweep(write_sweep: Any) -> None:
+def test_the_number_of_trials_and_the_description_do_not_identify_a_sweep(write_sweep: Any) -> None:
     before = read_sweep(write_sweep()).digest
     assert read_sweep(write_sweep(run_cap=5, description="longer")).digest == before
     assert read_sweep(write_sweep(parameters={"model.beta": {"values": [0.1, 0.4]}})).digest != before
 
 
-def test_goals_and_targets() -> None:
+def test_goals_and_targets_are_read() -> None:
     highest, lowest = Metric("val/f1", "maximize", 0.5), Metric("val/loss", "minimize", 0.5)
     assert (highest.best([0.2, 0.7]), lowest.best([0.2, 0.7])) == (0.7, 0.2)
     assert [highest.reached(value) for value in (0.4, 0.5, 0.6)] == [False, True, True]
@@ -86,7 +86,7 @@ def test_bad_files_are_refused(write_sweep: Any, changes: dict[str, Any], messag
         (b"- 1", "is no sweep file: it must hold the keys method"),
     ],
 )
-def test_files_that_are_no_sweeps(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_files_without_a_sweep_are_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "sweep.yaml"
     if content is not None:
         path.write_bytes(content)

@@ -1,4 +1,4 @@
-"""Early termination by W&B's rule."""
+"""Early termination according to W&B's rule."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from mmib.schema import ConfigError
 from mmib.search.sweep.hyperband import Hyperband, read_hyperband
 
-# The example in the documentation of W&B's published engine, where less is better; it stops b and c.
+# The example in the documentation of W&B's open-source engine, where lower is better; it stops b and c.
 HISTORIES = {"a": [10, 9], "b": [10, 10], "c": [10, 8, 8], "d": [10, 7, 7], "e": [10, 6, 6]}
 
 
-def test_the_example_of_the_published_engine() -> None:
+def test_the_documented_example_is_reproduced() -> None:
     rule = read_hyperband({"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2}, "file")
     assert rule.brackets == (1, 2)
     assert [name for name, history in HISTORIES.items() if rule.stops(history, list(HISTORIES.values()))] == [
@@ -23,18 +23,18 @@ def test_the_example_of_the_published_engine() -> None:
     ]
 
 
-def test_nothing_is_compared_before_the_first_bracket() -> None:
+def test_trials_are_not_compared_before_the_first_bracket() -> None:
     rule = Hyperband((2, 4), 2.0)
     assert not rule.stops([9, 9], [[1, 1, 1]] * 5 + [[9, 9]])
     assert rule.stops([9, 9, 9], [[1, 1, 1]] * 5 + [[9, 9, 9]])
 
 
-def test_the_best_value_so_far_counts_and_not_the_last() -> None:
+def test_the_best_value_so_far_counts_rather_than_the_last() -> None:
     others = [[5, 5], [6, 6], [7, 7]]
     assert not Hyperband((1,), 2.0).stops([1, 9], [*others, [1, 9]])
 
 
-def test_trials_that_never_came_so_far_are_not_compared_with() -> None:
+def test_trials_that_did_not_reach_a_bracket_are_not_compared_in_it() -> None:
     assert not Hyperband((2,), 3.0).stops([9, 9, 9], [[0, 0]] * 8 + [[9, 9, 9]])
 
 
@@ -42,7 +42,7 @@ def test_trials_that_never_came_so_far_are_not_compared_with() -> None:
 def test_one_of_eta_trials_continues(eta: int) -> None:
     histories = [[float(value)] * 2 for value in range(12)]
     going_on = [h for h in histories if not Hyperband((1,), eta).stops(h, histories)]
-    # W&B's bound is itself among those that go on.
+    # A trial that equals W&B's bound continues.
     assert len(going_on) == 12 // eta + 1
 
 
@@ -81,7 +81,7 @@ def test_brackets(content: dict[str, Any], brackets: tuple[int, ...]) -> None:
         ({"type": "hyperband", "min_iter": 1, "strict": True}, "is not published"),
     ],
 )
-def test_sections_that_say_nothing_useful_are_refused(content: Any, message: str) -> None:
+def test_invalid_sections_are_refused(content: Any, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         read_hyperband(content, "my.yaml")
     assert str(error.value).startswith("my.yaml: 'early_terminate'")

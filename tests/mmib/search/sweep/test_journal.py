@@ -1,4 +1,4 @@
-"""A journal that is damaged is named with its line; one that a process could not finish is mended."""
+"""A damaged journal is named with its line; an incomplete last line is repaired."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmib.search.sweep.journal import open_study, reading
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Path:
-    """Of a sweep with a finished trial, one that diverged, and one that is running."""
+    """The journal of a sweep with a finished trial, a diverged one, and a running one."""
     path = tmp_path / "journal.log"
     study = open_study(path, "sweep", "maximize")
     for value in (0.5, float("inf")):
@@ -32,12 +32,12 @@ def opened(journal: Path) -> optuna.Study:
         return study
 
 
-def test_a_journal_is_opened_again(journal: Path) -> None:
+def test_a_journal_can_be_reopened(journal: Path) -> None:
     assert opened(journal).best_value == float("inf")
 
 
 @pytest.mark.parametrize("rest", [b'{"op_code":4,"worker', b"\xff\xfe", b"\0"])
-def test_a_last_line_without_an_end_is_removed(journal: Path, rest: bytes) -> None:
+def test_an_incomplete_last_line_is_removed(journal: Path, rest: bytes) -> None:
     whole = journal.read_bytes()
     journal.write_bytes(whole + rest)
     opened(journal)
@@ -52,7 +52,7 @@ def test_a_last_line_without_an_end_is_removed(journal: Path, rest: bytes) -> No
     ],
     ids=lambda line: repr(line[:10]),
 )
-def test_a_bad_line_is_named(journal: Path, line: bytes) -> None:
+def test_a_malformed_line_is_named(journal: Path, line: bytes) -> None:
     lines = journal.read_bytes().splitlines()
     journal.write_bytes(b"\n".join([*lines[:2], line, *lines[2:], b""]))
     with pytest.raises(
@@ -71,7 +71,7 @@ def test_a_bad_line_is_named(journal: Path, line: bytes) -> None:
         b'{"op_code": 4, "worker_id": "x", "study_id": 0, "state": 55, "datetime_start": "yesterday"}',
     ],
 )
-def test_entries_that_do_not_go_together_are_refused(journal: Path, line: bytes) -> None:
+def test_inconsistent_entries_are_refused(journal: Path, line: bytes) -> None:
     journal.write_bytes(journal.read_bytes() + line + b"\n")
     with pytest.raises(ConfigError, match=r"journal\.log of this sweep is damaged, its lines do not go together"):
         opened(journal)

@@ -1,4 +1,4 @@
-"""The local runner, over a command that takes the place of training."""
+"""The local runner, with a stub command instead of training."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def starts(path: Path) -> dict[str, list[list[str]]]:
-    """By trial, the command line of each start of its run."""
+    """Command lines of all starts of each trial's run."""
     logs = sorted(folder_of(path).glob("points/*/starts.log"))
     return {log.parent.name: [json.loads(line) for line in log.read_text().splitlines()] for log in logs}
 
 
 def wait_for(condition: Callable[[], Any]) -> Any:
-    """What a condition gives, once it is true."""
+    """The value of a condition once it is truthy."""
     deadline = time.monotonic() + 30
     while not (found := condition()):
         assert time.monotonic() < deadline
@@ -81,7 +81,7 @@ def test_a_grid_runs_each_trial_once_and_reports_the_best(write_sweep: Any, caps
     assert starts(path) == before
 
 
-def test_the_table_ranks_the_trials_and_shows_what_their_runs_measured(
+def test_the_table_ranks_trials_and_shows_the_measures_of_their_runs(
     write_sweep: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_sweep(parameters={"model.beta": {"values": [0.1, 0.9, 0.2]}})
@@ -100,7 +100,7 @@ def test_the_table_ranks_the_trials_and_shows_what_their_runs_measured(
     ]
 
 
-def test_the_command_that_is_reported_is_the_one_that_ran(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_reported_command_is_the_one_that_ran(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep(parameters={"model.beta": {"value": 0.3}, "model.flag": {"values": ["x y", "[1]"]}})
     assert sweep(path) == 0
     assert "'--model.flag=x y'" in capsys.readouterr().out
@@ -119,8 +119,8 @@ def test_processes_share_a_grid(write_sweep: Any) -> None:
 
 
 @pytest.mark.parametrize("killed", ["sweep", "both", "asked", "asked twice"])
-def test_a_killed_sweep_is_resumed_where_it_was(write_sweep: Any, killed: str) -> None:
-    """Killed alone, its run continues and is waited for; with its run, or asked to end, the run is resumed."""
+def test_a_killed_sweep_is_resumed(write_sweep: Any, killed: str) -> None:
+    """If only the sweep is killed, its run continues and is waited for; if the run is ended too, it is resumed."""
     path = write_sweep(parameters={"model.beta": {"values": [0.3, 0.8]}})
     first = start(path)
     name = "runs/*/points/002/*/*/checkpoints/last.ckpt"
@@ -153,7 +153,7 @@ def test_a_killed_sweep_is_resumed_where_it_was(write_sweep: Any, killed: str) -
 
 
 def test_a_sweep_of_version_0_1_is_not_resumed(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its betas were of another unit: trials of both would be compared as if they were of one."""
+    """Its betas had another unit: trials of both versions would be compared as if they were of one."""
     path = write_sweep(parameters={"model.beta": {"value": 0.3}})
     assert sweep(path) == 0
     journal = folder_of(path) / "journal.log"
@@ -176,7 +176,7 @@ def test_a_trial_that_fails_is_recorded_and_the_sweep_continues(
     assert "trial 1 of 2, model.beta 0.9: failed, status 1: mmib: beta is too strong" in capsys.readouterr().out
 
 
-def test_a_sweep_of_failures_ends_with_status_1(write_sweep: Any) -> None:
+def test_a_sweep_with_only_failures_exits_with_status_1(write_sweep: Any) -> None:
     path = write_sweep(parameters={"model.beta": {"value": 0.9}})
     assert sweep(path) == 1
     assert sweep(path) == 1
@@ -184,7 +184,7 @@ def test_a_sweep_of_failures_ends_with_status_1(write_sweep: Any) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"model.betta": {"value": 0.3}}, {"model.beta": {"values": ["strong"]}}])
-def test_parameters_that_the_command_does_not_take_are_refused_before_the_first_run(
+def test_parameters_not_accepted_by_the_command_are_refused_before_the_first_run(
     write_sweep: Any, capsys: pytest.CaptureFixture[str], wrong: dict[str, Any]
 ) -> None:
     path = write_sweep(parameters=wrong)
@@ -195,7 +195,7 @@ def test_parameters_that_the_command_does_not_take_are_refused_before_the_first_
     assert not (folder_of(path) / "points").exists()
 
 
-def test_a_command_that_cannot_be_run(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_command_that_cannot_be_started_is_refused(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(write_sweep(command=["no-such-program", "${args}"])) == 2
     assert "the command cannot be run: [Errno 2]" in capsys.readouterr().err
 
@@ -209,7 +209,7 @@ def test_a_metric_that_is_never_logged_ends_the_sweep(write_sweep: Any, capsys: 
     assert len(starts(path)) == 1
 
 
-def test_a_metric_without_a_finite_value_fails_the_trial_alone(write_sweep: Any) -> None:
+def test_a_metric_without_a_finite_value_fails_only_its_trial(write_sweep: Any) -> None:
     path = write_sweep(parameters={"model.beta": {"values": ["nan", 0.3]}})
     assert sweep(path) == 0
     assert [(row["state"], row["reason"]) for row in table(path)] == [
@@ -224,7 +224,7 @@ def test_no_trial_starts_once_the_target_is_reached(write_sweep: Any) -> None:
     assert [row["model.beta"] for row in table(path)] == ["0.1", "0.2"]
 
 
-def test_bad_trials_stop_early_by_the_rule(write_sweep: Any) -> None:
+def test_bad_trials_are_stopped_early_by_the_rule(write_sweep: Any) -> None:
     """The rule keeps the second of two trials, and stops the third, which is worse than both."""
     path = write_sweep(
         parameters={"model.beta": {"values": [0.3, 0.7, 0.8, 0.31]}},
@@ -242,9 +242,7 @@ def test_bad_trials_stop_early_by_the_rule(write_sweep: Any) -> None:
     assert starts(path) == before
 
 
-def test_trials_of_a_random_sweep_do_not_depend_on_the_process_that_samples_them(
-    write_sweep: Any, tmp_path: Path
-) -> None:
+def test_trials_of_a_random_sweep_are_independent_of_the_sampling_process(write_sweep: Any, tmp_path: Path) -> None:
     path = write_sweep(method="random", parameters=RANDOM)
     assert sweep(path, "--trials", "2") == 0
     assert sweep(path, "--trials", "4", "--parallel", "2") == 0
@@ -257,8 +255,8 @@ def test_trials_of_a_random_sweep_do_not_depend_on_the_process_that_samples_them
     assert [row["model.beta"] for row in table(other)] == sampled
 
 
-def test_a_bayes_sweep_looks_at_results(write_sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its later trials are nearer to the best value than its first ones, which are random."""
+def test_a_bayes_sweep_uses_results(write_sweep: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its later trials are nearer to the best value than its first, random ones."""
 
     def run_at_once(options: Any, folder: Path, stop: Any, command: Any) -> Any:
         (line,) = [part for part in command([]) if part.startswith("--model.beta=")]
@@ -277,7 +275,7 @@ def test_a_bayes_sweep_looks_at_results(write_sweep: Any, monkeypatch: pytest.Mo
     assert sum(distances[-10:]) < 0.5 * sum(distances[: local.RANDOM_TRIALS]) * 10 / local.RANDOM_TRIALS
 
 
-def test_a_line_of_the_journal_that_was_cut_off_is_left_out(write_sweep: Any) -> None:
+def test_a_truncated_line_of_the_journal_is_ignored(write_sweep: Any) -> None:
     path = write_sweep(parameters=GRID)
     assert sweep(path, "--trials", "1") == 0
     with (folder_of(path) / local.JOURNAL).open("a") as journal:
@@ -286,7 +284,7 @@ def test_a_line_of_the_journal_that_was_cut_off_is_left_out(write_sweep: Any) ->
     assert [row["state"] for row in table(path)] == ["finished", "finished"]
 
 
-def test_a_damaged_journal_is_refused_in_a_sentence(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_journal_is_refused_in_one_sentence(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep(parameters=GRID)
     assert sweep(path, "--trials", "1") == 0
     journal = folder_of(path) / local.JOURNAL
@@ -301,19 +299,19 @@ def test_a_damaged_journal_is_refused_in_a_sentence(write_sweep: Any, capsys: py
         assert "Traceback" not in message
 
 
-def test_a_sweep_without_an_end_is_refused(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_endless_sweep_is_refused(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep(write_sweep(method="random", parameters=RANDOM)) == 2
     assert "--trials" in capsys.readouterr().err
 
 
-def test_a_folder_that_cannot_be_made_is_named(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_folder_is_named(write_sweep: Any, capsys: pytest.CaptureFixture[str]) -> None:
     path = write_sweep()
     (path.parent / "runs").write_text("a file")
     assert sweep(path) == 2
     assert "cannot be made" in capsys.readouterr().err
 
 
-def test_a_script_without_a_guard_gets_a_hint_and_no_second_sweep(
+def test_a_script_without_a_main_guard_gets_a_hint_and_no_second_sweep(
     write_sweep: Callable[..., Path], tmp_path: Path
 ) -> None:
     write_sweep()

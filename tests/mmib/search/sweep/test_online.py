@@ -1,4 +1,4 @@
-"""Sweeps by W&B: a real client registers them, real agents run them, against a stand-in for its API."""
+"""W&B sweeps: a real client registers them and real agents run them, with a stub of its API."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def _own_signals(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_agents_run_the_command_lines_that_we_build(tmp_path: Path) -> None:
-    """Two agents at once, as one asks its server every five seconds only; `mmib sweep` registers and starts one."""
+def test_agents_run_our_command_lines(tmp_path: Path) -> None:
+    """Two agents at once, as each polls its server only every five seconds; `mmib sweep` registers and starts one."""
     (tmp_path / "recorder.py").write_text(RECORDER)
     forms = {"ours": (OUR_COMMAND, "recorder"), "default": (DEFAULT_FORM, str(tmp_path / "recorder.py"))}
     for name, (command, program) in forms.items():
@@ -78,7 +78,7 @@ def test_agents_run_the_command_lines_that_we_build(tmp_path: Path) -> None:
     assert yaml.safe_load(server.registered["ours"]) == {**content, "name": "ours", "run_cap": 1}
 
 
-def test_a_sweep_that_wandb_refuses_names_the_way_without_it(
+def test_a_sweep_refused_by_wandb_names_the_offline_alternative(
     write_sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
@@ -92,7 +92,7 @@ def test_a_sweep_that_wandb_refuses_names_the_way_without_it(
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])
-def test_a_key_is_not_used_where_wandb_is_switched_off(
+def test_a_key_is_not_used_if_wandb_is_disabled(
     write_sweep: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: str
 ) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -1,4 +1,4 @@
-"""Parameters of sweeps: their samples against scipy's distributions, and which of them are refused."""
+"""Parameters of sweeps: samples compared with SciPy's distributions, and refusals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def grid(content: Any) -> list[Parameter]:
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_continuous_distributions_are_those_of_scipy(spec: dict[str, Any], expected: Any) -> None:
+def test_continuous_distributions_match_scipy(spec: dict[str, Any], expected: Any) -> None:
     sampled = sample(spec)
     assert stats.kstest(sampled, expected.cdf).pvalue > 0.001
     low, high = expected.support()
@@ -60,7 +60,7 @@ def test_continuous_distributions_are_those_of_scipy(spec: dict[str, Any], expec
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_steps_hold_the_probability_of_what_is_rounded_to_them(spec: dict[str, Any], exact: Any) -> None:
+def test_quantised_values_have_the_probability_of_their_interval(spec: dict[str, Any], exact: Any) -> None:
     sampled, step = sample(spec), spec.get("q", 1.0)
     if isinstance(step, int):
         assert all(isinstance(value, int) for value in sampled)
@@ -71,7 +71,7 @@ def test_steps_hold_the_probability_of_what_is_rounded_to_them(spec: dict[str, A
     assert shares.sum() > 0.99
 
 
-def test_whole_numbers_are_equally_likely_with_both_ends() -> None:
+def test_integers_are_equally_likely_including_both_ends() -> None:
     sampled = sample({"min": 3, "max": 6})
     values, counts = np.unique(sampled, return_counts=True)
     assert list(values) == [3, 4, 5, 6]
@@ -79,7 +79,7 @@ def test_whole_numbers_are_equally_likely_with_both_ends() -> None:
     assert all(type(value) is int for value in sampled)
 
 
-def test_choices_follow_their_probabilities() -> None:
+def test_choices_have_their_probabilities() -> None:
     sampled = sample({"values": ["a", "b", "c"], "probabilities": [0.7, 0.0, 0.3]})
     assert set(sampled) == {"a", "c"}
     assert stats.binomtest(sampled.count("a"), SAMPLES, 0.7).pvalue > 0.001
@@ -89,11 +89,11 @@ def test_choices_follow_their_probabilities() -> None:
     )
 
 
-def test_a_constant_is_always_the_same() -> None:
+def test_a_constant_never_changes() -> None:
     assert sample({"value": [1, "two"]}, 3) == [[1, "two"]] * 3
 
 
-def test_a_grid_holds_all_combinations_and_the_last_name_changes_first() -> None:
+def test_a_grid_contains_all_combinations_and_the_last_name_varies_fastest() -> None:
     content = {
         "b": {"values": ["x", "y"]},
         "a": {"min": 1, "max": 3},
@@ -107,7 +107,7 @@ def test_a_grid_holds_all_combinations_and_the_last_name_changes_first() -> None
     assert sampled[:4] == [(1, "x", 7, 0.0), (1, "x", 7, 0.1), (1, "x", 7, 0.2), (1, "y", 7, 0.0)]
 
 
-def test_nested_parameters_are_handed_on_as_dictionaries() -> None:
+def test_nested_parameters_are_passed_as_dictionaries() -> None:
     content = {"model": {"parameters": {"gamma": {"value": 1}, "optimizer": {"parameters": {"lr": {"value": 2}}}}}}
     parameters = list(read_parameters(content, "file"))
     assert [p.name for p in parameters] == ["model.gamma", "model.optimizer.lr"]
@@ -153,7 +153,7 @@ def test_nested_parameters_are_handed_on_as_dictionaries() -> None:
         ("x: {parameters: {y: {mni: 1}}}", "'x.y' has no values"),
     ],
 )
-def test_bad_parameters_are_named_with_their_file(text: str, message: str) -> None:
+def test_invalid_parameters_are_named_with_their_file(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as error:
         list(read_parameters(yaml.safe_load(text), "my.yaml"))
     assert str(error.value).startswith("my.yaml: ")
@@ -163,7 +163,7 @@ def test_bad_parameters_are_named_with_their_file(text: str, message: str) -> No
 @pytest.mark.parametrize(
     "spec", [{"min": 0.0, "max": 1.0}, {"distribution": "normal"}, {"values": [1, 2], "probabilities": [0.5, 0.5]}]
 )
-def test_a_grid_takes_listed_values_only(spec: dict[str, Any]) -> None:
+def test_a_grid_requires_listed_values(spec: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="a grid cannot hold the parameter 'x'"):
         grid({"x": spec})
 
@@ -176,6 +176,6 @@ def test_a_grid_takes_listed_values_only(spec: dict[str, Any]) -> None:
         "\n".join(f"x{number}: {{min: 1, max: 10}}" for number in range(6)),
     ],
 )
-def test_a_grid_that_would_never_end_is_refused(text: str) -> None:
+def test_an_infinite_grid_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=r"file: the grid has more than 100,000 trials: give 'x5?' fewer values"):
         grid(yaml.safe_load(text))

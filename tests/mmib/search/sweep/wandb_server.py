@@ -1,4 +1,4 @@
-"""A stand-in for the W&B API: as much of it as registering a sweep and running agents needs, on the loopback."""
+"""A local stub of the W&B API that suffices to register a sweep and run agents."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ ENTITY = "somebody"
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Gives each agent one trial, and ends it when that is done.
+    """Gives each agent one trial, and ends the agent after it.
 
     Attributes:
-        trials: by the name of a sweep, the values of its trial.
-        registered: by the name of a sweep, the file as it came.
+        trials: values of the trial of each sweep, by name.
+        registered: the file of each sweep as received, by name.
     """
 
     daemon_threads = True
@@ -36,7 +36,7 @@ class WandbServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}"
 
     def answer(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
-        """Data of a GraphQL answer."""
+        """The data of a GraphQL answer."""
         if "viewer" in query:
             teams: dict[str, Any] = {"edges": []}
             return {
@@ -59,7 +59,7 @@ class WandbServer(ThreadingHTTPServer):
         return {}
 
     def commands(self, name: str, running: dict[str, Any]) -> list[dict[str, Any]]:
-        """What an agent is to do next."""
+        """The next commands of an agent."""
         self.beats[name] = self.beats.get(name, 0) + 1
         if self.beats[name] > 1:
             return [] if running else [{"type": "exit"}]
@@ -69,12 +69,12 @@ class WandbServer(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Speaks HTTP."""
+    """Handles HTTP requests."""
 
     server: WandbServer
 
     def do_POST(self) -> None:
-        """GraphQL, and what else the client sends and needs no answer to."""
+        """Answer GraphQL requests, and ignore others."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         data: dict[str, Any] = {}
         if self.path == "/graphql":
@@ -88,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @contextmanager
