@@ -1,4 +1,4 @@
-"""The service over models of random weights."""
+"""The service with randomly initialised models."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def cache() -> dict[str, Any]:
 
 @pytest.fixture
 def extractor(cache: dict[str, Any], make_trained: Callable[..., TrainedModel]) -> Extractor:
-    """Of both tasks, made once; words hold different amounts of information, unlike in a model that is new."""
+    """An extractor of both tasks, created once; unlike in a new model, words have different amounts of information."""
     if "extractor" not in cache:
-        torch.manual_seed(7)  # weights with which a post of the tests has entities and relations
+        torch.manual_seed(7)  # weights that find entities and relations in the posts of the tests
         models = [make_trained("mner"), make_trained("mre", max_crops=3)]
         for model in models:
             torch.nn.init.normal_(model.network.backbone.text_posterior.mean.weight, std=0.3)
@@ -42,7 +42,7 @@ def extractor(cache: dict[str, Any], make_trained: Callable[..., TrainedModel]) 
 def exported(
     cache: dict[str, Any], make_trained: Callable[..., TrainedModel], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with models of both tasks, made once."""
+    """A folder with models of both tasks, created once."""
     if "exported" not in cache:
         cache["exported"] = tmp_path_factory.mktemp("exported") / "both"
         write_export([make_trained("mner"), make_trained("mre")], cache["exported"])
@@ -51,7 +51,7 @@ def exported(
 
 @pytest.fixture
 def make_client(extractor: Extractor) -> Iterator[MakeClient]:
-    """Asks a service whose limits are given."""
+    """Makes a client of a service with the given limits."""
     clients: list[TestClient] = []
 
     def make(

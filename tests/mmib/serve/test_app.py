@@ -1,4 +1,4 @@
-"""The API: what it finds is what the extractor finds, and bad input gets a reason and ends nothing."""
+"""The API: it gives the extractor's results, and bad input gets a reason and ends nothing."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def alive(client: TestClient) -> bool:
 
 
 @pytest.mark.smoke
-def test_one_post_as_json_and_as_a_form(client: TestClient, extractor: Extractor, picture: bytes) -> None:
+def test_one_post_can_be_sent_as_json_and_as_a_form(client: TestClient, extractor: Extractor, picture: bytes) -> None:
     crops = [[0.0, 0.0, 0.5, 0.5]]
     expected = extractor.extract(TEXT, picture, crops, evidence=True).to_dict()
     wanted = {"text": TEXT, "crops": crops, "evidence": True}
@@ -54,14 +54,14 @@ def test_one_post_as_json_and_as_a_form(client: TestClient, extractor: Extractor
     assert sent.json() == found.json()
 
 
-def test_entities_and_samples(client: TestClient) -> None:
+def test_given_entities_and_samples_are_used(client: TestClient) -> None:
     given = [{"start": 0, "end": 4, "type": "PER"}, {"start": 9, "end": 12}]
     found = client.post("/api/extract", json={"text": TEXT, "entities": given, "samples": 3}).json()
     assert [(entity["text"], entity["type"]) for entity in found["entities"]] == [("anna", "PER"), ("bob", None)]
     assert all("spread" in relation for relation in found["relations"])
 
 
-def test_a_batch_is_answered_in_order_and_a_bad_post_in_its_place(client: TestClient, picture: bytes) -> None:
+def test_a_batch_is_answered_in_order_with_errors_of_bad_posts_in_place(client: TestClient, picture: bytes) -> None:
     posts = [
         {"text": TEXT},
         {"text": 7},
@@ -142,7 +142,7 @@ BAD: list[tuple[str, bytes | dict[str, Any], int, str]] = [
         ),
     ],
 )
-def test_errors_of_a_large_message_are_not_all_described(fields: dict[str, Any], problem: str) -> None:
+def test_the_number_of_reported_errors_is_limited(fields: dict[str, Any], problem: str) -> None:
     with pytest.raises(RefusedError) as error:
         read_json(PostRequest, json.dumps({"text": "bob", **fields}).encode())
     assert (error.value.status, str(error.value)) == (422, problem)
@@ -161,7 +161,7 @@ def test_bad_input_gets_a_reason_and_the_service_continues(
 
 
 @pytest.mark.parametrize("text", ["🙂🙂 👍🏽", "שלום עולם", "北京欢迎你", "bob\u202eanna\x00", "e\u0301" * 50])
-def test_any_script_is_read(client: TestClient, text: str) -> None:
+def test_any_script_is_accepted(client: TestClient, text: str) -> None:
     found = client.post("/api/extract", json={"text": text, "evidence": True})
     assert found.status_code == 200
     assert all(entity["text"] == text[entity["start"] : entity["end"]] for entity in found.json()["entities"])
@@ -176,7 +176,7 @@ def test_an_image_with_too_many_pixels_is_not_decoded(make_client: MakeClient, p
     )
 
 
-def test_formats_that_pillow_hands_to_other_programs_are_refused(client: TestClient) -> None:
+def test_formats_delegated_to_other_programs_by_pillow_are_refused(client: TestClient) -> None:
     file = io.BytesIO()
     Image.new("RGB", (8, 8)).save(file, "EPS")
     answer = client.post("/api/extract", json={"text": "bob", "image": encoded(file.getvalue())})
@@ -184,7 +184,7 @@ def test_formats_that_pillow_hands_to_other_programs_are_refused(client: TestCli
     assert "expected a file of" in answer.json()["error"]
 
 
-def test_forms_that_are_none(client: TestClient, picture: bytes) -> None:
+def test_invalid_forms_are_refused(client: TestClient, picture: bytes) -> None:
     form = {"Content-Type": "multipart/form-data; boundary=x"}
     for content, headers in ((b"", {"Content-Type": "multipart/form-data"}), (b"no form at all", form)):
         answer = client.post("/api/extract", content=content, headers=headers)
@@ -210,8 +210,8 @@ def test_other_content_types_are_refused(client: TestClient) -> None:
 
 @pytest.mark.parametrize("media", ["multipart/form-data; boundary=x", "application/json"])
 @pytest.mark.parametrize(("charset", "status"), [("punycode", 415), ("latin-1", 415), ("UTF-8", 400)])
-def test_requests_are_utf_8(client: TestClient, media: str, charset: str, status: int) -> None:
-    """Python knows character sets that take quadratic time, and a form in another would be read as something else."""
+def test_requests_must_be_utf_8(client: TestClient, media: str, charset: str, status: int) -> None:
+    """Python supports encodings that take quadratic time, and a form in another encoding would be misread."""
     field = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nbob \xe9\r\n--x--\r\n'
     content = field if "form" in media else b'{"text": "bob \xe9"}'
     headers = {"Content-Type": f"{media}; charset={charset}"}
@@ -220,7 +220,7 @@ def test_requests_are_utf_8(client: TestClient, media: str, charset: str, status
     assert "UTF-8" in answer.json()["error"] or "unicode" in answer.json()["error"]
 
 
-def test_a_form_of_many_fields_is_refused(client: TestClient) -> None:
+def test_a_form_with_many_fields_is_refused(client: TestClient) -> None:
     field = b'--x\r\nContent-Disposition: form-data; name="%d"\r\n\r\n1\r\n'
     content = b"".join(field % number for number in range(50_000)) + b"--x--\r\n"
     form = {"Content-Type": "multipart/form-data; boundary=x"}
@@ -231,13 +231,13 @@ def test_a_form_of_many_fields_is_refused(client: TestClient) -> None:
     )
 
 
-def test_a_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
+def test_a_content_length_of_thousands_of_digits_is_too_large(client: TestClient) -> None:
     answer = client.post("/api/extract", content=b"{}", headers={**JSON, "Content-Length": "9" * 5000})
     assert answer.status_code == 413
 
 
 @pytest.mark.parametrize("text", ["_." * 5_000, "\u0e51" * 10_000])
-def test_a_long_text_takes_no_longer_than_what_the_models_read_of_it(client: TestClient, text: str) -> None:
+def test_a_long_text_takes_no_longer_than_the_part_that_the_models_read(client: TestClient, text: str) -> None:
     assert alive(client)
     began = time.process_time()
     assert client.post("/api/extract", json={"text": text, "evidence": True}).status_code == 200
@@ -256,7 +256,7 @@ def chunks_of(part: bytes, count: int) -> Iterator[bytes]:
     yield from [part] * count
 
 
-def test_more_posts_than_may_be(make_client: MakeClient) -> None:
+def test_too_many_posts_are_refused(make_client: MakeClient) -> None:
     client = make_client(posts=2)
     answer = client.post("/api/extract-batch", json={"posts": [{"text": "bob"}] * 3})
     assert (answer.status_code, answer.json()["error"]) == (422, "3 posts: at most 2 are accepted at a time")
@@ -265,7 +265,7 @@ def test_more_posts_than_may_be(make_client: MakeClient) -> None:
 
 @pytest.fixture
 def slow(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Reading waits until this is set."""
+    """Makes reading wait until this is set."""
     go_on = threading.Event()
     read = Extractor.read
 
@@ -278,7 +278,7 @@ def slow(extractor: Extractor, monkeypatch: pytest.MonkeyPatch) -> Iterator[thre
     go_on.set()
 
 
-def test_too_many_who_wait_are_sent_away(make_client: MakeClient, slow: threading.Event) -> None:
+def test_requests_beyond_the_queue_limit_are_rejected(make_client: MakeClient, slow: threading.Event) -> None:
     client = make_client(posts=2, waiting=2)
     answers: list[int] = []
 
@@ -299,7 +299,7 @@ def test_too_many_who_wait_are_sent_away(make_client: MakeClient, slow: threadin
     assert alive(client)
 
 
-def test_one_client_has_no_more_than_its_share(make_client: MakeClient, slow: threading.Event) -> None:
+def test_a_client_cannot_exceed_its_share(make_client: MakeClient, slow: threading.Event) -> None:
     client = make_client(posts=1, client=1)
     first = threading.Thread(target=client.post, args=("/api/extract",), kwargs={"json": {"text": "bob"}})
     first.start()
@@ -312,7 +312,7 @@ def test_one_client_has_no_more_than_its_share(make_client: MakeClient, slow: th
     first.join()
 
 
-def test_a_request_is_given_up_after_its_time(make_client: MakeClient, slow: threading.Event) -> None:
+def test_a_request_times_out(make_client: MakeClient, slow: threading.Event) -> None:
     client = make_client(seconds=0.2)
     answer = client.post("/api/extract", json={"text": "bob"})
     assert (answer.status_code, answer.json()["error"]) == (
@@ -323,7 +323,7 @@ def test_a_request_is_given_up_after_its_time(make_client: MakeClient, slow: thr
     assert client.get("/api/health").json()["waiting"] == 0
 
 
-def test_what_nobody_foresaw_is_logged_and_told_without_details(
+def test_unexpected_errors_are_logged_and_reported_without_details(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(LOG, "propagate", True)
@@ -334,7 +334,7 @@ def test_what_nobody_foresaw_is_logged_and_told_without_details(
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_many_at_a_time_get_their_own_answers(client: TestClient) -> None:
+def test_concurrent_requests_get_their_own_answers(client: TestClient) -> None:
     found: dict[int, str] = {}
 
     def ask(number: int) -> None:
@@ -349,7 +349,7 @@ def test_many_at_a_time_get_their_own_answers(client: TestClient) -> None:
 
 
 @pytest.mark.smoke
-def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
+def test_health_and_model_describe_the_service(client: TestClient) -> None:
     health = client.get("/api/health").json()
     assert (health["ready"], health["tasks"], len(health["models"])) == (True, ["mner", "mre"], 2)
     model = client.get("/api/model").json()
@@ -364,7 +364,7 @@ def test_health_and_model_tell_what_there_is(client: TestClient) -> None:
     assert len(model["models"][1]["labels"]) == 23
 
 
-def test_a_service_of_custom_labels_takes_and_names_these(
+def test_a_service_with_custom_labels_accepts_and_lists_them(
     make_client: MakeClient, make_trained: Callable[..., TrainedModel]
 ) -> None:
     labels = LabelSet(("PRODUCT", "TEAM", "work-of-art"))
@@ -379,7 +379,7 @@ def test_a_service_of_custom_labels_takes_and_names_these(
         assert client.post("/api/extract", json=example).status_code == 200
 
 
-def test_a_model_of_relations_alone_takes_entities_of_any_type(
+def test_a_model_of_relations_alone_accepts_entities_of_any_type(
     make_client: MakeClient, make_trained: Callable[..., TrainedModel]
 ) -> None:
     labels = LabelSet(("plays for", "none"), "none", {"plays for": ("PERSON", "TEAM")})
@@ -390,7 +390,7 @@ def test_a_model_of_relations_alone_takes_entities_of_any_type(
     assert [entity["type"] for entity in found.json()["entities"]] == ["TEAM", "anything"]
 
 
-def test_labels_of_posts_are_answered(
+def test_post_labels_are_returned(
     make_client: MakeClient, make_trained: Callable[..., TrainedModel], relevance: str, picture: bytes
 ) -> None:
     import_plugins([relevance])
@@ -403,7 +403,7 @@ def test_labels_of_posts_are_answered(
     assert found["labels"]["relevance"]["label"] in ("yes", "no")
 
 
-def test_examples_are_posts_that_the_service_takes(client: TestClient, extractor: Extractor) -> None:
+def test_examples_are_accepted_by_the_service(client: TestClient, extractor: Extractor) -> None:
     examples = client.get("/api/examples").json()
     for example in examples:
         found = client.post("/api/extract", json=example).json()
@@ -411,7 +411,7 @@ def test_examples_are_posts_that_the_service_takes(client: TestClient, extractor
         assert all(name[:1].isupper() for name in (entity["text"] for entity in found["entities"]))
 
 
-def test_a_model_of_relations_alone_says_that_it_needs_entities(
+def test_a_model_of_relations_alone_reports_that_it_needs_entities(
     make_client: MakeClient, make_trained: Callable[..., TrainedModel]
 ) -> None:
     answer = make_client(Extractor([make_trained("mre")])).post("/api/extract", json={"text": "bob"})
@@ -419,10 +419,10 @@ def test_a_model_of_relations_alone_says_that_it_needs_entities(
     assert "relations between given entities" in answer.json()["error"]
 
 
-# The page, and who may ask
+# The page, and allowed origins
 
 
-def test_the_page_and_its_files_are_there_and_no_others(client: TestClient) -> None:
+def test_only_the_page_and_its_files_are_served(client: TestClient) -> None:
     for path in {**PAGE, **FILES}:
         answer = client.get(path)
         assert answer.status_code == 200
@@ -434,7 +434,7 @@ def test_the_page_and_its_files_are_there_and_no_others(client: TestClient) -> N
     assert client.get("/api/extract").status_code == 405
 
 
-def test_a_service_of_this_machine_is_asked_by_its_own_name(make_client: MakeClient) -> None:
+def test_a_local_service_accepts_only_its_own_host_names(make_client: MakeClient) -> None:
     client = make_client(hosts=allowed_hosts("127.0.0.1"))
     for host, status in {"localhost:8000": 200, "127.0.0.1": 200, "[::1]:8000": 200}.items():
         assert client.get("/api/health", headers={"Host": host}).status_code == status
@@ -444,7 +444,7 @@ def test_a_service_of_this_machine_is_asked_by_its_own_name(make_client: MakeCli
 
 
 @pytest.mark.parametrize("listens_at", ["127.0.0.1", "0.0.0.0"])
-def test_the_page_works_behind_a_proxy_whose_name_is_known(make_client: MakeClient, listens_at: str) -> None:
+def test_the_page_works_behind_a_proxy_with_an_allowed_host(make_client: MakeClient, listens_at: str) -> None:
     names = frozenset({"mmib.example.org", "mmib.example.org:8443"})
     client = make_client(hosts=allowed_hosts(listens_at, names), names=names)
 
@@ -452,7 +452,10 @@ def test_the_page_works_behind_a_proxy_whose_name_is_known(make_client: MakeClie
         headers = {"Host": host, "Origin": origin}
         return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
 
-    for host in ("localhost:8000", "mmib.example.org"):  # the proxy asks for its upstream, or passes on the name
+    for host in (
+        "localhost:8000",
+        "mmib.example.org",
+    ):  # the proxy sends its upstream's name, or passes on the original name
         for origin in ("https://mmib.example.org", "https://MMIB.example.org:8443"):
             assert status(host, origin) == 200
         for origin in ("https://evil.example", "https://mmib.example.org:1", "https://mmib.example.org.evil.example"):
@@ -460,7 +463,7 @@ def test_the_page_works_behind_a_proxy_whose_name_is_known(make_client: MakeClie
     assert status("evil.example", "https://mmib.example.org") == (421 if listens_at == "127.0.0.1" else 200)
 
 
-def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
+def test_other_origins_are_refused(client: TestClient) -> None:
     def status(origin: str) -> int:
         headers = {"Origin": origin, "Host": "localhost:8000"}
         return client.post("/api/extract", json={"text": "bob"}, headers=headers).status_code
@@ -471,8 +474,8 @@ def test_pages_of_other_sites_may_not_use_it(client: TestClient) -> None:
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_no_file_is_opened(client: TestClient, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})  # whatever is loaded once
+def test_requests_open_no_files(client: TestClient, picture: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.post("/api/extract", json={"text": "bob", "image": encoded(picture)})  # load everything that is loaded once
     opened: list[Any] = []
     really = os.open
 

@@ -1,4 +1,4 @@
-"""Posts that wait are read together, each answer reaches whoever asked, and a failure stays with its own post."""
+"""Waiting posts are batched, each answer reaches its request, and a failure affects only its own post."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLAIN = Wanted()
 
 
 class Held:
-    """An extractor that waits before each pass until it is let go on, and notes what each pass was given."""
+    """An extractor that waits before each pass until it is released, and records the posts of each pass."""
 
     def __init__(self, extractor: Extractor) -> None:
         self.extractor = extractor
@@ -57,7 +57,7 @@ def asked(text: str, pixels: int = 0, wanted: Wanted = PLAIN) -> Question:
     return Question(Post(text), pixels, wanted)
 
 
-def test_what_waits_is_read_together_up_to_the_most_posts(batcher: Batcher, held: Held) -> None:
+def test_waiting_posts_are_batched_up_to_the_maximum(batcher: Batcher, held: Held) -> None:
     (first,) = batcher.ask([asked("bob alone")])
     assert held.began.acquire(timeout=60)
     others = [batcher.ask([asked(f"bob {number}")])[0] for number in range(4)]
@@ -66,7 +66,7 @@ def test_what_waits_is_read_together_up_to_the_most_posts(batcher: Batcher, held
     assert held.passes == [["bob alone"], ["bob 0", "bob 1", "bob 2"], ["bob 3"]]
 
 
-def test_posts_that_ask_for_something_else_are_read_apart_and_not_forgotten(batcher: Batcher, held: Held) -> None:
+def test_posts_with_different_options_are_batched_separately_and_not_starved(batcher: Batcher, held: Held) -> None:
     batcher.ask([asked("bob alone")])
     assert held.began.acquire(timeout=60)
     more = Wanted(evidence=True)
@@ -78,7 +78,7 @@ def test_posts_that_ask_for_something_else_are_read_apart_and_not_forgotten(batc
     assert held.passes[1:] == [["bob 1", "bob 3"], ["bob 2", "bob 4"]]
 
 
-def test_images_of_one_pass_have_no_more_pixels_than_may_be(batcher: Batcher, held: Held) -> None:
+def test_images_of_a_batch_do_not_exceed_the_pixel_limit(batcher: Batcher, held: Held) -> None:
     batcher.ask([asked("bob alone")])
     assert held.began.acquire(timeout=60)
     answers = batcher.ask([asked("bob 1", 500), asked("bob 2", 60), asked("bob 3", 40), asked("bob 4", 1)])
@@ -87,7 +87,7 @@ def test_images_of_one_pass_have_no_more_pixels_than_may_be(batcher: Batcher, he
     assert held.passes[1:] == [["bob 1"], ["bob 2", "bob 3"], ["bob 4"]]
 
 
-def test_a_post_that_fails_fails_alone(batcher: Batcher, held: Held) -> None:
+def test_a_failing_post_does_not_affect_others(batcher: Batcher, held: Held) -> None:
     batcher.ask([asked("bob alone")])
     assert held.began.acquire(timeout=60)
     answers = batcher.ask([asked("bob 1"), asked(""), asked("bob fails"), asked("bob 2")])
@@ -99,7 +99,7 @@ def test_a_post_that_fails_fails_alone(batcher: Batcher, held: Held) -> None:
     assert answers[3].result(60).text == "bob 2"
 
 
-def test_what_nobody_waits_for_any_more_is_not_read(batcher: Batcher, held: Held) -> None:
+def test_cancelled_posts_are_not_read(batcher: Batcher, held: Held) -> None:
     batcher.ask([asked("bob alone")])
     assert held.began.acquire(timeout=60)
     answers = batcher.ask([asked("bob 1"), asked("bob 2")])
@@ -109,7 +109,7 @@ def test_what_nobody_waits_for_any_more_is_not_read(batcher: Batcher, held: Held
     assert held.passes[1:] == [["bob 2"]]
 
 
-def test_closing_reads_what_waits(held: Held) -> None:
+def test_closing_processes_waiting_posts(held: Held) -> None:
     batcher = Batcher(held, posts=3, pixels=100, seconds=600.0)  # type: ignore[arg-type]
     batcher.start()
     answers = batcher.ask([asked(f"bob {number}") for number in range(5)])

@@ -1,4 +1,4 @@
-"""The page in a real browser, by clicking through it, over models of random weights."""
+"""The page in a real browser, with randomly initialised models."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=MISSING)
 
 @pytest.fixture
 def serve(start_app: Callable[[Any], str]) -> Callable[..., str]:
-    """Serves an extractor in a thread; the address."""
+    """Serves an extractor in a thread; returns the address."""
     return lambda extractor, **limits: start_app(create_app(extractor, Limits(**limits), allowed_hosts("127.0.0.1")))
 
 
 @pytest.fixture
 def page(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> Browser:
-    """The page of a service of both tasks, at a desk."""
+    """The page of a service of both tasks, in a desktop window."""
     return opened(browser, serve(extractor))
 
 
@@ -54,7 +54,7 @@ def value(page: Browser, selector: str, name: str = "textContent") -> Any:
 
 
 def extract(page: Browser, text: str = TEXT) -> None:
-    """Write a post as a person would, and wait for what is found."""
+    """Enter a post as a user would, and wait for the result."""
     page.click("#text")
     page.run("document.getElementById('text').select()")
     page.type(text)
@@ -63,7 +63,7 @@ def extract(page: Browser, text: str = TEXT) -> None:
 
 
 @pytest.mark.parametrize("width", [PHONE, DESK])
-def test_the_page_asks_nobody_else_reports_no_error_and_fits(
+def test_the_page_makes_no_external_request_reports_no_error_and_fits(
     browser: Browser, serve: Callable[..., str], extractor: Extractor, width: int
 ) -> None:
     address = serve(extractor)
@@ -83,15 +83,15 @@ def test_the_page_asks_nobody_else_reports_no_error_and_fits(
     assert page.run("[...document.images].every((image) => image.complete && image.naturalWidth > 0)")
 
 
-def test_one_post_is_read_at_a_time(page: Browser) -> None:
+def test_only_one_request_is_sent_at_a_time(page: Browser) -> None:
     page.run(f"document.getElementById('text').value = {json.dumps(TEXT)}")
-    page.run("for (const _ of [1, 2]) document.getElementById('form').requestSubmit()")  # as Ctrl+Enter does
+    page.run("for (const _ of [1, 2]) document.getElementById('form').requestSubmit()")  # triggered by Ctrl+Enter
     page.wait("document.getElementById('status').textContent.startsWith('Found')")
     asked = [e["params"]["request"]["url"] for e in page.events if e["method"] == "Network.requestWillBeSent"]
     assert [url.rpartition("/")[2] for url in asked].count("extract") == 1
 
 
-def test_a_post_with_an_image_is_shown_with_what_was_found(
+def test_a_post_with_an_image_is_shown_with_its_results(
     page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "photo.png").write_bytes(picture)
@@ -117,7 +117,7 @@ def test_a_post_with_an_image_is_shown_with_what_was_found(
     assert json.loads(value(page, "#json")) == json.loads(json.dumps(found.to_dict()))
 
 
-def test_what_is_hovered_or_focused_shows_the_regions_that_it_looks_at(
+def test_hovering_or_focusing_an_item_shows_its_attention_over_regions(
     page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path
 ) -> None:
     (tmp_path / "photo.png").write_bytes(picture)
@@ -162,7 +162,7 @@ def test_words_are_shaded_on_demand(page: Browser, extractor: Extractor) -> None
     assert not page.run("document.getElementById('words').classList.contains('shaded')")
 
 
-def test_entities_are_marked_behind_an_emoji_moved_with_the_text_and_taken_as_they_are(page: Browser) -> None:
+def test_given_entities_after_an_emoji_follow_edits_of_the_text_and_are_used_unchanged(page: Browser) -> None:
     page.click("#text")
     page.type(TEXT)
     page.run(f"document.getElementById('text').setSelectionRange({len('🙂 ') + 1}, {len('🙂 anna') + 1})")
@@ -178,7 +178,7 @@ def test_entities_are_marked_behind_an_emoji_moved_with_the_text_and_taken_as_th
     assert page.run("document.querySelectorAll('#given li').length") == 0
 
 
-def test_everything_is_reached_with_the_keyboard(page: Browser) -> None:
+def test_everything_can_be_reached_with_the_keyboard(page: Browser) -> None:
     page.press("Tab")
     assert page.run("document.activeElement.className") == "skip"
     page.press("Enter")
@@ -200,7 +200,7 @@ def test_everything_is_reached_with_the_keyboard(page: Browser) -> None:
     assert value(page, "#status", "getAttribute('role')") == "status"
 
 
-def test_troubles_are_told_in_plain_words(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> None:
+def test_errors_are_shown_in_plain_words(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> None:
     page = opened(browser, serve(extractor, characters=60))
     page.click("#text")
     page.type(" ")
@@ -219,7 +219,7 @@ def test_troubles_are_told_in_plain_words(browser: Browser, serve: Callable[...,
 def test_an_image_that_the_service_would_refuse_is_refused_by_the_page(
     browser: Browser, serve: Callable[..., str], extractor: Extractor
 ) -> None:
-    """In base64 it is a third larger than its file."""
+    """In base64 an image is a third larger than its file."""
     page = opened(browser, serve(extractor, body=50_000))
     page.run(
         "for (const [name, bytes] of [['large', 40000], ['small', 30000]]) window[name] = () => {"
@@ -255,7 +255,7 @@ def test_a_model_of_relations_alone_explains_itself(
     assert "given" in value(page, "#entities")
 
 
-def test_types_to_mark_are_those_of_the_model(
+def test_types_to_choose_from_are_those_of_the_model(
     browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
 ) -> None:
     types = [f"type-{number}" for number in range(50)]
@@ -273,7 +273,7 @@ def test_types_to_mark_are_those_of_the_model(
     assert "looks for entities alone" in value(page, "#relations")
 
 
-def test_relations_without_argument_types_take_marks_of_no_type(
+def test_relations_without_argument_types_accept_marks_without_type(
     browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
 ) -> None:
     page = opened(browser, serve(Extractor([make_trained("mre", LabelSet(("made by", "sells")))])))
@@ -289,7 +289,7 @@ def test_relations_without_argument_types_take_marks_of_no_type(
     assert "not given" in value(page, "#entities")
 
 
-def test_labels_of_the_post_are_shown_with_what_they_look_at(
+def test_post_labels_are_shown_with_their_attention(
     browser: Browser,
     serve: Callable[..., str],
     make_trained: Callable[..., TrainedModel],
@@ -321,12 +321,12 @@ def test_labels_of_the_post_are_shown_with_what_they_look_at(
     assert value(page, "#looks").startswith(f"“{label.label}” looks at")
 
 
-def test_text_of_a_post_is_text(page: Browser) -> None:
+def test_post_text_is_escaped(page: Browser) -> None:
     extract(page, "<img src=x onerror=alert(1)> anna <script>bob</script>")
     assert page.run("document.querySelectorAll('#result script, #words img').length") == 0
 
 
-def test_images_are_pasted_and_dropped(page: Browser, picture: bytes) -> None:
+def test_images_can_be_pasted_and_dropped(page: Browser, picture: bytes) -> None:
     page.run(
         f"window.content = Uint8Array.from({list(picture)}); window.filesOf = (type) => {{"
         " const files = new DataTransfer(); files.items.add(new File([content], 'a.png', { type })); return files; }"
@@ -344,7 +344,7 @@ def test_images_are_pasted_and_dropped(page: Browser, picture: bytes) -> None:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
-def test_the_lines_for_programs_ask_the_same(
+def test_the_code_examples_send_the_same_request(
     page: Browser, extractor: Extractor, picture: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "it's.png").write_bytes(picture)
@@ -362,7 +362,7 @@ def test_the_lines_for_programs_ask_the_same(
     assert value(page, "#image-file") == "it's.png"
 
 
-def test_facts_of_the_models_are_those_of_their_cards(
+def test_facts_about_models_come_from_their_cards(
     browser: Browser, serve: Callable[..., str], make_trained: Callable[..., TrainedModel]
 ) -> None:
     trained = {"corpus": "posts", "seed": 3, "ended": "2026-01-02", "test": {"f1": 0.5}, "settings": {"gamma": 2.0}}
@@ -391,7 +391,9 @@ def test_the_page_is_accessible(page: Browser, colours: str) -> None:
         page.colours("")
 
 
-def test_without_javascript_the_page_says_so(browser: Browser, serve: Callable[..., str], extractor: Extractor) -> None:
+def test_without_javascript_the_page_shows_a_message(
+    browser: Browser, serve: Callable[..., str], extractor: Extractor
+) -> None:
     browser.send("Emulation.setScriptExecutionDisabled", value=True)
     try:
         browser.open(serve(extractor), DESK)

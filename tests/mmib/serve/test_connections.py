@@ -1,4 +1,4 @@
-"""Connections that send no request do not keep others out."""
+"""Idle connections do not block other clients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST, SECONDS = 4, 0.3
 
 @pytest.fixture
 def port(extractor: Extractor) -> Iterator[int]:
-    """Of a service in a thread that takes four connections of a client, and waits a moment for their heads."""
+    """The port of a service in a thread that accepts four connections per client, with a short header timeout."""
     connection = bounded(MOST)
     connection.seconds = SECONDS
     listener = listen("127.0.0.1", 0)
@@ -40,7 +40,7 @@ def opened(port: int, source: str = "127.0.0.1") -> socket.socket:
 
 
 def closed(connection: socket.socket) -> bool:
-    """Whether the other side closes it, within the time that sockets wait here."""
+    """Whether the server closes the connection within the socket timeout."""
     try:
         return connection.recv(1) == b""
     except ConnectionResetError:
@@ -56,14 +56,14 @@ def healthy(port: int, source: str = "127.0.0.1") -> bool:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nHost:"])
-def test_half_a_head_ends_in_time(port: int, sent: bytes) -> None:
+def test_an_incomplete_header_times_out(port: int, sent: bytes) -> None:
     connection = opened(port)
     connection.sendall(sent)
     assert closed(connection)
     assert healthy(port)
 
 
-def test_half_a_head_behind_an_answer_ends_in_time(port: int) -> None:
+def test_an_incomplete_header_after_an_answer_times_out(port: int) -> None:
     connection = opened(port)
     connection.sendall(b"GET /api/health HTTP/1.1\r\nHost: x\r\n\r\n")
     assert connection.recv(10_000).startswith(b"HTTP/1.1 200")
@@ -73,7 +73,7 @@ def test_half_a_head_behind_an_answer_ends_in_time(port: int) -> None:
     connection.close()
 
 
-def test_connections_beyond_those_of_a_client_are_closed_and_others_served(port: int) -> None:
+def test_connections_beyond_the_limit_of_a_client_are_closed_and_others_served(port: int) -> None:
     held = [opened(port) for _ in range(MOST)]
     assert closed(opened(port))
     assert healthy(port, source="127.0.0.2")

@@ -1,4 +1,4 @@
-"""Clients share slots and the time of the models, whatever one of them sends."""
+"""Clients share slots and model time fairly, whatever a single client sends."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from mmib.serve.slots import Slots
         (None, "127.0.0.1", False),
     ],
 )
-def test_clients_are_addresses_and_networks(first: str | None, second: str, same: bool) -> None:
+def test_clients_are_identified_by_address_or_network(first: str | None, second: str, same: bool) -> None:
     assert (client_of(first) == client_of(second)) is same
 
 
@@ -34,7 +34,7 @@ def everything(taken: list[str], item: str) -> bool:
 
 
 class Time:
-    """A clock that tests move."""
+    """A clock that is advanced by tests."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -54,12 +54,12 @@ def queue(clock: Time) -> FairQueue[str]:
 
 
 def work_of(item: str) -> float:
-    """Nothing is known of a post but what its client's last ones cost."""
+    """The expected cost of a post is that of its client's last posts."""
     return 1.0
 
 
 def run(queue: FairQueue[str], cost: dict[str, float], passes: int) -> list[list[str]]:
-    """What each pass reads, where a post costs its client so much; no time passes."""
+    """The posts of each pass with the given costs; the clock does not advance."""
     result = []
     for _ in range(passes):
         result.append(queue.take(everything))
@@ -68,8 +68,8 @@ def run(queue: FairQueue[str], cost: dict[str, float], passes: int) -> list[list
     return result
 
 
-def test_clients_get_the_same_time_however_much_they_ask_for(queue: FairQueue[str]) -> None:
-    """The hostile one sends first, a hundred posts of which each costs as much as fifty others."""
+def test_clients_get_equal_time_for_any_number_of_requests(queue: FairQueue[str]) -> None:
+    """The hostile client is first, with a hundred posts that each cost as much as fifty others."""
     cost = {"hostile": 5.0, "a": 0.1, "b": 0.1}
     queue.add("hostile", ["hostile"] * 100)
     queue.add("a", ["a"] * 1000)
@@ -82,10 +82,8 @@ def test_clients_get_the_same_time_however_much_they_ask_for(queue: FairQueue[st
     assert max(len(taken) for taken in passes) == 10, "cheap posts are read together"
 
 
-def test_clients_that_ask_again_when_they_are_answered_keep_most_of_the_time(
-    queue: FairQueue[str], clock: Time
-) -> None:
-    """26 of them, each with one post at a time, beside six whose posts cost forty times as much and never end."""
+def test_clients_that_wait_for_answers_keep_most_of_the_time(queue: FairQueue[str], clock: Time) -> None:
+    """26 clients, each with one post at a time, and six with an endless queue of posts, forty times as expensive."""
     cost = {f"honest {number}": 0.13 for number in range(26)} | {f"hostile {number}": 5.0 for number in range(6)}
     for client in cost:
         queue.add(client, [client] * (1 if client.startswith("honest") else 1000))
@@ -98,12 +96,12 @@ def test_clients_that_ask_again_when_they_are_answered_keep_most_of_the_time(
             queue.charge([(client, client)], cost[client])
             if client.startswith("honest"):
                 queue.add(client, [client])
-    # With equal shares they would have 26 of 32.
+    # With equal shares they would get 26 of 32.
     assert 0.75 < spent["honest"] / sum(spent.values()) < 0.95
 
 
-def test_what_was_used_is_forgotten_and_what_was_not_is_not_saved_up(clock: Time) -> None:
-    queue: FairQueue[str] = FairQueue(0.5, work_of, clock)  # one post a pass
+def test_past_use_is_forgotten_and_idle_time_is_not_saved_up(clock: Time) -> None:
+    queue: FairQueue[str] = FairQueue(0.5, work_of, clock)  # one post per pass
     cost = {"late": 0.5, "a": 0.5}
     for _ in range(10_000):
         queue.charge([("a", "a")], 0.5)
@@ -118,8 +116,8 @@ def test_what_was_used_is_forgotten_and_what_was_not_is_not_saved_up(clock: Time
     assert abs(read["late"] - read["a"]) <= 2
 
 
-def test_work_that_can_be_seen_is_expected(clock: Time) -> None:
-    """An expensive post of a client that nothing is known of waits for the cheap ones that came after it."""
+def test_visible_work_is_taken_into_account(clock: Time) -> None:
+    """An expensive post of an unknown client waits for cheap posts that arrived later."""
     queue: FairQueue[str] = FairQueue(1.0, lambda item: 500.0 if item == "large" else 1.0, clock)
     for _ in range(50):
         queue.charge([("a", "small")], 0.1)
@@ -130,8 +128,8 @@ def test_work_that_can_be_seen_is_expected(clock: Time) -> None:
     assert queue.take(everything) == ["large"]
 
 
-def test_a_client_does_not_pay_for_what_was_read_with_its_post(queue: FairQueue[str]) -> None:
-    """The other one's post took fifty times as long as it seemed."""
+def test_a_client_is_not_charged_for_other_posts_in_its_batch(queue: FairQueue[str]) -> None:
+    """The other client's post took fifty times as long as expected."""
     for client in ("honest", "sly", "third"):
         queue.charge([(client, "post")], 0.1)
     queue.charge([("honest", "post"), ("sly", "post")], 10.0)
@@ -152,7 +150,7 @@ def test_cheap_posts_do_not_hide_an_expensive_one(queue: FairQueue[str]) -> None
     assert not queue
 
 
-def test_clients_that_are_gone_are_forgotten(queue: FairQueue[str]) -> None:
+def test_inactive_clients_are_forgotten(queue: FairQueue[str]) -> None:
     for number in range(MOST_ACCOUNTS + 10):
         queue.add(str(number), ["post"])
         assert queue.take(everything) == ["post"]
@@ -177,7 +175,7 @@ def with_slots(check: Callable[[Slots, asyncio.Event], Awaitable[None]]) -> None
     asyncio.run(main())
 
 
-def test_one_that_holds_all_makes_room_for_others_until_all_hold_the_same() -> None:
+def test_a_client_with_all_slots_makes_room_until_shares_are_equal() -> None:
     async def check(slots: Slots, ended: asyncio.Event) -> None:
         hostile = [asyncio.create_task(holding(slots, "hostile", ended)) for _ in range(8)]
         await asyncio.sleep(0)
@@ -204,7 +202,7 @@ def test_a_large_request_does_not_displace_smaller_clients() -> None:
     with_slots(check)
 
 
-def test_a_time_out_inside_is_its_own() -> None:
+def test_a_timeout_inside_the_block_is_not_that_of_the_slot() -> None:
     async def check(slots: Slots, ended: asyncio.Event) -> None:
         with pytest.raises(TimeoutError):
             async with slots.hold("a"):

@@ -1,4 +1,4 @@
-"""What operators see: metrics as Prometheus reads them, liveness and readiness, request logs without contents."""
+"""Monitoring: metrics as parsed by Prometheus, liveness and readiness, request logs without contents."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECRET = "bob meets anna in paris"
 
 
 def scrape(client: TestClient) -> dict[str, Any]:
-    """Values by name and labels, as Prometheus reads them."""
+    """Values by name and labels, as parsed by Prometheus."""
     answer = client.get("/metrics")
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
     families = list(text_string_to_metric_families(answer.text))
@@ -34,7 +34,7 @@ def scrape(client: TestClient) -> dict[str, Any]:
 
 @pytest.fixture
 def logged(caplog: pytest.LogCaptureFixture) -> Iterator[list[str]]:
-    """Lines as `--log json` writes them."""
+    """Lines as written by `--log json`."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.setFormatter(JSONFormatter())
@@ -68,7 +68,7 @@ def test_requests_and_posts_are_counted(client: TestClient) -> None:
     assert SECRET not in client.get("/metrics").text
 
 
-def test_two_services_count_apart(make_client: MakeClient) -> None:
+def test_two_services_have_separate_counters(make_client: MakeClient) -> None:
     one, other = make_client(), make_client()
     one.get("/api/model")
     assert "mmib_requests_total method=GET path=/api/model status=200" in scrape(one)
@@ -99,18 +99,20 @@ def test_a_full_service_is_alive_and_not_ready(
     assert client.get("/api/health").status_code == 200
 
 
-def test_a_service_whose_reading_thread_has_ended_is_neither(make_client: MakeClient, extractor: Extractor) -> None:
+def test_a_service_with_a_dead_reading_thread_is_neither_alive_nor_ready(
+    make_client: MakeClient, extractor: Extractor
+) -> None:
     client = make_client()
     app: Any = client.app
     assert client.get("/api/live").status_code == 200
-    client.__exit__(None, None, None)  # as at the end of the process
-    closed = TestClient(app)  # without starting it again
+    client.__exit__(None, None, None)  # as when the process exits
+    closed = TestClient(app)  # without restarting it
     assert closed.get("/api/live").status_code == 503
     assert closed.get("/api/health").status_code == 503
     client.__enter__()
 
 
-def test_each_request_is_a_line_without_contents(client: TestClient, logged: list[str]) -> None:
+def test_each_request_is_logged_in_one_line_without_contents(client: TestClient, logged: list[str]) -> None:
     answer = client.post(f"/api/extract?q={SECRET}", json={"text": SECRET})
     client.get(f"/{SECRET}")
     extract, other = (json.loads(line) for line in logged)
@@ -129,7 +131,7 @@ def test_each_request_is_a_line_without_contents(client: TestClient, logged: lis
     assert not any(word in line for line in logged for word in ("bob", "anna", "testclient"))
 
 
-def test_what_fails_is_a_line_with_its_traceback(
+def test_failures_are_logged_with_their_traceback(
     client: TestClient, extractor: Extractor, logged: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any) -> Any:

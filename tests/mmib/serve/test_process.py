@@ -1,4 +1,4 @@
-"""The service as a process: it starts, answers, finishes what it has begun when it is told to end, and says why not."""
+"""The service as a process: startup, answers, graceful shutdown, and errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def process(exported: Path, log: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def connect(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
-    """A connection to the address that the service has printed."""
+    """A connection to the address printed by the service."""
     assert process.stderr is not None
     lines = iter(process.stderr.readline, "")
     place = next(found for line in lines if (found := re.search(r"http://127\.0\.0\.1:(\d+)", line)))
@@ -42,7 +42,7 @@ def connect(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
 
 @pytest.mark.smoke
 @pytest.mark.parametrize(("number", "log"), [(signal.SIGTERM, "text"), (signal.SIGINT, "json")])
-def test_a_request_that_has_begun_is_answered_before_the_end(
+def test_a_started_request_is_answered_before_shutdown(
     process: subprocess.Popen[str], number: signal.Signals, log: str
 ) -> None:
     begun, other = connect(process), None
@@ -52,13 +52,13 @@ def test_a_request_that_has_begun_is_answered_before_the_end(
     begun.putheader("Content-Length", str(len(BODY)))
     begun.endheaders(BODY[:100])
     waiting = 0
-    while not waiting:  # until the service has received its head
+    while not waiting:  # until the service has received the header
         other = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
         other.request("GET", "/api/health")
         waiting = json.loads(other.getresponse().read())["waiting"]
         other.close()
     process.send_signal(number)
-    while True:  # until it takes no more connections
+    while True:  # until it accepts no more connections
         try:
             socket.create_connection(("127.0.0.1", port), timeout=120).close()
         except OSError:
@@ -78,7 +78,7 @@ def test_a_request_that_has_begun_is_answered_before_the_end(
     assert {"request"} == {request["message"] for request in requests}
 
 
-def test_a_port_that_is_taken_is_refused_before_models_are_read(refused: Refused) -> None:
+def test_a_port_in_use_is_refused_before_loading_models(refused: Refused) -> None:
     with listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         message = refused("serve", "--model", "nowhere", "--port", str(port))
@@ -89,16 +89,16 @@ def test_a_port_that_is_taken_is_refused_before_models_are_read(refused: Refused
 @pytest.mark.parametrize(
     ("option", "value"), [("--port", "70000"), ("--host", "no.such.name.invalid"), ("--host", "." * 99)]
 )
-def test_an_address_that_is_none_is_refused(refused: Refused, option: str, value: str) -> None:
+def test_an_invalid_address_is_refused(refused: Refused, option: str, value: str) -> None:
     assert "cannot listen at" in refused("serve", "--model", "nowhere", option, value)
 
 
-def test_a_folder_that_is_no_export_is_refused(refused: Refused, tmp_path: Path) -> None:
+def test_a_folder_without_an_export_is_refused(refused: Refused, tmp_path: Path) -> None:
     assert "is no exported model" in refused("serve", "--model", str(tmp_path), "--port", "0")
     assert "there is no model" in refused("serve", "--model", str(tmp_path / "nowhere"), "--port", "0")
 
 
-def test_addresses_are_written_for_a_browser() -> None:
+def test_addresses_are_printed_for_use_in_a_browser() -> None:
     with listen("127.0.0.1", 0) as listener:
         assert address_of(listener) == f"http://127.0.0.1:{listener.getsockname()[1]}"
     if socket.has_ipv6:
@@ -106,7 +106,7 @@ def test_addresses_are_written_for_a_browser() -> None:
             assert address_of(listener) == f"http://[::1]:{listener.getsockname()[1]}"
 
 
-def test_packages_that_are_missing_are_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     monkeypatch.setattr("mmib.serve.find_spec", lambda name: None if name == "uvicorn" else True)
     assert "needs uvicorn: pip install 'mmib[serve]'" in refused("serve", "--model", "nowhere")
 
