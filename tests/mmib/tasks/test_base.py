@@ -1,4 +1,4 @@
-"""Tasks that choose one class for each row: what a task of posts needs to say, and what it gets for it."""
+"""Tasks that choose one class per row: what a task of posts must define, and what it gets."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ LABELS = LabelSet(("related", "unrelated", "unclear"), "unrelated")
 
 
 class RelevanceNetwork(PostNetwork):
-    """Of the test's own task."""
+    """The network of the test's task."""
 
     task = "relevance"
 
 
 class Relevance(PostClassification):
-    """Whether the image of a post has to do with its text."""
+    """Whether the image of a post is relevant to its text."""
 
     name = "relevance"
     title = "image-text relevance"
@@ -48,7 +48,7 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def make_posts(make_text_encoder: Callable[..., TextEncoder]) -> Callable[..., ClassBatch]:
-    """Builds a batch of posts without images, of the text and label of each, through the task's own functions."""
+    """Builds a batch of posts without images from texts and labels, using the task's own functions."""
     tokenizer = make_text_encoder().tokenizer
 
     def make(*posts: tuple[str, str], max_length: int = 20) -> ClassBatch:
@@ -83,11 +83,11 @@ def test_a_post_becomes_its_pieces_and_the_id_of_its_label(make_text_encoder: Ca
     assert TASK.example_labels(cut, LABELS) == ["unclear"]
 
 
-def test_labels_of_a_post_are_its_label() -> None:
+def test_the_labels_of_a_post_are_its_single_label() -> None:
     assert TASK.labels_of(LabelledPost(words=["a"], image="", place="x:1", label="unrelated")) == ["unrelated"]
 
 
-def test_a_batch_holds_the_labels_and_reads_the_first_piece(make_posts: Callable[..., ClassBatch]) -> None:
+def test_a_batch_contains_the_labels_and_the_position_of_the_first_piece(make_posts: Callable[..., ClassBatch]) -> None:
     batch = make_posts(("anna meets bob", "unclear"), ("the", "related"))
     assert batch.label_ids.tolist() == [2, 0]
     assert batch.positions.tolist() == [[0], [0]]
@@ -134,8 +134,10 @@ def test_loss_prediction_and_counts_of_a_batch(module: ExtractionModule, make_po
     assert network.label_counts(batch).tolist() == [1, 1, 1], "a padding row has no label"
 
 
-def test_a_task_of_posts_is_learnt_and_scored(module: ExtractionModule, make_posts: Callable[..., ClassBatch]) -> None:
-    """All that a task of its own needs is its two classes above."""
+def test_a_task_of_posts_can_be_learnt_and_scored(
+    module: ExtractionModule, make_posts: Callable[..., ClassBatch]
+) -> None:
+    """The two classes above are all that a custom task needs."""
     batch = make_posts(("anna meets bob", "unclear"), ("the paris", "related"), ("xyz", "unrelated"))
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=3e-3)
     module.train()
@@ -150,7 +152,7 @@ def test_a_task_of_posts_is_learnt_and_scored(module: ExtractionModule, make_pos
     assert int(module.val_metric.gold[0, module.val_metric.scored].sum()) == 2, "the negative class is not scored"
 
 
-# What is written of a prediction, and read back
+# Prediction records, and reading them back
 
 
 def record(gold: str, predicted: str, scores: tuple[float, ...] = (0.5, 2.0, -1.0)) -> dict[str, Any]:
@@ -165,7 +167,7 @@ def test_a_row_is_judged_by_all_its_logits() -> None:
     ]
 
 
-def test_the_confusion_is_of_the_classes_that_occur_in_the_order_of_the_labels() -> None:
+def test_the_confusion_matrix_has_the_occurring_classes_in_label_order() -> None:
     pairs = [("unclear", "related"), ("unclear", "unclear"), ("related", "unclear"), ("unclear", "related")]
     found = TASK.confusion([record(*pair) for pair in pairs], LABELS)
     assert found.rows == found.columns == ["related", "unclear"]
@@ -174,7 +176,7 @@ def test_the_confusion_is_of_the_classes_that_occur_in_the_order_of_the_labels()
 
 
 @pytest.mark.parametrize(("gold", "style"), [("unrelated", "right"), ("related", "wrong")])
-def test_an_answer_shows_both_classes_and_how_sure_the_model_was(gold: str, style: str) -> None:
+def test_an_answer_shows_both_classes_and_the_confidence(gold: str, style: str) -> None:
     answer = TASK.answer(record(gold, "unrelated"), LABELS)
     shares = np.exp([0.5, 2.0, -1.0]) / np.exp([0.5, 2.0, -1.0]).sum()
     assert answer.confidence == pytest.approx(shares[1])
@@ -195,13 +197,13 @@ def test_an_answer_shows_both_classes_and_how_sure_the_model_was(gold: str, styl
     ],
 )
 @pytest.mark.parametrize("method", ["judge", "answer"])
-def test_a_damaged_record_is_an_error_that_readers_expect(damaged: dict[str, Any], method: str) -> None:
+def test_a_damaged_record_raises_an_expected_error(damaged: dict[str, Any], method: str) -> None:
     given: Any = [damaged] if method == "judge" else damaged
     with pytest.raises((ValueError, KeyError, TypeError, IndexError)):
         getattr(TASK, method)(given, LABELS)
 
 
-def test_a_label_that_is_none_of_the_set_is_named() -> None:
+def test_an_unknown_label_is_named() -> None:
     with pytest.raises(ValueError, match="'gone' is not one of the labels related, unrelated, unclear"):
         TASK.confusion([record("gone", "related")], LABELS)
 

@@ -1,4 +1,4 @@
-"""Entity recognition: tags of words, scores against seqeval, and what is reported of a prediction."""
+"""Entity recognition: tags of words, scores compared with seqeval, and prediction records."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ TAG_IDS = {tag: number for number, tag in enumerate(TAGS)}
 
 @pytest.fixture
 def task() -> str:
-    """Of `make_module` and `make_batch`."""
+    """The task of `make_module` and `make_batch`."""
     return "mner"
 
 
 def last_layer(module: MNERModule) -> torch.nn.Linear:
-    """What turns states into emissions."""
+    """The layer that maps states to emissions."""
     *_, last = (part for part in module.network.head.modules() if isinstance(part, torch.nn.Linear))
     return last
 
@@ -52,7 +52,7 @@ def tag_names(ids: torch.Tensor) -> list[str]:
 
 
 @pytest.mark.parametrize("constrained", [True, False])
-def test_predictions_are_valid_bio_unless_everything_is_allowed(
+def test_predictions_are_valid_bio_unless_constraints_are_disabled(
     make_module: Build, make_batch: MakeBatch, constrained: bool
 ) -> None:
     module = make_module(constrained=constrained).eval()
@@ -64,10 +64,10 @@ def test_predictions_are_valid_bio_unless_everything_is_allowed(
     assert (predicted == [repair(tags) for tags in predicted]) is constrained
 
 
-def test_words_that_are_not_seen_are_predicted_o_and_padding_is_no_word(
+def test_words_that_are_not_encoded_are_predicted_o_and_padding_is_no_word(
     make_module: Build, make_batch: MakeBatch
 ) -> None:
-    """Defect 22: what the encoder did not see vanished from gold and predictions alike."""
+    """Defect 22: words that were not encoded were missing from gold and predictions."""
     module, batch = make_module().eval(), make_batch(unseen=(0, 3, 1, 0))
     last_layer(module).bias.data = 50.0 * F.one_hot(torch.tensor(TAG_IDS["B-PER"]), len(TAGS))
     step = module.test_step(batch, 0)
@@ -99,7 +99,7 @@ def test_confidence_is_the_marginal_of_the_predicted_tag(make_module: Build, mak
     torch.testing.assert_close(decoded["confidence"], marginals.gather(2, predicted[:, :, None]).squeeze(2))
 
 
-def test_training_reads_repaired_tags_and_scoring_the_files_own(make_module: Build, make_batch: MakeBatch) -> None:
+def test_training_uses_repaired_tags_and_scoring_the_original_ones(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     words = batch.gold != NO_LABEL
     assert not torch.equal(batch.tags[words], batch.gold[words]), "gold holds strays"
@@ -113,7 +113,7 @@ def test_training_reads_repaired_tags_and_scoring_the_files_own(make_module: Bui
     assert torch.equal(module.network.gold(other_tags), batch.gold)
 
 
-def test_training_decodes_nothing(make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_does_not_decode(make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Defect 26: Viterbi ran in every training step."""
     module = make_module()
     for decoder in ("viterbi", "marginals"):
@@ -122,8 +122,8 @@ def test_training_decodes_nothing(make_module: Build, make_batch: MakeBatch, mon
 
 
 @pytest.mark.parametrize("types", [("PER", "LOC", "ORG", "MISC"), ("PRODUCT",), ("creative-work", "a-b", "c")])
-def test_every_tag_is_one_of_a_word(make_module: Build, types: tuple[str, ...]) -> None:
-    """Defect 23: X, [CLS], [SEP] and PAD were tags too, and one that was predicted counted as an entity."""
+def test_there_are_no_tags_for_special_tokens(make_module: Build, types: tuple[str, ...]) -> None:
+    """Defect 23: X, [CLS], [SEP] and PAD were tags too, and predicting one counted as an entity."""
     module = make_module(labels=list(types))
     tags = TASK.outputs(module.labels)
     assert set(tags) == {"O", *(f"{prefix}-{kind}" for prefix in "BI" for kind in types)}
@@ -131,7 +131,7 @@ def test_every_tag_is_one_of_a_word(make_module: Build, types: tuple[str, ...]) 
 
 
 @pytest.mark.parametrize("constrained", [True, False])
-def test_a_network_is_built_anew_from_its_settings(make_module: Build, constrained: bool) -> None:
+def test_a_network_can_be_rebuilt_from_its_settings(make_module: Build, constrained: bool) -> None:
     module = make_module(constrained=constrained)
     network = TASK.build_network(module.backbone, module.labels, **module.network.settings())
     assert isinstance(network, EntityNetwork)
@@ -153,15 +153,15 @@ TaggedWords = list[tuple[str, str]]
 def entity_scores(
     *batches: list[TaggedWords], padding: int = 0, garbage: int = 0, labels: LabelSet = TWITTER
 ) -> EntityScores:
-    """The metric after batches of posts, each padded to its longest and some more words."""
+    """The metric after batches of posts, each padded beyond its longest post."""
     metric = EntityScores(labels)
     ids = {tag: number for number, tag in enumerate(bio_tags(labels.names))}
     for batch in batches:
         shape = len(batch), max(map(len, batch), default=0) + padding
         predicted, gold = torch.full(shape, garbage), torch.full(shape, NO_LABEL)
         for row, post in enumerate(batch):
-            for word, (own, true) in enumerate(post):
-                predicted[row, word], gold[row, word] = ids[own], ids[true]
+            for word, (predicted_tag, true) in enumerate(post):
+                predicted[row, word], gold[row, word] = ids[predicted_tag], ids[true]
         metric.update(predicted, gold)
     return metric
 
@@ -177,12 +177,12 @@ def report(posts: list[TaggedWords], **options: Any) -> dict[str, dict[str, floa
     return classification_report(gold, predicted, output_dict=True, zero_division=0, **options)
 
 
-# seqeval takes the macro average of nothing, NaN, where there is no entity; ours is 0.
+# If there is no entity, seqeval's macro average is NaN; ours is 0.
 @pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")
 @settings(deadline=None, max_examples=300)
 @given(posts=tagged_posts)
-def test_entity_scores_are_those_of_seqeval(posts: list[TaggedWords]) -> None:
-    """Defect 29: the macro average of a printed report passed as micro F1."""
+def test_entity_scores_match_seqeval(posts: list[TaggedWords]) -> None:
+    """Defect 29: the macro average of a printed report was reported as micro F1."""
     metric = entity_scores(posts)
     default, strict = report(posts), report(posts, mode="strict", scheme=IOB2)
     words = [pair for post in posts for pair in post]
@@ -190,7 +190,7 @@ def test_entity_scores_are_those_of_seqeval(posts: list[TaggedWords]) -> None:
     for prefix, found in (("", default), ("strict_", strict)):
         for name in ("precision", "recall", "f1"):
             expected[prefix + name] = found["micro avg"]["f1-score" if name == "f1" else name]
-    expected["accuracy"] = sum(own == true for own, true in words) / max(1, len(words))
+    expected["accuracy"] = sum(predicted_tag == true for predicted_tag, true in words) / max(1, len(words))
     assert metric.compute() == pytest.approx(expected)
     assert metric.compute()["f1"] == pytest.approx(f1_score(*columns(posts), zero_division=0))
     table = {
@@ -205,8 +205,8 @@ def test_entity_scores_are_those_of_seqeval(posts: list[TaggedWords]) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(posts=tagged_posts)
-def test_scores_do_not_depend_on_what_the_types_are_called(posts: list[TaggedWords]) -> None:
-    """seqeval takes `B-a-b` for the type `b`, with or without an `a`."""
+def test_scores_do_not_depend_on_the_names_of_types(posts: list[TaggedWords]) -> None:
+    """seqeval reads `B-a-b` as type `b`, with or without an `a`."""
     odd = dict(zip(TWITTER.names, ("a-b", "b", "a-b-b", "-"), strict=True))
     renamed = [
         [tuple(tag if tag == "O" else f"{tag[:2]}{odd[tag[2:]]}" for tag in pair) for pair in post] for post in posts
@@ -222,7 +222,7 @@ def test_scores_do_not_depend_on_what_the_types_are_called(posts: list[TaggedWor
     padding=st.integers(0, 3),
     garbage=st.sampled_from([NO_LABEL, 0, 8]),
 )
-def test_entity_counts_add_up_over_unequal_batches_whatever_the_padding(
+def test_entity_counts_add_up_over_unequal_batches_with_any_padding(
     batches: list[list[TaggedWords]], padding: int, garbage: int
 ) -> None:
     parts = entity_scores(*batches, padding=padding, garbage=garbage)
@@ -233,7 +233,7 @@ def test_entity_counts_add_up_over_unequal_batches_whatever_the_padding(
 
 @settings(deadline=None, max_examples=60)
 @given(posts=tagged_posts)
-def test_parts_of_posts_add_up_to_the_micro_scores(posts: list[TaggedWords]) -> None:
+def test_counts_of_posts_add_up_to_the_micro_scores(posts: list[TaggedWords]) -> None:
     metric = entity_scores(posts)
     batches = [[torch.tensor([[TAG_IDS[pair[side]] for pair in post]]).long() for side in (0, 1)] for post in posts]
     for score in EntityScores.micro_scores():
@@ -243,10 +243,10 @@ def test_parts_of_posts_add_up_to_the_micro_scores(posts: list[TaggedWords]) -> 
         assert float(above / max(1, below)) == pytest.approx(metric.compute()[score])
 
 
-def test_entities_by_hand_with_stray_inside_tags() -> None:
+def test_entities_with_stray_inside_tags_by_hand() -> None:
     # Gold by default PER (0-1), LOC (2); strict PER only. Predicted PER (0-1), LOC (2) in both readings.
     stray = [("B-PER", "B-PER"), ("I-PER", "I-PER"), ("B-LOC", "I-LOC")]
-    # An entity ends with its post: the next one starts with an entity of its own, by default.
+    # An entity ends with its post: by default the next post starts with a new entity.
     following = [("O", "I-LOC"), ("O", "O")]
     scores_by_hand = {
         **{"precision": 1.0, "recall": 2 / 3, "f1": 4 / 5, "f1_macro": (1 + 2 / 3) / 2},
@@ -256,7 +256,7 @@ def test_entities_by_hand_with_stray_inside_tags() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
-def test_no_entity_no_word_and_no_post_give_zero() -> None:
+def test_scores_are_zero_without_entities_words_or_posts() -> None:
     nothing = (EntityScores(TWITTER), entity_scores([]), entity_scores([[], []]), entity_scores([[("O", "O")]]))
     for metric in nothing:
         result = metric.compute()
@@ -265,7 +265,7 @@ def test_no_entity_no_word_and_no_post_give_zero() -> None:
         assert metric.per_class() == {}
 
 
-def test_predictions_where_gold_has_no_entity_cost_precision() -> None:
+def test_predictions_without_gold_entities_reduce_precision() -> None:
     metric = entity_scores([[("B-PER", "O")], [("B-LOC", "B-LOC")]])
     assert metric.compute()["precision"] == 0.5
     assert metric.per_class()["PER"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "gold": 0}
@@ -278,7 +278,7 @@ def tagged(image: str, tags: str) -> TaggedPost:
     return TaggedPost(words=["w"] * len(tags.split()), image=image, place="x:1", tags=tags.split())
 
 
-def test_strays_and_repeated_images_are_counted() -> None:
+def test_stray_tags_and_repeated_images_are_counted() -> None:
     census = EntityCensus()
     seen: Any = type("Seen", (), {"word_positions": [1, 2, 3]})
     for post in (tagged("1.jpg", "I-PER O I-LOC"), tagged("1.jpg", "B-PER O O"), tagged("", "O O O")):
@@ -287,7 +287,7 @@ def test_strays_and_repeated_images_are_counted() -> None:
     assert str(census) == text
 
 
-def test_posts_without_an_image_share_none() -> None:
+def test_posts_without_an_image_do_not_share_one() -> None:
     census = EntityCensus()
     for _ in range(3):
         census.add(tagged("", "O"), type("Seen", (), {"word_positions": [1]}))  # type: ignore[arg-type]
@@ -298,7 +298,7 @@ def test_the_labels_of_a_post_are_the_types_of_its_entities() -> None:
     assert TASK.labels_of(tagged("", "B-a-b I-a-b O I-LOC B-a-b")) == ["a-b", "LOC", "a-b"]
 
 
-def test_an_example_has_the_types_of_its_entities_each_once() -> None:
+def test_an_example_lists_the_types_of_its_entities_once() -> None:
     labels = LabelSet(("a-b", "LOC", "PER"))
     tags = [bio_tags(labels.names).index(tag) for tag in ("B-LOC", "I-LOC", "O", "B-a-b", "B-LOC")]
     for ids, types in ((tags, {"a-b", "LOC"}), ([0], set())):
@@ -316,7 +316,7 @@ def test_an_example_has_the_types_of_its_entities_each_once() -> None:
         assert (set(found), len(found)) == (types, len(types))
 
 
-# What is told of a prediction
+# Prediction records
 
 
 def record(gold: str, predicted: str, confidence: list[float | None]) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def record(gold: str, predicted: str, confidence: list[float | None]) -> dict[st
 RECORD = record("B-PER I-PER O B-LOC B-ORG", "B-PER O O B-ORG B-ORG", [0.9, 0.8, 0.7, 0.6, 0.5])
 
 
-def test_confidence_of_an_entity_is_that_of_its_least_sure_word() -> None:
+def test_the_confidence_of_an_entity_is_that_of_its_least_certain_word() -> None:
     assert entity_confidence(Entity("PER", 1, 3), [0.1, 0.9, 0.6, 0.2]) == 0.6
     assert entity_confidence(Entity("PER", 0, 2), [None, 0.9]) == 0.0
 
@@ -339,7 +339,7 @@ def test_an_entity_of_another_type_or_span_is_judged_wrong() -> None:
     assert shares == pytest.approx([0.9, 0.6, 0.5])
 
 
-def test_the_confusion_tells_missed_made_up_and_badly_cut_entities_apart() -> None:
+def test_the_confusion_distinguishes_missed_spurious_and_misaligned_entities() -> None:
     more = record("O B-MISC O", "B-LOC O O", [0.5, 0.5, 0.5])
     found = TASK.confusion([RECORD, more], TWITTER)
     assert found.rows == ["PER", "LOC", "ORG", "MISC", "no entity"]
@@ -353,7 +353,7 @@ def test_the_confusion_tells_missed_made_up_and_badly_cut_entities_apart() -> No
     ]
 
 
-def test_an_answer_lists_both_sides_and_marks_the_words() -> None:
+def test_an_answer_lists_gold_and_predictions_and_marks_the_words() -> None:
     answer = TASK.answer(RECORD, TWITTER)
     assert not answer.right
     assert answer.confidence == pytest.approx(0.5), "that of the least sure entity"
@@ -366,7 +366,7 @@ def test_an_answer_lists_both_sides_and_marks_the_words() -> None:
     assert answer.word_positions == {word: [word] for word in range(5)}
 
 
-def test_a_post_without_entities_is_right_where_none_was_found() -> None:
+def test_a_post_without_entities_is_right_if_none_is_predicted() -> None:
     answer = TASK.answer(record("O O", "O O", [0.7, 0.9]), TWITTER)
     assert (answer.right, answer.confidence, answer.gold, answer.predicted) == (True, 0.7, "none", "none")
 
@@ -381,7 +381,7 @@ def test_a_post_without_entities_is_right_where_none_was_found() -> None:
         {**RECORD, "predicted": None},
     ],
 )
-def test_a_damaged_record_is_an_error_that_readers_expect(damaged: dict[str, Any]) -> None:
+def test_a_damaged_record_raises_an_expected_error(damaged: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, IndexError)):
         TASK.judge([damaged], TWITTER)
 
@@ -390,7 +390,7 @@ def test_a_prediction_keeps_the_attention_of_every_word() -> None:
     assert TASK.attention_rows(17) == 17
 
 
-def test_metric_and_network_are_of_any_label_set(make_module: Build, make_batch: MakeBatch) -> None:
+def test_metric_and_network_support_any_label_set(make_module: Build, make_batch: MakeBatch) -> None:
     types = [f"type-{number}" for number in range(50)]
     module = make_module(labels=types).eval()
     batch: PostBatch = make_batch()

@@ -1,4 +1,4 @@
-"""Relation extraction: the network decides as its module, by any label set, and what is reported of a prediction."""
+"""Relation extraction: predictions of the network match its module, for any label set, and prediction records."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from mmib.tasks.mre import RelationExample, RelationNetwork
 Build = Callable[..., MREModule]
 MakeBatch = Callable[..., PostBatch]
 TASK = task_named("mre")
-# The negative class in the middle.
+# The negative class is in the middle.
 CUSTOM = ["sponsors", "no_relation", "plays_for"]
 LABELS = LabelSet(tuple(CUSTOM), "no_relation")
 
 
-def test_the_head_is_as_wide_as_the_label_set(make_module: Build) -> None:
+def test_the_head_has_one_output_per_label(make_module: Build) -> None:
     assert make_module().network.head.classifier.out_features == 23
     module = make_module(labels=CUSTOM)
     assert module.network.head.classifier.out_features == 3
@@ -32,7 +32,7 @@ def test_the_head_is_as_wide_as_the_label_set(make_module: Build) -> None:
     assert TASK.outputs(LABELS) == LABELS.names
 
 
-def test_predicted_relation_has_the_highest_logit(make_module: Build, make_batch: MakeBatch) -> None:
+def test_the_predicted_relation_has_the_highest_logit(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module().eval()
     predicted = module.predict_step(make_batch(), 0)
     assert predicted["scores"].shape == (4, len(module.labels))
@@ -42,7 +42,7 @@ def test_predicted_relation_has_the_highest_logit(make_module: Build, make_batch
 @pytest.mark.parametrize(
     ("probabilities", "expected"), [((0.6, 0.35, 0.05), 1), ((0.6, 0.2, 0.2), 0), ((0.1, 0.4, 0.5), 2)]
 )
-def test_a_threshold_decides_when_a_relation_is_predicted(
+def test_a_threshold_determines_when_a_relation_is_predicted(
     make_module: Build, make_batch: MakeBatch, probabilities: tuple[float, ...], expected: int
 ) -> None:
     module = make_module(threshold=0.3)
@@ -56,7 +56,7 @@ def test_a_threshold_decides_when_a_relation_is_predicted(
 @pytest.mark.parametrize(
     ("probabilities", "expected"), [((0.35, 0.6, 0.05), 0), ((0.2, 0.6, 0.2), 1), ((0.4, 0.1, 0.5), 2)]
 )
-def test_below_the_threshold_the_negative_class_is_predicted_wherever_it_stands(
+def test_below_the_threshold_the_negative_class_is_predicted_at_any_id(
     make_module: Build, make_batch: MakeBatch, probabilities: tuple[float, ...], expected: int
 ) -> None:
     network = make_module(labels=LABELS.to_dict(), threshold=0.3).network
@@ -65,7 +65,7 @@ def test_below_the_threshold_the_negative_class_is_predicted_wherever_it_stands(
 
 
 @pytest.mark.parametrize("threshold", [0.0, 1.0, -0.5])
-def test_a_threshold_that_is_no_probability_is_refused(make_module: Build, threshold: float) -> None:
+def test_a_threshold_outside_0_to_1_is_refused(make_module: Build, threshold: float) -> None:
     with pytest.raises(ConfigError, match=f"threshold is {threshold}"):
         make_module(threshold=threshold)
 
@@ -77,7 +77,7 @@ def test_a_threshold_needs_a_negative_class(make_module: Build) -> None:
 
 
 @pytest.mark.parametrize("threshold", [None, 0.3])
-def test_a_network_is_built_anew_from_its_settings(
+def test_a_network_can_be_rebuilt_from_its_settings(
     make_module: Build, make_batch: MakeBatch, threshold: float | None
 ) -> None:
     module, batch = make_module(threshold=threshold), make_batch()
@@ -103,13 +103,13 @@ def test_the_label_of_a_post_is_its_relation() -> None:
     assert TASK.labels_of(post) == ["sponsors"]
 
 
-def test_spans_are_tuples_also_where_they_come_from_json() -> None:
+def test_spans_are_tuples_even_if_read_from_json() -> None:
     fields: dict[str, Any] = {"row": 0, "words": ["a", "b"], "input_ids": [1], "word_ids": [0], "mentions": [1]}
     example = RelationExample(**fields, head=[0, 1], tail=[1, 2], head_index=1, tail_index=4, label=0)  # type: ignore[arg-type]
     assert example.spans() == {"head": (0, 1), "tail": (1, 2)}
 
 
-# What is told of a prediction
+# Prediction records
 
 
 def record(head: tuple[int, int], tail: tuple[int, int]) -> dict[str, Any]:
@@ -131,14 +131,14 @@ def test_an_answer_marks_head_and_tail() -> None:
     assert not answer.right
 
 
-def test_a_word_of_both_entities_shows_the_attention_of_the_shorter() -> None:
+def test_a_word_in_both_entities_shows_the_attention_of_the_shorter() -> None:
     answer = TASK.answer(record((1, 4), (2, 3)), LABELS)
     assert answer.word_styles == {1: ["head"], 2: ["head", "tail"], 3: ["head"]}
     assert answer.word_positions == {1: [0], 2: [1], 3: [0]}
 
 
 @pytest.mark.parametrize("change", [{"head": [0]}, {"head": None}, {"tail": ["a", "b"]}, {"words": None}])
-def test_a_damaged_record_is_an_error_that_readers_expect(change: dict[str, Any]) -> None:
+def test_a_damaged_record_raises_an_expected_error(change: dict[str, Any]) -> None:
     with pytest.raises((ValueError, KeyError, TypeError, IndexError)):
         TASK.answer({**record((0, 1), (1, 2)), **change}, LABELS)
 
