@@ -1,4 +1,4 @@
-"""A whole run of each task: what it leaves behind, and how it is scored again, repeated, resumed."""
+"""A complete run of each task: its results, and how it is scored again, repeated and resumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mmib.tagging import repair
 from mmib.training.cli import MMIBCommand, check_checkpoint, execute
 from tests.mmib.conftest import Run
 
-# Runs in this process must start like the one in a process of its own.
+# Runs in this process must start like those in separate processes.
 pytestmark = pytest.mark.fresh_weights
 LABELS = {"mre": label_set("mnre"), "mner": label_set("twitter")}
 both_tasks = pytest.mark.parametrize("task", ["mre", "mner"])
@@ -73,12 +73,12 @@ def scored(task: str, records: list[dict[str, Any]]) -> dict[str, float]:
 
 
 def points(scores: dict[str, Any]) -> dict[str, float]:
-    """The scores of a summary without their standard error and those of each class."""
+    """The scores of a summary without standard errors and class scores."""
     return {name: value for name, value in scores.items() if name not in ("f1_se", "classes")}
 
 
 def gold_labels(task: str, demo: Path, split: str) -> list[Any]:
-    """Relation of each row, or tags of each post, as the corpus says."""
+    """Relation of each row, or tags of each post, according to the corpus."""
     if task == "mre":
         lines = (demo / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
         return [ast.literal_eval(line)["relation"] for line in lines]
@@ -87,12 +87,12 @@ def gold_labels(task: str, demo: Path, split: str) -> list[Any]:
     return [[line.partition("\t")[2] for line in post] for post in posts]
 
 
-# What a run leaves behind
+# Results of a run
 
 
 @pytest.mark.smoke
 @both_tasks
-def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace: Any, task: str) -> None:
+def test_a_run_writes_everything_to_a_separate_folder(finished: Any, workspace: Any, task: str) -> None:
     files = {str(path.relative_to(finished.folder)) for path in finished.folder.rglob("*") if path.is_file()}
     assert files >= {
         "config.yaml",
@@ -112,7 +112,7 @@ def test_a_run_leaves_everything_in_a_folder_of_its_own(finished: Any, workspace
     assert made == {"runs", "cache", "demo"}
 
 
-def test_a_run_begun_by_a_script_records_the_arguments_that_it_was_given(
+def test_a_run_started_by_a_script_records_its_arguments(
     start: Start, workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.argv", ["script.py", "12"])
@@ -129,7 +129,7 @@ def test_the_last_line_names_the_summary(finished: Any) -> None:
 
 
 @both_tasks
-def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, task: str) -> None:
+def test_the_summary_describes_settings_data_and_environment(finished: Any, workspace: Any, task: str) -> None:
     summary = finished.summary
     assert (summary["task"], summary["corpus"], summary["seed"]) == (task, "demo-tiny", 1)
     assert summary["command"] == f"mmib fit --config {workspace.experiments[task]}"
@@ -139,7 +139,7 @@ def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, t
     assert summary["images"]["test"].endswith("rows")
     assert LabelSet.from_dict(summary["labels"]) == LABELS[task]
     assert summary["plugins"] == []
-    # Corpus and features may be there already, from the other task's run.
+    # Corpus and features may already exist from the other task's run.
     phases = {"set-up", "training", "evaluation"}
     assert phases <= summary["seconds"].keys() <= phases | {"demo corpus", "image features"}
     assert all(seconds > 0.0 for seconds in summary["seconds"].values())
@@ -147,10 +147,10 @@ def test_the_summary_tells_what_was_run_on_what(finished: Any, workspace: Any, t
 
 
 @both_tasks
-def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> None:
-    """Defect 17: entity recognition kept the epoch that was best on the test split."""
+def test_the_summary_contains_the_epoch_selected_on_validation(finished: Any) -> None:
+    """Defect 17: entity recognition kept the best epoch on the test split."""
     selected = finished.summary["selected"]
-    history = logged(finished.folder, "val/f1")[:2]  # of both epochs; then comes the final scoring
+    history = logged(finished.folder, "val/f1")[:2]  # of both epochs, followed by the final scoring
     assert selected["split"] == "val"
     assert selected["metric"] == "val/f1"
     assert selected["epoch"] == history.index(max(history))
@@ -162,7 +162,7 @@ def test_the_summary_names_the_epoch_that_validation_selected(finished: Any) -> 
 
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_scores_are_those_of_the_predictions_file(finished: Any, split: str, task: str) -> None:
+def test_scores_match_the_predictions_file(finished: Any, split: str, task: str) -> None:
     records = finished.predictions(split)
     assert [record["id"] for record in records] == list(range(finished.summary["data"][split]["rows"]))
     assert points(finished.summary[split]) == pytest.approx(scored(task, records))
@@ -178,7 +178,7 @@ def test_predicted_relations_have_the_highest_logit(finished: Any) -> None:
 
 
 @pytest.mark.parametrize("task", ["mner"])
-def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> None:
+def test_each_word_has_a_tag_and_a_confidence_and_tags_are_valid_bio(finished: Any) -> None:
     for record in finished.predictions("test"):
         assert len(record["gold"]) == len(record["predicted"]) == len(record["confidence"])
         assert repair(record["predicted"]) == record["predicted"]
@@ -187,7 +187,7 @@ def test_tags_and_confidences_are_one_a_word_and_valid_bio(finished: Any) -> Non
 
 
 @both_tasks
-def test_the_summary_has_scores_by_slice_of_each_split(finished: Any, workspace: Any, task: str) -> None:
+def test_the_summary_has_slice_scores_of_each_split(finished: Any, workspace: Any, task: str) -> None:
     training = json.loads((finished.folder / "training.json").read_text())
     gold = gold_labels(task, workspace.root / "demo", "train")
     names = gold if task == "mre" else [tag[2:] for tags in gold for tag in repair(tags) if tag.startswith("B-")]
@@ -218,15 +218,15 @@ def test_the_summary_has_scores_by_slice_of_each_split(finished: Any, workspace:
 
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_gold_labels_of_the_predictions(finished: Any, workspace: Any, split: str, task: str) -> None:
-    """Defect 18: the predictions for validation stood beside the text and the images of the test split."""
+def test_predictions_have_the_right_gold_labels(finished: Any, workspace: Any, split: str, task: str) -> None:
+    """Defect 18: validation predictions were written with the text and images of the test split."""
     gold = [record["gold"] for record in finished.predictions(split)]
     assert gold == gold_labels(task, workspace.root / "demo", split)
 
 
 @both_tasks
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split: str, task: str) -> None:
+def test_predictions_contain_their_evidence(finished: Any, workspace: Any, split: str, task: str) -> None:
     demo = workspace.root / "demo"
     with_image = 0
     for record in finished.predictions(split):
@@ -250,15 +250,15 @@ def test_predictions_hold_what_they_rest_on(finished: Any, workspace: Any, split
 
 
 @both_tasks
-def test_nats_of_the_regions_have_the_logged_mean(finished: Any) -> None:
+def test_nats_of_regions_have_the_logged_mean(finished: Any) -> None:
     records = finished.predictions("val")
-    nats = [own for record in records for own in record["kl_image"]]
+    nats = [value for record in records for value in record["kl_image"]]
     validated = logged(finished.folder, "val/ib/kl_image")[finished.summary["selected"]["epoch"]]
     assert sum(nats) / len(nats) == pytest.approx(validated, rel=1e-4)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_words_and_entities_of_the_predictions_are_those_of_the_file(finished: Any, workspace: Any, split: str) -> None:
+def test_words_and_entities_of_predictions_match_the_file(finished: Any, workspace: Any, split: str) -> None:
     lines = (workspace.root / "demo" / "txt" / f"ours_{split}.txt").read_text(encoding="utf-8").splitlines()
     rows = [ast.literal_eval(line) for line in lines]
     found = [(r["words"], r["head"], r["tail"]) for r in finished.predictions(split)]
@@ -266,7 +266,7 @@ def test_words_and_entities_of_the_predictions_are_those_of_the_file(finished: A
 
 
 @both_tasks
-def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: Any, task: str) -> None:
+def test_levels_and_ceilings_are_written_with_the_scores(finished: Any, workspace: Any, task: str) -> None:
     summary, demo = finished.summary, workspace.root / "demo"
     ceilings = read_ceilings(demo, "test", task)
     assert ceilings is not None
@@ -274,8 +274,8 @@ def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: A
     for split in ("val", "test"):
         levels = read_levels(demo, split, task) or []
         for level in ("easy", "hard"):
-            own = [record for record in finished.predictions(split) if levels[record["id"]] == level]
-            assert points(summary["levels"][level][split]) == pytest.approx(scored(task, own))
+            of_level = [record for record in finished.predictions(split) if levels[record["id"]] == level]
+            assert points(summary["levels"][level][split]) == pytest.approx(scored(task, of_level))
     for level in ("easy", "hard"):
         assert summary["levels"][level]["ceiling"] == ceilings["levels"][level]["ceiling"]
         assert set(summary["levels"][level]["ceiling"]) == {"text", "multimodal"}
@@ -283,7 +283,7 @@ def test_levels_and_ceilings_stand_beside_the_scores(finished: Any, workspace: A
 
 
 @both_tasks
-def test_the_table_shows_what_the_summary_holds(finished: Any, task: str) -> None:
+def test_the_table_matches_the_summary(finished: Any, task: str) -> None:
     summary = finished.summary
     hard = summary["levels"]["hard"]
     columns = {"mre": ["accuracy"], "mner": ["f1_macro", "strict_f1"]}[task]
@@ -306,7 +306,7 @@ def test_every_class_of_the_test_split_has_its_row(finished: Any, task: str) -> 
 
 
 def cells(output: str, name: str) -> list[str]:
-    """What a table says behind the name of a row."""
+    """The cells of a table after the name of a row."""
     rows = ([cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines())
     return next(row[1:] for row in rows if row[0] == name)
 
@@ -348,7 +348,7 @@ def test_the_logged_terms_add_up_to_the_logged_loss(finished: Any) -> None:
 
 
 @both_tasks
-def test_the_score_in_the_log_is_the_score_in_the_summary(finished: Any, task: str) -> None:
+def test_the_logged_score_matches_the_summary(finished: Any, task: str) -> None:
     for score in SCORES[task]:
         assert logged(finished.folder, f"test/{score}") == [pytest.approx(finished.summary["test"][score], abs=1e-6)]
 
@@ -382,14 +382,14 @@ def test_the_saved_configuration_scores_the_checkpoint_again(finished: Any, star
     validated = start("validate", "--config", config, "--ckpt_path", finished.checkpoint("best"))
     assert validated.summary["val"] == finished.summary["val"]
     assert validated.summary["test"] is None
-    # What was seen in training is known of the checkpoint's run, whatever is scored.
+    # Training items are known from the checkpoint's run, whatever is scored.
     assert again.summary["slices"] == {**finished.summary["slices"], "val": None}
     assert validated.summary["slices"] == {**finished.summary["slices"], "test": None}
     assert validated.output.splitlines()[-1] == f"summary: {validated.folder / 'summary.json'}"
 
 
 @pytest.mark.parametrize("task", ["mre"])
-def test_a_run_with_class_paths_of_an_earlier_version_is_scored_and_exported(
+def test_a_run_with_old_class_paths_is_scored_and_exported(
     finished: Any, start: Start, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
@@ -417,28 +417,32 @@ def test_predictions_need_no_gold_labels(finished: Any, start: Start, task: str)
     assert [record["predicted"] for record in records] == [
         record["predicted"] for record in finished.predictions("test")
     ]
-    for record, own in zip(records, finished.predictions("test"), strict=True):
-        assert set(record) == set(own) - {"gold"}
-        assert (record["words"], record["image"], record["boxes"]) == (own["words"], own["image"], own["boxes"])
-        assert record["kl"] == pytest.approx(own["kl"], abs=2e-4)
+    for record, reference in zip(records, finished.predictions("test"), strict=True):
+        assert set(record) == set(reference) - {"gold"}
+        assert (record["words"], record["image"], record["boxes"]) == (
+            reference["words"],
+            reference["image"],
+            reference["boxes"],
+        )
+        assert record["kl"] == pytest.approx(reference["kl"], abs=2e-4)
 
 
 @both_tasks
 @pytest.mark.parametrize("images", ["none", "shuffled"])
-def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
+def test_a_checkpoint_can_be_scored_without_images_and_with_shuffled_ones(
     finished: Any, start: Start, task: str, images: str
 ) -> None:
     options = ("--ckpt_path", finished.checkpoint("best"), "--data.images", images)
     run = start("test", "--config", str(finished.folder / "config.yaml"), *options)
-    own, other = finished.summary["images"]["test"], run.summary["images"]["test"]
+    original, other = finished.summary["images"]["test"], run.summary["images"]["test"]
     if images == "none":
         assert all((record["image"], record["boxes"]) == (None, []) for record in run.predictions("test"))
     else:
         pictures = [[record["image"] for record in each.predictions("test")] for each in (finished, run)]
         assert set(pictures[0]) == set(pictures[1])
         assert all(before != after for before, after in zip(*pictures, strict=True) if before)
-    assert own == other if images == "shuffled" else re.match(r"0 of (\d+) images, 0 of (\d+) rows$", other)
-    assert not own.startswith("0 of")
+    assert original == other if images == "shuffled" else re.match(r"0 of (\d+) images, 0 of (\d+) rows$", other)
+    assert not original.startswith("0 of")
     known = {"mre": "scores", "mner": "confidence"}[task]
     pairs = list(zip(finished.predictions("test"), run.predictions("test"), strict=True))
     assert all(before["gold"] == after["gold"] for before, after in pairs)
@@ -448,9 +452,7 @@ def test_a_checkpoint_is_scored_without_images_and_with_those_of_others(
 # Repeated and resumed
 
 
-def test_the_same_seed_gives_the_same_predictions_and_another_does_not(
-    finished: Any, start: Start, workspace: Any
-) -> None:
+def test_only_the_same_seed_gives_the_same_predictions(finished: Any, start: Start, workspace: Any) -> None:
     again = start("fit", "--config", str(workspace.experiment))
     other = start("fit", "--config", str(workspace.experiment), "--seed_everything", "2", "--trainer.max_epochs", "1")
     assert again.predictions("test") == finished.predictions("test")
@@ -460,19 +462,21 @@ def test_the_same_seed_gives_the_same_predictions_and_another_does_not(
     assert other.folder.name.endswith("-seed2")
 
 
-def test_a_resumed_run_goes_on_at_the_next_epoch_in_a_new_folder(finished: Any, start: Start, workspace: Any) -> None:
+def test_a_resumed_run_continues_with_the_next_epoch_in_a_new_folder(
+    finished: Any, start: Start, workspace: Any
+) -> None:
     options = ("--ckpt_path", finished.checkpoint("last"), "--trainer.max_epochs", "3")
     before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
     resumed = start("fit", "--config", str(workspace.experiment), *options)
     assert {int(row["epoch"]) for row in metrics(resumed.folder) if row["train/loss"]} == {2}
     assert torch.load(resumed.checkpoint("last"), weights_only=True)["epoch"] == 2
     assert {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()} == before
-    # It selects among its own epochs, whatever the other run's scores are.
+    # It selects among its own epochs, independently of the other run's scores.
     assert resumed.summary["selected"]["value"] == pytest.approx(logged(resumed.folder, "val/f1")[0], abs=1e-6)
     assert resumed.summary["selected"]["epoch"] == 2
 
 
-def test_resuming_a_run_that_is_over_scores_its_best_checkpoint_also_in_a_renamed_folder(
+def test_resuming_a_finished_run_scores_its_best_checkpoint_even_in_a_renamed_folder(
     finished: Any, tmp_path: Path
 ) -> None:
     renamed = Run(tmp_path / "renamed", "")
@@ -487,7 +491,7 @@ def test_resuming_a_run_that_is_over_scores_its_best_checkpoint_also_in_a_rename
 
 @dataclass(frozen=True)
 class RealLayout:
-    """Training and validation text in a real set's layout, and nothing else: as it lies on a developer's machine."""
+    """Only training and validation text in a real set's layout, as on a developer's machine."""
 
     root: Path
     validation: Path
@@ -513,7 +517,7 @@ def real_layout(finished: Any, workspace: Any, encoder_files: Any, tmp_path: Pat
 
 
 @both_tasks
-def test_without_a_test_split_test_is_null_and_log_and_table_say_so(
+def test_without_a_test_split_test_is_null_and_reported_in_log_and_table(
     real_layout: RealLayout, start: Start, task: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -523,7 +527,7 @@ def test_without_a_test_split_test_is_null_and_log_and_table_say_so(
     assert "ceiling" not in run.summary
     assert "levels" not in run.summary
     assert "test: no test split was scored" in run.output
-    assert "test: there is no test split" in caplog.text.partition("model: ")[0]  # said before the training
+    assert "test: there is no test split" in caplog.text.partition("model: ")[0]  # reported before the training
     assert (
         run.summary["images"]["train"]
         == {"mre": "0 of 60 images, 0 of 128 rows", "mner": "0 of 65 images, 0 of 65 rows"}[task]
@@ -531,13 +535,13 @@ def test_without_a_test_split_test_is_null_and_log_and_table_say_so(
     assert not (run.folder / "predictions" / "test.jsonl").exists()
 
 
-def test_evaluation_after_the_fit_can_be_left_out(real_layout: RealLayout, start: Start) -> None:
+def test_evaluation_after_fit_can_be_skipped(real_layout: RealLayout, start: Start) -> None:
     run = start(*real_layout.arguments, "--evaluate", "false")
     assert not (run.folder / "summary.json").exists()
     assert (run.folder / "checkpoints" / "best.ckpt").exists()
 
 
-def test_evaluation_can_leave_out_the_test_split(workspace: Any, start: Start) -> None:
+def test_evaluation_can_skip_the_test_split(workspace: Any, start: Start) -> None:
     run = start("fit", "--config", str(workspace.experiment), "--trainer.max_epochs", "1", "--evaluate", "val")
     assert run.summary["val"]["f1"] >= 0.0
     assert run.summary["test"] is None
@@ -546,7 +550,7 @@ def test_evaluation_can_leave_out_the_test_split(workspace: Any, start: Start) -
 
 @both_tasks
 @pytest.mark.parametrize("wrong", ["a bad line", "no data", "too many missing images"])
-def test_bad_data_is_one_message(real_layout: RealLayout, refused: Refused, wrong: str, task: str) -> None:
+def test_bad_data_is_a_single_error_message(real_layout: RealLayout, refused: Refused, wrong: str, task: str) -> None:
     options = []
     if wrong == "a bad line":
         lines = real_layout.validation.read_text(encoding="utf-8").count("\n")
@@ -570,7 +574,7 @@ LABELS_OF_THE_DATA = {"mre": "/per/per/peer", "mner": "MISC"}
 
 
 @both_tasks
-def test_a_label_in_the_data_that_the_configuration_lacks_names_file_line_and_label(
+def test_a_label_missing_from_the_configuration_names_file_line_and_label(
     real_layout: RealLayout, refused: Refused, task: str
 ) -> None:
     label = LABELS_OF_THE_DATA[task]
@@ -582,7 +586,7 @@ def test_a_label_in_the_data_that_the_configuration_lacks_names_file_line_and_la
 
 @both_tasks
 def test_a_run_with_custom_labels_trains_and_records_them(real_layout: RealLayout, start: Start, task: str) -> None:
-    """The same data and cache, with the labels in another order and one more: by name everything stays."""
+    """The same data and cache, with reordered labels and an additional one: results by name are the same."""
     names = ["unused", *reversed(LABELS[task].names)]
     labels = {"names": names, **({"negative": "None"} if task == "mre" else {})}
     run = start(*real_layout.arguments, f"--data.labels={json.dumps(labels)}")
@@ -609,7 +613,9 @@ def test_a_run_with_custom_labels_trains_and_records_them(real_layout: RealLayou
         ("nowhere/labels.json", "nowhere/labels.json does not exist"),
     ],
 )
-def test_what_is_no_label_set_is_one_message(refused: Refused, workspace: Any, labels: str, message: str) -> None:
+def test_an_invalid_label_set_is_a_single_error_message(
+    refused: Refused, workspace: Any, labels: str, message: str
+) -> None:
     before = workspace.folders()
     found = refused("fit", "--config", str(workspace.experiments["mner"]), f"--data.labels={labels}")
     assert message in found
@@ -654,7 +660,7 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 def test_a_custom_data_module_may_fix_its_labels(
     real_layout: RealLayout, plugin: tuple[str, str], start: Start
 ) -> None:
-    """Then the configuration has none, and the checkpoint is compared with the model's."""
+    """The configuration then has no labels, and the checkpoint is compared with the model's."""
     data = json.dumps({"class_path": "fixed_plugin.FixedData", "init_args": {"max_missing_images": 1.0}})
     run = start(*real_layout.arguments, *plugin, f"--data={data}", "--data.root", str(real_layout.root))
     assert "labels" not in yaml.safe_load((run.folder / "config.yaml").read_text())["data"]["init_args"]
@@ -674,7 +680,7 @@ def test_a_custom_model_without_a_task_is_refused(workspace: Any, plugin: tuple[
 
 
 @both_tasks
-def test_a_good_checkpoint_passes(finished: Any, task: str) -> None:
+def test_a_valid_checkpoint_is_accepted(finished: Any, task: str) -> None:
     check_checkpoint(Path(finished.checkpoint("best")), task, LABELS[task])
     check_checkpoint(Path(finished.checkpoint("last")), task, LABELS[task], resume=True)
 
@@ -693,10 +699,10 @@ def test_a_checkpoint_of_the_other_task_is_refused(
 
 @both_tasks
 @pytest.mark.parametrize("command", ["test", "validate", "fit"])
-def test_a_checkpoint_of_another_label_set_is_refused_with_both_shown(
+def test_a_checkpoint_of_another_label_set_is_refused_and_both_shown(
     finished: Any, refused: Refused, workspace: Any, task: str, command: str
 ) -> None:
-    """As many labels: nothing in the weights would tell, and each prediction would be named after another."""
+    """With the same number of labels, weights would not reveal it, and each prediction would get a wrong name."""
     first, second, *rest = LABELS[task].names
     swapped = {"names": [second, first, *rest], **({"negative": "None"} if task == "mre" else {})}
     path, before = finished.checkpoint("last"), workspace.folders()
@@ -709,7 +715,7 @@ def test_a_checkpoint_of_another_label_set_is_refused_with_both_shown(
 
 
 @both_tasks
-def test_labels_that_the_checkpoint_has_may_be_named_in_another_way(
+def test_the_labels_of_the_checkpoint_may_be_given_in_another_form(
     finished: Any, start: Start, task: str, tmp_path: Path
 ) -> None:
     (tmp_path / "labels.json").write_text(json.dumps(LABELS[task].to_dict()))
@@ -728,7 +734,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("kind", ["missing", "garbage", "malicious", "of something else"])
-def test_a_bad_checkpoint_is_refused_before_anything_is_loaded(
+def test_an_invalid_checkpoint_is_refused_before_anything_is_loaded(
     refused: Refused, workspace: Any, tmp_path: Path, kind: str
 ) -> None:
     path = tmp_path / "x.ckpt"
@@ -757,7 +763,7 @@ def test_a_run_cannot_be_resumed_from_weights_alone(finished: Any, refused: Refu
 
 
 @pytest.mark.parametrize("before", ["good", "damaged too", "not there"])
-def test_where_the_last_checkpoint_is_damaged_a_good_one_before_it_is_named(
+def test_an_error_about_a_damaged_last_checkpoint_names_an_earlier_valid_one(
     finished: Any, refused: Refused, tmp_path: Path, before: str
 ) -> None:
     run = tmp_path / "run"
@@ -768,14 +774,14 @@ def test_where_the_last_checkpoint_is_damaged_a_good_one_before_it_is_named(
     last.write_bytes(whole[: len(whole) // 2])
     if before != "not there":
         previous.write_bytes(whole if before == "good" else whole[:1000])
-    said = refused("fit", "--run", str(run), "--ckpt_path", "last")
-    assert f"{last} is no checkpoint, or is damaged" in said
+    message = refused("fit", "--run", str(run), "--ckpt_path", "last")
+    assert f"{last} is no checkpoint, or is damaged" in message
     remedy = f"resume from the one before it: mmib fit --run {run} --ckpt_path {previous}"
-    assert (remedy in said) == (before == "good")
+    assert (remedy in message) == (before == "good")
 
 
 @pytest.mark.parametrize("arguments", [("fit",), ("test", "--ckpt_path", "last")])
-def test_a_run_is_never_begun_again_in_its_own_folder(
+def test_a_run_is_never_restarted_in_its_own_folder(
     finished: Any, refused: Refused, workspace: Any, arguments: tuple[str, ...]
 ) -> None:
     before = {path: path.read_bytes() for path in finished.folder.rglob("*") if path.is_file()}
@@ -785,7 +791,7 @@ def test_a_run_is_never_begun_again_in_its_own_folder(
 
 
 class ParsedError(Exception):
-    """Ends a command when it has read its options."""
+    """Ends a command after it has parsed its options."""
 
 
 class ParsedCommand(MMIBCommand):
@@ -793,7 +799,7 @@ class ParsedCommand(MMIBCommand):
         raise ParsedError(self.config["fit"]["run"], self._begun)
 
 
-def test_a_requeued_slurm_job_continues_the_run_that_each_of_its_commands_began(
+def test_a_requeued_slurm_job_resumes_the_run_of_each_of_its_commands(
     finished: Any, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def continued(*options: str) -> tuple[Path | None, Path | None]:
@@ -834,7 +840,7 @@ def test_a_requeued_slurm_job_continues_the_run_that_each_of_its_commands_began(
         (("--model.backbone.text_encoder.trainable_layers", "0"), r"trained \d+ tensors .* this configuration trains"),
     ],
 )
-def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(
+def test_a_run_cannot_be_resumed_with_settings_incompatible_with_its_checkpoint(
     finished: Any, refused: Refused, option: tuple[str, ...], message: str
 ) -> None:
     files = [finished.folder / "checkpoints" / "last.ckpt", finished.folder / "config.yaml"]
@@ -844,10 +850,10 @@ def test_a_run_cannot_go_on_with_settings_that_its_checkpoint_does_not_fit(
     assert [file.read_bytes() for file in files] == before
 
 
-def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
+def test_the_configuration_of_a_resumed_run_can_be_reused(
     finished: Any, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It does not say where the run went on from: with it a checkpoint is scored, or a new run made."""
+    """It does not contain the checkpoint that was resumed, so it can score a checkpoint or start a new run."""
     run = tmp_path / "run"
     shutil.copytree(finished.folder, run)
     assert main(["fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs", "3"]) == 0
@@ -867,15 +873,13 @@ def test_the_configuration_of_a_resumed_run_serves_as_that_of_any_other(
         (("--trainer.accelerator", "tpu"), "invalid trainer options: "),
     ],
 )
-def test_settings_that_cannot_work_are_refused(
-    refused: Refused, workspace: Any, option: tuple[str, str], message: str
-) -> None:
+def test_invalid_settings_are_refused(refused: Refused, workspace: Any, option: tuple[str, str], message: str) -> None:
     assert message in refused("fit", "--config", str(workspace.experiment), *option)
 
 
 @pytest.fixture
 def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever reads weights or data fails."""
+    """Makes everything that reads weights or data fail."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("weights or data were read before the configuration was checked")
@@ -908,13 +912,13 @@ def test_a_configuration_is_checked_before_weights_or_data_are_read(
 
 
 @pytest.mark.usefixtures("untouched")
-def test_packaged_weights_are_not_even_looked_at(refused: Refused, tmp_path: Path) -> None:
+def test_packaged_weights_are_not_looked_up(refused: Refused, tmp_path: Path) -> None:
     options = ["--data.root", str(tmp_path), "--model.gamma", "-1", "--runs", str(tmp_path / "runs")]
     assert "gamma is -1" in refused("fit", "--config", "mre-demo", *options)
     assert not (tmp_path / "runs").exists()
 
 
-def test_checking_a_configuration_leaves_the_random_numbers_alone(
+def test_checking_a_configuration_does_not_change_the_random_state(
     workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     states = []
@@ -941,7 +945,7 @@ def test_nothing_is_scored_without_a_checkpoint(refused: Refused, workspace: Any
 
 
 @pytest.mark.parametrize("arguments", [("fit", "last"), ("fit", "best"), ("test", "best"), ("validate", "last")])
-def test_a_word_of_lightnings_for_a_checkpoint_names_no_file(
+def test_lightnings_keywords_for_checkpoints_are_refused(
     refused: Refused, workspace: Any, arguments: tuple[str, str]
 ) -> None:
     command, word = arguments
@@ -949,16 +953,16 @@ def test_a_word_of_lightnings_for_a_checkpoint_names_no_file(
     assert f"--ckpt_path {word} names no file" in message
 
 
-def test_a_run_without_a_checkpoint_cannot_be_gone_on_with(finished: Any, refused: Refused, tmp_path: Path) -> None:
+def test_a_run_without_a_checkpoint_cannot_be_resumed(finished: Any, refused: Refused, tmp_path: Path) -> None:
     shutil.copy(finished.folder / "config.yaml", tmp_path)
     message = refused("fit", "--run", str(tmp_path), "--ckpt_path", "last")
     assert f"the run {tmp_path} has no checkpoint to resume from" in message
 
 
-def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
+def test_a_full_disk_ends_the_run_with_the_reason_and_keeps_saved_files(
     finished: Any, refused: Refused, workspace: Any, tmp_path: Path
 ) -> None:
-    """There is room for the checkpoints of one epoch, not for another `last.ckpt` beside them."""
+    """There is room for the checkpoints of one epoch, but not for a second `last.ckpt`."""
     sizes = {path.name: path.stat().st_size for path in (finished.folder / "checkpoints").iterdir()}
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -976,7 +980,7 @@ def test_a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_saved(
 
 
 def test_damaged_checkpoints_raise_no_other_error(finished: Any, tmp_path: Path) -> None:
-    """The unpickler answers damage with errors of many kinds (IndexError and KeyError have been seen)."""
+    """On damaged input the unpickler raises errors of many types, such as IndexError and KeyError."""
     torch.save({"mmib_task": "mre", "epoch": 3}, tmp_path / "whole.ckpt")
     whole = (tmp_path / "whole.ckpt").read_bytes()
     start = whole.index(b"mmib_task") - 20

@@ -1,4 +1,4 @@
-"""Options through the command line: what a person sets is what runs, or one sentence says why it cannot be."""
+"""Options on the command line: they take effect, or one sentence explains why they cannot."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def composed(workspace: Any, capsys: pytest.CaptureFixture[str]) -> Compose:
-    """The configuration that `--print_config` shows of the tiny experiment, or of another file."""
+    """The configuration printed by `--print_config` for the tiny experiment, or for another file."""
 
     def compose(*options: str, config: Path | None = None) -> dict[str, Any]:
         with pytest.raises(SystemExit) as leave:
@@ -48,7 +48,7 @@ LAYERS = "model.backbone.text_encoder.trainable_layers"
 INIT_LAYERS = "model.init_args.backbone.init_args.text_encoder.init_args.trainable_layers"
 NULLABLE = (
     LAYERS,
-    "model.backbone.image_encoder.weights",  # text would do, too
+    "model.backbone.image_encoder.weights",  # a string would be valid, too
     "model.threshold",
     "model.beta_schedule",
     "trainer.max_time",
@@ -68,7 +68,7 @@ def test_null_is_null_at_any_depth(composed: Compose, null: str, separator: str)
 @pytest.mark.parametrize(
     "option", [f"--{INIT_LAYERS}=null", '--model={"backbone": {"text_encoder": {"trainable_layers": null}}}']
 )
-def test_null_may_be_set_in_any_spelling_of_a_setting(composed: Compose, option: str) -> None:
+def test_null_may_be_given_in_any_notation_of_a_setting(composed: Compose, option: str) -> None:
     assert setting(composed(*NOT_NULL, option), LAYERS) is None
 
 
@@ -80,7 +80,7 @@ def test_a_sweep_may_set_null(composed: Compose) -> None:
     assert setting(config, "model.beta_text") == 0.125
 
 
-def test_none_is_the_name_of_a_label(composed: Compose) -> None:
+def test_none_is_a_valid_label_name(composed: Compose) -> None:
     options = ("--data.labels={names: [None, a], negative: a}", "--data.labels.negative", "None")
     assert setting(composed(*options), "data.labels") == {"names": ["None", "a"], "negative": "None"}
 
@@ -95,7 +95,7 @@ def test_none_is_the_name_of_a_label(composed: Compose) -> None:
         ("evaluate", "evaluate: null", "bool"),
     ],
 )
-def test_null_is_refused_where_it_is_no_value(
+def test_null_is_refused_where_it_is_no_valid_value(
     refused: Refused, workspace: Any, tmp_path: Path, option: str, content: str, expected: str
 ) -> None:
     experiment, file = str(workspace.experiment), tmp_path / "null.yaml"
@@ -106,13 +106,13 @@ def test_null_is_refused_where_it_is_no_value(
         assert message.count("\n") == 1
 
 
-# Settings before the class that they belong to
+# Settings before the class they belong to
 
 
 def test_settings_may_come_before_the_file_that_names_their_class(
     composed: Compose, workspace: Any, tmp_path: Path
 ) -> None:
-    """At any depth; the class is in a file that the last one includes, or in the last one."""
+    """At any depth; the class is in a file included by the last one, or in the last one."""
     early = {
         "model": {
             "init_args": {
@@ -161,7 +161,7 @@ NOT_SCORED = "--evaluate=false"
         ({"precision": "32-true", "check_val_every_n_epoch": None, "val_check_interval": 3}, 4),
     ],
 )
-def test_options_of_the_trainer_work_and_are_recorded(
+def test_options_of_the_trainer_take_effect_and_are_recorded(
     start: Start, workspace: Any, options: dict[str, Any], steps: int
 ) -> None:
     given = [f"--trainer.{name}={'null' if value is None else value}" for name, value in options.items()]
@@ -174,7 +174,7 @@ def test_options_of_the_trainer_work_and_are_recorded(
 
 
 @pytest.mark.parametrize("option", ["fast_dev_run=1", "limit_val_batches=0", "max_epochs=0"])
-def test_where_no_checkpoint_is_selected_nothing_is_scored_and_it_says_so(
+def test_without_a_selected_checkpoint_nothing_is_scored_and_this_is_reported(
     start: Start, workspace: Any, option: str
 ) -> None:
     run = start("fit", "--config", str(workspace.experiment), *SHORT, f"--trainer.{option}")
@@ -184,13 +184,13 @@ def test_where_no_checkpoint_is_selected_nothing_is_scored_and_it_says_so(
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trainer's time: a second for each time that somebody asks."""
+    """The trainer's clock: it advances by a second per query."""
     seconds = iter(range(100_000))
     monkeypatch.setattr("pytorch_lightning.callbacks.timer.time.monotonic", lambda: float(next(seconds)))
 
 
 @pytest.mark.usefixtures("clock")
-def test_with_an_end_in_time_schedules_run_over_time(start: Start, workspace: Any) -> None:
+def test_with_a_time_limit_schedules_depend_on_time(start: Start, workspace: Any) -> None:
     run = start(
         *("fit", "--config", str(workspace.experiment), NOT_SCORED, "--trainer.limit_val_batches=0"),
         *("--trainer.max_epochs=-1", "--trainer.max_time=00:00:02:00", "--trainer.log_every_n_steps=1"),
@@ -208,7 +208,7 @@ def test_with_an_end_in_time_schedules_run_over_time(start: Start, workspace: An
     assert (betas[0], betas[-1]) == pytest.approx((0, 0.002), abs=4e-4)
 
 
-def test_early_stopping_ends_a_training_that_no_longer_improves(start: Start, workspace: Any) -> None:
+def test_early_stopping_ends_a_training_that_does_not_improve(start: Start, workspace: Any) -> None:
     """With learning rates of zero no validation is better than the first."""
     run = start(
         *("fit", "--config", str(workspace.experiment), "--config", "trainer/early_stopping.yaml"),
@@ -225,10 +225,10 @@ def test_early_stopping_ends_a_training_that_no_longer_improves(start: Start, wo
 # Loggers
 
 
-def test_loggers_that_a_person_names_stand_beside_the_log_of_the_run(
+def test_custom_loggers_are_added_to_the_csv_log(
     start: Start, workspace: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And instead of W&B, which would be there by default."""
+    """They replace W&B, which is the default."""
     monkeypatch.setattr("mmib.runs.loggers._wandb_logger", None)
     loggers = [
         {"class_path": f"pytorch_lightning.loggers.{name}", "init_args": {"save_dir": str(tmp_path / name)}}
@@ -249,7 +249,7 @@ def test_loggers_that_a_person_names_stand_beside_the_log_of_the_run(
 
 
 @pytest.mark.parametrize("option", ["true", "false"])
-def test_a_log_can_be_switched_off(start: Start, workspace: Any, option: str) -> None:
+def test_logging_can_be_disabled(start: Start, workspace: Any, option: str) -> None:
     run = start("fit", "--config", str(workspace.experiment), *SHORT, f"--trainer.logger={option}")
     assert (run.folder / "metrics.csv").exists() == (option == "true") == ("\nlog: " in run.output)
     config = yaml.safe_load((run.folder / "config.yaml").read_text(encoding="utf-8"))
@@ -258,7 +258,7 @@ def test_a_log_can_be_switched_off(start: Start, workspace: Any, option: str) ->
     assert "no logger configured" not in run.errors
 
 
-def test_a_logger_that_cannot_write_is_one_sentence(refused: Refused, workspace: Any, tmp_path: Path) -> None:
+def test_an_unwritable_log_is_a_one_sentence_error(refused: Refused, workspace: Any, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     before = workspace.folders()
     logger = ("--trainer.logger=CSVLogger", f"--trainer.logger.save_dir={tmp_path / 'file'}")

@@ -1,4 +1,4 @@
-"""Many lines of a parser become one sentence that names the key, the reason and what was meant."""
+"""Multi-line parser errors become one sentence that names the key, the reason and a suggestion."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ NO_PATH = """Parser key "data":
 
 @pytest.fixture(autouse=True, scope="module")
 def _imported() -> None:
-    """As they are when the parser has looked at a configuration."""
+    """Import the classes that are imported after the parser has read a configuration."""
     for module in ("mmib.encoders.text", "mmib.nn.fusion", "mmib.optim"):
         importlib.import_module(module)
 
@@ -121,6 +121,6 @@ def _imported() -> None:
     ],
 )
 def test_a_message_becomes_one_sentence(message: str, sentence: str) -> None:
-    said = in_one_sentence(message, OPTIONS)
-    assert said.startswith(sentence)
-    assert "\n" not in said
+    output = in_one_sentence(message, OPTIONS)
+    assert output.startswith(sentence)
+    assert "\n" not in output

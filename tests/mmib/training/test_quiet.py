@@ -1,4 +1,4 @@
-"""What a run prints is what its reader can use: every line of it."""
+"""Every line that a run prints is relevant to users."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# What a fit may say beside the tables of its summary; a bar is what carriage returns separate.
+# What a fit may print besides the tables of its summary; progress bars are separated by carriage returns.
 EXPECTED = [
     r"Seed set to 1",
     r"demo corpus: +\d+%\|.*image/s\]",
@@ -25,14 +25,14 @@ EXPECTED = [
 ]
 
 
-def test_every_line_of_a_fit_is_for_its_reader(workspace: Any, tmp_path: Path) -> None:
+def test_a_fit_prints_only_relevant_lines(workspace: Any, tmp_path: Path) -> None:
     command = [
         *(str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiment)),
         *("--config", "trainer/debug.yaml", "--trainer.limit_train_batches", "2"),
         *("--wandb", "offline", "--data.cache_dir", str(tmp_path / "cache")),
         *("--trainer.enable_progress_bar", "true", "--trainer.enable_model_summary", "true"),
     ]
-    srun = tmp_path / "bin" / "srun"  # a machine where jobs are submitted
+    srun = tmp_path / "bin" / "srun"  # a machine on which jobs are submitted
     srun.parent.mkdir()
     srun.touch(mode=0o755)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{srun.parent}:{os.environ['PATH']}"}

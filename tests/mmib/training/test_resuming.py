@@ -1,4 +1,4 @@
-"""A run that is resumed with other settings: each is applied from there on, and the record says from where."""
+"""Resuming a run with changed settings: they apply from there on, and are recorded with their step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NOT_SCORED = "--evaluate=false"
 
 @pytest.fixture
 def run(finished: Any, tmp_path: Path) -> Path:
-    """A copy of the finished run, of two epochs with eight steps each."""
+    """A copy of the finished run, with two epochs of eight steps each."""
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
     return folder
@@ -32,7 +32,7 @@ def run(finished: Any, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def resume(run: Path, monkeypatch: pytest.MonkeyPatch) -> Resume:
-    """Resumes the run, and gives what is in its last checkpoint then."""
+    """Resumes the run, and returns the content of its last checkpoint."""
 
     def resumed(*options: str) -> dict[str, Any]:
         arguments = ["fit", "--run", str(run), "--ckpt_path", "last", *options]
@@ -64,7 +64,7 @@ def logged(run: Path, name: str) -> list[float]:
 
 
 def test_a_run_that_is_being_trained_is_not_resumed(run: Path, refused: Callable[..., str]) -> None:
-    """Two processes wrote their rows into one metrics.csv in turn, and both ended with status 0."""
+    """Two processes used to interleave their rows in one metrics.csv, and both exited with status 0."""
     log = (run / "metrics.csv").read_bytes()
     with training(run):
         message = refused("fit", "--run", str(run), "--ckpt_path", "last", "--trainer.max_epochs=3")
@@ -72,8 +72,8 @@ def test_a_run_that_is_being_trained_is_not_resumed(run: Path, refused: Callable
     assert (run / "metrics.csv").read_bytes() == log
 
 
-def test_learning_rates_of_zero_leave_every_weight_as_it_was(run: Path, resume: Resume) -> None:
-    """Those of the checkpoint would be restored with the optimiser's state, and move them."""
+def test_learning_rates_of_zero_leave_all_weights_unchanged(run: Path, resume: Resume) -> None:
+    """Otherwise the optimiser's state would restore those of the checkpoint and change the weights."""
     before = checkpoint(run)["state_dict"]
     rates = [f"--model.optimizer.{name}=0" for name in ("lr", "text_lr", "image_lr")]
     after = resume("--trainer.max_epochs=3", *rates)
@@ -82,8 +82,8 @@ def test_learning_rates_of_zero_leave_every_weight_as_it_was(run: Path, resume: 
     assert [config(run)["model"]["init_args"]["optimizer"][name] for name in ("lr", "text_lr")] == [0.0, 0.0]
 
 
-def test_what_is_changed_is_applied_from_there_on(run: Path, resume: Resume) -> None:
-    """Of 24 steps, 18 of which warm up, step 17 is the first."""
+def test_changed_settings_apply_from_the_resumed_step_on(run: Path, resume: Resume) -> None:
+    """Step 17 of 24 is the first one; 18 steps warm up."""
     changed = {
         "optimizer.lr": 0.5,
         "optimizer.text_lr": 0.25,
@@ -121,7 +121,7 @@ def test_the_summary_keeps_the_history_of_commands(
     assert commands[1]["started"] >= first["started"]
     before = config(run)
     capsys.readouterr()
-    resume("--model.optimizer.lr=0.5")  # nothing is left to train
+    resume("--model.optimizer.lr=0.5")  # there is nothing left to train
     assert "was already complete: nothing was trained" in capsys.readouterr().out
     assert summary(run)["commands"] == commands
     assert config(run) == before

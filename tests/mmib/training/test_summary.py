@@ -1,4 +1,4 @@
-"""The table, the summary and the prediction files say what the predictions are."""
+"""The table, the summary and the prediction files match the predictions."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def records(*pairs: tuple[str, str]) -> dict[int, dict[str, Any]]:
 MIXED = records((PARENT, PARENT), (PARENT, PEER), (PEER, NONE), (NONE, NONE), (NONE, PEER), (PEER, PEER))
 
 
-def test_scores_count_every_relation_but_none() -> None:
+def test_scores_count_every_relation_except_none() -> None:
     gold, predicted = zip(*((record["gold"], record["predicted"]) for record in MIXED.values()), strict=True)
     labels = [number for number, name in enumerate(MNRE.names) if name != NONE]
     precision, recall, f1, _ = precision_recall_fscore_support(gold, predicted, labels=labels, average="micro")
@@ -55,7 +55,7 @@ def test_scores_count_every_relation_but_none() -> None:
 
 
 def described(words: str, boxes: int, **more: Any) -> dict[str, Any]:
-    """A post as its data module describes it."""
+    """A post as described by its data module."""
     image = "img/a.jpg" if boxes else None
     return {"words": words.split(), **more, "image": image, "boxes": [(0.0, 0.123456, 1.0, 1.0)] * boxes}
 
@@ -63,7 +63,7 @@ def described(words: str, boxes: int, **more: Any) -> dict[str, Any]:
 def written(
     folder: Path, task: Task, records: dict[int, dict[str, Any]], posts: dict[int, Any]
 ) -> list[dict[str, Any]]:
-    """The records of a file of predictions; evidence of nothing is added where there is none."""
+    """The records of a prediction file; missing evidence is filled in."""
     module: Any = SimpleNamespace(describe=lambda split, row: posts[row])
     complete = {row: {"kl": [], "kl_image": [], **record} for row, record in records.items()}
     write_predictions(folder, LABELS[task], readable_predictions(task, LABELS[task], module, {"test": complete}))
@@ -82,8 +82,8 @@ def test_predictions_are_written_by_row_with_names(tmp_path: Path) -> None:
     assert lines[0]["scores"] == [0.123457] * 23
 
 
-def test_the_label_set_stands_beside_the_predictions(tmp_path: Path) -> None:
-    """Relations that are not MNRE's, with the negative one in the middle."""
+def test_the_label_set_is_written_with_the_predictions(tmp_path: Path) -> None:
+    """Relations other than MNRE's, with the negative one in the middle."""
     labels = LabelSet(("likes", "no_relation", "owns"), "no_relation", {"owns": ("PER", "PRODUCT")})
     module: Any = SimpleNamespace(describe=lambda split, row: described("ada", 0))
     record = {"id": 0, "gold": 2, "predicted": 1, "scores": [0.0, 1.0, 0.5], "kl": [], "kl_image": []}
@@ -93,7 +93,7 @@ def test_the_label_set_stands_beside_the_predictions(tmp_path: Path) -> None:
     assert LabelSet.from_dict(json.loads((tmp_path / "predictions" / "labels.json").read_text())) == labels
 
 
-def test_the_negative_class_is_that_of_the_label_set() -> None:
+def test_the_negative_class_comes_from_the_label_set() -> None:
     labels = LabelSet(("likes", "no_relation", "owns"), "no_relation")
     rows = [{"gold": gold, "predicted": predicted} for gold, predicted in ((0, 0), (1, 1), (1, 2), (2, 1))]
     found = score(MRE, labels, rows)
@@ -110,8 +110,8 @@ def test_a_prediction_without_gold_has_none_in_the_file(tmp_path: Path) -> None:
     assert line == {**record, "predicted": NONE, **expected, "kl": [None], "kl_image": []}
 
 
-def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> None:
-    """Rows come with the padding of their batches, and with as many words as the encoder saw of any of these."""
+def test_evidence_is_limited_to_the_posts_own_words_and_regions(tmp_path: Path) -> None:
+    """Rows have the padding of their batches, and as many words as encoded for any post of the batch."""
     none = math.nan
     record = {"id": 0, "predicted": 0, "scores": [1.0], "kl": [none, 2.00004, 3.0], "kl_image": [5.0, 6.12345, none]}
     record |= {"attention": [[0.25, 0.75, none], [0.99999, 0.00001, none]], "similarity": 0.123456}
@@ -134,7 +134,7 @@ def test_evidence_is_that_of_the_posts_own_words_and_regions(tmp_path: Path) -> 
     assert "attention" not in second
 
 
-def test_words_that_are_not_seen_have_no_evidence(tmp_path: Path) -> None:
+def test_words_that_are_not_encoded_have_no_evidence(tmp_path: Path) -> None:
     none = math.nan
     weights = [[1.0, none], [1.0, none], [none, none], [none, none]]
     record = {"id": 0, "predicted": [1, 0, 0], "confidence": [0.9, 0.5, 0.0], "kl": [1.0, 2.0], "kl_image": [3.0, none]}
@@ -143,8 +143,8 @@ def test_words_that_are_not_seen_have_no_evidence(tmp_path: Path) -> None:
     assert line["attention"] == [[1.0], [1.0], None]
 
 
-def test_numbers_that_are_not_finite_are_null(tmp_path: Path) -> None:
-    """Of a model that has diverged, for example."""
+def test_non_finite_numbers_are_null(tmp_path: Path) -> None:
+    """For example of a diverged model."""
     record = {"id": 0, "predicted": 0, "scores": [math.nan, math.inf], "kl": [math.inf], "kl_image": [math.nan]}
     record["attention"] = [[math.nan]] * 2
     (line,) = written(tmp_path, MRE, {0: record}, {0: described("ada", 1)})
@@ -160,7 +160,7 @@ ENTITIES = {
 
 
 def test_entities_are_scored_over_posts_of_unequal_length() -> None:
-    """Right: a person; a location that gold opens with a stray I-, which strict IOB2 does not count. Wrong: a type."""
+    """Right: a person; a location that starts with a stray I- in gold, not counted by strict IOB2. Wrong: a type."""
     found = score(MNER, TWITTER, list(ENTITIES.values()))
     assert (found["precision"], found["recall"], found["f1"]) == pytest.approx((2 / 3, 2 / 3, 2 / 3))
     assert found["strict_f1"] == pytest.approx(2 * 1 / (3 + 2))
@@ -169,7 +169,7 @@ def test_entities_are_scored_over_posts_of_unequal_length() -> None:
     assert found["f1_se"] > 0
 
 
-def test_tags_are_written_by_name_one_a_word(tmp_path: Path) -> None:
+def test_tags_are_written_by_name_one_per_word(tmp_path: Path) -> None:
     posts = {row: described("w " * len(record["gold"]), 0) for row, record in ENTITIES.items()}
     lines = written(tmp_path, MNER, ENTITIES, posts)
     assert {key: lines[0][key] for key in ENTITIES[0]} == {
@@ -217,7 +217,7 @@ def test_each_level_is_scored_on_its_own_rows(demo: Any) -> None:
     assert hard["ceiling"] == {"text": 0.2, "multimodal": 0.9}
 
 
-def test_ceilings_are_those_of_the_rows_that_were_scored(demo: Any) -> None:
+def test_ceilings_are_for_the_scored_rows(demo: Any) -> None:
     described = describe_results(MRE, MNRE, demo, {"val": MIXED})
     assert described["ceiling"] == {"split": "val", "text": 0.35, "multimodal": 0.95}
     assert described["test"] is None
@@ -239,7 +239,7 @@ def printed(described: dict[str, Any]) -> str:
     return text.getvalue()
 
 
-def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
+def test_the_table_has_a_row_per_level_with_ceilings(demo: Any) -> None:
     text = printed(describe_results(MRE, MNRE, demo, {"val": MIXED, "test": MIXED}))
     rows = {
         cells[0]: cells[1:]
@@ -255,8 +255,8 @@ def test_the_table_has_a_row_a_level_and_its_ceilings(demo: Any) -> None:
 
 
 @pytest.mark.parametrize(("pairs", "caution"), [(7, "test: only 14 gold items, 7.1 points each"), (50, None)])
-def test_scores_on_few_items_come_with_a_caution(pairs: int, caution: str | None) -> None:
-    """Where all 14 are right, the bootstrap error of the score is zero."""
+def test_scores_on_few_items_have_a_caution(pairs: int, caution: str | None) -> None:
+    """If all 14 are right, the bootstrap error of the score is zero."""
     right = records(*(2 * pairs * [(PEER, PEER)]), *(200 * [(NONE, NONE)]))
     text = printed({"val": None, "test": score(MRE, MNRE, list(right.values()))})
     lines = [line for line in text.splitlines() if "too few to compare models" in line]
@@ -319,7 +319,7 @@ def bottleneck(**changes: Any) -> dict[str, Any]:
     return {"val": None, "test": None, "bottleneck": {"text": described | changes}}
 
 
-def test_the_rates_stand_in_a_table() -> None:
+def test_the_rates_are_shown_in_a_table() -> None:
     text = printed(bottleneck())
     row = next(line for line in text.splitlines() if line.startswith("│ text") or line.startswith("│text"))
     cells = [cell.strip() for cell in row.strip("│").split("│")]
@@ -336,11 +336,11 @@ def test_the_rates_stand_in_a_table() -> None:
         ({"beta": 0.0}, "text: beta is 0: without a penalty on the rate there is no bottleneck"),
     ],
 )
-def test_a_bottleneck_that_does_not_work_is_named(changes: dict[str, Any], line: str) -> None:
+def test_an_ineffective_bottleneck_is_reported(changes: dict[str, Any], line: str) -> None:
     assert line in printed(bottleneck(**changes))
 
 
-def test_what_is_said_beside_the_tables_fits_into_80_columns() -> None:
+def test_notes_on_tables_fit_into_80_columns() -> None:
     seconds = {"set-up": 16, "demo corpus": 16, "image features": 93, "training": 415, "evaluation": 30}
     lines = printed(bottleneck(inert=True) | {"seconds": seconds}).splitlines()
     assert max(map(len, lines)) <= 80
@@ -348,7 +348,7 @@ def test_what_is_said_beside_the_tables_fits_into_80_columns() -> None:
     assert lines[start + 1] == "      training 6 min 55 s, evaluation 30 s"
 
 
-def test_a_long_path_is_one_line(tmp_path: Path) -> None:
+def test_a_long_path_is_not_wrapped(tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 200)
     text = io.StringIO()
     summary: dict[str, Any] = {
@@ -363,7 +363,7 @@ def test_a_long_path_is_one_line(tmp_path: Path) -> None:
     assert text.getvalue().splitlines()[-1] == f"summary: {folder / 'summary.json'}"
 
 
-def test_brackets_in_labels_and_paths_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+def test_brackets_in_labels_and_paths_are_not_markup(capsys: pytest.CaptureFixture[str]) -> None:
     labels = LabelSet(("[none]", "[/per/org/member]"), "[none]")
     summary = {"task": "mre", "labels": labels.to_dict(), "corpus": "[x]", "seed": 1, "images": {}, "val": None}
     scores = score(MRE, labels, [{"predicted": 1, "gold": 1}])
@@ -375,13 +375,13 @@ def test_brackets_in_labels_and_paths_are_no_markup(capsys: pytest.CaptureFixtur
     assert any(line.startswith("│[/per/org/member]") for line in lines)
 
 
-def test_the_summary_file_is_json_and_whole(tmp_path: Path) -> None:
+def test_the_summary_file_is_complete_json(tmp_path: Path) -> None:
     write_summary(tmp_path, {"val": {"f1": 0.5}, "test": None})
     assert json.loads((tmp_path / "summary.json").read_text()) == {"val": {"f1": 0.5}, "test": None}
     assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
-def test_versions_are_those_that_decide_results() -> None:
+def test_versions_include_the_packages_that_affect_results() -> None:
     assert versions().get("git") == revision().git
     assert versions()["code"] == revision().digest
     assert set(versions()) >= {"python", "mmib", "torch", "pytorch-lightning", "transformers", "timm"}

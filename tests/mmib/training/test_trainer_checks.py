@@ -1,4 +1,4 @@
-"""What the trainer cannot do is one sentence, before weights and data are read."""
+"""Unsupported trainer options are one-sentence errors, before weights and data are read."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Refused = Callable[..., str]
         (["--trainer.logger=false", "--wandb=online"], "trainer.logger is false, so that nothing is logged"),
     ],
 )
-def test_what_the_trainer_cannot_do_is_refused_before_there_is_a_run(
+def test_unsupported_options_are_refused_before_a_run_exists(
     refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
 ) -> None:
     monkeypatch.setattr("mmib.encoders.text_model.AutoModel.from_pretrained", None)
@@ -46,12 +46,14 @@ def test_what_the_trainer_cannot_do_is_refused_before_there_is_a_run(
     assert workspace.folders() == before
 
 
-def test_what_does_not_fit_the_number_of_batches_is_one_sentence(refused: Refused, workspace: Any) -> None:
+def test_options_incompatible_with_the_number_of_batches_are_one_sentence_errors(
+    refused: Refused, workspace: Any
+) -> None:
     error = refused("fit", "--config", str(workspace.experiment), "--trainer.val_check_interval=100")
     assert "`val_check_interval` (100) must be less than or equal to the number" in error.splitlines()[-1]
 
 
-def test_a_package_that_a_logger_needs_is_named(
+def test_a_package_needed_by_a_logger_is_named(
     refused: Refused, workspace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_checks, "find_spec", lambda name: None)

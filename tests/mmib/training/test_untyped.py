@@ -1,4 +1,4 @@
-"""Custom classes whose parameters have no annotation: what is missing is said, and what works is left alone."""
+"""Custom classes with unannotated parameters: missing values are reported, and valid ones are accepted."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Report(Callback):
 
 @pytest.fixture(autouse=True, scope="module")
 def _parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The module stays imported: classes of modules that are gone would trip who lists all subclasses."""
+    """The module stays imported: classes of deleted modules would break code that lists all subclasses."""
     folder = tmp_path_factory.mktemp("parts")
     (folder / f"{MODULE}.py").write_text(PARTS, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patched:
@@ -92,14 +92,14 @@ def test_a_class_for_a_parameter_without_annotation_is_refused(refused: Callable
     assert "as in `backbone: MultimodalIB`" in message.splitlines()[-1]
 
 
-def test_what_has_its_values_is_left_alone(refused: Callable[..., str], workspace: Any) -> None:
-    """The refusal is of something else: the dim of a fusion and the encoders of a data module come from the model."""
+def test_complete_classes_are_accepted(refused: Callable[..., str], workspace: Any) -> None:
+    """The error concerns something else: the dim of a fusion and the encoders of a data module come from the model."""
     parts = ["--model.backbone.fusion", f"{MODULE}.Fusion", "--data", f"{MODULE}.Data", "--data.file", "a.txt"]
     message = refused("fit", "--config", str(workspace.experiment), *parts, "--model.gamma", "-1")
     assert "gamma is -1.0" in message.splitlines()[-1]
 
 
-def test_functions_builtins_and_unknown_classes_are_passed_over() -> None:
+def test_functions_builtins_and_unknown_classes_are_skipped() -> None:
     for path in ("builtins.dict", "math.pi", "nowhere.Class"):
         check_untyped([{"class_path": path, "init_args": {"file": None}}], "model")
     with pytest.raises(ConfigError, match=r"^x\.0\.inner\.file is missing: .*\.needy takes 'file'"):
