@@ -70,17 +70,17 @@ def _seed() -> None:
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:
-    """What a command does with signals ends with its process, and here with its test."""
+    """Restore signal handlers after each test: commands install theirs for the lifetime of their process."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield
     for number, handler in before.items():
-        if handler is not None:  # of code that is not Python
+        if handler is not None:  # handler of native code
             signal.signal(number, handler)
 
 
 @pytest.fixture(autouse=True)
 def _awake_blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention blocks start near the identity; tests of masks and padding need ones that do something."""
+    """Attention blocks start near the identity; tests of masks and padding need blocks that attend."""
     if "fresh_weights" not in request.keywords:
         monkeypatch.setattr("mmib.nn.attention.start_small", lambda layer: None)
 
@@ -109,13 +109,13 @@ def _write_bert(folder: Path, positions: int) -> str:
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """Tiny encoders on disk, long enough for whole posts."""
+    """Tiny encoders on disk that accept posts of normal length."""
 
     text: str
     image: str
 
     def options(self) -> list[str]:
-        """What replaces the encoders of any experiment by these, on the command line."""
+        """Options that replace the encoders of any experiment by these."""
         settings = {
             "text_encoder.name": self.text,
             "text_encoder.trainable_layers": str(LAYERS),
@@ -128,7 +128,7 @@ class EncoderFiles:
 
 @pytest.fixture(scope="session")
 def encoder_files(tmp_path_factory: pytest.TempPathFactory) -> EncoderFiles:
-    """Files of tiny encoders, for data modules and for the command line."""
+    """Tiny encoders on disk, for data modules and the command line."""
     text = _write_bert(tmp_path_factory.mktemp("long_bert"), positions=200)
     image = tmp_path_factory.mktemp("weights") / f"{IMAGE_MODEL}.pth"
     torch.save(timm.create_model(IMAGE_MODEL, num_classes=0).state_dict(), image)
@@ -137,13 +137,13 @@ def encoder_files(tmp_path_factory: pytest.TempPathFactory) -> EncoderFiles:
 
 @pytest.fixture
 def make_text_encoder(bert_folder: str) -> Callable[..., TextEncoder]:
-    """Builds the tiny text encoder, without dropout unless told otherwise."""
+    """Builds the tiny text encoder, without dropout by default."""
     return partial(TextEncoder, bert_folder, dropout=0.0)
 
 
 @pytest.fixture
 def make_image_encoder() -> Callable[..., ImageEncoder]:
-    """Builds a tiny ResNet with batch norms, of random weights; any picture size suits it."""
+    """Builds a tiny randomly initialised ResNet with batch norm that accepts any image size."""
     return partial(ImageEncoder, IMAGE_MODEL, pretrained=False)
 
 
@@ -151,7 +151,7 @@ def make_image_encoder() -> Callable[..., ImageEncoder]:
 def make_backbone(
     make_text_encoder: Callable[..., TextEncoder], make_image_encoder: Callable[..., ImageEncoder]
 ) -> Callable[..., MultimodalIB]:
-    """Builds a tiny backbone: `text` and `image` are options of the encoders, `dropout` is that of the blocks."""
+    """Builds a tiny backbone: `text` and `image` are encoder options, `dropout` is the dropout of the blocks."""
 
     def make(
         text: dict[str, Any] | None = None, image: dict[str, Any] | None = None, dropout: float = 0.0, **options: Any
@@ -168,13 +168,13 @@ def make_backbone(
 
 @pytest.fixture
 def task() -> str:
-    """The task of `make_batch` and `make_module`; a test, or a file, of both tasks parametrises it."""
+    """The task of `make_batch` and `make_module`; tests of both tasks parametrise it."""
     return "mre"
 
 
 @pytest.fixture
 def make_module(make_backbone: Callable[..., MultimodalIB], task: str) -> Callable[..., ExtractionModule]:
-    """Builds a tiny module: `backbone` holds options of `make_backbone`, the rest goes to the module."""
+    """Builds a tiny module: `backbone` holds options of `make_backbone`, all others go to the module."""
 
     def make(backbone: dict[str, Any] | None = None, **options: Any) -> ExtractionModule:
         kind: type[ExtractionModule] = {"mre": MREModule, "mner": MNERModule}[task]
@@ -190,7 +190,7 @@ def _posts(
     pixels: bool,
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """The fields of `PostBatch` but `positions`, `word_ids` and `mentions`, of word pieces and random images."""
+    """The fields of `PostBatch` except `positions`, `word_ids` and `mentions`, with random word pieces and images."""
     size, width, slots = len(contents), max(map(len, contents)), max(1, *regions)
     input_ids = torch.zeros(size, width, dtype=torch.long)
     for row, content in enumerate(contents):
@@ -213,7 +213,7 @@ def _posts(
 
 
 def _content(length: int, task: str, generator: torch.Generator) -> list[int]:
-    """[CLS], random pieces, [SEP]; for MRE [CLS] <head> word </head> <tail> word </tail> …, of 8 pieces or more."""
+    """[CLS], random pieces, [SEP]; for MRE [CLS] <head> word </head> <tail> word </tail> …, 8 pieces or more."""
     word = partial(torch.randint, 5, len(VOCABULARY), (1,), generator=generator)
     marker = {name: len(VOCABULARY) + number for number, name in enumerate(MARKERS)}
     entities = [
@@ -225,7 +225,7 @@ def _content(length: int, task: str, generator: torch.Generator) -> list[int]:
 
 
 def _first_pieces(length: int) -> list[int]:
-    """Where words of one, two, one and three pieces in turn start in a post of `length` pieces."""
+    """First pieces of words with one, two, one and three pieces in turn, in a post of `length` pieces."""
     return list(
         itertools.takewhile(lambda place: place < length - 1, itertools.accumulate([1, *[1, 2, 1, 3] * length]))
     )
@@ -234,28 +234,28 @@ def _first_pieces(length: int) -> list[int]:
 def _tag_fields(
     lengths: Sequence[int], unseen: Sequence[int], gold: Sequence[Sequence[str]] | None, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """The fields that an MNERBatch adds, of random tags where no gold is given; strays are among them."""
+    """The additional fields of an MNERBatch, with random tags (stray ones included) unless gold tags are given."""
     pieces = [_first_pieces(length) for length in lengths]
     if gold is None:
-        words = [len(own) + beyond for own, beyond in zip(pieces, unseen, strict=True)]
+        words = [len(gold_ids) + beyond for gold_ids, beyond in zip(pieces, unseen, strict=True)]
         gold = [[TAGS[tag] for tag in torch.randint(len(TAGS), (count,), generator=generator)] for count in words]
     shape = len(lengths), max(map(len, gold))
     positions, tags = torch.zeros(shape, dtype=torch.long), torch.full(shape, TAG_IDS["O"])
-    own, seen = torch.full(shape, NO_LABEL), torch.zeros(shape, dtype=torch.bool)
+    gold_ids, seen = torch.full(shape, NO_LABEL), torch.zeros(shape, dtype=torch.bool)
     mentions = torch.zeros(len(lengths), max(lengths), dtype=torch.long)
     word_ids = torch.full_like(mentions, NO_WORD)
     for row, (labels, places) in enumerate(zip(gold, pieces, strict=True)):
         visible = places[: len(labels)]
         positions[row, : len(visible)] = torch.tensor(visible)
         seen[row, : len(visible)] = True
-        own[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in labels])
+        gold_ids[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in labels])
         tags[row, : len(labels)] = torch.tensor([TAG_IDS[tag] for tag in repair(list(labels))])
         numbers = count_mentions(repair(list(labels)))
         for word, (start, end) in enumerate(itertools.pairwise([*visible, lengths[row] - 1])):
             word_ids[row, start:end] = word
             mentions[row, start:end] = numbers[word]
     pieces_of = {"word_ids": word_ids, "mentions": mentions}
-    return {**pieces_of, "positions": positions, "word_mask": seen, "tags": tags, "gold": own}
+    return {**pieces_of, "positions": positions, "word_mask": seen, "tags": tags, "gold": gold_ids}
 
 
 @pytest.fixture
@@ -263,9 +263,9 @@ def make_batch(task: str) -> Callable[..., PostBatch]:
     """Builds a batch of random posts.
 
     `lengths` gives each row's word pieces (8 or more), `regions` its regions (0: no image), `image_ids` an id for
-    each row (default: every image its own), `pixels` replaces the features by pictures, one a region. `labels` are
-    those of the task: a relation a row, or the names of the file's own tags of each row, one a word. Words behind the
-    last piece are not seen; without `labels` there are as many as `unseen` says.
+    each row (default: all images distinct); `pixels` replaces the features by images, one per region. `labels` are
+    those of the task: one relation per row, or the original tag names of each row, one per word. Words after the
+    last piece are not encoded; without `labels` there are as many of them as `unseen` says.
     """
 
     def make(
@@ -299,7 +299,7 @@ def make_batch(task: str) -> Callable[..., PostBatch]:
 
 @pytest.fixture
 def append_garbage() -> Callable[..., PostBatch]:
-    """Appends masked word pieces, regions and (MNER) words to a batch; what is masked is valid-looking garbage."""
+    """Appends masked word pieces, regions and (MNER) words to a batch; masked positions hold plausible garbage."""
 
     def append(batch: PostBatch, pieces: int, regions: int, words: int = 0) -> PostBatch:
         text_mask, region_mask = _longer(batch.text_mask, pieces), _longer(batch.region_mask, regions)
@@ -328,13 +328,13 @@ def append_garbage() -> Callable[..., PostBatch]:
 
 
 def _longer(tensor: torch.Tensor, more: int) -> torch.Tensor:
-    """(B, N, ...) with `more` zeros behind the N."""
+    """(B, N, ...) extended by `more` zeros along N."""
     return torch.cat([tensor, tensor.new_zeros(len(tensor), more, *tensor.shape[2:])], dim=1)
 
 
 @pytest.fixture
 def tiny_parts() -> dict[str, Any]:
-    """The parts of a tiny backbone, as a configuration names them."""
+    """The parts of a tiny backbone, as in a configuration."""
     return {
         "gaussian": {"class_path": "mmib.nn.gaussian.GaussianEncoder", "init_args": {"heads": 4, "dropout": 0.1}},
         "alignment": {"class_path": "mmib.nn.alignment.InfoNCEAlignment", "init_args": {"granularity": "late"}},
@@ -344,8 +344,10 @@ def tiny_parts() -> dict[str, Any]:
 
 @pytest.fixture
 def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., TrainedModel]:
-    """A model of random weights that believes in many things; `image` are options of its image encoder, `text` is the
-    folder of its text encoder, and `markers` how it marks entities."""
+    """Builds a randomly initialised model with many confident predictions.
+
+    `image` are options of its image encoder, `text` is the folder of its text encoder, `markers` the kind of markers.
+    """
 
     def make(
         task: str,
@@ -370,7 +372,7 @@ def make_trained(bert_folder: str, tiny_parts: dict[str, Any]) -> Callable[..., 
 
 @pytest.fixture
 def unpack_bert(bert_folder: str, tmp_path: Path) -> Path:
-    """A copy of the tiny BERT's folder, to damage."""
+    """A copy of the tiny BERT's folder that a test may damage."""
     folder = tmp_path / "bert"
     folder.mkdir()
     for file in Path(bert_folder).iterdir():

@@ -1,4 +1,4 @@
-"""Imports go one way and round no circle, and every package folder is shipped."""
+"""Imports follow the levels without cycles, and every package folder is shipped."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-# Below src/mmib the last two are symbolic links, for which walking never goes through one.
+# In src/mmib the last two are symbolic links, which os.walk does not follow.
 SOURCES = {
     "mmib": ROOT / "src" / "mmib",
     "mmib.datamodules": ROOT / "datamodules",
     "mmib.lightning_configs": ROOT / "lightning_configs",
 }
 COMMANDS = ("check", "convert", "demo", "init")
-# From the ground up. A part is a folder or a module and may import what lies below it, and nothing beside it.
+# From the lowest level up. A part is a folder or a module and may import lower levels, but nothing at its own level.
 LEVELS = (
     ("mmib.records", "mmib.scores", "mmib.geometry", "mmib.lightning_configs"),
     ("mmib.schema",),
@@ -50,20 +50,20 @@ LEVELS = (
 )
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 FOR_DATAMODULES = tuple(f"mmib.{name}" for name in ("records", "schema", "labels", "tagging", "base", "nn", "encoders"))
-# Commands that need no network start without torch, and fail within a blink where they do.
+# Commands that need no network start without torch, and errors in them are fast.
 TORCH_FREE = ("mmib", "mmib.cli", "mmib.configs", "mmib.runs.reader", "mmib.analysis.report", "mmib.search.study_file")
 TORCH_FREE += ("mmib.encoders.fetch", "mmib.options.help")
-# Of these the tests are of folders and commands, not of each module.
+# Their tests are of folders and commands, not of each module.
 TESTED_BY_FOLDER = ("mmib.datamodules", "mmib.analysis.report", "mmib.search", "mmib.export", "mmib.extract")
 TESTED_BY_FOLDER += ("mmib.review", "mmib.serve", "mmib.crop_objects", "mmib.training", "mmib.__main__")
 
 
 def part_of(module: str) -> str:
-    """`mmib.nn.attention` to `mmib.nn`: what has a level of its own."""
+    """`mmib.nn.attention` to `mmib.nn`: the part that has a level."""
     name = module
     while name not in LEVEL and "." in name:
         name = name.rpartition(".")[0]
-    # The package itself is a part; what lies in it and has no level is not.
+    # The package itself is a part; a module in it without a level is not.
     return module if name == "mmib" else name
 
 
@@ -105,18 +105,18 @@ def violation(importer: str, imported: str) -> str | None:
         return f"{top} is mmib.{top}"
     if top != "mmib":
         return None
-    own, other = part_of(importer), part_of(imported)
-    if own == other:
+    importing, other = part_of(importer), part_of(imported)
+    if importing == other:
         return None
     if other not in LEVEL:
         return f"{other} has no level"
-    if own == "mmib.datamodules" and other not in FOR_DATAMODULES:
+    if importing == "mmib.datamodules" and other not in FOR_DATAMODULES:
         return f"of mmib datamodules import {', '.join(FOR_DATAMODULES)} only"
-    return None if LEVEL[other] < LEVEL[own] else f"level {LEVEL[own]} imports level {LEVEL[other]}"
+    return None if LEVEL[other] < LEVEL[importing] else f"level {LEVEL[importing]} imports level {LEVEL[other]}"
 
 
 @pytest.mark.parametrize(("module", "path"), modules(), ids=lambda value: value if isinstance(value, str) else "")
-def test_module_imports_lower_levels_only(module: str, path: Path) -> None:
+def test_a_module_imports_only_lower_levels(module: str, path: Path) -> None:
     found = {name: reason for name in imports(path) if (reason := violation(module, name))}
     assert not found
 
@@ -132,8 +132,8 @@ def test_every_part_of_mmib_has_a_level() -> None:
     assert {part_of(name) for name, _ in modules()} <= LEVEL.keys()
 
 
-def test_no_import_goes_round_in_a_circle() -> None:
-    """Importing a module runs the packages around it too, except those that are being imported already."""
+def test_there_are_no_import_cycles() -> None:
+    """Importing a module also runs the packages that contain it, unless they are already being imported."""
     paths = dict(modules())
     graph = {}
     for module, path in paths.items():
@@ -178,11 +178,11 @@ def test_no_import_goes_round_in_a_circle() -> None:
         ("mmib.configs", "lightning_configs"),
     ],
 )
-def test_the_rule_catches_imports_in_the_wrong_direction(importer: str, imported: str) -> None:
+def test_the_rule_detects_imports_in_the_wrong_direction(importer: str, imported: str) -> None:
     assert violation(importer, imported)
 
 
-def test_imports_inside_functions_and_of_submodules_are_seen(tmp_path: Path) -> None:
+def test_imports_inside_functions_and_of_submodules_are_found(tmp_path: Path) -> None:
     (tmp_path / "module.py").write_text(
         "from mmib import cli\ndef run():\n    import mmib.nn.attention\nif TYPE_CHECKING:\n    import mmib.serve\n"
     )
@@ -190,7 +190,7 @@ def test_imports_inside_functions_and_of_submodules_are_seen(tmp_path: Path) -> 
 
 
 def test_every_source_is_read_once() -> None:
-    """Two folders are linked into the package."""
+    """Two folders in the package are links."""
     paths = [path.resolve() for _, path in modules()]
     assert len(paths) == len(set(paths))
     for name in ("datamodules", "lightning_configs"):
@@ -203,17 +203,17 @@ def in_a_fresh_process(statements: str) -> None:
 
 
 def test_linked_folders_are_imported_under_one_name() -> None:
-    """Under two names each of their classes would be there twice."""
+    """Under two names each of their classes would exist twice."""
     twice = "{'datamodules', 'lightning_configs'} & {name.partition('.')[0] for name in sys.modules}"
     in_a_fresh_process(f"import sys, mmib.datamodules.base, mmib.cli; sys.exit({twice} or None)")
 
 
 @pytest.mark.parametrize("module", TORCH_FREE)
-def test_what_needs_no_network_imports_no_torch(module: str) -> None:
+def test_parts_without_networks_do_not_import_torch(module: str) -> None:
     in_a_fresh_process(f"import sys, {module}; sys.exit('torch' in sys.modules)")
 
 
-def test_setup_cfg_names_every_package_folder() -> None:
+def test_setup_cfg_lists_every_package_folder() -> None:
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     named = set(setup["options"]["packages"].split())
@@ -231,7 +231,7 @@ def test_no_device_is_hard_coded() -> None:
 
 
 def test_tests_mirror_the_source() -> None:
-    """Each module has its test file at the same place."""
+    """Each module has its test file in the corresponding folder."""
     for module, path in modules():
         if path.name != "__init__.py" and not module.startswith(TESTED_BY_FOLDER):
             mirrored = ROOT / "tests" / "mmib" / path.relative_to(SOURCES["mmib"]).with_name(f"test_{path.name}")

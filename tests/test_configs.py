@@ -1,4 +1,4 @@
-"""Every shipped configuration parses, prints, and builds what it says."""
+"""Every shipped configuration can be parsed, printed and built."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Build = Callable[..., training.MMIBCommand]
 
 @pytest.fixture
 def composed(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
-    """The configuration that `--print_config` shows."""
+    """The configuration printed by `--print_config`."""
 
     def compose(experiment: str) -> Any:
         with pytest.raises(SystemExit) as leave:
@@ -46,7 +46,7 @@ def composed(capsys: pytest.CaptureFixture[str]) -> Callable[[str], Any]:
 
 @pytest.fixture
 def build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, encoder_files: Any) -> Build:
-    """Builds all that an experiment names, with tiny encoders and no data, and runs nothing."""
+    """Builds all parts of an experiment, with tiny encoders and no data, and runs nothing."""
     built: list[training.MMIBCommand] = []
     monkeypatch.setattr(PostDataModule, "check_files", lambda *_: None)
     monkeypatch.setattr(training.MMIBCommand, "_run_subcommand", lambda command, _: built.append(command))
@@ -66,13 +66,13 @@ def includes(path: Path) -> set[Path]:
     return files.union(*(includes(file) for file in files))
 
 
-def test_there_is_an_experiment_for_the_demo_for_real_text_and_for_the_published_settings() -> None:
+def test_there_are_experiments_for_the_demo_real_text_and_the_published_settings() -> None:
     assert {"mre-demo", "mre-mnre-offline", "mre-mnre-mpnet", "mre-mnre-published", "mner-demo"} <= set(EXPERIMENTS)
     settings = ("offline", "mpnet", "published")
     assert {f"mner-twitter{year}-{kind}" for year in (2015, 2017) for kind in settings} <= set(EXPERIMENTS)
 
 
-def test_every_piece_belongs_to_an_experiment() -> None:
+def test_every_config_file_is_used_by_an_experiment() -> None:
     experiments = set(shipped_experiments())
     used = set().union(*(includes(path) for path in experiments))
     for_the_command_line = {
@@ -86,14 +86,14 @@ def test_every_piece_belongs_to_an_experiment() -> None:
 
 
 @pytest.mark.parametrize("path", shipped_experiments(), ids=lambda path: path.stem)
-def test_an_experiment_bears_its_own_name_and_says_what_it_is(path: Path) -> None:
+def test_an_experiment_has_the_name_of_its_file_and_a_description(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text.startswith("# ")
     assert yaml.safe_load(text)["name"] == path.stem
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_prints_as_one_configuration(experiment: str, composed: Callable[[str], Any]) -> None:
+def test_an_experiment_can_be_printed_as_one_configuration(experiment: str, composed: Callable[[str], Any]) -> None:
     config = composed(experiment)
     assert config["name"] == experiment
     assert config["seed_everything"] == 1
@@ -103,7 +103,7 @@ def test_an_experiment_prints_as_one_configuration(experiment: str, composed: Ca
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_an_experiment_builds(experiment: str, build: Build) -> None:
+def test_an_experiment_can_be_built(experiment: str, build: Build) -> None:
     command = build(experiment)
     model: Any = command.model
     model_class, data_class = CLASSES[experiment.split("-", maxsplit=1)[0]]
@@ -121,8 +121,8 @@ def test_an_experiment_builds(experiment: str, build: Build) -> None:
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_the_optimiser_of_an_experiment_claims_every_parameter_once(experiment: str, build: Build) -> None:
-    """Defect 10: the rate of the CRF reached nothing."""
+def test_the_optimiser_of_an_experiment_has_every_parameter_once(experiment: str, build: Build) -> None:
+    """Defect 10: the learning rate of the CRF had no effect."""
     model: Any = build(experiment).model
     model._trainer = SimpleNamespace(precision="32-true", estimated_stepping_batches=10)
     groups = model.configure_optimizers()["optimizer"].param_groups
@@ -146,8 +146,8 @@ RELEASED = {
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name.endswith("published")])
-def test_the_published_settings_are_those_of_the_released_code(experiment: str, composed: Callable[[str], Any]) -> None:
-    """Defect 27: which settings the published commands meant had to be found out; here they are written down."""
+def test_the_published_settings_match_the_released_code(experiment: str, composed: Callable[[str], Any]) -> None:
+    """Defect 27: the settings of the published commands had to be reconstructed and are written down here."""
     config = composed(experiment)
     other_lrs, max_length, max_crops, weight = RELEASED[experiment]
     model, data = config["model"]["init_args"], config["data"]["init_args"]
@@ -168,7 +168,7 @@ def test_the_published_settings_are_those_of_the_released_code(experiment: str, 
 
 
 @pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if not name.endswith("published")])
-def test_offline_experiments_ask_no_hub(experiment: str, composed: Callable[[str], Any]) -> None:
+def test_offline_experiments_do_not_use_the_hub(experiment: str, composed: Callable[[str], Any]) -> None:
     parts = composed(experiment)["model"]["init_args"]["backbone"]["init_args"]
     names = [parts[encoder]["init_args"]["name"] for encoder in ("text_encoder", "image_encoder")]
     text_encoder = "pip:mpnet-base" if experiment.endswith("mpnet") else "pip:minilm-l6"
@@ -176,7 +176,7 @@ def test_offline_experiments_ask_no_hub(experiment: str, composed: Callable[[str
 
 
 @pytest.mark.parametrize("set_name", ["mner-twitter2015", "mner-twitter2017", "mre-mnre"])
-def test_a_larger_text_encoder_is_all_that_the_configurations_with_it_change(
+def test_configurations_with_a_larger_text_encoder_change_nothing_else(
     set_name: str, composed: Callable[[str], Any]
 ) -> None:
     smaller, larger = (composed(f"{set_name}-{kind}") for kind in ("offline", "mpnet"))
@@ -187,7 +187,7 @@ def test_a_larger_text_encoder_is_all_that_the_configurations_with_it_change(
 
 
 @pytest.mark.parametrize("kind", ["offline", "mpnet", "published"])
-def test_both_twitter_sets_have_one_configuration(kind: str, composed: Callable[[str], Any]) -> None:
+def test_both_twitter_sets_share_one_configuration(kind: str, composed: Callable[[str], Any]) -> None:
     first, second = (composed(f"mner-twitter{year}-{kind}") for year in (2015, 2017))
     for year, config in ((2015, first), (2017, second)):
         assert config["data"]["init_args"].pop("year") == year
@@ -196,7 +196,7 @@ def test_both_twitter_sets_have_one_configuration(kind: str, composed: Callable[
     assert first == second
 
 
-def test_the_late_fusion_baseline_sees_whole_images_and_nothing_else(build: Build) -> None:
+def test_the_late_fusion_baseline_uses_only_whole_images(build: Build) -> None:
     command = build("mre-demo-late-fusion")
     model: Any = command.model
     assert isinstance(model.backbone.fusion, LateFusion)
@@ -216,7 +216,7 @@ ABLATIONS = {
 }
 
 
-def test_ablations_are_options(build: Build) -> None:
+def test_ablations_can_be_set_by_options(build: Build) -> None:
     built: dict[str, Any] = {name: build("mre-demo", *options) for name, options in ABLATIONS.items()}
     models = {name: command.model for name, command in built.items()}
     assert models["no refinement"].backbone.sampling is False

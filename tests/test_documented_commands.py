@@ -1,7 +1,7 @@
-"""Commands of README and documentation exist, and have the options that stand there.
+"""Commands of README and documentation exist, with the documented options.
 
-Those of the tutorials also run (`test_tutorials.py`, `test_extending.py`). Others train for hours, or need a cluster, a
-model hub or data that cannot be had here: they are parsed as on the command line, and stop there.
+Those of the tutorials are also run (`test_tutorials.py`, `test_extending.py`). Others train for hours, or need a
+cluster, a model hub or data that is not available here: they are only parsed, as on the command line.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 PROGRAMS = ("mmib", "make", "python")
-# What stands for files of the reader, by a file that is there.
+# Replaces placeholders for the reader's files by existing files.
 PLACEHOLDERS = re.compile(r"\S*(?:\bRUN\b|\bmy\b|\bmine\b|\bmore\b|\bproducts\b)\S*\.yaml")
 
 
 class ParsedError(Exception):
-    """The command line was understood."""
+    """Raised when the command line was parsed."""
 
 
 def commands(page: Path) -> list[str]:
@@ -74,15 +74,13 @@ def make_words() -> tuple[set[str], set[str]]:
     )
 
 
-def test_pages_hold_commands() -> None:
+def test_pages_contain_commands() -> None:
     assert len(COMMANDS) > 100
 
 
 @pytest.mark.parametrize("line", COMMANDS)
 @pytest.mark.usefixtures("stops_after_parsing")
-def test_a_command_of_the_documentation_is_understood(
-    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_documented_command_can_be_parsed(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     run = tmp_path / "config.yaml"
     run.write_text("include: [experiment/mre-demo.yaml]\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The code of docs/tutorials/extending.md runs as it stands there."""
+"""The code of docs/tutorials/extending.md runs unchanged."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def columns(run: Path) -> set[str]:
         return set(csv.DictReader(file).fieldnames or [])
 
 
-def test_custom_parts_and_a_custom_data_set_make_a_run(project: Path, encoder_files: Any) -> None:
+def test_custom_parts_and_a_custom_data_set_can_be_trained(project: Path, encoder_files: Any) -> None:
     assert main(["fit", "--config", "mine.yaml", *encoder_files.options(), *QUICK]) == 0
     (run,) = (project / "runs" / "mine").iterdir()
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
@@ -75,13 +75,15 @@ def test_custom_parts_and_a_custom_data_set_make_a_run(project: Path, encoder_fi
     assert saved["data"]["class_path"] == "tsv_data.TsvDataModule"
 
 
-def test_the_encoder_of_the_page_does_not_share_features_with_the_stock_one(project: Path, encoder_files: Any) -> None:
+def test_the_encoder_of_the_page_does_not_share_features_with_the_original_one(
+    project: Path, encoder_files: Any
+) -> None:
     custom = importlib.import_module("max_pooled_encoder").MaxPooledEncoder("test_resnet", weights=encoder_files.image)
     stock = type(custom).__bases__[0]("test_resnet", weights=encoder_files.image)
     assert custom.fingerprint() != stock.fingerprint()
 
 
-def test_the_data_set_of_the_page_names_a_bad_line(project: Path, encoder_files: Any) -> None:
+def test_the_data_set_of_the_page_names_a_malformed_line(project: Path, encoder_files: Any) -> None:
     from mmib.encoders.image import ImageEncoder
     from mmib.encoders.text import TextEncoder
 
@@ -95,7 +97,7 @@ def test_the_data_set_of_the_page_names_a_bad_line(project: Path, encoder_files:
         module.setup("fit")
 
 
-def test_a_label_that_the_configuration_lacks_names_file_line_and_label(
+def test_a_label_missing_from_the_configuration_names_file_line_and_label(
     project: Path, encoder_files: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     labels = "--data.labels={names: [nothing, plays for], negative: nothing}"
@@ -106,10 +108,10 @@ def test_a_label_that_the_configuration_lacks_names_file_line_and_label(
     assert "Traceback" not in message
 
 
-def test_the_task_of_the_page_goes_through_every_command(
+def test_the_task_of_the_page_works_with_every_command(
     project: Path, encoder_files: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Fit over two seeds, test, report, aggregate, export and extract, without a change in the package."""
+    """Fit with two seeds, test, report, aggregate, export and extract, without changes to the package."""
     for seed in ("1", "2"):
         fit = ["fit", "--config", "relevance.yaml", "--seed_everything", seed]
         assert main([*fit, *encoder_files.options(), *QUICK]) == 0

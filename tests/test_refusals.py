@@ -1,7 +1,7 @@
-"""Every refusal keeps the project's rule: what is wrong, and why or what to do about it, in one sentence.
+"""Every error message follows the project's rule: what is wrong, and why or what to do about it, in one sentence.
 
-The errors are found in the source, so that a new one cannot be forgotten. That a command prints their text and no
-traceback is shown in tests/mmib/test_cli.py.
+The errors are found in the source, so that a new one cannot be forgotten. tests/mmib/test_cli.py checks that a
+command prints their text and no traceback.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from mmib.training.cli import REFUSED
 ROOT = Path(__file__).parents[1]
 SOURCES = [path for folder in ("src/mmib", "datamodules") for path in sorted((ROOT / folder).rglob("*.py"))]
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
-# Reason and remedy follow what is wrong behind one of these.
+# Reason and remedy follow one of these.
 NEXT_CLAUSE = re.compile(r"[:;,.?] |:\n")
-# Texts made elsewhere from an error that keeps the rule itself, or that a library's checks have written.
+# Texts of other errors that follow the rule themselves, or that a library's checks have written.
 PASSED_ON = {"reason(error)", "str(error)", "lost", "scheme"}
 
 
 def error_classes() -> set[str]:
-    """The names of all errors for users: those below MMIBError, and those of the service's answers and of downloads."""
+    """The names of all user errors: subclasses of MMIBError, and those of the service's answers and of downloads."""
     bases = {
         node.name: {ast.unparse(base) for base in node.bases}
         for tree in TREES.values()
@@ -39,7 +39,7 @@ def error_classes() -> set[str]:
 
 
 def template(node: ast.expr) -> str:
-    """A text as it is written, with the source of what is filled in."""
+    """A text as written, with the source of its placeholders."""
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
@@ -51,7 +51,7 @@ def template(node: ast.expr) -> str:
 
 
 def refusals() -> Iterator[tuple[str, ast.expr]]:
-    """Where each error is raised, and its text."""
+    """Locations of all raised errors, and their texts."""
     classes = error_classes()
     for path, tree in TREES.items():
         for node in ast.walk(tree):
@@ -65,13 +65,13 @@ def refusals() -> Iterator[tuple[str, ast.expr]]:
 REFUSALS = dict(refusals())
 
 
-def test_the_walk_finds_the_refusals() -> None:
+def test_errors_in_the_source_are_found() -> None:
     assert len(REFUSALS) > 500
     assert error_classes() >= {"ConfigError", "DataError", "ForeignTagError", "TrialError"}
 
 
 @pytest.mark.parametrize("place", REFUSALS)
-def test_a_refusal_says_what_is_wrong_and_what_to_do(place: str) -> None:
+def test_an_error_describes_the_fault_and_the_remedy(place: str) -> None:
     text = REFUSALS[place]
     if not isinstance(text, ast.Constant | ast.JoinedStr | ast.BinOp):
         assert ast.unparse(text) in PASSED_ON

@@ -1,4 +1,4 @@
-"""The lock file holds the packages of constraints.txt, each with its hashes, and no address."""
+"""The lock file contains the packages of constraints.txt with hashes and without addresses."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parent.parent
 (LOCK,) = ROOT.glob("requirements-*.lock")
-# Of the platform alone: what builds the package, and what needs time zones on Windows.
+# Platform-specific: build tools, and a package that needs time zones on Windows.
 PLATFORM = {"setuptools", "tzdata"}
 
 
 def versions(path: Path) -> dict[str, str]:
-    """The version of each package that a file pins."""
+    """The version of each package pinned in a file."""
     pinned = re.findall(r"^([\w.-]+)(?:\[.*\])?==([^\s;\\]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
     return {name.lower().replace("_", "-"): version for name, version in pinned if name.lower() not in PLATFORM}
 
@@ -31,8 +31,8 @@ def test_every_package_has_a_hash() -> None:
     assert all("--hash=sha256:" in entry for entry in entries)
 
 
-def test_extras_that_a_package_asks_for_are_in_the_lock_file() -> None:
-    """Where hashes are checked, pip takes `coverage[toml]` for another requirement than `coverage`."""
+def test_extras_required_by_packages_are_in_the_lock_file() -> None:
+    """With hash checking, pip treats `coverage[toml]` and `coverage` as different requirements."""
     pinned = dict(re.findall(r"^([\w.-]+)\[(.*)\]==", LOCK.read_text(encoding="utf-8"), re.MULTILINE))
     lacking = [
         f"{name} asks for {needed}"
@@ -45,7 +45,7 @@ def test_extras_that_a_package_asks_for_are_in_the_lock_file() -> None:
 
 
 def _requirements_of(name: str) -> list[str]:
-    """What an installed package asks for."""
+    """Requirements of an installed package."""
     try:
         return metadata.requires(name) or []
     except metadata.PackageNotFoundError:  # of another platform
@@ -53,5 +53,5 @@ def _requirements_of(name: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", [LOCK, ROOT / "constraints.txt"], ids=lambda path: path.name)
-def test_no_host_of_packages_is_named(path: Path) -> None:
+def test_no_package_index_is_named(path: Path) -> None:
     assert "//" not in path.read_text(encoding="utf-8")

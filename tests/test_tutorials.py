@@ -1,4 +1,4 @@
-"""The tutorials run as they stand: their `sh` and `python` blocks in order, with tiny encoders and a tiny corpus."""
+"""The tutorials run unchanged: their `sh` and `python` blocks in order, with tiny encoders and a tiny corpus."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Reader:
         assert answer.status_code == 200, answer.text
 
 
-def test_a_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_files: Any) -> None:
+def test_the_first_run_tutorial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_files: Any) -> None:
     monkeypatch.chdir(tmp_path)
     Reader([*QUICK, *encoder_files.options()]).follow("first-run.md")
     trained, scored = (json.loads(path.read_text(encoding="utf-8")) for path in sorted(tmp_path.glob(SUMMARIES)))
@@ -75,7 +75,7 @@ def test_a_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_fi
     assert list(tmp_path.glob("runs/first/*/report.html"))
 
 
-def test_custom_data_and_then_production(
+def test_the_custom_data_and_production_tutorials(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder_files: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

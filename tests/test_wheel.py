@@ -1,4 +1,4 @@
-"""What a person has who installs the wheel and gets an exported folder, and nothing else of the project."""
+"""The wheel and an exported folder work without the rest of the project."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINKED = ("datamodules", "lightning_configs")
 COPIED = ("src/mmib", *LINKED)
 ADDRESS = "https://example.org/mmib"
 TEXT = "anna and bob meets carl in the paris head"
-# Whatever code asks a network for something, and however it handles errors, ends the process.
+# Any network access ends the process, however the code handles errors.
 NO_NETWORK = """
 import os, sys
 
@@ -47,7 +47,7 @@ print(found.to_dict())
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what is built, links as links: setuptools leaves things beside it."""
+    """A copy of the sources, with links preserved: setuptools leaves files next to them."""
     folder = tmp_path_factory.mktemp("source")
     for name in ("setup.py", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
@@ -68,7 +68,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build_wheel(source: Path, folder: Path) -> Path:
-    """The wheel of a source folder or a source archive."""
+    """The wheel built from a source folder or archive."""
     run(sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(folder), str(source))
     (file,) = folder.glob("*.whl")
     return file
@@ -76,7 +76,7 @@ def build_wheel(source: Path, folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a fresh virtual environment with the wheel in it."""
+    """The Python of a fresh virtual environment with the wheel installed."""
     return environment(tmp_path_factory.mktemp("venv") / "fresh", str(wheel))
 
 
@@ -87,13 +87,13 @@ def environment(folder: Path, *what: str) -> Path:
     itself is installed there is another `.pth` file, which is not read.
     """
     run(sys.executable, "-m", "venv", "--without-pip", str(folder))
-    own = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
-    site = Path(run(str(own), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
+    interpreter = folder / ("Scripts" if os.name == "nt" else "bin") / "python"
+    site = Path(run(str(interpreter), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     offline = ("--no-deps", "--no-index", "--no-build-isolation")
-    run(sys.executable, "-m", "pip", "--python", str(own), "install", *offline, *what)
+    run(sys.executable, "-m", "pip", "--python", str(interpreter), "install", *offline, *what)
     (site / "sitecustomize.py").write_text(NO_NETWORK, encoding="utf-8")
-    return own
+    return interpreter
 
 
 def packed(wheel: Path) -> dict[str, bytes]:
@@ -103,7 +103,7 @@ def packed(wheel: Path) -> dict[str, bytes]:
 
 
 def run(*command: str, folder: Path | None = None, status: int = 0) -> str:
-    """What a command prints, with nothing of this process's own environment that could help it."""
+    """Runs a command without this process's environment variables; returns its output."""
     kept = {name: os.environ[name] for name in ("PATH", "SYSTEMROOT", "TMPDIR") if name in os.environ}
     environment = {
         **kept,
@@ -119,7 +119,7 @@ def run(*command: str, folder: Path | None = None, status: int = 0) -> str:
 
 
 def test_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
-    """Where the project has an address, the description leads to the version's tag, pictures to their bytes."""
+    """If the project has an address, the description links to the version's tag, and images to their files."""
     with zipfile.ZipFile(wheel) as file:
         (name,) = (name for name in file.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = email.message_from_bytes(file.read(name))
@@ -133,7 +133,7 @@ def test_links_of_the_readme_work_on_a_package_index(wheel: Path) -> None:
     assert [path for path in linked if not (ROOT / path).is_file()] == []
 
 
-def test_everything_that_is_no_python_is_shipped_too(wheel: Path) -> None:
+def test_all_non_python_files_are_shipped(wheel: Path) -> None:
     shipped = set(zipfile.ZipFile(wheel).namelist())
     files = {
         Path(folder, name).relative_to(ROOT / "src").as_posix()
@@ -148,7 +148,7 @@ def test_everything_that_is_no_python_is_shipped_too(wheel: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_source_archive_has_files_for_links_and_makes_the_same_wheel(
+def test_the_source_archive_has_files_instead_of_links_and_gives_the_same_wheel(
     source: Path, wheel: Path, tmp_path: Path
 ) -> None:
     build = "import sys; from setuptools.build_meta import build_sdist; build_sdist(sys.argv[1])"
@@ -164,10 +164,10 @@ def test_the_source_archive_has_files_for_links_and_makes_the_same_wheel(
 
 
 @pytest.mark.slow
-def test_an_editable_install_reads_the_linked_folders(source: Path, tmp_path: Path) -> None:
-    own = environment(tmp_path / "venv", "--editable", str(source))
-    told = "from mmib.datamodules import files; from mmib.configs import shipped_experiments as found; "
-    printed = run(str(own), "-c", f"{told}print(files.__file__, found()[0], sep='\\n')", folder=tmp_path)
+def test_an_editable_install_uses_the_linked_folders(source: Path, tmp_path: Path) -> None:
+    interpreter = environment(tmp_path / "venv", "--editable", str(source))
+    report = "from mmib.datamodules import files; from mmib.configs import shipped_experiments as found; "
+    printed = run(str(interpreter), "-c", f"{report}print(files.__file__, found()[0], sep='\\n')", folder=tmp_path)
     assert [Path(line).resolve().relative_to(source).parts[0] for line in printed.splitlines()] == list(LINKED)
 
 
@@ -188,17 +188,17 @@ def test_three_lines_of_python_give_results_without_a_network(
     (tmp_path / "elsewhere").mkdir()
     lines = THREE_LINES.format(folder=str(tmp_path / "exports"), text=TEXT, image=str(tmp_path / "photo.png"))
     assert len(lines.strip().splitlines()) == 3
-    told = (
+    report = (
         "import json, mmib.datamodules; print(json.dumps([mmib.__file__, mmib.datamodules.__file__, found.to_dict()]))"
     )
-    printed = run(str(python), "-c", lines + told, folder=tmp_path / "elsewhere")
-    *_, own, other, found = json.loads(printed.splitlines()[-1])
-    assert {Path(path).is_relative_to(python.parent.parent) for path in (own, other)} == {True}
+    printed = run(str(python), "-c", lines + report, folder=tmp_path / "elsewhere")
+    *_, first, other, found = json.loads(printed.splitlines()[-1])
+    assert {Path(path).is_relative_to(python.parent.parent) for path in (first, other)} == {True}
     assert found["text"] == TEXT
     assert found["entities"]
     assert all(TEXT[one["start"] : one["end"]] == one["text"] for one in found["entities"])
 
 
-def test_the_network_is_closed_where_this_is_tested(python: Path, tmp_path: Path) -> None:
+def test_the_network_is_blocked_in_these_tests(python: Path, tmp_path: Path) -> None:
     code = "import socket\ntry:\n    socket.create_connection(('127.0.0.1', 9))\nexcept BaseException:\n    pass"
     assert "asked of a network" in run(str(python), "-c", code, folder=tmp_path, status=97)

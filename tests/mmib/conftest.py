@@ -1,4 +1,4 @@
-"""One finished run of the whole program a task, tiny, for every test of what a run leaves behind."""
+"""One tiny finished run of the whole program per task, for every test of a run's results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ EPOCHS = 2
 
 @dataclass(frozen=True)
 class Run:
-    """A run's folder, and what it printed."""
+    """A run's folder and its output."""
 
     folder: Path
     output: str
@@ -50,14 +50,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Where tiny runs happen: `experiments` are configurations of the demo corpus with tiny encoders, by task."""
+    """Folders of tiny runs: `experiments` are configurations of the demo corpus with tiny encoders, by task."""
 
     root: Path
     experiments: dict[str, Path]
 
     @property
     def experiment(self) -> Path:
-        """That of MRE, for what is the same for both tasks."""
+        """The MRE experiment, for tests that do not depend on the task."""
         return self.experiments["mre"]
 
     def folders(self) -> set[Path]:
@@ -74,7 +74,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory, encoder_files: Any) -> W
 
 
 def tiny_experiment(task: str, root: Path, encoder_files: Any) -> dict[str, Any]:
-    """The task's demo experiment, made small."""
+    """The task's demo experiment at tiny size."""
     return {
         "include": [f"experiment/{task}-demo.yaml"],
         "name": f"tiny-{task}",
@@ -95,13 +95,13 @@ def tiny_experiment(task: str, root: Path, encoder_files: Any) -> dict[str, Any]
                 "beta_text": 0.002,
                 "beta_image": 0.004,
                 "gamma": 0.5,
-                # Slow enough that the predictions do not collapse into the largest class.
+                # Low enough that predictions do not collapse into the largest class.
                 "optimizer": {"lr": 1.0e-5, "text_lr": 1.0e-5, "other_lrs": {}},
                 "backbone": {
                     "init_args": {
                         "text_encoder": {"init_args": {"name": encoder_files.text, "trainable_layers": None}},
                         "image_encoder": {
-                            # Exporting to ONNX would take longer than everything that is encoded.
+                            # Exporting to ONNX would take longer than all encoding.
                             "init_args": {"name": "test_resnet", "weights": encoder_files.image, "runtime": "torch"}
                         },
                     }
@@ -113,11 +113,11 @@ def tiny_experiment(task: str, root: Path, encoder_files: Any) -> dict[str, Any]
 
 @pytest.fixture(scope="session")
 def finished_runs(workspace: Workspace) -> Callable[[str], Run]:
-    """`mmib fit` of a task, as a person starts it, once."""
+    """Runs `mmib fit` of a task once, as a user would."""
 
     @functools.cache
     def fit(task: str) -> Run:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # as many as the runs inside the test process have
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # the same number as runs inside the test process have
         command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiments[task])]
         before = workspace.folders()
         done = subprocess.run(
@@ -138,7 +138,7 @@ def finished(finished_runs: Callable[[str], Run], task: str) -> Run:
 
 @pytest.fixture
 def start(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[..., Run]:
-    """Runs a trainer command that must succeed, inside the test process."""
+    """Runs a trainer command inside the test process and checks that it succeeds."""
 
     def run(*arguments: str) -> Run:
         before = workspace.folders()
@@ -153,12 +153,12 @@ def start(workspace: Workspace, capsys: pytest.CaptureFixture[str]) -> Callable[
 
 @pytest.fixture
 def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command that must end with exit status 2 and without a traceback; gives its message."""
+    """Runs a command that must end with exit status 2 and without a traceback; returns its message."""
 
     def run(*arguments: str) -> str:
         try:
             status = main(arguments)
-        except SystemExit as error:  # jsonargparse's own way out
+        except SystemExit as error:  # how jsonargparse exits
             status = error.code
         output, errors = capsys.readouterr()
         assert status == 2, (output, errors)
@@ -169,7 +169,7 @@ def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
 
 
 def mount(folder: Path, options: str) -> bool:
-    """Whether a disk in memory could be put there; that takes root."""
+    """Whether a RAM disk could be mounted; that requires root."""
     command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
@@ -189,7 +189,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def make_run(
     tmp_path: Path, bert_folder: str, tiny_parts: dict[str, Any], make_trained: Callable[..., TrainedModel]
 ) -> Callable[..., Path]:
-    """The folder that a finished run of a model of random weights would leave; of version 0.1 without `labels`."""
+    """Makes the folder of a finished run of a randomly initialised model; of version 0.1 without `labels`."""
 
     def make(
         task: str,
@@ -277,7 +277,7 @@ def relevance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     (tmp_path / f"{name}.py").write_text(RELEVANCE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    # Without what other tests have registered.
+    # Without registrations of other tests.
     shipped = {task: schema._TASKS[task] for task in schema._TASKS.keys() & schema.SHIPPED_TASKS.keys()}
     monkeypatch.setattr(schema, "_TASKS", shipped)
     yield name
@@ -286,7 +286,7 @@ def relevance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A headless Chromium, for tests that are skipped where there is none."""
+    """A headless Chromium; tests are skipped if there is none."""
     started = Browser(tmp_path_factory.mktemp("profile"))
     yield started
     started.close()
@@ -294,7 +294,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 @pytest.fixture
 def start_app() -> Iterator[Callable[[Any], str]]:
-    """Serves an application in a thread; the address."""
+    """Serves an application in a thread; returns its address."""
     import uvicorn
 
     from mmib.serve.process import address_of, listen

@@ -1,4 +1,4 @@
-"""The shared backbone: what may and what may not reach its outputs."""
+"""The shared backbone: what may and may not affect its outputs."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ every_variant = pytest.mark.parametrize("variant", VARIANTS)
 
 
 def rate(posterior: Posterior) -> torch.Tensor:
-    """Nats of each latent dimension, (D,): the KL averaged over the valid positions; 0 where there are none."""
+    """Nats per latent dimension, (D,): the KL averaged over valid positions; 0 if there are none."""
     return posterior.kl().sum(dim=(0, 1)) / posterior.mask.sum().clamp(min=1)
 
 
 def tensors(output: BackboneOutput, batch: MREBatch) -> dict[str, torch.Tensor]:
-    """Everything of an output that must not depend on padding."""
+    """All parts of an output that must not depend on padding."""
     length, regions = batch.text_mask.shape[1], batch.region_mask.shape[1]
     return {
         "states": output.states,
@@ -59,7 +59,7 @@ def test_padding_changes_neither_states_nor_kl_nor_alignment(
     pieces: int,
     regions: int,
 ) -> None:
-    """Defects 1, 2, 5 and 24; (0, 0) replaces what already is padding."""
+    """Defects 1, 2, 5 and 24; (0, 0) replaces existing padding."""
     backbone, batch = make_backbone(**VARIANTS[variant]).eval(), make_batch()
     expected = tensors(backbone(batch), batch)
     padded = tensors(backbone(append_garbage(batch, pieces, regions)), batch)
@@ -68,7 +68,7 @@ def test_padding_changes_neither_states_nor_kl_nor_alignment(
 
 
 @every_variant
-def test_states_are_those_of_the_asked_positions_in_their_order(
+def test_states_are_those_of_the_requested_positions_in_order(
     make_backbone: Build, make_batch: MakeBatch, variant: str
 ) -> None:
     backbone, batch = make_backbone(**VARIANTS[variant]).eval(), make_batch()
@@ -80,7 +80,7 @@ def test_states_are_those_of_the_asked_positions_in_their_order(
         torch.testing.assert_close(states[row], all_states[row, columns])
 
 
-def test_a_post_reads_nothing_of_its_batch_mates(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_a_post_is_independent_of_its_batch(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone().eval(), make_batch(lengths=(9, 9), regions=(2, 2))
     alone = dataclasses.replace(
         batch, **{f.name: v[:1] for f in dataclasses.fields(batch) if (v := getattr(batch, f.name)) is not None}
@@ -89,14 +89,14 @@ def test_a_post_reads_nothing_of_its_batch_mates(make_backbone: Build, make_batc
 
 
 def test_two_evaluation_passes_are_equal_and_use_the_means(make_backbone: Build, make_batch: MakeBatch) -> None:
-    """Defect 6: development scores of relation extraction were one random draw."""
+    """Defect 6: development scores of relation extraction came from a single random sample."""
     backbone, batch = make_backbone(dropout=0.3, text={"dropout": 0.3}).eval(), make_batch()
     first, second = backbone(batch), backbone(batch)
     assert torch.equal(first.states, second.states)
     assert torch.equal(first.alignment.loss, second.alignment.loss)
 
 
-def test_training_passes_differ_by_the_noise_alone(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_training_passes_differ_only_by_the_noise(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone().train(), make_batch()
     first, second = backbone(batch), backbone(batch)
     assert torch.equal(first.text.mean, second.text.mean)
@@ -104,7 +104,7 @@ def test_training_passes_differ_by_the_noise_alone(make_backbone: Build, make_ba
     assert not torch.allclose(first.alignment.loss, second.alignment.loss)
 
 
-def test_without_sampling_training_gives_what_evaluation_gives(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_without_sampling_training_matches_evaluation(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone(sampling=False), make_batch()
     first, second = backbone.train()(batch), backbone.train()(batch)
     assert torch.equal(first.states, second.states)
@@ -112,7 +112,7 @@ def test_without_sampling_training_gives_what_evaluation_gives(make_backbone: Bu
 
 
 def test_noise_follows_the_variance(make_backbone: Build, make_batch: MakeBatch) -> None:
-    """Defect 4: with log_var at its lowest the training pass comes close to the mean's, at 5 it does not."""
+    """Defect 4: with minimal log_var the training pass is close to the mean's, with log_var 5 it is not."""
     backbone, batch = make_backbone(), make_batch()
     distances = []
     for log_var in (-10.0, 5.0):
@@ -123,7 +123,9 @@ def test_noise_follows_the_variance(make_backbone: Build, make_batch: MakeBatch)
 
 
 @every_variant
-def test_batch_without_any_image_works_and_says_so(make_backbone: Build, make_batch: MakeBatch, variant: str) -> None:
+def test_a_batch_without_any_image_works_and_is_marked(
+    make_backbone: Build, make_batch: MakeBatch, variant: str
+) -> None:
     backbone = make_backbone(**VARIANTS[variant]).train()
     output = backbone(make_batch(regions=(0, 0, 0, 0)))
     (output.states.square().sum() + output.alignment.loss + rate(output.image).sum()).backward()
@@ -132,7 +134,7 @@ def test_batch_without_any_image_works_and_says_so(make_backbone: Build, make_ba
     assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
 
 
-def test_image_changes_the_states_of_its_post_only(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_an_image_changes_only_the_states_of_its_post(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone().eval(), make_batch()
     assert batch.features is not None
     changed = batch.features.clone()
@@ -142,7 +144,7 @@ def test_image_changes_the_states_of_its_post_only(make_backbone: Build, make_ba
     torch.testing.assert_close(after[1:], before[1:])
 
 
-def test_boxes_tell_equal_regions_apart(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_boxes_distinguish_equal_regions(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone().eval(), make_batch()
     moved = batch.boxes.clone()
     moved[0, 0] = torch.tensor([0.5, 0.5, 1.0, 1.0])
@@ -152,7 +154,7 @@ def test_boxes_tell_equal_regions_apart(make_backbone: Build, make_batch: MakeBa
 
 
 def as_features(backbone: MultimodalIB, batch: MREBatch) -> MREBatch:
-    """The same batch with features as a cache would hold them."""
+    """The same batch with features as stored in a cache."""
     assert batch.pixels is not None
     with torch.no_grad():
         encoded = copy.deepcopy(backbone.image_encoder).eval()(batch.pixels).flatten(0, 1)
@@ -167,15 +169,17 @@ def as_features(backbone: MultimodalIB, batch: MREBatch) -> MREBatch:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_pixels_and_cached_features_give_the_same(make_backbone: Build, make_batch: MakeBatch, frozen: bool) -> None:
+def test_pixels_and_cached_features_give_the_same_result(
+    make_backbone: Build, make_batch: MakeBatch, frozen: bool
+) -> None:
     backbone, batch = make_backbone(image={"frozen": frozen}).eval(), make_batch(regions=(3, 0, 1, 2), pixels=True)
     from_pixels, from_features = backbone(batch), backbone(as_features(backbone, batch))
     torch.testing.assert_close(from_pixels.states, from_features.states)
     torch.testing.assert_close(from_pixels.alignment.loss, from_features.alignment.loss)
 
 
-def test_grid_pixels_and_cached_features_give_the_same(make_backbone: Build, make_batch: MakeBatch) -> None:
-    """A picture of 64 pixels has a 2 x 2 grid: four regions in a row with an image."""
+def test_grid_pixels_and_cached_features_give_the_same_result(make_backbone: Build, make_batch: MakeBatch) -> None:
+    """An image of 64 pixels has a 2 x 2 grid: four regions per row with an image."""
     backbone = make_backbone(image={"regions": "grid"}).eval()
     batch = make_batch(regions=(4, 0, 4, 4), pixels=True)
     batch = dataclasses.replace(batch, pixels=torch.randn(3, 3, 64, 64))
@@ -184,7 +188,7 @@ def test_grid_pixels_and_cached_features_give_the_same(make_backbone: Build, mak
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_posteriors_and_fusion_in_two_steps_are_the_forward_pass(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_posteriors_and_fusion_in_two_steps_match_the_forward_pass(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone().eval(), make_batch()
     whole = backbone(batch)
     fused = backbone.fuse(batch, whole.text_latents, whole.image_latents, need_weights=True)
@@ -196,7 +200,7 @@ def test_posteriors_and_fusion_in_two_steps_are_the_forward_pass(make_backbone: 
 
 
 class Gated(LateFusion):
-    """Tells how far its gate is open for each post."""
+    """Reports the value of its gate for each post."""
 
     def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
@@ -204,14 +208,14 @@ class Gated(LateFusion):
         return fused._replace(scalars={"gate": image.mask.float().mean(dim=1)})
 
 
-def test_what_a_fusion_tells_of_each_post_comes_out(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_per_post_values_of_a_fusion_are_returned(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone, batch = make_backbone(fusion=partial(Gated, dropout=0.0)), make_batch()
     assert make_backbone()(batch).fusion_scalars == {}
     assert backbone(batch).fusion_scalars.keys() == {"gate"}
     torch.testing.assert_close(backbone(batch).fusion_scalars["gate"], batch.region_mask.float().mean(dim=1))
 
 
-def test_batch_with_neither_features_nor_pixels_is_refused(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_a_batch_with_neither_features_nor_pixels_is_refused(make_backbone: Build, make_batch: MakeBatch) -> None:
     with pytest.raises(ValueError, match="either features or pixels"):
         make_backbone()(dataclasses.replace(make_batch(), features=None))
 
@@ -224,10 +228,10 @@ def train_step(backbone: MultimodalIB, batch: MREBatch) -> None:
     optimizer.step()
 
 
-def test_frozen_image_encoder_is_bit_identical_after_a_training_step(
+def test_a_frozen_image_encoder_is_bit_identical_after_a_training_step(
     make_backbone: Build, make_batch: MakeBatch
 ) -> None:
-    """Defects 7 and 9: weights and running statistics alike, and no gradient reaches it."""
+    """Defects 7 and 9: weights and running statistics, and no gradient reaches it."""
     backbone = make_backbone()
     before = {name: tensor.clone() for name, tensor in backbone.image_encoder.state_dict().items()}
     assert any(name.endswith("running_mean") for name in before)
@@ -237,7 +241,7 @@ def test_frozen_image_encoder_is_bit_identical_after_a_training_step(
     assert all(p.grad is None for p in backbone.image_encoder.parameters())
 
 
-def test_unfrozen_image_encoder_changes_in_a_training_step(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_an_unfrozen_image_encoder_changes_in_a_training_step(make_backbone: Build, make_batch: MakeBatch) -> None:
     """Defect 8."""
     backbone = make_backbone(image={"frozen": False})
     before = {name: p.detach().clone() for name, p in backbone.image_encoder.named_parameters()}
@@ -256,10 +260,10 @@ def test_works_in_float64_with_float32_features(make_backbone: Build, make_batch
 
 @every_variant
 @pytest.mark.parametrize("pixels", [True, False])
-def test_every_tensor_is_made_on_the_device_of_its_input(
+def test_every_tensor_is_created_on_the_device_of_its_input(
     make_backbone: Build, make_batch: MakeBatch, variant: str, pixels: bool
 ) -> None:
-    """Defect 26: hard-coded devices. A tensor made on the default device, here meta, does not mix with the batch's."""
+    """Defect 26: hard-coded devices. A tensor created on the default device, here meta, does not fit the batch's."""
     backbone, batch = make_backbone(**VARIANTS[variant]), make_batch(pixels=pixels)
     with torch.device("meta"):
         output = backbone(batch)
@@ -269,14 +273,14 @@ def test_every_tensor_is_made_on_the_device_of_its_input(
 
 
 def levitated(batch: MREBatch, places: list[list[int]]) -> MREBatch:
-    """The batch without markers in its texts, and with pairs of entities at the same places of each."""
+    """The batch without markers in its texts, and with entity pairs at the same positions in each text."""
     ids = batch.input_ids.masked_fill(batch.input_ids >= len(VOCABULARY), 5)
     markers = torch.tensor([places]).expand(len(batch), -1, -1)
     return dataclasses.replace(batch, input_ids=ids, markers=markers, positions=opening(markers))
 
 
 @pytest.mark.parametrize("variant", ["late", "jsd"])
-def test_levitated_markers_reach_nothing_but_the_states_of_their_pair(
+def test_levitated_markers_affect_only_the_states_of_their_pair(
     make_backbone: Build, make_batch: MakeBatch, variant: str
 ) -> None:
     """Nested entities, one over the last piece of the shortest text, and the same pair in both orders."""
@@ -294,7 +298,7 @@ def test_levitated_markers_reach_nothing_but_the_states_of_their_pair(
     assert (together.states[:, :2] - together.states[:, [3, 2]]).abs().max() > 1e-3, "a head is no tail"
 
 
-def test_what_levitated_markers_hold_is_paid_for_at_their_pieces(make_backbone: Build, make_batch: MakeBatch) -> None:
+def test_the_kl_of_levitated_markers_is_counted_at_their_pieces(make_backbone: Build, make_batch: MakeBatch) -> None:
     backbone = make_backbone(text={"markers": "levitated"}).train()
     batch = levitated(make_batch(), [[4, 5, 4, 4], [2, 2, 6, 6]])
     last = batch.markers.clone()
@@ -317,7 +321,7 @@ def test_what_levitated_markers_hold_is_paid_for_at_their_pieces(make_backbone: 
 
 
 def test_parts_that_do_not_fit_the_width_are_refused_together_by_option(make_backbone: Build) -> None:
-    """The width is the text encoder's, which may be changed without a thought of the heads."""
+    """The width is the text encoder's, and users may change that without thinking of the number of heads."""
     wrong = "5 attention heads do not divide the width 24: set heads to a divisor of 24"
     with pytest.raises(ConfigError, match=f": model.backbone.gaussian: {wrong}; model.backbone.fusion: {wrong}$"):
         make_backbone(gaussian=partial(GaussianEncoder, heads=5), fusion=partial(CrossModalFusion, heads=5))

@@ -1,7 +1,7 @@
-"""Bad input through the command line: one message that names the place and the remedy, and no traceback.
+"""Bad input on the command line: one message that names the location and the remedy, and no traceback.
 
-What is tested in the same way beside the code that it concerns stands there: configurations in test_cli.py,
-checkpoints in test_training.py, sweeps, reports and extraction in their own folders.
+Other tests of this kind are next to the code they concern: configurations in test_cli.py, checkpoints in
+test_training.py, sweeps, reports and extraction in their own folders.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ RELEASE = "put the file of the release in its place"
 
 
 def line(**changes: Any) -> str:
-    """A row of MNRE; a key that is given as None is left out."""
+    """A row of MNRE; keys given as None are left out."""
     return repr({key: value for key, value in {**ROW, **changes}.items() if value is not None})
 
 
@@ -57,10 +57,10 @@ def picture(path: Path, size: tuple[int, int] = (60, 40)) -> Path:
 
 
 def assert_names(message: str, *parts: str) -> None:
-    """Of all that a command says the last message is the program's own."""
-    own = f"\n{message}".rpartition("\nmmib: ")[2]
+    """The last message of a command is the program's own."""
+    last = f"\n{message}".rpartition("\nmmib: ")[2]
     for part in parts:
-        assert part in own
+        assert part in last
 
 
 # Texts
@@ -82,7 +82,7 @@ def assert_names(message: str, *parts: str) -> None:
         (line(token=[]), "the sentence is empty"),
     ],
 )
-def test_a_bad_row_of_mnre(refused: Refused, tmp_path: Path, bad: str, message: str) -> None:
+def test_a_malformed_row_of_mnre_is_refused(refused: Refused, tmp_path: Path, bad: str, message: str) -> None:
     text = write(tmp_path / "txt" / "ours_train.txt", f"{line()}\n{bad}\n{line()}\n")
     assert_names(refused("crop-objects", str(tmp_path), "--task", "mnre"), f"{text}:2: {message}", CHECK)
 
@@ -102,7 +102,9 @@ def test_a_bad_row_of_mnre(refused: Refused, tmp_path: Path, bad: str, message: 
     ],
     ids=["no tab", "two tabs", "tag", "before", "wordless", "nameless", "empty", "encoding", "text of another task"],
 )
-def test_a_bad_text_of_twitter(refused: Refused, tmp_path: Path, content: str | bytes, message: str) -> None:
+def test_a_malformed_text_of_twitter_is_refused(
+    refused: Refused, tmp_path: Path, content: str | bytes, message: str
+) -> None:
     text = write(tmp_path / "twitter2017" / "valid.txt", content)
     assert_names(refused("crop-objects", str(tmp_path), "--task", "twitter"), f"{text}{message}")
 
@@ -114,12 +116,12 @@ def test_a_bad_text_of_twitter(refused: Refused, tmp_path: Path, content: str | 
         (b"{'token': ['caf\xe9']}\n", " is not UTF-8: byte 15 cannot be read; convert"),
     ],
 )
-def test_a_text_of_mnre_that_cannot_be_read(refused: Refused, tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_unreadable_text_of_mnre_is_refused(refused: Refused, tmp_path: Path, content: bytes, message: str) -> None:
     text = write(tmp_path / "txt" / "ours_train.txt", content)
     assert_names(refused("crop-objects", str(tmp_path), "--task", "mnre"), f"{text}{message}")
 
 
-def test_posts_under_one_imgid_are_allowed_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_duplicate_imgids_are_allowed_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for split in ("train", "valid"):
         write(tmp_path / "twitter2017" / f"{split}.txt", f"IMGID:{split}\n{split}\tO\n\nIMGID:{split}\nada\tO\n")
         picture(tmp_path / "twitter2017_images" / f"{split}.jpg")
@@ -127,11 +129,11 @@ def test_posts_under_one_imgid_are_allowed_and_counted(tmp_path: Path, capsys: p
     assert "1 images belong to more than one post: train.jpg" in capsys.readouterr().out
 
 
-# What belongs to texts: each stops a training before it has a run folder
+# Files that belong to texts: each error stops a training before it has a run folder
 
 
 class Data:
-    """A whole data set of both tasks, to damage, and the training that reads it."""
+    """A complete data set of both tasks, to be damaged, and the training that reads it."""
 
     def __init__(self, root: Path, options: list[str]) -> None:
         self.root = root
@@ -154,7 +156,7 @@ def data(tmp_path: Path, encoder_files: Any) -> Data:
 
 
 class Trap:
-    """Makes a file when it is unpickled."""
+    """Creates a file when it is unpickled."""
 
     def __init__(self, marker: Path) -> None:
         self.marker = marker
@@ -214,20 +216,20 @@ def plain_pickle(root: Path) -> None:
         (plain_pickle, "mre_train_dict.pth is not a plain crop dictionary and was not loaded", "without the file"),
     ],
 )
-def test_data_that_a_relation_training_stops_at(
+def test_invalid_data_stops_relation_training(
     refused: Refused, data: Data, damage: Callable[[Path], None], place: str, remedy: str
 ) -> None:
     damage(data.root)
-    said = refused(*data.fit("mre-mnre-offline", "--data.max_missing_images", "0"))
-    assert_names(said, str(data.root), place, remedy)
+    message = refused(*data.fit("mre-mnre-offline", "--data.max_missing_images", "0"))
+    assert_names(message, str(data.root), place, remedy)
     assert not (data.root / "hacked").exists()
 
 
 def test_an_unreadable_image_is_counted_as_missing_with_its_name(refused: Refused, data: Data) -> None:
     write(data.root / "twitter2017_images" / "train.jpg", b"<html>404</html>")
-    said = refused(*data.fit("mner-twitter2017-offline", "--data.max_missing_images", "0"))
-    assert_names(said, f"{data.root}, split train: 1 of 1 images are missing or unreadable", "train.jpg")
-    assert_names(said, "continue without them with --data.max_missing_images 1.0")
+    message = refused(*data.fit("mner-twitter2017-offline", "--data.max_missing_images", "0"))
+    assert_names(message, f"{data.root}, split train: 1 of 1 images are missing or unreadable", "train.jpg")
+    assert_names(message, "continue without them with --data.max_missing_images 1.0")
 
 
 @pytest.mark.parametrize("place", ["nowhere", "img_org"])
@@ -238,15 +240,15 @@ def test_a_wrong_data_path_leaves_no_run_folder(refused: Refused, data: Data, pl
 
 
 @pytest.mark.parametrize(("ranks", "rows"), [(4, 2), (3, 16)])
-def test_ranks_that_cannot_share_a_batch(refused: Refused, data: Data, ranks: int, rows: int) -> None:
-    """Refused before any other rank is started."""
+def test_a_batch_that_ranks_cannot_share_is_refused(refused: Refused, data: Data, ranks: int, rows: int) -> None:
+    """It is refused before any other rank is started."""
     more = ["--trainer.devices", str(ranks), "--trainer.strategy", "ddp", "--data.batch_size", str(rows)]
-    said = refused(*data.fit("mre-mnre-offline", *more))
-    assert_names(said, f"batch_size is {rows} rows over all ranks, and {ranks} ranks cannot share them evenly")
-    assert_names(said, f"choose a multiple of {ranks}")
+    message = refused(*data.fit("mre-mnre-offline", *more))
+    assert_names(message, f"batch_size is {rows} rows over all ranks, and {ranks} ranks cannot share them evenly")
+    assert_names(message, f"choose a multiple of {ranks}")
 
 
-# Images from the wild
+# Unusual images
 
 
 def truncated(path: Path) -> None:
@@ -255,7 +257,7 @@ def truncated(path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    """A head of 60,000 x 60,000 pixels and nothing behind it."""
+    """A header of 60,000 x 60,000 pixels without data."""
     path.write_bytes(b"P6 60000 60000 255\n")
 
 
@@ -285,9 +287,7 @@ ODD: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def test_images_from_the_wild_are_read_or_named_with_their_reason(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unusual_images_are_read_or_named_with_their_reason(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, save in {**BROKEN, **ODD}.items():
         wild(tmp_path / "img_org" / "train", name, save)
     rows = [line(img_id=name, token=["ada", name, "bob"]) for name in (*BROKEN, *ODD)]
@@ -361,7 +361,7 @@ def cut_off(name: str, kept: int) -> Callable[[Path], None]:
         ),
     ],
 )
-def test_runs_that_no_table_can_be_made_of(
+def test_runs_that_cannot_be_aggregated_are_refused(
     refused: Refused, tmp_path: Path, damage: Callable[[Path], Any], place: str, remedy: str
 ) -> None:
     runs = [run_folder(tmp_path / name) for name in ("a", "b")]
@@ -378,7 +378,7 @@ def test_runs_that_no_table_can_be_made_of(
         ({"parameters": {"model.beta": {"values": [1], "distributon": "normal"}}}, "unknown key 'distributon'"),
     ],
 )
-def test_a_sweep_file_that_says_nothing(refused: Refused, tmp_path: Path, changes: dict[str, Any], remedy: str) -> None:
+def test_an_empty_sweep_file_is_refused(refused: Refused, tmp_path: Path, changes: dict[str, Any], remedy: str) -> None:
     content = {"method": "grid", "metric": {"name": "val/f1"}, "parameters": {"model.beta": {"values": [1]}}, **changes}
     path = write(tmp_path / "sweep.yaml", yaml.safe_dump({**content, "program": "train.py"}))
     assert_names(refused("sweep", str(path), "--local"), str(path), remedy)
@@ -388,7 +388,7 @@ def test_a_sweep_file_that_says_nothing(refused: Refused, tmp_path: Path, change
     ("content", "remedy"),
     [("nmae: x\n", "unknown key 'nmae': choose from name"), ("name: x\n", "is missing: "), ("- x", "it must hold")],
 )
-def test_a_study_file_that_says_nothing(refused: Refused, tmp_path: Path, content: str, remedy: str) -> None:
+def test_an_empty_study_file_is_refused(refused: Refused, tmp_path: Path, content: str, remedy: str) -> None:
     path = write(tmp_path / "study.yaml", content)
     assert_names(refused("study", str(path)), str(path), remedy)
 
@@ -397,14 +397,14 @@ def test_a_study_file_that_says_nothing(refused: Refused, tmp_path: Path, conten
 
 
 @pytest.mark.parametrize("command", ["export", "extract"])
-def test_a_checkpoint_that_runs_code_is_refused(
+def test_a_checkpoint_that_executes_code_is_refused(
     refused: Refused, make_run: Callable[..., Path], tmp_path: Path, command: str
 ) -> None:
     run = make_run("mre")
     torch.save({"mmib_task": "mre", "state_dict": Trap(tmp_path / "hacked")}, run / "checkpoints" / "best.ckpt")
     arguments = {"export": [str(run), "-o", str(tmp_path / "out")], "extract": ["--model", str(run), "--text", "bob"]}
-    said = refused(command, *arguments[command])
-    assert_names(said, str(run / "checkpoints" / "best.ckpt"), "is no checkpoint, or is damaged", "copy it again")
+    message = refused(command, *arguments[command])
+    assert_names(message, str(run / "checkpoints" / "best.ckpt"), "is no checkpoint, or is damaged", "copy it again")
     assert not (tmp_path / "hacked").exists()
     assert not (tmp_path / "out").exists()
 
@@ -421,7 +421,9 @@ def test_a_checkpoint_that_runs_code_is_refused(
         ({"model_type": "mmib", "format": 1, "files": {"model.safetensors": {}}}, "is not complete: model.safetensors"),
     ],
 )
-def test_a_folder_that_is_no_export(refused: Refused, tmp_path: Path, config: dict[str, Any], remedy: str) -> None:
+def test_a_folder_without_an_export_is_refused(
+    refused: Refused, tmp_path: Path, config: dict[str, Any], remedy: str
+) -> None:
     write(tmp_path / "config.json", json.dumps(config))
     assert_names(refused("extract", "--model", str(tmp_path), "--text", "bob"), str(tmp_path), remedy)
 
@@ -431,7 +433,7 @@ def test_a_folder_that_is_no_export(refused: Refused, tmp_path: Path, config: di
 
 @pytest.fixture(params=["full", "read-only"])
 def close_disk(request: pytest.FixtureRequest, small_disk: Path) -> Callable[[], str]:
-    """Lets nothing more be written to `small_disk`; gives what the system says then."""
+    """Prevents further writes to `small_disk`; returns the system's error message."""
 
     def fill() -> str:
         with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as file:
@@ -471,7 +473,7 @@ def close_disk(request: pytest.FixtureRequest, small_disk: Path) -> Callable[[],
         ),
     ],
 )
-def test_a_disk_that_takes_nothing_gives_its_reason(
+def test_a_full_or_read_only_disk_is_reported_with_the_reason(
     refused: Refused,
     small_disk: Path,
     close_disk: Callable[[], str],
@@ -493,25 +495,25 @@ def test_a_disk_that_takes_nothing_gives_its_reason(
         Data(tmp_path / "data", [])
     options = [*encoder_files.options(), "--wandb", "off"] if command[0] == "fit" else []
     reason = close_disk()
-    said = refused(*(part.format(**places) for part in command), *options)
-    assert_names(said, reason, str(small_disk), remedy.format(**places))
+    message = refused(*(part.format(**places) for part in command), *options)
+    assert_names(message, reason, str(small_disk), remedy.format(**places))
 
 
 class Finder:
-    """Finds one thing in each image."""
+    """Detects one object in each image."""
 
     def detect(self, images: Any, phrases: Any) -> list[list[Detection]]:
-        return [[Detection((0, 0, 50, 30), 0.9, own[0])] for own in phrases]
+        return [[Detection((0, 0, 50, 30), 0.9, wanted[0])] for wanted in phrases]
 
 
-def test_crops_for_which_there_is_no_room(
+def test_a_full_disk_stops_cropping(
     refused: Refused, small_disk: Path, close_disk: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crop_objects, "ZeroShotDetector", lambda *_: Finder())
     root = Data(small_disk / "data", []).root
     reason = close_disk()
-    said = refused("crop-objects", str(root), "--task", "mnre")
-    assert_names(said, reason, str(root), "free disk space and repeat the command")
+    message = refused("crop-objects", str(root), "--task", "mnre")
+    assert_names(message, reason, str(root), "free disk space and repeat the command")
 
 
 # Text encoders
@@ -527,7 +529,7 @@ def test_crops_for_which_there_is_no_room(
         ("perceptron", "'{folder}' is of no architecture that transformers"),
     ],
 )
-def test_a_text_encoder_that_cannot_serve(
+def test_an_unsupported_text_encoder_is_refused(
     refused: Refused, workspace: Any, unpack_bert: Path, damage: str, message: str
 ) -> None:
     options = ["--data.max_length", "40", "--model.backbone.text_encoder.name", str(unpack_bert)]
@@ -555,7 +557,7 @@ def test_a_text_encoder_that_cannot_serve(
 
 @pytest.mark.parametrize("name", ["link", "hard"])
 @pytest.mark.parametrize("command", ["aggregate", "report", "check-data", "init", "convert"])
-def test_no_command_writes_over_what_it_reads(
+def test_no_command_overwrites_its_input(
     refused: Refused, make_run: Callable[..., Path], tmp_path: Path, command: str, name: str
 ) -> None:
     if command in ("aggregate", "report"):
@@ -572,7 +574,7 @@ def test_no_command_writes_over_what_it_reads(
     assert source.read_bytes() == before
 
 
-def test_an_export_follows_a_link(make_run: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_export_follows_a_symbolic_link(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = make_run("mre")
     (tmp_path / "link").symlink_to("exported")
     for _ in range(2):

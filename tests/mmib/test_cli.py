@@ -1,4 +1,4 @@
-"""The command `mmib`: what it starts, what it refuses, and that it does so in one message."""
+"""The command `mmib`: what it starts, what it refuses, and single-message errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ LIGHT = (
 
 
 def run_light(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, which fails where a heavy package is imported."""
+    """Runs the command in a separate process that fails if a heavy package is imported."""
     command = [sys.executable, "-c", LIGHT, *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
@@ -61,7 +61,7 @@ def test_help_imports_no_torch() -> None:
         ("include: [nowhere.yaml]\n", "there is no configuration file 'nowhere.yaml'"),
     ],
 )
-def test_a_file_that_cannot_be_a_configuration_is_refused_before_torch_is_imported(
+def test_an_invalid_configuration_file_is_refused_before_torch_is_imported(
     tmp_path: Path, content: str, message: str
 ) -> None:
     done = run_light("fit", "--config", "mre-demo", "--config", write(tmp_path / "mine.yaml", content))
@@ -83,7 +83,7 @@ BEFORE_TORCH = {
 
 
 @pytest.mark.parametrize("arguments", BEFORE_TORCH.values(), ids=BEFORE_TORCH.keys())
-def test_what_is_certainly_wrong_is_refused_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
+def test_definite_errors_are_refused_before_torch_is_imported(arguments: tuple[str, ...]) -> None:
     done = run_light(*arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("mmib: ")
@@ -99,7 +99,7 @@ def test_the_options_of_a_trainer_command_are_listed_before_torch_is_imported(ar
 
 
 @pytest.mark.parametrize("buffering", ["", "1"])
-def test_help_may_be_read_in_part(buffering: str) -> None:
+def test_help_output_may_be_truncated(buffering: str) -> None:
     """`mmib --help | head`: the pipe is closed before anything is written."""
     environment = {**os.environ, "PYTHONUNBUFFERED": buffering}
     command = [sys.executable, "-c", "import sys; sys.stdin.read(); from mmib.cli import main; sys.exit(main(['-h']))"]
@@ -125,7 +125,7 @@ def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"{mmib.__version__}\n"
 
 
-def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_prints_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupt(_: list[str]) -> int:
         raise KeyboardInterrupt
 
@@ -142,20 +142,20 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
         (errno.EACCES, "a file cannot be opened", "check its permissions"),
     ],
 )
-def test_what_a_disk_refuses_is_one_sentence_in_every_command(
+def test_disk_errors_are_one_sentence_in_every_command(
     refused: Refused, monkeypatch: pytest.MonkeyPatch, number: int, what: str, remedy: str
 ) -> None:
     def fail(_: list[str]) -> int:
         raise OSError(number, os.strerror(number), "/here/x.json")
 
     monkeypatch.setattr(cli, "_dispatch", fail)
-    said = refused("study")
-    assert said.startswith(f"mmib: {what}: [Errno {number}] {os.strerror(number)}: '/here/x.json'; ")
-    assert remedy in said
-    assert said.count("\n") == 1
+    message = refused("study")
+    assert message.startswith(f"mmib: {what}: [Errno {number}] {os.strerror(number)}: '/here/x.json'; ")
+    assert remedy in message
+    assert message.count("\n") == 1
 
 
-def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_system_errors_are_not_mistaken_for_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_: list[str]) -> int:
         raise IsADirectoryError(errno.EISDIR, "is a directory", "x")
 
@@ -164,15 +164,15 @@ def test_other_errors_of_the_system_are_not_taken_for_a_full_disk(monkeypatch: p
         main(["study"])
 
 
-# What is refused before anything is imported
+# Refused before anything is imported
 
 
-def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None:
+def test_an_unknown_command_is_refused_with_the_choices(refused: Refused) -> None:
     choice = ", ".join([*TRAINER_COMMANDS, *OTHER_COMMANDS])
     assert refused("train") == f"mmib: the command 'train' is unknown: choose from {choice}\n"
 
 
-# What the parser refuses
+# Refused by the parser
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_an_unknown_command_is_refused_with_the_choice(refused: Refused) -> None
         ({"wandb": "perhaps"}, "wandb: choose from 'auto', 'online', 'offline', 'off', got 'perhaps'"),
     ],
 )
-def test_an_unknown_key_or_value_is_named_with_what_was_meant(
+def test_an_unknown_key_or_value_is_named_with_a_suggestion(
     refused: Refused, workspace: Any, tmp_path: Path, changed: Any, message: str
 ) -> None:
     path = write(tmp_path / "mine.yaml", {"include": [str(workspace.experiment)], **changed})
@@ -226,11 +226,11 @@ def test_an_unknown_key_or_value_is_named_with_what_was_meant(
     ],
 )
 def test_an_unknown_option_is_named(refused: Refused, workspace: Any, option: str, message: str) -> None:
-    said = refused("fit", "--config", str(workspace.experiment), option)
-    assert f"mmib: the configuration is not valid: {message}" in said.splitlines()[-1]
+    output = refused("fit", "--config", str(workspace.experiment), option)
+    assert f"mmib: the configuration is not valid: {message}" in output.splitlines()[-1]
 
 
-def test_a_command_without_any_configuration_says_what_is_missing(refused: Refused) -> None:
+def test_a_command_without_any_configuration_names_what_is_missing(refused: Refused) -> None:
     assert "it names no model and no data: start from an experiment with mmib test --config NAME" in refused("test")
     assert "it names no model and no data" in refused("fit", "--config", "trainer/debug.yaml")
     assert "it names no data" in refused("fit", "--config", "model/mre.yaml")
@@ -257,7 +257,7 @@ def test_a_command_without_any_configuration_says_what_is_missing(refused: Refus
         (["--runs", "/dev/null"], "cannot be made"),
     ],
 )
-def test_a_setting_that_cannot_work_is_one_message(
+def test_an_invalid_setting_is_a_single_message(
     refused: Refused, workspace: Any, options: list[str], message: str
 ) -> None:
     before = workspace.folders()
@@ -269,7 +269,7 @@ def test_a_setting_that_cannot_work_is_one_message(
 # The model hub
 
 
-def test_the_published_settings_fail_only_at_the_hub_with_one_clear_sentence(tmp_path: Path) -> None:
+def test_the_published_settings_fail_only_at_the_hub_in_one_clear_sentence(tmp_path: Path) -> None:
     environment = {"PATH": "", "HOME": str(tmp_path), "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
     command = [str(Path(sys.executable).with_name("mmib")), "fit", "--config", "mre-mnre-published", "--wandb", "off"]
     done = subprocess.run(
@@ -298,7 +298,7 @@ def test_the_demo_corpus_is_written_once(tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.startswith(f"{tmp_path / 'demo'}: there already\n")
 
 
-def test_the_noise_of_the_demo_corpus_is_chosen(tmp_path: Path) -> None:
+def test_the_noise_of_the_demo_corpus_can_be_chosen(tmp_path: Path) -> None:
     kinds = ["--noise-kinds", "meme", "food=3", "--test-noise", "0.5", "--test-noise-kinds", "scene"]
     assert main(["demo-data", str(tmp_path / "demo"), "--size", "tiny", "--noise", "0.2", *kinds]) == 0
     settings = json.loads((tmp_path / "demo" / "demo.json").read_text())["settings"]
@@ -307,7 +307,7 @@ def test_the_noise_of_the_demo_corpus_is_chosen(tmp_path: Path) -> None:
     assert found == {"noise": 0.2, "test_noise": 0.5, **weights}
 
 
-def test_demo_settings_that_cannot_be_are_refused(refused: Refused, tmp_path: Path) -> None:
+def test_invalid_demo_settings_are_refused(refused: Refused, tmp_path: Path) -> None:
     assert "unknown size 'huge'" in refused("demo-data", str(tmp_path / "demo"), "--size", "huge")
     assert "noise is a share from 0 to 1, not 2.0" in refused("demo-data", str(tmp_path / "demo"), "--noise", "2")
     for option, weights, message in (

@@ -1,4 +1,4 @@
-"""Configuration files are found by name, with what they include, and refused by name."""
+"""Configuration files and their includes are found by name, and refused by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mmib.configs import expand_configs
 from mmib.schema import ConfigError
 
 Refused = Callable[..., str]
-# Thirty levels of lists, each of which holds the one before twice.
+# Thirty levels of lists, each of which contains the previous one twice.
 BOMB = "include:\n- &a0 [x]\n" + "".join(f"- &a{level + 1} [*a{level}, *a{level}]\n" for level in range(30))
 
 
@@ -26,7 +26,7 @@ def write(path: Path, content: Any) -> str:
 
 
 def expanded(*names: str) -> list[str]:
-    """The files that a command line's configurations stand for, in order, by name."""
+    """Names of the files that a command line's configurations expand to, in order."""
     arguments = expand_configs([part for name in names for part in ("--config", name)])
     assert arguments[::2] == ["--config"] * (len(arguments) // 2)
     return [Path(path).name for path in arguments[1::2]]
@@ -35,13 +35,13 @@ def expanded(*names: str) -> list[str]:
 # Includes
 
 
-def test_an_experiment_is_its_includes_and_then_itself() -> None:
+def test_an_experiment_is_expanded_to_its_includes_followed_by_itself() -> None:
     files = expanded("mre-demo")
     assert files[-1] == "mre-demo.yaml"
     assert files[0] == "base.yaml"
 
 
-def test_a_name_a_shipped_path_and_a_path_of_ones_own_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_shipped_paths_and_custom_paths_all_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "mine.yaml", {"include": ["base.yaml"], "name": "mine"})
     assert expanded("mine.yaml") == ["base.yaml", "mine.yaml"]
@@ -53,14 +53,14 @@ def test_a_name_a_shipped_path_and_a_path_of_ones_own_all_work(tmp_path: Path, m
     ]
 
 
-def test_includes_are_found_beside_the_file_that_names_them(tmp_path: Path) -> None:
+def test_includes_are_resolved_relative_to_their_file(tmp_path: Path) -> None:
     write(tmp_path / "parts" / "a.yaml", {"include": ["b.yaml"]})
     write(tmp_path / "parts" / "b.yaml", "")
     outer = write(tmp_path / "outer.yaml", {"include": ["parts/a.yaml"]})
     assert expanded(outer) == ["b.yaml", "a.yaml", "outer.yaml"]
 
 
-def test_a_file_that_two_others_include_is_no_cycle(tmp_path: Path) -> None:
+def test_a_file_included_twice_is_no_cycle(tmp_path: Path) -> None:
     write(tmp_path / "base.yaml", "")
     for name in ("left", "right"):
         write(tmp_path / f"{name}.yaml", {"include": ["base.yaml"]})
@@ -69,7 +69,7 @@ def test_a_file_that_two_others_include_is_no_cycle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("cycle", [["a"], ["a", "b"], ["a", "b", "c"]])
-def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> None:
+def test_a_cycle_is_refused_with_its_path(tmp_path: Path, cycle: list[str]) -> None:
     for name, following in zip(cycle, [*cycle[1:], cycle[0]], strict=True):
         write(tmp_path / f"{name}.yaml", {"include": [f"{following}.yaml"]})
     with pytest.raises(ConfigError, match=r"a\.yaml includes itself, by way of") as error:
@@ -77,10 +77,10 @@ def test_a_cycle_is_refused_with_its_way(tmp_path: Path, cycle: list[str]) -> No
     assert all(f"{name}.yaml" in str(error.value) for name in cycle)
 
 
-# What is refused
+# Refusals
 
 
-def test_an_unknown_experiment_is_refused_with_the_choice(refused: Refused) -> None:
+def test_an_unknown_experiment_is_refused_with_the_choices(refused: Refused) -> None:
     message = refused("fit", "--config", "mre-demmo")
     assert message.startswith("mmib: there is no configuration file 'mre-demmo': give a path, or one of")
     assert "mre-demo, mre-mnre-mpnet, mre-mnre-offline, mre-mnre-published" in message
@@ -108,7 +108,7 @@ def test_a_config_option_without_a_file_is_refused(refused: Refused) -> None:
         (BOMB, "is not valid YAML: it holds more than 100,000 values when its aliases are expanded"),
     ],
 )
-def test_a_bad_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:
+def test_a_malformed_file_is_refused_by_name(refused: Refused, tmp_path: Path, content: str, message: str) -> None:
     error = refused("fit", "--config", write(tmp_path / "mine.yaml", content))
     assert message in error
     assert error.count("\n") == 1
@@ -126,9 +126,7 @@ OLD, NEW = "datamodules.mnre.MNREDataModule", "mmib.datamodules.mnre.MNREDataMod
 SAID = f"{OLD} is read as {NEW}, its name since version 0.2"
 
 
-def test_a_file_with_class_paths_of_an_earlier_version_is_replaced_by_a_copy(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_with_old_class_paths_is_replaced_by_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inner = write(tmp_path / "inner.yaml", f"# mine\ndata:\n  class_path: {OLD}\n")
     outer = write(tmp_path / "outer.yaml", {"include": ["inner.yaml"], "name": "mine"})
     before = Path(inner).read_text(encoding="utf-8")
@@ -141,20 +139,20 @@ def test_a_file_with_class_paths_of_an_earlier_version_is_replaced_by_a_copy(
     assert capsys.readouterr().err == f"mmib: {inner}: {SAID}\n"
 
 
-def test_old_class_paths_on_the_command_line_are_read_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_old_class_paths_on_the_command_line_are_converted(capsys: pytest.CaptureFixture[str]) -> None:
     assert expand_configs(["fit", f"--data={OLD}"]) == ["fit", f"--data={NEW}"]
     assert expand_configs(["fit", "--data", OLD]) == ["fit", "--data", NEW]
     assert capsys.readouterr().err == f"mmib: the command line: {SAID}\n"
 
 
-def test_a_run_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+def test_a_run_of_an_earlier_version_is_resumed(tmp_path: Path) -> None:
     write(tmp_path / "config.yaml", {"data": {"class_path": OLD}})
     _, _, config, *rest = expand_configs(["fit", "--run", str(tmp_path)])
     assert yaml.safe_load(Path(config).read_text(encoding="utf-8")) == {"data": {"class_path": NEW}}
     assert rest == ["--run", str(tmp_path)]
 
 
-def test_copies_are_gone_when_the_process_is(tmp_path: Path) -> None:
+def test_copies_are_deleted_when_the_process_exits(tmp_path: Path) -> None:
     path = write(tmp_path / "mine.yaml", {"data": {"class_path": OLD}})
     code = "import sys; from mmib.configs import expand_configs; print(expand_configs(sys.argv[1:])[1])"
     command = [sys.executable, "-c", code, "--config", path]

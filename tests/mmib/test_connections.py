@@ -1,4 +1,4 @@
-"""Nothing phones home: with W&B off and local encoders a training asks nobody beyond this machine."""
+"""No telemetry: with W&B off and local encoders a training makes no external connection."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# Python asks its audit hooks before it resolves a name or connects; what is refused there is shown, whoever catches it.
+# Python calls audit hooks before it resolves a name or connects; refusals are recorded even if the exception is caught.
 GUARD = """
 import ipaddress, sys
 
@@ -38,16 +38,16 @@ sys.addaudithook(guard)
 
 
 def guarded(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that reaches this machine alone, without a word to libraries that it should."""
-    told = ("HF_", "TRANSFORMERS_", "WANDB_")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(told)}
+    """Run code in a process that can reach only this machine, without telling libraries to stay offline."""
+    prefixes = ("HF_", "TRANSFORMERS_", "WANDB_")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     command = [sys.executable, "-c", GUARD + code, *arguments]
     environment["OMP_NUM_THREADS"] = "1"
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.mark.slow
-def test_a_training_connects_to_nobody(workspace: Any) -> None:
+def test_a_training_makes_no_external_connection(workspace: Any) -> None:
     code = "from mmib.cli import main\nsys.exit(main(sys.argv[1:]))"
     one_epoch = ["--trainer.max_epochs", "1"]
     done = guarded(code, "fit", "--config", str(workspace.experiment), "--wandb", "off", *one_epoch)
@@ -55,6 +55,6 @@ def test_a_training_connects_to_nobody(workspace: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_guard_sees_a_connection() -> None:
+def test_the_guard_detects_a_connection() -> None:
     code = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)"
     assert "GUARD socket.getaddrinfo 192.0.2.1" in guarded(code).stderr

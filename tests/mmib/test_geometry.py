@@ -1,4 +1,4 @@
-"""Figures of a latent space: known answers, other people's implementations, and what must not change them."""
+"""Measures of a latent space: known answers, reference implementations, and invariances."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def geometry(text: Array, image: Array, image_ids: Array | None = None) -> Geome
 
 
 def test_identical_vectors_are_collapsed(random: np.random.Generator) -> None:
-    """Nothing tells their images apart: the own one is in the middle."""
+    """Their images are indistinguishable: the own one has the middle rank."""
     same = np.tile(random.normal(size=DIM), (POSTS, 1))
     found = geometry(same, 3 * same)
     assert (found.cosine_text, found.cosine_image) == pytest.approx((1, 1))
@@ -36,7 +36,7 @@ def test_identical_vectors_are_collapsed(random: np.random.Generator) -> None:
     assert (found.own_image_rank, found.candidates) == ((POSTS + 1) / 2, POSTS)
 
 
-def test_orthonormal_vectors_use_every_direction(random: np.random.Generator) -> None:
+def test_orthonormal_vectors_span_every_direction(random: np.random.Generator) -> None:
     basis, _ = np.linalg.qr(random.normal(size=(DIM, DIM)))
     found = geometry(basis, -basis)
     assert found.cosine_text == pytest.approx(0, abs=1e-12)
@@ -48,7 +48,7 @@ def test_orthonormal_vectors_use_every_direction(random: np.random.Generator) ->
     assert geometry(basis, basis).own_image_share == 1 / DIM
 
 
-def test_figures_are_those_of_other_implementations(random: np.random.Generator) -> None:
+def test_measures_match_reference_implementations(random: np.random.Generator) -> None:
     vectors = random.normal(size=(POSTS, DIM)) + 0.5
     cosines = cosine_similarity(vectors)
     assert mean_cosine(unit_vectors(vectors)) == pytest.approx(cosines[~np.eye(POSTS, dtype=bool)].mean())
@@ -61,7 +61,7 @@ def test_figures_are_those_of_other_implementations(random: np.random.Generator)
     assert geometry(text, image).own_image_rank == np.median(ranks)
 
 
-def test_a_permuted_pairing_ranks_by_chance(random: np.random.Generator) -> None:
+def test_a_permuted_pairing_has_chance_ranks(random: np.random.Generator) -> None:
     """Over 400 permutations the mean rank is (N + 1) / 2, with a standard error of N / sqrt(12 * 400 N)."""
     text = random.normal(size=(POSTS, 32)) + 2
     image = text + 0.1 * random.normal(size=(POSTS, 32)) + random.normal(size=32)
@@ -70,8 +70,8 @@ def test_a_permuted_pairing_ranks_by_chance(random: np.random.Generator) -> None
     assert np.mean(means) == pytest.approx((POSTS + 1) / 2, abs=4 * POSTS / math.sqrt(12 * 400 * POSTS))
 
 
-def test_posts_that_share_an_image_are_not_each_others_candidates() -> None:
-    """Of the three posts of one image each would else rank it among three equal ones."""
+def test_posts_that_share_an_image_are_not_candidates_for_each_other() -> None:
+    """Otherwise each of the three posts with one image would rank it among three equal ones."""
     text = np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0], [0, -1, 0]])
     image = np.array([[1.0, 0, 0]] * 3 + [[-1.0, 0, 0], [0, -1, 0]])
     ranks, candidates = PairedLatents(text, image, np.array([4, 4, 4, 7, 9])).ranks
@@ -84,7 +84,7 @@ def test_posts_that_share_an_image_are_not_each_others_candidates() -> None:
     assert math.isnan(alone.own_image_share)
 
 
-def test_members_are_ranked_among_the_images_of_all(random: np.random.Generator) -> None:
+def test_a_subset_is_ranked_among_the_images_of_all(random: np.random.Generator) -> None:
     text = random.normal(size=(POSTS, DIM))
     latents = PairedLatents(text, text + random.normal(size=(POSTS, DIM)))
     members = np.arange(POSTS) % 3 == 1
@@ -98,8 +98,8 @@ def test_members_are_ranked_among_the_images_of_all(random: np.random.Generator)
     assert all(math.isnan(value) for name, value in vars(nobody).items() if name != "posts")
 
 
-def test_scale_and_order_change_nothing(random: np.random.Generator) -> None:
-    """A bottleneck shrinks its means: that alone makes no space better or worse."""
+def test_scale_and_order_have_no_effect(random: np.random.Generator) -> None:
+    """A bottleneck shrinks its means, which alone makes a space neither better nor worse."""
     text, image = random.normal(size=(2, POSTS, DIM)) + 0.3
     order, scales = random.permutation(POSTS), random.uniform(1e-6, 1e3, size=(POSTS, 1))
     found, moved = geometry(text, image), geometry(text[order] * scales, 1e-5 * image[order])
@@ -107,7 +107,7 @@ def test_scale_and_order_change_nothing(random: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_latents_without_direction_are_no_error_and_no_success(value: float) -> None:
+def test_zero_latents_give_neither_an_error_nor_a_good_score(value: float) -> None:
     broken = np.full((POSTS, DIM), value)
     found = geometry(broken, np.eye(POSTS, DIM))
     assert math.isnan(found.effective_rank_text)
@@ -115,7 +115,7 @@ def test_latents_without_direction_are_no_error_and_no_success(value: float) -> 
     assert not found.cosine_text > 0
 
 
-def test_a_single_post_has_no_others() -> None:
+def test_a_single_post_has_no_candidates() -> None:
     found = geometry(np.ones((1, DIM)), np.ones((1, DIM)))
     assert math.isnan(found.cosine_text)
     assert math.isnan(found.own_image_rank)

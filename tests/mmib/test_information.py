@@ -1,4 +1,4 @@
-"""Sums over batches, and the scalars that follow from them."""
+"""Sums over batches, and scalars computed from them."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ def sample() -> tuple[Posterior, Posterior]:
 
 
 def sums_of(text: Posterior, image: Posterior, valid: torch.Tensor, losses: torch.Tensor) -> MetricSums:
-    """As the objective sums them over all ranks, without its alignment: that depends on the batch."""
+    """Sums over all ranks as computed by the objective, without its alignment, which depends on the batch."""
     return over_ranks(local_sums(text, image, valid, losses))
 
 
 def local_sums(text: Posterior, image: Posterior, valid: torch.Tensor, losses: torch.Tensor) -> MetricSums:
-    """Those of one rank."""
+    """Sums of one rank."""
     latents = [Latents(posterior.mean, posterior.mask) for posterior in (text, image)]
     sides = {"text": text, "image": image}
     terms = [
@@ -72,7 +72,7 @@ def local_sums(text: Posterior, image: Posterior, valid: torch.Tensor, losses: t
         alignment_term(AlignmentOutput(torch.tensor(0.0), torch.tensor(0), {})),
     ]
     moments = {name: latent_moments(side, side.kl(), valid) for name, side in sides.items()}
-    posts = {name: valid.sum() * (own.positions > 0) for name, own in moments.items()}
+    posts = {name: valid.sum() * (moment.positions > 0) for name, moment in moments.items()}
     betas = {f"ib/beta_{name}": Mean(beta * posts[name], posts[name]) for name, beta in (("text", 0.1), ("image", 0.2))}
     return MetricSums(
         posts=valid.sum(),
@@ -88,7 +88,7 @@ def rows(posterior: Posterior, taken: slice) -> Posterior:
     return Posterior(*(tensor[taken] for tensor in posterior))
 
 
-def test_scalars_of_added_sums_are_those_of_all_rows(sample: tuple[Posterior, Posterior]) -> None:
+def test_scalars_of_added_sums_match_those_of_all_rows(sample: tuple[Posterior, Posterior]) -> None:
     losses, everything = torch.rand(B), torch.ones(B, dtype=torch.bool)
     whole = scalars(sums_of(*sample, everything, losses))
     parts = [
@@ -101,7 +101,7 @@ def test_scalars_of_added_sums_are_those_of_all_rows(sample: tuple[Posterior, Po
         assert float(added[name]) == pytest.approx(float(value), rel=1e-6, abs=1e-7), name
 
 
-def test_padding_rows_change_no_sum(sample: tuple[Posterior, Posterior]) -> None:
+def test_padding_rows_do_not_change_any_sum(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
     valid = torch.tensor([True] * 6 + [False] * 3)
     text, image = (rows(posterior, slice(0, 6)) for posterior in sample)
@@ -113,7 +113,7 @@ def test_padding_rows_change_no_sum(sample: tuple[Posterior, Posterior]) -> None
         torch.testing.assert_close(flatten(sums_of(*padded, valid, losses)), plain, rtol=1e-6, atol=1e-6)
 
 
-def test_means_and_spread_by_hand(sample: tuple[Posterior, Posterior]) -> None:
+def test_means_and_standard_deviations_by_hand(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
     found = scalars(sums_of(*sample, torch.ones(B, dtype=torch.bool), losses))
     assert float(found["task"]) == pytest.approx(losses.double().mean().item())
@@ -128,8 +128,8 @@ def test_means_and_spread_by_hand(sample: tuple[Posterior, Posterior]) -> None:
         assert float(found[f"ib/std_{modality}"]) == pytest.approx(np.exp(log_var / 2).mean(), rel=1e-6)
 
 
-def test_active_dimensions_are_those_whose_mean_varies_over_the_data(sample: tuple[Posterior, Posterior]) -> None:
-    """Burda et al. (2016), section 5.2: Cov_x(E[z|x]) > 0.01; how far from 0 the mean lies does not count."""
+def test_active_dimensions_have_means_that_vary_over_the_data(sample: tuple[Posterior, Posterior]) -> None:
+    """Burda et al. (2016), section 5.2: Cov_x(E[z|x]) > 0.01; the distance of the mean from 0 does not count."""
     found = scalars(sums_of(*sample, torch.ones(B, dtype=torch.bool), torch.rand(B)))
     for modality, posterior in zip(("text", "image"), sample, strict=True):
         variance = posterior.mean.double().numpy()[posterior.mask.numpy()].var(axis=0)
@@ -144,16 +144,16 @@ def test_gap_and_cosine_by_hand(sample: tuple[Posterior, Posterior]) -> None:
     units: list[list[np.ndarray]] = [[], []]
     for post in range(B):
         if all(mask[post].any() for mask in masks):
-            for own, posterior, mask in zip(units, sample, masks, strict=True):
+            for vectors, posterior, mask in zip(units, sample, masks, strict=True):
                 mean = posterior.mean.double().numpy()[post][mask[post]].mean(axis=0)
-                own.append(mean / np.linalg.norm(mean))
+                vectors.append(mean / np.linalg.norm(mean))
     assert 3 < len(units[0]) < B
-    text, image = (np.stack(own) for own in units)
+    text, image = (np.stack(vectors) for vectors in units)
     assert float(found["align/gap"]) == pytest.approx(np.linalg.norm(text.mean(axis=0) - image.mean(axis=0)), rel=1e-5)
     assert float(found["align/cosine"]) == pytest.approx((text * image).sum(axis=1).mean(), rel=1e-5)
 
 
-def test_gap_and_cosine_of_sides_that_are_equal_opposite_or_at_right_angles() -> None:
+def test_gap_and_cosine_of_equal_opposite_and_orthogonal_modalities() -> None:
     x, y = torch.eye(2)
     mask = torch.ones(2, 1, dtype=torch.bool)
     valid = torch.ones(2, dtype=torch.bool)
@@ -166,8 +166,8 @@ def test_gap_and_cosine_of_sides_that_are_equal_opposite_or_at_right_angles() ->
         assert float(found["align/cosine"]) == pytest.approx(cosine, abs=1e-6)
 
 
-def test_spread_of_equal_positions_is_zero_and_no_nan() -> None:
-    """It is the difference of two sums; where they are equal, rounding decides the sign."""
+def test_the_standard_deviation_of_equal_positions_is_zero_and_not_nan() -> None:
+    """It is the difference of two sums; if they are equal, rounding decides the sign."""
     posterior = Posterior(torch.full((7, 3, 768), 1.1), torch.full((7, 3, 768), -3.0), torch.ones(7, 3).bool())
     losses = torch.ones(7)
     found = scalars(sums_of(posterior, posterior, losses.bool(), losses))
@@ -175,14 +175,14 @@ def test_spread_of_equal_positions_is_zero_and_no_nan() -> None:
     assert float(found["ib/kl_std_text"]) == pytest.approx(0.0, abs=1e-3)
 
 
-def test_what_nothing_was_summed_for_is_left_out(sample: tuple[Posterior, Posterior]) -> None:
+def test_scalars_without_any_sum_are_omitted(sample: tuple[Posterior, Posterior]) -> None:
     text, image = sample
     absent = image._replace(mask=torch.zeros_like(image.mask))
     found = scalars(sums_of(text, absent, torch.ones(B, dtype=torch.bool), torch.rand(B)))
     assert found.keys() == {name for name in NAMES if name in ("loss", "task") or name.endswith("_text")}
 
 
-def test_sums_are_added_part_by_part_and_nothing_is_changed_in_place(sample: tuple[Posterior, Posterior]) -> None:
+def test_sums_are_added_part_by_part_without_in_place_changes(sample: tuple[Posterior, Posterior]) -> None:
     first, second = (sums_of(*sample, torch.arange(B) < count, torch.rand(B)) for count in (3, 7))
     before = {name: value.clone() for name, value in flatten(first).items()}
     added = first + second
@@ -194,7 +194,7 @@ def test_sums_are_added_part_by_part_and_nothing_is_changed_in_place(sample: tup
 
 
 def aligned(loss: float, anchors: int, bound: float) -> MetricSums:
-    """The sums of a batch that consists of nothing but its alignment."""
+    """The sums of a batch that consists only of its alignment."""
     output = AlignmentOutput(torch.tensor(loss), torch.tensor(anchors), {"bound": torch.tensor(bound)})
     term = alignment_term(output)
     mask = torch.zeros(1, 1, dtype=torch.bool)
@@ -209,14 +209,14 @@ def aligned(loss: float, anchors: int, bound: float) -> MetricSums:
     )
 
 
-def test_a_mean_over_batches_counts_the_anchors_of_each() -> None:
+def test_a_mean_over_batches_is_weighted_by_their_anchors() -> None:
     found = scalars(reduce(add, [aligned(loss, anchors, 2 * loss) for loss, anchors in ((5.0, 0), (3.0, 4), (6.0, 2))]))
     assert {name: float(value) for name, value in found.items()} == pytest.approx(
         {"align/loss": 4.0, "align/bound": 8.0}
     )
 
 
-def test_only_what_is_trained_has_a_graph(sample: tuple[Posterior, Posterior]) -> None:
+def test_only_trained_terms_have_a_graph(sample: tuple[Posterior, Posterior]) -> None:
     text = Posterior(sample[0].mean.requires_grad_(), sample[0].log_var.requires_grad_(), sample[0].mask)
     sums = local_sums(text, sample[1], torch.ones(B, dtype=torch.bool), torch.rand(B))
     assert {name for name, value in flatten(sums).items() if value.requires_grad} == {".terms.kl_text.total"}
@@ -226,7 +226,7 @@ def test_only_what_is_trained_has_a_graph(sample: tuple[Posterior, Posterior]) -
     torch.testing.assert_close(flatten(detached), flatten(sums))
 
 
-def test_sums_come_back_from_a_dictionary_of_plain_values(sample: tuple[Posterior, Posterior], tmp_path: Any) -> None:
+def test_sums_round_trip_as_a_dictionary_of_plain_values(sample: tuple[Posterior, Posterior], tmp_path: Any) -> None:
     sums = dataclasses.replace(
         sums_of(*sample, torch.ones(B, dtype=torch.bool), torch.rand(B)), labels=torch.tensor([3.0, 1.0])
     )
@@ -241,7 +241,7 @@ def test_sums_come_back_from_a_dictionary_of_plain_values(sample: tuple[Posterio
 # Loss terms
 
 
-def test_a_term_is_its_weighted_mean_in_its_own_unit() -> None:
+def test_a_term_is_a_weighted_mean_in_its_unit() -> None:
     term = LossTerm(name="own", sum=torch.tensor(6.0), count=torch.tensor(4), weight=0.5, unit="tokens")
     window = Window(posts=10.0, tokens=2.0, regions=100.0, images=1000.0)
     assert float(term.value(Mean(torch.tensor(6.0), torch.tensor(4)), window)) == pytest.approx(0.5 * 2.0 * 6 / 4)
@@ -249,7 +249,7 @@ def test_a_term_is_its_weighted_mean_in_its_own_unit() -> None:
     assert (term.log_name, dataclasses.replace(term, logged_as="x/y").log_name) == ("loss/own", "x/y")
 
 
-def test_a_rate_is_optimised_as_the_sum_over_dimensions_above_its_free_bits(
+def test_an_optimised_rate_is_the_sum_over_dimensions_above_their_free_bits(
     sample: tuple[Posterior, Posterior],
 ) -> None:
     text, valid = sample[0], torch.ones(B, dtype=torch.bool)
@@ -267,7 +267,7 @@ def test_values_of_posts_are_averaged_over_the_valid_rows() -> None:
     assert float(post_means(torch.ones(2), torch.zeros(2, dtype=torch.bool)).value) == 0.0
 
 
-def test_the_information_plane_is_in_nats_a_post(sample: tuple[Posterior, Posterior]) -> None:
+def test_the_information_plane_is_in_nats_per_post(sample: tuple[Posterior, Posterior]) -> None:
     losses = torch.rand(B)
     plane = information_plane(sums_of(*sample, torch.ones(B, dtype=torch.bool), losses))
     assert plane == pytest.approx(
@@ -291,7 +291,7 @@ def test_the_information_plane_has_the_entropy_of_the_labels_minus_the_distortio
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_posts_of_relation_extraction_have_a_label_each(make_module: Build, make_batch: Build, task: str) -> None:
+def test_posts_of_relation_extraction_have_one_label_each(make_module: Build, make_batch: Build, task: str) -> None:
     batch = make_batch(lengths=(9, 12, 8), regions=(3, 1, 0))
     module = make_module().eval()
     counts = module.objective(batch).sums.labels
@@ -303,7 +303,7 @@ def test_posts_of_relation_extraction_have_a_label_each(make_module: Build, make
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
 @pytest.mark.parametrize("alignment", [InfoNCEAlignment, JSDAlignment])
-def test_scalars_of_a_modules_added_sums_are_those_of_the_whole_batch(
+def test_scalars_of_a_modules_added_sums_match_those_of_the_whole_batch(
     make_module: Build, make_batch: Build, alignment: type
 ) -> None:
     module = make_module({"alignment": alignment}, beta_text=0.3, beta_image=0.2, gamma=0.0).eval()
@@ -311,11 +311,11 @@ def test_scalars_of_a_modules_added_sums_are_those_of_the_whole_batch(
     parts = []
     for taken in ([0, 1, 2], [3, 4]):
         fields = {f.name: getattr(whole, f.name) for f in dataclasses.fields(whole)}
-        own = {name: value[taken] for name, value in fields.items() if isinstance(value, torch.Tensor)}
-        parts.append(module.objective(dataclasses.replace(whole, **own)).sums)
+        part = {name: value[taken] for name, value in fields.items() if isinstance(value, torch.Tensor)}
+        parts.append(module.objective(dataclasses.replace(whole, **part)).sums)
     added, expected = scalars(reduce(add, parts)), scalars(module.objective(whole).sums)
     own_names = INFO_NCE if alignment is InfoNCEAlignment else {"align/jsd_bound"}
     assert added.keys() == expected.keys() == NAMES | own_names
-    # The loss of each part weighs its own means: see the windows of accumulated gradients.
+    # The loss of each part weights its own means: see the windows of accumulated gradients.
     for name in expected.keys() - own_names - {"loss", "align/loss"}:
         assert float(added[name]) == pytest.approx(float(expected[name]), rel=1e-5, abs=1e-4), name

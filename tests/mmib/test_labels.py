@@ -1,4 +1,4 @@
-"""Label sets: what cannot be one, what travels of it, and what relations ask of their arguments."""
+"""Label sets: validation, serialisation, and argument types of relations."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def label_sets(draw: st.DrawFn) -> LabelSet:
     return LabelSet(tuple(labels), negative, arguments)
 
 
-# What cannot be a label set
+# Invalid label sets
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,19 @@ def label_sets(draw: st.DrawFn) -> LabelSet:
         (None, "None is no label set"),
     ],
 )
-def test_what_is_no_label_set_is_refused_in_one_sentence(value: Any, message: str) -> None:
+def test_an_invalid_label_set_is_refused_in_one_sentence(value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
         LabelSet.from_dict(value)
     assert "\n" not in str(error.value)
 
 
-def test_a_label_set_cannot_be_made_by_its_class_either() -> None:
+def test_the_constructor_validates_as_well() -> None:
     for arguments in (((),), (("a", "a"),), ((1,),), (("a",), "b"), (("a",), None, {"b": ("X", "Y")})):
         with pytest.raises(ConfigError):
             LabelSet(*arguments)  # type: ignore[arg-type]
 
 
-def test_many_labels_are_shown_by_the_first() -> None:
+def test_long_lists_of_labels_are_abbreviated() -> None:
     assert shown("abc") == "a, b, c"
     many = [f"l{number}" for number in range(1009)]
     assert shown(many) == "l0, l1, l2, l3, l4, l5, l6, l7 and 1,001 more"
@@ -81,7 +81,7 @@ def test_many_labels_are_shown_by_the_first() -> None:
     assert "l8" not in str(error.value)
 
 
-# Ids, and what counts
+# Ids and scored labels
 
 
 def test_the_position_of_a_label_is_its_id() -> None:
@@ -91,7 +91,7 @@ def test_the_position_of_a_label_is_its_id() -> None:
         WORKS.id_of("None")
 
 
-def test_all_labels_count_but_the_negative_one_wherever_it_stands() -> None:
+def test_all_labels_except_the_negative_one_are_scored() -> None:
     assert WORKS.scored == ("works_for", "born_in", "related")
     assert LabelSet(("a", "b")).scored == ("a", "b")
     assert LabelSet(("None", "a")).scored == ("None", "a"), "only what is named is negative"
@@ -116,7 +116,7 @@ def test_all_labels_count_but_the_negative_one_wherever_it_stands() -> None:
         ("no relation", None, None, False),
     ],
 )
-def test_a_relation_fits_the_types_that_it_asks_for(
+def test_a_relation_is_compatible_with_its_argument_types(
     name: str, head: str | None, tail: str | None, expected: bool
 ) -> None:
     assert WORKS.fits(name, head, tail) is expected
@@ -128,7 +128,7 @@ def test_without_argument_types_every_pair_is_a_candidate() -> None:
     assert all(labels.may_relate(*pair) for pair in itertools.product(types, types))
 
 
-def test_with_argument_types_for_all_only_their_pairs_are_candidates() -> None:
+def test_with_argument_types_for_all_only_matching_pairs_are_candidates() -> None:
     labels = LabelSet(("none", "a", "b"), "none", {"a": ("PER", "ORG"), "b": ("PER", "LOC")})
     types = ("PER", "ORG", "LOC", "MISC")
     candidates = [pair for pair in itertools.product(types, types) if labels.may_relate(*pair)]
@@ -137,20 +137,20 @@ def test_with_argument_types_for_all_only_their_pairs_are_candidates() -> None:
     assert not labels.may_relate(None, "PER")
 
 
-def test_a_negative_class_alone_relates_nothing() -> None:
+def test_a_negative_class_alone_has_no_candidate_pairs() -> None:
     assert not LabelSet(("none",), "none").may_relate("PER", "PER")
 
 
 @given(label_sets(), st.text(), st.text())
-def test_a_pair_may_relate_where_some_scored_label_fits_it(labels: LabelSet, head: str, tail: str) -> None:
+def test_a_pair_is_a_candidate_if_it_fits_some_scored_label(labels: LabelSet, head: str, tail: str) -> None:
     assert labels.may_relate(head, tail) == any(labels.fits(name, head, tail) for name in labels.scored)
 
 
-# Where it travels
+# Serialisation
 
 
 @given(label_sets())
-def test_a_label_set_comes_back_from_json_as_it_was(labels: LabelSet) -> None:
+def test_a_label_set_round_trips_through_json(labels: LabelSet) -> None:
     again = LabelSet.from_dict(json.loads(json.dumps(labels.to_dict())))
     assert again == labels
     assert hash(again) == hash(labels)
@@ -158,12 +158,12 @@ def test_a_label_set_comes_back_from_json_as_it_was(labels: LabelSet) -> None:
     assert again.names == labels.names
 
 
-def test_what_is_not_set_is_left_out() -> None:
+def test_unset_fields_are_omitted() -> None:
     assert LabelSet(("a", "b")).to_dict() == {"names": ["a", "b"]}
     assert LabelSet.from_dict(["a", "b"]) == LabelSet(("a", "b")) == LabelSet.from_dict({"names": ("a", "b")})
 
 
-# How two differ
+# Differences
 
 
 @pytest.mark.parametrize(
@@ -178,18 +178,18 @@ def test_what_is_not_set_is_left_out() -> None:
         (LabelSet(("a", "b"), "b", {"a": ("X", "Y")}), ["other argument types"]),
     ],
 )
-def test_a_difference_shows_both_sets_and_what_differs(other: LabelSet, details: list[str]) -> None:
+def test_a_difference_shows_both_label_sets_and_the_differing_labels(other: LabelSet, details: list[str]) -> None:
     ours = LabelSet(("a", "b"), "b")
     text = difference(ours, other)
     assert text == f"{ours} against {other}: {'; '.join(details)}"
     assert difference(other, ours), "in both directions"
 
 
-def test_a_label_set_tells_how_many_labels_it_has() -> None:
+def test_a_label_set_describes_its_size() -> None:
     assert str(WORKS) == "4 labels, works_for, no relation, born_in, related (negative: no relation)"
     assert str(LabelSet(("PER",))) == "1 labels, PER"
 
 
 @given(label_sets(), label_sets())
-def test_two_sets_differ_where_they_are_not_equal(one: LabelSet, other: LabelSet) -> None:
+def test_label_sets_differ_if_they_are_not_equal(one: LabelSet, other: LabelSet) -> None:
     assert bool(difference(one, other)) == (one != other)

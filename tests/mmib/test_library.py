@@ -1,4 +1,4 @@
-"""The code of docs/how-to/library.md runs as it stands there, with tiny encoders."""
+"""The code of docs/how-to/library.md runs unchanged, with tiny encoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "library.md"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_the_blocks_of_the_page_run_in_their_order(
+def test_the_blocks_of_the_page_run_in_order(
     workspace: Any,
     encoder_files: Any,
     tmp_path: Path,

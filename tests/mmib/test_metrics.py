@@ -1,4 +1,4 @@
-"""The scores of classes, against scikit-learn and by hand; those of entities are in the tests of their task."""
+"""Scores of classes, compared with scikit-learn and by hand; those of entities are in the tests of their task."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mmib.labels import LabelSet
 from mmib.metrics import ClassScores, label_tensor
 
 MNRE = label_set("mnre")
-# The negative class at the start, in the middle, and none at all.
+# The negative class at the start, in the middle, and absent.
 LABELS = {
     "mnre": MNRE,
     "middle": LabelSet(("a", "b", "no_relation", "c", "d"), "no_relation"),
     "no negative": LabelSet(("a", "b", "c", "d", "e")),
 }
-# Few classes, so that some are right; all sets have five.
+# Few classes, so that some predictions are right; all sets have five.
 ids = st.one_of(st.integers(0, 3), st.integers(0, 4))
 rows = st.lists(st.tuples(ids, ids), min_size=1, max_size=40)
 every_set = pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
@@ -37,10 +37,8 @@ def scores(*batches: list[tuple[int, int]], labels: LabelSet = MNRE) -> ClassSco
 @every_set
 @settings(deadline=None, max_examples=40)
 @given(rows=rows)
-def test_scores_are_those_of_scikit_learn_without_the_negative_class(
-    labels: LabelSet, rows: list[tuple[int, int]]
-) -> None:
-    """Defect 29: a macro average, read from a printed report, passed as micro F1."""
+def test_scores_match_scikit_learn_without_the_negative_class(labels: LabelSet, rows: list[tuple[int, int]]) -> None:
+    """Defect 29: a macro average, parsed from a printed report, was reported as micro F1."""
     predicted, gold = zip(*rows, strict=True)
     scored = [labels.id_of(name) for name in labels.scored]
     precision, recall, f1, _ = precision_recall_fscore_support(
@@ -53,7 +51,7 @@ def test_scores_are_those_of_scikit_learn_without_the_negative_class(
 @every_set
 @settings(deadline=None, max_examples=40)
 @given(rows=rows)
-def test_scores_of_each_class_are_those_of_scikit_learn(labels: LabelSet, rows: list[tuple[int, int]]) -> None:
+def test_scores_of_each_class_match_scikit_learn(labels: LabelSet, rows: list[tuple[int, int]]) -> None:
     predicted, gold = zip(*rows, strict=True)
     table = scores(rows, labels=labels).per_class()
     present = sorted({*predicted, *gold})
@@ -65,14 +63,14 @@ def test_scores_of_each_class_are_those_of_scikit_learn(labels: LabelSet, rows: 
 
 @settings(deadline=None, max_examples=60)
 @given(batches=st.lists(rows, min_size=1, max_size=5))
-def test_unequal_batches_merge_into_the_scores_of_all_rows(batches: list[list[tuple[int, int]]]) -> None:
+def test_unequal_batches_give_the_scores_of_all_rows(batches: list[list[tuple[int, int]]]) -> None:
     together = [row for batch in batches for row in batch]
     assert scores(*batches).compute() == scores(together).compute()
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
 def test_ranks_merge_by_summing_their_counts() -> None:
-    """What DDP does: each state is reduced by its sum."""
+    """As in DDP: each state is reduced by summation."""
     first, second = scores([(1, 1), (2, 0)]), scores([(0, 3), (3, 3), (1, 2)])
     merged = ClassScores(MNRE)
     for name in merged.metric_state:
@@ -81,13 +79,13 @@ def test_ranks_merge_by_summing_their_counts() -> None:
     assert merged.compute() == scores([(1, 1), (2, 0), (0, 3), (3, 3), (1, 2)]).compute()
 
 
-def test_scores_by_hand_where_none_is_predicted_and_gold() -> None:
+def test_scores_with_none_among_predictions_and_gold_by_hand() -> None:
     # Predicted relations: 3, of which 1 right; gold relations: 4.
     result = scores([(1, 1), (2, 0), (2, 3), (0, 4), (0, 5), (0, 0)]).compute()
     assert result == pytest.approx({"precision": 1 / 3, "recall": 1 / 4, "f1": 2 / 7, "accuracy": 2 / 6})
 
 
-def test_a_right_negative_row_counts_for_accuracy_only() -> None:
+def test_a_correct_negative_row_only_counts_for_accuracy() -> None:
     nothing = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": 1.0}
     assert scores([(0, 0), (0, 0)]).compute() == nothing
     assert scores([(2, 2), (2, 2)], labels=LABELS["middle"]).compute() == nothing
@@ -95,7 +93,7 @@ def test_a_right_negative_row_counts_for_accuracy_only() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method:UserWarning")
-def test_nothing_seen_is_zero_and_reset_forgets() -> None:
+def test_without_rows_scores_are_zero_and_reset_clears_counts() -> None:
     empty = {"precision": 0.0, "recall": 0.0, "f1": 0.0, "accuracy": 0.0}
     assert ClassScores(MNRE).compute() == empty
     metric = scores([(1, 1)])
@@ -106,7 +104,7 @@ def test_nothing_seen_is_zero_and_reset_forgets() -> None:
 
 @every_set
 @given(pairs=rows)
-def test_parts_of_rows_add_up_to_the_micro_scores(labels: LabelSet, pairs: list[tuple[int, int]]) -> None:
+def test_counts_of_rows_add_up_to_the_micro_scores(labels: LabelSet, pairs: list[tuple[int, int]]) -> None:
     metric = scores(pairs, labels=labels)
     predicted, gold = (torch.tensor(column) for column in zip(*pairs, strict=True))
     for score in ClassScores.micro_scores():
@@ -115,6 +113,6 @@ def test_parts_of_rows_add_up_to_the_micro_scores(labels: LabelSet, pairs: list[
         assert float(above.sum() / max(1, below.sum())) == pytest.approx(metric.compute()[score])
 
 
-def test_labels_of_rows_are_padded_where_a_row_has_many() -> None:
+def test_rows_with_many_labels_are_padded() -> None:
     assert label_tensor([3, 1, 2]).tolist() == [3, 1, 2]
     assert label_tensor([[3], [1, 2], []]).tolist() == [[3, -1], [1, 2], [-1, -1]]

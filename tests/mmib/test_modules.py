@@ -1,6 +1,6 @@
 """The objective and its terms, evaluation, optimisation and checkpoints of the LightningModules.
 
-What the tasks share runs for both where the head takes part in it, and for MRE where it does not.
+Tests of shared behaviour run for both tasks if the head is involved, and for MRE otherwise.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ pytestmark = [
 
 
 def take(batch: PostBatch, rows: list[int]) -> PostBatch:
-    """Some rows of a batch of features, in this order."""
+    """The given rows of a batch of features, in this order."""
     values = {field.name: getattr(batch, field.name) for field in dataclasses.fields(batch)}
     taken: Any = {name: value[rows] for name, value in values.items() if isinstance(value, torch.Tensor)}
     return dataclasses.replace(batch, **taken)
 
 
 def add_padding_rows(batch: PostBatch, count: int) -> PostBatch:
-    """A batch of features with padding rows behind its rows, as the data modules make them: no number and no image."""
+    """A batch of features followed by padding rows as the data modules make them: without number and image."""
     size = len(batch)
     longer = take(batch, [*range(size), *[0] * count])
     longer.rows[size:] = -1
@@ -71,38 +71,38 @@ def named(module: ExtractionModule, batch: PostBatch) -> dict[str, float]:
 
 
 def loaders(batches: list[PostBatch]) -> Any:
-    """A data loader over ready batches."""
+    """A data loader over prepared batches."""
     return torch.utils.data.DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
 
 
 def last_layer(module: ExtractionModule) -> torch.nn.Linear:
-    """What turns states into logits or emissions."""
+    """The layer that maps states to logits or emissions."""
     *_, last = (part for part in module.head.modules() if isinstance(part, torch.nn.Linear))
     return last
 
 
 def task_loss(module: Any, scores: torch.Tensor, batch: Any) -> torch.Tensor:
-    """The mean over posts that a task's loss is, by other code than the project's."""
+    """A task's loss as a mean over posts, computed independently of the project's code."""
     if isinstance(batch, MREBatch):
         return F.cross_entropy(scores, batch.label_ids)
     tags = scores.shape[-1]
     crf = torchcrf.CRF(tags, batch_first=True)
-    for parameter, own, allowed in (
+    for parameter, values, allowed in (
         (crf.start_transitions, module.network.crf.start, module.network.crf.allowed_start),
         (crf.transitions, module.network.crf.transition, module.network.crf.allowed_transition),
         (crf.end_transitions, module.network.crf.end, torch.ones(tags, dtype=torch.bool)),
     ):
-        parameter.data = own.detach().masked_fill(~allowed, -1e4)
+        parameter.data = values.detach().masked_fill(~allowed, -1e4)
     return -crf(scores, batch.tags, batch.word_mask, reduction="sum") / len(batch)
 
 
 def rate(posterior: Posterior) -> torch.Tensor:
-    """(D,) nats of each latent dimension, averaged over the valid positions."""
+    """(D,) nats per latent dimension, averaged over the valid positions."""
     return posterior.kl().sum(dim=(0, 1)) / posterior.mask.sum()
 
 
 def right(batch: Any) -> torch.Tensor:
-    """What a model predicts that has learnt a batch: its labels, O for words that are not seen, -1 for none."""
+    """Predictions of a model that has learnt a batch: its labels, O for words that are not encoded, -1 for none."""
     if isinstance(batch, MREBatch):
         return batch.label_ids
     return batch.tags.masked_fill(~batch.word_mask, OUTSIDE_ID).masked_fill(batch.gold == NO_LABEL, NO_LABEL)
@@ -121,7 +121,7 @@ def trainer(folder: Path, **options: Any) -> pl.Trainer:
 
 
 def counts(sums: MetricSums) -> dict[str, int]:
-    """What the scalars are means over."""
+    """The numbers of values that the scalars are means over."""
     means = {**sums.terms, **sums.scalars}
     positions = {name: moments.positions for name, moments in sums.moments.items()}
     found = {name: mean.count for name, mean in means.items()} | positions
@@ -130,7 +130,7 @@ def counts(sums: MetricSums) -> dict[str, int]:
 
 @both_tasks
 @pytest.mark.parametrize(("pieces", "regions", "words"), [(1, 0, 0), (0, 1, 0), (0, 0, 3), (9, 4, 5)])
-def test_padding_changes_neither_loss_nor_predictions_nor_any_scalar(
+def test_padding_changes_neither_loss_nor_predictions_nor_scalars(
     make_module: Build,
     make_batch: MakeBatch,
     append_garbage: MakeBatch,
@@ -157,7 +157,7 @@ def test_padding_changes_neither_loss_nor_predictions_nor_any_scalar(
 
 
 @both_tasks
-def test_loss_is_the_weighted_sum_of_its_named_terms(make_module: Build, make_batch: MakeBatch) -> None:
+def test_the_loss_is_the_weighted_sum_of_its_named_terms(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module(beta_text=0.3, beta_image=0.2, gamma=0.5).eval()
     batch = make_batch()
     objective = module.objective(batch)
@@ -176,7 +176,7 @@ def test_loss_is_the_weighted_sum_of_its_named_terms(make_module: Build, make_ba
 
 
 @pytest.mark.parametrize("term", ["beta_text", "beta_image", "gamma"])
-def test_weight_of_zero_switches_its_term_off(make_module: Build, make_batch: MakeBatch, term: str) -> None:
+def test_a_weight_of_zero_disables_its_term(make_module: Build, make_batch: MakeBatch, term: str) -> None:
     batch, weights = make_batch(), {"beta_text": 0.3, "beta_image": 0.2, "gamma": 0.5}
     module = make_module(**weights | {term: 0.0}).eval()
     output = module.backbone(batch)
@@ -200,7 +200,7 @@ def test_without_regularisers_the_loss_is_the_task_loss(make_module: Build, make
     torch.testing.assert_close(objective.loss.float(), expected)
 
 
-def test_gamma_zero_freezes_the_alignment_and_nothing_else(make_module: Build) -> None:
+def test_gamma_zero_freezes_only_the_alignment(make_module: Build) -> None:
     with_alignment, without = make_module(gamma=0.1), make_module(gamma=0.0)
     trained = {name for name, p in with_alignment.named_parameters() if p.requires_grad}
     left = {name for name, p in without.named_parameters() if p.requires_grad}
@@ -208,7 +208,7 @@ def test_gamma_zero_freezes_the_alignment_and_nothing_else(make_module: Build) -
 
 
 class Squares(Regularizer):
-    """The mean of the squared text latents of a post's first piece, of images' and of none, to show all of a term."""
+    """The mean of the squared text latents of a post's first piece, of its image latents, and an undefined value."""
 
     def __init__(self, weight: float = 1.0, name: str = "squares") -> None:
         super().__init__()
@@ -231,9 +231,7 @@ class Squares(Regularizer):
 
 
 @both_tasks
-def test_a_regularizer_counts_in_the_loss_with_its_weight_and_is_logged(
-    make_module: Build, make_batch: MakeBatch
-) -> None:
+def test_a_regularizer_is_weighted_in_the_loss_and_logged(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module({"sampling": False}, regularizers=[Squares(0.25), Squares(3.0, "more")])
     batch = make_batch()
     objective = module.objective(batch)
@@ -260,7 +258,7 @@ def test_a_regularizers_parameters_are_trained_and_saved(
     assert "regularizers.0.scale" in module.state_dict()
 
 
-def test_padding_rows_have_no_part_in_a_regularizer(make_module: Build, make_batch: MakeBatch) -> None:
+def test_padding_rows_are_excluded_from_a_regularizer(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module({"sampling": False}, regularizers=[Squares()]), make_batch()
     plain, padded = (module.objective(rows) for rows in (batch, add_padding_rows(batch, 3)))
     torch.testing.assert_close(padded.terms, plain.terms, rtol=1e-5, atol=1e-6)
@@ -268,14 +266,14 @@ def test_padding_rows_have_no_part_in_a_regularizer(make_module: Build, make_bat
 
 
 @pytest.mark.parametrize("name", ["task", "kl_text", "align", "other"])
-def test_two_terms_of_one_name_are_refused(make_module: Build, make_batch: MakeBatch, name: str) -> None:
+def test_two_terms_with_the_same_name_are_refused(make_module: Build, make_batch: MakeBatch, name: str) -> None:
     module = make_module(regularizers=[Squares(name="other"), Squares(name=name)])
     with pytest.raises(ConfigError, match=f"two terms of the objective are named '{name}'"):
         module.objective(make_batch())
 
 
 class Gated(LateFusion):
-    """Tells how large the image's part of each post is."""
+    """Reports the size of the image's contribution to each post."""
 
     def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         """See `Fusion.forward`."""
@@ -296,14 +294,14 @@ def test_a_fusions_scalars_are_logged_as_means_over_the_valid_rows(make_module: 
 
 
 @pytest.mark.parametrize("weight", ["beta_text", "beta_image", "gamma", "free_bits"])
-def test_negative_weight_is_refused_by_name(make_module: Build, weight: str) -> None:
+def test_a_negative_weight_is_refused_by_name(make_module: Build, weight: str) -> None:
     with pytest.raises(ConfigError, match=f"{weight} is -0.5"):
         make_module(**{weight: -0.5})
 
 
 @both_tasks
-def test_repeating_the_rows_of_a_batch_leaves_every_mean_as_it_is(make_module: Build, make_batch: MakeBatch) -> None:
-    """Defect 16: the task loss was a sum and the others were means, so their trade-off moved with the batch size."""
+def test_repeating_the_rows_of_a_batch_keeps_every_mean(make_module: Build, make_batch: MakeBatch) -> None:
+    """Defect 16: the task loss was a sum and the others were means, so their trade-off depended on the batch size."""
     module = make_module({"alignment": JSDAlignment}, beta_text=0.3, beta_image=0.2, gamma=0.5).eval()
     batch = make_batch()
     twice = take(batch, [0, 1, 2, 3, 0, 1, 2, 3])
@@ -313,15 +311,15 @@ def test_repeating_the_rows_of_a_batch_leaves_every_mean_as_it_is(make_module: B
 
 @both_tasks
 @pytest.mark.parametrize("alignment", [InfoNCEAlignment, JSDAlignment])
-def test_padding_rows_change_neither_loss_nor_gradients_nor_any_sum(
+def test_padding_rows_change_neither_loss_nor_gradients_nor_sums(
     make_module: Build, make_batch: MakeBatch, alignment: type
 ) -> None:
     module = make_module({"sampling": False, "alignment": alignment}, beta_text=0.3, beta_image=0.2, free_bits=0.01)
     batch = make_batch()
     results = []
-    for own in (batch, add_padding_rows(batch, 3)):
+    for variant in (batch, add_padding_rows(batch, 3)):
         module.zero_grad()
-        objective = module.objective(own)
+        objective = module.objective(variant)
         objective.loss.backward()
         gradients = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
         results.append((objective, gradients))
@@ -333,7 +331,7 @@ def test_padding_rows_change_neither_loss_nor_gradients_nor_any_sum(
 
 
 @both_tasks
-def test_padding_rows_change_no_score_and_no_prediction(make_module: Build, make_batch: MakeBatch) -> None:
+def test_padding_rows_change_neither_scores_nor_predictions(make_module: Build, make_batch: MakeBatch) -> None:
     batch = make_batch()
     first, second = make_module().eval(), make_module().eval()
     second.load_state_dict(first.state_dict())
@@ -348,32 +346,34 @@ def test_padding_rows_change_no_score_and_no_prediction(make_module: Build, make
 
 
 @both_tasks
-def test_a_window_weighs_each_term_by_its_own_count(make_module: Build, make_batch: MakeBatch) -> None:
-    """Batches whose gradients are accumulated: the average of their terms is the term of all their rows, and the
-    average of their losses is the one that is logged."""
+def test_a_window_weights_each_term_by_its_own_count(make_module: Build, make_batch: MakeBatch) -> None:
+    """With accumulated gradients, the average of the batches' terms is the term of all their rows.
+
+    The average of their losses is the logged one.
+    """
     module = make_module({"sampling": False}, beta_text=0.3, beta_image=0.2)
     for encoder in (module.backbone.text_posterior, module.backbone.image_posterior):
-        torch.nn.init.normal_(encoder.mean.weight)  # as it starts, every position has the same KL
+        torch.nn.init.normal_(encoder.mean.weight)  # initially all KLs are equal
     whole = make_batch()
     expected = module.objective(whole).terms
     found = dict.fromkeys(("task", "kl_text", "kl_image"), 0.0)
     batches = []
     for rows in ([0, 1, 2], [3]):
-        own = take(whole, rows)
+        subset = take(whole, rows)
         counts = (
-            (len(b), b.text_mask.sum(), b.region_mask.sum(), b.region_mask.any(dim=1).sum()) for b in (own, whole)
+            (len(b), b.text_mask.sum(), b.region_mask.sum(), b.region_mask.any(dim=1).sum()) for b in (subset, whole)
         )
         window = Window(*(2 * float(part) / float(total) for part, total in zip(*counts, strict=True)))
-        batches.append(module.objective(dataclasses.replace(own, window=window)))
+        batches.append(module.objective(dataclasses.replace(subset, window=window)))
         terms = batches[-1].terms
-        torch.testing.assert_close(terms["align"], window.images * module.objective(own).terms["align"])
+        torch.testing.assert_close(terms["align"], window.images * module.objective(subset).terms["align"])
         found = {name: value + float(terms[name].detach()) / 2 for name, value in found.items()}
     assert found == pytest.approx({name: float(expected[name].detach()) for name in found}, rel=1e-5)
     logged = (batches[0].sums + batches[1].sums).scalars["loss"].value
     assert float(logged) == pytest.approx(float(sum(batch.loss.detach() for batch in batches)) / 2, rel=1e-5)
 
 
-def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Build, make_batch: MakeBatch) -> None:
+def test_free_bits_disable_the_kl_of_dimensions_below_them(make_module: Build, make_batch: MakeBatch) -> None:
     batch = make_batch()
     module = make_module(beta_text=1.0, beta_image=0.0, gamma=0.0).eval()
     plain = module.objective(batch)
@@ -387,15 +387,15 @@ def test_free_bits_take_the_pressure_off_dimensions_below_them(make_module: Buil
     module.free_bits = text_rate.max().item() + 1
     module.zero_grad()
     (module.objective(batch).loss - task.detach()).backward()
-    # Only the task loss is left, and it does not see the log-variances in evaluation mode.
+    # Only the task loss remains, and it does not depend on log-variances in evaluation mode.
     gradient = module.backbone.text_posterior.log_var.weight.grad
     assert gradient is None or not gradient.any()
 
 
-def test_kl_is_logged_in_nats_a_token_and_a_region(make_module: Build, make_batch: MakeBatch) -> None:
+def test_the_kl_is_logged_in_nats_per_token_and_region(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     for encoder in (module.backbone.text_posterior, module.backbone.image_posterior):
-        torch.nn.init.normal_(encoder.mean.weight)  # as it starts, every position has the same KL
+        torch.nn.init.normal_(encoder.mean.weight)  # initially all KLs are equal
     sums = module.objective(batch).sums
     values = scalars(sums)
     output = module.backbone(batch)
@@ -414,7 +414,7 @@ def test_kl_is_logged_in_nats_a_token_and_a_region(make_module: Build, make_batc
 
 
 @both_tasks
-def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch) -> None:
+def test_logged_values_have_no_graph(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module({"alignment": JSDAlignment})
     for objective in (module.objective(make_batch()), make_module().objective(make_batch())):
         assert objective.loss.requires_grad
@@ -424,7 +424,9 @@ def test_no_logged_value_holds_a_graph(make_module: Build, make_batch: MakeBatch
 
 
 @both_tasks
-def test_batch_without_images_has_a_finite_loss_and_weights_of_zero(make_module: Build, make_batch: MakeBatch) -> None:
+def test_a_batch_without_images_has_a_finite_loss_and_weights_of_zero(
+    make_module: Build, make_batch: MakeBatch
+) -> None:
     module = make_module()
     objective = module.objective(make_batch(regions=(0, 0, 0, 0)))
     loss, sums = objective.loss, objective.sums
@@ -443,7 +445,7 @@ def test_evaluation_ignores_the_beta_schedule(make_module: Build, make_batch: Ma
 
 
 class BetaLog(pl.Callback):
-    """Keeps the text beta of each training step."""
+    """Records the text beta of each training step."""
 
     def __init__(self) -> None:
         self.betas: list[float] = []
@@ -454,7 +456,9 @@ class BetaLog(pl.Callback):
         self.betas.append(float(scalars(outputs["sums"])["ib/beta_text"]))
 
 
-def test_beta_follows_its_schedule_by_optimiser_step(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
+def test_beta_follows_its_schedule_per_optimiser_step(
+    make_module: Build, make_batch: MakeBatch, tmp_path: Path
+) -> None:
     log = BetaLog()
     module = make_module(beta_text=0.2, beta_schedule=Cyclic(cycles=2, share=1.0))
     trainer(tmp_path, max_epochs=2, callbacks=[log]).fit(module, loaders([make_batch()] * 4))
@@ -462,10 +466,10 @@ def test_beta_follows_its_schedule_by_optimiser_step(make_module: Build, make_ba
 
 
 @both_tasks
-def test_optimizer_has_the_settings_rates_and_warms_up_by_step(
+def test_the_optimizer_has_the_configured_rates_and_warms_up_per_step(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
-    """Defect 10: classifier and CRF trained at the encoder's rate."""
+    """Defect 10: classifier and CRF were trained with the encoder's learning rate."""
     settings = OptimizerSettings(
         lr=1e-2, text_lr=1e-3, other_lrs={r"^(head|crf)\.": 5e-2}, warmup=0.5, weight_decay=0.1
     )
@@ -484,14 +488,12 @@ def test_optimizer_has_the_settings_rates_and_warms_up_by_step(
 
 
 @pytest.mark.parametrize("pattern", [r"^backbone\.text_encoder\.", r"^backbone\.image_encoder\.", "."])
-def test_other_rates_take_precedence_over_those_of_the_same_pattern(make_module: Build, pattern: str) -> None:
+def test_given_rates_override_those_of_the_same_pattern(make_module: Build, pattern: str) -> None:
     module = make_module({"image": {"frozen": False}}, optimizer=OptimizerSettings(other_lrs={pattern: 0.25}))
     assert {group["lr"] for group in module.parameter_groups() if str(group["name"]).startswith(pattern)} == {0.25}
 
 
-def test_rate_for_parameters_that_do_not_exist_is_refused(
-    make_module: Build, make_batch: MakeBatch, tmp_path: Path
-) -> None:
+def test_a_rate_for_missing_parameters_is_refused(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
     """Defect 10."""
     module = make_module(optimizer=OptimizerSettings(other_lrs={r"^crf\.": 1e-2}))
     with pytest.raises(ConfigError, match=r"'\^crf\\\\\.' matches no parameter"):
@@ -503,7 +505,7 @@ def test_rate_for_parameters_that_do_not_exist_is_refused(
 def test_gradients_are_clipped_at_the_trainers_limit(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path, limit: float, precision: str
 ) -> None:
-    """Defect 30: a limit of 1.0 or less silently did nothing."""
+    """Defect 30: a limit of 1.0 or less was silently ignored."""
     norms: list[float] = []
 
     class NormLog(pl.Callback):
@@ -520,10 +522,10 @@ def test_gradients_are_clipped_at_the_trainers_limit(
 
 
 @both_tasks
-def test_frozen_image_encoder_is_bit_identical_after_training(
+def test_a_frozen_image_encoder_is_bit_identical_after_training(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
-    """Defects 7 and 9, under the Trainer, which switches modes for validation and back."""
+    """Defects 7 and 9, with the Trainer, which switches modes for validation and back."""
     module = make_module()
     before = {name: tensor.clone() for name, tensor in module.backbone.image_encoder.state_dict().items()}
     batches = [make_batch(pixels=True, seed=seed) for seed in range(2)]
@@ -533,7 +535,7 @@ def test_frozen_image_encoder_is_bit_identical_after_training(
 
 
 @both_tasks
-def test_frozen_text_layers_are_bit_identical_after_training_and_the_rest_moves(
+def test_frozen_text_layers_are_bit_identical_after_training_and_others_change(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
     module = make_module({"text": {"trainable_layers": 1}}, optimizer=OptimizerSettings(text_lr=0.01))
@@ -548,7 +550,7 @@ def test_frozen_text_layers_are_bit_identical_after_training_and_the_rest_moves(
 @both_tasks
 @pytest.mark.parametrize("images", [True, False])
 def test_every_trainable_parameter_gets_a_gradient(make_module: Build, make_batch: MakeBatch, images: bool) -> None:
-    """Otherwise training would stop under DDP, also on a rank whose batch has no image."""
+    """Otherwise training would fail under DDP, also on a rank whose batch has no image."""
     module = make_module()
     module.objective(make_batch() if images else make_batch(regions=(0, 0, 0, 0))).loss.backward()
     missing = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
@@ -556,10 +558,10 @@ def test_every_trainable_parameter_gets_a_gradient(make_module: Build, make_batc
 
 
 @both_tasks
-def test_a_batch_without_images_reaches_an_unfrozen_image_encoder_too(
+def test_a_batch_without_images_gives_an_unfrozen_image_encoder_gradients(
     make_module: Build, make_batch: MakeBatch
 ) -> None:
-    """Otherwise a rank whose rows have no image would wait for gradients that never come, or the others for its."""
+    """Otherwise a rank without images would wait for gradients that never arrive, or the others would wait for it."""
     module = make_module({"image": {"frozen": False}})
     module.objective(make_batch(regions=(0, 0, 0, 0))).loss.backward()
     missing = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
@@ -568,7 +570,7 @@ def test_a_batch_without_images_reaches_an_unfrozen_image_encoder_too(
 
 
 def steps(module: ExtractionModule, batch: PostBatch, count: int, lr: float) -> Iterable[float]:
-    """Train on one batch and give the task loss of each step."""
+    """Train on one batch and return the task loss of each step."""
     module.train()
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=lr)
     for _ in range(count):
@@ -580,7 +582,7 @@ def steps(module: ExtractionModule, batch: PostBatch, count: int, lr: float) -> 
 
 
 @both_tasks
-def test_tiny_batch_is_learnt_by_heart_without_noise_and_regularisers(
+def test_a_tiny_batch_can_be_overfitted_without_noise_and_regularisers(
     make_module: Build, make_batch: MakeBatch
 ) -> None:
     batch = make_batch()
@@ -589,7 +591,9 @@ def test_tiny_batch_is_learnt_by_heart_without_noise_and_regularisers(
 
 
 @both_tasks
-def test_tiny_batch_is_predicted_right_with_noise_and_regularisers(make_module: Build, make_batch: MakeBatch) -> None:
+def test_a_tiny_batch_is_predicted_correctly_with_noise_and_regularisers(
+    make_module: Build, make_batch: MakeBatch
+) -> None:
     batch = make_batch()
     module = make_module({"dropout": 0.1}, beta_text=0.01, beta_image=0.01, gamma=1.0)
     for _ in steps(module, batch, 80, lr=3e-3):
@@ -601,8 +605,10 @@ def test_tiny_batch_is_predicted_right_with_noise_and_regularisers(make_module: 
     ("task", "labels"),
     [("mre", [1, 2, 3, 4]), ("mner", [["O", f"B-{kind}", f"I-{kind}"] for kind in ("PER", "LOC", "ORG", "MISC")])],
 )
-def test_image_alone_can_decide(make_module: Build, make_batch: MakeBatch, labels: list[Any]) -> None:
-    """Four rows of one text whose relation or entity type only the image tells."""
+def test_the_image_alone_can_determine_the_prediction(
+    make_module: Build, make_batch: MakeBatch, labels: list[Any]
+) -> None:
+    """Four rows with the same text whose relation or entity type is determined only by the image."""
     batch = make_batch(lengths=(9,) * 4, regions=(2,) * 4, labels=labels)
     batch = dataclasses.replace(batch, input_ids=batch.input_ids[:1].repeat(4, 1))
     module = make_module(beta_text=0.0, beta_image=0.0, gamma=0.0)
@@ -615,7 +621,7 @@ def test_image_alone_can_decide(make_module: Build, make_batch: MakeBatch, label
 
 
 @both_tasks
-def test_mention_dropout_hides_whole_mentions_at_its_rate(make_module: Build, make_batch: MakeBatch) -> None:
+def test_mention_dropout_masks_whole_mentions_at_its_rate(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module(mention_dropout=0.3)
     mask = module.text_encoder.tokenizer.mask_id
     batch = make_batch(lengths=(30,) * 400, regions=(0,) * 400)
@@ -631,7 +637,7 @@ def test_mention_dropout_hides_whole_mentions_at_its_rate(make_module: Build, ma
 
 
 @both_tasks
-def test_mention_dropout_acts_in_training_alone(make_module: Build, make_batch: MakeBatch) -> None:
+def test_mention_dropout_is_applied_in_training_only(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module(mention_dropout=1.0, backbone={"sampling": False}), make_batch()
     mask = module.text_encoder.tokenizer.mask_id
     hidden = dataclasses.replace(batch, input_ids=batch.input_ids.masked_fill(batch.mentions > 0, mask))
@@ -643,13 +649,13 @@ def test_mention_dropout_acts_in_training_alone(make_module: Build, make_batch: 
 
 
 @pytest.mark.parametrize("probability", [-0.1, 1.1])
-def test_mention_dropout_that_is_no_probability_is_refused(make_module: Build, probability: float) -> None:
+def test_mention_dropout_outside_0_to_1_is_refused(make_module: Build, probability: float) -> None:
     with pytest.raises(ConfigError, match=f"mention_dropout is {probability}"):
         make_module(mention_dropout=probability)
 
 
 @both_tasks
-def test_head_dropout_acts_in_training_alone(make_module: Build, make_batch: MakeBatch) -> None:
+def test_head_dropout_is_applied_in_training_only(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module({"sampling": False}, head_dropout=0.5), make_batch()
     training = [named(module.train(), batch)["loss"] for _ in range(2)]
     evaluation = [named(module.eval(), batch)["loss"] for _ in range(2)]
@@ -658,8 +664,8 @@ def test_head_dropout_acts_in_training_alone(make_module: Build, make_batch: Mak
 
 
 @both_tasks
-def test_whole_objective_runs_on_the_device_of_its_batch(make_module: Build, make_batch: MakeBatch) -> None:
-    """Defect 26: a tensor made on the default device, here meta, does not mix with the batch's."""
+def test_the_objective_runs_on_the_device_of_its_batch(make_module: Build, make_batch: MakeBatch) -> None:
+    """Defect 26: a tensor created on the default device, here meta, cannot be combined with the batch's."""
     module, batch = make_module(), make_batch()
     with torch.device("meta"):
         loss, terms, scores, sums, output = module.objective(batch)
@@ -688,7 +694,7 @@ def test_two_evaluation_passes_are_equal(make_module: Build, make_batch: MakeBat
 
 @both_tasks
 def test_validation_and_test_keep_separate_counts(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
-    """Defect 17: test rows decided which epoch was kept."""
+    """Defect 17: test rows determined which epoch was kept."""
     module, batch = make_module().eval(), make_batch()
     labels = int((module.network.gold(batch) != NO_LABEL).sum())
     module.validation_step(batch, 0)
@@ -724,7 +730,7 @@ LOGGED: dict[str, tuple[list[dict[str, Any]], dict[str, float]]] = {
 
 
 @both_tasks
-def test_metric_is_logged_for_all_rows_of_unequal_batches_and_reset(
+def test_metrics_are_logged_over_all_rows_of_unequal_batches_and_reset(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str
 ) -> None:
     module = make_module()
@@ -732,7 +738,7 @@ def test_metric_is_logged_for_all_rows_of_unequal_batches_and_reset(
     layer.weight.data.zero_()
     layer.bias.data = 5.0 * F.one_hot(torch.tensor(3), len(layer.bias))
     options, expected = LOGGED[task]
-    batches = [make_batch(**own) for own in options]
+    batches = [make_batch(**arguments) for arguments in options]
     for _ in range(2):
         (logged,) = trainer(tmp_path).validate(module, loaders(batches), verbose=False)
         assert logged.pop("val/loss") > logged.pop("val/task") > 0
@@ -740,25 +746,25 @@ def test_metric_is_logged_for_all_rows_of_unequal_batches_and_reset(
 
 
 @both_tasks
-def test_prediction_names_its_rows(make_module: Build, make_batch: MakeBatch) -> None:
+def test_predictions_contain_their_row_numbers(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
-    everything, some = (module.predict_step(rows, 0) for rows in (batch, take(batch, [2, 0, 3])))
-    assert some["rows"].tolist() == [2, 0, 3]
+    everything, subset = (module.predict_step(rows, 0) for rows in (batch, take(batch, [2, 0, 3])))
+    assert subset["rows"].tolist() == [2, 0, 3]
     assert everything["predicted"].shape == module.network.gold(batch).shape
     for key, values in everything.items():
         expected = values[[2, 0, 3]]
         if key == "kl":  # of the words of a smaller batch
-            expected = expected[:, : some["kl"].shape[1]]
-        torch.testing.assert_close(some[key], expected, equal_nan=True)
+            expected = expected[:, : subset["kl"].shape[1]]
+        torch.testing.assert_close(subset[key], expected, equal_nan=True)
 
 
 # Evidence
 
 
 @both_tasks
-def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: MakeBatch) -> None:
+def test_nats_of_a_word_are_the_sum_over_its_pieces(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
-    torch.nn.init.normal_(module.backbone.text_posterior.mean.weight)  # as it starts, every position has the same KL
+    torch.nn.init.normal_(module.backbone.text_posterior.mean.weight)  # initially all KLs are equal
     output = module.backbone(batch)
     found = module.predict_step(batch, 0)
     for row in range(len(batch)):
@@ -767,9 +773,9 @@ def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: 
         for piece, word in enumerate(batch.word_ids[row].tolist()):
             if word >= 0:
                 words[word] = words.get(word, 0.0) + nats[piece]
-        own = found["kl"][row]
-        assert {word: float(own[word]) for word in words} == pytest.approx(words, rel=1e-5)
-        assert int(own.isfinite().sum()) == len(words) > 1
+        word_nats = found["kl"][row]
+        assert {word: float(word_nats[word]) for word in words} == pytest.approx(words, rel=1e-5)
+        assert int(word_nats.isfinite().sum()) == len(words) > 1
     assert len({round(float(value), 3) for value in found["kl"][found["kl"].isfinite()]}) > len(batch)
     regions = output.image.kl().sum(dim=2)[batch.region_mask]
     torch.testing.assert_close(found["kl_image"][batch.region_mask], regions)
@@ -777,7 +783,7 @@ def test_nats_of_a_word_are_those_of_its_pieces(make_module: Build, make_batch: 
 
 
 @both_tasks
-def test_the_similarity_is_the_alignments_of_the_mean_latents(make_module: Build, make_batch: MakeBatch) -> None:
+def test_the_similarity_is_that_of_the_alignment_for_mean_latents(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     backbone = module.backbone
     text, image, _ = backbone.posteriors(batch)
@@ -789,7 +795,7 @@ def test_the_similarity_is_the_alignments_of_the_mean_latents(make_module: Build
 
 
 @both_tasks
-def test_attention_is_told_of_each_position_that_the_head_reads(make_module: Build, make_batch: MakeBatch) -> None:
+def test_attention_is_returned_for_each_position_that_the_head_reads(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module().eval(), make_batch()
     attention = module.test_step(batch, 0)["attention"]
     assert attention.shape == (*batch.positions.shape, batch.region_mask.shape[1])
@@ -801,24 +807,24 @@ def test_attention_is_told_of_each_position_that_the_head_reads(make_module: Bui
 
 
 @both_tasks
-def test_evidence_is_the_same_whatever_the_padding_holds(
+def test_evidence_is_independent_of_the_content_of_padding(
     make_module: Build, make_batch: MakeBatch, append_garbage: MakeBatch
 ) -> None:
     module, batch = make_module().eval(), make_batch()
-    found, padded = (module.predict_step(own, 0) for own in (batch, append_garbage(batch, 5, 3, 4)))
+    found, padded = (module.predict_step(unpadded, 0) for unpadded in (batch, append_garbage(batch, 5, 3, 4)))
     for key in ("kl", "kl_image", "similarity", "attention"):
-        own = padded[key][tuple(slice(size) for size in found[key].shape)]
-        torch.testing.assert_close(own, found[key], equal_nan=True)
+        unpadded = padded[key][tuple(slice(size) for size in found[key].shape)]
+        torch.testing.assert_close(unpadded, found[key], equal_nan=True)
         assert int(padded[key].isfinite().sum()) == int(found[key].isfinite().sum()) > 0
 
 
-def test_a_fusion_that_does_not_attend_tells_no_attention(make_module: Build, make_batch: MakeBatch) -> None:
+def test_a_fusion_without_attention_returns_none(make_module: Build, make_batch: MakeBatch) -> None:
     module = make_module({"fusion": LateFusion}).eval()
     found = module.predict_step(make_batch(), 0)
     assert found.keys() == {"rows", "predicted", "scores", "kl", "kl_image", "similarity"}
 
 
-def test_training_looks_for_no_evidence(
+def test_training_computes_no_evidence(
     make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(AttentionBlock, "weights", lambda *_: pytest.fail("weights in training"))
@@ -826,7 +832,7 @@ def test_training_looks_for_no_evidence(
     assert make_module().training_step(make_batch(), 0)["loss"].isfinite()
 
 
-def test_the_kl_is_computed_once_a_modality(
+def test_the_kl_is_computed_once_per_modality(
     make_module: Build, make_batch: MakeBatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     computed: list[Posterior] = []
@@ -843,7 +849,7 @@ def test_works_in_float64(make_module: Build, make_batch: MakeBatch) -> None:
 
 
 @both_tasks
-def test_autocast_reaches_the_network_but_not_the_loss(make_module: Build, make_batch: MakeBatch) -> None:
+def test_autocast_applies_to_the_network_but_not_the_loss(make_module: Build, make_batch: MakeBatch) -> None:
     module, batch = make_module({"sampling": False}).eval(), make_batch()
     plain = module.objective(batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -851,7 +857,7 @@ def test_autocast_reaches_the_network_but_not_the_loss(make_module: Build, make_
         loss, _, scores, sums, *_ = module.objective(batch)
     assert output.text.mean.dtype == output.alignment.loss.dtype == scores.dtype == torch.float32
     assert loss.dtype == torch.float64, "sums over ranks and batches are exact"
-    assert not torch.equal(loss, plain.loss)  # half precision was really in use
+    assert not torch.equal(loss, plain.loss)  # half precision was actually used
     assert loss.item() == pytest.approx(plain.loss.item(), rel=0.05)
     for name, value in scalars(sums).items():
         assert value.isfinite(), name
@@ -876,7 +882,7 @@ def saved(module: ExtractionModule, batch: PostBatch, folder: Path) -> Path:
 
 
 @both_tasks
-def test_checkpoint_gives_the_same_scores_back(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
+def test_a_checkpoint_restores_the_same_scores(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
     module, batch = make_module(), make_batch()
     path = saved(module, batch, tmp_path)
     other = make_module({"text": {"pretrained": False}})
@@ -887,7 +893,7 @@ def test_checkpoint_gives_the_same_scores_back(make_module: Build, make_batch: M
 
 
 @both_tasks
-def test_checkpoint_of_another_task_is_refused(
+def test_a_checkpoint_of_another_task_is_refused(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str
 ) -> None:
     module, batch = make_module(), make_batch()
@@ -904,7 +910,7 @@ def test_checkpoint_of_another_task_is_refused(
 @pytest.mark.parametrize(
     ("task", "example"), [("mre", r"head\.classifier\.bias \(\(23,\)"), ("mner", r"head\.1\.bias \(\(9,\)")]
 )
-def test_checkpoint_of_another_network_is_refused_by_name(
+def test_a_checkpoint_of_another_network_is_refused_by_name(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path, example: str
 ) -> None:
     path = saved(make_module(), make_batch(), tmp_path)
@@ -922,7 +928,7 @@ OTHER_LABELS: dict[str, list[str]] = {"mre": ["None", "sponsors", "plays_for"], 
 
 
 @both_tasks
-def test_a_module_of_any_label_set_trains_and_scores_by_it(
+def test_a_module_trains_and_scores_with_any_label_set(
     make_module: Build, make_batch: MakeBatch, task: str, tmp_path: Path
 ) -> None:
     module = make_module(labels=OTHER_LABELS[task])
@@ -936,10 +942,10 @@ def test_a_module_of_any_label_set_trains_and_scores_by_it(
 
 @both_tasks
 @pytest.mark.parametrize("change", ["renamed", "swapped", "longer", "another negative class"])
-def test_checkpoint_of_another_label_set_is_refused_with_both_shown(
+def test_a_checkpoint_of_another_label_set_is_refused_and_both_shown(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path, task: str, change: str
 ) -> None:
-    """Where there are as many labels, nothing in its weights would tell."""
+    """With the same number of labels, the weights alone would not reveal the mismatch."""
     names = OTHER_LABELS[task]
     batch = make_batch(
         lengths=(9, 12), regions=(1, 2), labels={"mre": [1, 0], "mner": [["O", "B-PER"], ["B-LOC"]]}[task]
@@ -959,16 +965,16 @@ def test_checkpoint_of_another_label_set_is_refused_with_both_shown(
     assert "\n" not in str(error.value)
 
 
-def test_a_checkpoint_names_its_labels(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
+def test_a_checkpoint_contains_its_labels(make_module: Build, make_batch: MakeBatch, tmp_path: Path) -> None:
     labels = {"names": ["a", "b", "c", "d"], "negative": "b", "arguments": {"a": ["PER", "ORG"]}}
     path = saved(make_module(labels=labels), make_batch(), tmp_path)
     assert torch.load(path, weights_only=True)[CHECKPOINT_LABELS_KEY] == labels
 
 
-def test_a_checkpoint_of_version_0_1_is_scored_and_not_resumed(
+def test_a_checkpoint_of_version_0_1_is_scored_but_not_resumed(
     make_module: Build, make_batch: MakeBatch, tmp_path: Path
 ) -> None:
-    """It holds no labels; its weights bear the same names."""
+    """It contains no labels; its weights have the same names."""
     module, batch = make_module(), make_batch()
     path = saved(module, batch, tmp_path)
     content = torch.load(path, weights_only=True)
@@ -982,7 +988,7 @@ def test_a_checkpoint_of_version_0_1_is_scored_and_not_resumed(
 
 
 class Unread(MNREDataModule):
-    """Never gets as far as its files."""
+    """A data module whose files are never read."""
 
     def setup(self, stage: str) -> None:
         """See `PostDataModule.setup`."""
@@ -1001,7 +1007,7 @@ class Unread(MNREDataModule):
     ],
 )
 @pytest.mark.parametrize("stage", ["fit", "validate", "test", "predict"])
-def test_a_module_does_not_work_on_data_of_another_task_or_label_set(
+def test_data_of_another_task_or_label_set_is_refused(
     make_module: Build, tmp_path: Path, task: str, labels: Any, message: str, stage: str
 ) -> None:
     module = make_module(labels=["b", "a"])
@@ -1020,7 +1026,7 @@ def test_a_module_does_not_work_on_data_of_another_task_or_label_set(
         ({}, {}, ""),
     ],
 )
-def test_a_module_does_not_work_on_data_built_for_other_encoders(
+def test_data_built_for_other_encoders_is_refused(
     make_module: Build, bert_folder: str, tmp_path: Path, text: dict[str, Any], image: dict[str, Any], other: str
 ) -> None:
     module = make_module(labels=["a", "b"])
@@ -1049,10 +1055,10 @@ def test_a_module_does_not_work_on_data_built_for_other_encoders(
 
 
 @both_tasks
-def test_a_network_takes_the_weights_of_its_module_and_gives_the_same_scores(
+def test_a_network_with_the_weights_of_its_module_gives_the_same_scores(
     make_module: Build, make_batch: MakeBatch, task: str
 ) -> None:
-    """Exported models are networks: the same names and results as what was trained."""
+    """Exported models are networks, with the same names and results as the trained module."""
     module, batch = make_module().eval(), make_batch()
     network = task_named(task).build_network(make_module().backbone, module.labels).eval()
     assert network.state_dict().keys() == module.state_dict().keys()
@@ -1062,7 +1068,7 @@ def test_a_network_takes_the_weights_of_its_module_and_gives_the_same_scores(
 
 
 @both_tasks
-def test_the_network_follows_the_modules_mode_and_shares_its_parts(make_module: Build) -> None:
+def test_the_network_shares_the_modules_mode_and_parts(make_module: Build) -> None:
     module = make_module()
     for training in (True, False):
         module.train(training)
@@ -1082,8 +1088,8 @@ def test_a_network_of_another_task_than_its_class_is_refused(make_module: Build)
     assert ExtractionModule(make_module().network).task == "mre"
 
 
-def test_a_copy_of_a_module_has_a_network_of_its_own_parts(make_module: Build, make_batch: MakeBatch) -> None:
-    """Averaged weights are those of a copy."""
+def test_a_copied_module_has_a_network_with_its_own_parts(make_module: Build, make_batch: MakeBatch) -> None:
+    """Weight averaging uses a copy."""
     module, batch = make_module({"sampling": False}, beta_text=0.0, beta_image=0.0, gamma=0.0), make_batch()
     other = copy.deepcopy(module)
     assert other.network is not module.network
@@ -1096,7 +1102,7 @@ def test_a_copy_of_a_module_has_a_network_of_its_own_parts(make_module: Build, m
     assert float(module.objective(batch).loss.detach()) != pytest.approx(math.log(23), abs=1e-3)
 
 
-def test_a_network_that_holds_parameters_itself_is_refused(make_module: Build) -> None:
+def test_a_network_with_direct_parameters_is_refused(make_module: Build) -> None:
     network = make_module().network
     network.register_parameter("bias", torch.nn.Parameter(torch.zeros(3)))
     with pytest.raises(
@@ -1106,7 +1112,7 @@ def test_a_network_that_holds_parameters_itself_is_refused(make_module: Build) -
 
 
 @pytest.mark.parametrize("mixed", [True, False])
-def test_on_a_cpu_mixed_precision_trains_with_plain_attention_and_evaluates_with_the_fused_one(
+def test_mixed_precision_on_cpu_trains_with_eager_attention_and_evaluates_with_the_fused_one(
     make_module: Build, make_batch: MakeBatch, mixed: bool
 ) -> None:
     module, batch = make_module(), make_batch()

@@ -1,4 +1,4 @@
-"""Parameter groups that claim everything once, and schedules with known values."""
+"""Parameter groups that contain every parameter once, and schedules with known values."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def found(groups: list[dict[str, Any]], module: nn.Module) -> dict[str, tuple[fl
     return table
 
 
-def test_first_matching_pattern_gives_the_rate_and_only_matrices_decay() -> None:
-    """Defects 10 and 11: the classifier's group was empty, and norm gains were decayed."""
+def test_the_first_matching_pattern_gives_the_rate_and_only_matrices_decay() -> None:
+    """Defects 10 and 11: the classifier's group was empty, and weight decay was applied to norm gains."""
     module = network()
     assert found(groups_of(module, {"^fc": 5.0, "encoder": 2.0, ".": 1.0}), module) == {
         "encoder.weight": (2.0, 0.1),
@@ -47,23 +47,23 @@ def test_first_matching_pattern_gives_the_rate_and_only_matrices_decay() -> None
     }
 
 
-def test_pattern_that_matches_nothing_is_refused_and_named() -> None:
+def test_a_pattern_without_any_match_is_refused_and_named() -> None:
     """Defect 10: `name == "fc"` matched no parameter, silently."""
     with pytest.raises(ConfigError, match=r"pattern '\^fc\$' matches no parameter.*encoder.weight"):
         groups_of(network(), {"^fc$": 5.0, ".": 1.0})
 
 
-def test_parameter_that_no_pattern_matches_is_refused_and_named() -> None:
+def test_an_unmatched_parameter_is_refused_and_named() -> None:
     with pytest.raises(ConfigError, match=r"no learning rate is set for the parameter norm.weight"):
         groups_of(network(), {"encoder": 1.0, "fc": 1.0})
 
 
-def test_pattern_shadowed_by_an_earlier_one_is_not_called_empty() -> None:
+def test_a_pattern_shadowed_by_an_earlier_one_is_not_reported_as_empty() -> None:
     module = network()
     assert found(groups_of(module, {"fc": 5.0, "fc.bias": 7.0, ".": 1.0}), module)["fc.bias"][0] == 5.0
 
 
-def test_frozen_parameters_are_in_no_group_but_their_pattern_counts() -> None:
+def test_frozen_parameters_are_in_no_group_but_count_as_matches() -> None:
     module = network()
     module["encoder"].requires_grad_(False)
     assert set(found(groups_of(module, {"encoder": 2.0, ".": 1.0}), module)) == {
@@ -79,7 +79,7 @@ def test_groups_are_named_for_the_learning_rate_monitor() -> None:
 @pytest.mark.parametrize("gamma", [0.0, 1.0])
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("trainable_layers", [None, 1])
-def test_module_claims_every_trainable_parameter_exactly_once(
+def test_every_trainable_parameter_of_a_module_is_in_exactly_one_group(
     make_module: Callable[..., MREModule], gamma: float, frozen: bool, trainable_layers: int | None
 ) -> None:
     """Defects 9 to 11."""
@@ -105,7 +105,7 @@ def test_module_claims_every_trainable_parameter_exactly_once(
         (0.5, [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.8, 0.6, 0.4, 0.2, 0.0]),
     ],
 )
-def test_rate_rises_and_falls_linearly(warmup: float, expected: list[float]) -> None:
+def test_the_rate_rises_and_falls_linearly(warmup: float, expected: list[float]) -> None:
     parameters = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
     optimizer = torch.optim.SGD([{"params": parameters[:1], "lr": 2.0}, {"params": parameters[1:], "lr": 0.5}])
     scheduler = linear_warmup_decay(optimizer, steps=10, warmup=warmup)
@@ -118,7 +118,7 @@ def test_rate_rises_and_falls_linearly(warmup: float, expected: list[float]) -> 
     assert [rate for _, rate in rates] == pytest.approx([0.5 * factor for factor in expected])
 
 
-def test_rate_stays_at_zero_after_the_last_step_and_one_step_trains() -> None:
+def test_the_rate_stays_at_zero_after_the_last_step_and_a_single_step_trains() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     scheduler = linear_warmup_decay(optimizer, steps=1, warmup=0.1)
     rates = []
@@ -129,17 +129,17 @@ def test_rate_stays_at_zero_after_the_last_step_and_one_step_trains() -> None:
     assert rates == [1.0, 0.0, 0.0, 0.0]
 
 
-def test_constant_schedule_is_always_one() -> None:
+def test_a_constant_schedule_is_always_one() -> None:
     assert {Constant()(progress) for progress in (0.0, 0.4, 1.0)} == {1.0}
 
 
-def test_linear_warmup_reaches_one_at_its_share_and_stays() -> None:
+def test_a_linear_warmup_reaches_one_at_its_share_and_stays_there() -> None:
     schedule = LinearWarmup(0.4)
     values = [schedule(progress) for progress in (0.0, 0.1, 0.2, 0.4, 0.7, 1.0)]
     assert values == pytest.approx([0.0, 0.25, 0.5, 1.0, 1.0, 1.0])
 
 
-def test_cyclic_schedule_starts_over_in_each_cycle_and_ends_at_one() -> None:
+def test_a_cyclic_schedule_restarts_in_each_cycle_and_ends_at_one() -> None:
     schedule = Cyclic(cycles=2, share=0.5)
     values = [schedule(progress) for progress in (0.0, 0.125, 0.25, 0.49, 0.5, 0.625, 0.75, 0.99, 1.0)]
     assert values == pytest.approx([0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0, 1.0])
@@ -164,6 +164,6 @@ def test_one_cycle_is_a_linear_warmup() -> None:
         lambda: OptimizerSettings(weight_decay=-0.1),
     ],
 )
-def test_settings_that_cannot_work_are_refused(make: Callable[[], object]) -> None:
+def test_invalid_settings_are_refused(make: Callable[[], object]) -> None:
     with pytest.raises(ConfigError):
         make()

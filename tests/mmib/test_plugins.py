@@ -26,7 +26,7 @@ register_task({name}())
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The working directory; what a test imports from it is forgotten."""
+    """The working directory; modules imported from it are removed after the test."""
     before = set(sys.modules)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -48,13 +48,13 @@ def test_a_module_of_the_working_directory_registers_its_task(folder: Path) -> N
     assert task_of("plugged", Path("runs/x"), []) is task
 
 
-def test_installed_modules_go_before_those_of_the_working_directory(folder: Path) -> None:
+def test_installed_modules_take_precedence_over_those_of_the_working_directory(folder: Path) -> None:
     (folder / "json.py").write_text("raise SystemExit('shadowed')")
     import_plugins(["json"])
     assert sys.path[-1] == str(folder)
 
 
-def test_without_plugins_nothing_is_looked_for_in_the_working_directory(folder: Path) -> None:
+def test_without_plugins_nothing_is_imported_from_the_working_directory(folder: Path) -> None:
     import_plugins([])
     assert str(folder) not in sys.path
 
@@ -73,7 +73,7 @@ def test_without_plugins_nothing_is_looked_for_in_the_working_directory(folder: 
         ("", None, "such as package.module"),
     ],
 )
-def test_what_cannot_be_imported_is_one_sentence(folder: Path, name: str, content: str | None, message: str) -> None:
+def test_an_import_failure_is_a_one_sentence_error(folder: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (folder / f"{name.removesuffix('.py')}.py").write_text(content)
     with pytest.raises(PluginError, match=message) as error:
@@ -81,14 +81,14 @@ def test_what_cannot_be_imported_is_one_sentence(folder: Path, name: str, conten
     assert "\n" not in str(error.value)
 
 
-def test_two_plugins_of_one_task_name_are_refused(folder: Path) -> None:
+def test_two_plugins_with_the_same_task_name_are_refused(folder: Path) -> None:
     (folder / "one_plugin.py").write_text(TASK.format(name="One"))
     (folder / "two_plugin.py").write_text(TASK.format(name="Two"))
     with pytest.raises(TaskError, match=r"one_plugin\.One and two_plugin\.Two"):
         import_plugins(["one_plugin", "two_plugin"])
 
 
-def test_a_task_that_nobody_registered_names_the_plugin_to_add(folder: Path) -> None:
+def test_an_unregistered_task_names_the_plugin_to_add(folder: Path) -> None:
     (folder / "trap_plugin.py").write_text("raise SystemExit('imported')")
     with pytest.raises(TaskError, match=r"runs/x was made by the task 'plugged', .* --plugin trap_plugin --plugin b,"):
         task_of("plugged", Path("runs/x"), ["trap_plugin", "b"])
@@ -96,7 +96,7 @@ def test_a_task_that_nobody_registered_names_the_plugin_to_add(folder: Path) -> 
         task_of("plugged", Path("runs/x"), [])
 
 
-def test_every_command_imports_the_plugins_that_it_is_given(folder: Path) -> None:
+def test_every_command_imports_its_plugins(folder: Path) -> None:
     for name in ("one_plugin", "two_plugin"):
         (folder / f"{name}.py").write_text("")
     parser = CommandParser(prog="mmib thing")
@@ -108,7 +108,7 @@ def test_every_command_imports_the_plugins_that_it_is_given(folder: Path) -> Non
         parser.parse_args(["--plugin"])
 
 
-def test_plugins_of_configurations_and_of_the_command_line_become_one_setting(tmp_path: Path) -> None:
+def test_plugins_of_configurations_and_command_line_are_merged(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("plugins: [one, two]\n")
     arguments = ["fit", "--config", str(tmp_path / "a.yaml"), "--plugin", "three", "--plugin=one", "--name", "x"]
     plugins, kept = trainer_plugins(arguments)

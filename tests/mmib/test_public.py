@@ -1,4 +1,4 @@
-"""What `mmib` itself offers: public names, imported when they are first asked for, and training as a function call."""
+"""The public names of `mmib`, lazily imported, and training as a function call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from mmib.schema import ConfigError
 
 
 @pytest.mark.smoke
-def test_every_public_name_is_there() -> None:
+def test_every_public_name_exists() -> None:
     assert all(inspect.isclass(getattr(mmib, name)) or callable(getattr(mmib, name)) for name in mmib.__all__)
     assert re.fullmatch(r"\d+\.\d+\.\d+(\.dev\d+)?", mmib.__version__)
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
@@ -32,8 +32,8 @@ def test_importing_the_package_imports_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_the_extractor_imports_neither_encoders_nor_what_trains() -> None:
-    """What a program pays for that may never read a model."""
+def test_the_extractor_imports_neither_encoders_nor_training_code() -> None:
+    """The import cost of a program that may never load a model."""
     heavy = "{'lightning_fabric', 'pytorch_lightning', 'scipy', 'timm', 'torchmetrics', 'transformers', 'wandb'}"
     code = f"import sys, mmib; mmib.Extractor; sys.exit(str({heavy} & set(sys.modules) or ''))"
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -41,7 +41,7 @@ def test_the_extractor_imports_neither_encoders_nor_what_trains() -> None:
 
 
 def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As `mmib fit` does it: the selected checkpoint, scored on validation and on test."""
+    """Like `mmib fit`: the selected checkpoint, scored on validation and test."""
     monkeypatch.chdir(workspace.root)
     config = yaml.safe_load(workspace.experiment.read_text(encoding="utf-8"))
     text_encoder = config["model"]["init_args"]["backbone"]["init_args"]["text_encoder"]["init_args"]
@@ -60,7 +60,7 @@ def test_training_returns_the_scores_of_the_summary(workspace: Any, monkeypatch:
     assert scores["test/accuracy"] == summary["test"]["accuracy"]
 
 
-def test_training_ends_a_worker_that_runs_the_script_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_runs_the_script_again_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
     with pytest.raises(SystemExit, match="below `if __name__"):
@@ -68,7 +68,7 @@ def test_training_ends_a_worker_that_runs_the_script_once_more(tmp_path: Path, m
     assert not list(tmp_path.iterdir())
 
 
-def test_training_refuses_as_the_command_line_does(tmp_path: Path) -> None:
+def test_training_raises_the_errors_of_the_command_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no configuration file 'nowhere'"):
         mmib.train("nowhere")
     (tmp_path / "bad.yaml").write_text("modle: {}", encoding="utf-8")
@@ -78,7 +78,7 @@ def test_training_refuses_as_the_command_line_does(tmp_path: Path) -> None:
         mmib.train("mre-demo", {"model.gamma": -1.0})
 
 
-def test_training_takes_paths_and_numbers_of_numpy_and_includes_files_of_the_working_directory(
+def test_training_accepts_paths_and_numpy_numbers_and_includes_files_of_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -102,6 +102,6 @@ def test_training_takes_paths_and_numbers_of_numpy_and_includes_files_of_the_wor
         (["mre-demo"], {}, r"config is \['mre-demo'\]: give the name"),
     ],
 )
-def test_training_names_a_setting_that_no_configuration_has(config: Any, overrides: Any, name: str) -> None:
+def test_training_names_an_unknown_setting(config: Any, overrides: Any, name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         mmib.train(config, overrides)

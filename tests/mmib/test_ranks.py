@@ -1,4 +1,4 @@
-"""Training on N ranks is the same training as in one process: real processes over gloo, both tasks and alignments."""
+"""Training on N ranks matches one process: real processes over gloo, both tasks and alignments."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ pytestmark = [
 
 
 class Recorder(pl.Callback):
-    """Writes what rank 0 sees, at the end of fitting, into a file: the processes of a job die with what they know."""
+    """Writes what rank 0 observes to a file at the end of fitting, since the job's processes end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -75,13 +75,13 @@ class Recorder(pl.Callback):
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Many posts without an image, and many that share one."""
+    """A corpus with many posts without an image, and many that share one."""
     return tmp_path_factory.mktemp("ranks")
 
 
 @pytest.fixture
 def train(encoder_files: Any, corpus: Path, tmp_path: Path) -> Train:
-    """Trains on a number of ranks and gives what rank 0 saw."""
+    """Trains on a number of ranks and returns what rank 0 observed."""
 
     def run(
         ranks: int,
@@ -175,8 +175,8 @@ def test_n_ranks_train_as_one_process(train: Train, task: str, alignment: Any) -
         assert_same(many["weights"], one["weights"])
 
 
-def test_lora_trains_on_ranks_as_in_one_process(train: Train) -> None:
-    """Under plain DDP, which refuses parameters without a gradient."""
+def test_lora_training_on_ranks_matches_one_process(train: Train) -> None:
+    """Under plain DDP, which fails for parameters without a gradient."""
     pytest.importorskip("peft", reason="the lora extra is not installed")
     one, two = (train(ranks, "mre", LATE, lora=LoraSettings(r=2)) for ranks in (1, 2))
     assert any(".lora_A." in name for name in one["gradients"][0])
@@ -184,28 +184,28 @@ def test_lora_trains_on_ranks_as_in_one_process(train: Train) -> None:
     assert_same(two["weights"], one["weights"])
 
 
-def assert_same(others: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> None:
-    assert others.keys() == own.keys()
-    for name, value in own.items():
+def assert_same(others: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert others.keys() == expected.keys()
+    for name, value in expected.items():
         torch.testing.assert_close(others[name], value, rtol=1e-5, atol=1e-8, msg=lambda m, n=name: f"{n}: {m}")
 
 
 @pytest.mark.parametrize(("task", "alignment"), BOTH)
 def test_float32_has_the_same_losses_and_close_gradients(train: Train, task: str, alignment: Any) -> None:
     one, *several = (train(ranks, task, alignment, double=False, max_steps=1) for ranks in (1, 2, 4))
-    own = one["gradients"][0]
-    largest = max(float(gradient.norm()) for gradient in own.values())
+    gradients = one["gradients"][0]
+    largest = max(float(gradient.norm()) for gradient in gradients.values())
     for many in several:
         assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
-        for name, gradient in own.items():
+        for name, gradient in gradients.items():
             assert float((many["gradients"][0][name] - gradient).norm()) < 1e-5 * largest, name
 
 
 @pytest.mark.parametrize(("task", "alignment"), [("mre", LATE), ("mner", JSDAlignment)])
-def test_every_scalar_and_metric_is_the_same_on_any_number_of_ranks(
+def test_scalars_and_metrics_are_independent_of_the_number_of_ranks(
     train: Train, task: str, alignment: Callable[[int], Alignment], tmp_path: Path
 ) -> None:
-    """20 validation posts and 60 training posts in batches of 12 and 8: some shares are short, some empty."""
+    """20 validation posts and 60 training posts in batches of 12 and 8: some shares are short, and some are empty."""
     options = {"max_steps": -1, "max_epochs": 2, "limit_val_batches": None, "batch_size": 12, "log_every_n_steps": 1}
     logged = []
     for ranks in (1, 2, 3, 4):
@@ -220,12 +220,12 @@ def test_every_scalar_and_metric_is_the_same_on_any_number_of_ranks(
     assert names >= {"train/task_step", "align/loss_step", "grad/task", "grad/kl_image", "grad/align"}
     for many in others:
         for mine, theirs in zip(one, many, strict=True):
-            # The spread of a KL that is the same everywhere, as at the start, is nothing but rounding: about 1e-7.
+            # The standard deviation of a KL that is equal everywhere, as at the start, is only rounding: about 1e-7.
             assert theirs == pytest.approx(mine, rel=1e-6, abs=1e-6, nan_ok=True)
 
 
 class Gated(CrossModalFusion):
-    """Tells how many pieces and how many regions each post has."""
+    """Reports the numbers of pieces and regions of each post."""
 
     def forward(self, queries: torch.Tensor, text: Latents, image: Latents, need_weights: bool = False) -> FusionOutput:
         fused = super().forward(queries, text, image, need_weights)
@@ -251,10 +251,10 @@ class Spread(Regularizer):
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_custom_terms_and_fusions_are_trained_and_logged_the_same_on_any_number_of_ranks(
+def test_custom_terms_and_fusions_are_independent_of_the_number_of_ranks(
     train: Train, task: str, tmp_path: Path
 ) -> None:
-    """Shares of three ranks hold padding rows, which a fusion tells of as of any other."""
+    """Shares of three ranks contain padding rows, for which a fusion also returns values."""
     parts: dict[str, Any] = {"fusion": partial(Gated, heads=4, dropout=0.0), "batch_size": 12, "log_every_n_steps": 1}
     seen, logged = [], []
     for ranks in (1, 2, 3):
@@ -279,7 +279,7 @@ def test_custom_terms_and_fusions_are_trained_and_logged_the_same_on_any_number_
 
 
 class Predictions(PredictionCollector):
-    """Gathers at the end of a validation, and writes what rank 0 has."""
+    """Gathers predictions at the end of a validation, and writes those of rank 0."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -292,7 +292,7 @@ class Predictions(PredictionCollector):
 
 
 @pytest.mark.parametrize("task", ["mre", "mner"])
-def test_evidence_and_latents_are_the_same_on_any_number_of_ranks(train: Train, task: str, tmp_path: Path) -> None:
+def test_evidence_and_latents_are_independent_of_the_number_of_ranks(train: Train, task: str, tmp_path: Path) -> None:
     records, latents = [], []
     for ranks in (1, 3):
         callbacks = [Predictions(tmp_path / "predictions.pt"), LatentSpace(20)]
@@ -312,10 +312,10 @@ def test_evidence_and_latents_are_the_same_on_any_number_of_ranks(train: Train, 
     assert one.keys() == many.keys()
     pictured = sum(bool(finite(record["attention"])) for record in one.values())
     assert len(latents[0]["rows"]) == min(20, pictured) > 5
-    for row, own in one.items():
-        assert many[row].keys() == own.keys() >= {"kl", "kl_image", "similarity", "attention"}
+    for row, expected in one.items():
+        assert many[row].keys() == expected.keys() >= {"kl", "kl_image", "similarity", "attention"}
         for key in ("kl", "kl_image", "similarity", "attention"):
-            mine, theirs = (finite(record[key]) for record in (own, many[row]))
+            mine, theirs = (finite(record[key]) for record in (expected, many[row]))
             assert theirs == pytest.approx(mine, rel=1e-6)
     torch.testing.assert_close(latents[1], latents[0], rtol=1e-6, atol=1e-6)
     assert latents[0]["labels"].any(dim=1).all() or task == "mner"
@@ -329,18 +329,18 @@ def finite(values: Any) -> list[float]:
 @pytest.mark.parametrize("ranks", [1, 2])
 @pytest.mark.parametrize("task", ["mre", "mner"])
 def test_accumulated_steps_are_normalised_over_their_window(train: Train, ranks: int, task: str) -> None:
-    """All rows at once, or in batches of 36 and what is left; the alignment's negatives stay within a batch."""
+    """All rows at once, or in batches of 36 and a smaller one; negatives of the alignment stay within a batch."""
     rows = {"mre": 140, "mner": 66}[task]
     whole = train(1, task, InfoNCEAlignment, gamma=0.0, max_steps=2, batch_size=rows)
     parts = train(ranks, task, InfoNCEAlignment, gamma=0.0, max_steps=2, batch_size=36, accumulate_grad_batches=4)
     assert len(whole["loss"]) == 2
     assert 2 < len(parts["loss"]) < 9
-    for own, others in zip(whole["gradients"], parts["gradients"], strict=True):
-        assert_same(others, own)
+    for expected, others in zip(whole["gradients"], parts["gradients"], strict=True):
+        assert_same(others, expected)
 
 
 def test_negatives_can_stay_local(train: Train) -> None:
-    """Fewer negatives: another loss than in one process, and the same weights on every rank all the same."""
+    """With fewer negatives the loss differs from one process, but the weights are the same on every rank."""
     one, many = (train(n, "mre", partial(InfoNCEAlignment, negatives="local"), max_steps=2) for n in (1, 2))
     assert many["terms"][0]["task"] == pytest.approx(one["terms"][0]["task"], rel=1e-9)
     assert many["terms"][0]["align"] < one["terms"][0]["align"]

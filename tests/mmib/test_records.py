@@ -1,4 +1,4 @@
-"""What prediction records are made of: entities that meet, and numbers that stay finite."""
+"""Parts of prediction records: overlapping entities, and finite numbers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ spans = st.tuples(st.integers(0, 6), st.integers(1, 4)).map(lambda pair: (pair[0
 
 
 @given(spans, spans)
-def test_entities_overlap_where_they_share_a_word(one: tuple[int, int], other: tuple[int, int]) -> None:
+def test_entities_overlap_if_they_share_a_word(one: tuple[int, int], other: tuple[int, int]) -> None:
     shared = set(range(*one)) & set(range(*other))
     first, second = Entity("PER", *one), Entity("LOC", *other)
     assert first.overlaps(second) == second.overlaps(first) == bool(shared)
@@ -24,14 +24,14 @@ def test_entities_overlap_where_they_share_a_word(one: tuple[int, int], other: t
     assert items[0].overlaps(items[1]) == items[1].overlaps(items[0]) == bool(shared)
 
 
-def test_a_surface_form_ignores_case_and_keeps_the_spans_apart() -> None:
+def test_a_surface_form_ignores_case_and_separates_spans() -> None:
     words = ["ANNA", "met", "Straße", "7"]
     assert surface_form(words, [(0, 1)]) == "anna"
     assert surface_form(words, [(0, 2), (2, 4)]) == "anna met\tstrasse 7"
     assert surface_form(words, []) == surface_form([], [(0, 1)]) == ""
 
 
-def test_items_of_the_training_are_counted_and_read_back() -> None:
+def test_training_items_are_counted_and_round_trip() -> None:
     items = [Item("PER", "anna", (0, 1)), Item("PER", "bob", (2, 3)), Item("None", "")]
     found = TrainingItems.of(items)
     assert found == TrainingItems({"PER": 2, "None": 1}, frozenset({"anna", "bob"}))
@@ -39,17 +39,17 @@ def test_items_of_the_training_are_counted_and_read_back() -> None:
 
 
 @pytest.mark.parametrize(("predicted", "gold", "right"), [(1, 1, True), (0, 1, False)])
-def test_a_judgement_is_right_where_gold_was_predicted(predicted: int, gold: int, right: bool) -> None:
+def test_a_judgement_is_right_if_gold_was_predicted(predicted: int, gold: int, right: bool) -> None:
     assert Judgement([0.1, 0.2], predicted, gold).right is right
 
 
 @given(st.lists(st.lists(st.floats(-1e4, 1e4), min_size=3, max_size=3), min_size=1, max_size=4))
-def test_probabilities_are_those_of_scipy(logits: list[list[float]]) -> None:
+def test_probabilities_match_scipy(logits: list[list[float]]) -> None:
     values = np.array(logits)
     np.testing.assert_allclose(softmax(values), scipy_softmax(values, axis=-1), atol=1e-12)
 
 
-def test_log_odds_are_those_of_scipy_and_finite_at_the_ends() -> None:
+def test_log_odds_match_scipy_and_are_finite_at_the_ends() -> None:
     inside = np.linspace(0.01, 0.99, 50)
     np.testing.assert_allclose(log_odds(inside), logit(inside))
     ends = log_odds(np.array([0.0, 1.0]))
@@ -58,7 +58,7 @@ def test_log_odds_are_those_of_scipy_and_finite_at_the_ends() -> None:
     assert ends[1] > 13
 
 
-def test_a_confusion_of_the_most_frequent_classes_keeps_all_items_and_what_is_no_class() -> None:
+def test_a_confusion_matrix_of_the_most_frequent_classes_keeps_all_items_and_the_missing_class() -> None:
     pairs = {("a", "a"): 1, ("b", "b"): 5, ("b", "c"): 2, ("c", "a"): 3, ("c", "missed"): 1, ("d", "b"): 1}
     pairs["no", "d"] = 4
     whole = Confusion.of(pairs, ["a", "b", "c", "d", "no"], ["a", "b", "c", "d", "missed"])

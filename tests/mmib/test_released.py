@@ -1,4 +1,4 @@
-"""The released code's form of the bottleneck, and what is wrong with it."""
+"""The released code's form of the bottleneck, and its defects."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WIDTH = 12
 
 
 def test_the_norm_of_the_mean_is_fixed() -> None:
-    """Defect 3: whatever its parameters before the LayerNorm, the mean costs the same, so no word can cost less."""
+    """Defect 3: for any parameters before the LayerNorm the mean costs the same, so no word can cost less."""
     encoder = LayerNormGaussianEncoder(WIDTH, heads=3, dropout=0.0)
     mask = torch.ones(4, 5, dtype=torch.bool)
     for scale in (0.1, 1.0, 10.0):
@@ -40,7 +40,7 @@ def test_its_kl_is_the_mean_over_padding_and_dimensions(make_module: Build, make
         assert objective.terms[f"kl_{name}"].item() == 0.0
 
 
-def test_levitated_markers_are_positions_of_the_mean_as_those_in_the_text(
+def test_levitated_markers_are_positions_of_the_mean_like_those_in_the_text(
     make_backbone: Build, make_batch: Build
 ) -> None:
     backbone, batch = make_backbone(text={"markers": "levitated"}).eval(), make_batch()
@@ -53,7 +53,7 @@ def test_levitated_markers_are_positions_of_the_mean_as_those_in_the_text(
     assert MeanKL("image")(output, batch).count == len(batch)
 
 
-def test_bad_settings_are_refused() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match="choose 'text' or 'image'"):
         MeanKL("words")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="cannot be negative"):

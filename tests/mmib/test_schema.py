@@ -1,4 +1,4 @@
-"""What every part agrees on."""
+"""Shared definitions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mmib.schema import MARKERS, MMIBError, TaskError, Window, register_task, ta
 from mmib.tasks.mre import MREBatch, RelationExtraction
 
 
-def test_markers_are_four_different_ones() -> None:
+def test_there_are_four_different_markers() -> None:
     assert len(set(MARKERS)) == 4
 
 
-def test_every_error_of_the_project_has_one_base() -> None:
+def test_all_errors_of_the_project_share_a_base_class() -> None:
     errors = [kind for _, kind in inspect.getmembers(schema, inspect.isclass) if issubclass(kind, Exception)]
     assert MMIBError in errors
     assert all(issubclass(kind, MMIBError) for kind in errors)
@@ -31,7 +31,7 @@ def test_every_error_of_the_project_has_one_base() -> None:
 
 
 @pytest.mark.parametrize("pixels", [True, False])
-def test_moving_a_batch_moves_every_tensor_and_keeps_what_is_absent(
+def test_moving_a_batch_moves_every_tensor_and_keeps_missing_ones(
     make_batch: Callable[..., MREBatch], pixels: bool
 ) -> None:
     batch = dataclasses.replace(make_batch(pixels=pixels), window=Window(0.5, 2.0, 1.5, 0.0))
@@ -49,17 +49,17 @@ def test_moving_a_batch_moves_every_tensor_and_keeps_what_is_absent(
     assert batch.input_ids.device.type == "cpu"
 
 
-def test_padding_rows_are_the_rows_without_a_number(make_batch: Callable[..., MREBatch]) -> None:
+def test_padding_rows_are_rows_without_a_number(make_batch: Callable[..., MREBatch]) -> None:
     batch = dataclasses.replace(make_batch(), rows=torch.tensor([0, -1, 7, -1]))
     assert batch.valid.tolist() == [True, False, True, False]
 
 
-def test_length_of_a_batch_is_its_rows(make_batch: Callable[..., MREBatch]) -> None:
+def test_the_length_of_a_batch_is_its_number_of_rows(make_batch: Callable[..., MREBatch]) -> None:
     assert len(make_batch(lengths=(9, 8, 9), regions=(1, 0, 2))) == 3
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="page-locked memory needs CUDA")
-def test_pinned_batch_is_page_locked(make_batch: Callable[..., MREBatch]) -> None:
+def test_a_pinned_batch_is_page_locked(make_batch: Callable[..., MREBatch]) -> None:
     batch = make_batch().pin_memory()
     assert batch.input_ids.is_pinned()
     assert batch.pixels is None
@@ -70,20 +70,20 @@ def test_pinned_batch_is_page_locked(make_batch: Callable[..., MREBatch]) -> Non
 
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> dict[str, schema.Task]:
-    """The registered tasks; what a test adds is forgotten."""
+    """The registered tasks; tasks added by a test are removed."""
     tasks = dict(schema._TASKS)
     monkeypatch.setattr(schema, "_TASKS", tasks)
     return tasks
 
 
 class Another(RelationExtraction):
-    """A task of another name."""
+    """A task with another name."""
 
     name = "another"
 
 
 class Rival(RelationExtraction):
-    """A task of a name that is taken."""
+    """A task with an existing name."""
 
     name = "another"
 
@@ -95,7 +95,7 @@ def test_a_registered_task_is_found_by_its_name(registry: dict[str, schema.Task]
     assert task_names() == ["mre", "mner", "another"]
 
 
-def test_two_tasks_of_one_name_are_refused_with_both_shown(registry: dict[str, schema.Task]) -> None:
+def test_two_tasks_with_the_same_name_are_refused_and_both_shown(registry: dict[str, schema.Task]) -> None:
     register_task(Another())
     with pytest.raises(TaskError) as error:
         register_task(Rival())
@@ -105,14 +105,14 @@ def test_two_tasks_of_one_name_are_refused_with_both_shown(registry: dict[str, s
     assert type(task_named("another")) is Another, "the first stays"
 
 
-def test_a_module_that_is_imported_again_registers_its_task_again(registry: dict[str, schema.Task]) -> None:
+def test_a_reimported_module_registers_its_task_again(registry: dict[str, schema.Task]) -> None:
     register_task(Another())
     register_task(again := Another())
     assert task_named("another") is again
 
 
 @pytest.mark.parametrize("name", ["mrr", "", None, 3, ["mre"]])
-def test_an_unknown_task_is_refused_with_those_that_there_are(name: object) -> None:
+def test_an_unknown_task_is_refused_with_the_choices(name: object) -> None:
     with pytest.raises(
         TaskError, match=rf"there is no task {re.escape(repr(name))}: choose from mre, mner, or .* --plugin MODULE"
     ):
@@ -120,7 +120,7 @@ def test_an_unknown_task_is_refused_with_those_that_there_are(name: object) -> N
 
 
 @pytest.mark.parametrize("name", ["mre", "mner"])
-def test_the_projects_own_tasks_are_imported_when_they_are_asked_for(name: str) -> None:
+def test_the_projects_tasks_are_imported_on_demand(name: str) -> None:
     asked = f"import sys; from mmib.schema import task_named; assert 'mmib.tasks.{name}' not in sys.modules; "
     found = f"print(task_named({name!r}).name)"
     done = subprocess.run([sys.executable, "-c", asked + found], capture_output=True, text=True, check=False)

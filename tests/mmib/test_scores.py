@@ -1,4 +1,4 @@
-"""Scores are ratios of counts, and zero where these are undefined."""
+"""Scores are ratios of counts, and zero if undefined."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from mmib.scores import RATIOS, Counts, Scores, few_items
 
 
-def test_scores_from_counts_are_zero_where_undefined() -> None:
+def test_scores_are_zero_where_undefined() -> None:
     assert Scores.from_counts(0, 0, 5) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(0, 5, 0) == Scores(0.0, 0.0, 0.0)
     assert Scores.from_counts(2, 4, 8) == Scores(0.5, 0.25, pytest.approx(1 / 3))

@@ -1,4 +1,4 @@
-"""BIO tags: the entities are those of seqeval, whatever the types are called."""
+"""BIO tags: the entities match seqeval, for any type names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TAGS = bio_tags(TYPES)
 tag_lists = st.lists(st.sampled_from(TAGS), max_size=14)
 
 
-def test_tags_are_o_and_both_tags_of_every_type_in_order() -> None:
+def test_tags_are_o_followed_by_both_tags_of_every_type() -> None:
     tags = bio_tags(label_set("twitter").names)
     assert tags == ("O", "B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "I-ORG", "B-MISC", "I-MISC")
     assert NO_LABEL not in range(len(tags))
@@ -52,23 +52,23 @@ def test_a_tag_is_split_at_its_first_hyphen(tag: str, expected: tuple[str, str])
         ("", ""),
     ],
 )
-def test_a_stray_inner_tag_opens_an_entity(tags: str, repaired: str) -> None:
+def test_a_stray_inside_tag_starts_an_entity(tags: str, repaired: str) -> None:
     assert " ".join(repair(tags.split())) == repaired
 
 
 def numbered(tags: list[str]) -> list[str]:
-    """The same tags with types that seqeval cannot take apart: it splits at the last hyphen."""
+    """The same tags with types that seqeval parses differently: it splits at the last hyphen."""
     return [tag if tag == "O" else f"{tag[0]}-{TYPES.index(tag[2:])}" for tag in tags]
 
 
 @given(tag_lists)
-def test_entities_are_those_of_seqevals_default_reading(tags: list[str]) -> None:
+def test_entities_match_seqevals_default_mode(tags: list[str]) -> None:
     expected = [Entity(TYPES[int(name)], first, last + 1) for name, first, last in get_entities(numbered(tags))]
     assert entities(tags) == expected
 
 
 @given(tag_lists)
-def test_repaired_tags_hold_the_same_entities_in_both_readings(tags: list[str]) -> None:
+def test_repaired_tags_have_the_same_entities_in_both_modes(tags: list[str]) -> None:
     repaired = repair(tags)
     assert len(repaired) == len(tags)
     assert entities(repaired) == entities(tags)
@@ -79,14 +79,14 @@ def test_repaired_tags_hold_the_same_entities_in_both_readings(tags: list[str]) 
 
 
 @given(tag_lists)
-def test_every_word_knows_its_mention(tags: list[str]) -> None:
+def test_every_word_has_the_index_of_its_mention(tags: list[str]) -> None:
     mentions = count_mentions(repair(tags))
     for number, entity in enumerate(entities(tags), start=1):
         assert [word for word, mention in enumerate(mentions) if mention == number] == list(range(*entity.span))
     assert [mention == 0 for mention in mentions] == [tag == "O" for tag in tags]
 
 
-def test_entities_of_no_words_are_none() -> None:
+def test_no_words_have_no_entities() -> None:
     assert entities([]) == []
     assert repair([]) == []
     assert count_mentions([]) == []
