@@ -1,4 +1,4 @@
-# Everything a person runs. `make help` lists it.
+# All commands for users and developers; `make help` lists them.
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ DATA_ROOT ?=
 SEED ?= 1
 RUNS ?=
 ARGS ?=
-# Runs at a time of sweeps and studies; each has its share of the cores.
+# Parallel runs of sweeps and studies, which share the cores.
 PARALLEL ?= 2
 
 .PHONY: help
@@ -22,16 +22,16 @@ help: ## List the commands and their variables
 	@echo
 	@echo "Variables: DATA_ROOT=folder of the real data set (train-mre: MNRE instead of the demo corpus; train-mner15 and"
 	@echo "           train-mner17: the folder that holds twitter2015 or twitter2017), SEED=1, ARGS='any option of mmib',"
-	@echo "           PARALLEL=2 (runs at a time of sweeps and studies),"
+	@echo "           PARALLEL=2 (parallel runs of sweeps and studies),"
 	@echo "           PYTHON=python3 (3.11 or newer, used once to make .venv)"
 
 .PHONY: setup
-setup: $(STAMP) ## Make .venv and install the pinned versions (every other command does this by itself)
+setup: $(STAMP) ## Make .venv and install the pinned versions (all other commands do this automatically)
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
 	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	@# A source archive holds folders where the repository has links.
+	@# A source archive contains folders instead of the repository's links.
 	@for name in datamodules lightning_configs; do \
 	  test -e $$name || { mv src/mmib/$$name $$name && ln -s ../../$$name src/mmib/$$name; }; \
 	done
@@ -41,7 +41,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 LOCK := requirements-py311-linux-x86_64.lock
 
 .PHONY: lock
-lock: ## Write the lock file with the hashes of all pinned packages, after constraints.txt changed (pip install uv)
+lock: ## Write the lock file with the hashes of all pinned packages, after a change of constraints.txt (pip install uv)
 	uv pip compile setup.cfg --constraints constraints.txt --no-annotate --generate-hashes --no-strip-extras --python-version 3.11.7 \
 		--python-platform x86_64-manylinux_2_28 $(addprefix --extra ,encoders data lora sweeps extract serve onnx docs dev) \
 		--custom-compile-command 'make lock' --output-file $(LOCK) --quiet
@@ -80,7 +80,7 @@ ablations: $(STAMP) ## Train eight variants of both tasks over three seeds on th
 	$(BIN)/mmib study experiments/ablations/study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
 
 .PHONY: studies
-studies: $(STAMP) ## Measure rates, the released bottleneck, priors, alignment and regimes on the study corpus: a day on two cores; resumes
+studies: $(STAMP) ## Measure rates, the released bottleneck, priors, alignment and regimes on the study corpus: a day on two cores; resumable
 	for study in rates released_rates priors alignment regimes; do \
 	  $(BIN)/mmib study experiments/ablations/$$study.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS) || exit; \
 	done
@@ -90,7 +90,7 @@ missing-study: $(STAMP) ## Measure F1 against missing images, with and without b
 	$(BIN)/mmib study experiments/ablations/missing.yaml --parallel $(PARALLEL) --results experiments/results $(ARGS)
 
 .PHONY: results
-results: ablations missing-study known-answers ## Make every table of experiments/results that costs less than a night
+results: ablations missing-study known-answers ## Make the tables of experiments/results that take less than a night
 
 .PHONY: report
 report: $(STAMP) ## Write a page about the newest run; RUNS='runs/a/… runs/b/…' compares those, or shows a study
@@ -109,15 +109,15 @@ demo: $(STAMP) ## Train both demo models unless there are runs of them, export t
 	$(BIN)/python -m experiments.demo $(ARGS)
 
 .PHONY: screenshots
-screenshots: $(STAMP) ## Take the pictures of page, report and review page again: MODEL=exports RUNS=run of the report
+screenshots: $(STAMP) ## Take new screenshots of page, report and review page: MODEL=exports RUNS=run of the report
 	$(BIN)/python -m experiments.screenshots --model $(or $(MODEL),exports) $(if $(RUNS),--run '$(RUNS)') $(ARGS)
 
 .PHONY: demo-data
-demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this by itself)
+demo-data: $(STAMP) ## Write the demo corpus to data/demo (training does this automatically)
 	$(BIN)/mmib demo-data $(ARGS)
 
 .PHONY: crop-objects
-crop-objects: $(STAMP) ## Cut objects out of a data set's images: DATA_ROOT=… TASK=mnre or twitter (docs/how-to/crops.md)
+crop-objects: $(STAMP) ## Crop objects from a data set's images: DATA_ROOT=… TASK=mnre or twitter (docs/how-to/crops.md)
 	@test -n "$(DATA_ROOT)" || { echo "Where is the data? make $@ TASK=mnre DATA_ROOT=/path/to/mnre"; exit 2; }
 	$(BIN)/mmib crop-objects '$(DATA_ROOT)' --task $(or $(TASK),mnre) $(ARGS)
 
@@ -131,7 +131,7 @@ test: $(STAMP) lint ## Run the linters and all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal $(ARGS)
 
 .PHONY: test-smoke
-test-smoke: $(STAMP) ## Run the smoke tests: what an installation must do
+test-smoke: $(STAMP) ## Run the smoke tests of an installation
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m smoke $(ARGS)
 
 .PHONY: test-floor
@@ -143,7 +143,7 @@ test-python: ## Run the smoke tests with another Python, in a fresh environment:
 	$(PYTHON) -m experiments.installation . --python '$(or $(VERSION),3.13)' $(ARGS)
 
 .PHONY: release
-release: $(STAMP) ## Build what a release consists of and try it in fresh environments; ARGS=--rehearse where it is not ready
+release: $(STAMP) ## Build the files of a release and test them in fresh environments; ARGS=--rehearse before it is ready
 	$(BIN)/python -m experiments.release $(ARGS)
 
 .PHONY: test-resume
@@ -161,7 +161,7 @@ fuzz: $(STAMP) ## Feed 50,000 damaged and hostile files to all readers, and inte
 	OMP_NUM_THREADS=1 EXAMPLES=300 $(BIN)/python -m pytest tests/mmib/extract/test_interruptions.py --hypothesis-seed 0
 
 .PHONY: soak
-soak: $(STAMP) ## Send requests of honest and hostile clients at the same time; no answer may be lost, half of the speed must remain (after make export)
+soak: $(STAMP) ## Send requests of honest and hostile clients concurrently; no answer may be lost, and half of the throughput must remain (after make export)
 	$(BIN)/python -m experiments.robustness.soak --model '$(or $(MODEL),exports)' $(ARGS)
 
 .PHONY: reproduce
@@ -184,10 +184,10 @@ joint: $(STAMP) ## Score entities and relations together, as triples, on the dem
 	$(BIN)/python -m experiments.joint --model '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: known-answers
-known-answers: $(STAMP) ## Check the information estimates where the truth is known: a figure and a table
+known-answers: $(STAMP) ## Check the information estimates against known values: a figure and a table
 	$(BIN)/python -m experiments.known_answers $(ARGS)
 
-# In this order, as far as they are there; each prints tables. Training takes most of the time.
+# The existing ones, in this order; each prints tables. Training takes most of the time.
 BENCHMARKS := startup cost padding crf attention cache training inference memory scaling
 BENCHMARKS := $(filter $(basename $(notdir $(wildcard experiments/benchmarks/*.py))), $(BENCHMARKS))
 
@@ -198,11 +198,11 @@ bench-%: $(STAMP)
 	$(BIN)/python -m experiments.benchmarks.$* $(ARGS)
 
 .PHONY: bench-monitor
-bench-monitor: $(STAMP) ## Measure what the monitor of the bottleneck costs a training step
+bench-monitor: $(STAMP) ## Measure the cost of the bottleneck monitor per training step
 	$(BIN)/python -m experiments.benchmarks.monitor -- --config mre-demo $(ARGS)
 
 .PHONY: bench-extraction
-bench-extraction: $(STAMP) ## Measure posts a second of extraction, one by one and in batches (after make export)
+bench-extraction: $(STAMP) ## Measure posts per second of extraction, individually and in batches (after make export)
 	$(BIN)/python -m experiments.benchmarks.extraction --model '$(or $(OUT),exports)' $(ARGS)
 
 .PHONY: bench-gpu
@@ -214,7 +214,7 @@ gpu-bundle: $(STAMP) ## Collect in .gpu what bench-gpu needs on a machine withou
 	$(BIN)/python -m experiments.benchmarks.bundle .gpu $(ARGS)
 
 .PHONY: test-slurm
-test-slurm: $(STAMP) ## Run the batch scripts on a SLURM of one node, started for that (root: installs slurm-wlm, munge)
+test-slurm: $(STAMP) ## Run the batch scripts on a temporary one-node SLURM cluster (root: installs slurm-wlm, munge)
 	$(BIN)/python -m experiments.slurm.test_slurm $(ARGS)
 
 .PHONY: audit
@@ -233,7 +233,7 @@ docs: $(STAMP) ## Build the documentation into build/docs; warnings are errors
 	@echo 'build/docs/index.html'
 
 .PHONY: schema
-schema: $(STAMP) ## Regenerate the schema of all classes' options, from which --help and early checks are answered
+schema: $(STAMP) ## Regenerate the schema of all classes' options, used by --help and early checks
 	$(BIN)/python -m mmib.training.option_schema
 
 .PHONY: format

@@ -145,8 +145,8 @@ class Browser:
             code = KEY_CODES[key] if len(key) > 1 else ord(key.upper())
             pressed: dict[str, Any] = {"key": key, "code": key, "windowsVirtualKeyCode": code}
             pressed["modifiers"] = SHIFT if key != combination else 0
-            for kind, own in (("keyDown", text), ("keyUp", {})):
-                self.send("Input.dispatchKeyEvent", type=kind, **pressed, **own)
+            for kind, options in (("keyDown", text), ("keyUp", {})):
+                self.send("Input.dispatchKeyEvent", type=kind, **pressed, **options)
 
     def choose_file(self, selector: str, file: Path) -> None:
         """Choose a file in a file input."""

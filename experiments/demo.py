@@ -22,8 +22,8 @@ def newest_run(runs: Path, experiment: str) -> FinishedRun | None:
     It may have been trained with other options: check its report page and its `config.yaml`.
     """
     found = newest_first(trained_runs(runs / experiment))
-    own = (run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file())
-    return next(own, None)
+    matching = (run for run in found if run.name == experiment and (run.folder / "checkpoints" / "best.ckpt").is_file())
+    return next(matching, None)
 
 
 def mmib(*arguments: str) -> None:

@@ -252,11 +252,11 @@ def shapes_of(name: str, length: float, batch: int, text: BertConfig, image_widt
 def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
     """GFLOP per row by part, of our training and of the published recipe."""
     rows = []
-    for name, own in shapes.items():
+    for name, row_shapes in shapes.items():
         posts = SETS[name]
-        padded = replace(own, length=posts.max_length, queries=posts.max_length)
+        padded = replace(row_shapes, length=posts.max_length, queries=posts.max_length)
         images = posts.regions * image_flops
-        for label, shape, encoded in (("published recipe", padded, images), ("ours", own, 0.0)):
+        for label, shape, encoded in (("published recipe", padded, images), ("ours", row_shapes, 0.0)):
             parts = row_cost(shape)
             text, whole = parts.pop("text encoder").training, total(list(parts.values())).training
             cells = [f"{value / 1e9:.1f}" for value in (encoded, text, whole, encoded + text + whole)]
@@ -268,33 +268,33 @@ def operations_table(shapes: Mapping[str, Shapes], image_flops: float) -> str:
 def bytes_table(shapes: Mapping[str, Shapes], parameters: int) -> str:
     """Megabytes per step by cause."""
     rows = []
-    for name, own in shapes.items():
-        moved = step_bytes(own, parameters)
-        rows.append([name, own.batch, *(f"{value / 1e6:,.1f}" for value in moved), f"{sum(moved) / 1e6:,.0f}"])
+    for name, row_shapes in shapes.items():
+        moved = step_bytes(row_shapes, parameters)
+        rows.append([name, row_shapes.batch, *(f"{value / 1e6:,.1f}" for value in moved), f"{sum(moved) / 1e6:,.0f}"])
     return table(["set", "batch", "weights", "AdamW", "activations", "features", "MB a step"], rows)
 
 
 def million_table(shapes: Mapping[str, Shapes], image_flops: float, peak: float) -> str:
     """Cost of a million posts of each set."""
     rows = []
-    for name, own in shapes.items():
-        pictures = POSTS * own.regions
-        epoch = POSTS * total(list(row_cost(own).values())).training
+    for name, row_shapes in shapes.items():
+        pictures = POSTS * row_shapes.regions
+        epoch = POSTS * total(list(row_cost(row_shapes).values())).training
         build = pictures * image_flops
-        cache = pictures * own.image_width * HALF
+        cache = pictures * row_shapes.image_width * HALF
         times = (f"{cost / unit:.1f}" for cost in (build, epoch) for unit in (1e15, peak))
         rows.append([name, f"{cache / 1e9:.1f}", *times])
     head = ["set", "cache, GB", "building it, PFLOP", "seconds at the peak", "an epoch, PFLOP", "seconds at the peak"]
     return table(head, rows)
 
 
-def ranks_table(own: Shapes, parameters: int, hardware: Hardware, batches: Sequence[int]) -> str:
+def ranks_table(row_shapes: Shapes, parameters: int, hardware: Hardware, batches: Sequence[int]) -> str:
     """Rows per second of a global batch by number of ranks, and the parallel efficiency."""
     rows = []
     for ranks in (1, 2, 4, 8, 16, 32, 64):
         cells = []
         for batch in batches:
-            shapes = replace(own, batch=batch)
+            shapes = replace(row_shapes, batch=batch)
             flops = batch * total(list(row_cost(shapes).values())).training
             moved = step_bytes(shapes, parameters, HALF)
             one, many = (ranks_seconds(flops, moved, count, parameters, hardware) for count in (1, ranks))
@@ -318,8 +318,8 @@ def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], ban
             data = open_set(folder / "data", name, module, folder / "cache", batch_size=arguments.batch_size)
             read_set(data)
             length = statistics.mean(row_lengths(data))
-            own = shapes_of(name, length, arguments.batch_size, encoders.text, module.backbone.image_encoder.dim)
-            flops = arguments.batch_size * total(list(row_cost(own).values())).training
+            row_shapes = shapes_of(name, length, arguments.batch_size, encoders.text, module.backbone.image_encoder.dim)
+            flops = arguments.batch_size * total(list(row_cost(row_shapes).values())).training
             trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
             for precision, peak in peaks.items():
                 setup = _ours(posts.task, precision == "bf16")
@@ -327,7 +327,7 @@ def reached_table(arguments: argparse.Namespace, peaks: Mapping[str, float], ban
                 bench = Bench(module, {True: make_optimizer(module, fused=True)}, loaders, arguments.rows)
                 bench.run(setup)
                 seconds = arguments.batch_size / bench.run(setup)
-                least = step_seconds(flops, step_bytes(own, trained), peak, bandwidth)
+                least = step_seconds(flops, step_bytes(row_shapes, trained), peak, bandwidth)
                 milliseconds = (f"{1e3 * value:.0f}" for value in (least, seconds))
                 shares = (f"{share:.0%}" for share in (least / seconds, flops / seconds / peak))
                 rows.append([name, precision, f"{length:.1f}", f"{flops / 1e9:.0f}", *milliseconds, *shares])

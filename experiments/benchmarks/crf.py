@@ -126,24 +126,26 @@ class TorchStruct(Chain):
 
 def implementations(device: torch.device) -> dict[str, Implementation]:
     """Create the installed implementations, with equal scores."""
-    own, plain = LinearChainCRF(TAGS), PlainLoop(TAGS)
-    for score in own.parameters():
+    reference, plain = LinearChainCRF(TAGS), PlainLoop(TAGS)
+    for score in reference.parameters():
         nn.init.normal_(score)
-    plain.load_state_dict(own.state_dict())
+    plain.load_state_dict(reference.state_dict())
     ways = {
         OWN: Implementation(
-            own, lambda posts: own(*posts).sum(), lambda posts: own.viterbi(posts.emissions, posts.mask)
+            reference,
+            lambda posts: reference(*posts).sum(),
+            lambda posts: reference.viterbi(posts.emissions, posts.mask),
         ),
         "plain loop": Implementation(plain, plain.loss, plain.decode),
     }
     if installed("torchcrf"):
-        library = PackagedCRF(own).package
+        library = PackagedCRF(reference).package
         ways["pytorch-crf"] = Implementation(
             library, lambda posts: -library(*posts), lambda posts: library.decode(posts.emissions, posts.mask)
         )
     if installed("torch_struct"):
         struct = TorchStruct(TAGS)
-        struct.load_state_dict(own.state_dict())
+        struct.load_state_dict(reference.state_dict())
         ways["torch-struct"] = Implementation(struct, struct.loss, struct.decode)
     for way in ways.values():
         way.module.to(device)
@@ -193,12 +195,12 @@ def measure(calls: dict[str, Callable[[], object]], device: torch.device, rounds
 
 def print_rows(what: str, times: dict[str, list[float]], differences: dict[str, float]) -> None:
     """Print a line per implementation."""
-    own = statistics.median(times[OWN])
+    reference = statistics.median(times[OWN])
     for name, taken in times.items():
         low, middle, high = statistics.quantiles(taken, n=4)
         spread = f"{middle:8.2f} ({low:.2f} to {high:.2f})"
         differs = f"{differences[name]:.0e}" if name in differences else ""
-        print(f"  {what:16} {name:12} {spread:28} {middle / own:6.2f}  {differs}".rstrip())
+        print(f"  {what:16} {name:12} {spread:28} {middle / reference:6.2f}  {differs}".rstrip())
 
 
 class Comparison(NamedTuple):

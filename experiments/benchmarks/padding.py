@@ -33,11 +33,11 @@ def lengths_of(rows: Iterable[Any], posts: PostSet, tokenizer: WordTokenizer) ->
     words = tokenizer.pieces([row.words for row in rows])
     if posts.task == "mre":
         marked = (
-            mark_entities(own, row.head, row.tail, tokenizer, posts.max_length)
-            for own, row in zip(words, rows, strict=True)
+            mark_entities(tokens, row.head, row.tail, tokenizer, posts.max_length)
+            for tokens, row in zip(words, rows, strict=True)
         )
         return np.array([len(row.input_ids) for row in marked])
-    return np.array([len(fit_words(own, tokenizer, posts.max_length)[0]) for own in words])
+    return np.array([len(fit_words(tokens, tokenizer, posts.max_length)[0]) for tokens in words])
 
 
 def share_of_padding(lengths: np.ndarray, batch_size: int, max_tokens: int | None = None) -> float:

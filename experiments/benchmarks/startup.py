@@ -99,9 +99,9 @@ def import_times(statement: str) -> Counter[str]:
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stderr.splitlines()
     seconds: Counter[str] = Counter()
     for line in lines:
-        own, _, name = line.removeprefix("import time:").partition("|")
-        if own.strip().isdecimal():
-            seconds[name.rpartition("|")[2].strip().partition(".")[0]] += int(own) / 1e6
+        self_time, _, name = line.removeprefix("import time:").partition("|")
+        if self_time.strip().isdecimal():
+            seconds[name.rpartition("|")[2].strip().partition(".")[0]] += int(self_time) / 1e6
     return seconds
 
 
@@ -136,7 +136,7 @@ def main(arguments: list[str] | None = None) -> None:
     shown = times.most_common(PACKAGES_SHOWN)
     rest = times.total() - sum(seconds for _, seconds in shown)
     rows = [*shown, ("all others", rest), ("together", times.total())]
-    print(f"\n`{chosen.imports}`, once\n\n{table(['package', 's'], ([label, f'{own:.2f}'] for label, own in rows))}")
+    print(f"\n`{chosen.imports}`, once\n\n{table(['package', 's'], ([label, f'{cost:.2f}'] for label, cost in rows))}")
 
 
 if __name__ == "__main__":

@@ -127,8 +127,8 @@ def _bound_memory(megabytes: int) -> None:
 def _named(error: BaseException) -> str:
     """Name an error by its type and the innermost line of this project in its traceback."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    own = [frame for frame in frames if Path(frame.filename).parent.name != "robustness"]
-    place = f" in {Path(own[-1].filename).name}:{own[-1].lineno}" if own else ""
+    reader_frames = [frame for frame in frames if Path(frame.filename).parent.name != "robustness"]
+    place = f" in {Path(reader_frames[-1].filename).name}:{reader_frames[-1].lineno}" if reader_frames else ""
     return f"{type(error).__name__}{place}"
 
 

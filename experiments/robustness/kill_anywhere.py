@@ -197,7 +197,7 @@ def start(run: Callable[[Path], None], folder: Path, kill_after_s: float = math.
 
 def _last_words(log: Path) -> str:
     """Return the last message of mmib itself, and the last line of the log."""
-    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it said nothing"]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() or ["it printed nothing"]
     return " / ".join([line for line in lines[:-1] if line.startswith("mmib: ")][-1:] + lines[-1:])
 
 
@@ -216,8 +216,8 @@ def try_kills(name: str, job: Job, kills: int, work: Path, rng: random.Random) -
             duration = seconds
         tally[outcome] += 1
         tally[LOST] += bool(lost)
-        said = "; ".join(lost[:SHOWN]) or "every file whole, the next start came to the same end"
-        print(f"{name} {number}: {outcome}, {seconds:.1f} of {duration:.1f} s: {said}", flush=True)
+        details = "; ".join(lost[:SHOWN]) or "every file whole, the next start came to the same end"
+        print(f"{name} {number}: {outcome}, {seconds:.1f} of {duration:.1f} s: {details}", flush=True)
         shutil.rmtree(folder)
     return tally
 

@@ -1,11 +1,11 @@
 #!/bin/bash
-# Trainings that differ in one thing, each a separate job as job.sh makes it; submit from the root of the repository:
+# Trainings that differ in one thing, each a separate job like that of job.sh; submit from the root of the repository:
 #
 #   sbatch --array 1-3 experiments/slurm/array.sh --config mre-demo --config trainer/slurm.yaml
 #   sbatch --array 1-8 experiments/slurm/array.sh --trials trials.txt --config mre-demo --config trainer/slurm.yaml
 #
-# Without --trials the task's number is the seed. With it, the task takes the line of that number of the file: options
-# of `mmib fit`, quoted as in a shell, say: --model.gamma 0.5 --model.beta_text 1e-3
+# Without --trials the task's number is the seed. With it, the task uses the line of the file with that number: options
+# of `mmib fit`, quoted as in a shell, for example: --model.gamma 0.5 --model.beta_text 1e-3
 #SBATCH --job-name=mmib-array
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue

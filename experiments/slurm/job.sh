@@ -1,19 +1,19 @@
 #!/bin/bash
-# One training on a SLURM cluster, one task a GPU; submit it from the root of the repository (docs/tutorials/cluster.md):
+# One training on a SLURM cluster, one task per GPU; submit it from the root of the repository (docs/tutorials/cluster.md):
 #
 #   sbatch --nodes 2 --ntasks-per-node 4 --gres gpu:4 experiments/slurm/job.sh --config mre-demo --config trainer/slurm.yaml
 #   sbatch --ntasks-per-node 4 experiments/slurm/job.sh --config mre-demo --config trainer/ddp_cpu.yaml
 #
-# What stands behind the script are options of `mmib fit`; the numbers of nodes and devices are taken from the job.
-# Options given to sbatch win over these:
+# Arguments after the script are options of `mmib fit`; the numbers of nodes and devices come from the job.
+# Options given to sbatch override these:
 #SBATCH --job-name=mmib
 #SBATCH --ntasks-per-node=1
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR1@120
 #
-# MMIB_LOCAL_CACHE=FOLDER   every node reads image features from a copy in this folder of its own disk, one a job
-# MMIB_CACHE=FOLDER         where the copy is taken from (.cache/features)
+# MMIB_LOCAL_CACHE=FOLDER   every node reads image features from a copy in this folder of its local disk, one per job
+# MMIB_CACHE=FOLDER         the folder that is copied (.cache/features)
 set -euo pipefail
 
 # The last task of an array has the id of the whole array: only this form always means one job.
@@ -28,7 +28,7 @@ patience_s=80 # for the ranks to finish their step and write last.ckpt, of the 1
     exit 2
 }
 command -v mmib >/dev/null || PATH=$PWD/.venv/bin:$PATH
-# Since SLURM 22.05 srun does not take this over from sbatch.
+# Since SLURM 22.05 srun does not inherit this from sbatch.
 [[ -z ${SLURM_CPUS_PER_TASK:-} ]] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 
 # In the background, because bash would see the signal only after the ranks have ended.
@@ -38,7 +38,7 @@ step() {
 }
 
 # The folder of the run is named after the job, so when SLURM starts the job again, `mmib fit` finds its last.ckpt
-# there and goes on.
+# there and resumes.
 requeue() {
     echo "job $job: $1: it is requeued"
     rm -f "$ended"
@@ -65,9 +65,9 @@ echo "job $job: $SLURM_NTASKS tasks on $SLURM_NNODES nodes ($SLURM_JOB_NODELIST)
 cache=()
 [[ -z ${MMIB_LOCAL_CACHE:-} ]] || cache=(--data.cache_dir "${MMIB_CACHE:=.cache/features}")
 
-# One process writes the demo corpus and computes the features that are missing, while the ranks do not exist yet. When
-# they look, all is there, and they write nothing. Should they differ, nothing breaks either: the corpus and each part
-# of a cache get their names when they are complete, and builders of a cache take turns on its lock.
+# One process writes the demo corpus and computes the missing features before the ranks start, so that they find
+# everything and write nothing. If they need other files, nothing breaks either: the corpus and each part of a cache
+# are renamed when complete, and builders of a cache take turns on its lock.
 ((restarts)) || step --nodes=1 --ntasks=1 --ntasks-per-node=1 python experiments/slurm/prepare.py "$@" "${cache[@]}"
 
 if [[ -n ${MMIB_LOCAL_CACHE:-} ]]; then
@@ -76,8 +76,8 @@ if [[ -n ${MMIB_LOCAL_CACHE:-} ]]; then
     cache=(--data.cache_dir "$MMIB_LOCAL_CACHE")
 fi
 
-# A rank that wrote last.ckpt upon SIGTERM and ended has status 75. Should srun see that, it would take it for a failure
-# and kill the ranks that are still at it, so such a rank only leaves a note.
+# A rank that wrote last.ckpt upon SIGTERM and ended has status 75. srun would treat that as a failure and kill the
+# ranks that are still writing, so such a rank only leaves a note.
 export ended
 # shellcheck disable=SC2016 # for the ranks' own shells
 rank='trap : TERM; mmib fit "$@" || { status=$?; ((status == 75)) || exit "$status"; : >"$ended"; }'
