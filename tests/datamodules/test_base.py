@@ -120,7 +120,7 @@ def test_a_batch_without_any_images_is_valid(
     assert batch.image_ids.tolist() == [NO_IMAGE, NO_IMAGE]
 
 
-def test_defect_24_absent_images_and_crops_are_masked_not_black_pictures(five: Any, load: Load) -> None:
+def test_defect_24_absent_images_and_crops_are_masked_not_black_images(five: Any, load: Load) -> None:
     """STYLE.md 2.1, defect 24: missing crops were zero images, attended to and charged KL."""
     (five.root / "img_org" / "train" / "blue.png").unlink()
     batch, places = by_row(load())
@@ -372,7 +372,7 @@ def test_a_loader_resumes_after_the_last_trained_batch(five: Any, load: Load, wo
     assert rows_of(resumed) == whole, "later epochs are whole again"
 
 
-class Noted(pl.LightningModule):
+class RowRecorder(pl.LightningModule):
     """Records the rows of each epoch; saves a checkpoint after a batch of the second epoch, and stops."""
 
     def __init__(self, checkpoint: Path | None = None) -> None:
@@ -399,7 +399,7 @@ class Noted(pl.LightningModule):
 def test_a_resumed_run_trains_on_exactly_the_remaining_rows(
     five: Any, load: Load, tmp_path: Path, workers: int
 ) -> None:
-    def fit(model: Noted, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
+    def fit(model: RowRecorder, ckpt_path: Path | None = None) -> list[tuple[int, list[int]]]:
         trainer = pl.Trainer(
             default_root_dir=tmp_path,
             accelerator="cpu",
@@ -414,13 +414,13 @@ def test_a_resumed_run_trains_on_exactly_the_remaining_rows(
         trainer.fit(model, datamodule=load(batch_size=1, workers=workers), ckpt_path=ckpt_path, weights_only=True)
         return model.seen
 
-    whole = fit(Noted())
+    whole = fit(RowRecorder())
     assert len(whole) == 15
     checkpoint = tmp_path / "middle.ckpt"
     with pytest.raises(SystemExit):
-        fit(first := Noted(checkpoint))
+        fit(first := RowRecorder(checkpoint))
     assert first.seen == whole[:8]
-    assert fit(Noted(), checkpoint) == whole[8:]
+    assert fit(RowRecorder(), checkpoint) == whole[8:]
 
 
 # Images that are missing, disabled, or shuffled

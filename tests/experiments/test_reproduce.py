@@ -39,7 +39,7 @@ def data(tmp_path: Path) -> Path:
     return root
 
 
-class Points:
+class TrialRecorder:
     """Replaces `run_trial`: writes the files of a run, and records its options."""
 
     def __init__(self) -> None:
@@ -71,14 +71,14 @@ class Points:
 
 
 @pytest.fixture
-def points(monkeypatch: pytest.MonkeyPatch) -> Points:
-    stub = Points()
+def recorder(monkeypatch: pytest.MonkeyPatch) -> TrialRecorder:
+    stub = TrialRecorder()
     monkeypatch.setattr(reproduce, "run_trial", stub)
     return stub
 
 
 @pytest.fixture
-def run(data: Path, tmp_path: Path, points: Points) -> Callable[..., tuple[int, str]]:
+def run(data: Path, tmp_path: Path, recorder: TrialRecorder) -> Callable[..., tuple[int, str]]:
     """Runs the command on MNRE and Twitter-2017; returns its status and the table."""
 
     def call(*options: str) -> tuple[int, str]:
@@ -97,17 +97,17 @@ def cells(table: str, start: str) -> list[str]:
 
 
 def test_all_runs_have_their_settings_and_every_set_is_run_with_the_first_seed_first(
-    run: Callable[..., tuple[int, str]], points: Points, data: Path
+    run: Callable[..., tuple[int, str]], recorder: TrialRecorder, data: Path
 ) -> None:
     status, _ = run("--seeds", "1", "2", "--", "--wandb", "off")
     assert status == 0
     sets = ["mre-mnre-published", "mner-twitter2017-published"]
-    assert points.asked == [(experiment, seed) for seed in "12" for experiment in sets]
-    assert [options[options.index("--data.root") + 1] for options in points.options[:2]] == [
+    assert recorder.asked == [(experiment, seed) for seed in "12" for experiment in sets]
+    assert [options[options.index("--data.root") + 1] for options in recorder.options[:2]] == [
         str(data / "mnre"),
         str(data),
     ]
-    assert all(list(options[-2:]) == ["--wandb", "off"] for options in points.options)
+    assert all(list(options[-2:]) == ["--wandb", "off"] for options in recorder.options)
 
 
 def test_the_table_compares_mean_and_standard_deviation_with_published_figures(
@@ -156,25 +156,25 @@ def test_data_as_released_is_reported_as_such(
 
 
 def test_finished_runs_are_not_repeated_unless_options_differ(
-    run: Callable[..., tuple[int, str]], points: Points
+    run: Callable[..., tuple[int, str]], recorder: TrialRecorder
 ) -> None:
     run("--seeds", "1")
-    first = list(points.asked)
+    first = list(recorder.asked)
     run("--seeds", "1")
-    assert points.asked == first
+    assert recorder.asked == first
     run("--seeds", "1", "--", "--trainer.max_epochs", "2")
-    assert points.asked == 2 * first
+    assert recorder.asked == 2 * first
 
 
 def test_a_failing_set_is_skipped_and_the_others_continue(
-    run: Callable[..., tuple[int, str]], points: Points, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., tuple[int, str]], recorder: TrialRecorder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    points.failing.add("mre-mnre-published")
+    recorder.failing.add("mre-mnre-published")
     status, table = run("--seeds", "1", "2")
     assert status == 1
-    assert points.asked.count(("mre-mnre-published", "1")) == 1
-    assert ("mre-mnre-published", "2") not in points.asked
-    assert ("mner-twitter2017-published", "2") in points.asked
+    assert recorder.asked.count(("mre-mnre-published", "1")) == 1
+    assert ("mre-mnre-published", "2") not in recorder.asked
+    assert ("mner-twitter2017-published", "2") in recorder.asked
     assert "**MNRE: without seed 1, 2**: seed 1: status 2: mmib: no encoder" in table
     error = capsys.readouterr().err
     assert "MNRE, seed 1: failed: status 2: mmib: no encoder" in error
@@ -182,37 +182,39 @@ def test_a_failing_set_is_skipped_and_the_others_continue(
 
 
 def test_offline_settings_are_distinguished_from_the_published_ones(
-    run: Callable[..., tuple[int, str]], points: Points
+    run: Callable[..., tuple[int, str]], recorder: TrialRecorder
 ) -> None:
     _, table = run("--settings", "offline", "--seeds", "3")
-    assert ("mre-mnre-offline", "3") in points.asked
+    assert ("mre-mnre-offline", "3") in recorder.asked
     assert "These are **not** the published settings" in table
     assert cells(table, "**mmib, offline settings, seeds 3**")[3] == "70.0"
 
 
 def test_missing_data_is_an_error_before_anything_runs(
-    run: Callable[..., tuple[int, str]], points: Points, data: Path, capsys: pytest.CaptureFixture[str]
+    run: Callable[..., tuple[int, str]], recorder: TrialRecorder, data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (data / "twitter2017/valid.txt").unlink()
     assert run() == (2, "")
     error = capsys.readouterr().err
     assert error.startswith(f"reproduce: {data / 'twitter2017/valid.txt'} does not exist; expected below the root")
     assert "--data-root names the folder that holds mnre/" in error
-    assert points.asked == []
+    assert recorder.asked == []
 
 
-def test_a_missing_data_root_is_named(tmp_path: Path, points: Points, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_data_root_is_named(
+    tmp_path: Path, recorder: TrialRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert reproduce.main(["--data-root", str(tmp_path / "nowhere")]) == 2
     assert f"the data folder {tmp_path / 'nowhere'} does not exist" in capsys.readouterr().err
 
 
 def test_an_interrupted_reproduction_keeps_the_partial_table(
-    run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, points: Points
+    run: Callable[..., tuple[int, str]], monkeypatch: pytest.MonkeyPatch, recorder: TrialRecorder
 ) -> None:
     def interrupted(options: Sequence[str], folder: Path) -> FinishedRun:
-        if points.asked:
+        if recorder.asked:
             raise KeyboardInterrupt
-        return points(options, folder)
+        return recorder(options, folder)
 
     monkeypatch.setattr(reproduce, "run_trial", interrupted)
     status, table = run("--seeds", "1")

@@ -101,7 +101,7 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Output:
     """The output of `mmib init`."""
 
     status: int
@@ -110,16 +110,16 @@ class Looked:
 
 
 @pytest.fixture
-def look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Looked]:
+def look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Output]:
     """Runs `mmib init`, without the packaged tokenizer."""
     monkeypatch.setattr("mmib.datamodules.init.command.TOKENIZER", "pip:nowhere")
     monkeypatch.setenv("COLUMNS", "200")
 
-    def run(*arguments: object) -> Looked:
+    def run(*arguments: object) -> Output:
         capsys.readouterr()
         status = main(["init", *map(str, arguments)])
         printed = capsys.readouterr()
-        return Looked(status, printed.out, printed.err)
+        return Output(status, printed.out, printed.err)
 
     return run
 

@@ -69,7 +69,7 @@ def test_a_training_file_is_read_as_by_the_data_module(tmp_path: Path, write: Wr
         assert [len(list(reader.posts(split))) for split in ("train", "val", "test")] == [50, 20, 10]
 
 
-def test_validation_posts_are_held_out_beside_a_test_file(tmp_path: Path, invented: Any, write: Write) -> None:
+def test_validation_posts_are_held_out_if_only_a_test_file_exists(tmp_path: Path, invented: Any, write: Write) -> None:
     for name in ("train", "test"):
         write(f"{name}.jsonl", invented.lines(invented.posts(60)))
     found = find_data(tmp_path, Given(task="mre"))

@@ -50,7 +50,7 @@ class Scale(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-class Asked(pl.Callback):
+class Progress(pl.Callback):
     """Values that the trainer reports after each training batch."""
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ def numbers(count: int) -> DataLoader[Any]:
 
 
 def test_callbacks_can_be_read_and_set(tmp_path: Path) -> None:
-    one, other = Asked(), Asked()
+    one, other = Progress(), Progress()
     trainer = trainer_of(tmp_path, one)
     assert one in callbacks_of(trainer)
     set_callbacks(trainer, [other])
@@ -93,16 +93,16 @@ def test_callbacks_can_be_read_and_set(tmp_path: Path) -> None:
 
 
 def test_accumulated_steps_and_validations_are_predicted(tmp_path: Path) -> None:
-    asked = Asked()
-    trainer = trainer_of(tmp_path, asked, accumulate_grad_batches=2, val_check_interval=3)
+    progress = Progress()
+    trainer = trainer_of(tmp_path, progress, accumulate_grad_batches=2, val_check_interval=3)
     assert not is_validated_next(trainer), "nothing has begun"
     trainer.fit(Scale(), numbers(6), numbers(1))
-    assert asked.accumulates == [True, False] * 3
-    assert asked.validated == [False, False, True] * 2
+    assert progress.accumulates == [True, False] * 3
+    assert progress.validated == [False, False, True] * 2
 
 
 def test_training_ends_after_the_current_batch(tmp_path: Path) -> None:
-    class Ending(Asked):
+    class Ending(Progress):
         def on_train_batch_end(self, trainer: pl.Trainer, *batch: Any, **options: Any) -> None:
             super().on_train_batch_end(trainer, *batch, **options)
             end_after_batch(trainer)
@@ -118,7 +118,7 @@ def test_training_ends_after_the_current_batch(tmp_path: Path) -> None:
 def test_a_custom_handler_replaces_lightnings(tmp_path: Path) -> None:
     seen: list[Any] = []
 
-    class Looking(pl.Callback):
+    class Inspection(pl.Callback):
         def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
             on_sigterm(trainer, lambda number, frame: seen.append(number))
 
@@ -127,7 +127,7 @@ def test_a_custom_handler_replaces_lightnings(tmp_path: Path) -> None:
                 signal.raise_signal(signal.SIGTERM)
 
     before = signal.getsignal(signal.SIGTERM)
-    trainer = trainer_of(tmp_path, Looking())
+    trainer = trainer_of(tmp_path, Inspection())
     try:
         trainer.fit(Scale(), numbers(3))
     finally:

@@ -122,19 +122,19 @@ def _deberta_v2(_: Path) -> DebertaV2Tokenizer:
 
 @dataclass(frozen=True)
 class Family:
-    """How a text encoder is built, and what is peculiar to it.
+    """How a text encoder is built, and its special properties.
 
     Attributes:
         model_type: the library's name of the architecture.
         tokenizer: builds its tokenizer, which may write its files into the folder.
-        settings: of its configuration.
-        encoder: loads, without us, what encodes text.
-        max_length: longest sequence that has positions; None: any.
-        space: what opens a text, where the tokenizer reads the space before a word as part of it.
-        shared: parameters that every layer reads beside the states.
-        above: parameters behind the last layer.
-        layers: how many have weights of their own.
-        reads_values: its operations depend on values, so that shapes alone do not say what it depends on.
+        settings: settings of its configuration.
+        encoder: loads the part that encodes text, without our code.
+        max_length: longest sequence with positions; None: unlimited.
+        space: prefix of a text, if the tokenizer treats the space before a word as part of it.
+        shared: parameters that every layer reads in addition to the states.
+        above: parameters after the last layer.
+        layers: number of layers with separate weights.
+        reads_values: its operations depend on values, so that shapes alone do not determine its dependencies.
     """
 
     model_type: str
@@ -253,11 +253,11 @@ class Built:
     """A family on disk and in memory.
 
     Attributes:
-        name: of the family.
+        name: name of the family.
         family: how it was built.
         folder: its files.
         encoder: ours, without dropout, in evaluation mode; not to be changed.
-        tokenizer: the library's.
+        tokenizer: the library's tokenizer.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""A local stand-in for a model hub: what huggingface_hub asks of one to make, commit, list and download models.
+"""A local stub of a model hub that supports the huggingface_hub requests to create, list and download models.
 
-After huggingface_hub's own client code; every file is stored as a regular one, none in LFS or Xet.
+Written after huggingface_hub's client code; all files are regular ones, without LFS or Xet.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ COMMIT = "c" * 40
 
 
 class Hub:
-    """What is on the hub.
+    """State of the hub.
 
     Attributes:
-        address: of the hub.
+        address: address of the hub.
         models: files of each model by their paths.
         private: models that only `TOKEN` may see.
-        answer: a status that every request gets; None for real answers.
+        answer: a status returned for every request; None for real answers.
         asked: methods and paths of requests.
     """
 

@@ -299,7 +299,7 @@ def line_of_scores(cells: list[str]) -> bool:
     return cells[0].startswith(("val", "test")) and len(cells) > 4
 
 
-def test_the_table_says_that_there_is_no_test_split(tmp_path: Path) -> None:
+def test_the_table_notes_a_missing_test_split(tmp_path: Path) -> None:
     module: Any = SimpleNamespace(root=tmp_path)
     text = printed(describe_results(MRE, MNRE, module, {"val": MIXED}))
     assert "test: no test split was scored" in text
