@@ -137,8 +137,13 @@ class Reader(ABC):
         Raises:
             DataError: the file is missing or cannot be read.
         """
-        with open_data(self.text_file(split), self.layout):
+        with open_data(self.text_file(split), self.expected(split)):
             pass
+
+    def expected(self, split: str) -> str:
+        """Description of the expected files, for the message that a split's text is missing."""
+        del split
+        return self.layout
 
 
 def _is_plain(value: Any) -> bool:

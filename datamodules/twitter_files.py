@@ -21,6 +21,8 @@ LAYOUT = """expected below the root, for the year {year}:
     twitter{year}_crop_images/<IMGID>/crop_<person, organization, location, miscellaneous>_<IMGID>.jpg"""
 YEARS = (2015, 2017)
 TEXT_FILES = {"train": "train.txt", "val": "valid.txt", "test": "test.txt"}
+# Other common names of the validation file.
+VALIDATION_NAMES = ("dev.txt", "val.txt", "validation.txt")
 CROP_TYPES = ("person", "organization", "location", "miscellaneous")
 IMAGE_LINE = "IMGID:"
 # The name of MISC in Twitter-2015.
@@ -83,7 +85,7 @@ class TwitterReader(Reader):
         path = self.text_file(split)
         post: TaggedPost | Malformed | None = None
         start = 1
-        for number, line in enumerate(read_lines(path, self.layout), start=1):
+        for number, line in enumerate(read_lines(path, self.expected(split)), start=1):
             place = f"{path}:{number}"
             # Concatenated files have byte-order marks in the middle.
             opening = line.lstrip(BYTE_ORDER_MARK)
@@ -105,6 +107,14 @@ class TwitterReader(Reader):
         if post is None:
             raise DataError(f"{path} holds no posts: put the file of the release in its place")
         yield _with_words(post, start)
+
+    def expected(self, split: str) -> str:
+        """See `Reader.expected`; names a validation file that only has to be renamed."""
+        path = self.text_file(split)
+        others = [name for name in VALIDATION_NAMES if path.with_name(name).is_file()]
+        if path.name != TEXT_FILES["val"] or not others:
+            return self.layout
+        return f"rename {others[0]} beside it to {path.name}; {self.layout}"
 
     def crop_files(self, split: str) -> CropFiles:
         """The paths at which a dictionary of crops and the crops of a split are expected."""

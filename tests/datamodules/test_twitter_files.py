@@ -156,6 +156,18 @@ def test_a_missing_file_error_describes_the_layout(twitter: TwitterFolder) -> No
         twitter.read()
 
 
+def test_a_validation_file_with_another_name_is_to_be_renamed(twitter: TwitterFolder) -> None:
+    twitter.touch("twitter2017", "dev.txt")
+    with pytest.raises(
+        DataError, match=r"valid\.txt does not exist; rename dev\.txt beside it to valid\.txt; expected"
+    ):
+        twitter.reader.check("val")
+    with pytest.raises(DataError, match=r"valid\.txt does not exist; rename dev\.txt beside it"):
+        list(twitter.reader.posts("val"))
+    with pytest.raises(DataError, match=r"test\.txt does not exist; expected"):
+        twitter.reader.check("test")
+
+
 def test_only_the_two_released_years_are_accepted(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no Twitter-2016"):
         TwitterReader(tmp_path, 2016)
