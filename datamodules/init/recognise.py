@@ -257,6 +257,8 @@ def _first_byte(file: Path) -> bytes:
 def _hint(path: Path) -> str:
     """A hint on files of a known format that have to be converted or moved first; empty if there are none."""
     for file in [path] if path.is_file() else sorted(_texts_in(path)):
+        if _is_list_of_posts(file):
+            return f"{file} is one JSON list of posts: write each post as one object in one line"
         tool = _tool(file)
         if tool:
             return f"{file} is an export of {tool}: mmib convert {file} -o posts.jsonl makes posts of it"
@@ -299,6 +301,17 @@ def _column_fault(file: Path) -> str:
 
 def _texts_in(folder: Path) -> list[Path]:
     return [file for file in folder.iterdir() if file.suffix in TEXT_ENDINGS and file.is_file()]
+
+
+def _is_list_of_posts(file: Path) -> bool:
+    """Whether a file is a JSON list whose items are posts; the tasks of Label Studio have no entities."""
+    if _first_byte(file) != b"[":
+        return False
+    try:
+        rows = parse_json(file.read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(rows, list) and bool(rows) and isinstance(rows[0], dict) and "entities" in rows[0]
 
 
 def _tool(file: Path) -> str:

@@ -149,6 +149,11 @@ TASKS = [{"id": 1, "data": {"text": "a"}, "annotations": []}]
     ("name", "text", "hint"),
     [
         ("export.json", json.dumps(TASKS), "an export of Label Studio: mmib convert"),
+        (
+            "posts.json",
+            '[\n{"text": "a", "entities": []}\n]\n',
+            "is one JSON list of posts: write each post as one object",
+        ),
         ("export.jsonl", '{"id": 1, "text": "a", "label": []}\n', "an export of doccano: mmib convert"),
         ("rows.txt", "{'token': ['a'], 'img_id': 'a.jpg'}\n", "holds rows of MNRE: mmib check-data"),
         ("data.bin", "\0\1", "holds no data that mmib can train on. It reads MNRE's layout"),
