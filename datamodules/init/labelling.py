@@ -53,7 +53,11 @@ def labelling(found: Found, reader: Reader, splits: Sequence[Survey], negative: 
     if negative is not None and found.task != MRE:
         raise ConfigError(f"--negative {negative} names a relation, and {found.title} hold entities: leave it out")
     if not names and negative is None:
-        raise DataError(f"{reader.text_file('train')} holds nothing that is labelled: there is nothing to learn")
+        malformed = [error for split in splits for error in split.malformed]
+        reason = f"; the first error in it is: {malformed[0]}" if malformed else ""
+        raise DataError(
+            f"{reader.text_file('train')} holds nothing that is labelled: there is nothing to learn{reason}"
+        )
     known = None if isinstance(reader, SplitReader) else RELEASED_LABELS.get(reader.corpus)
     listed = _listed(reader, names)
     if known is not None and negative is None and set(names) <= set(known.names) and listed in (None, known.names):

@@ -68,6 +68,19 @@ def test_unreadable_posts_are_counted(look: Look, write: Write, invented: Any) -
     assert f"train: 2 posts cannot be read: correct them before you train. The first: {file}:21: " in result.output
 
 
+def test_posts_without_a_label_are_refused_with_the_error_of_those_that_cannot_be_read(
+    look: Look, write: Write, invented: Any
+) -> None:
+    posts = [post | {"entities": [], "relations": []} for post in invented.posts(30)]
+    file = write("train.jsonl", '{"text": "Acme", "entities": [[0, 4, "TEAM"]]}\n' + invented.lines(posts))
+    result = look(file, "--task", "mner")
+    assert result.status == 2
+    assert (
+        f"holds nothing that is labelled: there is nothing to learn; the first error in it is: {file}:1"
+        in result.errors
+    )
+
+
 def test_a_malformed_line_of_a_shared_file_is_reported_once(look: Look, write: Write, invented: Any) -> None:
     file = write("posts.jsonl", invented.lines(invented.posts(30)) + "{\n")
     result = look(file, "--task", "mner")
