@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.base.wrapping import hanging
 from mmib.datamodules.check import (
     Pieces,
     SetReport,
@@ -148,9 +149,9 @@ def _show(report: SetReport, console: Console) -> None:
     console.print(table)
     _show_labels(report, console)
     for layout in sorted({part.crop_layout for part in report.splits if part.crop_layout}):
-        console.print(Text(f"  object crops: {layout}"), soft_wrap=True)
+        console.print(Text(hanging(f"object crops: {layout}", console.width)), soft_wrap=True)
     for split, finding in every_finding([report]):
-        console.print(_line(split, finding), soft_wrap=True)
+        console.print(_line(split, finding, console.width), soft_wrap=True)
 
 
 def _show_labels(report: SetReport, console: Console) -> None:
@@ -189,6 +190,8 @@ def _released(part: SplitReport, name: str) -> str:
     return "" if expected in (None, part.counts[name]) else f" (released: {expected:,})"
 
 
-def _line(split: str, finding: Finding) -> Text:
+def _line(split: str, finding: Finding, width: int) -> Text:
     mark, colour = MARKS[finding.severity]
-    return Text.assemble("  ", (mark, colour), f"{f' [{split}]' if split else ''} {finding}")
+    line = Text(hanging(f"{mark}{f' [{split}]' if split else ''} {finding}", width))
+    line.stylize(colour, 2, 2 + len(mark))
+    return line

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.base.wrapping import hanging
 from mmib.datamodules.init.configuration import configuration
 from mmib.datamodules.init.labelling import Labelling, labelling
 from mmib.datamodules.init.options import add_format_options, given
@@ -82,9 +83,9 @@ def _show(title: str, rows: str, labels: Labelling, remarks: Sequence[str], spli
     console.print(table)
     for part in splits:
         counts = ", ".join(f"{name} {part.labels[name]:,}" for name in labels.labels.names)
-        console.print(Text(f"  {part.split} labels: {counts}"), soft_wrap=True)
+        console.print(Text(hanging(f"{part.split} labels: {counts}", console.width)), soft_wrap=True)
     for remark in [*remarks, *labels.remarks, *_findings(splits)]:
-        console.print(Text(f"  {remark}"), soft_wrap=True)
+        console.print(Text(hanging(remark, console.width)), soft_wrap=True)
 
 
 def _findings(splits: Sequence[Survey]) -> list[str]:

@@ -85,7 +85,19 @@ def test_labels_are_checked_against_the_given_label_set(
     assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
 
-def test_custom_data_is_checked_but_not_repaired(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_wrapped(root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(root)
+    assert check(Path()) == 0
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\n    " in output
+
+
+def test_custom_data_is_checked_but_not_repaired(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
     entities = [{"start": 0, "end": 3, "type": "PER"}]
     train = [{"text": f"Ada was {number}", "entities": entities, "image": "1.jpg"} for number in range(3)]
     broken = {"text": "Ada", "entities": [{"start": 0, "end": 9, "type": "PER"}]}

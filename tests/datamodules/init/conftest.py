@@ -113,7 +113,7 @@ class Output:
 def look(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Output]:
     """Runs `mmib init`, without the packaged tokenizer."""
     monkeypatch.setattr("mmib.datamodules.init.command.TOKENIZER", "pip:nowhere")
-    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("COLUMNS", "1000")  # the lines of messages are not wrapped
 
     def run(*arguments: object) -> Output:
         capsys.readouterr()

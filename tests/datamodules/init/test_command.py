@@ -46,6 +46,15 @@ def test_counts_match_the_posts(look: Look, folder: Path, invented: Any) -> None
     assert "held out of the training posts: 20% for val and 20% for test; val.jsonl and test.jsonl" in result.output
 
 
+def test_lines_are_wrapped(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(folder.parent)
+    assert main(["init", folder.name, "--task", "mner"]) == 0
+    output = capsys.readouterr().out
+    assert max(map(len, output.splitlines())) <= 80
+    assert "\n    " in output
+
+
 def test_labels_are_counted_per_split(look: Look, write: Write, invented: Any) -> None:
     posts = invented.posts(30)
     for name, part in (("train", posts[:20]), ("dev", posts[20:])):
