@@ -68,7 +68,13 @@ from mmib.training.summary import (
     write_summary,
     write_training,
 )
-from mmib.training.trainer_checks import REFUSED, check_loggers, refused_by_lightning, rehearsed_trainer
+from mmib.training.trainer_checks import (
+    REFUSED,
+    check_loggers,
+    refused_by_lightning,
+    rehearsed_trainer,
+    supported_precision,
+)
 from mmib.training.untyped import check_untyped
 
 # Parts of the model that the data module also uses.
@@ -320,7 +326,9 @@ class MMIBCommand(LightningCLI):
         if chosen is not False:
             wandb: WandbUse = "off" if loggers and config["wandb"] == "auto" else config["wandb"]
             loggers = [*make_loggers(self.run_folder, config["name"], wandb), *loggers]
+        precision = supported_precision(options["precision"], options["accelerator"])
         trainer = super().instantiate_trainer(
+            precision=precision,
             callbacks=with_defaults(
                 options["callbacks"], options["enable_progress_bar"], options["enable_model_summary"]
             ),
@@ -333,6 +341,9 @@ class MMIBCommand(LightningCLI):
         # `LastCheckpoint` comes last, so that it saves the final state of the other callbacks.
         set_callbacks(trainer, sorted(callbacks, key=lambda callback: isinstance(callback, LastCheckpoint)))
         trainer.strategy.checkpoint_io = WholeCheckpoints()
+        if precision != options["precision"] and trainer.is_global_zero:
+            reason = "this CPU has no instructions for bf16, and emulating them would be far slower"
+            print(f"precision: {trainer.precision} instead of {options['precision']}: {reason}")  # noqa: T201
         return trainer
 
     def _go_on_after_requeue(self, parser: LightningArgumentParser, config: Any) -> None:
@@ -431,6 +442,7 @@ class MMIBCommand(LightningCLI):
             "command": self.history.command,
             "commands": self.history.commands,
             "versions": versions(),
+            "precision": self.trainer.precision,
             "selected": selected,
             "checkpoint": checkpoint,
             **describe_results(*self._predicted()),

@@ -9,13 +9,16 @@ from typing import Any
 
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
+from pytorch_lightning.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Timer
 
+from mmib.base.devices import cpu_has_bf16
 from mmib.base.lightning_internals import callbacks_of, forks_ranks
 from mmib.schema import ConfigError
 
 REFUSED = "invalid trainer options: "
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed", "64-true")
+BF16_MIXED = ("bf16-mixed", "bf16")
 LIGHTNING = ("pytorch_lightning", "lightning_fabric")
 # Packages of each logger class, of which one is required.
 PACKAGES = {
@@ -85,6 +88,21 @@ def _check_end(trainer: Trainer) -> None:
             f"{REFUSED}learning rates decay to 0 at the end of training, but this training has no end: set max_epochs, "
             "max_steps or max_time"
         )
+
+
+def supported_precision(precision: str | int | None, accelerator: str | Accelerator) -> str | int | None:
+    """Return the precision to train in: the configured one, but `32-true` for bf16 on a CPU that only emulates it.
+
+    Products in emulated bf16 take up to a hundred times as long as in float32.
+
+    Args:
+        precision: value of `trainer.precision`.
+        accelerator: value of `trainer.accelerator`.
+    """
+    on_cpu = accelerator == "cpu" or (
+        accelerator == "auto" and not CUDAAccelerator.is_available() and not MPSAccelerator.is_available()
+    )
+    return "32-true" if on_cpu and precision in BF16_MIXED and not cpu_has_bf16() else precision
 
 
 def check_loggers(chosen: Any, wandb: str) -> None:

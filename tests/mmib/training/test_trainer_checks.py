@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
 from mmib.training import trainer_checks
+from mmib.training.trainer_checks import supported_precision
 
 Refused = Callable[..., str]
 
@@ -60,3 +64,36 @@ def test_a_package_needed_by_a_logger_is_named(
     logger = ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=logs")
     error = refused("fit", "--config", str(workspace.experiment), *logger)
     assert error.splitlines()[-1].endswith("install it with `pip install tensorboard`")
+
+
+@pytest.mark.parametrize(
+    ("precision", "accelerator", "gpu", "expected"),
+    [
+        ("bf16-mixed", "auto", False, "32-true"),
+        ("bf16", "cpu", True, "32-true"),
+        ("bf16-mixed", "auto", True, "bf16-mixed"),
+        ("bf16-mixed", "gpu", True, "bf16-mixed"),
+        ("64-true", "cpu", False, "64-true"),
+        (None, "auto", False, None),
+    ],
+)
+def test_bf16_is_replaced_on_cpus_without_it(
+    monkeypatch: pytest.MonkeyPatch, precision: str | None, accelerator: str, gpu: bool, expected: str | None
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(MPSAccelerator, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_bf16": False})
+    assert supported_precision(precision, accelerator) == expected
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert supported_precision(precision, accelerator) == precision
+
+
+def test_a_run_on_a_cpu_without_bf16_says_that_it_trains_in_float32(
+    start: Callable[..., Any], workspace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    options = ("--config=trainer/bf16.yaml", "--trainer.accelerator=cpu", "--trainer.max_epochs=1", "--evaluate=val")
+    run = start("fit", "--config", str(workspace.experiment), *options)
+    assert "precision: 32-true instead of bf16-mixed: this CPU has no instructions for bf16" in run.output
+    assert json.loads((run.folder / "summary.json").read_text())["precision"] == "32-true"
+    assert "precision: bf16-mixed" in (run.folder / "config.yaml").read_text()

@@ -416,6 +416,7 @@ def _settings(run: FinishedRun) -> Html:
         ("task", run.task),
         ("labels", ", ".join(run.labels.names)),
         ("negative label", run.labels.negative or ""),
+        ("precision", str(summary.get("precision", ""))),
     ]
     facts += [(f"images, {split}", str(report)) for split, report in (summary.get("images") or {}).items()]
     for split, data in (summary.get("data") or {}).items():
