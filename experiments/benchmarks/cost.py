@@ -28,6 +28,7 @@ from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, w
 from experiments.benchmarks.measure import best_device, machine, table
 from experiments.benchmarks.recipe import ENCODERS, Setup, build_module, make_loader, make_optimizer
 from experiments.benchmarks.training import Bench, row_lengths, waterfall
+from mmib.base.devices import has_bf16
 from mmib.datamodules.released import LABELS_BEFORE_0_2
 from mmib.schema import task_named
 
@@ -381,7 +382,8 @@ def main(arguments: list[str] | None = None) -> None:
     if chosen.paper:
         return
     device = best_device()
-    peaks = {"float32": measure_peak(torch.float32, device), "bf16": measure_peak(torch.bfloat16, device)}
+    types = {"float32": torch.float32} | ({"bf16": torch.bfloat16} if has_bf16(device) else {})
+    peaks = {precision: measure_peak(dtype, device) for precision, dtype in types.items()}
     bandwidth = measure_bandwidth(device)
     ceilings = ", ".join(f"{peak / 1e9:,.0f} GFLOP/s in {precision}" for precision, peak in peaks.items())
     print(f"{machine(device)}\n\nCeilings: {ceilings}, {bandwidth / 1e9:.1f} GB/s\n")

@@ -21,6 +21,7 @@ import torch
 from experiments.benchmarks.corpus import DATA_ROOT, SETS, open_set, read_set, write_set
 from experiments.benchmarks.measure import Clock, best_device, in_turns, machine, spread, table, to_standard_error
 from experiments.benchmarks.recipe import ENCODERS, PUBLISHED, WORKERS, Setup, build_module, make_loader, running_as
+from mmib.base.devices import has_bf16
 from mmib.modules import ExtractionModule
 from mmib.schema import PostBatch
 from mmib.tasks.mner import MNERBatch
@@ -93,24 +94,25 @@ def run(module: ExtractionModule, folder: Path, name: str, way: Way, filled: Pat
 
 def measure(name: str, arguments: argparse.Namespace) -> str:
     """Measure a set, and format its table."""
-    posts = SETS[name]
+    posts, device = SETS[name], best_device()
+    ways = {label: way for label, way in WAYS.items() if not way.bf16 or has_bf16(device)}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         source = write_set(folder / "data", name, arguments.rows, arguments.data_root)
         (folder / "text").mkdir()
-        module = build_module(posts.task, ENCODERS[arguments.encoders], folder / "text").to(best_device())
+        module = build_module(posts.task, ENCODERS[arguments.encoders], folder / "text").to(device)
         filled = folder / "cache"
         read_set(open_set(folder / "data", name, module, filled))
         measures: dict[str, Callable[[], float]] = {
             label: partial(run, module, folder / "data", name, way, filled, arguments.workers)
-            for label, way in WAYS.items()
+            for label, way in ways.items()
         }
         measures["ours, filled cache"]()  # warm-up
         found = in_turns(measures, arguments.repeats, to_standard_error)
     first = spread(found["published recipe"]).median
     rows = [
         [label, way.batch_size, spread(found[label]), f"{spread(found[label]).median / first:.2f}"]
-        for label, way in WAYS.items()
+        for label, way in ways.items()
     ]
     return (
         f"### {name}\n\n{arguments.rows} rows: {source}; {posts.regions} images a row; "

@@ -44,6 +44,7 @@ from experiments.benchmarks.recipe import (
     running_as,
     training_step,
 )
+from mmib.base.devices import has_bf16
 from mmib.callbacks.monitor import IBMonitor
 from mmib.datamodules.base import PostDataModule
 from mmib.datamodules.batching import GlobalBatchSampler
@@ -52,8 +53,14 @@ from mmib.modules import ExtractionModule
 FIRST_EPOCH = "first epoch, cache build included"
 
 
-def waterfall(task: str, compiled: bool = False) -> dict[str, Setup]:
-    """Setups from the recipe to ours; each differs from the one before it as its name says."""
+def waterfall(task: str, compiled: bool = False, bf16: bool = True) -> dict[str, Setup]:
+    """Setups from the recipe to ours; each differs from the one before it as its name says.
+
+    Args:
+        task: `mner` or `mre`.
+        compiled: include torch.compile.
+        bf16: include mixed precision, which is too slow to measure where it is emulated.
+    """
     changes: dict[str, dict[str, bool]] = {
         "cached image features": {"cached": True},
         "padded to the longest of the batch": {"padded": False},
@@ -68,6 +75,8 @@ def waterfall(task: str, compiled: bool = False) -> dict[str, Setup]:
     }
     if not compiled:
         del changes["torch.compile"]
+    if not bf16:
+        del changes["bf16"]
     if task == "mre":
         del changes["no Viterbi in training"], changes["our CRF for pytorch-crf"]
     setups = {"published recipe": PUBLISHED}
@@ -198,7 +207,7 @@ def measure(name: str, batch_size: int, arguments: argparse.Namespace) -> str:
         cached, decoded = open_data(cache=folder / "cache"), open_data(cache=None)
         read_set(cached)
         read_set(decoded)
-        setups = waterfall(posts.task, arguments.compile)
+        setups = waterfall(posts.task, arguments.compile, has_bf16(device))
         bench = Bench(
             module,
             {fused: make_optimizer(module, fused) for fused in (False, True)},

@@ -31,11 +31,13 @@ def check_bf16(device: torch.device) -> None:
     Raises:
         ConfigError: If it does not, or PyTorch is too old to tell.
     """
-    if device.type == "cpu" and not cpu_has_bf16():
+    if not has_bf16(device):
         raise ConfigError("--precision bf16: this processor does not compute in bf16; choose float32")
 
 
-def cpu_has_bf16() -> bool:
-    """Whether the CPU supports bf16 natively; False if PyTorch is too old to tell."""
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device supports bf16 natively; False for a CPU if PyTorch is too old to tell."""
+    if device.type != "cpu":
+        return True
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in BF16)

@@ -7,12 +7,13 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
 
+import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Trainer
 from pytorch_lightning.accelerators import Accelerator, CUDAAccelerator, MPSAccelerator
 from pytorch_lightning.callbacks import Timer
 
-from mmib.base.devices import cpu_has_bf16
+from mmib.base.devices import has_bf16
 from mmib.base.lightning_internals import callbacks_of, forks_ranks
 from mmib.schema import ConfigError
 
@@ -102,7 +103,7 @@ def supported_precision(precision: str | int | None, accelerator: str | Accelera
     on_cpu = accelerator == "cpu" or (
         accelerator == "auto" and not CUDAAccelerator.is_available() and not MPSAccelerator.is_available()
     )
-    return "32-true" if on_cpu and precision in BF16_MIXED and not cpu_has_bf16() else precision
+    return "32-true" if on_cpu and precision in BF16_MIXED and not has_bf16(torch.device("cpu")) else precision
 
 
 def check_loggers(chosen: Any, wandb: str) -> None:

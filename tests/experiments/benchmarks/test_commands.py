@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from experiments.benchmarks import cost, inference, training
 
@@ -17,7 +18,10 @@ def cells(output: str) -> list[list[str]]:
     return [line for line in lines if line[0] != "---"]
 
 
-def test_training_prints_the_waterfall(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_prints_the_waterfall(
+    data_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
     rows = ["--rows", "4", "--repeats", "1", "--batch-sizes", "4"]
     training.main([*SMALL, *rows, "--data-root", str(data_root)])
     output = capsys.readouterr().out
@@ -47,10 +51,16 @@ def test_compiled_code_has_a_separate_line() -> None:
     assert [label for label in compiled if label in plain] == plain
 
 
-def test_inference_prints_every_variant(data_root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_emulated_bf16_is_not_measured(
+    data_root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [label for label in training.waterfall("mre") if label not in training.waterfall("mre", bf16=False)] == [
+        "+ bf16"
+    ]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True})
     inference.main([*SMALL, "--rows", "4", "--repeats", "1", "--data-root", str(data_root)])
     _, *lines = cells(capsys.readouterr().out)
-    assert [line[0] for line in lines] == list(inference.WAYS)
+    assert [line[0] for line in lines] == [label for label in inference.WAYS if "bf16" not in label]
     assert lines[0][-1] == "1.00"
 
 
