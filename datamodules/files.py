@@ -65,12 +65,12 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
     """
     before = 0
     with open_data(path, layout) as file:
-        for line in file:
+        for number, line in enumerate(file, start=1):
             try:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 at = before + error.start
-                raise DataError(f"{path} is not UTF-8: byte {at} cannot be read; convert the file") from error
+                raise DataError(f"{path}:{number} is not UTF-8: byte {at} of the file cannot be read; convert it") from error
             yield (text if before else text.lstrip(BYTE_ORDER_MARK)).removesuffix("\n").removesuffix("\r")
             before += len(line)
 
@@ -88,7 +88,7 @@ def open_data(path: Path, layout: str) -> Iterator[BufferedReader]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path} does not exist; {layout}") from error
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 class Digests:

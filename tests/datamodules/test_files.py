@@ -70,5 +70,5 @@ def test_lines_are_read_without_line_ends_and_byte_order_mark(tmp_path: Path) ->
 def test_the_offset_of_an_invalid_byte_is_counted_from_the_start_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "lines.txt"
     path.write_bytes("\ufeffé\r\n".encode() + b"ab\xff")
-    with pytest.raises(DataError, match="is not UTF-8: byte 9 cannot be read"):
+    with pytest.raises(DataError, match="is not UTF-8: byte 9 of the file cannot be read"):
         list(read_lines(path, "a layout"))

@@ -94,7 +94,7 @@ BAD_FILES = {
     "no JSON": ("l.json", "{'a': 0}", "l.json cannot be read as JSON"),
     "no YAML": ("l.yaml", "[a", "l.yaml cannot be read as YAML"),
     "no text": ("l.json", "\ud800", "l.json cannot be read as JSON"),
-    "no text in lines": ("l.txt", "\ud800", "l.txt is not UTF-8"),
+    "no text in lines": ("l.txt", "\ud800", "l.txt:1 is not UTF-8"),
     "a number": ("l.json", "3", r"l.json: 3 is no label set"),
     "nothing in YAML": ("l.yaml", "", r"l.yaml: None is no label set"),
     "an empty list": ("l.json", [], "l.json: the label set is empty"),

@@ -147,7 +147,7 @@ def test_posts_after_a_malformed_one_can_be_read(twitter: TwitterFolder) -> None
 
 def test_another_encoding_error_names_the_byte_offset(twitter: TwitterFolder) -> None:
     twitter.reader.text_file("train").write_bytes("IMGID:1\ncafé\tO\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"train\.txt is not UTF-8: byte 11 cannot be read"):
+    with pytest.raises(DataError, match=r"train\.txt:2 is not UTF-8: byte 11 of the file cannot be read"):
         twitter.read()
 
 

@@ -97,7 +97,7 @@ def test_a_malformed_row_of_mnre_is_refused(refused: Refused, tmp_path: Path, ba
         ("IMGID:1\n\nIMGID:2\nbob\tO\n", ":1: the post of the image 1.jpg has no words; " + CHECK),
         ("IMGID:\nada\tO\n", ":1: IMGID without a name; " + CHECK),
         ("", f" holds no posts: {RELEASE}"),
-        (b"IMGID:1\ncaf\xe9\tO\n", " is not UTF-8: byte 11 cannot be read; convert the file"),
+        (b"IMGID:1\ncaf\xe9\tO\n", ":2 is not UTF-8: byte 11 of the file cannot be read; convert it"),
         (f"{line()}\n", ":1: expected a word, one tab and its tag, got "),
     ],
     ids=["no tab", "two tabs", "tag", "before", "wordless", "nameless", "empty", "encoding", "text of another task"],
@@ -113,7 +113,7 @@ def test_a_malformed_text_of_twitter_is_refused(
     ("content", "message"),
     [
         (b"", f" holds no rows: {RELEASE}"),
-        (b"{'token': ['caf\xe9']}\n", " is not UTF-8: byte 15 cannot be read; convert"),
+        (b"{'token': ['caf\xe9']}\n", ":1 is not UTF-8: byte 15 of the file cannot be read; convert"),
     ],
 )
 def test_an_unreadable_text_of_mnre_is_refused(refused: Refused, tmp_path: Path, content: bytes, message: str) -> None:

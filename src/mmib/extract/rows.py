@@ -45,7 +45,7 @@ def opened(path: Path | None, standard_input: TextIO) -> Iterator[BufferedReader
     try:
         file = path.open("rb")
     except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     with file:
         yield file
 

@@ -433,7 +433,7 @@ def test_bad_rows_of_a_csv_are_reported(tmp_path: Path) -> None:
         (["posts.jsonl", "--samples", "1"], "--samples is 1: a spread takes two samples or more"),
         (["posts.jsonl", "--graph", "g.json"], "name the file, and the output with -o"),
         (["posts.jsonl", "-o", "o.jsonl", "--graph", "g.png"], "ends in .json, .graphml, .ttl"),
-        (["missing.jsonl"], "missing.jsonl cannot be read"),
+        (["missing.jsonl"], "missing.jsonl cannot be read: No such file or directory"),
         (["posts.jsonl", "-o", "o.jsonl", "--shard", "65/64"], "--shard is '65/64'"),
         (["posts.jsonl", "--shard", "1/2"], "name it with -o"),
         (["-", "-o", "o.jsonl", "--workers", "2"], "--shard and --workers read a file of posts"),
