@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 
 from mmib.base.lightning_internals import overfits
 from mmib.base.seeding import run_seed
+from mmib.base.wording import counted
 from mmib.datamodules.batching import GlobalBatchSampler
 from mmib.datamodules.cache import ImageFeatureCache, TextFeatureCache, text_digest
 from mmib.datamodules.files import Digests, image_root, is_there, open_data
@@ -111,13 +112,16 @@ class ImageReport:
     rows_by_source: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        parts = [f"{self.images_found:,} of {self.images:,} images, {self.rows_with_image:,} of {self.rows:,} rows"]
+        parts = [
+            f"{self.images_found:,} of {counted(self.images, 'images')}, "
+            f"{self.rows_with_image:,} of {counted(self.rows, 'rows')}"
+        ]
         if self.rows_by_source:
             parts[0] += f" ({', '.join(f'{rows:,} with {source}' for source, rows in self.rows_by_source.items())})"
         if self.unreadable:
             parts.append(f"{len(self.unreadable)} unreadable: {shown(list(self.unreadable), NAMES_SHOWN)}")
         if self.rows_left_out:
-            parts.append(f"{self.rows_left_out:,} rows left out by the trainer's limits")
+            parts.append(counted(self.rows_left_out, "rows left out by the trainer's limits"))
         return ", ".join(parts)
 
 
@@ -471,7 +475,7 @@ class PostDataModule(pl.LightningDataModule):
                 yield post.image, example
         if failures:
             first = "\n".join(failures[:FAILURES_SHOWN])
-            raise DataError(f"{len(failures)} rows do not fit into max_length {self.max_length}:\n{first}")
+            raise DataError(f"max_length {self.max_length} is too short for {counted(len(failures), 'rows')}:\n{first}")
 
     def _check_labels(self, post: Post) -> None:
         for name in self.task.labels_of(post):

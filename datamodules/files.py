@@ -70,7 +70,9 @@ def read_lines(path: Path, layout: str) -> Iterator[str]:
                 text = line.decode("utf-8")
             except UnicodeDecodeError as error:
                 at = before + error.start
-                raise DataError(f"{path}:{number} is not UTF-8: byte {at} of the file cannot be read; convert it") from error
+                raise DataError(
+                    f"{path}:{number} is not UTF-8: byte {at} of the file cannot be read; convert it"
+                ) from error
             yield (text if before else text.lstrip(BYTE_ORDER_MARK)).removesuffix("\n").removesuffix("\r")
             before += len(line)
 

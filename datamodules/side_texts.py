@@ -7,6 +7,7 @@ from pathlib import Path
 from reprlib import repr as shortened
 from typing import NamedTuple
 
+from mmib.base.wording import counted
 from mmib.datamodules.image_lines import ByImage, ImageLine, image_lines
 from mmib.labels import shown
 from mmib.schema import DataError
@@ -83,13 +84,13 @@ class SideTexts:
     def note(self) -> str:
         """A summary of the file."""
         texts = sum(map(len, self._texts.values()))
-        parts = [f"{texts:,} side texts of {len(self):,} images in {self.file.name}"]
+        parts = [f"{counted(texts, 'texts')} of {counted(len(self), 'images')} in {self.file.name}"]
         if without := sum(not of_image for of_image in self._texts.values()):
-            parts.append(f"{without:,} images without a text")
+            parts.append(counted(without, "images without a text"))
         if self.repeated:
-            parts.append(f"{self.repeated:,} images named more than once with different texts, all kept")
+            parts.append(counted(self.repeated, "images named more than once with different texts, all kept"))
         if self.empty:
-            parts.append(f"{self.empty:,} empty texts left out")
+            parts.append(f"{self.empty:,} empty left out")
         return ", ".join(parts)
 
     def check_common(self, images: Sequence[str], where: str) -> None:

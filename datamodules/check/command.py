@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.base.wording import counted
 from mmib.base.wrapping import hanging
 from mmib.datamodules.check import (
     Pieces,
@@ -161,7 +162,7 @@ def _show_labels(report: SetReport, console: Console) -> None:
     labels = LabelSet.from_dict(report.labels)
     splits = [part for part in report.splits if part.labels]
     names = list(dict.fromkeys([*labels.names, *(name for part in splits for name in part.labels)]))
-    console.print(Text(f"{len(labels):,} labels, {report.label_source}:"), soft_wrap=True)
+    console.print(Text(f"{counted(len(labels), 'labels')}, {report.label_source}:"), soft_wrap=True)
     table = Table("label")
     for part in splits:
         table.add_column(part.split, justify="right")
@@ -170,7 +171,7 @@ def _show_labels(report: SetReport, console: Console) -> None:
         table.add_row(Text(name), *(f"{count:,} ({count / total:.1%})" if count else "0" for count, total in counts))
     console.print(table)
     if len(names) > LABELS_SHOWN:
-        console.print(f"  and {len(names) - LABELS_SHOWN:,} more labels, which --json lists")
+        console.print(f"  and {len(names) - LABELS_SHOWN:,} more, which --json lists")
 
 
 def _cells(part: SplitReport, counted: Sequence[str]) -> list[str]:

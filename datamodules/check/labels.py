@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from mmib.base.wording import counted
 from mmib.datamodules.check.findings import Finding, Severity, SplitReport
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.mnre_files import check_relation_ids
@@ -27,8 +28,8 @@ def check_labels(files: SetFiles, posts: Sequence[Post], labels: LabelSet | None
             if label in unknown
         ]
         text = (
-            f"{len(unknown):,} labels in {len(places):,} places are not in the label set, and training stops at the "
-            "first: add them to data.labels, or correct the file (--fix keeps them)"
+            f"{counted(len(unknown), 'labels')} in {counted(len(places), 'places')} missing from the label set: "
+            "training stops at the first; add them to data.labels, or correct the file (--fix keeps them)"
         )
         report.findings.append(Finding("problem", "unknown_labels", text, places))
 
@@ -43,7 +44,7 @@ def compare_labels(files: SetFiles, reads: Mapping[str, ReadSplit], labels: Labe
     severity: Severity = "note" if files.is_demo else "problem"
     return [
         *_listed(files, labels),
-        *(_unlearnt(counts, severity) + _unmeasured(counts) if TRAIN in counts else []),
+        *(_unlearnt(counts, _first_places(files, reads), severity) + _unmeasured(counts) if TRAIN in counts else []),
         *_unused(counts, labels),
     ]
 
@@ -60,13 +61,24 @@ def _listed(files: SetFiles, labels: LabelSet | None) -> list[Finding]:
     return []
 
 
-def _unlearnt(counts: Mapping[str, Counter[str]], severity: Severity) -> list[Finding]:
+def _first_places(files: SetFiles, reads: Mapping[str, ReadSplit]) -> dict[str, str]:
+    places: dict[str, str] = {}
+    for read in reads.values():
+        for post in read.posts.values():
+            for label in files.labels_of(post):
+                if label not in places:
+                    places[label] = post.place_of(label)
+    return places
+
+
+def _unlearnt(counts: Mapping[str, Counter[str]], places: Mapping[str, str], severity: Severity) -> list[Finding]:
     labels = dict.fromkeys(label for found in counts.values() for label in found if not counts[TRAIN][label])
     items = [
-        f"{label} ({', '.join(f'{split} {found[label]:,}' for split, found in counts.items() if found[label])})"
+        f"{label} ({', '.join(f'{split} {found[label]:,}' for split, found in counts.items() if found[label])}, first "
+        f"at {places[label]})"
         for label in labels
     ]
-    text = f"{len(items):,} labels do not occur in the training split and cannot be learnt"
+    text = f"{counted(len(items), 'labels')} without a training row, which cannot be learnt"
     return [Finding(severity, "unlearnt_labels", text, items)] if items else []
 
 
@@ -77,12 +89,12 @@ def _unmeasured(counts: Mapping[str, Counter[str]]) -> list[Finding]:
         for label in counts[TRAIN]
         if split != TRAIN and not found[label]
     ]
-    text = f"{len(items):,} labels of the training split do not occur in another split, which cannot measure them"
+    text = f"{counted(len(items), 'labels')} of the training split not measured on another one, which lacks them"
     return [Finding("note", "unmeasured_labels", text, items)] if items else []
 
 
 def _unused(counts: Mapping[str, Counter[str]], labels: LabelSet | None) -> list[Finding]:
     names = () if labels is None else labels.names
     items = [name for name in names if not any(found[name] for found in counts.values())]
-    text = f"{len(items):,} labels of the label set do not occur in any split"
+    text = f"{counted(len(items), 'labels')} of the label set without a row in any split"
     return [Finding("note", "unused_labels", text, items)] if items and counts else []

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmib.base.wording import counted
 from mmib.datamodules.check.findings import FileCounts, Finding, SplitReport
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
 from mmib.datamodules.crops import Crops
@@ -87,7 +88,7 @@ def check_images(
         report.findings.append(Finding("problem" if refused else "note", "missing_images", text, absent))
     renamed = sorted(f"{name} = {file.name}" for name, file in wanted.items() if file and file.name != Path(name).name)
     if renamed:
-        text = f"{len(renamed):,} images were found under another ending than the posts name"
+        text = f"{counted(len(renamed), 'images')} found under another ending than the posts name"
         report.findings.append(Finding("note", "renamed_images", text, renamed))
     return SplitImages(files.reader.image_folder(report.split), wanted, good)
 
@@ -109,7 +110,7 @@ def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: Spli
     listed = sorted({name for key in keys.values() for name in crops.names.get(key, [])})
     wanted, outside = _inside(crops, listed)
     if outside:
-        text = f"{len(outside):,} names of crops point outside their folder, and training stops at the first"
+        text = f"{counted(len(outside), 'names')} of crops outside their folder: training stops at the first"
         report.findings.append(Finding("problem", "crops_outside", text, outside))
     rows = [next((name for name in crops.names.get(key, []) if name in wanted), "") for key in keys.values()]
     _, counts, findings = _sort(wanted, rows, decoded, "crops")
@@ -124,7 +125,7 @@ def check_crops(files: SetFiles, read: ReadSplit, decoded: Decoded, report: Spli
     strange = sorted(map(str, crops.names.keys() - set(keys.values()) - read.malformed.keys()))
     # A folder of crops that are found by their file names serves all splits.
     if strange and is_listed:
-        text = f"crops are listed for {len(strange):,} images or numbers that no {files.reader.rows} have"
+        text = f"crops are listed for {counted(len(strange), 'images')} or numbers that no {files.reader.rows} have"
         report.findings.append(Finding("note", "crops_of_nothing", text, strange))
 
 
@@ -149,7 +150,7 @@ def check_folders(files: SetFiles, images: Mapping[str, SplitImages], decoded: D
     )
     findings = []
     if orphans:
-        text = f"{len(orphans):,} images in the image folders are not named by any {files.reader.rows}"
+        text = f"{counted(len(orphans), 'images')} in the image folders, not named by any {files.reader.rows}"
         findings.append(Finding("note", "orphans", text, orphans))
     return findings + _copies(images, decoded)
 
@@ -165,11 +166,11 @@ def _copies(images: Mapping[str, SplitImages], decoded: Decoded) -> list[Finding
     copies = [sorted(set().union(*by_split.values())) for by_split in contents.values()]
     duplicates = sorted(" = ".join(names) for names in copies if len(names) > 1)
     if duplicates:
-        text = f"{len(duplicates):,} images have several names with the same content"
+        text = f"{counted(len(duplicates), 'images')} with several names for the same content"
         findings.append(Finding("note", "duplicate_images", text, duplicates))
     shared = [by_split for by_split in contents.values() if len(by_split) > 1]
     if shared:
-        text = f"{len(shared):,} images are in more than one split"
+        text = f"{counted(len(shared), 'images')} in more than one split"
         places = sorted(f"{min(names)} ({', '.join(by)})" for by in shared for names in [set().union(*by.values())])
         findings.append(Finding("note", "shared_images", text, places))
     return findings

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mmib.base.wording import counted
 from mmib.datamodules.check.findings import Finding, SplitReport
 from mmib.datamodules.check.labels import check_labels
 from mmib.datamodules.check.sets import ReadSplit, SetFiles
@@ -53,10 +54,10 @@ def check_text(
     posts, rows = list(read.posts.values()), files.reader.rows
     if read.malformed:
         errors = [str(bad.error) for bad in read.malformed.values()]
-        text = f"{len(errors):,} {rows} cannot be read, and training stops at the first"
+        text = f"{counted(len(errors), rows)} cannot be read, and training stops at the first"
         report.findings.append(Finding("problem", "malformed", text, errors))
     if read.doubtful:
-        text = f"{len(read.doubtful):,} {rows} have a span whose words differ from the name of the entity"
+        text = f"{counted(len(read.doubtful), rows)} with a span whose words differ from the name of the entity"
         report.findings.append(Finding("problem", "doubtful", text, list(read.doubtful.values())))
     if read.note:
         report.findings.append(Finding("note", "reading", f"changes on reading: {read.note}"))
@@ -65,7 +66,7 @@ def check_text(
     _check_spans(posts, rows, report)
     repeated = [texts[0].place for texts in _by_content(posts).values() if len(texts) > 1]
     if repeated:
-        text = f"{len(repeated):,} {rows} are in the file more than once, word for word"
+        text = f"{counted(len(repeated), rows)} found in the file more than once, word for word"
         report.findings.append(Finding("note", "repeated", text, repeated))
     if pieces is not None:
         _check_pieces(posts, rows, pieces, report)
@@ -113,21 +114,21 @@ def _check_spans(posts: Sequence[Post], rows: str, report: SplitReport) -> None:
         post.head[0] < post.tail[1] and post.tail[0] < post.head[1] for post in posts if isinstance(post, RelationPost)
     )
     if overlapping:
-        text = f"head and tail overlap in {overlapping:,} {rows}, which the markers can represent"
+        text = f"head and tail overlap in {counted(overlapping, rows)}, which the markers can represent"
         report.findings.append(Finding("note", "overlapping", text))
     tagged = [post for post in posts if isinstance(post, TaggedPost)]
     stray = [post for post in tagged if repair(post.tags) != post.tags]
     if stray:
         count = sum(tag != mended for post in stray for tag, mended in zip(post.tags, repair(post.tags), strict=True))
         text = (
-            f"{count:,} stray I- tags in {len(stray):,} {rows} open an entity in seqeval's default reading and "
-            "in training, and none in strict IOB2"
+            f"{count:,} stray I- {'tag' if count == 1 else 'tags'} in {counted(len(stray), rows)}: each opens an "
+            "entity in seqeval's default reading and in training, and none in strict IOB2"
         )
         report.findings.append(Finding("note", "stray_tags", text, [post.place for post in stray]))
     again = Counter(post.image for post in tagged if post.image)
     repeated = sorted(image for image, times in again.items() if times > 1)
     if repeated:
-        text = f"{len(repeated):,} images belong to more than one post"
+        text = f"{counted(len(repeated), 'images')} of more than one post"
         report.findings.append(Finding("note", "repeated_images", text, repeated))
 
 
@@ -150,8 +151,8 @@ def _check_pieces(posts: Sequence[Post], rows: str, pieces: Pieces, report: Spli
     if vanished:
         shown = ", ".join(f"{_code_points(word)} {times:,}" for word, times in vanished.most_common(8))
         text = (
-            f"{vanished.total():,} words have no piece in the tokenizer {pieces.name} and keep place and label as "
-            f"unknown pieces: {shown}"
+            f"{counted(vanished.total(), 'words')} without a piece in the tokenizer {pieces.name}, encoded as unknown "
+            f"pieces: {shown}"
         )
         report.findings.append(Finding("note", "vanishing", text))
     _report_lengths(longer, rows, pieces, report)
@@ -172,13 +173,13 @@ def _report_lengths(
         else:
             shortened.append(post.place)
     if refused:
-        text = f"{len(refused):,} {rows} are {too_long} between their entities, and training stops: {raise_it}"
+        text = f"{counted(len(refused), rows)} {too_long} between the entities, where training stops: {raise_it}"
         report.findings.append(Finding("problem", "too_long", text, refused))
     if missed:
-        text = f"{len(missed):,} {rows} are {too_long}, and the words beyond that count as missed: {raise_it}"
+        text = f"{counted(len(missed), rows)} {too_long}, whose words beyond that count as missed: {raise_it}"
         report.findings.append(Finding("problem", "too_long", text, missed))
     if shortened:
-        text = f"{len(shortened):,} {rows} are {too_long}, and lose only context"
+        text = f"{counted(len(shortened), rows)} {too_long}, which only costs context"
         report.findings.append(Finding("note", "shortened", text, shortened))
 
 

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 
 from mmib.base.files import checksum
+from mmib.base.wording import counted
 from mmib.datamodules.check.findings import Finding, SetReport, Severity, SplitReport
 from mmib.datamodules.check.labels import compare_labels
 from mmib.datamodules.check.pictures import Decoded, SplitImages, check_crops, check_folders, check_images
@@ -143,7 +144,9 @@ def _shared_texts(files: SetFiles, reads: dict[str, ReadSplit]) -> list[Finding]
         is_released = files.has_released_layout and not files.is_demo and (one, other) == ("train", "val")
         known = SHARED_TEXTS[files.name] if is_released else None
         usual = known or SHARED_SHARE * min(len(texts[one]), len(texts[other]))
-        text = f"{len(shared):,} texts are in both {one} and {other}" + (f" ({known} as released)" if known else "")
+        text = f"{counted(len(shared), 'texts')} in both {one} and {other}" + (
+            f" ({known} as released)" if known else ""
+        )
         # The demo corpus has few texts, and each split samples from all of them.
         severity: Severity = "problem" if len(shared) > usual and not files.is_demo else "note"
         findings.append(Finding(severity, "shared_texts", text, shared))

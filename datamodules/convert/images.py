@@ -32,7 +32,7 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
         Its name below the folder, or an empty string.
     """
     if address.startswith("data:"):
-        notes.add("images that are part of the file itself: left out", place)
+        notes.add("images inside the file itself: left out", place)
         return ""
     path = _path(address).lstrip("/")
     last = path.rpartition("/")[2]
@@ -42,7 +42,7 @@ def image_name(address: str, folder: Path | None, place: str, notes: Notes) -> s
     for candidate in (path, last, UPLOAD_PREFIX.sub("", last)):
         if candidate and is_file(folder / candidate):
             return candidate
-    notes.add(f"images that are not in {folder}: their posts keep the name", place)
+    notes.add(f"images not in {folder}: their posts keep the name", place)
     return kept
 
 

@@ -107,7 +107,7 @@ def _results(annotations: list[Any], place: str, notes: Notes) -> list[Any] | No
         return None
     chosen = next((made for made in valid if made.get("ground_truth")), valid[0])
     for _ in valid[1:]:
-        notes.add("further annotations of tasks that have several: left out", place)
+        notes.add("annotations of a task beside the chosen one: left out", place)
     results: list[Any] = chosen["result"]
     return results
 
@@ -132,14 +132,14 @@ def _sorted(results: list[Any], options: Options, place: str, notes: Notes) -> _
         elif name != LABELS:
             notes.add(f"results of the type {name!r}: left out", place)
         elif options.from_name not in (None, result.get("from_name")):
-            notes.add(f"regions that were not labelled with {options.from_name!r}: left out", place)
+            notes.add(f"regions not labelled with {options.from_name!r}: left out", place)
         elif marked.to_name not in (None, result.get("to_name")):
             if options.to_name is None:
                 raise DataError(
                     f"{place} has regions in {marked.to_name!r} and in {result.get('to_name')!r}, and a post is one "
                     "text: choose with --to-name"
                 )
-            notes.add(f"regions that are not in {options.to_name!r}: left out", place)
+            notes.add(f"regions not in {options.to_name!r}: left out", place)
         else:
             marked.to_name = result.get("to_name")
             marked.regions.append(result)

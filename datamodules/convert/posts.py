@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from mmib.base.wording import counted
 from mmib.datamodules.convert.offsets import Offsets
 from mmib.labels import shown
 from mmib.schema import DataError
@@ -81,7 +82,8 @@ class Notes:
 
     def __str__(self) -> str:
         return "\n".join(
-            f"{len(places):,} {text} ({_first(list(dict.fromkeys(places)))})" for text, places in self.places.items()
+            f"{counted(len(places), text)} ({_first(list(dict.fromkeys(places)))})"
+            for text, places in self.places.items()
         )
 
 
@@ -122,14 +124,12 @@ def placed(offsets: Offsets, start: int, end: int, place: str, notes: Notes) -> 
     """
     span = offsets.characters(start, end)
     if span is None or not offsets.text[slice(*span)].strip():
-        notes.add(
-            "entities that are blank, outside the text or end inside a character: left out (see --offsets)", place
-        )
+        notes.add("entities blank, outside the text or ending inside a character: left out (see --offsets)", place)
         return None
     seen = Offsets(offsets.text, "graphemes")
     whole = seen.characters(*seen.units(*span)) or span
     if whole != span:
-        notes.add("entities that start or end inside a visible character: extended to the whole character", place)
+        notes.add("entities starting or ending inside a visible character: extended to the whole character", place)
     return whole
 
 
@@ -164,7 +164,7 @@ def counts(posts: Iterable[AnnotatedPost]) -> str:
         pictured += bool(post.image)
         entities.update(entity.type for entity in post.entities)
         relations.update(relation.type for relation in post.relations)
-    return f"{number:,} posts ({pictured:,} with an image), {_by_type(entities, 'entities')}, " + _by_type(
+    return f"{counted(number, 'posts')} ({pictured:,} with an image), {_by_type(entities, 'entities')}, " + _by_type(
         relations, "relations"
     )
 
@@ -176,4 +176,4 @@ def _first(places: list[str]) -> str:
 
 def _by_type(found: Counter[str], what: str) -> str:
     types = [f"{name} {count:,}" for name, count in found.most_common()]
-    return f"{found.total():,} {what}" + (f" ({shown(types)})" if types else "")
+    return counted(found.total(), what) + (f" ({shown(types)})" if types else "")

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import checksum, locked, replace_folder
+from mmib.base.wording import counted
 from mmib.datamodules.check import command as check_data
 from mmib.datamodules.fetch.captions import write_captions
 from mmib.datamodules.fetch.download import download, require_packages
@@ -138,7 +139,7 @@ def _fetch_captions(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
         return
     files = [download(captions, root / DOWNLOADS, mirrors) for captions in wanted.captions]
     sources = ((captions.model, captions.format, file) for captions, file in zip(wanted.captions, files, strict=True))
-    _report(f"{path}: captions of {write_captions(sources, path):,} images")
+    _report(f"{path}: captions of {counted(write_captions(sources, path), 'images')}")
 
 
 def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
@@ -162,7 +163,7 @@ def _fetch_images(wanted: DataSet, root: Path, mirrors: list[str]) -> None:
             "--mirror, or continue without images with --text-only"
         ) from error
     replace_folder(root / folder, unpacked / folder)
-    _report(f"{root / folder}: {count:,} of {len(targets):,} images")
+    _report(f"{root / folder}: {count:,} of {counted(len(targets), 'images')}")
 
 
 def _images(wanted: DataSet, root: Path) -> list[PurePosixPath]:

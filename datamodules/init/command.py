@@ -13,6 +13,7 @@ from rich.text import Text
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.base.wording import counted
 from mmib.base.wrapping import hanging
 from mmib.datamodules.init.configuration import configuration
 from mmib.datamodules.init.labelling import Labelling, labelling
@@ -94,8 +95,9 @@ def _findings(splits: Sequence[Survey]) -> list[str]:
     malformed: dict[str, list[str]] = {}  # splits that share a file share its errors
     for part in splits:
         if part.malformed:
-            count = f"{len(part.malformed):,} {'post' if len(part.malformed) == 1 else 'posts'} cannot be read"
-            text = f"{count}: correct them before you train. The first: {part.malformed[0]}; mmib check-data lists all"
+            count = counted(len(part.malformed), "posts")
+            first = f"The first: {part.malformed[0]}; mmib check-data lists all"
+            text = f"{count} cannot be read: correct them before you train. {first}"
             malformed.setdefault(text, []).append(part.split)
     result += [f"{', '.join(names)}: {text}" for text, names in malformed.items()]
     images, found = (sum(counts) for counts in zip(*((part.images, part.images_found) for part in splits), strict=True))

@@ -115,5 +115,9 @@ def _misspelt(splits: Sequence[Survey]) -> list[str]:
         alike = get_close_matches(name.lower(), [other.lower() for other in frequent], 1, ALIKE)
         if alike:
             other = next(other for other in frequent if other.lower() == alike[0])
-            remarks.append(f"{name!r} ({count:,}) is nearly {other!r} ({counts[other]:,}): correct it if it is a typo")
+            place = next(split.places[name] for split in splits if name in split.places)
+            remarks.append(
+                f"{name!r} ({count:,}, first at {place}) is nearly {other!r} ({counts[other]:,}): correct it if it is "
+                "a typo"
+            )
     return remarks

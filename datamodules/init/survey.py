@@ -32,6 +32,7 @@ class Survey:
         split: `train`, `val` or `test`.
         posts: number of posts that can be read.
         labels: number of occurrences of each label.
+        places: the first place of each label, as file:line.
         words: number of words of each post.
         longest: word pieces of the longest post, with special tokens and markers.
         images: number of distinct images that the posts name.
@@ -46,6 +47,7 @@ class Survey:
     split: str
     posts: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    places: dict[str, str] = field(default_factory=dict)
     words: list[int] = field(default_factory=list)
     longest: int = 0
     images: int = 0
@@ -94,7 +96,11 @@ def _split(reader: Reader, split: str, task: Task, tokenizer: WordTokenizer | No
     posts = _readable(reader, split, found)
     while chunk := list(islice(posts, POSTS_SPLIT)):
         for post in chunk:
-            found.labels.update(task.labels_of(post))
+            labels = task.labels_of(post)
+            found.labels.update(labels)
+            for label in labels:
+                if label not in found.places:
+                    found.places[label] = post.place_of(label)
             found.words.append(len(post.words))
         images += [post.image for post in chunk]
         found.longest = max(found.longest, _longest(chunk, task, tokenizer))

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from mmib.base.wording import counted
 from mmib.schema import ConfigError
 
 NAMES, NEGATIVE, ARGUMENTS = "names", "negative", "arguments"
@@ -125,7 +126,7 @@ class LabelSet:
 
     def __str__(self) -> str:
         negative = "" if self.negative is None else f" (negative: {self.negative})"
-        return f"{len(self.names)} labels, {shown(self.names)}{negative}"
+        return f"{counted(len(self.names), 'labels')}, {shown(self.names)}{negative}"
 
     def __hash__(self) -> int:
         return hash((self.names, self.negative, tuple(sorted(self.arguments.items()))))

@@ -436,7 +436,7 @@ def test_missing_and_unreadable_images_are_counted_per_image_and_per_row(five: A
     report = module.image_reports["train"]
     assert str(report).startswith("3 of 6 images, 4 of 8 rows, 2 unreadable: gold.png, navy.png")
     assert "it is no image" in report.unreadable["gold.png"]
-    assert str(module.image_reports["val"]) == "0 of 1 images, 0 of 1 rows"
+    assert str(module.image_reports["val"]) == "0 of 1 image, 0 of 1 row"
 
 
 def test_an_image_is_missing_even_if_its_crops_exist(five: Any, load: Load) -> None:

@@ -108,7 +108,7 @@ def test_overlong_entity_distances_are_counted_per_file(mnre: Any, load: Load) -
     with pytest.raises(DataError) as error:
         read(load(max_length=20))
     text = str(error.value)
-    assert text.startswith("4 rows do not fit into max_length 20:")
+    assert text.startswith("max_length 20 is too short for 4 rows:")
     assert [line.split(": ")[0].rsplit(":")[-1] for line in text.splitlines()[1:]] == ["2", "4", "5"]
     assert "raise max_length or leave the row out" in text
 

@@ -210,7 +210,7 @@ def test_an_image_in_several_lines_keeps_its_distinct_texts(tmp_path: Path) -> N
     assert texts.of("2.jpg") == ("the a",)
     assert texts.of("9.jpg") == ()
     assert (texts.repeated, texts.empty) == (1, 2)
-    assert "1 images without a text, 1 images named more than once" in texts.note()
+    assert "1 image without a text, 1 image named more than once" in texts.note()
     assert SideTexts(tmp_path / "twice.jsonl", ["b"]).of("1.jpg") == ("b a", "a c")
 
 

@@ -197,7 +197,7 @@ def test_refused_rows_leave_no_store(rows: Any, load: Load) -> None:
         read(module)
     assert not stores(module)
     rows.text("train").write_text("".join(rows.text("train").read_text().splitlines(keepends=True)[:-1]))
-    with pytest.raises(DataError, match="7 rows do not fit into max_length 7"):
+    with pytest.raises(DataError, match="max_length 7 is too short for 7 rows:"):
         read(load(max_length=7))
     assert not stores(module)
 

@@ -142,7 +142,7 @@ def test_deviations_from_the_released_data_are_counted_and_named(
     assert cells(table, "Twitter-2017 | train |")[2] == "2 posts, 2 entities, 1 in strict IOB2"
     assert cells(table, "MNRE | test | 2 rows")[2:4] == ["2 rows, 1 None", "1,614 rows, 974 None"]
     assert (
-        "NOT as released (3,373 posts, 6,049 entities, 6,049 in strict IOB2); 0 of 1 images" in capsys.readouterr().out
+        "NOT as released (3,373 posts, 6,049 entities, 6,049 in strict IOB2); 0 of 1 image" in capsys.readouterr().out
     )
 
 

@@ -126,7 +126,7 @@ def test_duplicate_imgids_are_allowed_and_counted(tmp_path: Path, capsys: pytest
         write(tmp_path / "twitter2017" / f"{split}.txt", f"IMGID:{split}\n{split}\tO\n\nIMGID:{split}\nada\tO\n")
         picture(tmp_path / "twitter2017_images" / f"{split}.jpg")
     main(["check-data", str(tmp_path), "--tokenizer", "none"])
-    assert "1 images belong to more than one post: train.jpg" in capsys.readouterr().out
+    assert "1 image of more than one post: train.jpg" in capsys.readouterr().out
 
 
 # Files that belong to texts: each error stops a training before it has a run folder

@@ -187,7 +187,7 @@ def test_a_difference_shows_both_label_sets_and_the_differing_labels(other: Labe
 
 def test_a_label_set_describes_its_size() -> None:
     assert str(WORKS) == "4 labels, works_for, no relation, born_in, related (negative: no relation)"
-    assert str(LabelSet(("PER",))) == "1 labels, PER"
+    assert str(LabelSet(("PER",))) == "1 label, PER"
 
 
 @given(label_sets(), label_sets())

@@ -12,6 +12,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmib.base.argument_parser import CommandParser
+from mmib.base.wording import counted
 from mmib.crop_objects.boxes import choose
 from mmib.crop_objects.detector import DEFAULT_DETECTOR, Detector, ZeroShotDetector
 from mmib.crop_objects.plan import MOST_OBJECTS, TYPES, Request, Split, mnre_splits, twitter_splits
@@ -134,13 +135,13 @@ def _summary(split: Split, requests: Sequence[Request], store: CropStore) -> str
     crops, empty = sum(len(result["objects"]) for result in searched), sum(not r["objects"] for r in searched)
     images = len({result["image"] for result in searched})
     text = (
-        f"{split.name}: {crops:,} crops of {images:,} images in {split.files.crops}, listed in "
-        f"{split.files.dictionary}; {empty:,} searches found nothing"
+        f"{split.name}: {counted(crops, 'crops')} of {counted(images, 'images')} in {split.files.crops}, listed in "
+        f"{split.files.dictionary}; nothing found {empty:,} times"
     )
     if failures:
         shown = [f"{image} ({reason})" for image, reason in list(failures.items())[:REASONS_SHOWN]]
         more = f" and {len(failures) - len(shown):,} more" if len(failures) > len(shown) else ""
-        text += f"; {len(failures):,} images could not be searched: {', '.join(shown)}{more}"
+        text += f"; {counted(len(failures), 'images')} could not be searched: {', '.join(shown)}{more}"
     return text
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from mmib.base.argument_parser import CommandParser, add_model_options
 from mmib.base.files import check_output, is_stream, write_text
+from mmib.base.wording import counted
 from mmib.datamodules.raw_rows import EVERY_ROW, count_rows, is_csv_file
 from mmib.extract.shards import Shard, is_complete, note_shard
 from mmib.extract.workers import by_workers, shards_begun
@@ -235,9 +236,9 @@ def _finish(output: Path, graph: Path | None) -> int:
         from mmib.extract.graph import graph_of, write_graph  # noqa: PLC0415 - help needs no networkx
 
         write_graph(graph_of([output]), graph)
-    print(f"{output}: {total:,} rows, {errors:,} of them could not be read")  # noqa: T201
+    print(f"{output}: {counted(total, 'rows')}, {errors:,} of them could not be read")  # noqa: T201
     if first:
         print(f"  the first, {first}")  # noqa: T201
     if given:
-        print(f"  {given:,} rows name their entities: these were used, and no others searched for")  # noqa: T201
+        print(f"  {counted(given, 'rows')} with entities given: these were used, and no others searched for")  # noqa: T201
     return 0

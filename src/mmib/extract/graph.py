@@ -17,6 +17,7 @@ import networkx
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import check_output, write_text
+from mmib.base.wording import counted
 from mmib.schema import ConfigError, DataError
 
 # The type of an entity that was given without one; no real type is written like this.
@@ -177,5 +178,5 @@ def run(arguments: list[str]) -> int:
     check_output(chosen.output, chosen.results)
     graph = graph_of(chosen.results)
     write_graph(graph, chosen.output)
-    print(f"{chosen.output}: {len(graph):,} entities, {graph.number_of_edges():,} relations")  # noqa: T201
+    print(f"{chosen.output}: {counted(len(graph), 'entities')}, {counted(graph.number_of_edges(), 'relations')}")  # noqa: T201
     return 0

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import atomic_file, check_output, checksum, parse_json, write_text
+from mmib.base.wording import counted
 from mmib.schema import ConfigError, RunError
 
 SHARD = re.compile(r"([0-9]{1,9})/([0-9]{1,9})", re.ASCII)
@@ -144,5 +145,5 @@ def run(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     check_output(chosen.output, chosen.shards)
     merge(chosen.shards, chosen.output)
-    print(f"{chosen.output}: {len(chosen.shards):,} shards")  # noqa: T201
+    print(f"{chosen.output}: {counted(len(chosen.shards), 'shards')}")  # noqa: T201
     return 0

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from mmib.base.argument_parser import CommandParser
+from mmib.base.wording import counted
 from mmib.schema import ConfigError
 
 # Only ever reachable from this machine: anyone who can open the page can change the file.
@@ -40,8 +41,10 @@ def run(arguments: list[str]) -> int:
     inputs = [chosen.predictions, *([chosen.posts] if chosen.posts else [])]
     with process.listen(HOST, chosen.port) as listener, Corrections.opened(output, predictions, inputs) as corrections:
         app = create_app(corrections, chosen.images or predictions.root, allowed_hosts(HOST))
-        process.run(app, Limits(), listener, f"mmib review shows {len(predictions.posts):,} posts", chosen.open)
-        print(f"{output}: {len(corrections):,} of {len(predictions.posts):,} posts are reviewed")  # noqa: T201
+        process.run(
+            app, Limits(), listener, f"mmib review shows {counted(len(predictions.posts), 'posts')}", chosen.open
+        )
+        print(f"{output}: {len(corrections):,} of {counted(len(predictions.posts), 'posts')} reviewed")  # noqa: T201
     return 0
 
 

@@ -28,6 +28,7 @@ from mmib.analysis.slice_comparison import compare_slices
 from mmib.analysis.slices import ERRORS, error_texts, errors
 from mmib.base.argument_parser import CommandParser
 from mmib.base.files import write_text
+from mmib.base.wording import counted
 from mmib.configs import expand_configs
 from mmib.datamodules.image_relevance import ImageRelevance
 from mmib.options.composition import check
@@ -302,7 +303,7 @@ def choose(study: StudyFile, runs: Path, experiment: str, trial: Trial) -> Choic
 def _train_all(title: str, wanted: Sequence[Job], runs: Path, parallel: int) -> dict[tuple[str, str, int], str]:
     """Train the missing runs in order, and return the reasons of failed runs."""
     missing = [job for job in wanted if finished_run(folder_of(runs, job[1], job[0], job[2])) is None]
-    print(f"{title}: {len(wanted)} runs, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
+    print(f"{title}: {counted(len(wanted), 'runs')}, {len(wanted) - len(missing)} there already", flush=True)  # noqa: T201
     progress = Progress(len(missing), 0, time.monotonic())
     reasons: dict[tuple[str, str, int], str] = {}
     ending = threading.Event()

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmib.backbone import ExtractionNetwork, MultimodalIB
+from mmib.base.wording import counted
 from mmib.datamodules.examples import fit_words
 from mmib.labels import LabelSet
 from mmib.metrics import ClassScores
@@ -110,7 +111,7 @@ class RowCensus:
         self.labels.update(self.task.labels_of(post))
 
     def __str__(self) -> str:
-        return f"{self.count:,} {self.rows}, {len(self.labels)} labels"
+        return f"{counted(self.count, self.rows)}, {counted(len(self.labels), 'labels')}"
 
 
 class Classification(Task, ABC):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from mmib.backbone import ExtractionNetwork, MultimodalIB
+from mmib.base.wording import counted
 from mmib.datamodules.examples import fit_words
 from mmib.datamodules.posts import TaggedPost
 from mmib.labels import LabelSet
@@ -208,15 +209,18 @@ class EntityCensus:
         self.posts_with_strays += strays > 0
 
     def __str__(self) -> str:
-        text = f"{self.posts:,} posts, {self.strict + self.strays:,} entities"
+        text = f"{counted(self.posts, 'posts')}, {counted(self.strict + self.strays, 'entities')}"
         if self.strays:
-            text += f" ({self.strict:,} in strict IOB2: {self.strays} stray I- tags in {self.posts_with_strays} posts)"
+            tags = "tag" if self.strays == 1 else "tags"
+            posts = counted(self.posts_with_strays, "posts")
+            text += f" ({self.strict:,} in strict IOB2: {self.strays:,} stray I- {tags} in {posts})"
         repeated = self.images.total() - len(+self.images)
         if repeated:
-            text += f", {repeated} repeated images"
+            text += f", {repeated:,} repeated {'image' if repeated == 1 else 'images'}"
         if self.unseen:
             text += (
-                f", {self.unseen:,} words of {self.posts_with_unseen:,} posts lie beyond max_length and count as missed"
+                f", {counted(self.unseen, 'words')} of {counted(self.posts_with_unseen, 'posts')} beyond max_length, "
+                "counted as missed"
             )
         return text
 

@@ -44,7 +44,7 @@ def test_a_valid_set_is_printed_with_its_notes(root: Path, capsys: pytest.Captur
         "Twitter-2017",
         "4 labels, as released with Twitter-2017",
         "PER   │ 1 (100.0%) │ 1 (100.0%)",
-        "1 stray I- tags",
+        "1 stray I- tag in 1",
         "the test split is missing",
         "fine",
     ):
@@ -80,7 +80,7 @@ def test_labels_are_checked_against_the_given_label_set(
     assert "2 labels, as given with --labels" in capsys.readouterr().out
     (tmp_path / "labels.txt").write_text("LOC\n")
     assert check(root, "--labels", tmp_path / "labels.txt") == 1
-    assert "[train] 1 labels in 1 places are not in the label set" in capsys.readouterr().out
+    assert "[train] 1 label in 1 place missing from the label set" in capsys.readouterr().out
     assert check(root, "--labels", "mnr") == 2
     assert "the label set 'mnr' is neither a known one" in capsys.readouterr().err
 
@@ -110,8 +110,8 @@ def test_custom_data_is_checked_but_not_repaired(
         "posts as JSON lines",
         "2 labels, those that occur in the data",
         "TEAM  │          0 │ 1 (100.0%)",
-        "1 labels do not occur in the training split and cannot be learnt: TEAM (val 1)",
-        "1 posts cannot be read, and training stops at the first: train.jsonl:4",
+        "1 label without a training row, which cannot be learnt: TEAM (val 1, first at val.jsonl:1)",
+        "1 post cannot be read, and training stops at the first: train.jsonl:4",
     ):
         assert part in printed.out
     assert "--fix writes copies of MNRE's and the Twitter sets' layouts only" in printed.err
@@ -164,7 +164,7 @@ def test_post_lengths_are_measured_with_the_tokenizer_of_the_text_encoder(
 ) -> None:
     arguments = ["check-data", str(root), "--tokenizer", encoder_files.text, "--max-length", "4"]
     assert main(arguments) == 1
-    assert "1 posts are longer than 4 word pieces" in capsys.readouterr().out
+    assert "1 post longer than 4 word pieces" in capsys.readouterr().out
 
 
 def test_no_training_code_is_imported(root: Path) -> None:

@@ -77,7 +77,7 @@ def test_labels_missing_from_the_label_set_are_listed_with_their_locations(twitt
     twitter.write(("4", "x/B-PER"), split="valid")
     report = check(twitter.root, LabelSet(("PER", "LOC")))
     finding = found(report)["train", "unknown_labels"]
-    assert finding.text.startswith("2 labels in 2 places are not in the label set, and training stops at the first")
+    assert finding.text.startswith("2 labels in 2 places missing from the label set: training stops at the first")
     assert finding.items == ["twitter2017/train.txt:3: 'GPE'", "twitter2017/train.txt:10: 'TEAM'"]
     assert (finding.severity, report.label_source) == ("problem", "as given with --labels")
     assert report.splits[0].labels == {"PER": 2, "GPE": 2, "TEAM": 1}
@@ -87,7 +87,10 @@ def test_labels_missing_from_the_label_set_are_listed_with_their_locations(twitt
 def test_labels_missing_from_the_training_split_cannot_be_learnt(mnre: Any) -> None:
     fill(mnre, train="a b b c", val="a d d", test="d e")
     report = check(mnre.root)
-    assert found(report)["", "unlearnt_labels"].items == ["d (val 2, test 1)", "e (test 1)"]
+    assert found(report)["", "unlearnt_labels"].items == [
+        "d (val 2, test 1, first at txt/ours_val.txt:2)",
+        "e (test 1, first at txt/ours_test.txt:2)",
+    ]
     assert found(report)["", "unlearnt_labels"].severity == "problem"
     assert found(report)["", "unmeasured_labels"].items == ["b (val)", "c (val)", "a (test)", "b (test)", "c (test)"]
     assert found(report)["", "unmeasured_labels"].severity == "note"
@@ -153,6 +156,6 @@ def test_custom_readers_can_be_checked(tmp_path: Path, monkeypatch: pytest.Monke
     assert (train.images.missing, train.images.unreadable) == (0, 2) if train.images else False
     findings = found(report)
     assert findings["train", "reading"].text == "changes on reading: read train"
-    assert findings["", "unlearnt_labels"].items == ["maybe (val 1)"]
+    assert findings["", "unlearnt_labels"].items == ["maybe (val 1, first at val.tsv:2)"]
     assert findings["train", "renamed_images"].items == ["1.jpg = 1.png", "2.jpg = 2.jpeg"]
     assert ("", "orphans") not in findings  # the root also contains files that are not images

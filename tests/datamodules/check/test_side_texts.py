@@ -59,8 +59,8 @@ def test_side_texts_that_mention_few_entities_are_a_note_and_missing_ones_may_st
     assert found["train", "missing_side_texts"].severity == "note"
     assert found["val", "missing_side_texts"].severity == "problem"
     assert "training allows 40%" in found["val", "missing_side_texts"].text
-    assert "1 images named more than once with different texts" in found["", "side_texts"].text
-    assert "1 empty texts left out" in found["", "side_texts"].text
+    assert "1 image named more than once with different texts" in found["", "side_texts"].text
+    assert "1 empty left out" in found["", "side_texts"].text
 
 
 def test_side_texts_of_another_set_cannot_be_compared(check: Any) -> None:
@@ -91,7 +91,7 @@ def test_the_command_compares_side_texts_and_locates_a_malformed_line(
     shown = capsys.readouterr().out
     assert "side texts" in shown
     assert "1 of 3" in shown
-    assert "1 side texts of 1 images in captions.jsonl" in shown
+    assert "1 text of 1 image in captions.jsonl" in shown
     file.write_text('{"image": "1.jpg", "text": "a dog"}\n{"image": "2.jpg"\n')
     assert main(options) == 2
     assert "captions.jsonl:2: not JSON" in capsys.readouterr().err

@@ -113,7 +113,7 @@ def test_entities_are_counted_in_both_readings_by_type(twitter: Any) -> None:
     assert report.splits[0].counts == {"posts": 3, "entities": 4, "entities_strict": 2}
     assert report.splits[0].labels == {"PER": 1, "ORG": 1, "LOC": 1, "MISC": 1}
     findings = found(report)
-    assert findings["train", "stray_tags"].text.startswith("2 stray I- tags in 1 posts")
+    assert findings["train", "stray_tags"].text.startswith("2 stray I- tags in 1 post: each opens")
     assert findings["train", "stray_tags"].items == ["twitter2017/train.txt:1"]
     assert findings["train", "repeated_images"].items == ["2.jpg"]
 
@@ -218,7 +218,7 @@ def test_new_texts_shared_between_splits_are_a_problem(mnre: Any) -> None:
         report = check(mnre.root)
         shared = found(report)["", "shared_texts"] if number else None
         if shared is not None:
-            assert shared.text == f"{number + 1} texts are in both train and val (5 as released)"
+            assert shared.text == f"{number + 1} texts in both train and val (5 as released)"
             assert shared.severity == ("problem" if number + 1 > 5 else "note")
             assert shared.items[0] == "txt/ours_train.txt:1 = txt/ours_val.txt:1"
 

@@ -76,10 +76,10 @@ def test_the_output_can_be_trained_on(convert: Convert) -> None:
     (row,) = JSONLinesReader(done.file, "mre", hold_out=HoldOut(0.0)).posts("train")
     assert (row.head, row.tail, row.relation) == ((0, 1), (3, 4), "makes")
     for noted in (
-        "1 entities that start or end inside a visible character: extended to the whole character (line 1)",
-        "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (line 1)",
-        "1 relations of an entity with itself: left out (line 1)",
-        "1 relations whose head or tail is not an entity of the post: left out (line 1)",
+        "1 entity starting or ending inside a visible character: extended to the whole character (line 1)",
+        "1 entity blank, outside the text or ending inside a character: left out (see --offsets) (line 1)",
+        "1 relation of an entity with itself: left out (line 1)",
+        "1 relation whose head or tail is not an entity of the post: left out (line 1)",
     ):
         assert noted in done.output.splitlines()
 
@@ -152,7 +152,7 @@ def test_images_come_from_the_extracted_posts(convert: Convert, tmp_path: Path, 
     done = convert(found, "--to", "label-studio", *options)
     tasks = json.loads(done.file.read_text(encoding="utf-8"))
     assert [made["data"].get("image") for made in tasks] == [None, "/data/local-files/?d=pictures/b.jpg"]
-    assert "1 posts that nothing could be extracted from: left out (line 3)" in done.output
+    assert "1 post that nothing could be extracted from: left out (line 3)" in done.output
     assert "2 posts (1 with an image)" in done.output
 
 

@@ -44,7 +44,7 @@ def test_relations_refer_to_ids(convert: Convert) -> None:
     line = {"id": 3, "text": TEXT, "entities": AS_OBJECTS, "relations": [arrow(51, 50), arrow(50, 99)]}
     done = convert([line])
     assert done.lines()[0]["relations"] == [{"head": 1, "tail": 0, "type": "sells"}]
-    assert "1 relations whose head or tail is not an entity of the post: left out (line 1)" in done.output
+    assert "1 relation whose head or tail is not an entity of the post: left out (line 1)" in done.output
 
 
 @pytest.mark.parametrize(("unit", "start"), [("characters", 2), ("utf-16", 3), ("graphemes", 2)])
@@ -63,10 +63,10 @@ def test_everything_dropped_is_counted_with_its_location(convert: Convert) -> No
     )
     assert [len(post["entities"]) for post in done.lines()] == [1, 0]
     for line in (
-        "3 entities that are blank, outside the text or end inside a character: left out (see --offsets) (line 1)",
-        "1 posts with comments: the comments are left out (line 1)",
-        "1 posts without text: left out (line 2)",
-        "1 posts without any of 'label', 'labels', 'entities': taken for posts without entities (line 3)",
+        "3 entities blank, outside the text or ending inside a character: left out (see --offsets) (line 1)",
+        "1 post with comments: the comments are left out (line 1)",
+        "1 post without text: left out (line 2)",
+        "1 post without any of 'label', 'labels', 'entities': taken for posts without entities (line 3)",
     ):
         assert line in done.output.splitlines()
 
@@ -110,7 +110,7 @@ def test_predictions_with_relations_match_doccanos_export(convert: Convert) -> N
     ]
     assert first["relations"] == [{"id": 0, "from_id": 0, "to_id": 1, "type": "sells"}]
     assert (second["entities"], second["relations"]) == ([], [])
-    assert "1 posts with confidences: the confidences are left out (line 1)" in done.output
+    assert "1 post with confidences: the confidences are left out (line 1)" in done.output
     back = convert(done.file.read_text(encoding="utf-8"), name="back.json")
     assert back.lines()[0]["entities"] == [
         {"start": 2, "end": 6, "type": "TEAM"},
@@ -123,4 +123,4 @@ def test_predictions_without_relations_are_lists_of_spans(convert: Convert) -> N
     found = {"id": "p1", "text": TEXT, "entities": [{"start": 2, "end": 6, "type": None}], "relations": []}
     done = convert([found], "--to", "doccano", "--offsets", "characters")
     assert done.lines() == [{"id": "p1", "text": TEXT, "label": [[2, 6, "ENTITY"]]}]
-    assert "1 entities without a type: they become ENTITY (line 1)" in done.output
+    assert "1 entity without a type: they become ENTITY (line 1)" in done.output

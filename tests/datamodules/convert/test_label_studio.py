@@ -41,7 +41,7 @@ def test_regions_and_relations(convert: Convert) -> None:
         "relations": [{"head": 0, "tail": 1, "type": "sells"}],
     }
     assert [TEXT[entity["start"] : entity["end"]] for entity in post["entities"]] == ["Acme", "Zipper"]
-    assert "1 posts (0 with an image), 2 entities (TEAM 1, PRODUCT 1), 1 relations (sells 1)" in done.output
+    assert "1 post (0 with an image), 2 entities (TEAM 1, PRODUCT 1), 1 relation (sells 1)" in done.output
 
 
 @pytest.mark.parametrize(("direction", "pairs"), [("right", [(0, 1)]), ("left", [(1, 0)]), ("bi", [(0, 1), (1, 0)])])
@@ -55,7 +55,7 @@ def test_offsets_of_old_versions_are_in_utf_16_units(convert: Convert) -> None:
     old = [task(region("a", 0, 1, value=value))]
     wrong = convert(old, lines=False)
     assert wrong.lines()[0]["entities"] == []
-    assert "1 regions whose 'text' is not what stands at their place: left out (see --offsets) (task 1)" in wrong.output
+    assert "1 region whose 'text' is not what stands at their place: left out (see --offsets) (task 1)" in wrong.output
     right = convert(old, "--offsets", "utf-16", lines=False)
     assert right.lines()[0]["entities"] == [{"start": 2, "end": 6, "type": "TEAM"}]
     assert "left out" not in right.output
@@ -79,14 +79,14 @@ def test_everything_dropped_is_counted_with_its_location(convert: Convert) -> No
     )
     assert [post["id"] for post in done.lines()] == [1, 3]
     for line in (
-        "1 results of the type 'choices': left out (task 1)",
-        "1 results of the type 'rectanglelabels': left out (task 1)",
-        "1 relations whose head or tail is not an entity of the post: left out (task 1)",
-        "1 relations without a label: left out (task 1)",
-        "1 entities that are blank, outside the text or end inside a character: left out (see --offsets) (task 1)",
+        "1 result of the type 'choices': left out (task 1)",
+        "1 result of the type 'rectanglelabels': left out (task 1)",
+        "1 relation whose head or tail is not an entity of the post: left out (task 1)",
+        "1 relation without a label: left out (task 1)",
+        "1 entity blank, outside the text or ending inside a character: left out (see --offsets) (task 1)",
         "2 tasks without an annotation: left out (task 2; task 4)",
-        "1 further annotations of tasks that have several: left out (task 3)",
-        "1 tasks without text: left out (task 5)",
+        "1 annotation of a task beside the chosen one: left out (task 3)",
+        "1 task without text: left out (task 5)",
     ):
         assert line in done.output.splitlines()
 
@@ -128,7 +128,7 @@ def test_missing_images_keep_their_name_and_are_counted(convert: Convert, tmp_pa
     """Even if the name is longer than any file name can be."""
     done = convert([task(ACME, data={"text": TEXT, "image": f"/a/{name}"})], "--images", str(tmp_path), lines=False)
     assert done.lines()[0]["image"] == name
-    assert f"1 images that are not in {tmp_path}: their posts keep the name (task 1)" in done.output
+    assert f"1 image not in {tmp_path}: their posts keep the name (task 1)" in done.output
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_relative_path_keeps_its_folders(
 def test_an_embedded_image_is_dropped(convert: Convert) -> None:
     done = convert([task(ACME, data={"text": TEXT, "image": "data:image/png;base64,AA"})], lines=False)
     assert "image" not in done.lines()[0]
-    assert "1 images that are part of the file itself: left out (task 1)" in done.output
+    assert "1 image inside the file itself: left out (task 1)" in done.output
 
 
 def test_the_text_field_and_tag_can_be_set(convert: Convert) -> None:
@@ -164,7 +164,7 @@ def test_the_text_field_and_tag_can_be_set(convert: Convert) -> None:
     done = convert([task(ACME, in_title, data=data)], "--text-field", "body", "--to-name", "text", lines=False)
     assert done.lines()[0]["text"] == TEXT
     assert len(done.lines()[0]["entities"]) == 1
-    assert "1 regions that are not in 'text': left out (task 1)" in done.output
+    assert "1 region not in 'text': left out (task 1)" in done.output
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_predictions_round_trip_through_label_studios_export(convert: Convert) -
     assert second["value"]["labels"] == ["ENTITY"]
     assert "score" not in second
     assert arrow["labels"] == ["sells"]
-    assert "1 entities without a type: they become ENTITY (line 1)" in done.output
+    assert "1 entity without a type: they become ENTITY (line 1)" in done.output
     back = convert([{"data": made["data"], "annotations": [{"result": prediction["result"]}]}], lines=False)
     (post,) = back.lines()
     assert post["id"] == "p1"

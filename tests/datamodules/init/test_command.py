@@ -111,8 +111,8 @@ def test_a_rare_label_similar_to_a_frequent_one_is_reported_as_a_possible_typo(l
     file = write("train.jsonl", "".join(post.format(name) for name in names))
     write("val.jsonl", post.format("TEAM"))
     result = look(file.parent).output
-    assert "'TAEM' (1) is nearly 'TEAM' (21): correct it if it is a typo" in result
-    assert "'Venue' (1) is nearly 'VENUE' (20)" in result
+    assert f"'TAEM' (1, first at {file}:41) is nearly 'TEAM' (21): correct it if it is a typo" in result
+    assert f"'Venue' (1, first at {file}:42) is nearly 'VENUE' (20)" in result
     assert "'SPORT'" not in result
 
 

@@ -103,7 +103,7 @@ def test_rows_are_written_in_order_and_bad_ones_with_their_reason(
     summary = capsys.readouterr().out.splitlines()
     assert summary[0].endswith("out.jsonl: 17 rows, 13 of them could not be read")
     assert summary[1].startswith("  the first, row 2: ")
-    assert summary[2:] == ["  1 rows name their entities: these were used, and no others searched for"]
+    assert summary[2:] == ["  1 row with entities given: these were used, and no others searched for"]
     assert [row["row"] for row in found] == list(range(1, 18))
     assert found[0]["id"] == "first"
     expected = Extractor.from_pretrained(model).extract(TEXT, tmp_path / "red.png")

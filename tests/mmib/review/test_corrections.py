@@ -240,4 +240,4 @@ def test_the_command_serves_until_interrupted_and_reports_progress(
         process.send_signal(signal.SIGINT)
         printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0
-    assert printed.strip() == f"{output}: 1 of 3 posts are reviewed"
+    assert printed.strip() == f"{output}: 1 of 3 posts reviewed"

@@ -283,7 +283,7 @@ def test_stray_tags_and_repeated_images_are_counted() -> None:
     seen: Any = type("Seen", (), {"word_positions": [1, 2, 3]})
     for post in (tagged("1.jpg", "I-PER O I-LOC"), tagged("1.jpg", "B-PER O O"), tagged("", "O O O")):
         census.add(post, seen)
-    text = "3 posts, 3 entities (1 in strict IOB2: 2 stray I- tags in 1 posts), 1 repeated images"
+    text = "3 posts, 3 entities (1 in strict IOB2: 2 stray I- tags in 1 post), 1 repeated image"
     assert str(census) == text
 
 
