@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from mmib.base.wording import counted
 from mmib.schema import ConfigError
 
 NAMES, NEGATIVE, ARGUMENTS = "names", "negative", "arguments"
@@ -126,7 +125,8 @@ class LabelSet:
 
     def __str__(self) -> str:
         negative = "" if self.negative is None else f" (negative: {self.negative})"
-        return f"{counted(len(self.names), 'labels')}, {shown(self.names)}{negative}"
+        noun = "label" if len(self.names) == 1 else "labels"
+        return f"{len(self.names):,} {noun}, {shown(self.names)}{negative}"
 
     def __hash__(self) -> int:
         return hash((self.names, self.negative, tuple(sorted(self.arguments.items()))))
