@@ -102,16 +102,20 @@ def _findings(splits: Sequence[Survey]) -> list[str]:
     result += [f"{', '.join(names)}: {text}" for text, names in malformed.items()]
     images, found = (sum(counts) for counts in zip(*((part.images, part.images_found) for part in splits), strict=True))
     if images and not found:
-        result.append("no image was found, so this would train on text alone: name their folder with --images")
+        folders = " or ".join(dict.fromkeys(str(part.image_folder) for part in splits if part.images))
+        result.append(
+            f"no image was found in {folders}, so this would train on text alone: name their folder with --images"
+        )
+    result += [f"{part.split}: {part.note}" for part in splits if part.note]
+    missing: dict[Path, list[str]] = {}
     for part in splits:
-        if part.note:
-            result.append(f"{part.split}: {part.note}")
         if part.images_found < part.images:
-            missing = part.images - part.images_found
-            result.append(
-                f"{part.split}: {missing:,} of {part.images:,} images are not in {part.image_folder}; --images names "
-                "another folder"
-            )
+            counts = f"{part.images - part.images_found:,} of {counted(part.images, 'images')} of {part.split}"
+            missing.setdefault(part.image_folder, []).append(counts)
+    if found:
+        result += [
+            f"not in {folder}: {', '.join(parts)}; --images names another folder" for folder, parts in missing.items()
+        ]
     if not any(part.split == "val" for part in splits):
         result.append("there is nothing to validate with: a training needs a validation split")
     if not any(part.split == "test" for part in splits):

@@ -96,7 +96,7 @@ def _negative(found: Found, names: Sequence[str], given: str | None) -> tuple[st
     if usual:
         return usual[0], [f"{usual[0]!r} means no relation, and scores leave it out: --negative names another"]
     more = ", or gives pairs of entities without a relation one" if found.makes_negatives else ""
-    return None, [f"no relation is named {', '.join(USUAL_NEGATIVES)}, so all count: --negative names one{more}"]
+    return None, [f"no relation is named {USUAL_NEGATIVES[0]!r} or similar, so all count: --negative names one{more}"]
 
 
 def _unseen(labels: LabelSet, splits: Sequence[Survey]) -> list[str]:
