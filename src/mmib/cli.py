@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
+from mmib.base.wording import did_you_mean
 from mmib.configs import expand_configs, shipped_experiments
 from mmib.options.composition import check
 from mmib.options.help import HELP, help_page
@@ -115,8 +116,9 @@ def _dispatch(arguments: list[str]) -> int:
     if command in OTHER_COMMANDS:
         module = importlib.import_module(MODULES[command])
         return int(module.run(arguments[1:]))
-    known = ", ".join({**TRAINER_COMMANDS, **OTHER_COMMANDS})
-    raise ConfigError(f"the command {command!r} is unknown: choose from {known}")
+    known = {**TRAINER_COMMANDS, **OTHER_COMMANDS}
+    advice = did_you_mean(command, known) or f": choose from {', '.join(known)}"
+    raise ConfigError(f"the command {command!r} is unknown{advice}")
 
 
 def _show(text: str) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mmib.base.class_paths import current_class_paths, in_current_betas, in_current_class_paths
 from mmib.base.files import is_file, read_yaml
+from mmib.base.wording import did_you_mean
 from mmib.schema import ConfigError
 
 CONFIG_OPTIONS = ("--config", "-c")
@@ -181,7 +182,9 @@ def _copy(path: Path, text: str) -> Path:
 def _load(path: Path) -> dict[str, object]:
     try:
         content = read_yaml(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if content is None:
         return {}
@@ -200,8 +203,9 @@ def _resolve(name: str, folder: Path) -> Path:
     for candidate in (folder / name, root / name, root / "experiment" / f"{name}.yaml"):
         if name and is_file(candidate):
             return candidate.resolve()
-    choices = ", ".join(path.stem for path in shipped_experiments())
-    raise ConfigError(f"there is no configuration file {name!r}: give a path, or one of the experiments {choices}")
+    shipped = [path.stem for path in shipped_experiments()]
+    advice = did_you_mean(name, shipped) or f": give a path, or one of the experiments {', '.join(shipped)}"
+    raise ConfigError(f"there is no configuration file {name!r}{advice}")
 
 
 def _config_root() -> Path:

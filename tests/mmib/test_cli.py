@@ -171,6 +171,7 @@ def test_other_system_errors_are_not_mistaken_for_a_full_disk(monkeypatch: pytes
 
 def test_an_unknown_command_is_refused_with_the_choices(refused: Refused) -> None:
     choice = ", ".join([*TRAINER_COMMANDS, *OTHER_COMMANDS])
+    assert refused("reprot") == "mmib: the command 'reprot' is unknown: did you mean report?\n"
     assert refused("train") == f"mmib: the command 'train' is unknown: choose from {choice}\n"
 
 

@@ -81,8 +81,9 @@ def test_a_cycle_is_refused_with_its_path(tmp_path: Path, cycle: list[str]) -> N
 
 
 def test_an_unknown_experiment_is_refused_with_the_choices(refused: Refused) -> None:
-    message = refused("fit", "--config", "mre-demmo")
-    assert message.startswith("mmib: there is no configuration file 'mre-demmo': give a path, or one of")
+    assert refused("fit", "--config", "mre-demmo").endswith("file 'mre-demmo': did you mean mre-demo?\n")
+    message = refused("fit", "--config", "relations")
+    assert message.startswith("mmib: there is no configuration file 'relations': give a path, or one of")
     assert "mre-demo, mre-mnre-mpnet, mre-mnre-offline, mre-mnre-published" in message
     assert message.count("\n") == 1
 

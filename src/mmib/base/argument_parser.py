@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from mmib.base.wording import did_you_mean
 from mmib.plugins import PLUGIN_OPTION, import_plugins
 from mmib.schema import ConfigError
 
@@ -80,9 +79,3 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="precision of matrix products; bf16 is faster if the CPU or GPU supports it (default: %(default)s)",
     )
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return a suggestion for an unknown name that is close to a known one; empty for others."""
-    near = difflib.get_close_matches(wrong, known, n=1)
-    return f": did you mean {near[0]}?" if near else ""

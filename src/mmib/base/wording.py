@@ -1,6 +1,9 @@
-"""Counts in sentences."""
+"""Parts of messages: counts, and suggestions for misspelt names."""
 
 from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
 
 
 def counted(count: int, what: str) -> str:
@@ -17,3 +20,9 @@ def counted(count: int, what: str) -> str:
     if count == 1:
         noun = f"{noun.removesuffix('ies')}y" if noun.endswith("ies") else noun.removesuffix("s")
     return f"{count:,} {noun}{space}{rest}"
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return a suggestion for an unknown name that is close to a known one; empty for others."""
+    near = difflib.get_close_matches(wrong, known, n=1)
+    return f": did you mean {near[0]}?" if near else ""

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from mmib.base.argument_parser import did_you_mean
 from mmib.base.files import is_file, read_yaml
+from mmib.base.wording import did_you_mean
 from mmib.configs import CLASSES, shipped_experiments
 from mmib.options.schema import CLASS_KEYS, Node, classes, forms, is_class, is_of_this_code, is_record, read_schema
 from mmib.schema import ConfigError

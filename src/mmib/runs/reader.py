@@ -281,6 +281,10 @@ def read_run(folder: Path) -> FinishedRun:
     try:
         summary = parse_json(path.read_text(encoding="utf-8"), allow_nan=True)
     except FileNotFoundError as error:
+        if not (folder / "config.yaml").is_file():
+            finished = sorted(inner.parent for inner in folder.glob("*/summary.json"))
+            advice = f"name one of the runs in it, such as {finished[-1]}" if finished else "name the folder of a run"
+            raise RunError(f"{folder} is no run, it has neither summary.json nor config.yaml: {advice}") from error
         raise RunError(f"the run {folder} has not finished, it has no summary.json; {remedy}") from error
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}; {remedy}") from error

@@ -26,7 +26,9 @@ def read_mapping(path: Path, title: str, form: str) -> dict[str, Any]:
         content = read_yaml(path)
     except FileNotFoundError as error:
         raise ConfigError(f"there is no {title} {path}: check its name and the folder you are in") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} is no {title}: it must hold {form}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from mmib.base.argument_parser import UNKNOWN, did_you_mean
+from mmib.base.argument_parser import UNKNOWN
+from mmib.base.wording import did_you_mean
 from mmib.training.constructors import parameters_of
 
 KEY = re.compile(r'Parser key "([^"]+)":')

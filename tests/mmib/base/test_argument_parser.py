@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmib.base.argument_parser import CommandParser, did_you_mean
+from mmib.base.argument_parser import CommandParser
 from mmib.cli import OTHER_COMMANDS, main
 from mmib.schema import ConfigError
 
@@ -31,11 +31,6 @@ def test_errors_are_one_sentence(parser: CommandParser, arguments: list[str], me
     with pytest.raises(ConfigError) as error:
         parser.parse_args(arguments)
     assert str(error.value).startswith(message)
-
-
-def test_only_a_similar_name_is_suggested() -> None:
-    assert did_you_mean("gama", ["gamma", "beta"]) == ": did you mean gamma?"
-    assert did_you_mean("quantity", ["gamma", "beta"]) == ""
 
 
 @pytest.mark.parametrize("command", sorted(OTHER_COMMANDS))

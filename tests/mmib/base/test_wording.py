@@ -1,10 +1,10 @@
-"""Counts agree with their nouns."""
+"""Counts agree with their nouns, and suggestions are similar to what was written."""
 
 from __future__ import annotations
 
 import pytest
 
-from mmib.base.wording import counted
+from mmib.base.wording import counted, did_you_mean
 
 
 @pytest.mark.parametrize(
@@ -18,3 +18,8 @@ from mmib.base.wording import counted
 )
 def test_a_single_one_is_named_in_the_singular(count: int, what: str, expected: str) -> None:
     assert counted(count, what) == expected
+
+
+def test_only_a_similar_name_is_suggested() -> None:
+    assert did_you_mean("gama", ["gamma", "beta"]) == ": did you mean gamma?"
+    assert did_you_mean("quantity", ["gamma", "beta"]) == ""

@@ -242,3 +242,11 @@ def test_the_configuration_of_an_old_run_has_todays_class_paths(
         f"mmib: {run.folder / 'config.yaml'}: datamodules.twitter.TwitterDataModule is read as mmib."
     )
     assert message.count("\n") == 1
+
+
+def test_the_folder_of_an_experiment_is_refused_with_the_name_of_a_run_in_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "toy" / "2026-01-01_00-00-00-seed3")
+    with pytest.raises(RunError, match=f"^{tmp_path}/toy is no run, .*: name one of the runs in it, such as {run}$"):
+        read_run(run.parent)
+    with pytest.raises(RunError, match="name the folder of a run"):
+        read_run(tmp_path)

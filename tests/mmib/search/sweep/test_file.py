@@ -92,3 +92,8 @@ def test_files_without_a_sweep_are_refused(tmp_path: Path, content: bytes | None
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_sweep(path)
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"^{tmp_path} cannot be read: Is a directory$"):
+        read_sweep(tmp_path)
