@@ -21,8 +21,9 @@ FEWEST_EPOCHS, MOST_EPOCHS = 3, 30
 BATCH, SMALL_BATCH, FEW_POSTS = 16, 8, 200
 # From this many steps per epoch, validation runs in the middle of an epoch too.
 LONG_EPOCH = 200
-# Lengths are rounded up to a multiple of ROUND word pieces; text encoders support at most LONGEST.
-ROUND, LONGEST = 16, 512
+# Lengths are rounded up to a multiple of ROUND word pieces. They cost nothing beyond the posts' own lengths, so that a
+# model of short posts also reads longer ones; text encoders support at most LONGEST.
+ROUND, SHORTEST, LONGEST = 16, 128, 512
 TOLERATED = 0.05
 CROPS = 4
 COMMENT_COLUMN = 32
@@ -87,7 +88,7 @@ def configuration(name: str, found: Found, labels: Labelling, splits: Sequence[S
     epochs = min(MOST_EPOCHS, max(FEWEST_EPOCHS, round(STEPS / steps)))
     interval = 0.5 if steps >= LONG_EPOCH else 1.0
     longest = max(split.longest for split in splits)
-    length = min(LONGEST, ROUND * math.ceil(longest / ROUND))
+    length = min(LONGEST, max(SHORTEST, ROUND * math.ceil(longest / ROUND)))
     missing = max(split.missing for split in splits)
     lines = [
         HEAD.format(title=found.title[0].upper() + found.title[1:]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
@@ -177,7 +177,7 @@ class Extractor:
         Raises:
             InputError: nothing can be extracted from a post. To continue past such a post, use `prepare` and `read`.
         """
-        whole = [Post(post) if isinstance(post, str) else post for post in posts]
+        whole = _checked_posts(posts)
         # Sort by length, so that batches have little padding. A text that is not a string is refused later.
         order = sorted(range(len(whole)), key=lambda number: len(str(whole[number].text)))
         result: dict[int, Extraction] = {}
@@ -275,6 +275,19 @@ class Extractor:
             for number, (found, reason) in zip(asked, read, strict=True):
                 entities[number], reasons[number] = found, reason
         return entities, reasons
+
+
+def _checked_posts(posts: Any) -> list[Post]:
+    # The characters of a text would be taken for posts.
+    if isinstance(posts, str | bytes | Mapping) or not isinstance(posts, Iterable):
+        raise InputError(
+            f"posts are a list of texts or Post objects, not {type(posts).__name__}; for one post, extract"
+        )
+    whole = [Post(post) if isinstance(post, str) else post for post in posts]
+    for number, post in enumerate(whole):
+        if not isinstance(post, Post):
+            raise InputError(f"a post is a text or a Post object, and number {number} is {type(post).__name__}")
+    return whole
 
 
 def _reader_class(model: TrainedModel) -> type[ModelReader]:

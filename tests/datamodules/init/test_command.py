@@ -153,8 +153,7 @@ def test_the_configuration_contains_the_recognised_settings(look: Look, folder: 
     assert label_set(chosen["labels"]) == LabelSet(("nothing", "breaks", "makes", "sells"), "nothing")
     assert chosen["root"] == str(folder)
     assert chosen["image_folder"] == str(folder / "images")
-    # Two pieces per word, special tokens and markers if the tokenizer is missing: rounded up to a multiple of 16.
-    assert chosen["max_length"] == 32
+    assert chosen["max_length"] == 128  # all posts are shorter
     # 2 of 20 images are missing, at most 2 of a split.
     assert 0.05 <= chosen["max_missing_images"] <= 1.0
 

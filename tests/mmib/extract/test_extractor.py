@@ -344,6 +344,21 @@ def test_bad_input_is_refused_in_one_sentence(extractor: Extractor, post: dict[s
         extractor.extract(**post)
 
 
+@pytest.mark.parametrize(
+    ("posts", "message"),
+    [
+        ("bob", "posts are a list of texts or Post objects, not str"),
+        (None, "not NoneType"),
+        ({"text": "bob"}, "not dict"),
+        (["bob", {"text": "bob"}], "a post is a text or a Post object, and number 1 is dict"),
+        ([b"bob"], "number 0 is bytes"),
+    ],
+)
+def test_a_batch_of_anything_but_posts_is_refused(extractor: Extractor, posts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        extractor.extract_batch(posts)
+
+
 def test_a_negative_number_of_samples_is_refused(extractor: Extractor) -> None:
     for samples in (-1, 1):
         with pytest.raises(InputError, match=f"samples is {samples}: a spread takes two samples or more"):
