@@ -112,6 +112,8 @@ class ImageReport:
     rows_by_source: dict[str, int] = field(default_factory=dict)
 
     def __str__(self) -> str:
+        if not (self.images or self.rows_with_image or self.rows_left_out):
+            return "no images, as no row names one"
         parts = [
             f"{self.images_found:,} of {counted(self.images, 'images')}, "
             f"{self.rows_with_image:,} of {counted(self.rows, 'rows')}"

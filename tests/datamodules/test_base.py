@@ -20,7 +20,7 @@ from PIL import Image
 from mmib.datamodules import base as base_module
 from mmib.datamodules import cache as cache_module
 from mmib.datamodules import loading as loading_module
-from mmib.datamodules.base import PostDataModule
+from mmib.datamodules.base import ImageReport, PostDataModule
 from mmib.datamodules.files import Malformed, read_lines
 from mmib.datamodules.mnre import MNREDataModule
 from mmib.datamodules.posts import LabelledPost
@@ -437,6 +437,13 @@ def test_missing_and_unreadable_images_are_counted_per_image_and_per_row(five: A
     assert str(report).startswith("3 of 6 images, 4 of 8 rows, 2 unreadable: gold.png, navy.png")
     assert "it is no image" in report.unreadable["gold.png"]
     assert str(module.image_reports["val"]) == "0 of 1 image, 0 of 1 row"
+
+
+def test_data_without_images_is_described_as_such() -> None:
+    assert str(ImageReport(0, 0, 48, 0, 0, {})) == "no images, as no row names one"
+    assert (
+        str(ImageReport(0, 0, 48, 0, 2, {})) == "0 of 0 images, 0 of 48 rows, 2 rows left out by the trainer's limits"
+    )
 
 
 def test_an_image_is_missing_even_if_its_crops_exist(five: Any, load: Load) -> None:
