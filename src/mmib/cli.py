@@ -117,8 +117,8 @@ def _dispatch(arguments: list[str]) -> int:
         module = importlib.import_module(MODULES[command])
         return int(module.run(arguments[1:]))
     known = {**TRAINER_COMMANDS, **OTHER_COMMANDS}
-    advice = did_you_mean(command, known) or f": choose from {', '.join(known)}"
-    raise ConfigError(f"the command {command!r} is unknown{advice}")
+    advice = did_you_mean(command, known).removeprefix(": ") or f"choose from {', '.join(known)}"
+    raise ConfigError(f"the command {command!r} is unknown: {advice}")
 
 
 def _show(text: str) -> int:

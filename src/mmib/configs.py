@@ -204,8 +204,9 @@ def _resolve(name: str, folder: Path) -> Path:
         if name and is_file(candidate):
             return candidate.resolve()
     shipped = [path.stem for path in shipped_experiments()]
-    advice = did_you_mean(name, shipped) or f": give a path, or one of the experiments {', '.join(shipped)}"
-    raise ConfigError(f"there is no configuration file {name!r}{advice}")
+    choices = f"give a path, or one of the experiments {', '.join(shipped)}"
+    advice = did_you_mean(name, shipped).removeprefix(": ") or choices
+    raise ConfigError(f"there is no configuration file {name!r}: {advice}")
 
 
 def _config_root() -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,3 +25,12 @@ def data_root(tmp_path: Path) -> Path:
     blocks = ["".join(f"{word}\t{tags.get(word, 'O')}\n" for word in words) for words in posts]
     (root / "twitter2017/train.txt").write_text("".join(f"IMGID:{n}\n{block}\n" for n, block in enumerate(blocks)))
     return root
+
+
+@pytest.fixture(autouse=True)
+def _level_of_lightning_restored() -> Iterator[None]:
+    """The commands silence Lightning in their process, in which other tests read its messages."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -241,7 +241,7 @@ def test_a_long_text_takes_no_longer_than_the_part_that_the_models_read(client: 
     assert alive(client)
     began = time.process_time()
     assert client.post("/api/extract", json={"text": text, "evidence": True}).status_code == 200
-    assert time.process_time() - began < 10, "it took minutes"
+    assert time.process_time() - began < 40, "it took minutes"
 
 
 def test_a_large_body_is_not_received(make_client: MakeClient) -> None:

@@ -28,7 +28,7 @@ EXPECTED = [
 def test_a_fit_prints_only_relevant_lines(workspace: Any, tmp_path: Path) -> None:
     command = [
         *(str(Path(sys.executable).with_name("mmib")), "fit", "--config", str(workspace.experiment)),
-        *("--config", "trainer/debug.yaml", "--trainer.limit_train_batches", "2"),
+        *("--config", "trainer/debug.yaml", "--trainer.limit_train_batches", "2", "--trainer.precision", "32-true"),
         *("--wandb", "offline", "--data.cache_dir", str(tmp_path / "cache")),
         *("--trainer.enable_progress_bar", "true", "--trainer.enable_model_summary", "true"),
     ]
