@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,6 +12,7 @@ from mmib.plugins import PLUGIN_OPTION, import_plugins
 from mmib.schema import ConfigError
 
 UNKNOWN = "unrecognized arguments: "
+MISSING = "the following arguments are required: "
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -30,14 +32,15 @@ class CommandParser(argparse.ArgumentParser):
             help="module to import first, for example one that registers a task; may be repeated",
         )
 
-    def parse_args(self, *arguments: Any, **options: Any) -> Any:
+    def parse_args(self, args: Sequence[str]) -> Any:  # type: ignore[override]
         """Parse the arguments, and import the plugins among them.
 
         Raises:
             ConfigError: If an argument is invalid.
             PluginError: If a plugin cannot be imported.
         """
-        chosen = super().parse_args(*arguments, **options)
+        self._given = args
+        chosen = super().parse_args(args)
         import_plugins(chosen.plugin)
         del chosen.plugin
         return chosen
@@ -48,10 +51,19 @@ class CommandParser(argparse.ArgumentParser):
         Raises:
             ConfigError: Always.
         """
+        # argparse reports a missing argument first, and a misspelt option is often the reason.
+        if message.startswith(MISSING) and (unknown := self._unknown_option()):
+            message = UNKNOWN + unknown
         if message.startswith(UNKNOWN):
             option = message.removeprefix(UNKNOWN).split()[0].partition("=")[0]
             message += did_you_mean(option, self._option_string_actions)
         raise ConfigError(f"{message}; {self.prog} --help lists all options")
+
+    def _unknown_option(self) -> str:
+        """Return the first of the given options that the parser does not have; empty if there is none."""
+        options = (argument.partition("=")[0] for argument in self._given if argument.lstrip("-")[:1].isalpha())
+        known = self._option_string_actions
+        return next((name for name in options if name[0] == "-" and not {name, name[:2]} & known.keys()), "")
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

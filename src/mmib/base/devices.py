@@ -18,10 +18,17 @@ def usable_device(name: str) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+    except (RuntimeError, TypeError) as error:  # with a list of everything that PyTorch might be built for
+        raise ConfigError(
+            f"--device {name} is unknown: choose cpu, cuda, or one of several GPUs as in cuda:1"
+        ) from error
+    try:
+        torch.ones(1, device=device).item()  # a meta tensor has no value
+    # NotImplementedError, a RuntimeError, explains at length which parts of PyTorch are missing.
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ConfigError(f"--device {name} cannot be used: {first}") from error
+        lines = str(error).splitlines()
+        reason = "this PyTorch does not compute on it" if isinstance(error, NotImplementedError) else lines[0]
+        raise ConfigError(f"--device {name} cannot be used: {reason}; choose another, such as cpu") from error
     return device
 
 

@@ -113,6 +113,14 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_folder(path: Path) -> bool:
+    """Whether the folder exists; False for a name that is invalid as a file name."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
 def user_cache() -> Path:
     """Return the user's cache folder for what mmib computes or downloads once."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmib"

@@ -23,6 +23,10 @@ def counted(count: int, what: str) -> str:
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return a suggestion for an unknown name that is close to a known one; empty for others."""
-    near = difflib.get_close_matches(wrong, known, n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    """Return a suggestion for an unknown name that is close to a known one; empty for others.
+
+    Dashes before an option do not count, as they make all short options similar.
+    """
+    names = {name.lstrip("-"): name for name in known}
+    near = difflib.get_close_matches(wrong.lstrip("-"), names, n=1)
+    return f": did you mean {names[near[0]]}?" if near else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 import torch
 
 from mmib.base.devices import check_bf16, usable_device
+from mmib.base.files import is_file, is_folder
 from mmib.datamodules.words import tokenize
 from mmib.extract.pictures import CropSource, ImageSource, in_threads, open_image, views
 from mmib.extract.readers import (
@@ -24,6 +25,7 @@ from mmib.extract.readers import (
     Wanted,
 )
 from mmib.extract.results import Entity, Evidence, Extraction, PostLabel, Relation, given_entity
+from mmib.runs.checkpoints import run_of
 from mmib.schema import ConfigError, ExportError, InputError, task_named
 
 if TYPE_CHECKING:
@@ -139,6 +141,11 @@ class Extractor:
             ConfigError: the device is not available or does not support bf16, or the runtime or precision is unknown.
             EncoderError: the packages of the runtime are not installed, or it cannot run an image encoder.
         """
+        for source in sources:
+            if not isinstance(source, str | Path):
+                raise ExportError(
+                    f"a model is given by its path or name, not {type(source).__name__}: give several one after another"
+                )
         models = [model for source in sources for model in trained_models(Path(source))]
         for model in models:
             model.image_encoder.run_by(runtime)
@@ -315,11 +322,17 @@ def trained_models(source: Path) -> list[TrainedModel]:
     from mmib.export.model import model_of_run
 
     source = located(source)
-    if source.is_file() and source.suffix == ".ckpt":
-        return [model_of_run(source.parent.parent, source)]
-    if (source / "config.yaml").is_file():
+    if is_file(source) and source.suffix == ".ckpt":
+        run = run_of(source)
+        if not (run / "config.yaml").is_file():
+            raise ExportError(
+                f"the checkpoint {source} is in no run folder: it is read together with the run's config.yaml, so give "
+                "the one in RUN/checkpoints"
+            )
+        return [model_of_run(run, source)]
+    if is_file(source / "config.yaml"):
         return [model_of_run(source)]
-    if not source.is_dir():
+    if not is_folder(source):
         raise ExportError(
             f"there is no model {source}: give an exported folder, a run folder, a checkpoint, or USER/NAME on the hub"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -54,6 +55,16 @@ def pixels_of(
 @functools.cache
 def _threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(decoders(), thread_name_prefix="pictures")
+
+
+def _after_fork() -> None:
+    """In a forked process, replace the pool, whose threads exist only in the parent, and the lock, which one may hold."""
+    global _LOADING  # noqa: PLW0603
+    _LOADING = Lock()
+    _threads.cache_clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_image(source: Any) -> Image.Image:

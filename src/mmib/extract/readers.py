@@ -92,10 +92,10 @@ class Wanted(NamedTuple):
         """Return this.
 
         Raises:
-            InputError: the number of samples gives no spread.
+            InputError: the number of samples gives no spread, or is no whole number.
         """
-        if self.samples < 0 or self.samples == 1:
-            raise InputError(f"samples is {self.samples}: a spread takes two samples or more, and 0 asks for none")
+        if type(self.samples) is not int or self.samples < 0 or self.samples == 1:
+            raise InputError(f"samples is {self.samples!r}: a spread takes two samples or more, and 0 asks for none")
         return self
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral
 from typing import Any
 
 from mmib.labels import shown
@@ -151,8 +152,11 @@ def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> 
         start, end, name = (*entity, None)[:3]
     else:
         raise InputError(f"{entity!r} is not an entity: give start and end in characters, and the type if known")
-    if type(start) is not int or type(end) is not int or not 0 <= start < end <= len(text):
-        raise InputError(f"the entity [{start!r}, {end!r}) is outside the text of {len(text)} characters")
+    if not all(isinstance(place, Integral) and type(place) is not bool for place in (start, end)):
+        raise InputError(f"start and end of an entity are whole numbers of characters, got {start!r} and {end!r}")
+    start, end = int(start), int(end)  # integers of NumPy cannot be written as JSON
+    if not 0 <= start < end <= len(text):
+        raise InputError(f"the entity [{start}, {end}) is outside the text of {len(text)} characters")
     if not text[start:end].strip():
         raise InputError(f"the entity [{start}, {end}) is nothing but space")
     if name is not None and not (isinstance(name, str) and name.strip()):

@@ -23,6 +23,7 @@ from mmib.extract.pictures import in_threads
 from mmib.extract.readers import PreparedPost
 from mmib.extract.rows import Row
 from mmib.extract.shards import part_file, settings_file
+from mmib.runs.checkpoints import run_of
 from mmib.schema import InputError, RunError
 
 
@@ -172,7 +173,7 @@ def _files_of(source: Path) -> list[Path]:
     from mmib.export.model import BEST  # noqa: PLC0415 - help needs no torch
 
     is_checkpoint = source.is_file()
-    run = source.parent.parent if is_checkpoint else source
+    run = run_of(source) if is_checkpoint else source
     if not (run / "config.yaml").is_file():
         return [source] if is_checkpoint else sorted(source.rglob("config.json"))
     names = ("config.yaml", "summary.json", "predictions/val.jsonl", "predictions/labels.json")

@@ -153,11 +153,29 @@ class Corrections:
             rows.add(post.row)
             # Validate as strictly as training does.
             parse_post(json.dumps(line), f"{self.path}, {place}", BOTH)
+            # The labels of a run are fixed; those to choose from for `mmib extract` are options of each session.
+            if "tokens" in line:
+                self._check_labels(line, place)
             # The image may be known only now, or only when the correction was saved.
             image = line.get("image") or post.image
             known = {"image": image} if image else {}
             self._posts[post.row] = replace(post, content={**post.content, **known})
             yield post.row, {ROW: post.row, **post.content, **line, **known}
+
+    def _check_labels(self, line: dict[str, Any], place: str) -> None:
+        """Check that a correction is of the task and the labels of the predictions.
+
+        Raises:
+            DataError: it is of another model, for example of the relations of the same posts.
+        """
+        types, relations = self.predictions.types or (UNTYPED,), self.predictions.relations
+        foreign = [entry["type"] for entry in line["entities"] if entry["type"] not in types]
+        foreign += [entry["type"] for entry in line["relations"] if entry["type"] not in relations]
+        if foreign or not (self.predictions.types or line["entities"]):
+            fault = f"it has the label {foreign[0]}" if foreign else "it has no entities to relate"
+            raise DataError(
+                f"{self.path}, {place} corrects other predictions of this post, {fault}: name another file with -o"
+            )
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

@@ -143,7 +143,7 @@ def read_predictions(
                 f"{path} is of a run, which knows its labels and images: leave out --posts, --types and --relations"
             )
         return _of_run(path, task)
-    if not first.keys() >= {"text", "entities"} and "error" not in first:
+    if not first.keys() >= {"row", "text", "entities"} and "error" not in first:
         raise DataError(f"{path} holds no predictions: name a file of a run's predictions/, or one of mmib extract")
     return _of_extraction(path, posts, types, relations)
 

@@ -16,6 +16,11 @@ CHECKPOINT_TASK_KEY = "mmib_task"
 CHECKPOINT_LABELS_KEY = "mmib_labels"
 
 
+def run_of(checkpoint: Path) -> Path:
+    """Return the folder of the run that a checkpoint belongs to."""
+    return checkpoint.resolve().parent.parent
+
+
 def check_labels(checkpoint: dict[str, Any], labels: LabelSet, name: str) -> None:
     """Check that a checkpoint has the expected label set.
 

@@ -48,7 +48,7 @@ from mmib.modules import ExtractionModule
 from mmib.optim import keep_group_settings
 from mmib.records import Record, TrainingItems
 from mmib.runs.checkpoint_io import WholeCheckpoints
-from mmib.runs.checkpoints import check_labels, open_checkpoint
+from mmib.runs.checkpoints import check_labels, open_checkpoint, run_of
 from mmib.runs.folder import shared_run_folder, slurm_job, slurm_run_folders, started_by_first_rank, training
 from mmib.runs.loggers import WandbUse, make_loggers, started_loggers
 from mmib.runs.reader import dotted, read_training
@@ -425,7 +425,7 @@ class MMIBCommand(LightningCLI):
             return
         config = self._own_config()
         checkpoint = config.get("ckpt_path") if selected is None else selected["checkpoint"]
-        source = self.run_folder if selected is not None else Path(checkpoint).resolve().parent.parent
+        source = self.run_folder if selected is not None else run_of(Path(checkpoint))
         trained_on = read_training(source)
         if trained_on is not None and selected is None:
             write_training(self.run_folder, trained_on)

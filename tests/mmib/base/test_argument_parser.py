@@ -33,6 +33,23 @@ def test_errors_are_one_sentence(parser: CommandParser, arguments: list[str], me
     assert str(error.value).startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--treshold=1"], "unrecognized arguments: --treshold: did you mean --threshold?; mmib thing --help"),
+        (["-x", "1"], "unrecognized arguments: -x; mmib thing --help"),
+        (["--threshold", "-1", "-oout"], "the following arguments are required: posts; mmib thing --help"),
+    ],
+)
+def test_a_misspelt_option_is_reported_before_a_missing_argument(
+    parser: CommandParser, arguments: list[str], message: str
+) -> None:
+    parser.add_argument("posts")
+    with pytest.raises(ConfigError) as error:
+        parser.parse_args(arguments)
+    assert str(error.value).startswith(message)
+
+
 @pytest.mark.parametrize("command", sorted(OTHER_COMMANDS))
 def test_no_command_accepts_abbreviations(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--hel"]) == 2

@@ -23,3 +23,5 @@ def test_a_single_one_is_named_in_the_singular(count: int, what: str, expected: 
 def test_only_a_similar_name_is_suggested() -> None:
     assert did_you_mean("gama", ["gamma", "beta"]) == ": did you mean gamma?"
     assert did_you_mean("quantity", ["gamma", "beta"]) == ""
+    assert did_you_mean("--modle", ["--plugin", "--model"]) == ": did you mean --model?"
+    assert did_you_mean("--run", ["--plugin", "--output"]) == ""

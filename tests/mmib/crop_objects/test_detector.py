@@ -82,5 +82,5 @@ def test_a_hub_name_without_a_network_describes_the_remedy(monkeypatch: pytest.M
 
 
 def test_an_unavailable_device_is_refused(detectors: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="--device nonsense cannot be used"):
+    with pytest.raises(ConfigError, match="--device nonsense is unknown"):
         ZeroShotDetector(detectors["owlv2"], device="nonsense")

@@ -330,7 +330,10 @@ def test_unusual_texts_are_accepted(extractor: Extractor, text: str) -> None:
         ({"text": "bob", "crops": [(0, 0, 1, 1)]}, "without their image"),
         ({"text": "bob", "entities": [(0, 9)]}, "is outside the text"),
         ({"text": "bob", "entities": [(2, 1)]}, "is outside the text"),
-        ({"text": "bob", "entities": [(0.0, 1)]}, "is outside the text"),
+        ({"text": "bob", "entities": [(0.0, 1)]}, "whole numbers of characters, got 0.0 and 1"),
+        ({"text": "bob", "entities": [(False, True)]}, "whole numbers of characters, got False and True"),
+        ({"text": "bob", "entities": [("PER", 0, 3)]}, "whole numbers of characters, got 'PER' and 0"),
+        ({"text": "bob", "entities": [{"begin": 0, "end": 3}]}, "whole numbers of characters, got None and 3"),
         ({"text": "b b", "entities": [(1, 2)]}, "nothing but space"),
         ({"text": "bob", "entities": [(0, 1, "DOG")]}, "'DOG' is none of PER, LOC, ORG, MISC, those of the model"),
         ({"text": "bob", "entities": [(0, 1, "")]}, "'' is no text"),
@@ -359,10 +362,15 @@ def test_a_batch_of_anything_but_posts_is_refused(extractor: Extractor, posts: A
         extractor.extract_batch(posts)
 
 
-def test_a_negative_number_of_samples_is_refused(extractor: Extractor) -> None:
-    for samples in (-1, 1):
-        with pytest.raises(InputError, match=f"samples is {samples}: a spread takes two samples or more"):
-            extractor.extract(TEXT, samples=samples)
+def test_numpy_offsets_of_entities_are_written_as_json(extractor: Extractor) -> None:
+    found = extractor.extract(TEXT, entities=[tuple(np.array([0, 4]))])
+    assert json.loads(json.dumps(found.to_dict()))["entities"][0]["end"] == 4
+
+
+@pytest.mark.parametrize("samples", [-1, 1, 2.5, "3", None, True])
+def test_a_number_of_samples_without_spread_is_refused(extractor: Extractor, samples: Any) -> None:
+    with pytest.raises(InputError, match=f"samples is {samples!r}: a spread takes two samples or more"):
+        extractor.extract(TEXT, samples=samples)
 
 
 def test_results_can_be_written_as_json(extractor: Extractor, picture: Image.Image) -> None:
@@ -397,6 +405,21 @@ def test_folders_without_a_model_are_refused(tmp_path: Path) -> None:
         Extractor.from_pretrained(tmp_path / "nowhere")
     with pytest.raises(ExportError, match="no exported model"):
         Extractor.from_pretrained(tmp_path)
+    with pytest.raises(ExportError, match="there is no model x"):
+        Extractor.from_pretrained("x" * 5000)  # more than a file name may have
+
+
+@pytest.mark.parametrize("source", [None, ["a", "b"], b"exports", 3])
+def test_anything_but_the_name_of_a_model_is_refused(source: Any) -> None:
+    with pytest.raises(ExportError, match=f"path or name, not {type(source).__name__}: give several one after another"):
+        Extractor.from_pretrained(source)
+
+
+def test_a_checkpoint_outside_of_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "best.ckpt").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExportError, match="best.ckpt is in no run folder: .* RUN/checkpoints"):
+        Extractor.from_pretrained("best.ckpt")
 
 
 # Custom label sets

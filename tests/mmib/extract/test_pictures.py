@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
 import threading
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from mmib.extract import pictures
 from mmib.extract.pictures import grid, in_threads, open_image, views
 from mmib.schema import UNKNOWN_BOX, WHOLE_IMAGE, InputError
 
@@ -51,6 +53,21 @@ def test_threaded_results_are_ordered_and_the_first_failure_is_raised(
     assert in_threads(work, []) == []
     with pytest.raises(InputError, match="first"):
         in_threads(_refuse, ["good", "first", "second"])
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
+def test_a_forked_process_has_its_own_threads(monkeypatch: pytest.MonkeyPatch, picture: Image.Image) -> None:
+    monkeypatch.setattr("mmib.extract.pictures.decoders", lambda: 2)
+    in_threads(abs, range(4))  # starts the threads, which a fork does not copy
+    with pictures._LOADING:  # as if another thread were decoding an image
+        child = multiprocessing.get_context("fork").Process(target=in_threads, args=(open_image, [picture] * 4))
+        child.start()
+        child.join(20)
+    hangs = child.is_alive()
+    child.kill()
+    child.join()
+    assert not hangs
+    assert child.exitcode == 0
 
 
 def _refuse(name: str) -> str:

@@ -158,6 +158,22 @@ def test_corrections_of_other_posts_or_in_use_are_refused(
         pass
 
 
+@pytest.mark.parametrize(("entities", "fault"), [(True, "the label PERSON"), (False, "no entities to relate")])
+def test_corrections_of_another_task_for_the_same_posts_are_refused(
+    make_predictions: MakePredictions, tmp_path: Path, entities: bool, fault: str
+) -> None:
+    """Their relations, which nobody looked at, would be taken for reviewed."""
+    output = tmp_path / "corrections.jsonl"
+    with reviewing(make_predictions("mner"), output) as client:
+        found = client.get("/api/posts/0").json()["entities"] if entities else []
+        given = [{name: entity[name] for name in ("start", "end", "type")} for entity in found]
+        assert client.put("/api/posts/0", json={"version": 0, "text": TEXT, "entities": given}).status_code == 200
+    before = output.read_bytes()
+    with pytest.raises(DataError, match=rf"corrections\.jsonl, line 1 corrects other predictions .*, it has {fault}: "):
+        Corrections(output, read_predictions(make_predictions("mre")))
+    assert output.read_bytes() == before
+
+
 def test_two_corrections_of_one_post_are_refused(make_predictions: MakePredictions, tmp_path: Path) -> None:
     path, output = make_predictions("mner"), tmp_path / "corrections.jsonl"
     with reviewing(path, output) as client:

@@ -59,7 +59,8 @@ def test_predictions_without_a_summary_require_the_task(make_predictions: MakePr
     [
         ("", "is empty"),
         ('{"a": 1}\n', "holds no predictions"),
-        ('{"text": "a", "entities": [], "relations": []}\n', "is damaged"),
+        ('{"row": 1, "text": "a", "entities": [], "relations": [{}]}\n', "line 1"),
+        ('{"text": "a", "entities": [], "relations": []}\n', "holds no predictions"),
         ('{"row": 1, "id": 1, "error": "empty"}\n', "nothing could be|anything could be"),
         ("{\n", "is no JSON"),
     ],

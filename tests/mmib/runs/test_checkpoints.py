@@ -10,7 +10,13 @@ import torch
 
 from mmib.datamodules.released import TWITTER
 from mmib.labels import LabelSet
-from mmib.runs.checkpoints import CHECKPOINT_LABELS_KEY, CHECKPOINT_TASK_KEY, check_labels, open_checkpoint
+from mmib.runs.checkpoints import (
+    CHECKPOINT_LABELS_KEY,
+    CHECKPOINT_TASK_KEY,
+    check_labels,
+    open_checkpoint,
+    run_of,
+)
 from mmib.schema import CheckpointError
 
 
@@ -19,6 +25,12 @@ class Trap:
 
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return pytest.fail, ("code of a checkpoint was run",)
+
+
+def test_the_run_of_a_checkpoint_is_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    monkeypatch.chdir(tmp_path / "checkpoints")
+    assert run_of(Path("best.ckpt")) == tmp_path.resolve()
 
 
 def test_the_content_of_a_checkpoint_is_returned(tmp_path: Path) -> None:
