@@ -26,7 +26,7 @@ def usable_device(name: str) -> torch.device:
         torch.ones(1, device=device).item()  # a meta tensor has no value
     # NotImplementedError, a RuntimeError, explains at length which parts of PyTorch are missing.
     except (RuntimeError, AssertionError) as error:
-        lines = str(error).splitlines()
+        lines = str(error).splitlines() or [type(error).__name__]
         reason = "this PyTorch does not compute on it" if isinstance(error, NotImplementedError) else lines[0]
         raise ConfigError(f"--device {name} cannot be used: {reason}; choose another, such as cpu") from error
     return device

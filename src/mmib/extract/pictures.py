@@ -58,7 +58,7 @@ def _threads() -> ThreadPoolExecutor:
 
 
 def _after_fork() -> None:
-    """In a forked process, replace the pool, whose threads exist only in the parent, and the lock, which one may hold."""
+    """Replace the pool, whose threads exist only in the parent process, and the lock, which one of them may hold."""
     global _LOADING  # noqa: PLW0603
     _LOADING = Lock()
     _threads.cache_clear()

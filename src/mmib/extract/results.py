@@ -152,7 +152,7 @@ def given_entity(text: str, entity: Any, types: Sequence[str] | None = None) -> 
         start, end, name = (*entity, None)[:3]
     else:
         raise InputError(f"{entity!r} is not an entity: give start and end in characters, and the type if known")
-    if not all(isinstance(place, Integral) and type(place) is not bool for place in (start, end)):
+    if not all(isinstance(place, Integral) and not isinstance(place, bool) for place in (start, end)):
         raise InputError(f"start and end of an entity are whole numbers of characters, got {start!r} and {end!r}")
     start, end = int(start), int(end)  # integers of NumPy cannot be written as JSON
     if not 0 <= start < end <= len(text):

@@ -418,7 +418,7 @@ def test_anything_but_the_name_of_a_model_is_refused(source: Any) -> None:
 def test_a_checkpoint_outside_of_a_run_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "best.ckpt").touch()
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ExportError, match="best.ckpt is in no run folder: .* RUN/checkpoints"):
+    with pytest.raises(ExportError, match=r"best\.ckpt is in no run folder: .* RUN/checkpoints"):
         Extractor.from_pretrained("best.ckpt")
 
 
